@@ -1,0 +1,33 @@
+import type { AppError } from '../errors.ts';
+
+/** Where a command writes: data to `out`, everything else to `err`. */
+export interface Streams {
+  readonly out: { write(text: string): unknown };
+  readonly err: { write(text: string): unknown; readonly isTTY?: boolean };
+}
+
+/** JSON for machines: bigints become numbers where those are exact, strings where not. */
+export function toJson(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) => {
+    if (typeof inner !== 'bigint') return inner;
+    const asNumber = Number(inner);
+    return Number.isSafeInteger(asNumber) ? asNumber : inner.toString();
+  });
+}
+
+/** The one line that a user sees of a failure: code, what, what to do. */
+export function errorLine(error: AppError): string {
+  return `liventix: ${error.code}: ${error.message}\n`;
+}
+
+/** `1234567n` with exponent 2 → `12,345.67`. */
+export function formatMoney(amountCents: bigint, exponent = 2): string {
+  const digits = (amountCents < 0n ? -amountCents : amountCents).toString().padStart(exponent + 1, '0');
+  const whole = digits.slice(0, digits.length - exponent).replace(/\B(?=(\d{3})+$)/g, ',');
+  const fraction = exponent === 0 ? '' : `.${digits.slice(-exponent)}`;
+  return `${amountCents < 0n ? '-' : ''}${whole}${fraction}`;
+}
+
+export function formatCount(count: number | bigint): string {
+  return count.toString().replace(/\B(?=(\d{3})+$)/g, ',');
+}

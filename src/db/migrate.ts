@@ -1,0 +1,92 @@
+import { readdir } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { runner } from 'node-pg-migrate';
+import pg from 'pg';
+import { AppError } from '../errors.ts';
+import { assertSupportedServer, connectionConfig, type Queryable } from './pool.ts';
+import { toAppError } from './sqlstate.ts';
+
+const SCHEMA = 'liventix';
+const TABLE = 'migrations';
+
+/** `migrations/` lies at the root of the package, beside `src/` in a checkout and beside `dist/` in a build. */
+const MIGRATIONS_DIR = fileURLToPath(new URL('../../migrations', import.meta.url));
+
+export interface MigrationStatus {
+  readonly applied: readonly string[];
+  readonly pending: readonly string[];
+}
+
+/**
+ * Applies what is pending, each migration in its own transaction, under an advisory lock: any number of migrators may
+ * start at once, one works and the others wait for it and find nothing to do.
+ * @returns the names that this call applied
+ * @throws AppError MIGRATION_FAILED, MIGRATION_DRIFT, DB_*
+ */
+export async function migrate(databaseUrl: string): Promise<readonly string[]> {
+  const client = new pg.Client(connectionConfig({ databaseUrl, applicationName: 'liventix-migrate' }));
+  try {
+    await client.connect();
+    await assertSupportedServer(client);
+    const applied = await runner({
+      dbClient: client,
+      dir: MIGRATIONS_DIR,
+      direction: 'up',
+      migrationsSchema: SCHEMA,
+      createMigrationsSchema: true,
+      migrationsTable: TABLE,
+      advisoryLockMode: 'wait',
+      logger: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined },
+    });
+    return applied.map((migration) => migration.name);
+  } catch (error) {
+    throw asMigrationFailure(error);
+  } finally {
+    await client.end();
+  }
+}
+
+/** What is applied and what is pending, without changing anything, on an empty database too. */
+export async function migrationStatus(db: Queryable): Promise<MigrationStatus> {
+  const files = (await readdir(MIGRATIONS_DIR)).filter((file) => file.endsWith('.sql')).sort();
+  const names = files.map((file) => file.slice(0, -'.sql'.length));
+  const { rows: found } = await db.query<{ table: string | null }>('select to_regclass($1)::text as table', [
+    `${SCHEMA}.${TABLE}`,
+  ]);
+  if (found[0]?.table == null) return { applied: [], pending: names };
+  const { rows } = await db.query<{ name: string }>(`select name from ${SCHEMA}.${TABLE} order by id`);
+  const applied = rows.map((row) => row.name);
+  return { applied, pending: names.filter((name) => !applied.includes(name)) };
+}
+
+/** @throws AppError MIGRATIONS_PENDING */
+export async function assertMigrated(db: Queryable): Promise<void> {
+  const { pending } = await migrationStatus(db);
+  if (pending.length > 0) {
+    throw new AppError(
+      'MIGRATIONS_PENDING',
+      `${pending.length} migration(s) are not applied, the first is ${pending[0]}. Run: liventix migrate`,
+      { details: { pending } },
+    );
+  }
+}
+
+function asMigrationFailure(error: unknown): AppError {
+  const mapped = toAppError(error);
+  if (mapped.code === 'INTERNAL' && /preceding already run migration|have been deleted/.test(mapped.message)) {
+    return new AppError(
+      'MIGRATION_DRIFT',
+      `${mapped.message}: the database was migrated by another version of Liventix. Install that version or a newer one.`,
+      { cause: error },
+    );
+  }
+  if (mapped.code !== 'INTERNAL' && mapped.code !== 'DB_FAILED') return mapped;
+  return new AppError(
+    'MIGRATION_FAILED',
+    `${mapped.message} Nothing of that migration was applied; correct the cause and run again.`,
+    {
+      details: mapped.details,
+      cause: error,
+    },
+  );
+}

@@ -1,0 +1,76 @@
+import pg from 'pg';
+import { AppError } from '../errors.ts';
+import { toAppError } from './sqlstate.ts';
+
+/** A pool, or one client of it: whatever can run a query. */
+export type Queryable = Pick<pg.Pool, 'query'>;
+/** A client inside an open database transaction. */
+export type Tx = pg.PoolClient;
+export type Pool = pg.Pool;
+
+export const OLDEST_SUPPORTED_POSTGRES = 15;
+
+const CONNECT_TIMEOUT_MS = 10_000;
+const INT8_OID = 20;
+
+// bigint for int8: a balance in cents passes 2^53 long before it passes 2^63.
+const types: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
+    oid === INT8_OID && format !== 'binary'
+      ? BigInt
+      : pg.types.getTypeParser(oid, format as 'text')) as typeof pg.types.getTypeParser,
+};
+
+export interface PoolOptions {
+  readonly databaseUrl: string;
+  readonly max?: number;
+  readonly applicationName?: string;
+}
+
+/** What every connection of ours is opened with: types, time zone, name, a bound on connecting. */
+export function connectionConfig(options: PoolOptions): pg.ClientConfig {
+  return {
+    connectionString: options.databaseUrl,
+    application_name: options.applicationName ?? 'liventix',
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    types,
+    // UTC whatever the server's or the user's zone: a day boundary must not move with the machine.
+    options: '-c timezone=UTC',
+  };
+}
+
+/** Opens a pool lazily: the first query connects. int8 arrives as `bigint`, instants in UTC. */
+export function createPool(options: PoolOptions): Pool {
+  const pool = new pg.Pool({ ...connectionConfig(options), max: options.max ?? 10 });
+  // An idle client that loses its server is dropped and replaced by the pool; the next query reports what is wrong.
+  pool.on('error', () => undefined);
+  return pool;
+}
+
+/**
+ * Opens a pool and proves that it works and that the server is one we support.
+ * @throws AppError DB_UNREACHABLE, DB_AUTH_FAILED, DB_NOT_FOUND, DB_TOO_OLD
+ */
+export async function openPool(options: PoolOptions): Promise<Pool> {
+  const pool = createPool(options);
+  try {
+    await assertSupportedServer(pool);
+    return pool;
+  } catch (error) {
+    await pool.end();
+    throw toAppError(error);
+  }
+}
+
+export async function assertSupportedServer(db: Queryable): Promise<void> {
+  const { rows } = await db.query<{ version: string; number: number }>(
+    `select current_setting('server_version') as version, current_setting('server_version_num')::int as number`,
+  );
+  const server = rows[0];
+  if (server === undefined || Math.floor(server.number / 10_000) < OLDEST_SUPPORTED_POSTGRES) {
+    throw new AppError(
+      'DB_TOO_OLD',
+      `The server is PostgreSQL ${server?.version ?? 'of an unknown version'}; ${OLDEST_SUPPORTED_POSTGRES} or newer is needed. Upgrade it, or point DATABASE_URL at another.`,
+    );
+  }
+}

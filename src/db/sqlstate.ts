@@ -1,0 +1,95 @@
+import pg from 'pg';
+import { AppError, ERROR_CODES, type ErrorCode } from '../errors.ts';
+
+const OUR_SQLSTATES: ReadonlyMap<string, ErrorCode> = new Map(
+  Object.entries(ERROR_CODES).flatMap(([code, spec]) =>
+    'sqlstate' in spec ? [[spec.sqlstate, code as ErrorCode] as const] : [],
+  ),
+);
+
+const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string }> = new Map([
+  ['28P01', { code: 'DB_AUTH_FAILED', whatToDo: 'Check the user and the password in DATABASE_URL.' }],
+  ['28000', { code: 'DB_AUTH_FAILED', whatToDo: "Check the user in DATABASE_URL and the server's pg_hba.conf." }],
+  ['3D000', { code: 'DB_NOT_FOUND', whatToDo: 'Create it, or correct the name in DATABASE_URL.' }],
+  ['42501', { code: 'DB_PERMISSION_DENIED', whatToDo: "Run as the database's owner, or have the right granted." }],
+  ['53300', { code: 'DB_UNREACHABLE', whatToDo: 'Close other connections or raise max_connections.' }],
+  ['57P03', { code: 'DB_UNREACHABLE', whatToDo: 'The server is starting or stopping: wait and run again.' }],
+]);
+
+const NETWORK_CODES = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ETIMEDOUT',
+  'ECONNRESET',
+  'EPIPE',
+  'EAI_AGAIN',
+  'ENOENT',
+  'EACCES',
+]);
+
+const RETRYABLE = new Set(['40001', '40P01']);
+
+/** A conflict with another transaction that goes away when the whole transaction is run again. */
+export function isRetryableConflict(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code !== undefined && RETRYABLE.has(error.code);
+}
+
+/**
+ * Maps whatever a query threw to an AppError: the one place that knows SQLSTATEs. An AppError passes through; a server
+ * error that nobody foresaw becomes DB_FAILED with its SQLSTATE.
+ */
+export function toAppError(error: unknown): AppError {
+  if (error instanceof AppError) return error;
+  if (error instanceof pg.DatabaseError) return fromServer(error);
+  const failure = firstOf(error);
+  if (isNetworkFailure(failure)) {
+    return new AppError(
+      'DB_UNREACHABLE',
+      `The database did not answer: ${oneLine(failure.message)}. Check that it runs and that DATABASE_URL names its host and port.`,
+      { cause: error },
+    );
+  }
+  return new AppError('INTERNAL', oneLine(failure.message), { cause: error });
+}
+
+function fromServer(error: pg.DatabaseError): AppError {
+  const sqlstate = error.code ?? 'unknown';
+  const details = { sqlstate, ...parseDetail(error.detail) };
+  const ours = OUR_SQLSTATES.get(sqlstate);
+  if (ours !== undefined) {
+    const hint = error.hint === undefined ? '' : ` ${oneLine(error.hint)}`;
+    return new AppError(ours, `${oneLine(error.message)}${hint}`, { details, cause: error });
+  }
+  const known = SERVER_SQLSTATES.get(sqlstate);
+  if (known !== undefined) {
+    return new AppError(known.code, `${oneLine(error.message)}. ${known.whatToDo}`, { details, cause: error });
+  }
+  return new AppError('DB_FAILED', `${oneLine(error.message)} (SQLSTATE ${sqlstate}).`, { details, cause: error });
+}
+
+// A connection to a name with several addresses fails with an AggregateError whose own message is empty.
+function firstOf(error: unknown): Error & { code?: unknown } {
+  const inner = error instanceof AggregateError ? error.errors[0] : error;
+  return inner instanceof Error ? inner : new Error(String(inner));
+}
+
+function isNetworkFailure(error: Error & { code?: unknown }): boolean {
+  if (typeof error.code === 'string' && NETWORK_CODES.has(error.code)) return true;
+  return /connection terminated|timeout expired|client has encountered a connection error/i.test(error.message);
+}
+
+function parseDetail(detail: string | undefined): Record<string, unknown> {
+  if (detail === undefined) return {};
+  try {
+    const parsed: unknown = JSON.parse(detail);
+    return typeof parsed === 'object' && parsed !== null ? { ...parsed } : { detail };
+  } catch {
+    return { detail };
+  }
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s+/g, ' ').trim();
+}

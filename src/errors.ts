@@ -1,0 +1,79 @@
+/**
+ * Every failure a user can meet, by a code that never changes. `docs/errors.md` explains each one; a test keeps it
+ * complete. `exit` is what the command line ends with: 1 does not hold, 2 wrong usage or input, 3 could not find out.
+ */
+export const ERROR_CODES = {
+  // Usage and configuration
+  USAGE: { exit: 2 },
+  CONFIG_INVALID: { exit: 2 },
+  CONFIG_DATABASE_URL_MISSING: { exit: 2 },
+
+  // The database
+  DB_UNREACHABLE: { exit: 3 },
+  DB_AUTH_FAILED: { exit: 3 },
+  DB_NOT_FOUND: { exit: 3 },
+  DB_TOO_OLD: { exit: 3 },
+  DB_PERMISSION_DENIED: { exit: 3 },
+  DB_CONFLICT_RETRIES_EXHAUSTED: { exit: 3 },
+  DB_FAILED: { exit: 3 },
+  MIGRATIONS_PENDING: { exit: 3 },
+  MIGRATION_FAILED: { exit: 3 },
+  MIGRATION_DRIFT: { exit: 3 },
+
+  // The embedded server
+  EMBEDDED_POSTGRES_MISSING: { exit: 3 },
+  EMBEDDED_POSTGRES_FAILED: { exit: 3 },
+
+  // The ledger
+  LEDGER_INVALID: { exit: 2, sqlstate: 'LV001' },
+  LEDGER_UNBALANCED: { exit: 2, sqlstate: 'LV002' },
+  LEDGER_CURRENCY_UNKNOWN: { exit: 2, sqlstate: 'LV003' },
+  LEDGER_CURRENCY_MISMATCH: { exit: 2, sqlstate: 'LV004' },
+  LEDGER_ACCOUNT_UNKNOWN: { exit: 2, sqlstate: 'LV005' },
+  LEDGER_AMOUNT_INVALID: { exit: 2, sqlstate: 'LV006' },
+  LEDGER_AMOUNT_OVERFLOW: { exit: 2, sqlstate: 'LV007' },
+  LEDGER_IDEMPOTENCY_CONFLICT: { exit: 2, sqlstate: 'LV008' },
+  LEDGER_APPEND_ONLY: { exit: 2, sqlstate: 'LV009' },
+  LEDGER_BOOK_UNKNOWN: { exit: 2, sqlstate: 'LV010' },
+  LEDGER_ACCOUNT_TYPE_UNKNOWN: { exit: 2, sqlstate: 'LV011' },
+  BOOKS_DO_NOT_BALANCE: { exit: 1 },
+
+  // The replay
+  LEGACY_TABLE_MISSING: { exit: 3 },
+  LEGACY_COLUMN_MISMATCH: { exit: 3 },
+  LEGACY_AMOUNT_OUT_OF_RANGE: { exit: 3 },
+  BACKFILL_RUNNING: { exit: 3 },
+
+  // The outbox
+  OUTBOX_ENDPOINT_URL_INVALID: { exit: 2 },
+  OUTBOX_TOPIC_INVALID: { exit: 2 },
+  OUTBOX_EGRESS_REFUSED: { exit: 2 },
+  QUEUE_UNREACHABLE: { exit: 3 },
+  LISTEN_UNAVAILABLE: { exit: 3 },
+
+  // The demo
+  DEMO_RUNNING: { exit: 3 },
+  DEMO_DATABASE_NOT_OURS: { exit: 3 },
+  DEMO_FAILED: { exit: 1 },
+
+  INTERNAL: { exit: 3 },
+} as const satisfies Record<string, { exit: 1 | 2 | 3; sqlstate?: string }>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** A failure with a stable code. `message` says what, which id, both values, and what to do next, in one line. */
+export class AppError extends Error {
+  override readonly name = 'AppError';
+  readonly code: ErrorCode;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(code: ErrorCode, message: string, options: { details?: Record<string, unknown>; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.details = options.details ?? {};
+  }
+
+  get exitCode(): 1 | 2 | 3 {
+    return ERROR_CODES[this.code].exit;
+  }
+}

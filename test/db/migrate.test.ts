@@ -1,0 +1,47 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { assertMigrated, migrate, migrationStatus } from '../../src/db/migrate.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
+
+describe('migrate', () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await createDatabase({ from: 'empty' });
+  });
+  afterAll(() => database.drop());
+
+  it('tells what is pending on an empty database, and changes nothing by telling', async () => {
+    const status = await liventix(['migrate', 'status', '--json'], { DATABASE_URL: database.url });
+    expect(status.exitCode).toBe(1);
+    expect(JSON.parse(status.stdout)).toMatchObject({
+      applied: [],
+      pending: expect.arrayContaining(['0001_reference_currencies']),
+    });
+    await expect(assertMigrated(database.pool)).rejects.toMatchObject({ code: 'MIGRATIONS_PENDING' });
+    const { rows } = await database.pool.query(`select count(*) as n from pg_namespace where nspname = 'liventix'`);
+    expect(rows).toEqual([{ n: 0n }]);
+  });
+
+  it('lets 20 migrators start at once: one migrates, all succeed', async () => {
+    const results = await Promise.all(Array.from({ length: 20 }, () => migrate(database.url)));
+    expect(results.filter((applied) => applied.length > 0)).toHaveLength(1);
+    expect((await migrationStatus(database.pool)).pending).toEqual([]);
+  });
+
+  it('has nothing to do the second time', async () => {
+    const run = await liventix(['migrate'], { DATABASE_URL: database.url });
+    expect(run).toMatchObject({ exitCode: 0, stdout: 'Nothing to apply: the database is up to date.\n', stderr: '' });
+  });
+
+  it('knows the exponents of currencies', async () => {
+    const { rows } = await database.pool.query(
+      `select code, decimal_places from ref.currencies where code in ('USD', 'JPY', 'BHD', 'CLF') order by code`,
+    );
+    expect(rows).toEqual([
+      { code: 'BHD', decimal_places: 3 },
+      { code: 'CLF', decimal_places: 4 },
+      { code: 'JPY', decimal_places: 0 },
+      { code: 'USD', decimal_places: 2 },
+    ]);
+  });
+});

@@ -1,0 +1,42 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
+
+export interface Run {
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunningLiventix {
+  readonly pid: number;
+  readonly done: Promise<Run>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME. */
+export function startLiventix(args: readonly string[], env: Record<string, string> = {}): RunningLiventix {
+  const child = spawn(process.execPath, [BIN, ...args], {
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
+  });
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
+  });
+  return {
+    pid: child.pid ?? -1,
+    done: once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr })),
+    kill: (signal) => child.kill(signal),
+  };
+}
+
+export function liventix(args: readonly string[], env: Record<string, string> = {}): Promise<Run> {
+  return startLiventix(args, env).done;
+}

@@ -1,0 +1,89 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import type { TestProject } from 'vitest/node';
+import { migrate } from '../../src/db/migrate.ts';
+import { startLocalServer, stopLocalServer } from '../../src/db/server.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Connects as `liventix`, an owner who is no superuser, as on Supabase. */
+    ownerUrl: string;
+    /** Connects as the server's superuser: only for playing an attacker or an accident. */
+    adminUrl: string;
+    /** The major version of the server under test. */
+    postgresMajor: number;
+  }
+}
+
+/** Every migration applied, nothing else. Test files clone it. */
+export const MIGRATED_TEMPLATE = 'template_migrated';
+export const OWNER = 'liventix';
+
+/** One real server per project, with a template database that every test file clones. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const testsDir = join(project.config.root, '.liventix', 'tests');
+  await removeLeftovers(testsDir);
+  const stateDir = join(testsDir, `${project.name}-${process.pid}`);
+  const server = await startLocalServer({
+    stateDir,
+    ...(project.name === 'pg15' ? { binDir: '/usr/lib/postgresql/15/bin' } : {}),
+    // The tests kill processes, not machines: what reached the kernel is safe.
+    settings: ['fsync=off', 'full_page_writes=off', 'max_connections=300'],
+  });
+  try {
+    const ownerUrl = await prepare(server.adminUrl);
+    project.provide('ownerUrl', ownerUrl);
+    project.provide('adminUrl', server.adminUrl);
+    project.provide('postgresMajor', await majorVersion(server.adminUrl));
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
+  return async () => {
+    await server.stop();
+    await rm(stateDir, { recursive: true, force: true });
+  };
+}
+
+// Named by the process that owns them, so that two runs side by side do not end each other's servers.
+async function removeLeftovers(testsDir: string): Promise<void> {
+  for (const name of await readdir(testsDir).catch(() => [])) {
+    if (isAlive(Number(name.split('-').at(-1)))) continue;
+    await stopLocalServer(join(testsDir, name));
+    await rm(join(testsDir, name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+async function prepare(adminUrl: string): Promise<string> {
+  const admin = new pg.Client({ connectionString: adminUrl });
+  await admin.connect();
+  await admin.query(`create role ${OWNER} login createdb createrole nosuperuser password 'owner'`);
+  // The roles that Supabase has on every server.
+  await admin.query('create role anon nologin; create role authenticated nologin; create role service_role nologin');
+  await admin.query(`create database ${MIGRATED_TEMPLATE} owner ${OWNER}`);
+  await admin.end();
+  const ownerUrl = Object.assign(new URL(adminUrl), { username: OWNER, password: 'owner' });
+  ownerUrl.pathname = `/${MIGRATED_TEMPLATE}`;
+  await migrate(ownerUrl.href);
+  ownerUrl.pathname = '/postgres';
+  return ownerUrl.href;
+}
+
+async function majorVersion(url: string): Promise<number> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows } = await client.query<{ major: number }>(
+    `select current_setting('server_version_num')::int / 10000 as major`,
+  );
+  await client.end();
+  return rows[0]?.major ?? 0;
+}

@@ -1,0 +1,30 @@
+import { existsSync } from 'node:fs';
+import { configDefaults, defineConfig } from 'vitest/config';
+import { CountingReporter } from './test/support/counting-reporter.ts';
+
+/** Debian's PostgreSQL 15: the oldest version we support, tested where its binaries are found. */
+const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
+
+// `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version; the rest runs on each one.
+const onPostgres = (name: string, include: string[], exclude: string[] = []) => ({
+  extends: true as const,
+  test: { name, include, exclude: [...configDefaults.exclude, ...exclude], globalSetup: ['test/support/postgres.ts'] },
+});
+const VERSIONED = ['test/**/*.test.ts'];
+const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts'];
+
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    reporters: ['default', new CountingReporter()],
+    projects: [
+      { extends: true, test: { name: 'unit', include: ['test/**/*.unit.test.ts'] } },
+      onPostgres('pg18', VERSIONED, NOT_VERSIONED),
+      ...(existsSync(POSTGRES_15) ? [onPostgres('pg15', VERSIONED, NOT_VERSIONED)] : []),
+      onPostgres('once', ['test/**/*.once.test.ts']),
+    ],
+  },
+});
