@@ -5,7 +5,9 @@ import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
 import { registerMigrate } from './migrate.ts';
+import { registerOutbox } from './outbox.ts';
 import { errorLine } from './output.ts';
+import { registerWorker } from './worker.ts';
 
 const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.';
 
@@ -51,7 +53,11 @@ function buildProgram(context: CommandContext): Command {
   return program;
 }
 
-const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[] = [registerMigrate];
+const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[] = [
+  registerMigrate,
+  registerOutbox,
+  registerWorker,
+];
 
 // commander copies settings to subcommands made through `.command()`, but not the help option's wording.
 function inheritSettings(command: Command): void {

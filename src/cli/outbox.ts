@@ -1,0 +1,75 @@
+import type { Command } from 'commander';
+import { addEndpoint, type Endpoint, listEndpoints } from '../outbox/endpoints.ts';
+import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { formatCount, toJson } from './output.ts';
+
+export function registerOutbox(program: Command, context: CommandContext): void {
+  const outbox = program.command('outbox').description('who receives the webhooks, and how their delivery stands');
+  const endpoint = outbox.command('endpoint').description('the endpoints that webhooks go to');
+
+  endpoint
+    .command('add')
+    .description('subscribe a URL to topics; prints its id and its secret, once')
+    .requiredOption('--url <url>', 'where to POST, http(s)')
+    .requiredOption('--topic <topic>', 'a topic, ticket.* or *; repeat it for more', collect)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      "\nExamples:\n  liventix outbox endpoint add --url https://example.com/hooks --topic 'ticket.*' --topic payment.received\n\nThe receiver verifies with the secret by https://www.standardwebhooks.com, in any language.",
+    )
+    .action((options: { url: string; topic: string[]; json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const { egressAllow } = context.config;
+        const added = await addEndpoint(pool, { url: options.url, topics: options.topic, egressAllow });
+        context.out.write(options.json ? `${toJson(added)}\n` : `id      ${added.id}\nsecret  ${added.secret}\n`);
+      }),
+    );
+
+  endpoint
+    .command('list')
+    .description('list the endpoints, without their secrets')
+    .option('--json', 'print one JSON array')
+    .action((options: { json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const endpoints = await listEndpoints(pool);
+        context.out.write(options.json ? `${toJson(endpoints)}\n` : endpoints.map(endpointLine).join(''));
+      }),
+    );
+
+  outbox
+    .command('status')
+    .description('count messages, deliveries by state and attempts, and show what each endpoint waits for')
+    .option('--json', 'print one JSON object')
+    .action((options: { json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const status = await outboxStatus(pool);
+        context.out.write(options.json ? `${toJson(status)}\n` : statusText(status));
+      }),
+    );
+}
+
+function collect(value: string, previous: string[] = []): string[] {
+  return [...previous, value];
+}
+
+function endpointLine(endpoint: Endpoint): string {
+  const state = endpoint.enabled ? 'enabled' : `disabled: ${endpoint.disabledReason}`;
+  return `${endpoint.id}  ${endpoint.url}  ${endpoint.topics.join(' ')}  ${state}\n`;
+}
+
+function statusText(status: OutboxStatus): string {
+  const { messages, deliveries, attempts, oldestUndeliveredSeconds: oldest } = status;
+  const states = Object.entries(deliveries).map(([state, count]) => `${formatCount(count)} ${state}`);
+  const lines = [
+    `messages    ${formatCount(messages.total)}, of which ${formatCount(messages.unprocessed)} are not yet turned into deliveries`,
+    `deliveries  ${states.join(', ')}`,
+    `attempts    ${formatCount(attempts)}`,
+    `oldest      ${oldest === null ? 'nothing is waiting' : `waiting for ${oldest.toFixed(1)} s`}`,
+    ...status.endpoints.map(
+      ({ id, url, enabled, waiting, delivered, dead, lastError }) =>
+        `endpoint    ${id}  ${url}  ${enabled ? 'enabled' : 'disabled'}: ${formatCount(waiting)} waiting, ${formatCount(delivered)} delivered, ${formatCount(dead)} dead${lastError === null ? '' : `; last error: ${lastError}`}`,
+    ),
+  ];
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,81 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { pino } from 'pino';
+import { startWorker, WORKER_DEFAULTS } from '../outbox/worker.ts';
+import { type CommandContext, requireDatabaseUrl } from './context.ts';
+
+interface Options {
+  readonly concurrency: number;
+  readonly pollMs: number;
+  readonly sweepMs: number;
+  readonly queueLeaseMs: number;
+  readonly leaseMarginMs: number;
+  readonly drainMs: number;
+}
+
+const ONE_DAY_MS = 86_400_000;
+const MAX_CONCURRENCY = 1_000;
+const STDERR = 2;
+
+export function registerWorker(program: Command, context: CommandContext): void {
+  program
+    .command('worker')
+    .description('deliver the outbox: relay and delivery in one process; run as many as you like')
+    .option(
+      '--concurrency <n>',
+      'requests on their way at once',
+      wholeNumber(1, MAX_CONCURRENCY),
+      WORKER_DEFAULTS.concurrency,
+    )
+    .option('--poll-ms <ms>', 'the longest the relay waits before it looks again', milliseconds, WORKER_DEFAULTS.pollMs)
+    .option('--sweep-ms <ms>', 'how often lost leases are looked for', milliseconds, WORKER_DEFAULTS.sweepMs)
+    .option(
+      '--queue-lease-ms <ms>',
+      'after how long a queued delivery that nobody started is queued again',
+      milliseconds,
+      WORKER_DEFAULTS.queueLeaseMs,
+    )
+    .option(
+      '--lease-margin-ms <ms>',
+      "how much longer than its endpoint's timeout an attempt is believed to be under way",
+      milliseconds,
+      WORKER_DEFAULTS.leaseMarginMs,
+    )
+    .option(
+      '--drain-ms <ms>',
+      'how long requests in flight may finish after SIGTERM',
+      milliseconds,
+      WORKER_DEFAULTS.drainMs,
+    )
+    .addHelpText(
+      'after',
+      '\nRuns until SIGTERM or Ctrl-C, then drains. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
+    )
+    .action((options: Options) => runWorker(options, context));
+}
+
+async function runWorker(options: Options, context: CommandContext): Promise<void> {
+  const { config } = context;
+  const worker = await startWorker({
+    ...options,
+    databaseUrl: requireDatabaseUrl(config),
+    redisUrl: config.redisUrl,
+    egressAllow: config.egressAllow,
+    log: pino({ name: 'liventix', level: config.logLevel }, pino.destination({ dest: STDERR, sync: true })),
+  });
+  context.out.write(`liventix worker ready: jobs through ${config.redisUrl === undefined ? 'PostgreSQL' : 'Redis'}\n`);
+  await new Promise<void>((resolve) => {
+    if (context.stop.aborted) resolve();
+    context.stop.addEventListener('abort', () => resolve(), { once: true });
+  });
+  await worker.stop();
+}
+
+const milliseconds = wholeNumber(1, ONE_DAY_MS);
+
+function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Give a whole number from ${min} to ${max}.`);
+  };
+}

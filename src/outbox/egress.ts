@@ -1,0 +1,47 @@
+import { isIP } from 'node:net';
+import ipaddr from 'ipaddr.js';
+
+type Address = ipaddr.IPv4 | ipaddr.IPv6;
+type Cidr = [Address, number];
+
+/** Whether webhooks may reach an address. Decides on addresses alone: names are resolved first. */
+export interface EgressPolicy {
+  permits(address: string): boolean;
+}
+
+// In public ranges, and yet answered by the machine's own cloud: Azure's metadata and wire server.
+const NOT_REALLY_PUBLIC: readonly Cidr[] = [ipaddr.parseCIDR('168.63.129.16/32')];
+// Everything else of IPv6 is special, unassigned, or carries an IPv4 address (RFC 4291, section 2.4).
+const GLOBAL_UNICAST_V6: Cidr = ipaddr.parseCIDR('2000::/3');
+
+/**
+ * Public addresses, and those that `allow` names. An address that carries another one (mapped, NAT64, 6to4, Teredo) is
+ * judged as the IPv4 address when mapped, and refused otherwise.
+ * @param allow CIDRs
+ */
+export function egressPolicy(allow: readonly string[]): EgressPolicy {
+  const allowed = allow.map((cidr): Cidr => ipaddr.parseCIDR(cidr));
+  return {
+    permits: (text) => {
+      if (!ipaddr.isValid(text)) return false;
+      const address = ipaddr.process(text);
+      return isWithin(address, allowed) || (isPublic(address) && !isWithin(address, NOT_REALLY_PUBLIC));
+    },
+  };
+}
+
+/** The address that a URL's host spells out, in whatever notation; undefined when it is a name. */
+export function literalAddress(url: URL): string | undefined {
+  // The URL parser has already turned 2130706433, 0x7f.1 and 017700000001 into dotted decimals.
+  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  return isIP(host) === 0 ? undefined : host;
+}
+
+function isPublic(address: Address): boolean {
+  if (address.range() !== 'unicast') return false;
+  return address.kind() === 'ipv4' || isWithin(address, [GLOBAL_UNICAST_V6]);
+}
+
+function isWithin(address: Address, cidrs: readonly Cidr[]): boolean {
+  return cidrs.some(([network, bits]) => network.kind() === address.kind() && address.match(network as never, bits));
+}

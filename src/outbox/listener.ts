@@ -1,0 +1,96 @@
+import pgListen, { type Subscriber } from 'pg-listen';
+import type { Logger } from 'pino';
+import { connectionConfig, type Queryable } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
+import { AppError } from '../errors.ts';
+
+/** Hears the NOTIFY of an announcement, over every loss of its connection. */
+export interface Listener {
+  close(): Promise<void>;
+}
+
+export interface ListenerOptions {
+  readonly databaseUrl: string;
+  readonly db: Queryable;
+  readonly log: Logger;
+  /** Called at each notification, and at each reconnection, because what was said meanwhile is gone. */
+  readonly onWake: () => void;
+}
+
+const CHANNEL = 'liventix_outbox';
+const CHECK_INTERVAL_MS = 10_000;
+/** Without it the check of a half-open connection would wait for ever. */
+const CHECK_TIMEOUT_MS = 5_000;
+const RECONNECT_INTERVAL_MS = 500;
+const PROOF_DEADLINE_MS = 5_000;
+
+/**
+ * Listens, and proves by a notification to itself that notifications arrive: a transaction pooler accepts LISTEN and
+ * then loses them.
+ * @throws AppError LISTEN_UNAVAILABLE, DB_*
+ */
+export async function startListener(options: ListenerOptions): Promise<Listener> {
+  let closing = false;
+  const subscriber = pgListen.default(
+    {
+      ...connectionConfig({ databaseUrl: options.databaseUrl, applicationName: 'liventix-listen' }),
+      query_timeout: CHECK_TIMEOUT_MS,
+    },
+    {
+      // Never give up: by default it stops after three seconds, and says nothing.
+      retryTimeout: 0,
+      // Throwing is the only way to end its reconnecting when it is closed meanwhile.
+      retryInterval: () => {
+        if (closing) throw new Error('closed');
+        return RECONNECT_INTERVAL_MS;
+      },
+      paranoidChecking: CHECK_INTERVAL_MS,
+      parse: (payload) => payload,
+    },
+  );
+  const close = async () => {
+    closing = true;
+    await subscriber.close();
+  };
+  subscriber.events.on('error', (error) => {
+    if (!closing) options.log.error({ err: error }, 'listen: failed; the relay polls');
+  });
+  subscriber.events.on('reconnect', (attempt) => {
+    if (!closing) options.log.warn({ attempt }, 'listen: connection lost, reconnecting');
+  });
+  try {
+    await subscriber.connect();
+    await subscriber.listenTo(CHANNEL);
+    await proveArrival(subscriber, options.db);
+  } catch (error) {
+    await close().catch(() => undefined);
+    throw toAppError(error);
+  }
+  subscriber.notifications.on(CHANNEL, options.onWake);
+  subscriber.events.on('connected', () => {
+    // It may have been closed while it reconnected; then the new connection is closed too.
+    if (closing) void subscriber.close();
+    else options.onWake();
+  });
+  return { close };
+}
+
+async function proveArrival(subscriber: Subscriber, db: Queryable): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const arrived = new Promise<void>((resolve, reject) => {
+    subscriber.notifications.once(CHANNEL, () => resolve());
+    timer = setTimeout(() => reject(listenUnavailable()), PROOF_DEADLINE_MS);
+  });
+  try {
+    await Promise.all([arrived, db.query('select pg_notify($1, $2)', [CHANNEL, ''])]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function listenUnavailable(): AppError {
+  return new AppError(
+    'LISTEN_UNAVAILABLE',
+    `A notification on ${CHANNEL} did not arrive within ${PROOF_DEADLINE_MS} ms, so DATABASE_URL probably goes through a transaction pooler. Point it at the server itself, or at a session pooler.`,
+  );
+}

@@ -1,0 +1,207 @@
+import pg from 'pg';
+import type { Logger } from 'pino';
+import { assertMigrated } from '../db/migrate.ts';
+import { assertSupportedServer, connectionConfig, type Pool } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
+import { type AttemptOutcome, attemptDelivery } from './attempt.ts';
+import { type ClaimedAttempt, claimAttempt, type DeliveryJob, recordAttempt } from './deliveries.ts';
+import { egressPolicy } from './egress.ts';
+import { createEgressAgent, type EgressAgent } from './egress-agent.ts';
+import { startListener } from './listener.ts';
+import { decideNextStep } from './next-step.ts';
+import { openQueue } from './queue.ts';
+import { startRelay } from './relay.ts';
+import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
+import { signWebhook } from './webhook.ts';
+
+/** What a worker is started with; every duration has a default that suits production. */
+export interface WorkerOptions {
+  readonly databaseUrl: string;
+  /** BullMQ runs on PostgreSQL when there is none. */
+  readonly redisUrl?: string | undefined;
+  /** CIDRs that webhooks may reach beside the public addresses. */
+  readonly egressAllow: readonly string[];
+  readonly log: Logger;
+  /** Requests on their way at once. */
+  readonly concurrency?: number;
+  /** The waits after the first, second, … failed attempt. */
+  readonly retryDelaysMs?: readonly number[];
+  /** The longest the relay waits before it looks again. */
+  readonly pollMs?: number;
+  /** How often lost leases are looked for. */
+  readonly sweepMs?: number;
+  /** After how long a queued delivery that nobody started is queued again. */
+  readonly queueLeaseMs?: number;
+  /** How much longer than its endpoint's timeout an attempt is believed to be under way. */
+  readonly leaseMarginMs?: number;
+  /** How long `stop` waits for requests in flight before it breaks them off. */
+  readonly drainMs?: number;
+  readonly now?: () => Date;
+  readonly random?: () => number;
+}
+
+export interface RunningWorker {
+  /**
+   * Takes nothing new, lets the requests in flight finish for `drainMs`, breaks off and hands back the rest, and closes
+   * every connection. Safe to call twice.
+   */
+  stop(): Promise<void>;
+}
+
+export const WORKER_DEFAULTS = {
+  concurrency: 50,
+  pollMs: 1_000,
+  sweepMs: 5_000,
+  queueLeaseMs: 60_000,
+  leaseMarginMs: 15_000,
+  drainMs: 20_000,
+} as const;
+
+const POOL_MAX = 10;
+/** Lost attempts allowed beyond the schedule, because the endpoint had no part in them. */
+const LOST_ATTEMPTS_GRACE = 5;
+
+/**
+ * Starts relay and worker in this process. Any number may run against one database, in one process or in many.
+ * @throws AppError DB_*, MIGRATIONS_PENDING, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
+ */
+export async function startWorker(given: WorkerOptions): Promise<RunningWorker> {
+  const options = { ...WORKER_DEFAULTS, ...given };
+  const delaysMs = options.retryDelaysMs ?? STANDARD_RETRY_DELAYS_MS;
+  const closers: (() => Promise<unknown>)[] = [];
+  const closeAll = async () => {
+    for (const close of closers.splice(0).reverse()) await close().catch(() => undefined);
+  };
+  try {
+    const db = await openWorkerPool(options.databaseUrl);
+    closers.push(() => db.end());
+    await assertMigrated(db);
+    const queue = await openQueue({ ...options, redisUrl: options.redisUrl, db });
+    closers.push(() => queue.close());
+    const agent = createEgressAgent(egressPolicy(options.egressAllow));
+    closers.push(() => agent.close());
+    const relay = startRelay({
+      ...options,
+      db,
+      queue,
+      maxAttempts: delaysMs.length + 1 + LOST_ATTEMPTS_GRACE,
+    });
+    closers.push(() => relay.stop());
+    const listener = await startListener({ ...options, db, onWake: relay.wake });
+    closers.push(() => listener.close());
+
+    const stopping = new AbortController();
+    await queue.consume({
+      concurrency: options.concurrency,
+      process: async (job) => {
+        await makeAttempt(job, { ...options, delaysMs, db, agent, stop: stopping.signal }).catch((error: unknown) => {
+          // Not the endpoint's failure but the database's. The delivery's lease brings it back.
+          options.log.error({ err: error, ...job }, 'worker: attempt could not be claimed or recorded');
+        });
+        // Its endpoint has room for the next.
+        relay.wake();
+      },
+    });
+    let stopped: Promise<void> | undefined;
+    return {
+      stop: () => {
+        stopped ??= (async () => {
+          const timer = setTimeout(() => stopping.abort(), options.drainMs);
+          await queue.drain();
+          clearTimeout(timer);
+          await closeAll();
+        })();
+        return stopped;
+      },
+    };
+  } catch (error) {
+    await closeAll();
+    throw toAppError(error);
+  }
+}
+
+// Nothing here has to survive a crash of the server: what it forgets is found again from the messages, which their own
+// transactions made durable, and is at worst delivered twice under one webhook-id. So no commit waits for the disk.
+async function openWorkerPool(databaseUrl: string): Promise<Pool> {
+  const config = connectionConfig({ databaseUrl, applicationName: 'liventix-worker' });
+  const pool = new pg.Pool({
+    ...config,
+    options: `${config.options ?? ''} -c synchronous_commit=off`,
+    max: POOL_MAX,
+  });
+  pool.on('error', () => undefined);
+  try {
+    await assertSupportedServer(pool);
+    return pool;
+  } catch (error) {
+    await pool.end();
+    throw error;
+  }
+}
+
+interface AttemptContext {
+  readonly db: Pool;
+  readonly agent: EgressAgent;
+  readonly log: Logger;
+  readonly leaseMarginMs: number;
+  readonly delaysMs: readonly number[];
+  readonly stop: AbortSignal;
+  readonly now?: () => Date;
+  readonly random?: () => number;
+}
+
+async function makeAttempt(job: DeliveryJob, context: AttemptContext): Promise<void> {
+  const now = context.now ?? (() => new Date());
+  const claimed = await claimAttempt(context.db, job, context.leaseMarginMs);
+  if (claimed === undefined) return;
+  const startedAt = now();
+  const startedMs = performance.now();
+  const url = new URL(claimed.url);
+  const outcome = await attemptDelivery({
+    url,
+    webhook: signWebhook(claimed.message, { secret: claimed.secret, now: startedAt }),
+    agent: context.agent,
+    timeoutMs: claimed.timeoutMs,
+    stop: context.stop,
+    now,
+  });
+  const next = decideNextStep(outcome, {
+    attempt: job.attempt,
+    delaysMs: context.delaysMs,
+    random: (context.random ?? Math.random)(),
+  });
+  const durationMs = Math.round(performance.now() - startedMs);
+  logOutcome(context.log, { claimed, outcome, durationMs, nextState: next.state });
+  const failed = outcome.status === 'failed' ? outcome : undefined;
+  const moved = await recordAttempt(context.db, {
+    ...job,
+    startedAt,
+    durationMs,
+    statusCode: outcome.statusCode ?? null,
+    errorClass: failed?.errorClass ?? null,
+    error: failed?.error ?? null,
+    response: outcome.response ?? null,
+    address: failed?.address ?? context.agent.addressOf(url) ?? null,
+    next,
+  });
+  if (!moved) context.log.warn({ ...job }, 'worker: the lease was lost before the outcome was recorded');
+}
+
+// Ids only: a URL may carry a token, and a payload people.
+function logOutcome(
+  log: Logger,
+  attempt: { claimed: ClaimedAttempt; outcome: AttemptOutcome; durationMs: number; nextState: string },
+): void {
+  const { claimed, outcome, durationMs, nextState } = attempt;
+  const fields = {
+    deliveryId: claimed.deliveryId,
+    attempt: claimed.attempt,
+    messageId: claimed.message.id,
+    endpointId: claimed.endpointId,
+    durationMs,
+    statusCode: outcome.statusCode,
+  };
+  if (outcome.status === 'delivered') log.debug(fields, 'worker: delivered');
+  else
+    log.warn({ ...fields, errorClass: outcome.errorClass, error: outcome.error, nextState }, 'worker: attempt failed');
+}

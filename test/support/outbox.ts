@@ -1,0 +1,75 @@
+import { pino } from 'pino';
+import type { Queryable } from '../../src/db/pool.ts';
+import { addEndpoint, type NewEndpoint } from '../../src/outbox/endpoints.ts';
+import { type OutboxStatus, outboxStatus } from '../../src/outbox/status.ts';
+import { type RunningWorker, startWorker, type WorkerOptions } from '../../src/outbox/worker.ts';
+import { eventually } from './eventually.ts';
+
+export const LOOPBACK = ['127.0.0.0/8'];
+
+/** A worker in this process with short waits, that may reach loopback. */
+export function startTestWorker(
+  options: Pick<WorkerOptions, 'databaseUrl'> & Partial<WorkerOptions>,
+): Promise<RunningWorker> {
+  return startWorker({
+    egressAllow: LOOPBACK,
+    log: pino({ level: process.env['LOG_LEVEL'] ?? 'silent' }, pino.destination(2)),
+    pollMs: 200,
+    sweepMs: 100,
+    leaseMarginMs: 500,
+    retryDelaysMs: [20, 40],
+    ...options,
+  });
+}
+
+/** An endpoint for every topic, unless the test says otherwise. */
+export function addTestEndpoint(
+  db: Queryable,
+  endpoint: Pick<NewEndpoint, 'url'> & Partial<NewEndpoint>,
+): Promise<{ id: string; secret: string }> {
+  return addEndpoint(db, { topics: ['*'], egressAllow: LOOPBACK, ...endpoint });
+}
+
+/** Announces in a transaction of its own. Returns the message's id. */
+export async function announce(
+  db: Queryable,
+  message: { topic?: string; payload?: Record<string, unknown> } = {},
+): Promise<string> {
+  const { rows } = await db.query<{ id: string }>(
+    'insert into public.outbox (topic, payload) values ($1, $2) returning id',
+    [message.topic ?? 'test.happened', message.payload ?? {}],
+  );
+  return rows[0]?.id ?? '';
+}
+
+/** Announces `count` messages in one statement; payload.n counts from 1. */
+export async function announceMany(db: Queryable, count: number, topic = 'test.happened'): Promise<void> {
+  await db.query(
+    `insert into public.outbox (topic, payload) select $2, jsonb_build_object('n', n) from generate_series(1, $1) as n`,
+    [count, topic],
+  );
+}
+
+export function settled(db: Queryable, deadlineMs?: number): Promise<OutboxStatus> {
+  return eventually(
+    'every delivery is delivered or dead',
+    async () => {
+      const status = await outboxStatus(db);
+      const { pending, queued, delivering } = status.deliveries;
+      return status.messages.unprocessed + pending + queued + delivering === 0 ? status : undefined;
+    },
+    deadlineMs,
+  );
+}
+
+export async function deliveryStates(db: Queryable, endpointId: string): Promise<Record<string, number>> {
+  const { rows } = await db.query<{ state: string; count: number }>(
+    'select state, count(*)::integer as count from outbox.deliveries where endpoint_id = $1 group by state',
+    [endpointId],
+  );
+  return Object.fromEntries(rows.map(({ state, count }) => [state, count]));
+}
+
+export async function clearOutbox(db: Queryable): Promise<void> {
+  await db.query('truncate outbox.attempts, outbox.deliveries, outbox.endpoints, public.outbox');
+}

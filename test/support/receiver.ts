@@ -1,0 +1,55 @@
+import { once } from 'node:events';
+import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http';
+
+export interface ReceivedWebhook {
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  /** The bytes as they came. */
+  readonly body: string;
+}
+
+export interface TestReceiver {
+  readonly url: string;
+  readonly received: readonly ReceivedWebhook[];
+  /** What came to one path, in order of arrival. */
+  at(path: string): readonly ReceivedWebhook[];
+  stop(): Promise<void>;
+}
+
+type Respond = (response: ServerResponse, webhook: ReceivedWebhook) => void;
+
+/** A real HTTP server on loopback. Answers 204 unless `respond` does otherwise; every request is kept. */
+export async function startReceiver(respond: Respond = answer(204)): Promise<TestReceiver> {
+  const received: ReceivedWebhook[] = [];
+  const server = createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('end', () => {
+      const webhook = {
+        path: request.url ?? '',
+        headers: request.headers,
+        body: Buffer.concat(chunks).toString('utf8'),
+      };
+      received.push(webhook);
+      respond(response, webhook);
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    received,
+    at: (path) => received.filter((webhook) => webhook.path === path),
+    stop: async () => {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+export function answer(statusCode: number, headers: Record<string, string> = {}, body = ''): Respond {
+  return (response) => response.writeHead(statusCode, headers).end(body);
+}

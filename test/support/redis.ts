@@ -1,0 +1,42 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import { freePort } from '../../src/db/server.ts';
+import { eventually } from './eventually.ts';
+
+export interface TestRedis {
+  readonly url: string;
+  flush(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** A real redis-server of the test's own on a free port of loopback, with nothing kept on disk. */
+export async function startRedis(): Promise<TestRedis> {
+  const dir = await mkdtemp(join(tmpdir(), 'liventix-redis-'));
+  const port = await freePort();
+  const child = spawn(
+    'redis-server',
+    ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'no'],
+    { stdio: 'ignore' },
+  );
+  const closed = once(child, 'close');
+  const url = `redis://127.0.0.1:${port}`;
+  const client = new Redis(url, { lazyConnect: true, retryStrategy: () => 50, maxRetriesPerRequest: null });
+  client.on('error', () => undefined);
+  await eventually('redis-server answers', async () => (await client.ping()) === 'PONG');
+  return {
+    url,
+    flush: async () => {
+      await client.flushall();
+    },
+    stop: async () => {
+      client.disconnect();
+      child.kill('SIGKILL');
+      await closed;
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
