@@ -1,0 +1,205 @@
+import type { Pool, Tx } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+
+export interface CheckResult {
+  readonly check: string;
+  readonly holds: boolean;
+  /** How many things were looked at. */
+  readonly examined: bigint;
+  readonly unit: string;
+  /** How many of them are at fault. */
+  readonly faults: bigint;
+  /** The first of them, each with its id and both values. */
+  readonly first: readonly string[];
+  readonly seconds: number;
+}
+
+interface Check {
+  readonly name: string;
+  readonly unit: string;
+  /** SELECT of how many things there are. */
+  readonly examined: string;
+  /** SELECT of one text per fault. */
+  readonly faults: string;
+}
+
+const NAMED_FAULTS = 5;
+
+/** Every leg that the events of the log say there is, with what its entry must say. */
+const REPLAYED_LEGS = `
+  select e.book_id, e.position * 1024 + l.ordinality as id, e.position as event_position,
+         sum(1) over in_account as account_seq, (l.value ->> 'amount_cents')::bigint as amount_cents,
+         sum((l.value ->> 'amount_cents')::bigint) over in_account as balance_after_cents,
+         e.effective_at, e.recorded_at as created_at, (l.value ->> 'account_id')::uuid as account_id,
+         e.event_id as transaction_id, l.value ->> 'currency' as currency, e.created_by,
+         e.payload ->> 'reference_type' as reference_type, e.payload ->> 'reference_id' as reference_id,
+         coalesce(l.value ->> 'description', e.payload ->> 'description') as description,
+         coalesce(l.value -> 'metadata', e.payload -> 'metadata', '{}'::jsonb) as metadata
+  from payments.events e
+  cross join lateral jsonb_array_elements(e.payload -> 'entries') with ordinality as l
+  where e.type = 'transaction.posted'
+  window in_account as (partition by e.book_id, (l.value ->> 'account_id')::uuid order by e.position, l.ordinality
+                        rows unbounded preceding)`;
+
+const ENTRY_COLUMNS = [
+  'event_position',
+  'account_seq',
+  'amount_cents',
+  'balance_after_cents',
+  'effective_at',
+  'created_at',
+  'account_id',
+  'transaction_id',
+  'currency',
+  'created_by',
+  'reference_type',
+  'reference_id',
+  'description',
+  'metadata',
+];
+
+const CHECKS: readonly Check[] = [
+  {
+    name: 'every transaction sums to zero per currency',
+    unit: 'transactions',
+    examined: `select count(*) from payments.events where type = 'transaction.posted'`,
+    faults: `
+      select format('transaction %s sums to %s %s', transaction_id, sum(amount_cents), currency)
+      from payments.entries group by book_id, transaction_id, currency having sum(amount_cents) <> 0
+      order by min(id)`,
+  },
+  {
+    name: 'every book sums to zero per currency',
+    unit: 'entries',
+    examined: 'select count(*) from payments.entries',
+    faults: `
+      select format('book %s sums to %s %s', book_id, sum(amount_cents), currency)
+      from payments.entries group by book_id, currency having sum(amount_cents) <> 0 order by book_id, currency`,
+  },
+  {
+    name: 'every balance is the sum of its entries',
+    unit: 'accounts',
+    examined: 'select count(*) from payments.accounts',
+    faults: `
+      select format('account %s has balance %s after %s entries, its %s entries sum to %s', account_id,
+                    b.balance_cents, b.last_seq, coalesce(s.entries, 0), coalesce(s.cents, 0))
+      from payments.balances b
+      full join (
+        select book_id, account_id, sum(amount_cents) as cents, count(*) as entries
+        from payments.entries group by book_id, account_id
+      ) s using (book_id, account_id)
+      where b.balance_cents is distinct from coalesce(s.cents, 0) or b.last_seq is distinct from coalesce(s.entries, 0)
+      order by account_id`,
+  },
+  {
+    name: 'every account numbers its entries without gaps and carries its balance',
+    unit: 'entries',
+    examined: 'select count(*) from payments.entries',
+    faults: `
+      select format('entry %s is number %s of account %s with balance %s after it, expected number %s and %s', id,
+                    account_seq, account_id, balance_after_cents, expected_seq, expected_balance)
+      from (
+        select id, account_id, account_seq, balance_after_cents, row_number() over in_account as expected_seq,
+               sum(amount_cents) over in_account as expected_balance
+        from payments.entries
+        window in_account as (partition by book_id, account_id order by account_seq rows unbounded preceding)
+      ) history
+      where account_seq <> expected_seq or balance_after_cents <> expected_balance
+      order by id`,
+  },
+  {
+    name: 'the accounts are what the log opened',
+    unit: 'accounts',
+    examined: 'select count(*) from payments.accounts',
+    faults: `
+      select format('account %s %s', id, case
+               when a.event_position is null then 'is in the log and not among the accounts'
+               when e.position is null then 'has no event in the log'
+               else 'differs from its event ' || e.position end)
+      from payments.accounts a
+      full join (
+        select book_id, event_id as id, position, recorded_at, payload from payments.events where type = 'account.opened'
+      ) e using (book_id, id)
+      where a.event_position is distinct from e.position
+        or (a.type, a.currency, a.name, a.user_id::text, a.organization_id::text, a.created_at) is distinct from
+           (e.payload ->> 'type', e.payload ->> 'currency', e.payload ->> 'name', e.payload ->> 'user_id',
+            e.payload ->> 'organization_id', e.recorded_at)
+      order by id`,
+  },
+  {
+    name: 'the entries are what the log posted',
+    unit: 'entries',
+    examined: 'select count(*) from payments.entries',
+    faults: `
+      select format('entry %s %s', id, case
+               when e.amount_cents is null then format('(event %s, account %s, %s %s) is in the log and not among the entries',
+                 r.event_position, r.account_id, r.amount_cents, r.currency)
+               when r.amount_cents is null then format('(transaction %s, account %s, %s %s) has no event in the log',
+                 e.transaction_id, e.account_id, e.amount_cents, e.currency)
+               else format('of transaction %s differs from its event %s: %s', e.transaction_id, r.event_position, concat_ws(', ',
+                 ${ENTRY_COLUMNS.map(
+                   (column) =>
+                     `case when e.${column} is distinct from r.${column} then format('${column} is %s, posted was %s', e.${column}, r.${column}) end`,
+                 ).join(',\n                 ')})) end)
+      from payments.entries e
+      full join (${REPLAYED_LEGS}) r using (book_id, id)
+      where ${ENTRY_COLUMNS.map((column) => `e.${column} is distinct from r.${column}`).join('\n        or ')}
+      order by id`,
+  },
+  {
+    name: 'no event changed since it was written',
+    unit: 'events',
+    examined: 'select count(*) from payments.events',
+    faults: `
+      select format('event %s (%s %s) does not match its leaf hash', position, type, event_id)
+      from payments.events
+      where leaf_hash is distinct from payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type,
+        created_by, idempotency_scope, idempotency_key, request_hash, payload)
+      order by position`,
+  },
+];
+
+/**
+ * Recomputes everything that the ledger promises, in one snapshot. Answers one result per check; changes nothing.
+ * @param onCheck called as each check ends
+ */
+export async function verifyBooks(
+  pool: Pool,
+  onCheck: (result: CheckResult) => void = () => undefined,
+): Promise<CheckResult[]> {
+  return withTransaction(
+    pool,
+    async (tx) => {
+      const results: CheckResult[] = [];
+      for (const check of CHECKS) {
+        const result = await runCheck(tx, check);
+        onCheck(result);
+        results.push(result);
+      }
+      return results;
+    },
+    { mode: 'isolation level repeatable read read only' },
+  );
+}
+
+async function runCheck(tx: Tx, check: Check): Promise<CheckResult> {
+  const startedAt = performance.now();
+  const { rows } = await tx.query<{ examined: bigint; faults: bigint; first: string[] }>(
+    `with fault as materialized (
+       select row_number() over () as nth, f.* from (${check.faults}) as f (message)
+     )
+     select (${check.examined}) as examined, count(*) as faults,
+            coalesce(array_agg(message order by nth) filter (where nth <= ${NAMED_FAULTS}), '{}') as first
+     from fault`,
+  );
+  const found = rows[0] ?? { examined: 0n, faults: 0n, first: [] };
+  return {
+    check: check.name,
+    holds: found.faults === 0n,
+    examined: found.examined,
+    unit: check.unit,
+    faults: found.faults,
+    first: found.first,
+    seconds: (performance.now() - startedAt) / 1_000,
+  };
+}

@@ -1,0 +1,113 @@
+import type { Queryable } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
+
+/** Where the wallet tables live and what the replay reads of them: the one place that knows the legacy schema. */
+const REQUIRED: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  wallets: {
+    id: ['uuid'],
+    user_id: ['uuid'],
+    balance_credits: ['integer', 'bigint'],
+    created_at: ['timestamp with time zone'],
+  },
+  wallet_transactions: {
+    id: ['uuid'],
+    wallet_id: ['uuid'],
+    type: ['text'],
+    credits_delta: ['integer', 'bigint'],
+    usd_cents: ['integer', 'bigint'],
+    reference_type: ['text'],
+    reference_id: ['text'],
+    idempotency_key: ['text'],
+    created_at: ['timestamp with time zone'],
+  },
+  org_wallets: {
+    id: ['uuid'],
+    org_id: ['uuid'],
+    balance_credits: ['integer', 'bigint'],
+    created_at: ['timestamp with time zone'],
+  },
+  org_wallet_transactions: {
+    id: ['uuid'],
+    wallet_id: ['uuid'],
+    credits_delta: ['integer', 'bigint'],
+    transaction_type: ['text'],
+    reference_type: ['text'],
+    reference_id: ['uuid'],
+    invoice_id: ['uuid'],
+    stripe_event_id: ['text'],
+    metadata: ['jsonb'],
+    created_at: ['timestamp with time zone'],
+  },
+  invoices: {
+    id: ['uuid'],
+    wallet_id: ['uuid'],
+    org_wallet_id: ['uuid'],
+    amount_usd_cents: ['integer', 'bigint'],
+  },
+};
+
+/** `public` before the restructuring, the target schemas after it. */
+const SCHEMAS = ['public', 'payments', 'organizations'] as const;
+
+/** Qualified, quoted names of the legacy tables, by their bare name. */
+export type LegacyTables = Readonly<
+  Record<'wallets' | 'wallet_transactions' | 'org_wallets' | 'org_wallet_transactions' | 'invoices', string>
+>;
+
+/** The legacy tables, or undefined where the database has none of them. */
+export async function findLegacyTables(db: Queryable): Promise<LegacyTables | undefined> {
+  const located = await locate(db);
+  return located.size === 0 ? undefined : (Object.fromEntries(located) as LegacyTables);
+}
+
+/**
+ * The legacy tables with every column that the replay reads, of the type it expects.
+ * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH
+ */
+export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
+  const located = await locate(db);
+  const missing = Object.keys(REQUIRED).filter((table) => !located.has(table));
+  if (missing.length > 0) {
+    throw new AppError(
+      'LEGACY_TABLE_MISSING',
+      `No table ${missing.join(', ')} in schema ${SCHEMAS.join(', ')}. Point DATABASE_URL at the database that holds the wallets.`,
+      { details: { missing } },
+    );
+  }
+  const faults: string[] = [];
+  for (const [table, qualified] of located) faults.push(...(await columnFaults(db, table, qualified)));
+  if (faults.length > 0) {
+    throw new AppError(
+      'LEGACY_COLUMN_MISMATCH',
+      `${faults.join('; ')}. The database is at another revision than this mapping: bring the columns back, or adapt src/replay/legacy.ts.`,
+      { details: { faults } },
+    );
+  }
+  return Object.fromEntries(located) as LegacyTables;
+}
+
+async function locate(db: Queryable): Promise<Map<string, string>> {
+  // Tables only: after the restructuring a view of the same name stands in public.
+  const { rows } = await db.query<{ table: string; qualified: string }>(
+    `select distinct on (c.relname) c.relname as table, format('%I.%I', n.nspname, c.relname) as qualified
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and c.relname = any ($1) and n.nspname = any ($2)
+     order by c.relname, array_position($2::text[], n.nspname::text)`,
+    [Object.keys(REQUIRED), SCHEMAS],
+  );
+  return new Map(rows.map((row) => [row.table, row.qualified]));
+}
+
+async function columnFaults(db: Queryable, table: string, qualified: string): Promise<string[]> {
+  const { rows } = await db.query<{ name: string; type: string }>(
+    `select attname as name, format_type(atttypid, atttypmod) as type
+     from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped`,
+    [qualified],
+  );
+  const types = new Map(rows.map((row) => [row.name, row.type]));
+  return Object.entries(REQUIRED[table] ?? {}).flatMap(([column, expected]) => {
+    const found = types.get(column);
+    if (found !== undefined && expected.includes(found)) return [];
+    return [`${qualified}.${column} is ${found ?? 'missing'}, expected ${expected.join(' or ')}`];
+  });
+}

@@ -1,0 +1,158 @@
+import type { LegacyTables } from './legacy.ts';
+import {
+  CAUSES,
+  PLATFORM_ACCOUNTS,
+  REFERENCE_TYPES,
+  REPLAY_CURRENCY,
+  type Source,
+  WALLET_ACCOUNT,
+  ZERO_ROW,
+} from './sources.ts';
+
+/**
+ * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key, $5 how many rows.
+ * Answers one row: rows, delta, imported, and the key (created_at, id) of the last row.
+ */
+export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_order' | 'not_in_log'): string {
+  const condition =
+    which === 'in_order'
+      ? '(r.created_at, r.id) > ($3::timestamptz, $4::uuid)'
+      : `not exists (select from payments.events e where e.book_id = $1 and e.event_id = ${eventId('r.id')})
+         and $3::timestamptz is not null and $4::uuid is not null`;
+  return `
+    with chunk as materialized (
+      select r.*, w.${source.ownerColumn} as owner_id, f.cause, coalesce(f.explained_cents, r.delta) as explained,
+             ${walletAccountId(source, `w.${source.ownerColumn}`)} as wallet_account_id
+      from (
+        select * from (${source.rowsSql(tables)}) r
+        where ${condition}
+        order by r.created_at, r.id
+        limit $5
+      ) r
+      left join ${tables[source.wallets]} w on w.id = r.wallet_id
+      left join replay.findings f on f.book_id = $1 and f.source = $2 and f.legacy_id = r.id
+    ), event as (
+      select c.*,
+        case when c.delta = 0 or c.owner_id is null
+          then row('note.recorded', ${eventId('c.id')}, c.created_at, null, null, null, jsonb_build_object(
+            'note', case when c.owner_id is null then 'orphan' else '${ZERO_ROW}' end,
+            'metadata', ${legacyMetadata('c')}))::payments.new_event
+          else row('transaction.posted', ${eventId('c.id')}, c.created_at,
+            case when c.idempotency_key is not null then $2::text end, c.idempotency_key, null,
+            jsonb_strip_nulls(jsonb_build_object(
+              'reference_type', case c.type ${referenceTypeCases()} else c.reference_type end,
+              'reference_id', c.reference_id,
+              'metadata', ${legacyMetadata('c')},
+              'entries', ${entries('c')})))::payments.new_event
+        end as event
+      from chunk c
+    ), gathered as (
+      select count(*) as rows, coalesce(sum(delta), 0) as delta,
+             array_agg(distinct wallet_account_id) filter (where wallet_account_id is not null) as wallet_account_ids,
+             array_agg(event order by created_at, id) as events,
+             max(created_at) as created_at,
+             (array_agg(id order by created_at desc, id desc))[1] as id
+      from event
+    )
+    select rows, delta::text as delta, created_at::text as created_at, id,
+           payments.import_events($1, wallet_account_ids || ${platformAccountIds()}, events)::bigint as imported
+    from gathered
+    where rows > 0`;
+}
+
+/**
+ * SQL that books the differences of one chunk of wallets. Parameters: $1 book, $2 source, $3 and $4 the range of wallet
+ * ids (after, up to). The caller holds the locks of their accounts.
+ */
+export function reconcileChunkSql(source: Source, tables: LegacyTables): string {
+  return `
+    with wallet as (
+      select w.id, w.balance_credits::bigint as legacy, w.created_at, -b.balance_cents as ledger, b.last_seq, b.account_id
+      from ${tables[source.wallets]} w
+      join payments.balances b on b.book_id = $1
+        and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}
+      where w.id > $3 and w.id <= $4 and w.balance_credits <> -b.balance_cents
+    ), explained as (
+      select w.*, w.legacy - w.ledger as difference, history.last_at, history.rows,
+        case when history.rows = 0 then 'opening_balance'
+             -- A stale balance was written back over one movement: that movement is missing from it.
+             when exists (select from ${tables[source.transactions]} t
+               where t.wallet_id = w.id and t.credits_delta = w.ledger - w.legacy) then 'lost_update'
+             else 'balance_without_row' end as cause
+      from wallet w
+      cross join lateral (
+        select count(*) as rows, max(t.created_at) as last_at from ${tables[source.transactions]} t where t.wallet_id = w.id
+      ) history
+    ), gathered as (
+      select array_agg(row('transaction.posted', payments.named_uuid('drift:' || $2::text || ':' || e.id || ':' || e.last_seq),
+               coalesce(e.last_at, e.created_at), null, null, null, jsonb_build_object(
+                 'reference_type', 'adjustment', 'reference_id', e.id,
+                 'metadata', jsonb_build_object('cause', e.cause, 'wallet_id', e.id, 'legacy_balance_cents', e.legacy,
+                   'ledger_balance_cents', e.ledger, 'legacy_rows', e.rows),
+                 'entries', jsonb_build_array(
+                   ${entry(platformAccountId('suspense', 'e.cause'), 'e.difference')},
+                   ${entry('e.account_id', '-e.difference')})))::payments.new_event order by e.id) as events,
+             array_agg(e.account_id) as account_ids
+      from explained e
+    )
+    select payments.import_events($1, account_ids || ${platformAccountIds()}, events) from gathered where events is not null`;
+}
+
+function eventId(idExpression: string): string {
+  return `payments.named_uuid($2::text || ':' || ${idExpression} || ':1')`;
+}
+
+/** SQL of a holder's account id, null where there is no holder; $1 is the book. */
+export function walletAccountId(source: Source, ownerExpression: string): string {
+  const owners = source.ownerKind === 'user' ? `${ownerExpression}::text, null` : `null, ${ownerExpression}::text`;
+  return `case when ${ownerExpression} is not null
+    then payments.account_id($1, 'cash', '${REPLAY_CURRENCY}', '${WALLET_ACCOUNT}', ${owners}) end`;
+}
+
+function platformAccountId(type: string, nameExpression: string): string {
+  return `payments.account_id($1, '${type}', '${REPLAY_CURRENCY}', ${nameExpression}, null, null)`;
+}
+
+function platformAccountIds(): string {
+  const ids = [...PLATFORM_ACCOUNTS, ...CAUSES.map((name) => ({ type: 'suspense', name }))];
+  return `array[${ids.map(({ type, name }) => platformAccountId(type, `'${name}'`)).join(', ')}]`;
+}
+
+function entry(account: string, cents: string): string {
+  return `jsonb_build_object('account_id', ${account}, 'amount_cents', ${cents}, 'currency', '${REPLAY_CURRENCY}')`;
+}
+
+/** The entries of one row: the wallet, what the flows explain, and what they do not. Nothing is booked for zero. */
+function entries(row: string): string {
+  const clearing = platformAccountId('receivable', `'clearing'`);
+  const promotions = platformAccountId('contra_revenue', `'promotions'`);
+  const adCampaigns = platformAccountId('revenue', `'ad_campaigns'`);
+  const administrators = platformAccountId('adjustments', `'administrators'`);
+  const isPaidPurchase = `${row}.type = 'purchase' and ${row}.cause is null`;
+  return `(
+    select jsonb_agg(${entry('l.account_id', 'l.cents')} order by l.number)
+    from (values
+      (1, case when ${isPaidPurchase} then ${clearing} end, ${row}.paid_cents::bigint),
+      (2, case when ${isPaidPurchase} then ${promotions} end, ${row}.delta - ${row}.paid_cents::bigint),
+      (3, case ${row}.type
+            when 'refund' then ${clearing}
+            when 'spend' then ${adCampaigns}
+            when 'adjustment' then ${administrators}
+            when 'promo' then case when ${row}.explained > 0 then ${promotions} else ${adCampaigns} end
+          end, ${row}.explained::bigint),
+      (4, case when ${row}.cause is not null then ${platformAccountId('suspense', `${row}.cause`)} end, ${row}.delta - ${row}.explained::bigint),
+      (5, ${row}.wallet_account_id, -${row}.delta::bigint)
+    ) as l (number, account_id, cents)
+    where l.account_id is not null and l.cents <> 0)`;
+}
+
+function legacyMetadata(row: string): string {
+  return `jsonb_strip_nulls(jsonb_build_object('cause', ${row}.cause, 'legacy', jsonb_build_object(
+    'table', $2::text, 'id', ${row}.id, 'type', ${row}.type, 'reference_type', ${row}.reference_type)))`;
+}
+
+function referenceTypeCases(): string {
+  return Object.entries(REFERENCE_TYPES)
+    .map(([type, reference]) => `when '${type}' then '${reference}'`)
+    .join(' ');
+}

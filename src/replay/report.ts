@@ -1,0 +1,95 @@
+import type { Queryable } from '../db/pool.ts';
+import { findLegacyTables } from './legacy.ts';
+import { walletAccountId } from './mapping.ts';
+import { SOURCES, type Source, ZERO_ROW } from './sources.ts';
+
+export interface SourceStatus {
+  readonly source: Source['name'];
+  readonly rows: bigint;
+  readonly total: bigint;
+  readonly finished: boolean;
+}
+
+/** How far the backfill of one book is. Empty where it never ran. */
+export async function backfillStatus(db: Queryable, bookId = 1): Promise<SourceStatus[]> {
+  const tables = await findLegacyTables(db);
+  const { rows } = await db.query<{ source: Source['name']; rows: bigint; finished: boolean }>(
+    'select source, rows, finished_at is not null as finished from replay.progress where book_id = $1 order by source desc',
+    [bookId],
+  );
+  const statuses: SourceStatus[] = [];
+  for (const row of rows) {
+    const table = tables?.[row.source];
+    const total = table === undefined ? row.rows : await count(db, `select count(*) as n from ${table}`);
+    statuses.push({ ...row, total });
+  }
+  return statuses;
+}
+
+export interface Drift {
+  readonly cause: string;
+  readonly count: bigint;
+  /** What suspense holds for it: positive where holders have more than the history explains. */
+  readonly cents: bigint;
+}
+
+/** What the old history could not explain, by cause. */
+export async function driftByCause(db: Queryable, bookId = 1): Promise<Drift[]> {
+  const { rows } = await db.query<Drift>(
+    `select a.name as cause, count(*) as count, sum(e.amount_cents)::bigint as cents
+     from payments.accounts a
+     join payments.entries e on e.book_id = a.book_id and e.account_id = a.id
+     where a.book_id = $1 and a.type = 'suspense'
+     group by a.name
+     union all
+     select n.payload ->> 'note', count(*), 0
+     from payments.events n
+     where n.book_id = $1 and n.type = 'note.recorded' and n.payload ->> 'note' in ('${ZERO_ROW}', 'orphan')
+     group by n.payload ->> 'note'
+     order by cause`,
+    [bookId],
+  );
+  return rows;
+}
+
+export interface WalletComparison {
+  readonly compared: bigint;
+  readonly differing: bigint;
+  /** The first that differ, with both balances. */
+  readonly first: readonly string[];
+}
+
+const NAMED_WALLETS = 5;
+
+/**
+ * Compares every legacy wallet's balance with its account's, in one statement and so in one snapshot.
+ * @returns undefined where there are no legacy tables, or no backfill of this book has finished
+ */
+export async function compareWallets(db: Queryable, bookId = 1): Promise<WalletComparison | undefined> {
+  const tables = await findLegacyTables(db);
+  const status = await backfillStatus(db, bookId);
+  if (tables === undefined || status.length < SOURCES.length || !status.every((source) => source.finished))
+    return undefined;
+  const pairs = SOURCES.map(
+    (source) => `
+      select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy, -b.balance_cents as ledger
+      from ${tables[source.wallets]} w
+      left join payments.balances b on b.book_id = $1 and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}`,
+  );
+  const { rows } = await db.query<WalletComparison>(
+    `with pair as (${pairs.join(' union all ')}), differing as (
+       select *, row_number() over (order by "table", id) as nth from pair where legacy is distinct from ledger
+     )
+     select (select count(*) from pair) as compared, count(*) as differing,
+            coalesce(array_agg(format('%s %s holds %s, its account %s', "table", id, legacy, coalesce(ledger::text, 'does not exist'))
+              order by nth) filter (where nth <= ${NAMED_WALLETS}), '{}') as first
+     from differing`,
+    [bookId],
+  );
+  return rows[0];
+}
+
+async function count(db: Queryable, sql: string): Promise<bigint> {
+  const { rows } = await db.query<{ n: bigint }>(sql);
+  return rows[0]?.n ?? 0n;
+}
