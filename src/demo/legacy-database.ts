@@ -6,6 +6,7 @@ import { AppError } from '../errors.ts';
 import { CopyWriter } from './economy/copy-writer.ts';
 import type { HazardCounts } from './economy/hazards.ts';
 import { History } from './economy/history.ts';
+import { withoutKeys } from './economy/keys.ts';
 import { COLUMNS, type Table } from './economy/rows.ts';
 
 export { HAZARD_RATES } from './economy/hazards.ts';
@@ -75,25 +76,18 @@ export async function fillLegacyDatabase(
     const writer = new CopyWriter(tx);
     const history = new History({ size, writer, onProgress: onProgress ?? (() => undefined) });
     await history.foundAndPlan();
-    await history.liveOrganizations();
-    const departed = await history.liveDeparted();
-    // Before the users' rows come: a deletion searches them, in part without an index.
-    await tx.query('delete from auth.users where id = any ($1::uuid[])', [departed.userIds]);
-    await history.liveUsers();
-    return {
-      rows: rowsAtTheEnd(writer, departed.written),
-      hazards: history.planted(),
-      balanceCredits: history.balanceCredits,
-    };
+    await withoutKeys(tx, async () => {
+      await history.liveOrganizations();
+      await history.liveUsers();
+    });
+    await tx.query('analyze');
+    return { rows: rowsOf(writer), hazards: history.planted(), balanceCredits: history.balanceCredits };
   });
 }
 
-function rowsAtTheEnd(writer: CopyWriter, deleted: ReadonlyMap<Table, number>): LegacySummary['rows'] {
-  const kept = (Object.keys(COLUMNS) as Table[]).map((table) => [
-    table,
-    writer.count(table) - (deleted.get(table) ?? 0),
-  ]);
-  const rows = Object.fromEntries(kept) as Record<Table, number>;
+function rowsOf(writer: CopyWriter): LegacySummary['rows'] {
+  const counted = (Object.keys(COLUMNS) as Table[]).map((table) => [table, writer.count(table)]);
+  const rows = Object.fromEntries(counted) as Record<Table, number>;
   return { ...rows, 'public.user_profiles': rows['auth.users'] };
 }
 

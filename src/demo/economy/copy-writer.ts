@@ -4,7 +4,7 @@ import type { Tx } from '../../db/pool.ts';
 import { COLUMNS, type Field, type FieldsOf, type RowSink, type Table } from './rows.ts';
 
 /** Rows held before they are written: bounds the memory, whatever the size of the database. */
-const FLUSH_ROWS = 8_000;
+const FLUSH_ROWS = 2_000;
 const TABLES = Object.keys(COLUMNS) as Table[];
 
 /** Gathers rows of many tables and writes them by COPY, each table after those it refers to. */

@@ -43,7 +43,10 @@ export const HAZARD_RATES = {
   forgedOrgCredit: 500,
   /** 11: an organization's spend was charged twice under one metadata idempotency_key. Of keyed organization spends. */
   spendKeyRepeated: 100,
-  /** 12: a user was deleted, and wallet, rows, lots and invoices with them. Of user wallets, at most MAX_DELETED_USERS. */
+  /**
+   * 12: a user was deleted, and wallet, rows, lots and invoices with them; what remains is an organization's invoice
+   * that nobody bought, and an adjustment by somebody who is gone. One beside so many user wallets.
+   */
   userDeleted: 50,
   /** 13: a user's invoice stayed pending although it was credited. Of user purchases. */
   invoicePendingAfterCredit: 100,

@@ -4,7 +4,7 @@ import type { CopyWriter } from './copy-writer.ts';
 import { type HazardCounts, HazardPlan, noHazards, sumOfHazards } from './hazards.ts';
 import { OrgWalletLife } from './org-wallet.ts';
 import { Random } from './random.ts';
-import { NOWHERE, type RowSink, type Table } from './rows.ts';
+import { NOWHERE, type RowSink } from './rows.ts';
 import { departedUsers, rowsByKind, sharesOf, type WalletShare } from './shares.ts';
 import { UserWalletLife } from './user-wallet.ts';
 import type { LifeInput, Staff, WalletLife } from './wallet-life.ts';
@@ -23,10 +23,9 @@ interface Progress {
 }
 
 /** One stream of chance for each: a number here never changes, or every seed means another database. */
-const PURPOSE = { staff: 1, userShares: 2, orgShares: 3, hazards: 4, user: 5, org: 6, departed: 7, departedHazards: 8 };
+const PURPOSE = { staff: 1, userShares: 2, orgShares: 3, hazards: 4, user: 5, org: 6 };
 
 const ADMINISTRATORS = 3;
-const MOST_DEPARTED_ROWS = 8;
 const MOST_OPENING_CREDITS = 5_000;
 const AUTO_RELOAD_IN = 10;
 const FLOWS_BETWEEN_BREATHS = 20_000;
@@ -62,10 +61,6 @@ export class History {
     for (const id of this.#staff.administratorIds) {
       this.#addUser(id, HISTORY_STARTS, `admin-${id.slice(0, 8)}`);
     }
-    for (const life of this.#departed(NOWHERE)) {
-      await this.#plan(life);
-      this.#addUserWallet(life);
-    }
     for (const life of this.#users(NOWHERE)) {
       await this.#plan(life);
       this.#addUserWallet(life);
@@ -87,29 +82,6 @@ export class History {
   async liveUsers(): Promise<void> {
     for (const life of this.#users(this.#writer)) await this.#write(life);
     await this.#writer.flush();
-  }
-
-  /** Writes what the cascade will delete. Returns how many rows of each table that is. */
-  async liveDeparted(): Promise<{ userIds: readonly string[]; written: ReadonlyMap<Table, number> }> {
-    const userIds = this.#staff.departedIds;
-    const written = new Map<Table, number>([
-      ['auth.users', userIds.length],
-      ['public.wallets', userIds.length],
-      ['public.org_memberships', this.#departedMembers()],
-    ]);
-    const tables = [
-      'public.invoices',
-      'public.wallet_transactions',
-      'public.credit_lots',
-      'public.ad_spend_ledger',
-    ] as const;
-    const before = tables.map((table) => this.#writer.count(table));
-    for (const life of this.#departed(this.#writer)) {
-      for (const _ of life.live()) if (this.#writer.isFull) await this.#writer.flush();
-    }
-    await this.#writer.flush();
-    for (const [index, table] of tables.entries()) written.set(table, this.#writer.count(table) - (before[index] ?? 0));
-    return { userIds, written };
   }
 
   async #plan(life: WalletLife): Promise<void> {
@@ -140,12 +112,7 @@ export class History {
   #hire(): Staff {
     const random = new Random({ seed: this.#size.seed, purpose: PURPOSE.staff, index: 0 });
     const administratorIds = Array.from({ length: ADMINISTRATORS }, () => random.uuid());
-    const departed = departedUsers(this.#size.wallets);
-    const nobody: Staff = { administratorIds: [administratorIds[0] ?? ''], departedIds: [] };
-    const departedIds = Array.from(
-      { length: departed },
-      (_, index) => this.#departedLife(index, NOWHERE, nobody).userId,
-    );
+    const departedIds = Array.from({ length: departedUsers(this.#size.wallets) }, () => random.uuid());
     return { administratorIds: administratorIds as [string, ...string[]], departedIds };
   }
 
@@ -167,19 +134,6 @@ export class History {
       yield new OrgWalletLife(this.#lifeInput({ purpose: PURPOSE.org, index, share, hazards, sink }));
     }
     this.#keepCounts(sink, hazards);
-  }
-
-  *#departed(sink: RowSink): Generator<UserWalletLife> {
-    for (const index of this.#staff.departedIds.keys()) yield this.#departedLife(index, sink, this.#staff);
-  }
-
-  // Its hazards go with it, so they are not counted.
-  #departedLife(index: number, sink: RowSink, staff: Staff): UserWalletLife {
-    const { seed, transactions } = this.#size;
-    const hazards = new HazardPlan(new Random({ seed, purpose: PURPOSE.departedHazards, index }));
-    const rows = Math.min(index % (MOST_DEPARTED_ROWS + 1), transactions);
-    const random = new Random({ seed, purpose: PURPOSE.departed, index });
-    return new UserWalletLife({ random, hazards, sink, staff, rows, openingCredits: 0 });
   }
 
   #lifeInput(input: {
@@ -238,18 +192,7 @@ export class History {
       `support@${name}.example.test`,
     ]);
     this.#writer.add('public.org_memberships', [life.orgId, life.ownerId, 'owner', at]);
-    for (const userId of this.#colleagues())
-      this.#writer.add('public.org_memberships', [life.orgId, userId, 'editor', at]);
     const status = life.status();
     this.#writer.add('public.org_wallets', [life.walletId, life.orgId, life.balance, status, at, timestamp(life.now)]);
-  }
-
-  /** The first who will be deleted is a colleague everywhere. */
-  #colleagues(): readonly string[] {
-    return this.#staff.departedIds.slice(0, 1);
-  }
-
-  #departedMembers(): number {
-    return this.#colleagues().length * this.#size.orgWallets;
   }
 }

@@ -17,6 +17,7 @@ interface Row {
 const PURCHASES = 24;
 const REFUNDS = 5;
 const ADJUSTMENTS = 6;
+const DEPARTED_IN = 10;
 
 /** An organization's wallet: rows in org_wallet_transactions, which its checks keep to sign and non-zero; lots, invoices. */
 export class OrgWalletLife extends WalletLife {
@@ -54,6 +55,7 @@ export class OrgWalletLife extends WalletLife {
 
   private choose(): 'forge' | 'buy' | 'refund' | 'adjust' | 'spend' {
     if (this.hazards.strikes('forgedOrgCredit')) return 'forge';
+    if (this.leavesWithRefund) return 'refund';
     const share = this.random.below(100);
     if (this.mustBuy) return 'buy';
     if (share < PURCHASES && this.mayBuy) return 'buy';
@@ -87,9 +89,9 @@ export class OrgWalletLife extends WalletLife {
     this.remember(purchase);
   }
 
-  // Hazard 12: a colleague who was deleted since leaves an invoice that nobody bought.
-  private buyerId(): string {
-    return this.staff.departedIds[this.random.below(Math.max(10, this.staff.departedIds.length))] ?? this.ownerId;
+  // Hazard 12: where the buyer was deleted since, the cascade left an invoice that nobody bought.
+  private buyerId(): string | null {
+    return this.staff.departedIds.length > 0 && this.random.oneIn(DEPARTED_IN) ? null : this.ownerId;
   }
 
   private refund(): void {

@@ -44,13 +44,10 @@ export function sharesOf(input: { wallets: number; rows: number; random: Random;
   });
 }
 
-/** How many users are inserted and deleted again beside those who stay (hazard 12). */
+/** How many users were deleted since, beside those who stayed (hazard 12). */
 export function departedUsers(wallets: number): number {
-  return wallets === 0 ? 0 : Math.min(MAX_DELETED_USERS, Math.ceil(wallets / HAZARD_RATES.userDeleted));
+  return Math.ceil(wallets / HAZARD_RATES.userDeleted);
 }
-
-/** Bounded, because deleting a user searches tables that have no index for it. */
-const MAX_DELETED_USERS = 40;
 
 function shuffledRanks(count: number, random: Random): number[] {
   const ranks = Array.from({ length: count }, (_, rank) => rank);

@@ -61,6 +61,7 @@ export class UserWalletLife extends WalletLife {
   private choose(): 'forge' | 'nothing' | 'buy' | 'refund' | 'adjust' | 'promote' | 'spend' {
     if (this.hazards.strikes('forgedCredit')) return 'forge';
     if (this.hazards.strikes('zeroRow')) return 'nothing';
+    if (this.leavesWithRefund) return 'refund';
     const share = this.random.below(100);
     if (this.mustBuy) return 'buy';
     if (share < PURCHASES && this.mayBuy) return 'buy';

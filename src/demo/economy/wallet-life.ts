@@ -8,7 +8,7 @@ import type { RowSink } from './rows.ts';
 /** Who acts on wallets beside their owners. */
 export interface Staff {
   readonly administratorIds: readonly [string, ...string[]];
-  /** Users who will be deleted at the end; what they did stays where nothing cascades. */
+  /** Users who were deleted since: their wallets are gone with them, what they did to others' stays (hazard 12). */
   readonly departedIds: readonly string[];
 }
 
@@ -29,6 +29,9 @@ const REFUNDABLE_PURCHASES = 8;
 const RICH_CREDITS = 100_000;
 const POOR_CREDITS = 60;
 const DISPUTED_IN = 60;
+const DEPARTED_IN = 20;
+/** A refund is often the last that is heard of an owner. */
+const LEFT_WITH_REFUND_IN = 8;
 
 /**
  * One wallet of the old platform from its opening to the end of history, flow by flow. The balance is the cached column
@@ -90,6 +93,10 @@ export abstract class WalletLife {
   /** Writes at least one row and never more than `rowsLeft`. */
   protected abstract flow(): void;
 
+  protected get leavesWithRefund(): boolean {
+    return this.rowsLeft === 1 && this.random.oneIn(LEFT_WITH_REFUND_IN);
+  }
+
   protected get mustBuy(): boolean {
     return this.balance < POOR_CREDITS;
   }
@@ -137,7 +144,9 @@ export abstract class WalletLife {
 
   /** Who adjusts: mostly an administrator, sometimes one who has left since. */
   protected actingUserId(): string {
-    const departed = this.staff.departedIds[this.random.below(Math.max(20, this.staff.departedIds.length))];
+    const departed = this.random.oneIn(DEPARTED_IN)
+      ? this.staff.departedIds[this.random.below(this.staff.departedIds.length)]
+      : undefined;
     return departed ?? this.random.pick(this.staff.administratorIds);
   }
 
