@@ -5,11 +5,12 @@ import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { CopyWriter } from './economy/copy-writer.ts';
 import type { HazardCounts } from './economy/hazards.ts';
-import { History } from './economy/history.ts';
+import { type FillProgress, History } from './economy/history.ts';
 import { withoutKeys } from './economy/keys.ts';
 import { COLUMNS, type Table } from './economy/rows.ts';
 
 export { HAZARD_RATES } from './economy/hazards.ts';
+export type { FillProgress } from './economy/history.ts';
 
 /** `fixtures/` lies at the root of the package, beside `src/` in a checkout and beside `dist/` in a build. */
 const WALLETS_SQL = new URL('../../fixtures/legacy/wallets.sql', import.meta.url);
@@ -26,14 +27,6 @@ export interface LegacySize {
   readonly transactions?: number;
   /** Any safe integer; 1 when left out. */
   readonly seed?: number;
-}
-
-export interface FillProgress {
-  /** First every history is lived through for its last balance, then again to be written. */
-  readonly step: 'plan' | 'write';
-  /** Transaction rows so far, and in all. */
-  readonly done: number;
-  readonly total: number;
 }
 
 export interface LegacySummary {
@@ -69,18 +62,19 @@ export async function fillLegacyDatabase(
   pool: Pool,
   options: LegacySize & { onProgress?: (progress: FillProgress) => void } = {},
 ): Promise<LegacySummary> {
-  const { onProgress, ...given } = options;
+  const { onProgress = () => undefined, ...given } = options;
   const size = checkedSize(given);
   return withTransaction(pool, async (tx) => {
     await assertEmpty(tx);
     const writer = new CopyWriter(tx);
-    const history = new History({ size, writer, onProgress: onProgress ?? (() => undefined) });
+    const history = new History({ size, writer, onProgress });
     await history.foundAndPlan();
-    await withoutKeys(tx, async () => {
+    const write = async () => {
       await history.liveOrganizations();
       await history.liveUsers();
-    });
-    await tx.query('analyze');
+    };
+    await withoutKeys(tx, write, (made) => onProgress({ step: 'index', ...made }));
+    await tx.query(`analyze ${Object.keys(COLUMNS).join(', ')}`);
     return { rows: rowsOf(writer), hazards: history.planted(), balanceCredits: history.balanceCredits };
   });
 }

@@ -11,7 +11,7 @@ export interface ReceiverOptions {
   readonly port?: number;
 }
 
-export interface ReceiverCounts {
+interface ReceiverCounts {
   /** Requests whose body arrived, good or bad. */
   readonly received: number;
   readonly verified: number;

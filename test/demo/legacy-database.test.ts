@@ -292,6 +292,15 @@ describe('the history of 100 wallets, 5 organizations and 3,000 transactions', (
     expect(await count(from)).toBeGreaterThan(0);
   });
 
+  it('tells its progress up to the end of each step', () => {
+    for (const step of ['plan', 'write', 'index']) {
+      const done = progress.filter((report) => report.step === step).map((report) => report.done);
+      expect(done).toEqual(done.toSorted((a, b) => a - b));
+    }
+    expect(progress).toContainEqual({ step: 'write', done: 3_000, total: 3_000 });
+    expect(progress.at(-1)).toMatchObject({ step: 'index', done: progress.at(-1)?.total });
+  });
+
   it('leaves nothing of a deleted user', async () => {
     // Everybody who is left: the owners of the wallets, those of the organizations, three administrators.
     expect(await count('auth.users')).toBe(100 + 5 + 3);

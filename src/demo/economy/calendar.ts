@@ -8,7 +8,7 @@ export const MICROS_PER_DAY = 86_400 * MICROS_PER_SECOND;
 
 /** The legacy platform's whole history, the same whenever the fill runs. */
 export const HISTORY_STARTS: Micros = Date.UTC(2024, 0, 1) * 1_000;
-export const HISTORY_ENDS: Micros = Date.UTC(2026, 9, 31) * 1_000;
+const HISTORY_ENDS: Micros = Date.UTC(2026, 9, 31) * 1_000;
 
 /** Before it the code wrote other reference types. */
 export const REFERENCES_RENAMED: Micros = Date.UTC(2025, 0, 1) * 1_000;

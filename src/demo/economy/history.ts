@@ -16,8 +16,10 @@ interface Size {
   readonly seed: number;
 }
 
-interface Progress {
-  readonly step: 'plan' | 'write';
+export interface FillProgress {
+  /** First every history is lived through for its last balance, then again to be written; then come the indexes. */
+  readonly step: 'plan' | 'write' | 'index';
+  /** Transaction rows so far, and in all; of the last step, indexes and keys. */
   readonly done: number;
   readonly total: number;
 }
@@ -37,7 +39,7 @@ const FLOWS_BETWEEN_BREATHS = 20_000;
 export class History {
   readonly #size: Size;
   readonly #writer: CopyWriter;
-  readonly #onProgress: (progress: Progress) => void;
+  readonly #onProgress: (progress: FillProgress) => void;
   readonly #staff: Staff;
   #planned = 0;
   #flows = 0;
@@ -45,7 +47,7 @@ export class History {
   #planted: HazardCounts = noHazards();
   balanceCredits = { users: 0n, organizations: 0n };
 
-  constructor(input: { size: Size; writer: CopyWriter; onProgress: (progress: Progress) => void }) {
+  constructor(input: { size: Size; writer: CopyWriter; onProgress: (progress: FillProgress) => void }) {
     this.#size = input.size;
     this.#writer = input.writer;
     this.#onProgress = input.onProgress;
@@ -82,6 +84,7 @@ export class History {
   async liveUsers(): Promise<void> {
     for (const life of this.#users(this.#writer)) await this.#write(life);
     await this.#writer.flush();
+    this.#report('write', this.#written);
   }
 
   async #plan(life: WalletLife): Promise<void> {
@@ -105,7 +108,7 @@ export class History {
     this.#written += life.rowsBooked;
   }
 
-  #report(step: Progress['step'], done: number): void {
+  #report(step: FillProgress['step'], done: number): void {
     this.#onProgress({ step, done, total: this.#size.transactions });
   }
 

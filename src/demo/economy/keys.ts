@@ -31,9 +31,16 @@ const KEYS_SQL = `
  * an index once takes a fraction of the time of growing it row by row. A row that breaks a key fails there, and the
  * transaction with it. Locks those tables against everybody until the transaction ends.
  */
-export async function withoutKeys(tx: Tx, work: () => Promise<void>): Promise<void> {
+export async function withoutKeys(
+  tx: Tx,
+  work: () => Promise<void>,
+  onKeyMade: (made: { done: number; total: number }) => void,
+): Promise<void> {
   const { rows: keys } = await tx.query<Key>(KEYS_SQL, [BULK_TABLES]);
   for (const key of keys) await tx.query(key.drop_sql);
   await work();
-  for (const key of keys.toReversed()) await tx.query(key.create_sql);
+  for (const [index, key] of keys.toReversed().entries()) {
+    await tx.query(key.create_sql);
+    onKeyMade({ done: index + 1, total: keys.length });
+  }
 }
