@@ -3,7 +3,10 @@ import { Command, CommanderError } from 'commander';
 import { loadConfig } from '../config.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+import { registerBackfill } from './backfill.ts';
+import { registerBooks } from './books.ts';
 import type { CommandContext } from './context.ts';
+import { registerDemo } from './demo.ts';
 import { registerMigrate } from './migrate.ts';
 import { registerOutbox } from './outbox.ts';
 import { errorLine } from './output.ts';
@@ -54,7 +57,10 @@ function buildProgram(context: CommandContext): Command {
 }
 
 const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[] = [
+  registerDemo,
   registerMigrate,
+  registerBackfill,
+  registerBooks,
   registerOutbox,
   registerWorker,
 ];

@@ -1,0 +1,122 @@
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { pino } from 'pino';
+import { type DemoResult, demoHolds, runDemo } from '../demo/demo.ts';
+import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
+import { driftLines, driftObject } from './backfill.ts';
+import type { CommandContext } from './context.ts';
+import { wholeNumber } from './options.ts';
+import { formatCount, formatMoney, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
+
+interface Options {
+  readonly wallets: number;
+  readonly transactions: number;
+  readonly seed: number;
+  readonly keep?: boolean;
+  readonly stop?: boolean;
+  readonly json?: boolean;
+}
+
+const STATE_DIR = '.liventix';
+const STDERR = 2;
+
+export function registerDemo(program: Command, context: CommandContext): void {
+  program
+    .command('demo')
+    .description('run the main job end to end: legacy wallets in, balanced books and delivered webhooks out')
+    .option('--wallets <n>', 'legacy user wallets', wholeNumber(1, 1_000_000), 2_000)
+    .option('--transactions <n>', 'legacy wallet transactions', wholeNumber(0, 100_000_000), 100_000)
+    .option('--seed <n>', 'the same seed makes the same legacy database', wholeNumber(0, 2_147_483_647), 1)
+    .option('--keep', 'leave the database, and print how to connect to it')
+    .option('--stop', 'stop the server that --keep left running, and do nothing else')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nRuns on an embedded PostgreSQL under .liventix/, or with DATABASE_URL in a new database liventix_demo on that server;\nwebhooks go through REDIS_URL where it is set. Each run starts clean.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json',
+    )
+    .action((options: Options) => (options.stop ? stopDemo(context) : demo(options, context)));
+}
+
+async function stopDemo(context: CommandContext): Promise<void> {
+  const stopped = await stopKeptDemo(join(process.cwd(), STATE_DIR));
+  context.out.write(stopped ? 'Stopped the server of the kept demo.\n' : 'No demo was kept.\n');
+}
+
+async function demo(options: Options, context: CommandContext): Promise<void> {
+  const { config } = context;
+  const progress = createProgress(context);
+  const home = await openDemoHome({ databaseUrl: config.databaseUrl, stateDir: join(process.cwd(), STATE_DIR) });
+  const keep = options.keep === true;
+  try {
+    const result = await runDemo({
+      ...options,
+      databaseUrl: home.databaseUrl,
+      redisUrl: config.redisUrl,
+      log: pino({ level: config.logLevel === 'info' ? 'warn' : config.logLevel }, pino.destination(STDERR)),
+      stop: context.stop,
+      onStep: (step) => progress.update(step, 0, 0),
+      onProgress: progress.update,
+    });
+    progress.clear();
+    context.out.write(
+      options.json ? `${toJson(demoJson(result, home.databaseUrl, keep))}\n` : demoSummary(result, { keep, ...home }),
+    );
+    if (!demoHolds(result)) context.exitWith(1);
+  } finally {
+    progress.clear();
+    await home.close({ keep });
+  }
+}
+
+function demoJson(result: DemoResult, databaseUrl: string, keep: boolean): Record<string, unknown> {
+  return { ...result, drift: driftObject(result.drift), ...(keep ? { databaseUrl } : {}) };
+}
+
+function demoSummary(
+  result: DemoResult,
+  where: { keep: boolean; databaseUrl: string; server: 'embedded' | 'given' },
+): string {
+  const { seconds, webhooks } = result;
+  const backfillSeconds = seconds.backfill ?? 0;
+  const rate = backfillSeconds > 0 ? Math.round(Number(result.legacyTransactions) / backfillSeconds) : 0;
+  const yes = (holds: boolean) => (holds ? 'yes' : 'NO');
+  const faults = result.verification.checks.filter((check) => !check.holds);
+  const lines = [
+    '',
+    `Replayed       ${formatCount(result.legacyTransactions)} legacy rows in ${backfillSeconds.toFixed(1)} s (${formatCount(rate)}/s)`,
+    `Ledger         ${formatCount(result.events)} events, ${formatCount(result.entries)} entries`,
+    `Wallets        ${formatCount(result.walletsCompared)} compared with the old balances, ${formatCount(result.walletsDiffering)} differ`,
+    `Webhooks       ${formatCount(webhooks.messages)} messages, ${formatCount(webhooks.deliveries)} deliveries: ${formatCount(webhooks.received)} received, ${formatCount(webhooks.verified)} verified`,
+    '',
+    ...result.trialBalance.flatMap(trialBalanceLines),
+    'What the old history could not explain, in suspense by cause',
+    driftLines(result.drift),
+    `Seconds        ${Object.entries(seconds)
+      .map(([step, taken]) => `${step} ${taken.toFixed(1)}`)
+      .join(', ')}`,
+    '',
+    ...faults.flatMap((check) => [`FAILS  ${check.check}`, ...check.first.map((fault) => `       ${fault}`)]),
+    `Every webhook arrived and verified: ${yes(webhooks.received >= webhooks.deliveries && webhooks.verified === webhooks.received)}`,
+    `Books balance: ${yes(result.booksBalance)}`,
+    ...(where.keep ? ['', ...keptLines(where)] : []),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function trialBalanceLines(balance: DemoResult['trialBalance'][number]): string[] {
+  const line = (name: string, debitCents: bigint, creditCents: bigint) =>
+    `  ${name.padEnd(22)}${formatMoney(debitCents, balance.decimalPlaces).padStart(20)}${formatMoney(creditCents, balance.decimalPlaces).padStart(20)}`;
+  return [
+    `${`Trial balance, ${balance.currency}`.padEnd(24)}${'debit'.padStart(20)}${'credit'.padStart(20)}`,
+    ...balance.lines.map((found) => line(found.type, found.debitCents, found.creditCents)),
+    line('', balance.debitCents, balance.creditCents),
+    '',
+  ];
+}
+
+function keptLines(where: { databaseUrl: string; server: 'embedded' | 'given' }): string[] {
+  const until =
+    where.server === 'embedded' ? 'until the next demo, or: liventix demo --stop' : 'until the next demo removes it';
+  return [`The database stays, ${until}`, `  DATABASE_URL=${where.databaseUrl} bin/liventix books verify`];
+}

@@ -1,0 +1,41 @@
+import { formatCount, type Streams } from './output.ts';
+
+const REDRAW_MS = 200;
+const BAR_WIDTH = 24;
+
+export interface Progress {
+  /** Shows how far `label` is; `total` 0 means unknown. */
+  update(label: string, done: number | bigint, total: number | bigint): void;
+  /** Ends the bar and leaves no trace of it. */
+  clear(): void;
+}
+
+/** One line on a terminal, redrawn in place, with a rate and an estimate; nothing where nobody watches. */
+export function createProgress(streams: Streams, now: () => number = () => performance.now()): Progress {
+  if (streams.err.isTTY !== true) return { update: () => undefined, clear: () => undefined };
+  let label = '';
+  let startedAt = 0;
+  let drawnAt = Number.NEGATIVE_INFINITY;
+  return {
+    update: (newLabel, done, total) => {
+      if (newLabel !== label) [label, startedAt] = [newLabel, now()];
+      if (now() - drawnAt < REDRAW_MS) return;
+      drawnAt = now();
+      streams.err.write(
+        `\r\u001b[2K${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}`,
+      );
+    },
+    clear: () => streams.err.write('\r\u001b[2K'),
+  };
+}
+
+/** `rows ███████░░░  50,000 of 100,000   12,500/s   4 s left` */
+export function progressLine(input: { label: string; done: number; total: number; elapsedMs: number }): string {
+  const { label, done, total, elapsedMs } = input;
+  const rate = elapsedMs > 0 ? done / (elapsedMs / 1_000) : 0;
+  if (total === 0) return `${label} …`;
+  const share = Math.min(done / total, 1);
+  const bar = '█'.repeat(Math.round(share * BAR_WIDTH)).padEnd(BAR_WIDTH, '░');
+  const left = rate > 0 ? `   ${Math.ceil((total - done) / rate)} s left` : '';
+  return `${label} ${bar}  ${formatCount(done)} of ${formatCount(total)}   ${formatCount(Math.round(rate))}/s${left}`;
+}
