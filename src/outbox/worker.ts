@@ -3,16 +3,13 @@ import type { Logger } from 'pino';
 import { assertMigrated } from '../db/migrate.ts';
 import { assertSupportedServer, connectionConfig, type Pool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
-import { type AttemptOutcome, attemptDelivery } from './attempt.ts';
-import { type ClaimedAttempt, claimAttempt, type DeliveryJob, recordAttempt } from './deliveries.ts';
 import { egressPolicy } from './egress.ts';
-import { createEgressAgent, type EgressAgent } from './egress-agent.ts';
+import { createEgressAgent } from './egress-agent.ts';
 import { startListener } from './listener.ts';
-import { decideNextStep } from './next-step.ts';
-import { openQueue } from './queue.ts';
+import { makeAttempt } from './make-attempt.ts';
+import { type DeliveryQueue, openQueue } from './queue.ts';
 import { startRelay } from './relay.ts';
 import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
-import { signWebhook } from './webhook.ts';
 
 /** What a worker is started with; every duration has a default that suits production. */
 export interface WorkerOptions {
@@ -52,12 +49,16 @@ export const WORKER_DEFAULTS = {
   concurrency: 50,
   pollMs: 1_000,
   sweepMs: 5_000,
-  queueLeaseMs: 60_000,
+  queueLeaseMs: 15_000,
   leaseMarginMs: 15_000,
   drainMs: 20_000,
 } as const;
 
 const POOL_MAX = 10;
+/** No statement of ours takes this long on a server that answers. */
+const QUERY_TIMEOUT_MS = 15_000;
+/** After `drainMs`, for what was broken off to be recorded. */
+const HAND_BACK_MS = 5_000;
 /** Lost attempts allowed beyond the schedule, because the endpoint had no part in them. */
 const LOST_ATTEMPTS_GRACE = 5;
 
@@ -106,9 +107,8 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     return {
       stop: () => {
         stopped ??= (async () => {
-          const timer = setTimeout(() => stopping.abort(), options.drainMs);
-          await queue.drain();
-          clearTimeout(timer);
+          await relay.stop();
+          await drain(queue, { drainMs: options.drainMs, breakOff: () => stopping.abort() });
           await closeAll();
         })();
         return stopped;
@@ -120,6 +120,18 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
   }
 }
 
+// What is broken off still records its outcome and hands its delivery back; a database that is away may not hold it up.
+async function drain(queue: DeliveryQueue, options: { drainMs: number; breakOff: () => void }): Promise<void> {
+  const breakOff = setTimeout(options.breakOff, options.drainMs);
+  let giveUp: NodeJS.Timeout | undefined;
+  const bound = new Promise<void>((resolve) => {
+    giveUp = setTimeout(resolve, options.drainMs + HAND_BACK_MS);
+  });
+  await Promise.race([queue.drain(), bound]);
+  clearTimeout(breakOff);
+  clearTimeout(giveUp);
+}
+
 // Nothing here has to survive a crash of the server: what it forgets is found again from the messages, which their own
 // transactions made durable, and is at worst delivered twice under one webhook-id. So no commit waits for the disk.
 async function openWorkerPool(databaseUrl: string): Promise<Pool> {
@@ -127,6 +139,7 @@ async function openWorkerPool(databaseUrl: string): Promise<Pool> {
   const pool = new pg.Pool({
     ...config,
     options: `${config.options ?? ''} -c synchronous_commit=off`,
+    query_timeout: QUERY_TIMEOUT_MS,
     max: POOL_MAX,
   });
   pool.on('error', () => undefined);
@@ -137,71 +150,4 @@ async function openWorkerPool(databaseUrl: string): Promise<Pool> {
     await pool.end();
     throw error;
   }
-}
-
-interface AttemptContext {
-  readonly db: Pool;
-  readonly agent: EgressAgent;
-  readonly log: Logger;
-  readonly leaseMarginMs: number;
-  readonly delaysMs: readonly number[];
-  readonly stop: AbortSignal;
-  readonly now?: () => Date;
-  readonly random?: () => number;
-}
-
-async function makeAttempt(job: DeliveryJob, context: AttemptContext): Promise<void> {
-  const now = context.now ?? (() => new Date());
-  const claimed = await claimAttempt(context.db, job, context.leaseMarginMs);
-  if (claimed === undefined) return;
-  const startedAt = now();
-  const startedMs = performance.now();
-  const url = new URL(claimed.url);
-  const outcome = await attemptDelivery({
-    url,
-    webhook: signWebhook(claimed.message, { secret: claimed.secret, now: startedAt }),
-    agent: context.agent,
-    timeoutMs: claimed.timeoutMs,
-    stop: context.stop,
-    now,
-  });
-  const next = decideNextStep(outcome, {
-    attempt: job.attempt,
-    delaysMs: context.delaysMs,
-    random: (context.random ?? Math.random)(),
-  });
-  const durationMs = Math.round(performance.now() - startedMs);
-  logOutcome(context.log, { claimed, outcome, durationMs, nextState: next.state });
-  const failed = outcome.status === 'failed' ? outcome : undefined;
-  const moved = await recordAttempt(context.db, {
-    ...job,
-    startedAt,
-    durationMs,
-    statusCode: outcome.statusCode ?? null,
-    errorClass: failed?.errorClass ?? null,
-    error: failed?.error ?? null,
-    response: outcome.response ?? null,
-    address: failed?.address ?? context.agent.addressOf(url) ?? null,
-    next,
-  });
-  if (!moved) context.log.warn({ ...job }, 'worker: the lease was lost before the outcome was recorded');
-}
-
-// Ids only: a URL may carry a token, and a payload people.
-function logOutcome(
-  log: Logger,
-  attempt: { claimed: ClaimedAttempt; outcome: AttemptOutcome; durationMs: number; nextState: string },
-): void {
-  const { claimed, outcome, durationMs, nextState } = attempt;
-  const fields = {
-    deliveryId: claimed.deliveryId,
-    attempt: claimed.attempt,
-    messageId: claimed.message.id,
-    endpointId: claimed.endpointId,
-    durationMs,
-    statusCode: outcome.statusCode,
-  };
-  if (outcome.status === 'delivered') log.debug(fields, 'worker: delivered');
-  else
-    log.warn({ ...fields, errorClass: outcome.errorClass, error: outcome.error, nextState }, 'worker: attempt failed');
 }

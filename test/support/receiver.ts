@@ -11,6 +11,8 @@ export interface ReceivedWebhook {
 export interface TestReceiver {
   readonly url: string;
   readonly received: readonly ReceivedWebhook[];
+  /** How often anybody connected, whatever came of it. */
+  connections(): number;
   /** What came to one path, in order of arrival. */
   at(path: string): readonly ReceivedWebhook[];
   stop(): Promise<void>;
@@ -34,6 +36,10 @@ export async function startReceiver(respond: Respond = answer(204)): Promise<Tes
       respond(response, webhook);
     });
   });
+  let connections = 0;
+  server.on('connection', () => {
+    connections += 1;
+  });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
@@ -41,6 +47,7 @@ export async function startReceiver(respond: Respond = answer(204)): Promise<Tes
   return {
     url: `http://127.0.0.1:${port}`,
     received,
+    connections: () => connections,
     at: (path) => received.filter((webhook) => webhook.path === path),
     stop: async () => {
       server.closeAllConnections();

@@ -9,14 +9,15 @@ import { eventually } from './eventually.ts';
 
 export interface TestRedis {
   readonly url: string;
+  readonly port: number;
   flush(): Promise<void>;
   stop(): Promise<void>;
 }
 
 /** A real redis-server of the test's own on a free port of loopback, with nothing kept on disk. */
-export async function startRedis(): Promise<TestRedis> {
+export async function startRedis(options: { port?: number } = {}): Promise<TestRedis> {
   const dir = await mkdtemp(join(tmpdir(), 'liventix-redis-'));
-  const port = await freePort();
+  const port = options.port ?? (await freePort());
   const child = spawn(
     'redis-server',
     ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'no'],
@@ -29,6 +30,7 @@ export async function startRedis(): Promise<TestRedis> {
   await eventually('redis-server answers', async () => (await client.ping()) === 'PONG');
   return {
     url,
+    port,
     flush: async () => {
       await client.flushall();
     },

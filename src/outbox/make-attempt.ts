@@ -1,0 +1,100 @@
+import type { Logger } from 'pino';
+import type { Pool } from '../db/pool.ts';
+import { type AttemptOutcome, attemptDelivery } from './attempt.ts';
+import {
+  type AttemptRecord,
+  type ClaimedAttempt,
+  claimAttempt,
+  type DeliveryJob,
+  recordAttempt,
+} from './deliveries.ts';
+import type { EgressAgent } from './egress-agent.ts';
+import { decideNextStep } from './next-step.ts';
+import { signWebhook } from './webhook.ts';
+
+export interface AttemptContext {
+  readonly db: Pool;
+  readonly agent: EgressAgent;
+  readonly log: Logger;
+  readonly leaseMarginMs: number;
+  readonly delaysMs: readonly number[];
+  readonly stop: AbortSignal;
+  readonly now?: () => Date;
+  readonly random?: () => number;
+}
+
+const RECORD_RETRY_MS = 500;
+
+/**
+ * Claims a job's attempt, makes it, and records what it came to. Does nothing when the attempt is not to be made.
+ * @throws what the database threw when the attempt could not be claimed, or not be recorded while its lease lasted
+ */
+export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Promise<void> {
+  const now = context.now ?? (() => new Date());
+  const claimed = await claimAttempt(context.db, job, context.leaseMarginMs);
+  if (claimed === undefined) return;
+  const startedAt = now();
+  const startedMs = performance.now();
+  const url = new URL(claimed.url);
+  const outcome = await attemptDelivery({
+    url,
+    webhook: signWebhook(claimed.message, { secret: claimed.secret, now: startedAt }),
+    agent: context.agent,
+    timeoutMs: claimed.timeoutMs,
+    stop: context.stop,
+    now,
+  });
+  const next = decideNextStep(outcome, {
+    attempt: job.attempt,
+    delaysMs: context.delaysMs,
+    random: (context.random ?? Math.random)(),
+  });
+  const durationMs = Math.round(performance.now() - startedMs);
+  logOutcome(context.log, { claimed, outcome, durationMs, nextState: next.state });
+  const failed = outcome.status === 'failed' ? outcome : undefined;
+  const moved = await recordWhileLeased(context, {
+    ...job,
+    startedAt,
+    durationMs,
+    statusCode: outcome.statusCode ?? null,
+    errorClass: failed?.errorClass ?? null,
+    error: failed?.error ?? null,
+    response: outcome.response ?? null,
+    address: failed?.address ?? context.agent.addressOf(url) ?? null,
+    next,
+  });
+  if (!moved) context.log.warn({ ...job }, 'worker: the lease was lost before the outcome was recorded');
+}
+
+// The request has been made, and to forget its answer would repeat it: so while the database is away it is tried again
+// for as long as the lease allows.
+async function recordWhileLeased(context: AttemptContext, record: AttemptRecord): Promise<boolean> {
+  const giveUpAt = performance.now() + context.leaseMarginMs;
+  for (;;) {
+    try {
+      return await recordAttempt(context.db, record);
+    } catch (error) {
+      if (performance.now() + RECORD_RETRY_MS > giveUpAt) throw error;
+      await new Promise((resolve) => setTimeout(resolve, RECORD_RETRY_MS));
+    }
+  }
+}
+
+// Ids only: a URL may carry a token, and a payload people.
+function logOutcome(
+  log: Logger,
+  attempt: { claimed: ClaimedAttempt; outcome: AttemptOutcome; durationMs: number; nextState: string },
+): void {
+  const { claimed, outcome, durationMs, nextState } = attempt;
+  const fields = {
+    deliveryId: claimed.deliveryId,
+    attempt: claimed.attempt,
+    messageId: claimed.message.id,
+    endpointId: claimed.endpointId,
+    durationMs,
+    statusCode: outcome.statusCode,
+  };
+  if (outcome.status === 'delivered') log.debug(fields, 'worker: delivered');
+  else
+    log.warn({ ...fields, errorClass: outcome.errorClass, error: outcome.error, nextState }, 'worker: attempt failed');
+}

@@ -1,0 +1,79 @@
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+describe('who may touch the outbox', () => {
+  let database: TestDatabase;
+  let client: pg.Client;
+  const as = async (role: string, sql: string) => {
+    await client.query(`begin; set local role ${role}`);
+    try {
+      const { rows } = await client.query(sql);
+      return rows;
+    } catch (error) {
+      return (error as pg.DatabaseError).code;
+    } finally {
+      await client.query('rollback');
+    }
+  };
+  const DENIED = '42501';
+
+  beforeAll(async () => {
+    database = await createDatabase();
+    client = new pg.Client({ connectionString: database.adminUrl });
+    await client.connect();
+  });
+  afterAll(async () => {
+    await client.end();
+    await database.drop();
+  });
+
+  it('is held by an owner who is no superuser', async () => {
+    const { rows } = await database.pool.query(
+      `select rolsuper, tableowner = rolname as owns from pg_roles, pg_tables
+       where rolname = current_user and schemaname = 'public' and tablename = 'outbox'`,
+    );
+    expect(rows).toEqual([{ rolsuper: false, owns: true }]);
+  });
+
+  it('lets service_role announce and read, and nothing else', async () => {
+    const insert = `insert into public.outbox (topic, payload) values ('a.b', '{}') returning processed_at`;
+    await database.pool.query('update outbox.relay set sleeping = true');
+    expect(await as('service_role', insert)).toEqual([{ processed_at: null }]);
+    expect(await as('service_role', 'select count(*)::integer as n from public.outbox')).toEqual([{ n: 0 }]);
+    for (const sql of [
+      `insert into public.outbox (topic, payload, processed_at) values ('a', '{}', now())`,
+      'update public.outbox set processed_at = now()',
+      'delete from public.outbox',
+      'truncate public.outbox',
+      'select * from outbox.endpoints',
+      'select outbox.admit(1, interval $$1s$$)',
+    ]) {
+      expect([sql, await as('service_role', sql)]).toEqual([sql, DENIED]);
+    }
+  });
+
+  it.each(['anon', 'authenticated'])('lets %s do nothing at all', async (role) => {
+    for (const sql of [
+      `insert into public.outbox (topic, payload) values ('a', '{}')`,
+      'select * from public.outbox',
+      'select secret from outbox.endpoints',
+      'select * from outbox.deliveries',
+      `select outbox.topic_matches('a', 'b')`,
+    ]) {
+      expect([sql, await as(role, sql)]).toEqual([sql, DENIED]);
+    }
+  });
+
+  it.each([
+    ['an upper-case topic', `('Ticket', '{}')`],
+    ['an empty topic', `('', '{}')`],
+    ['a wildcard as a topic', `('ticket.*', '{}')`],
+    ['a topic of 129 characters', `(repeat('a', 129), '{}')`],
+    ['a payload that is an array', `('a', '[1]')`],
+    ['a payload that is a string', `('a', '"x"')`],
+  ])('refuses %s', async (_what, values) => {
+    const insert = database.pool.query(`insert into public.outbox (topic, payload) values ${values}`);
+    await expect(insert).rejects.toMatchObject({ code: '23514' });
+  });
+});

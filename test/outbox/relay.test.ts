@@ -1,0 +1,173 @@
+import pg from 'pg';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { admitDeliveries, claimAttempt, fanOut, returnLostDeliveries } from '../../src/outbox/deliveries.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
+import { startReceiver } from '../support/receiver.ts';
+
+const URL = 'http://127.0.0.1:1/';
+const SOON = { limit: 1_000, queueLeaseMs: 60_000 };
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase({ poolMax: 25 });
+});
+afterEach(() => clearOutbox(database.pool));
+afterAll(() => database.drop());
+
+describe('fan-out', () => {
+  it('turns each message into its deliveries once when 20 relays claim at the same time', async () => {
+    await addTestEndpoint(database.pool, { url: URL });
+    await addTestEndpoint(database.pool, { url: URL });
+    await announceMany(database.pool, 1_000);
+    const claimUntilEmpty = async () => {
+      let total = 0;
+      for (;;) {
+        const { messages } = await fanOut(database.pool, 7);
+        if (messages === 0) return total;
+        total += messages;
+      }
+    };
+    const totals = await Promise.all(Array.from({ length: 20 }, claimUntilEmpty));
+    expect(totals.reduce((sum, total) => sum + total)).toBe(1_000);
+    expect(totals.filter((total) => total > 0).length).toBeGreaterThan(1);
+    const { rows } = await database.pool.query('select count(*)::integer as count from outbox.deliveries');
+    expect(rows).toEqual([{ count: 2_000 }]);
+  });
+
+  it('leaves a message unprocessed, and without deliveries, when its transaction fails', async () => {
+    await addTestEndpoint(database.pool, { url: URL });
+    await announce(database.pool);
+    const tx = await database.pool.connect();
+    await tx.query('begin');
+    expect(await fanOut(tx, 10)).toEqual({ messages: 1, deliveries: 1 });
+    await tx.query('rollback');
+    tx.release();
+    expect(await fanOut(database.pool, 10)).toEqual({ messages: 1, deliveries: 1 });
+  });
+});
+
+describe('admission', () => {
+  it('takes turns between endpoints, so no backlog delays another', async () => {
+    await addTestEndpoint(database.pool, { url: URL, topics: ['busy'], maxInFlight: 100 });
+    await announceMany(database.pool, 50, 'busy');
+    await fanOut(database.pool, 100);
+    await addTestEndpoint(database.pool, { url: URL, topics: ['calm'] });
+    await announceMany(database.pool, 3, 'calm');
+    await fanOut(database.pool, 100);
+    const admitted = await admitDeliveries(database.pool, { ...SOON, limit: 6 });
+    const { rows } = await database.pool.query(
+      `select topic, count(*)::integer as count from outbox.deliveries join public.outbox on outbox.id = message_id
+       where deliveries.id = any($1::bigint[]) group by topic order by topic`,
+      [admitted.map(({ deliveryId }) => deliveryId)],
+    );
+    expect(rows).toEqual([
+      { topic: 'busy', count: 3 },
+      { topic: 'calm', count: 3 },
+    ]);
+  });
+
+  it('never admits more than an endpoint allows when 20 relays admit at the same time', async () => {
+    await addTestEndpoint(database.pool, { url: URL, maxInFlight: 10 });
+    await announceMany(database.pool, 200);
+    await fanOut(database.pool, 1_000);
+    const admitted = await Promise.all(Array.from({ length: 20 }, () => admitDeliveries(database.pool, SOON)));
+    expect(admitted.flat()).toHaveLength(10);
+  });
+});
+
+describe('an attempt', () => {
+  const admitOne = async () => {
+    await addTestEndpoint(database.pool, { url: URL });
+    await announce(database.pool);
+    await fanOut(database.pool, 1);
+    const [job] = await admitDeliveries(database.pool, SOON);
+    if (job === undefined) throw new Error('nothing was admitted');
+    return job;
+  };
+
+  it('is claimed by one of 20 workers that got the same job', async () => {
+    const job = await admitOne();
+    const claims = await Promise.all(Array.from({ length: 20 }, () => claimAttempt(database.pool, job, 1_000)));
+    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+  });
+
+  it('is not claimed by a job that comes after its lease was taken back', async () => {
+    const job = await admitOne();
+    await claimAttempt(database.pool, job, 1_000);
+    await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
+    expect(await returnLostDeliveries(database.pool, { limit: 10, maxAttempts: 10 })).toBe(1);
+    const [next] = await admitDeliveries(database.pool, SOON);
+    expect(next).toEqual({ deliveryId: job.deliveryId, attempt: 2 });
+    expect(await claimAttempt(database.pool, job, 1_000)).toBeUndefined();
+  });
+
+  it('that kills its worker every time ends as a dead letter', async () => {
+    await admitOne();
+    for (let lost = 0; lost < 3; lost += 1) {
+      const [job] = lost === 0 ? [{ deliveryId: '', attempt: 1 }] : await admitDeliveries(database.pool, SOON);
+      expect(job?.attempt).toBe(lost + 1);
+      await database.pool.query(
+        `update outbox.deliveries set state = 'delivering', lease_until = clock_timestamp() - interval '1 second'`,
+      );
+      await returnLostDeliveries(database.pool, { limit: 10, maxAttempts: 3 });
+    }
+    const { rows } = await database.pool.query('select state, attempt from outbox.deliveries');
+    expect(rows).toEqual([{ state: 'dead', attempt: 3 }]);
+    const { rows: messages } = await database.pool.query('select attempt_count from public.outbox');
+    expect(messages).toEqual([{ attempt_count: 3 }]);
+  });
+
+  it('queued for a worker that never starts it is taken back as it was', async () => {
+    const job = await admitOne();
+    await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
+    await returnLostDeliveries(database.pool, { limit: 10, maxAttempts: 10 });
+    expect(await admitDeliveries(database.pool, SOON)).toEqual([job]);
+  });
+});
+
+describe('waking the relay', () => {
+  it('notifies only while the relay sleeps, once per transaction', async () => {
+    const listener = new pg.Client({ connectionString: database.url });
+    await listener.connect();
+    const heard: string[] = [];
+    listener.on('notification', ({ payload }) => heard.push(payload ?? ''));
+    await listener.query('listen liventix_outbox; listen marker');
+    const announceThen = async (marker: string) => {
+      const tx = await database.pool.connect();
+      await tx.query('begin');
+      await announceMany(tx, 3);
+      await announce(tx);
+      await tx.query('commit');
+      tx.release();
+      // Notifications arrive in the order of commits: what has not come before the marker does not come.
+      await database.pool.query('select pg_notify($1, $2)', ['marker', marker]);
+      await eventually(`the ${marker} marker is heard`, () => heard.includes(marker));
+    };
+    await database.pool.query('update outbox.relay set sleeping = false');
+    await announceThen('awake');
+    await database.pool.query('update outbox.relay set sleeping = true');
+    await announceThen('asleep');
+    expect(heard).toEqual(['awake', '', 'asleep']);
+    await listener.end();
+  });
+
+  it('delivers at once what is announced while it sleeps, without waiting for the next poll', async () => {
+    const receiver = await startReceiver();
+    const worker = await startTestWorker({ databaseUrl: database.url, pollMs: 60_000 });
+    try {
+      await addTestEndpoint(database.pool, { url: receiver.url });
+      await eventually('the relay says that it sleeps', async () => {
+        const { rows } = await database.pool.query('select sleeping from outbox.relay');
+        return rows[0]?.sleeping === true;
+      });
+      await announce(database.pool);
+      await settled(database.pool, 5_000);
+      expect(receiver.received).toHaveLength(1);
+    } finally {
+      await worker.stop();
+      await receiver.stop();
+    }
+  });
+});
