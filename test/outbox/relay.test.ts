@@ -1,6 +1,8 @@
 import pg from 'pg';
+import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { admitDeliveries, claimAttempt, fanOut, returnLostDeliveries } from '../../src/outbox/deliveries.ts';
+import { startListener } from '../../src/outbox/listener.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
@@ -169,5 +171,20 @@ describe('waking the relay', () => {
       await worker.stop();
       await receiver.stop();
     }
+  });
+});
+
+describe('the listener', () => {
+  it('says plainly when notifications do not arrive', async () => {
+    // A database whose notifications go elsewhere, as behind a transaction pooler.
+    const elsewhere = await createDatabase();
+    const listening = startListener({
+      databaseUrl: database.url,
+      db: elsewhere.pool,
+      log: pino({ level: 'silent' }),
+      onWake: () => undefined,
+    });
+    await expect(listening).rejects.toMatchObject({ code: 'LISTEN_UNAVAILABLE' });
+    await elsewhere.drop();
   });
 });
