@@ -7,6 +7,7 @@ import { registerBackfill } from './backfill.ts';
 import { registerBooks } from './books.ts';
 import type { CommandContext } from './context.ts';
 import { registerDemo } from './demo.ts';
+import { registerDoctor } from './doctor.ts';
 import { registerMigrate } from './migrate.ts';
 import { registerOutbox } from './outbox.ts';
 import { errorLine } from './output.ts';
@@ -63,6 +64,7 @@ const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[]
   registerBooks,
   registerOutbox,
   registerWorker,
+  registerDoctor,
 ];
 
 // commander copies settings to subcommands made through `.command()`, but not the help option's wording.

@@ -1,0 +1,75 @@
+import type { Command } from 'commander';
+import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
+import { diagnoseListening, diagnoseRedis } from '../outbox/diagnosis.ts';
+import { type CommandContext, requireDatabaseUrl } from './context.ts';
+import { wholeNumber } from './options.ts';
+import { toJson } from './output.ts';
+
+interface Options {
+  readonly maxTransactionSeconds: number;
+  readonly json?: boolean;
+}
+
+const DEFAULT_MAX_TRANSACTION_SECONDS = 60;
+const ONE_DAY_SECONDS = 86_400;
+
+export function registerDoctor(program: Command, context: CommandContext): void {
+  program
+    .command('doctor')
+    .description('check what Liventix stands on: database, connection, clock, Redis; and say what to do')
+    .option(
+      '--max-transaction-seconds <n>',
+      'warn of transactions that have been open for so long',
+      wholeNumber(0, ONE_DAY_SECONDS),
+      DEFAULT_MAX_TRANSACTION_SECONDS,
+    )
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nChanges nothing. Exits with 0 when all is well or worth a warning, 1 when something does not hold, 3 when the\ndatabase or Redis could not be asked.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix doctor',
+    )
+    .action(async (options: Options) => {
+      const checks = await diagnose(options, context);
+      const exitCode = exitCodeOf(checks);
+      const healthy = exitCode === 0;
+      context.out.write(options.json ? `${toJson({ healthy, checks })}\n` : reportText(checks));
+      if (exitCode !== 0) context.exitWith(exitCode);
+    });
+}
+
+async function diagnose(options: Options, context: CommandContext): Promise<readonly Check[]> {
+  const databaseUrl = requireDatabaseUrl(context.config);
+  const { maxTransactionSeconds } = options;
+  const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now });
+  const wasReached = database[0]?.code === undefined;
+  return [
+    ...database,
+    wasReached ? await diagnoseListening(databaseUrl) : skipped('notifications', 'the database was not reached'),
+    ...(await diagnoseRedis(context.config.redisUrl)),
+  ];
+}
+
+function exitCodeOf(checks: readonly Check[]): 0 | 1 | 3 {
+  if (checks.some(({ code }) => code !== undefined)) return 3;
+  return checks.some(({ result }) => result === 'failed') ? 1 : 0;
+}
+
+const MARKS = { ok: 'ok', warning: 'WARNING', failed: 'FAILED', skipped: 'skipped' } as const;
+const MARK_WIDTH = 8;
+
+function reportText(checks: readonly Check[]): string {
+  const nameWidth = Math.max(...checks.map(({ name }) => name.length)) + 2;
+  const lines = checks.flatMap(({ name, result, found, todo }) => [
+    `${MARKS[result].padEnd(MARK_WIDTH)}${name.padEnd(nameWidth)}${found}`,
+    ...(todo === null ? [] : [`${' '.repeat(MARK_WIDTH + nameWidth)}→ ${todo}`]),
+  ]);
+  return `${lines.join('\n')}\n\n${summary(checks)}\n`;
+}
+
+function summary(checks: readonly Check[]): string {
+  const count = (result: Check['result']) => checks.filter((candidate) => candidate.result === result).length;
+  const plural = (n: number, noun: string) => `${n} ${noun}${n === 1 ? '' : 's'}`;
+  const [failed, warnings] = [count('failed'), count('warning')];
+  const warned = warnings === 0 ? '' : `, with ${plural(warnings, 'warning')}`;
+  return failed === 0 ? `Healthy${warned}.` : `Not healthy: ${plural(failed, 'check')} failed${warned}.`;
+}
