@@ -43,12 +43,13 @@ create table payments.events (
   -- For reading below the snapshot horizon; means nothing on another server, so the leaf hash leaves it out.
   xid xid8 not null default pg_current_xact_id(),
   event_id uuid not null,
-  book_id integer not null constraint events_book_id_fkey references payments.books,
+  -- No foreign key, which would look the book up for every event: accounts have one, and events need accounts.
+  book_id integer not null,
   type text not null constraint events_type_values check (type in ('account.opened', 'transaction.posted', 'note.recorded')),
   created_by text not null,
   idempotency_scope text,
   idempotency_key text,
-  request_hash bytea not null,
+  request_hash bytea,
   payload jsonb not null,
   leaf_hash bytea not null,
   constraint events_pkey primary key (book_id, position),
@@ -61,6 +62,7 @@ create unique index events_idempotency_key on payments.events (book_id, idempote
 comment on table payments.events is 'The append-only log. Replaying it in order of position rebuilds accounts, entries and balances exactly.';
 comment on column payments.events.event_id is 'The id of what the event brought about: the account, or the transaction.';
 comment on column payments.events.effective_at is 'When it happened in the world; recorded_at is when we wrote it down.';
+comment on column payments.events.request_hash is 'SHA-256 of the request as it came; null where the event was imported, not asked for.';
 comment on column payments.events.leaf_hash is 'payments.event_leaf_hash over every column but xid.';
 
 create table payments.accounts (

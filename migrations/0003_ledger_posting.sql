@@ -4,21 +4,24 @@
 -- A UUID made from a name: RFC 9562 version 8 over SHA-256, which PostgreSQL has built in (version 5 needs SHA-1, and
 -- with it an extension). The same name gives the same id on every server.
 create function payments.named_uuid(p_name text) returns uuid
-language sql immutable strict parallel safe
-return (
-  select encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid
-  from substr(sha256(convert_to(p_name, 'UTF8')), 1, 16) as h
-);
+language plpgsql immutable strict parallel safe as $$
+declare
+  v_bytes bytea := substr(sha256(convert_to(p_name, 'UTF8')), 1, 16);
+begin
+  v_bytes := set_byte(v_bytes, 6, get_byte(v_bytes, 6) & 15 | 128);
+  return encode(set_byte(v_bytes, 8, get_byte(v_bytes, 8) & 63 | 128), 'hex')::uuid;
+end $$;
 
 -- The hash of one event, the leaf of the tree that seals are made from. Byte layout, version 1: 0x00 (RFC 6962's
 -- leaf prefix), book_id int4, position int8, event_id 16 bytes, effective_at and recorded_at int8 microseconds since
--- 2000-01-01 UTC, all big-endian; then type, created_by, idempotency_scope, idempotency_key, request_hash and the
--- payload's text, each after its length as int4, an absent one as length -1.
+-- 2000-01-01 UTC, all big-endian; then type, created_by, idempotency_scope, idempotency_key and request_hash, each after
+-- its length as int4, an absent one as length -1; the payload's text to the end.
 create function payments.event_leaf_hash(
   p_book_id integer, p_position bigint, p_event_id uuid, p_effective_at timestamptz, p_recorded_at timestamptz,
   p_type text, p_created_by text, p_scope text, p_key text, p_request_hash bytea, p_payload jsonb
 ) returns bytea
-language sql immutable parallel safe
+-- Stable, not immutable, because convert_to is: otherwise PostgreSQL would not inline it, at four times the cost.
+language sql stable parallel safe
 return sha256(
   '\x00'::bytea || int4send(p_book_id) || int8send(p_position) || uuid_send(p_event_id)
   || timestamptz_send(p_effective_at) || timestamptz_send(p_recorded_at)
@@ -26,8 +29,8 @@ return sha256(
   || int4send(octet_length(p_created_by)) || convert_to(p_created_by, 'UTF8')
   || coalesce(int4send(octet_length(p_scope)) || convert_to(p_scope, 'UTF8'), int4send(-1))
   || coalesce(int4send(octet_length(p_key)) || convert_to(p_key, 'UTF8'), int4send(-1))
-  || int4send(octet_length(p_request_hash)) || p_request_hash
-  || int4send(octet_length(p_payload::text)) || convert_to(p_payload::text, 'UTF8')
+  || coalesce(int4send(octet_length(p_request_hash)) || p_request_hash, int4send(-1))
+  || convert_to(p_payload::text, 'UTF8')
 );
 
 -- Text to value, or null where it is not one: a malformed field rejects its own transaction, not the whole batch.
@@ -104,14 +107,21 @@ begin
   )
   insert into payments.balances (book_id, account_id) select book_id, id from opened;
 
-  with leg as (
-    select e.position, e.event_id, e.effective_at, e.recorded_at, e.created_by, e.payload, l.ordinality as number,
-           (l.value ->> 'account_id')::uuid as account_id, (l.value ->> 'amount_cents')::bigint as amount_cents,
-           l.value ->> 'currency' as currency, l.value ->> 'description' as description, l.value -> 'metadata' as metadata
+  with event as (
+    select e.position, e.event_id, e.effective_at, e.recorded_at, e.created_by, e.payload -> 'entries' as entries,
+           e.payload ->> 'reference_type' as reference_type, e.payload ->> 'reference_id' as reference_id,
+           e.payload ->> 'description' as description, coalesce(e.payload -> 'metadata', '{}'::jsonb) as metadata
     from payments.events e
-    cross join lateral jsonb_array_elements(e.payload -> 'entries') with ordinality as l
     where e.book_id = p_book_id and e.position between p_first and p_last
       and e.type = 'transaction.posted' and (p_xid is null or e.xid = p_xid)
+    offset 0
+  ), leg as (
+    select e.position, e.event_id, e.effective_at, e.recorded_at, e.created_by, e.reference_type, e.reference_id,
+           l.ordinality as number, (l.value ->> 'account_id')::uuid as account_id,
+           (l.value ->> 'amount_cents')::bigint as amount_cents, l.value ->> 'currency' as currency,
+           coalesce(l.value ->> 'description', e.description) as description, coalesce(l.value -> 'metadata', e.metadata) as metadata
+    from event e
+    cross join lateral jsonb_array_elements(e.entries) with ordinality as l
   ), running as (
     select leg.*,
            row_number() over in_account as nth,
@@ -132,9 +142,7 @@ begin
   )
   select p_book_id, r.position * 1024 + r.number, r.position, r.event_id, r.account_id, b.last_seq + r.nth,
          r.amount_cents, r.currency, (b.balance_cents + r.moved_cents)::bigint,
-         r.effective_at, r.recorded_at, r.created_by, r.payload ->> 'reference_type', r.payload ->> 'reference_id',
-         coalesce(r.description, r.payload ->> 'description'),
-         coalesce(r.metadata, r.payload -> 'metadata', '{}'::jsonb)
+         r.effective_at, r.recorded_at, r.created_by, r.reference_type, r.reference_id, r.description, r.metadata
   from running r
   join payments.balances b on b.book_id = p_book_id and b.account_id = r.account_id;
 exception when numeric_value_out_of_range then
@@ -177,8 +185,10 @@ begin
 end $$;
 
 -- Writes events to the log, in the order given, and projects them: the only writer of the log.
--- p_events: effective_at null means now; request_hash null means the payload's.
+-- p_events: effective_at null means now.
 -- Returns their positions, in the same order.
+-- Raises unique_violation on events_event_id_key or events_idempotency_key when another database transaction recorded
+-- the same meanwhile: nothing was written, and run again it finds the other's result.
 -- Locks: the caller holds those of lock_accounts for all accounts concerned, so that an account's order is the log's.
 create function payments.append_events(p_book_id integer, p_events payments.new_event[]) returns bigint[]
 language plpgsql as $$
@@ -187,8 +197,7 @@ declare
   v_positions bigint[];
 begin
   with numbered as (
-    select n.*, nextval('payments.events_position_seq') as position, clock_timestamp() as recorded_at,
-           coalesce(n.request_hash, sha256(convert_to(n.payload::text, 'UTF8'))) as hash
+    select n.*, nextval('payments.events_position_seq') as position, clock_timestamp() as recorded_at
     from unnest(p_events) with ordinality as n
     order by n.ordinality
   ), logged as (
@@ -196,19 +205,14 @@ begin
       book_id, position, event_id, type, effective_at, recorded_at, created_by, idempotency_scope, idempotency_key,
       request_hash, payload, leaf_hash)
     select p_book_id, n.position, n.event_id, n.type, n.effective, n.recorded_at, v_actor, n.idempotency_scope,
-           n.idempotency_key, n.hash, n.payload,
+           n.idempotency_key, n.request_hash, n.payload,
            payments.event_leaf_hash(p_book_id, n.position, n.event_id, n.effective, n.recorded_at, n.type, v_actor,
-             n.idempotency_scope, n.idempotency_key, n.hash, n.payload)
+             n.idempotency_scope, n.idempotency_key, n.request_hash, n.payload)
     from (select *, coalesce(effective_at, recorded_at) as effective from numbered offset 0) n
-    on conflict do nothing
     returning position
   )
   select array_agg(position order by position) into v_positions from logged;
 
-  if coalesce(cardinality(v_positions), 0) < cardinality(p_events) then
-    raise exception using errcode = 'serialization_failure',
-      message = 'Another transaction recorded the same id or idempotency key at the same time. Nothing was written: run again.';
-  end if;
   if v_positions is not null then
     perform payments.project_events(p_book_id, v_positions[1], v_positions[cardinality(v_positions)], pg_current_xact_id());
     perform payments.announce_events(p_book_id, v_positions[1], v_positions[cardinality(v_positions)], pg_current_xact_id());
@@ -230,6 +234,7 @@ create function payments.open_accounts(p_book_id integer, p_accounts jsonb)
 returns table (ordinal integer, account_id uuid, opened boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  v_ids uuid[];
   v_events payments.new_event[];
   v_opened uuid[];
   v_fault record;
@@ -265,33 +270,30 @@ begin
       v_fault.ordinality, left(v_fault.value::text, 200)));
   end if;
 
-  select array_agg(row('account.opened', i.id, null, null, null, null, i.payload)::payments.new_event order by i.ordinality),
-         array_agg(i.id)
+  v_ids := array(
+    select payments.account_id(p_book_id, a.value ->> 'type', a.value ->> 'currency', a.value ->> 'name',
+             a.value ->> 'user_id', a.value ->> 'organization_id')
+    from jsonb_array_elements(p_accounts) with ordinality as a
+    order by a.ordinality);
+
+  select array_agg(row('account.opened', m.id, null, null, null, null, m.payload)::payments.new_event order by m.ordinality),
+         array_agg(m.id)
   into v_events, v_opened
   from (
-    select distinct on (w.id) w.*
-    from (
-      select a.ordinality, payments.account_id(p_book_id, a.value ->> 'type', a.value ->> 'currency', a.value ->> 'name',
-               a.value ->> 'user_id', a.value ->> 'organization_id') as id,
-             jsonb_strip_nulls(jsonb_build_object(
-               'type', a.value -> 'type', 'currency', a.value -> 'currency', 'name', a.value -> 'name',
-               'user_id', lower(a.value ->> 'user_id'), 'organization_id', lower(a.value ->> 'organization_id'))) as payload
-      from jsonb_array_elements(p_accounts) with ordinality as a
-    ) w
-    where not exists (select from payments.accounts x where x.book_id = p_book_id and x.id = w.id)
-    order by w.id, w.ordinality
-  ) i;
+    select distinct on (i.id) i.id, i.ordinality, jsonb_strip_nulls(jsonb_build_object(
+             'type', i.value -> 'type', 'currency', i.value -> 'currency', 'name', i.value -> 'name',
+             'user_id', lower(i.value ->> 'user_id'), 'organization_id', lower(i.value ->> 'organization_id'))) as payload
+    from rows from (unnest(v_ids), jsonb_array_elements(p_accounts)) with ordinality as i (id, value, ordinality)
+    where not exists (select from payments.accounts x where x.book_id = p_book_id and x.id = i.id)
+    order by i.id, i.ordinality
+  ) m;
   perform payments.append_events(p_book_id, v_events);
 
   return query
-  select a.ordinality::integer, x.id, coalesce(x.id = any (v_opened), false)
-  from jsonb_array_elements(p_accounts) with ordinality as a
-  join payments.accounts x on x.book_id = p_book_id and x.id = payments.account_id(
-    p_book_id, a.value ->> 'type', a.value ->> 'currency', a.value ->> 'name',
-    a.value ->> 'user_id', a.value ->> 'organization_id')
-  order by a.ordinality;
+  select i.ordinality::integer, i.id, coalesce(i.id = any (v_opened), false)
+  from unnest(v_ids) with ordinality as i (id, ordinality)
+  order by i.ordinality;
 end $$;
-
 
 -- The entries of a transaction as a JSON array, empty where there is none to be read.
 create function payments.entries_of(p_transaction jsonb) returns jsonb
@@ -432,7 +434,9 @@ begin
     select c.ordinal, c.fault, c.first_ordinal,
            coalesce(by_id.position, by_key.position) as recorded_position,
            coalesce(by_id.event_id, by_key.event_id, c.first_id) as result_id,
-           coalesce(by_id.request_hash, by_key.request_hash, c.first_hash) = c.request_hash as is_same_request,
+           case when by_id.position is null and by_key.position is null then c.first_hash = c.request_hash
+                -- An imported event has no request to compare with: its key and id are taken.
+                else coalesce(coalesce(by_id.request_hash, by_key.request_hash) = c.request_hash, false) end as is_same_request,
            coalesce(c.idempotency_key, c.given_id::text) as key,
            -- What becomes a column of the event leaves the payload.
            case when c.fault is null then row('transaction.posted', c.transaction_id, c.effective_at, c.idempotency_scope, c.idempotency_key, c.request_hash,
@@ -485,14 +489,19 @@ create function payments.import_events(p_book_id integer, p_account_ids uuid[], 
 returns integer
 language plpgsql as $$
 declare
-  v_new payments.new_event[];
+  v_new payments.new_event[] := p_events;
 begin
   perform payments.lock_accounts(p_book_id, p_account_ids);
-  select array_agg(row(n.type, n.event_id, n.effective_at, n.idempotency_scope, n.idempotency_key, n.request_hash, n.payload)::payments.new_event
-           order by n.ordinality)
-  into v_new
-  from unnest(p_events) with ordinality as n
-  where not exists (select from payments.events e where e.book_id = p_book_id and e.event_id = n.event_id);
+  if exists (
+    select from payments.events e
+    where e.book_id = p_book_id and e.event_id = any (array(select n.event_id from unnest(p_events) as n))
+  ) then
+    select array_agg(row(n.type, n.event_id, n.effective_at, n.idempotency_scope, n.idempotency_key, n.request_hash, n.payload)::payments.new_event
+             order by n.ordinality)
+    into v_new
+    from unnest(p_events) with ordinality as n
+    where not exists (select from payments.events e where e.book_id = p_book_id and e.event_id = n.event_id);
+  end if;
   return coalesce(cardinality(payments.append_events(p_book_id, v_new)), 0);
 end $$;
 

@@ -31,9 +31,13 @@ const NETWORK_CODES = new Set([
 
 const RETRYABLE = new Set(['40001', '40P01']);
 
+/** Two that record the same at the same time: run again, the second finds the first's result. */
+const RACED_CONSTRAINTS = new Set(['events_event_id_key', 'events_idempotency_key']);
+
 /** A conflict with another transaction that goes away when the whole transaction is run again. */
 export function isRetryableConflict(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && error.code !== undefined && RETRYABLE.has(error.code);
+  if (!(error instanceof pg.DatabaseError) || error.code === undefined) return false;
+  return RETRYABLE.has(error.code) || (error.code === '23505' && RACED_CONSTRAINTS.has(error.constraint ?? ''));
 }
 
 /**

@@ -33,6 +33,7 @@ export interface BackfillResult {
 
 const DEFAULT_CHUNK_ROWS = 5_000;
 const WALLETS_A_CHUNK = 1_000;
+const CHUNK_WORK_MEM = '32MB';
 const ZERO_UUID = '00000000-0000-0000-0000-000000000000';
 
 /**
@@ -181,6 +182,8 @@ interface ImportedChunk {
 }
 
 async function importChunk(run: Run, source: Source, tx: Tx, sql: string): Promise<ImportedChunk> {
+  // A chunk is sorted several times; in the default 4 MB it would be sorted on disk.
+  await tx.query(`set local work_mem = '${CHUNK_WORK_MEM}'`);
   const { rows: checkpoints } = await tx.query<{ created_at: string; id: string }>(
     `select coalesce(last_created_at, '-infinity')::text as created_at, coalesce(last_id, $3) as id
      from replay.progress where book_id = $1 and source = $2 for update`,

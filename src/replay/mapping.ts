@@ -22,7 +22,7 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
   return `
     with chunk as materialized (
       select r.*, w.${source.ownerColumn} as owner_id, f.cause, coalesce(f.explained_cents, r.delta) as explained,
-             ${walletAccountId(source, `w.${source.ownerColumn}`)} as wallet_account_id
+             a.id as wallet_account_id
       from (
         select * from (${source.rowsSql(tables)}) r
         where ${condition}
@@ -30,6 +30,8 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
         limit $5
       ) r
       left join ${tables[source.wallets]} w on w.id = r.wallet_id
+      left join payments.accounts a on a.book_id = $1 and a.${source.ownerKind}_id = w.${source.ownerColumn}
+        and a.type = 'cash' and a.currency = '${REPLAY_CURRENCY}' and a.name = '${WALLET_ACCOUNT}'
       left join replay.findings f on f.book_id = $1 and f.source = $2 and f.legacy_id = r.id
     ), event as (
       select c.*,
@@ -39,11 +41,11 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
             'metadata', ${legacyMetadata('c')}))::payments.new_event
           else row('transaction.posted', ${eventId('c.id')}, c.created_at,
             case when c.idempotency_key is not null then $2::text end, c.idempotency_key, null,
-            jsonb_strip_nulls(jsonb_build_object(
+            jsonb_build_object(
               'reference_type', case c.type ${referenceTypeCases()} else c.reference_type end,
               'reference_id', c.reference_id,
               'metadata', ${legacyMetadata('c')},
-              'entries', ${entries('c')})))::payments.new_event
+              'entries', ${entries('c')}))::payments.new_event
         end as event
       from chunk c
     ), gathered as (
@@ -129,26 +131,31 @@ function entries(row: string): string {
   const adCampaigns = platformAccountId('revenue', `'ad_campaigns'`);
   const administrators = platformAccountId('adjustments', `'administrators'`);
   const isPaidPurchase = `${row}.type = 'purchase' and ${row}.cause is null`;
-  return `(
-    select jsonb_agg(${entry('l.account_id', 'l.cents')} order by l.number)
-    from (values
-      (1, case when ${isPaidPurchase} then ${clearing} end, ${row}.paid_cents::bigint),
-      (2, case when ${isPaidPurchase} then ${promotions} end, ${row}.delta - ${row}.paid_cents::bigint),
-      (3, case ${row}.type
-            when 'refund' then ${clearing}
-            when 'spend' then ${adCampaigns}
-            when 'adjustment' then ${administrators}
-            when 'promo' then case when ${row}.explained > 0 then ${promotions} else ${adCampaigns} end
-          end, ${row}.explained::bigint),
-      (4, case when ${row}.cause is not null then ${platformAccountId('suspense', `${row}.cause`)} end, ${row}.delta - ${row}.explained::bigint),
-      (5, ${row}.wallet_account_id, -${row}.delta::bigint)
-    ) as l (number, account_id, cents)
-    where l.account_id is not null and l.cents <> 0)`;
+  const booked = (condition: string, account: string, cents: string) =>
+    `case when ${condition} and ${cents} <> 0 then jsonb_build_array(${entry(account, cents)}) else '[]'::jsonb end`;
+  const flowAccount = `case ${row}.type
+      when 'refund' then ${clearing}
+      when 'spend' then ${adCampaigns}
+      when 'adjustment' then ${administrators}
+      when 'promo' then case when ${row}.explained > 0 then ${promotions} else ${adCampaigns} end
+    end`;
+  return [
+    booked(isPaidPurchase, clearing, `${row}.paid_cents::bigint`),
+    booked(isPaidPurchase, promotions, `(${row}.delta::bigint - ${row}.paid_cents)`),
+    booked(`${row}.type <> 'purchase'`, flowAccount, `${row}.explained::bigint`),
+    booked(
+      `${row}.cause is not null`,
+      platformAccountId('suspense', `${row}.cause`),
+      `(${row}.delta::bigint - ${row}.explained)`,
+    ),
+    booked('true', `${row}.wallet_account_id`, `-${row}.delta::bigint`),
+  ].join('\n      || ');
 }
 
 function legacyMetadata(row: string): string {
-  return `jsonb_strip_nulls(jsonb_build_object('cause', ${row}.cause, 'legacy', jsonb_build_object(
-    'table', $2::text, 'id', ${row}.id, 'type', ${row}.type, 'reference_type', ${row}.reference_type)))`;
+  const legacy = `'legacy', jsonb_build_object('table', $2::text, 'id', ${row}.id, 'type', ${row}.type, 'reference_type', ${row}.reference_type)`;
+  return `case when ${row}.cause is null then jsonb_build_object(${legacy})
+    else jsonb_build_object('cause', ${row}.cause, ${legacy}) end`;
 }
 
 function referenceTypeCases(): string {

@@ -57,9 +57,9 @@ export interface Source {
   rowsSql(tables: LegacyTables): string;
 }
 
-const isUuid = (expression: string) => `${expression} ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'`;
-
-const userInvoiceId = `case when ${isUuid('t.reference_id')} then t.reference_id::uuid end`;
+// The reference is free text in user rows: it is read as an id only where it can be one.
+const invoiceIdOf = (condition: string) =>
+  `case when ${condition} and t.reference_id ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then t.reference_id::uuid end`;
 
 export const SOURCES: readonly Source[] = [
   {
@@ -77,27 +77,32 @@ export const SOURCES: readonly Source[] = [
                  partition by i.id, t.type order by t.created_at, t.id
                  rows between unbounded preceding and 1 preceding) as refunded_before
         from ${tables.wallet_transactions} t
-        left join ${tables.invoices} i on i.id = ${userInvoiceId} and i.wallet_id = t.wallet_id
-          and t.type in ('purchase', 'refund') and (t.credits_delta > 0) = (t.type = 'purchase')
+        left join ${tables.invoices} i on i.wallet_id = t.wallet_id and i.id = ${invoiceIdOf(
+          `(t.type = 'purchase' and t.credits_delta > 0 or t.type = 'refund' and t.credits_delta < 0)`,
+        )}
+      ), judged as (
+        select r.*,
+          case
+            when r.credits_delta = 0 then '${ZERO_ROW}'
+            when r.type = 'purchase' and r.credits_delta < 0 or r.type in ('refund', 'spend') and r.credits_delta > 0 then 'wrong_sign'
+            when r.type = 'purchase' and r.invoice_id is null then 'unreferenced_credit'
+            when r.type = 'adjustment' and r.credits_delta > 0 and r.reference_type is distinct from 'system' then 'unreferenced_credit'
+            when r.type = 'refund' and r.invoice_id is null then 'orphan'
+            when r.type = 'purchase' and r.nth > 1 then 'duplicate_credit'
+            -- The processor reports what was refunded so far, and each report was booked in full.
+            when r.type = 'refund' and r.refunded_before is not null then 'cumulative_refund'
+          end as cause
+        from row_with_invoice r
       )
-      select id as legacy_id, f.cause, f.explained_cents
-      from row_with_invoice r
-      cross join lateral (select * from (values
-        ('${ZERO_ROW}', 0, r.credits_delta = 0),
-        ('wrong_sign', 0, case r.type when 'purchase' then r.credits_delta < 0
-          when 'refund' then r.credits_delta > 0 when 'spend' then r.credits_delta > 0 end),
-        ('unreferenced_credit', 0, r.credits_delta > 0 and (r.type = 'purchase' and r.invoice_id is null
-          or r.type = 'adjustment' and r.reference_type is distinct from 'system')),
-        ('orphan', 0, r.type = 'refund' and r.invoice_id is null),
-        ('duplicate_credit', 0, r.type = 'purchase' and r.nth > 1),
-        -- The processor reports what was refunded so far, and each report was booked in full.
-        ('cumulative_refund', least(r.credits_delta + r.refunded_before, 0), r.type = 'refund' and r.refunded_before is not null)
-      ) as candidate (cause, explained_cents, applies) where applies limit 1) f`,
+      select id as legacy_id, cause,
+             case cause when 'cumulative_refund' then least(credits_delta + refunded_before, 0) else 0 end as explained_cents
+      from judged
+      where cause is not null`,
     rowsSql: (tables) => `
       select t.id, t.created_at, t.wallet_id, t.credits_delta as delta, t.type, t.reference_type, t.reference_id, t.idempotency_key,
              case when t.type = 'purchase' then coalesce(t.usd_cents, i.amount_usd_cents) end as paid_cents
       from ${tables.wallet_transactions} t
-      left join ${tables.invoices} i on t.type = 'purchase' and i.id = ${userInvoiceId} and i.wallet_id = t.wallet_id`,
+      left join ${tables.invoices} i on i.id = ${invoiceIdOf(`t.type = 'purchase'`)} and i.wallet_id = t.wallet_id`,
   },
   {
     name: 'org_wallet_transactions',
@@ -116,13 +121,17 @@ export const SOURCES: readonly Source[] = [
         from ${tables.org_wallet_transactions} t
         left join ${tables.invoices} i on i.id = t.invoice_id and i.org_wallet_id = t.wallet_id
       )
-      select id as legacy_id, f.cause, 0 as explained_cents
-      from row_with_invoice r
-      cross join lateral (select * from (values
-        ('unreferenced_credit', r.type = 'purchase' and r.invoice_id is null),
-        ('orphan', r.type = 'refund' and r.invoice_id is null),
-        ('duplicate_spend', r.type = 'spend' and r.key is not null and r.nth_of_key > 1)
-      ) as candidate (cause, applies) where applies limit 1) f`,
+      select id as legacy_id, cause, 0 as explained_cents
+      from (
+        select r.id,
+          case
+            when r.type = 'purchase' and r.invoice_id is null then 'unreferenced_credit'
+            when r.type = 'refund' and r.invoice_id is null then 'orphan'
+            when r.type = 'spend' and r.key is not null and r.nth_of_key > 1 then 'duplicate_spend'
+          end as cause
+        from row_with_invoice r
+      ) judged
+      where cause is not null`,
     rowsSql: (tables) => `
       select t.id, t.created_at, t.wallet_id, t.credits_delta as delta, t.transaction_type as type, t.reference_type,
              coalesce(t.invoice_id, t.reference_id)::text as reference_id, t.stripe_event_id as idempotency_key, i.amount_usd_cents as paid_cents

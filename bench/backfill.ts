@@ -1,0 +1,100 @@
+import { parseArgs } from 'node:util';
+import { migrate } from '../src/db/migrate.ts';
+import { openPool, type Pool } from '../src/db/pool.ts';
+import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
+import { openDemoHome } from '../src/demo/home.ts';
+import { runBackfill } from '../src/replay/backfill.ts';
+
+const MEMORY_SAMPLE_MS = 100;
+
+/**
+ * How fast is the backfill against the bare INSERT … SELECT of the same rows into tables of the same columns and indexes
+ * without triggers? Both in one run on one server, in turns; the ratio is the figure.
+ */
+export async function benchBackfill(args: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: { rows: { type: 'string', default: '100000' }, rounds: { type: 'string', default: '3' } },
+  });
+  const [rows, rounds] = [Number(values.rows), Number(values.rounds)];
+  const ratios: number[] = [];
+  for (let round = 1; round <= rounds; round += 1) {
+    const measured = await oneRound(rows);
+    ratios.push(measured.ratio);
+    print(
+      `round ${round}: backfill ${perSecond(rows, measured.backfillMs)}, bare ${perSecond(rows, measured.bareMs)}, ratio ${measured.ratio.toFixed(2)}, node peak ${Math.round(measured.peakRssMb)} MB`,
+    );
+  }
+  const sorted = ratios.toSorted((a, b) => a - b);
+  print(
+    `${rows} rows, ${rounds} rounds: backfill at ${median(sorted).toFixed(2)} of the bare INSERT … SELECT (${sorted.at(0)?.toFixed(2)} to ${sorted.at(-1)?.toFixed(2)})`,
+  );
+}
+
+async function oneRound(rows: number): Promise<{ backfillMs: number; bareMs: number; ratio: number; peakRssMb: number }> {
+  const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
+  const pool = await openPool({ databaseUrl: home.databaseUrl });
+  try {
+    await createLegacyDatabase(pool);
+    await fillLegacyDatabase(pool, { transactions: rows });
+    await migrate(home.databaseUrl);
+    await pool.query('checkpoint').catch(() => undefined);
+    const memory = watchMemory();
+    const backfillMs = await timed(() => runBackfill(pool));
+    const peakRssMb = memory.stop();
+    await pool.query('checkpoint').catch(() => undefined);
+    const bareMs = await bareLimit(pool);
+    return { backfillMs, bareMs, ratio: bareMs / backfillMs, peakRssMb };
+  } finally {
+    await pool.end();
+    await home.close({ keep: false });
+  }
+}
+
+/** The same rows into the same columns and indexes, in one transaction, with nothing that looks at them. */
+async function bareLimit(pool: Pool): Promise<number> {
+  const tables = ['accounts', 'events', 'entries', 'balances'];
+  await pool.query('create schema bare');
+  for (const table of tables) await pool.query(`create table bare.${table} (like payments.${table} including all)`);
+  const client = await pool.connect();
+  try {
+    return await timed(async () => {
+      await client.query('begin');
+      for (const table of tables) await client.query(`insert into bare.${table} select * from payments.${table}`);
+      await client.query('commit');
+    });
+  } finally {
+    client.release();
+  }
+}
+
+function watchMemory(): { stop(): number } {
+  let peak = process.memoryUsage.rss();
+  const timer = setInterval(() => {
+    peak = Math.max(peak, process.memoryUsage.rss());
+  }, MEMORY_SAMPLE_MS);
+  return {
+    stop: () => {
+      clearInterval(timer);
+      return peak / 1024 / 1024;
+    },
+  };
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const startedAt = performance.now();
+  await work();
+  return performance.now() - startedAt;
+}
+
+function median(sorted: readonly number[]): number {
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}
+
+function perSecond(rows: number, ms: number): string {
+  return `${Math.round(rows / (ms / 1_000))} rows/s`;
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
