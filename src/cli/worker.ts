@@ -15,6 +15,7 @@ interface Options {
 const ONE_DAY_MS = 86_400_000;
 const MAX_CONCURRENCY = 1_000;
 const STDERR = 2;
+const EXIT_GRACE_MS = 2_000;
 
 export function registerWorker(program: Command, context: CommandContext): void {
   program
@@ -68,6 +69,8 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
     context.stop.addEventListener('abort', () => resolve(), { once: true });
   });
   await worker.stop();
+  // A connection to a server that went silent must not keep a drained worker alive.
+  setTimeout(() => process.exit(), EXIT_GRACE_MS).unref();
 }
 
 const milliseconds = wholeNumber(1, ONE_DAY_MS);

@@ -32,6 +32,8 @@ const JOB_NAME = 'attempt';
 const POSTGRES_SCHEMA = 'outbox_queue';
 const CONNECT_TIMEOUT_MS = 5_000;
 const COMMAND_TIMEOUT_MS = 5_000;
+/** Long enough for many workers that migrate its schema at once. */
+const QUERY_TIMEOUT_MS = 15_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
 const RETRY_DELAY_MS = 1_000;
 const POSTGRES_POOL_MAX = 4;
@@ -100,6 +102,7 @@ function postgresBackend(options: QueueOptions): Backend {
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     // A job that a crash of the server takes is brought back by its delivery's lease.
     options: '-c synchronous_commit=off',
+    query_timeout: QUERY_TIMEOUT_MS,
     max: POSTGRES_POOL_MAX,
     schema: POSTGRES_SCHEMA,
   };

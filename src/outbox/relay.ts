@@ -42,7 +42,7 @@ export function startRelay(options: RelayOptions): Relay {
       const returned = await returnQueuedDeliveries(db, 'all');
       // Only now: a crash before it repeats the work, a crash after the other order would skip it.
       await queue.markIntact();
-      log.warn({ returned }, 'relay: the queue is new or was emptied; everything queued is queued again');
+      log[returned > 0 ? 'warn' : 'info']({ returned }, 'relay: the queue is new or was emptied; queueing again');
     }
     const { messages } = await fanOut(db, FAN_OUT_LIMIT);
     const admitted = await admitAndEnqueue();

@@ -59,6 +59,8 @@ const POOL_MAX = 10;
 const QUERY_TIMEOUT_MS = 15_000;
 /** After `drainMs`, for what was broken off to be recorded. */
 const HAND_BACK_MS = 5_000;
+/** For each connection, to say goodbye to a server that may have gone silent. */
+const CLOSE_MS = 3_000;
 /** Lost attempts allowed beyond the schedule, because the endpoint had no part in them. */
 const LOST_ATTEMPTS_GRACE = 5;
 
@@ -71,7 +73,11 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
   const delaysMs = options.retryDelaysMs ?? STANDARD_RETRY_DELAYS_MS;
   const closers: (() => Promise<unknown>)[] = [];
   const closeAll = async () => {
-    for (const close of closers.splice(0).reverse()) await close().catch(() => undefined);
+    for (const close of closers.splice(0).reverse())
+      await within(
+        CLOSE_MS,
+        close().catch(() => undefined),
+      );
   };
   try {
     const db = await openWorkerPool(options.databaseUrl);
@@ -122,14 +128,18 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
 
 // What is broken off still records its outcome and hands its delivery back; a database that is away may not hold it up.
 async function drain(queue: DeliveryQueue, options: { drainMs: number; breakOff: () => void }): Promise<void> {
-  const breakOff = setTimeout(options.breakOff, options.drainMs);
-  let giveUp: NodeJS.Timeout | undefined;
+  const timer = setTimeout(options.breakOff, options.drainMs);
+  await within(options.drainMs + HAND_BACK_MS, queue.drain());
+  clearTimeout(timer);
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
   const bound = new Promise<void>((resolve) => {
-    giveUp = setTimeout(resolve, options.drainMs + HAND_BACK_MS);
+    timer = setTimeout(resolve, ms);
   });
-  await Promise.race([queue.drain(), bound]);
-  clearTimeout(breakOff);
-  clearTimeout(giveUp);
+  await Promise.race([work, bound]);
+  clearTimeout(timer);
 }
 
 // Nothing here has to survive a crash of the server: what it forgets is found again from the messages, which their own

@@ -151,7 +151,13 @@ describe('losing Redis', () => {
   });
 
   const arrived = async (count: number) => {
-    const worker = await startTestWorker({ databaseUrl: database.url, redisUrl: redis.url, concurrency: 4 });
+    const worker = await startTestWorker({
+      databaseUrl: database.url,
+      redisUrl: redis.url,
+      concurrency: 4,
+      // Far beyond the test's deadline: what comes back does not come back by the end of its lease.
+      queueLeaseMs: 600_000,
+    });
     await announceMany(database.pool, MESSAGES);
     await eventually('some arrived', () => receiver.received.length >= count);
     return worker;

@@ -20,14 +20,14 @@ describe('an endpoint is refused', () => {
     'ftp://example.com/',
     'file:///etc/passwd',
     'javascript:alert(1)',
-    'https://user:password@example.com/',
-    'https://token@example.com/',
+    'https://user:hunter2@example.com/',
+    'https://hunter2@example.com/',
     `https://example.com/${'x'.repeat(10_000)}`,
     `https://example.com/${'ü'.repeat(1_000)}`,
   ])('for the URL %.40s', async (url) => {
     const refusal = add(url);
     await expect(refusal).rejects.toMatchObject({ code: 'OUTBOX_ENDPOINT_URL_INVALID' });
-    await expect(refusal).rejects.not.toThrow(/password|token/);
+    await expect(refusal).rejects.not.toThrow(/hunter2/);
   });
 
   it.each([

@@ -50,9 +50,10 @@ export async function startReceiver(respond: Respond = answer(204)): Promise<Tes
     connections: () => connections,
     at: (path) => received.filter((webhook) => webhook.path === path),
     stop: async () => {
-      server.closeAllConnections();
+      const closed = once(server, 'close');
       server.close();
-      await once(server, 'close');
+      server.closeAllConnections();
+      await closed;
     },
   };
 }
