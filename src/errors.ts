@@ -14,7 +14,7 @@ export const ERROR_CODES = {
   DB_NOT_FOUND: { exit: 3 },
   DB_TOO_OLD: { exit: 3 },
   DB_PERMISSION_DENIED: { exit: 3 },
-  DB_CONFLICT_RETRIES_EXHAUSTED: { exit: 3 },
+  DB_CONFLICT: { exit: 3 },
   DB_FAILED: { exit: 3 },
   MIGRATIONS_PENDING: { exit: 3 },
   MIGRATION_FAILED: { exit: 3 },
@@ -36,12 +36,10 @@ export const ERROR_CODES = {
   LEDGER_APPEND_ONLY: { exit: 2, sqlstate: 'LV009' },
   LEDGER_BOOK_UNKNOWN: { exit: 2, sqlstate: 'LV010' },
   LEDGER_ACCOUNT_TYPE_UNKNOWN: { exit: 2, sqlstate: 'LV011' },
-  BOOKS_DO_NOT_BALANCE: { exit: 1 },
 
   // The replay
   LEGACY_TABLE_MISSING: { exit: 3 },
   LEGACY_COLUMN_MISMATCH: { exit: 3 },
-  LEGACY_AMOUNT_OUT_OF_RANGE: { exit: 3 },
   BACKFILL_RUNNING: { exit: 3 },
 
   // The outbox

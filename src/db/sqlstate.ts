@@ -35,7 +35,8 @@ const RETRYABLE = new Set(['40001', '40P01']);
 const RACED_CONSTRAINTS = new Set(['events_event_id_key', 'events_idempotency_key']);
 
 /** A conflict with another transaction that goes away when the whole transaction is run again. */
-export function isRetryableConflict(error: unknown): boolean {
+export function isRetryableConflict(failure: unknown): boolean {
+  const error = failure instanceof AppError ? failure.cause : failure;
   if (!(error instanceof pg.DatabaseError) || error.code === undefined) return false;
   return RETRYABLE.has(error.code) || (error.code === '23505' && RACED_CONSTRAINTS.has(error.constraint ?? ''));
 }
@@ -65,6 +66,13 @@ function fromServer(error: pg.DatabaseError): AppError {
   if (ours !== undefined) {
     const hint = error.hint === undefined ? '' : ` ${oneLine(error.hint)}`;
     return new AppError(ours, `${oneLine(error.message)}${hint}`, { details, cause: error });
+  }
+  if (isRetryableConflict(error)) {
+    return new AppError(
+      'DB_CONFLICT',
+      `The transaction met a conflict with another one (${oneLine(error.message)}). Nothing was written: run it again.`,
+      { details, cause: error },
+    );
   }
   const known = SERVER_SQLSTATES.get(sqlstate);
   if (known !== undefined) {

@@ -17,7 +17,7 @@ const BACKOFF_BASE_MS = 10;
  * Runs `work` in one database transaction: commits what it returns, rolls back when it throws. A serialization failure
  * or a deadlock runs the whole of `work` again, at most `maxTries` times in all, so `work` must have no effect outside
  * the transaction.
- * @throws AppError DB_CONFLICT_RETRIES_EXHAUSTED when every try met a conflict; else what `work` threw, mapped.
+ * @throws AppError DB_CONFLICT when every try met a conflict; else what `work` threw, mapped.
  */
 export async function withTransaction<T>(
   pool: Pool,
@@ -33,7 +33,7 @@ export async function withTransaction<T>(
       if (!isRetryableConflict(error)) throw toAppError(error);
       if (tryNumber >= maxTries) {
         throw new AppError(
-          'DB_CONFLICT_RETRIES_EXHAUSTED',
+          'DB_CONFLICT',
           `The transaction met a conflict with another one ${maxTries} times and was given up. Nothing was written: run it again.`,
           { details: { tries: maxTries }, cause: error },
         );

@@ -1,0 +1,144 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { post } from '../../src/ledger/ledger.ts';
+import { verifyBooks } from '../../src/ledger/verify.ts';
+import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  accounts = await openTestAccounts(database.pool);
+  await post(database.pool, transfer(accounts.clearing, accounts.wallet));
+});
+afterAll(() => database.drop());
+
+/** Every write that the tables' owner could try by hand, and the SQLSTATE it ends with. */
+const ATTACKS: [string, string, string][] = [
+  ['updating an entry', 'update payments.entries set amount_cents = amount_cents + 1', 'LV009'],
+  ['updating no entry at all', 'update payments.entries set amount_cents = 1 where false', 'LV009'],
+  ['deleting an entry', 'delete from payments.entries', 'LV009'],
+  ['truncating the entries', 'truncate payments.entries', 'LV009'],
+  ['updating an event', `update payments.events set payload = '{}'`, 'LV009'],
+  ['deleting an event', 'delete from payments.events', 'LV009'],
+  ['truncating the events', 'truncate payments.events cascade', 'LV009'],
+  ['renaming an account', `update payments.accounts set name = 'other'`, 'LV009'],
+  ['deleting an account', 'delete from payments.accounts', 'LV009'],
+  ['deleting a balance', 'delete from payments.balances', 'LV009'],
+  ['inserting one entry of two', insertEntries([1n]), 'LV002'],
+  ['inserting entries that do not sum to zero', insertEntries([5n, -4n]), 'LV002'],
+  ['inserting balanced entries without an event', insertEntries([5n, -5n]), 'LV001'],
+  ['inserting an entry of zero', insertEntries([0n, 0n]), '23514'],
+  ['inserting an entry in another currency than its account', insertEntries([5n, -5n], 'JPY'), 'LV004'],
+  ['merging a change into the entries', merge(), 'LV009'],
+];
+
+describe("the tables' owner, with psql", () => {
+  it.each(ATTACKS)('is refused %s', async (_what, sql, sqlstate) => {
+    await expect(database.pool.query(sql)).rejects.toMatchObject({ code: sqlstate });
+  });
+
+  it.each(ATTACKS)(
+    'is refused %s in replica mode too, which switches ordinary triggers off',
+    async (_what, sql, sqlstate) => {
+      // Only a superuser may set it; what holds for him holds for everybody.
+      const admin = new pg.Client({ connectionString: database.adminUrl });
+      await admin.connect();
+      try {
+        await admin.query('set session_replication_role = replica');
+        await expect(admin.query(sql)).rejects.toMatchObject({ code: sqlstate });
+      } finally {
+        await admin.end();
+      }
+    },
+  );
+
+  it.runIf(existsSync('/usr/bin/psql'))('reads a message that says what to do, in the real psql', () => {
+    const attempt = () =>
+      execFileSync('psql', [database.url, '-qc', 'delete from payments.entries'], { stdio: 'pipe', encoding: 'utf8' });
+    expect(attempt).toThrow(
+      /DELETE of payments\.entries refused: the ledger is append-only\. Post a reversal instead\./,
+    );
+  });
+
+  it('left the books as they were', async () => {
+    expect((await verifyBooks(database.pool)).filter((check) => !check.holds)).toEqual([]);
+  });
+});
+
+describe('grants', () => {
+  const asRole = async (role: string, sql: string, values: unknown[] = []) => {
+    // The owner is no member of Supabase's roles: the superuser plays them.
+    const admin = new pg.Client({ connectionString: database.adminUrl });
+    await admin.connect();
+    try {
+      await admin.query(`set role ${role}`);
+      return await admin.query(sql, values);
+    } finally {
+      await admin.end();
+    }
+  };
+
+  it.each(['anon', 'authenticated'])('%s can neither read nor post', async (role) => {
+    await expect(asRole(role, 'select 1 from payments.entries')).rejects.toMatchObject({ code: '42501' });
+    await expect(asRole(role, `select payments.post_transactions(1, '[]')`)).rejects.toMatchObject({ code: '42501' });
+  });
+
+  it('service_role posts through the function and reads, and writes no table', async () => {
+    const body = JSON.stringify({
+      entries: [
+        { account_id: accounts.clearing, amount_cents: 3, currency: 'USD' },
+        { account_id: accounts.wallet, amount_cents: -3, currency: 'USD' },
+      ],
+    });
+    const { rows } = await asRole('service_role', 'select status from payments.post_transaction(1, $1)', [body]);
+    expect(rows).toEqual([{ status: 'posted' }]);
+    await asRole('service_role', 'select * from payments.account_balances');
+    for (const sql of [
+      'insert into payments.events (book_id) values (1)',
+      'delete from payments.entries',
+      'update payments.balances set balance_cents = 0',
+      'select payments.append_events(1, null)',
+      'select payments.import_events(1, null, null)',
+      'select payments.project_events(1, 1, 1, null)',
+    ]) {
+      await expect(asRole('service_role', sql)).rejects.toMatchObject({ code: '42501' });
+    }
+  });
+
+  it('cannot be led astray by a search_path: the functions pin theirs', async () => {
+    await asRole(
+      'postgres',
+      'create schema evil; create table evil.books (book_id int); grant usage on schema evil to service_role',
+    );
+    const { rows } = await asRole(
+      'service_role',
+      `select set_config('search_path', 'evil', false), (payments.post_transactions(1, '[]')).*`,
+    );
+    expect(rows).toEqual([]);
+    const { rows: unpinned } = await database.pool.query(
+      `select proname from pg_proc where pronamespace = 'payments'::regnamespace and prosecdef
+         and not coalesce(proconfig::text like '%search_path=pg_catalog, pg_temp%', false)`,
+    );
+    expect(unpinned).toEqual([]);
+  });
+});
+
+function insertEntries(amounts: readonly bigint[], currency = 'USD'): string {
+  const rows = amounts.map(
+    (amount, index) =>
+      `select 1, ${900_000 + index}, 1, 900, t.id, ${amount}, '${currency}', 0, now(), now(), a.id, 'owner', '{}'::jsonb
+       from (select id from payments.accounts where currency = 'USD' order by id offset ${index} limit 1) a,
+            (select '00000000-0000-4000-8000-00000000beef'::uuid as id) t`,
+  );
+  return `insert into payments.entries (book_id, id, event_position, account_seq, transaction_id, amount_cents, currency,
+    balance_after_cents, effective_at, created_at, account_id, created_by, metadata) ${rows.join(' union all ')}`;
+}
+
+function merge(): string {
+  return `merge into payments.entries e using (select 1) s on e.book_id = 1 when matched then update set amount_cents = 7`;
+}

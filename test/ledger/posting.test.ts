@@ -1,0 +1,398 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Tx } from '../../src/db/pool.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
+import { type NewTransaction, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
+import { trialBalance } from '../../src/ledger/trial-balance.ts';
+import { verifyBooks } from '../../src/ledger/verify.ts';
+import { balanceOf, HOLDER, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+const UNKNOWN = '00000000-0000-4000-8000-0000000000ff';
+const MAX = 9_223_372_036_854_775_807n;
+
+beforeAll(async () => {
+  database = await createDatabase({ poolMax: 20 });
+  accounts = await openTestAccounts(database.pool);
+});
+afterAll(async () => {
+  const results = await verifyBooks(database.pool);
+  await database.drop();
+  expect(results.filter((result) => !result.holds)).toEqual([]);
+});
+
+describe('opening accounts', () => {
+  it('opens an account once, and answers the same id when asked again', async () => {
+    const wallet = { type: 'cash', currency: 'USD', name: 'wallet', userId: HOLDER };
+    expect(await openAccounts(database.pool, [wallet, wallet])).toEqual([accounts.wallet, accounts.wallet]);
+  });
+
+  it('lets 16 callers open the same account at once', async () => {
+    const account = { type: 'escrow', currency: 'USD', name: 'raced' };
+    const ids = await Promise.all(
+      Array.from({ length: 16 }, () => withTransaction(database.pool, (tx) => openAccounts(tx, [account]))),
+    );
+    expect(new Set(ids.flat()).size).toBe(1);
+  });
+
+  it.each([
+    ['an unknown type', { type: 'wallet', currency: 'USD', name: 'a' }, 'LEDGER_ACCOUNT_TYPE_UNKNOWN'],
+    ['an unknown currency', { type: 'cash', currency: 'XYZ', name: 'a' }, 'LEDGER_CURRENCY_UNKNOWN'],
+    ['a name in capitals', { type: 'cash', currency: 'USD', name: 'Wallet' }, 'LEDGER_INVALID'],
+    [
+      'two owners',
+      { type: 'cash', currency: 'USD', name: 'a', userId: HOLDER, organizationId: HOLDER },
+      'LEDGER_INVALID',
+    ],
+    [
+      'an owner that is no UUID',
+      { type: 'cash', currency: 'USD', name: 'a', userId: "x'; drop table" },
+      'LEDGER_INVALID',
+    ],
+  ])('refuses %s, and opens none of the list', async (_what, account, code) => {
+    const before = await countAccounts();
+    const good = { type: 'cash', currency: 'EUR', name: 'never_opened' };
+    await expect(openAccounts(database.pool, [good, account])).rejects.toMatchObject({ code });
+    expect(await countAccounts()).toBe(before);
+  });
+});
+
+describe('posting', () => {
+  it('writes the event, its entries and the balances, in one transaction', async () => {
+    const before = await balanceOf(database.pool, accounts.wallet);
+    const outcome = await post(database.pool, {
+      ...transfer(accounts.clearing, accounts.wallet, { amountCents: 250n }),
+      effectiveAt: new Date('2026-03-01T12:00:00Z'),
+      referenceType: 'credit_purchase',
+      referenceId: 'inv-1',
+      metadata: { channel: 'web', note: null },
+    });
+    expect(outcome.status).toBe('posted');
+    expect(await balanceOf(database.pool, accounts.wallet)).toBe(before - 250n);
+    const { rows } = await database.pool.query(
+      `select account_id, amount_cents, currency, reference_type, reference_id, metadata, effective_at, event_position
+       from payments.entries where transaction_id = $1 order by id`,
+      [outcome.transactionId],
+    );
+    const shared = {
+      currency: 'USD',
+      reference_type: 'credit_purchase',
+      reference_id: 'inv-1',
+      metadata: { channel: 'web', note: null },
+      effective_at: new Date('2026-03-01T12:00:00Z'),
+      event_position: outcome.eventPosition,
+    };
+    expect(rows).toEqual([
+      { account_id: accounts.clearing, amount_cents: 250n, ...shared },
+      { account_id: accounts.wallet, amount_cents: -250n, ...shared },
+    ]);
+  });
+
+  it('joins the transaction of the caller, and is undone with it', async () => {
+    const before = await balanceOf(database.pool, accounts.wallet);
+    const work = async (tx: Tx) => {
+      await post(tx, transfer(accounts.clearing, accounts.wallet, { announce: 'ledger.test' }));
+      throw new Error('the caller changed its mind');
+    };
+    await expect(withTransaction(database.pool, work)).rejects.toThrow('changed its mind');
+    expect(await balanceOf(database.pool, accounts.wallet)).toBe(before);
+    const { rows } = await database.pool.query(`select 1 from public.outbox where topic = 'ledger.test'`);
+    expect(rows).toEqual([]);
+  });
+
+  it('announces itself through the outbox in the same transaction, with what was posted', async () => {
+    const { transactionId } = await post(
+      database.pool,
+      transfer(accounts.clearing, accounts.wallet, { announce: 'wallet.credited', amountCents: 7n }),
+    );
+    const { rows } = await database.pool.query(`select payload from public.outbox where topic = 'wallet.credited'`);
+    expect(rows).toMatchObject([
+      { payload: { transaction_id: transactionId, entries: [{ amount_cents: 7 }, { amount_cents: -7 }] } },
+    ]);
+  });
+
+  it('balances an exchange per currency through four entries', async () => {
+    const outcome = await post(database.pool, {
+      entries: [
+        { accountId: accounts.clearing, amountCents: 100n, currency: 'USD' },
+        { accountId: accounts.revenue, amountCents: -100n, currency: 'USD' },
+        { accountId: accounts.yen, amountCents: 15_000n, currency: 'JPY' },
+        ...(await openAccounts(database.pool, [{ type: 'revenue', currency: 'JPY', name: 'sales' }])).map(
+          (accountId) => ({
+            accountId,
+            amountCents: -15_000n,
+            currency: 'JPY',
+          }),
+        ),
+      ],
+    });
+    expect(outcome.status).toBe('posted');
+    const yen = (await trialBalance(database.pool)).find((balance) => balance.currency === 'JPY');
+    expect(yen).toMatchObject({ decimalPlaces: 0, debitCents: 15_000n, creditCents: 15_000n });
+  });
+
+  const refusals: [string, (a: TestAccounts) => NewTransaction, string][] = [
+    ['unbalanced entries', (a) => unbalanced(a, 99n), 'LEDGER_UNBALANCED'],
+    ['entries that balance only across currencies', (a) => acrossCurrencies(a), 'LEDGER_UNBALANCED'],
+    ['an account that does not exist', (a) => transfer(a.clearing, UNKNOWN), 'LEDGER_ACCOUNT_UNKNOWN'],
+    [
+      'an account id that is no UUID',
+      (a) => transfer(a.clearing, "'; drop table payments.events; --"),
+      'LEDGER_ACCOUNT_UNKNOWN',
+    ],
+    ['the wrong currency for the account', (a) => transfer(a.clearing, a.yen), 'LEDGER_CURRENCY_MISMATCH'],
+    ['an unknown currency', (a) => transfer(a.clearing, a.wallet, { currency: 'XYZ' }), 'LEDGER_CURRENCY_UNKNOWN'],
+    ['an amount of zero', (a) => transfer(a.clearing, a.wallet, { amountCents: 0n }), 'LEDGER_AMOUNT_INVALID'],
+    [
+      'an amount above bigint',
+      (a) => transfer(a.clearing, a.wallet, { amountCents: MAX + 1n }),
+      'LEDGER_AMOUNT_OVERFLOW',
+    ],
+    ['a single entry', (a) => ({ entries: transfer(a.clearing, a.wallet).entries.slice(0, 1) }), 'LEDGER_INVALID'],
+    [
+      'more than 1,000 entries',
+      (a) => ({ entries: Array.from({ length: 501 }, () => transfer(a.clearing, a.wallet).entries).flat() }),
+      'LEDGER_INVALID',
+    ],
+    [
+      'a transaction id that is no UUID',
+      (a) => transfer(a.clearing, a.wallet, { transactionId: '1' }),
+      'LEDGER_INVALID',
+    ],
+    ['a topic that is none', (a) => transfer(a.clearing, a.wallet, { announce: 'Not A Topic' }), 'LEDGER_INVALID'],
+  ];
+  it.each(refusals)('refuses %s with a clear code, in one line, and writes nothing', async (_what, build, code) => {
+    const before = await countEvents();
+    const failure = await post(database.pool, build(accounts)).catch((error: unknown) => error);
+    expect(failure).toMatchObject({ code });
+    expect((failure as Error).message).not.toContain('\n');
+    expect(await countEvents()).toBe(before);
+  });
+
+  it.each(refusals)('leaves the neighbours of %s alone', async (_what, build, code) => {
+    const good = transfer(accounts.clearing, accounts.wallet);
+    const outcomes = await postAll(database.pool, [good, build(accounts), good]);
+    expect(outcomes).toMatchObject([{ status: 'posted' }, { status: 'rejected', code }, { status: 'posted' }]);
+  });
+
+  it('refuses a misspelt field, an amount with a fraction and an instant without its zone, from SQL', async () => {
+    const { entries } = transfer(accounts.clearing, accounts.wallet);
+    const sqlEntries = entries.map(({ accountId, amountCents, currency }) => ({
+      account_id: accountId,
+      amount_cents: Number(amountCents),
+      currency,
+    }));
+    const fraction = sqlEntries.map((entry) => ({ ...entry, amount_cents: entry.amount_cents + 0.5 }));
+    const { rows } = await database.pool.query(
+      'select status, code from payments.post_transactions(1, $1) order by ordinal',
+      [
+        JSON.stringify([
+          { entries: sqlEntries, metdata: {} },
+          { entries: fraction },
+          { entries: sqlEntries, effective_at: '2026-01-01 00:00' },
+          { entries: sqlEntries, metadata: [] },
+          { entries: sqlEntries.map((entry) => ({ ...entry, account: 'x' })) },
+          7,
+          null,
+          { entries: sqlEntries },
+        ]),
+      ],
+    );
+    expect(rows.map((row) => row.code)).toEqual([
+      'LEDGER_INVALID',
+      'LEDGER_AMOUNT_INVALID',
+      'LEDGER_INVALID',
+      'LEDGER_INVALID',
+      'LEDGER_INVALID',
+      'LEDGER_INVALID',
+      'LEDGER_INVALID',
+      null,
+    ]);
+  });
+
+  it('raises the documented SQLSTATE to a SQL caller', async () => {
+    const call = database.pool.query('select payments.post_transaction(1, $1)', [
+      JSON.stringify({
+        entries: [
+          { account_id: accounts.clearing, amount_cents: 1, currency: 'USD' },
+          { account_id: accounts.wallet, amount_cents: -2, currency: 'USD' },
+        ],
+      }),
+    ]);
+    await expect(call).rejects.toMatchObject({ code: 'LV002', message: expect.stringContaining('-1 USD') });
+    await expect(database.pool.query(`select payments.post_transactions(99, '[]')`)).rejects.toMatchObject({
+      code: 'LV010',
+    });
+    await expect(database.pool.query(`select payments.post_transactions(null, '[]')`)).rejects.toMatchObject({
+      code: 'LV010',
+    });
+    await expect(database.pool.query('select payments.post_transactions(1, null)')).rejects.toMatchObject({
+      code: 'LV001',
+    });
+  });
+
+  it('refuses what would carry a balance past 64 bits, and does not wrap', async () => {
+    const [full = '', other = ''] = await openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'full' },
+      { type: 'payable', currency: 'USD', name: 'full' },
+    ]);
+    await post(database.pool, transfer(full, other, { amountCents: MAX }));
+    await expect(post(database.pool, transfer(full, other, { amountCents: 1n }))).rejects.toMatchObject({
+      code: 'LEDGER_AMOUNT_OVERFLOW',
+    });
+    expect(await balanceOf(database.pool, full)).toBe(MAX);
+    await post(database.pool, transfer(other, full, { amountCents: MAX }));
+    expect(await balanceOf(database.pool, full)).toBe(0n);
+  });
+});
+
+describe('idempotency', () => {
+  it('posts the same key once, and answers the first result again', async () => {
+    const transaction = transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'once' });
+    const first = await post(database.pool, transaction);
+    const before = await balanceOf(database.pool, accounts.wallet);
+    expect(await post(database.pool, transaction)).toEqual({ ...first, status: 'duplicate' });
+    expect(await balanceOf(database.pool, accounts.wallet)).toBe(before);
+  });
+
+  it('refuses the same key with another body', async () => {
+    await post(database.pool, transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'body' }));
+    await expect(
+      post(database.pool, transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'body', amountCents: 101n })),
+    ).rejects.toMatchObject({ code: 'LEDGER_IDEMPOTENCY_CONFLICT' });
+  });
+
+  it('keeps the keys of different scopes apart', async () => {
+    const transaction = transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'scoped' });
+    const outcomes = await postAll(database.pool, [
+      { ...transaction, idempotencyScope: 'a' },
+      { ...transaction, idempotencyScope: 'b' },
+    ]);
+    expect(outcomes.map((outcome) => outcome.status)).toEqual(['posted', 'posted']);
+  });
+
+  it('finds the duplicate within one call too, and a refused one stands for none', async () => {
+    const good = transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'within' });
+    const bad = { ...unbalanced(accounts, 1n), idempotencyKey: 'within' };
+    const outcomes = await postAll(database.pool, [bad, good, good, { ...good, description: 'another body' }]);
+    expect(outcomes).toMatchObject([
+      { status: 'rejected', code: 'LEDGER_UNBALANCED' },
+      { status: 'posted' },
+      { status: 'duplicate' },
+      { status: 'rejected', code: 'LEDGER_IDEMPOTENCY_CONFLICT' },
+    ]);
+    const [, posted, duplicate] = outcomes;
+    expect(duplicate).toEqual({ ...posted, status: 'duplicate' });
+  });
+
+  it('lets one of 16 racing callers post, and answers the others with its result', async () => {
+    const transaction = transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'race' });
+    const outcomes = await Promise.all(
+      Array.from({ length: 16 }, () => withTransaction(database.pool, (tx) => post(tx, transaction))),
+    );
+    expect(outcomes.filter((outcome) => outcome.status === 'posted')).toHaveLength(1);
+    expect(new Set(outcomes.map((outcome) => outcome.transactionId)).size).toBe(1);
+  });
+
+  it('settles a race for one key between transactions that share no account', async () => {
+    const [a = '', b = ''] = await openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'elsewhere' },
+      { type: 'payable', currency: 'USD', name: 'elsewhere' },
+    ]);
+    const first = transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'disjoint' });
+    const second = transfer(a, b, { idempotencyKey: 'disjoint' });
+    const results = await Promise.allSettled(
+      [first, second].map((transaction) => withTransaction(database.pool, (tx) => post(tx, transaction))),
+    );
+    expect(results.map((result) => result.status).toSorted()).toEqual(['fulfilled', 'rejected']);
+    expect(results.find((result) => result.status === 'rejected')).toMatchObject({
+      reason: { code: 'LEDGER_IDEMPOTENCY_CONFLICT' },
+    });
+  });
+});
+
+describe('concurrency', () => {
+  it('numbers every account without gaps under 16 connections that share accounts in any order', async () => {
+    const ids = await openAccounts(
+      database.pool,
+      Array.from({ length: 6 }, (_, index) => ({ type: 'payable', currency: 'USD', name: `crossing_${index}` })),
+    );
+    const pick = (n: number) => ids[n % ids.length] ?? '';
+    await Promise.all(
+      Array.from({ length: 16 }, async (_, worker) => {
+        for (let round = 0; round < 10; round += 1) {
+          const transactions = Array.from({ length: 5 }, (_unused, index) =>
+            transfer(
+              pick(worker + round + index),
+              pick(
+                worker * 3 +
+                  index +
+                  1 +
+                  ((worker + round + index) % ids.length === (worker * 3 + index + 1) % ids.length ? 1 : 0),
+              ),
+            ),
+          );
+          await withTransaction(database.pool, (tx) => postAll(tx, transactions));
+        }
+      }),
+    );
+    const { rows } = await database.pool.query<{ n: bigint }>(
+      `select count(*) as n from payments.entries where account_id = any ($1)`,
+      [ids],
+    );
+    expect(rows[0]?.n).toBe(1600n);
+  });
+
+  it('never lands a transaction that waited for a lock earlier in the history than the one it waited for', async () => {
+    const holder = await database.pool.connect();
+    await holder.query('begin');
+    const first = await post(holder, transfer(accounts.clearing, accounts.wallet));
+    const waiting = withTransaction(database.pool, (tx) => post(tx, transfer(accounts.clearing, accounts.wallet)));
+    await eventually('the second poster waits for a lock', async () => {
+      const { rows } = await database.pool.query(
+        `select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+      );
+      return rows.length > 0;
+    });
+    await holder.query('commit');
+    holder.release();
+    const second = await waiting;
+    const { rows } = await database.pool.query<{ transaction_id: string; created_at: Date }>(
+      `select transaction_id, created_at from payments.entries where account_id = $1 and transaction_id = any ($2) order by account_seq`,
+      [accounts.wallet, [first.transactionId, second.transactionId]],
+    );
+    expect(rows.map((row) => row.transaction_id)).toEqual([first.transactionId, second.transactionId]);
+    expect(second.eventPosition).toBeGreaterThan(first.eventPosition);
+    expect(rows[1]?.created_at.getTime()).toBeGreaterThanOrEqual(rows[0]?.created_at.getTime() ?? 0);
+  });
+});
+
+function unbalanced(a: TestAccounts, creditCents: bigint): NewTransaction {
+  return {
+    entries: [
+      { accountId: a.clearing, amountCents: 100n, currency: 'USD' },
+      { accountId: a.wallet, amountCents: -creditCents, currency: 'USD' },
+    ],
+  };
+}
+
+function acrossCurrencies(a: TestAccounts): NewTransaction {
+  return {
+    entries: [
+      { accountId: a.clearing, amountCents: 100n, currency: 'USD' },
+      { accountId: a.yen, amountCents: -100n, currency: 'JPY' },
+    ],
+  };
+}
+
+async function countAccounts(): Promise<bigint> {
+  const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from payments.accounts');
+  return rows[0]?.n ?? -1n;
+}
+
+async function countEvents(): Promise<bigint> {
+  const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from payments.events');
+  return rows[0]?.n ?? -1n;
+}

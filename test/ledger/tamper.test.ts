@@ -1,0 +1,216 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+let victim: string;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  accounts = await openTestAccounts(database.pool);
+  for (let index = 0; index < 5; index += 1) {
+    const posted = await post(
+      database.pool,
+      transfer(accounts.clearing, accounts.wallet, { description: `number ${index}`, metadata: { index } }),
+    );
+    if (index === 2) victim = posted.transactionId;
+  }
+  // Kept beside the ledger, so that each test tampers with the same books.
+  for (const table of TABLES) await database.pool.query(`create table kept_${table} as table payments.${table}`);
+});
+afterAll(() => database.drop());
+
+const TABLES = ['accounts', 'events', 'entries', 'balances'] as const;
+
+beforeEach(async () => {
+  for (const table of TABLES) {
+    await tamper(`delete from payments.${table}`);
+    await tamper(`insert into payments.${table} select * from kept_${table}`);
+  }
+});
+
+describe('books verify', () => {
+  it('exits 0, one line a check, on untouched books', async () => {
+    const run = await verify();
+    expect(run).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(run.stdout.match(/^holds /gm)).toHaveLength(7);
+    expect(run.stdout).toContain('The books balance.');
+  });
+
+  const entryOf = (leg: number) =>
+    `book_id = 1 and id = (select min(id) + ${leg} from payments.entries where transaction_id = '${victim}')`;
+  const edits: [string, () => string, () => string][] = [
+    [
+      'an amount, by an owner who disabled the triggers',
+      () => `update payments.entries set amount_cents = amount_cents + 1 where ${entryOf(0)}`,
+      () => victim,
+    ],
+    [
+      'both amounts of a transaction',
+      () => `update payments.entries set amount_cents = amount_cents * 2 where transaction_id = '${victim}'`,
+      () => victim,
+    ],
+    ['a deleted entry', () => `delete from payments.entries where ${entryOf(1)}`, () => accounts.wallet],
+    [
+      'a deleted transaction',
+      () => `delete from payments.entries where transaction_id = '${victim}'`,
+      () => accounts.wallet,
+    ],
+    [
+      'entries swapped between accounts',
+      () => `update payments.entries set account_id = '${accounts.revenue}' where ${entryOf(1)}`,
+      () => victim,
+    ],
+    [
+      'a moved effective date',
+      () => `update payments.entries set effective_at = effective_at - interval '1 month' where ${entryOf(0)}`,
+      () => victim,
+    ],
+    [
+      'a changed description',
+      () => `update payments.entries set description = 'nothing to see' where ${entryOf(0)}`,
+      () => victim,
+    ],
+    [
+      'changed metadata',
+      () => `update payments.entries set metadata = '{"index": 7}' where ${entryOf(0)}`,
+      () => victim,
+    ],
+    [
+      'a changed balance-after',
+      () => `update payments.entries set balance_after_cents = balance_after_cents + 1 where ${entryOf(0)}`,
+      () => accounts.clearing,
+    ],
+    ['an invented pair of entries', () => inventedEntries(), () => accounts.clearing],
+    [
+      'a kept balance',
+      () => `update payments.balances set balance_cents = balance_cents - 1 where account_id = '${accounts.wallet}'`,
+      () => accounts.wallet,
+    ],
+    [
+      'an account given to another holder',
+      () => `update payments.accounts set user_id = gen_random_uuid() where id = '${accounts.wallet}'`,
+      () => accounts.wallet,
+    ],
+    [
+      'a deleted account',
+      () => `delete from payments.accounts where id = '${accounts.revenue}'`,
+      () => accounts.revenue,
+    ],
+    [
+      "an event's amounts",
+      () =>
+        `update payments.events set payload = jsonb_set(payload, '{entries,0,amount_cents}', '999') where event_id = '${victim}'`,
+      () => victim,
+    ],
+    [
+      "an event's description, in the log and in the entries alike",
+      () =>
+        `with log as (update payments.events set payload = payload || '{"description": "changed"}' where event_id = '${victim}') update payments.entries set description = 'changed' where transaction_id = '${victim}'`,
+      () => victim,
+    ],
+    [
+      "an event's time, in the log and in the entries alike",
+      () =>
+        `with log as (update payments.events set recorded_at = recorded_at - interval '1 day' where event_id = '${victim}') update payments.entries set created_at = created_at - interval '1 day' where transaction_id = '${victim}'`,
+      () => victim,
+    ],
+    [
+      "an event's key",
+      () => `update payments.events set idempotency_scope = 'x', idempotency_key = 'y' where event_id = '${victim}'`,
+      () => victim,
+    ],
+    [
+      "an event's author",
+      () => `update payments.events set created_by = 'somebody else' where event_id = '${victim}'`,
+      () => victim,
+    ],
+    ['an emptied event', () => `update payments.events set payload = '{}' where event_id = '${victim}'`, () => victim],
+    [
+      'an event made unreadable',
+      () => `update payments.events set payload = '{"entries": 5}' where event_id = '${victim}'`,
+      () => victim,
+    ],
+    [
+      'an event whose amount is no number',
+      () =>
+        `update payments.events set payload = jsonb_set(payload, '{entries,0,amount_cents}', '"much"') where event_id = '${victim}'`,
+      () => victim,
+    ],
+    ['a deleted event', () => `delete from payments.events where event_id = '${victim}'`, () => victim],
+    [
+      'two events that changed places',
+      () => `update payments.events set position = case event_id when '${victim}' then 1000000 else position end`,
+      () => victim,
+    ],
+  ];
+  it.each(edits)('exits 1 and names the row: %s', async (_what, sql, named) => {
+    await tamper(sql());
+    const run = await verify();
+    expect(run).toMatchObject({ exitCode: 1, stderr: '' });
+    expect(run.stdout).toMatch(/^FAILS /m);
+    expect(run.stdout).toContain(named());
+    expect(run.stdout).toContain('The books do NOT balance.');
+  });
+
+  it('says the same to machines', async () => {
+    await tamper(`delete from payments.entries where transaction_id = '${victim}'`);
+    const run = await verify('--json');
+    expect(run.exitCode).toBe(1);
+    const verification = JSON.parse(run.stdout);
+    expect(verification.balance).toBe(false);
+    const failing = verification.checks.filter((check: { holds: boolean }) => !check.holds);
+    expect(failing).toContainEqual(
+      expect.objectContaining({ check: 'the entries are what the log posted', faults: 2 }),
+    );
+  });
+
+  it('names the first and counts the rest', async () => {
+    await tamper('update payments.entries set balance_after_cents = 0');
+    const run = await verify();
+    expect(run.stdout).toMatch(/and \d more/);
+  });
+
+  it('exits 3 when it could not find out', async () => {
+    const url = new URL(database.url);
+    url.port = '1';
+    const run = await liventix(['books', 'verify'], { DATABASE_URL: url.href });
+    expect(run).toMatchObject({
+      exitCode: 3,
+      stdout: '',
+      stderr: expect.stringMatching(/^liventix: DB_UNREACHABLE: [^\n]*\n$/),
+    });
+  });
+
+  it('holds on books in which nothing was ever posted', async () => {
+    const empty = await createDatabase();
+    const run = await liventix(['books', 'verify'], { DATABASE_URL: empty.url });
+    await openAccounts(empty.pool, []);
+    await empty.drop();
+    expect(run).toMatchObject({ exitCode: 0, stderr: '' });
+  });
+});
+
+function verify(...flags: string[]) {
+  return liventix(['books', 'verify', ...flags], { DATABASE_URL: database.url });
+}
+
+/** What an owner can do who disables the triggers first. */
+async function tamper(sql: string): Promise<void> {
+  const disable = TABLES.map((table) => `alter table payments.${table} disable trigger user;`).join(' ');
+  const enable = TABLES.map((table) => `alter table payments.${table} enable trigger user;`).join(' ');
+  await database.pool.query(`begin; ${disable} ${sql}; ${enable} commit`);
+}
+
+function inventedEntries(): string {
+  return `insert into payments.entries (book_id, id, event_position, account_seq, transaction_id, amount_cents, currency,
+      balance_after_cents, effective_at, created_at, account_id, created_by, metadata)
+    select 1, last.id + x.n, last.event_position, b.last_seq + 1, last.transaction_id, x.cents, 'USD', b.balance_cents + x.cents,
+           now(), now(), x.account_id::uuid, 'owner', '{}'
+    from (values (1, 5, '${accounts.clearing}'), (2, -5, '${accounts.wallet}')) as x (n, cents, account_id)
+    join payments.balances b on b.account_id = x.account_id::uuid
+    cross join (select * from payments.entries order by id desc limit 1) last`;
+}

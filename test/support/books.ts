@@ -1,0 +1,47 @@
+import type { Queryable } from '../../src/db/pool.ts';
+import { type NewTransaction, openAccounts } from '../../src/ledger/ledger.ts';
+
+export interface TestAccounts {
+  readonly clearing: string;
+  readonly wallet: string;
+  readonly revenue: string;
+  readonly yen: string;
+}
+
+export const HOLDER = '00000000-0000-4000-8000-000000000101';
+
+/** The accounts that most ledger tests move money between. */
+export async function openTestAccounts(db: Queryable): Promise<TestAccounts> {
+  const [clearing = '', wallet = '', revenue = '', yen = ''] = await openAccounts(db, [
+    { type: 'receivable', currency: 'USD', name: 'clearing' },
+    { type: 'cash', currency: 'USD', name: 'wallet', userId: HOLDER },
+    { type: 'revenue', currency: 'USD', name: 'sales' },
+    { type: 'receivable', currency: 'JPY', name: 'clearing' },
+  ]);
+  return { clearing, wallet, revenue, yen };
+}
+
+/** Debit one account, credit another; a dollar unless told. */
+export function transfer(
+  debit: string,
+  credit: string,
+  fields: Partial<NewTransaction> & { amountCents?: bigint; currency?: string } = {},
+): NewTransaction {
+  const { amountCents = 100n, currency = 'USD', ...rest } = fields;
+  return {
+    entries: [
+      { accountId: debit, amountCents, currency },
+      { accountId: credit, amountCents: -amountCents, currency },
+    ],
+    ...rest,
+  };
+}
+
+/** Sum of the entries of one account, as kept: debit positive. */
+export async function balanceOf(db: Queryable, accountId: string): Promise<bigint> {
+  const { rows } = await db.query<{ balance: bigint }>(
+    'select balance_cents as balance from payments.balances where account_id = $1',
+    [accountId],
+  );
+  return rows[0]?.balance ?? 0n;
+}
