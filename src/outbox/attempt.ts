@@ -4,7 +4,7 @@ import { parseRetryAfterMs } from './retry.ts';
 import type { SignedWebhook } from './webhook.ts';
 
 /** Why an attempt failed, as `outbox.attempts.error_class` has it. */
-export type ErrorClass =
+type ErrorClass =
   | 'egress_refused'
   | 'name_not_resolved'
   | 'connection_failed'

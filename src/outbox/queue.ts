@@ -3,6 +3,7 @@ import { createPostgresBackend, type Job, Queue, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { DeliveryJob } from './deliveries.ts';
 
@@ -43,7 +44,7 @@ const JOB_OPTIONS = { removeOnComplete: true, removeOnFail: true };
 // A stalled job comes back to the queue, where the claim tells whether it is still wanted.
 const WORKER_OPTIONS = { runRetryDelay: RETRY_DELAY_MS, maxStalledCount: 100, lockDuration: 120_000 };
 
-/** @throws AppError QUEUE_UNREACHABLE */
+/** @throws AppError QUEUE_UNREACHABLE, DB_* */
 export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
   const backend =
     options.redisUrl === undefined ? postgresBackend(options) : await redisBackend(options, options.redisUrl);
@@ -54,8 +55,9 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
   try {
     await queue.waitUntilReady();
   } catch (cause) {
+    await queue.close().catch(() => undefined);
     await backend.close();
-    throw unreachable(cause);
+    throw options.redisUrl === undefined ? toAppError(cause) : unreachable(cause);
   }
   return {
     wasEmptied: backend.wasEmptied,
@@ -169,7 +171,7 @@ function unreachable(cause: unknown): AppError {
   const reason = cause instanceof Error ? cause.message.replace(/\s+/g, ' ') : String(cause);
   return new AppError(
     'QUEUE_UNREACHABLE',
-    `The queue's server did not answer: ${reason}. Check that it runs and that REDIS_URL, or DATABASE_URL when there is none, names its host and port.`,
+    `Redis did not answer: ${reason}. Check that it runs and that REDIS_URL names its host and port, or unset REDIS_URL to queue in PostgreSQL.`,
     { cause },
   );
 }

@@ -1,6 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 
-export interface EndpointStatus {
+interface EndpointStatus {
   readonly id: string;
   readonly url: string;
   readonly enabled: boolean;

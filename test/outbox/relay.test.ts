@@ -79,6 +79,31 @@ describe('admission', () => {
   });
 });
 
+describe('admission by two relays', () => {
+  it('counts what the other has admitted and not yet committed', async () => {
+    await addTestEndpoint(database.pool, { url: URL, maxInFlight: 10 });
+    await announceMany(database.pool, 20);
+    await fanOut(database.pool, 1_000);
+    const first = await database.pool.connect();
+    await first.query('begin');
+    expect(await admitDeliveries(first, SOON)).toHaveLength(10);
+    // The other ten come first now, so the second relay would choose them, and not wait for the first one's rows.
+    await database.pool.query(`update outbox.deliveries set next_attempt_at = now() - interval '1 hour' where id not in
+      (select id from outbox.deliveries order by id limit 10)`);
+    const second = admitDeliveries(database.pool, SOON);
+    await eventually('the second relay has come as far as it can', async () => {
+      const { rows } = await database.pool.query(
+        `select count(*) filter (where wait_event_type = 'Lock') > 0 or count(*) = 0 as waits from pg_stat_activity
+         where datname = current_database() and state = 'active' and pid <> pg_backend_pid()`,
+      );
+      return rows[0]?.waits === true;
+    });
+    await first.query('commit');
+    first.release();
+    expect(await second).toEqual([]);
+  });
+});
+
 describe('an attempt', () => {
   const admitOne = async () => {
     await addTestEndpoint(database.pool, { url: URL });
