@@ -33,7 +33,8 @@ if (missing().length > 0) {
 }
 
 const vitest = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
-const run = spawnSync(process.execPath, [vitest, 'run', ...rest], {
+// The pinned Node, whichever one started this script.
+const run = spawnSync(`${root}node_modules/node/bin/node`, [vitest, 'run', ...rest], {
   cwd: root,
   stdio: 'inherit',
   env: { ...env, LIVENTIX_DRILLS: full ? 'full' : 'short' },

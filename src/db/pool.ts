@@ -42,8 +42,10 @@ export function connectionConfig(options: PoolOptions): pg.ClientConfig {
 /** Opens a pool lazily: the first query connects. int8 arrives as `bigint`, instants in UTC. */
 export function createPool(options: PoolOptions): Pool {
   const pool = new pg.Pool({ ...connectionConfig(options), max: options.max ?? 10 });
-  // An idle client that loses its server is dropped and replaced by the pool; the next query reports what is wrong.
+  // A client that loses its server says so as an event too, which would end the process when nobody listens. The query
+  // under way, or the next one, reports what is wrong.
   pool.on('error', () => undefined);
+  pool.on('connect', (client) => client.on('error', () => undefined));
   return pool;
 }
 
