@@ -3,13 +3,22 @@ import { z } from 'zod';
 import { AppError } from './errors.ts';
 
 const urlWithProtocol = (protocols: readonly string[]) =>
-  z.string().refine(
-    (value) => {
-      const url = URL.canParse(value) ? new URL(value) : null;
-      return url !== null && protocols.includes(url.protocol);
-    },
-    { error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}` },
-  );
+  z
+    .string()
+    .refine(
+      (value) => URL.canParse(value) && protocols.some((protocol) => new URL(value).href.startsWith(`${protocol}//`)),
+      {
+        error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
+      },
+    );
+
+const isDecodable = (value: string) => {
+  try {
+    return decodeURIComponent(value) !== undefined;
+  } catch {
+    return false;
+  }
+};
 
 const cidrList = z.string().transform((value, context) =>
   value
@@ -36,7 +45,9 @@ const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'
 
 const environment = z.object({
   DATABASE_URL: urlWithProtocol(['postgres:', 'postgresql:']).optional(),
-  REDIS_URL: urlWithProtocol(['redis:', 'rediss:']).optional(),
+  REDIS_URL: urlWithProtocol(['redis:', 'rediss:'])
+    .refine(isDecodable, { error: 'must have every % of its user and password written as %25' })
+    .optional(),
   OUTBOX_EGRESS_ALLOW: cidrList.optional(),
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),

@@ -1,0 +1,239 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freePort, type LocalServer } from '../../src/db/server.ts';
+import { ERROR_CODES, type ErrorCode } from '../../src/errors.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
+import { startOldPostgres } from '../support/old-postgres.ts';
+
+/** One line on stderr that says code, what and what to do; the code's exit code; nothing on stdout. */
+async function expectRefusal(
+  refusal: { code: ErrorCode; says: RegExp },
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<void> {
+  const run = await liventix(args, env);
+  expect(run.stderr).toMatch(/^liventix: [A-Z_]+: [^\n]+\n$/);
+  expect(run.stderr).toContain(`liventix: ${refusal.code}: `);
+  expect(run.stderr).toMatch(refusal.says);
+  expect(run.stdout).toBe('');
+  expect(run.exitCode).toBe(ERROR_CODES[refusal.code].exit);
+}
+
+const ON_NOTHING = { DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' };
+
+describe('wrong usage', () => {
+  it.each<[string, RegExp, string[]]>([
+    ['no command', /which command\? See: liventix --help$/m, []],
+    ['an unknown command', /unknown command 'migrat'.*migrate\?.*See: liventix --help/, ['migrat']],
+    [
+      'an unknown subcommand',
+      /unknown command 'verfy' \(Did you mean verify\?\) See: liventix --help/,
+      ['books', 'verfy'],
+    ],
+    ['a group without its command', /which command\?/, ['outbox', 'endpoint']],
+    ['an unknown flag', /unknown option '--frobnicate'/, ['migrate', '--frobnicate']],
+    ['an argument too many', /too many arguments/, ['migrate', 'everything', 'twice']],
+    [
+      'a required flag that is missing',
+      /required option '--url <url>' not specified/,
+      ['outbox', 'endpoint', 'add', '--topic', '*'],
+    ],
+    ['a flag without its value', /'--url <url>' argument missing/, ['outbox', 'endpoint', 'add', '--url']],
+    ['a number that is none', /'ten' is invalid\. Give a whole number from 1 to /, ['demo', '--wallets', 'ten']],
+    ['a number with a fraction', /'1\.5' is invalid/, ['worker', '--concurrency', '1.5']],
+    ['a number with an exponent', /'1e3' is invalid/, ['demo', '--transactions', '1e3']],
+    ['a number below its bound', /'-1' is invalid\. Give a whole number from 0/, ['demo', '--transactions', '-1']],
+    ['a number above its bound', /from 0 to 86400/, ['doctor', '--max-transaction-seconds', '86401']],
+    ['a number beyond what a double holds', /is invalid/, ['worker', '--drain-ms', '9'.repeat(40)]],
+  ])('%s', (_what, says, args) => expectRefusal({ code: 'USAGE', says }, args, ON_NOTHING));
+});
+
+describe('a wrong environment', () => {
+  it('reports all its faults at once, and none of its secrets', async () => {
+    const env = {
+      DATABASE_URL: 'mysql://root:hunter2@localhost/x',
+      REDIS_URL: 'localhost:6379',
+      OUTBOX_EGRESS_ALLOW: '10.0.0.0/8, everywhere',
+      LIVENTIX_POOL_MAX: '0',
+      LOG_LEVEL: 'loud',
+    };
+    const run = await liventix(['migrate'], env);
+    expect(run).toMatchObject({ exitCode: 2, stdout: '' });
+    expect(run.stderr).toMatch(/^liventix: CONFIG_INVALID: [^\n]+\n$/);
+    for (const name of Object.keys(env)) expect(run.stderr).toContain(name);
+    expect(run.stderr).toContain('"everywhere" is not a CIDR');
+    expect(run.stderr).not.toContain('hunter2');
+  });
+
+  it.each([
+    ['no URL at all', 'nonsense'],
+    ['of another protocol', 'https://localhost/x'],
+    ['with a port that is none', 'postgresql://localhost:port/x'],
+    ['without its slashes', 'postgresql:localhost'],
+  ])('refuses a DATABASE_URL: %s', (_what, url) =>
+    expectRefusal(
+      { code: 'CONFIG_INVALID', says: /DATABASE_URL must be a URL that starts with postgres/ },
+      ['migrate'],
+      {
+        DATABASE_URL: url,
+      },
+    ),
+  );
+
+  it('refuses a REDIS_URL whose password is not encoded', () =>
+    expectRefusal({ code: 'CONFIG_INVALID', says: /REDIS_URL must have every % .* written as %25/ }, ['worker'], {
+      DATABASE_URL: 'postgresql://localhost/x',
+      REDIS_URL: 'redis://:pa%ss@localhost',
+    }));
+
+  it.each([
+    ['migrate'],
+    ['migrate status'],
+    ['backfill run'],
+    ['books verify'],
+    ['outbox status'],
+    ['worker'],
+    ['doctor'],
+  ])('tells %s to have DATABASE_URL set', (command) =>
+    expectRefusal({ code: 'CONFIG_DATABASE_URL_MISSING', says: /Set it to postgresql:/ }, command.split(' '), {
+      DATABASE_URL: '',
+    }),
+  );
+});
+
+// Every command that opens the database, in each of the ways it does.
+const COMMANDS = [['migrate'], ['migrate', 'status'], ['books', 'verify'], ['worker']];
+
+describe('a database that cannot be used', () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await createDatabase();
+  });
+  afterAll(() => database.drop());
+  const changed = (change: {
+    password?: string;
+    port?: string;
+    pathname?: string;
+    hostname?: string;
+    username?: string;
+  }) => Object.assign(new URL(database.url), change).href;
+
+  describe.each(COMMANDS.map((args) => [args.join(' '), args] as const))('%s', (_name, args) => {
+    it('names DB_UNREACHABLE when nobody listens', async () =>
+      expectRefusal({ code: 'DB_UNREACHABLE', says: /ECONNREFUSED.*Check that it runs/ }, args, {
+        DATABASE_URL: changed({ port: `${await freePort()}` }),
+      }));
+
+    it('names DB_UNREACHABLE when the host has no address', () =>
+      expectRefusal({ code: 'DB_UNREACHABLE', says: /DATABASE_URL names its host and port/ }, args, {
+        DATABASE_URL: changed({ hostname: 'no-such-host.invalid' }),
+      }));
+
+    it('names DB_AUTH_FAILED when the password is wrong, and does not repeat it', async () => {
+      const env = { DATABASE_URL: changed({ password: 'hunter2' }) };
+      await expectRefusal(
+        { code: 'DB_AUTH_FAILED', says: /^(?!.*hunter2).*Check the user and the password/ },
+        args,
+        env,
+      );
+    });
+
+    it('names DB_AUTH_FAILED when the user does not exist', () =>
+      expectRefusal({ code: 'DB_AUTH_FAILED', says: /nobody_here/ }, args, {
+        DATABASE_URL: changed({ username: 'nobody_here' }),
+      }));
+
+    it('names DB_NOT_FOUND when the database does not exist', () =>
+      expectRefusal({ code: 'DB_NOT_FOUND', says: /"no_such_database" does not exist.*Create it/ }, args, {
+        DATABASE_URL: changed({ pathname: '/no_such_database' }),
+      }));
+  });
+
+  it('names DB_UNREACHABLE within its bound when the port takes connections and says nothing', async () => {
+    const silent = createServer(() => undefined).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const address = silent.address();
+    const port = typeof address === 'object' && address !== null ? address.port : 0;
+    try {
+      await expectRefusal({ code: 'DB_UNREACHABLE', says: /timeout/ }, ['migrate', 'status'], {
+        DATABASE_URL: changed({ port: `${port}` }),
+      });
+    } finally {
+      silent.close();
+    }
+  });
+
+  it('names MIGRATIONS_PENDING on a database that was never migrated, and leaves it as it was', async () => {
+    const empty = await createDatabase({ from: 'empty' });
+    try {
+      for (const args of [['books', 'verify'], ['backfill', 'run'], ['outbox', 'status'], ['worker']]) {
+        await expectRefusal({ code: 'MIGRATIONS_PENDING', says: /Run: liventix migrate/ }, args, {
+          DATABASE_URL: empty.url,
+        });
+      }
+      const { rows } = await empty.pool.query(
+        `select nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('public', 'information_schema')`,
+      );
+      expect(rows).toEqual([]);
+    } finally {
+      await empty.drop();
+    }
+  });
+
+  it('names DB_PERMISSION_DENIED when the role may not migrate, and leaves nothing half-written', async () => {
+    const empty = await createDatabase({ from: 'empty' });
+    const stranger = `${empty.name}_stranger`;
+    await empty.pool.query(`create role ${stranger} login password 'stranger'`);
+    try {
+      await expectRefusal({ code: 'DB_PERMISSION_DENIED', says: /permission denied.*owner/ }, ['migrate'], {
+        DATABASE_URL: Object.assign(new URL(empty.url), { username: stranger, password: 'stranger' }).href,
+      });
+      const { rows } = await empty.pool.query(`select nspname from pg_namespace where nspname = 'liventix'`);
+      expect(rows).toEqual([]);
+    } finally {
+      await empty.drop();
+      await database.pool.query(`drop role ${stranger}`);
+    }
+  });
+});
+
+// A real one: its binaries come from npm, as the embedded server's do.
+describe('a PostgreSQL below 15', () => {
+  let old: LocalServer;
+  beforeAll(async () => {
+    old = await startOldPostgres();
+  }, 300_000);
+  afterAll(() => old.stop());
+
+  it.each(COMMANDS.map((args) => [args.join(' '), args] as const))('is refused by %s', (_name, args) =>
+    expectRefusal(
+      { code: 'DB_TOO_OLD', says: /The server is PostgreSQL 14\.\d+.*; 15 or newer is needed\. Upgrade it/ },
+      args,
+      {
+        DATABASE_URL: old.adminUrl,
+      },
+    ),
+  );
+
+  it('is called too old by doctor, which exits with 1', async () => {
+    const run = await liventix(['doctor', '--json'], { DATABASE_URL: old.adminUrl });
+    expect(run).toMatchObject({ exitCode: 1, stderr: '' });
+    const { checks } = JSON.parse(run.stdout) as { checks: { name: string }[] };
+    expect(checks[0]).toMatchObject({
+      name: 'database',
+      result: 'failed',
+      found: expect.stringMatching(/^PostgreSQL 14\./),
+      todo: expect.stringMatching(/^DB_TOO_OLD: /),
+    });
+  });
+});
+
+it('writes help and version to stdout, and exits with 0', async () => {
+  const help = await liventix(['--help']);
+  expect(help).toMatchObject({ exitCode: 0, stderr: '' });
+  expect(help.stdout).toContain('Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.');
+  const version = await liventix(['--version']);
+  expect(version).toMatchObject({ exitCode: 0, stderr: '', stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+});
