@@ -1,9 +1,12 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
-import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
 import { openDemoHome } from '../src/demo/home.ts';
-import { runBackfill } from '../src/replay/backfill.ts';
+import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
 
 const MEMORY_SAMPLE_MS = 100;
 
@@ -31,7 +34,9 @@ export async function benchBackfill(args: readonly string[]): Promise<void> {
   );
 }
 
-async function oneRound(rows: number): Promise<{ backfillMs: number; bareMs: number; ratio: number; peakRssMb: number }> {
+async function oneRound(
+  rows: number,
+): Promise<{ backfillMs: number; bareMs: number; ratio: number; peakRssMb: number }> {
   const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
   const pool = await openPool({ databaseUrl: home.databaseUrl });
   try {
@@ -39,9 +44,7 @@ async function oneRound(rows: number): Promise<{ backfillMs: number; bareMs: num
     await fillLegacyDatabase(pool, { transactions: rows });
     await migrate(home.databaseUrl);
     await pool.query('checkpoint').catch(() => undefined);
-    const memory = watchMemory();
-    const backfillMs = await timed(() => runBackfill(pool));
-    const peakRssMb = memory.stop();
+    const { backfillMs, peakRssMb } = await runBackfill(home.databaseUrl);
     await pool.query('checkpoint').catch(() => undefined);
     const bareMs = await bareLimit(pool);
     return { backfillMs, bareMs, ratio: bareMs / backfillMs, peakRssMb };
@@ -68,17 +71,36 @@ async function bareLimit(pool: Pool): Promise<number> {
   }
 }
 
-function watchMemory(): { stop(): number } {
-  let peak = process.memoryUsage.rss();
+/** The command as a user runs it, in a process of its own, so that its memory is its own too. */
+async function runBackfill(databaseUrl: string): Promise<{ backfillMs: number; peakRssMb: number }> {
+  const bin = fileURLToPath(new URL('../bin/liventix', import.meta.url));
+  const child = spawn(process.execPath, [bin, 'backfill', 'run', '--json'], {
+    env: { ...process.env, DATABASE_URL: databaseUrl },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let peakRssMb = 0;
   const timer = setInterval(() => {
-    peak = Math.max(peak, process.memoryUsage.rss());
+    peakRssMb = Math.max(peakRssMb, peakMemoryMb(child.pid));
   }, MEMORY_SAMPLE_MS);
-  return {
-    stop: () => {
-      clearInterval(timer);
-      return peak / 1024 / 1024;
-    },
-  };
+  let stdout = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
+  });
+  await once(child, 'close');
+  clearInterval(timer);
+  const result = JSON.parse(stdout) as { seconds: number; finished: boolean; walletsDiffering: number };
+  if (!result.finished || result.walletsDiffering !== 0) throw new Error(`the backfill did not hold: ${stdout}`);
+  return { backfillMs: result.seconds * 1_000, peakRssMb };
+}
+
+/** The kernel's own high-water mark of a process; 0 where there is no /proc. */
+function peakMemoryMb(pid: number | undefined): number {
+  try {
+    const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return Number(line?.[1] ?? 0) / 1024;
+  } catch {
+    return 0;
+  }
 }
 
 async function timed(work: () => Promise<unknown>): Promise<number> {

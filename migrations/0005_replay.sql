@@ -9,6 +9,7 @@ create table replay.progress (
   last_id uuid,
   rows bigint not null default 0,
   delta_cents bigint not null default 0,
+  id_hash numeric not null default 0,
   started_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
   constraint progress_pkey primary key (book_id, source)
@@ -24,6 +25,8 @@ create table replay.findings (
   explained_cents bigint not null,
   constraint findings_pkey primary key (book_id, source, legacy_id)
 );
+
+comment on column replay.progress.id_hash is 'Sum of uuid_hash_extended(id, 0) over the imported rows: with rows and delta_cents it tells whether any row is missing.';
 
 comment on table replay.findings is 'Legacy rows that the flows do not explain, by cause; explained_cents is the part that they do. Made anew by each survey.';
 

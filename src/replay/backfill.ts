@@ -165,6 +165,7 @@ async function importInOrder(run: Run, source: Source, total: bigint): Promise<b
 
 // Rows that appeared behind the checkpoint: written with an earlier time, or committed later than their neighbours.
 async function importLatecomers(run: Run, source: Source): Promise<bigint> {
+  if (await isComplete(run, source)) return 0n;
   const sql = importChunkSql(source, run.tables, 'not_in_log');
   let imported = 0n;
   while (run.options.stop?.aborted !== true) {
@@ -175,6 +176,21 @@ async function importLatecomers(run: Run, source: Source): Promise<bigint> {
   return imported;
 }
 
+async function isComplete(run: Run, source: Source): Promise<boolean> {
+  const { rows } = await run.pool.query<{ complete: boolean }>(
+    `select (p.rows, p.delta_cents, p.id_hash) = (t.rows, t.delta_cents, t.id_hash) as complete
+     from replay.progress p
+     cross join (
+       select count(*) as rows, coalesce(sum(credits_delta), 0)::bigint as delta_cents,
+              coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash
+       from ${run.tables[source.transactions]}
+     ) t
+     where p.book_id = $1 and p.source = $2`,
+    [run.bookId, source.name],
+  );
+  return rows[0]?.complete === true;
+}
+
 interface ImportedChunk {
   readonly rows: bigint;
   readonly imported: bigint;
@@ -182,28 +198,33 @@ interface ImportedChunk {
 }
 
 async function importChunk(run: Run, source: Source, tx: Tx, sql: string): Promise<ImportedChunk> {
-  // A chunk is sorted several times; in the default 4 MB it would be sorted on disk.
-  await tx.query(`set local work_mem = '${CHUNK_WORK_MEM}'`);
+  // A chunk is sorted several times; in the default 4 MB it would be sorted on disk. And it need not wait for the disk: a
+  // server that crashes forgets rows and checkpoint together, and the next run brings them again.
+  await tx.query(`set local work_mem = '${CHUNK_WORK_MEM}'; set local synchronous_commit = off`);
   const { rows: checkpoints } = await tx.query<{ created_at: string; id: string }>(
     `select coalesce(last_created_at, '-infinity')::text as created_at, coalesce(last_id, $3) as id
      from replay.progress where book_id = $1 and source = $2 for update`,
     [run.bookId, source.name, ZERO_UUID],
   );
-  const { rows } = await tx.query<{ rows: bigint; delta: string; imported: bigint; created_at: string; id: string }>(
-    sql,
-    [run.bookId, source.name, checkpoints[0]?.created_at, checkpoints[0]?.id, run.chunkRows],
-  );
+  const { rows } = await tx.query<{
+    rows: bigint;
+    delta: string;
+    id_hash: string;
+    imported: bigint;
+    created_at: string;
+    id: string;
+  }>(sql, [run.bookId, source.name, checkpoints[0]?.created_at, checkpoints[0]?.id, run.chunkRows]);
   const chunk = rows[0];
   if (chunk === undefined || chunk.rows === 0n) return { rows: 0n, imported: 0n, rowsSoFar: 0n };
   const { rows: updated } = await tx.query<{ rows: bigint }>(
     `update replay.progress
-     set rows = rows + $3, delta_cents = delta_cents + $4,
+     set rows = rows + $3, delta_cents = delta_cents + $4, id_hash = id_hash + $7,
          (last_created_at, last_id) = (
            select * from (values (last_created_at, last_id), ($5::timestamptz, $6::uuid)) as key (created_at, id)
            where created_at is not null order by created_at desc, id desc limit 1)
      where book_id = $1 and source = $2
      returning rows`,
-    [run.bookId, source.name, chunk.imported, chunk.delta, chunk.created_at, chunk.id],
+    [run.bookId, source.name, chunk.imported, chunk.delta, chunk.created_at, chunk.id, chunk.id_hash],
   );
   return { rows: chunk.rows, imported: chunk.imported, rowsSoFar: updated[0]?.rows ?? 0n };
 }

@@ -11,7 +11,7 @@ import {
 
 /**
  * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key, $5 how many rows.
- * Answers one row: rows, delta, imported, and the key (created_at, id) of the last row.
+ * Answers one row: rows, delta, id_hash, imported, and the key (created_at, id) of the last row.
  */
 export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_order' | 'not_in_log'): string {
   const condition =
@@ -49,14 +49,14 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
         end as event
       from chunk c
     ), gathered as (
-      select count(*) as rows, coalesce(sum(delta), 0) as delta,
+      select count(*) as rows, coalesce(sum(delta), 0) as delta, sum(uuid_hash_extended(id, 0)) as id_hash,
              array_agg(distinct wallet_account_id) filter (where wallet_account_id is not null) as wallet_account_ids,
              array_agg(event order by created_at, id) as events,
              max(created_at) as created_at,
              (array_agg(id order by created_at desc, id desc))[1] as id
       from event
     )
-    select rows, delta::text as delta, created_at::text as created_at, id,
+    select rows, delta::text as delta, id_hash::text as id_hash, created_at::text as created_at, id,
            payments.import_events($1, wallet_account_ids || ${platformAccountIds()}, events)::bigint as imported
     from gathered
     where rows > 0`;
@@ -124,32 +124,33 @@ function entry(account: string, cents: string): string {
   return `jsonb_build_object('account_id', ${account}, 'amount_cents', ${cents}, 'currency', '${REPLAY_CURRENCY}')`;
 }
 
-/** The entries of one row: the wallet, what the flows explain, and what they do not. Nothing is booked for zero. */
+/**
+ * The entries of one row: what the flows explain, what they do not, and the wallet. Nothing is booked for zero. Nearly
+ * every row is one movement between two accounts, and is spared the concatenation.
+ */
 function entries(row: string): string {
   const clearing = platformAccountId('receivable', `'clearing'`);
   const promotions = platformAccountId('contra_revenue', `'promotions'`);
   const adCampaigns = platformAccountId('revenue', `'ad_campaigns'`);
-  const administrators = platformAccountId('adjustments', `'administrators'`);
-  const isPaidPurchase = `${row}.type = 'purchase' and ${row}.cause is null`;
-  const booked = (condition: string, account: string, cents: string) =>
-    `case when ${condition} and ${cents} <> 0 then jsonb_build_array(${entry(account, cents)}) else '[]'::jsonb end`;
   const flowAccount = `case ${row}.type
+      when 'purchase' then ${clearing}
       when 'refund' then ${clearing}
       when 'spend' then ${adCampaigns}
-      when 'adjustment' then ${administrators}
+      when 'adjustment' then ${platformAccountId('adjustments', `'administrators'`)}
       when 'promo' then case when ${row}.explained > 0 then ${promotions} else ${adCampaigns} end
     end`;
-  return [
-    booked(isPaidPurchase, clearing, `${row}.paid_cents::bigint`),
-    booked(isPaidPurchase, promotions, `(${row}.delta::bigint - ${row}.paid_cents)`),
-    booked(`${row}.type <> 'purchase'`, flowAccount, `${row}.explained::bigint`),
-    booked(
-      `${row}.cause is not null`,
-      platformAccountId('suspense', `${row}.cause`),
-      `(${row}.delta::bigint - ${row}.explained)`,
-    ),
-    booked('true', `${row}.wallet_account_id`, `-${row}.delta::bigint`),
-  ].join('\n      || ');
+  const wallet = entry(`${row}.wallet_account_id`, `-${row}.delta::bigint`);
+  const unlessZero = (account: string, cents: string) =>
+    `case when ${cents} = 0 then '[]'::jsonb else jsonb_build_array(${entry(account, cents)}) end`;
+  const settled = `case when ${row}.type = 'purchase' and ${row}.cause is null then ${row}.paid_cents::bigint else ${row}.explained end`;
+  const rest = `case when ${row}.cause is null then ${promotions} else ${platformAccountId('suspense', `${row}.cause`)} end`;
+  return `case
+      when ${row}.cause is null and coalesce(${row}.paid_cents, ${row}.delta) = ${row}.delta
+      then jsonb_build_array(${entry(flowAccount, `${row}.delta`)}, ${wallet})
+      else ${unlessZero(flowAccount, `(${settled})`)}
+        || ${unlessZero(rest, `(${row}.delta - ${settled})`)}
+        || ${wallet}
+    end`;
 }
 
 function legacyMetadata(row: string): string {

@@ -58,8 +58,7 @@ export interface Source {
 }
 
 // The reference is free text in user rows: it is read as an id only where it can be one.
-const invoiceIdOf = (condition: string) =>
-  `case when ${condition} and t.reference_id ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then t.reference_id::uuid end`;
+const invoiceIdOf = (condition: string) => `case when ${condition} then payments.try_uuid(t.reference_id) end`;
 
 export const SOURCES: readonly Source[] = [
   {
@@ -102,7 +101,7 @@ export const SOURCES: readonly Source[] = [
       select t.id, t.created_at, t.wallet_id, t.credits_delta as delta, t.type, t.reference_type, t.reference_id, t.idempotency_key,
              case when t.type = 'purchase' then coalesce(t.usd_cents, i.amount_usd_cents) end as paid_cents
       from ${tables.wallet_transactions} t
-      left join ${tables.invoices} i on i.id = ${invoiceIdOf(`t.type = 'purchase'`)} and i.wallet_id = t.wallet_id`,
+      left join ${tables.invoices} i on i.id = ${invoiceIdOf(`t.type = 'purchase' and t.usd_cents is null`)} and i.wallet_id = t.wallet_id`,
   },
   {
     name: 'org_wallet_transactions',

@@ -17,6 +17,9 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
+const NO_EVENT = `select '00000000-0000-4000-8000-00000000beef'::uuid as id, 900000 as position`;
+const OWN_EVENT = `select event_id as id, position from payments.events where type = 'transaction.posted' limit 1`;
+
 /** Every write that the tables' owner could try by hand, and the SQLSTATE it ends with. */
 const ATTACKS: [string, string, string][] = [
   ['updating an entry', 'update payments.entries set amount_cents = amount_cents + 1', 'LV009'],
@@ -33,7 +36,7 @@ const ATTACKS: [string, string, string][] = [
   ['inserting entries that do not sum to zero', insertEntries([5n, -4n]), 'LV002'],
   ['inserting balanced entries without an event', insertEntries([5n, -5n]), 'LV001'],
   ['inserting an entry of zero', insertEntries([0n, 0n]), '23514'],
-  ['inserting an entry in another currency than its account', insertEntries([5n, -5n], 'JPY'), 'LV004'],
+  ['inserting an entry in another currency than its account', insertEntries([5n, -5n], 'JPY', OWN_EVENT), 'LV004'],
   ['merging a change into the entries', merge(), 'LV009'],
 ];
 
@@ -128,12 +131,12 @@ describe('grants', () => {
   });
 });
 
-function insertEntries(amounts: readonly bigint[], currency = 'USD'): string {
+function insertEntries(amounts: readonly bigint[], currency = 'USD', event = NO_EVENT): string {
   const rows = amounts.map(
     (amount, index) =>
-      `select 1, ${900_000 + index}, 1, 900, t.id, ${amount}, '${currency}', 0, now(), now(), a.id, 'owner', '{}'::jsonb
+      `select 1, ${900_000 + index}, t.position, 900, t.id, ${amount}, '${currency}', 0, now(), now(), a.id, 'owner', '{}'::jsonb
        from (select id from payments.accounts where currency = 'USD' order by id offset ${index} limit 1) a,
-            (select '00000000-0000-4000-8000-00000000beef'::uuid as id) t`,
+            (${event}) t`,
   );
   return `insert into payments.entries (book_id, id, event_position, account_seq, transaction_id, amount_cents, currency,
     balance_after_cents, effective_at, created_at, account_id, created_by, metadata) ${rows.join(' union all ')}`;
