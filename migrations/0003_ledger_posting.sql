@@ -320,7 +320,8 @@ return payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 
     'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce'])
   and jsonb_array_length(payments.entries_of(p_transaction)) between 2 and 1000
   and coalesce(jsonb_typeof(p_transaction -> 'metadata'), 'object') = 'object'
-  and (p_transaction ->> 'announce' is null or p_transaction ->> 'announce' ~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$');
+  and (p_transaction ->> 'announce' is null
+    or length(p_transaction ->> 'announce') <= 128 and p_transaction ->> 'announce' ~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$');
 
 create type payments.posting_outcome as (
   ordinal integer, status text, transaction_id uuid, event_position bigint, code text, message text
