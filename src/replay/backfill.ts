@@ -1,8 +1,10 @@
+import pg from 'pg';
 import type { Pool, Tx } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
-import { importChunkSql, reconcileChunkSql, walletAccountId } from './mapping.ts';
+import { importChunkSql, reconcileChunkSql, walletAccountId, walletsInRange } from './mapping.ts';
 import { CAUSES, PLATFORM_ACCOUNTS, REPLAY_CURRENCY, SOURCES, type Source, WALLET_ACCOUNT } from './sources.ts';
 
 export interface BackfillOptions {
@@ -34,7 +36,8 @@ export interface BackfillResult {
 const DEFAULT_CHUNK_ROWS = 5_000;
 const WALLETS_A_CHUNK = 1_000;
 const CHUNK_WORK_MEM = '32MB';
-const ZERO_UUID = '00000000-0000-0000-0000-000000000000';
+/** How often rows may come in behind a survey's back before the run gives up. */
+const MAX_SURVEYS = 20;
 
 /**
  * Replays every legacy wallet into the ledger. Each chunk commits together with its checkpoint, and every event's id is
@@ -45,9 +48,9 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
   const bookId = options.bookId ?? 1;
   const startedAt = performance.now();
   const tables = await getLegacyTables(pool);
-  const release = await takeBackfillLock(pool, bookId);
+  const lock = await takeBackfillLock(pool, bookId);
   try {
-    const run: Run = { pool, bookId, tables, options, chunkRows: options.chunkRows ?? DEFAULT_CHUNK_ROWS };
+    const run: Run = { pool, bookId, tables, options, lock, chunkRows: options.chunkRows ?? DEFAULT_CHUNK_ROWS };
     await openPlatformAccounts(run);
     const total = { rows: 0n, imported: 0n, wallets: 0n };
     for (const source of SOURCES) {
@@ -64,7 +67,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
       seconds: (performance.now() - startedAt) / 1_000,
     };
   } finally {
-    await release();
+    await lock.release();
   }
 }
 
@@ -73,6 +76,7 @@ interface Run {
   readonly bookId: number;
   readonly tables: LegacyTables;
   readonly options: BackfillOptions;
+  readonly lock: BackfillLock;
   readonly chunkRows: number;
 }
 
@@ -84,12 +88,13 @@ async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; i
   ]);
   const rows = await countRows(pool, tables[source.transactions]);
   const wallets = await countRows(pool, tables[source.wallets]);
-  report(run, { step: 'survey', source: source.name, done: 0n, total: rows });
-  await survey(run, source);
-  await openWalletAccounts(run, source, wallets);
-  const imported = (await importInOrder(run, source, rows)) + (await importLatecomers(run, source));
+  const total = { rows, wallets };
+  await prepare(run, source, total);
+  let imported = await importChunks(run, source, total, 'in_order');
+  // Rows that appeared behind the checkpoint: written with an earlier time, or committed later than their neighbours.
+  if (!(await isComplete(run, source))) imported += await importChunks(run, source, total, 'not_in_log');
   await reconcileBalances(run, source, wallets);
-  if (run.options.stop?.aborted !== true) {
+  if (!isStopped(run)) {
     await pool.query(
       'update replay.progress set finished_at = coalesce(finished_at, clock_timestamp()) where book_id = $1 and source = $2',
       [bookId, source.name],
@@ -98,24 +103,52 @@ async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; i
   return { rows, imported, wallets };
 }
 
-// Session-wide and on a connection of its own, so that a killed run lets go of it by dying.
-async function takeBackfillLock(pool: Pool, bookId: number): Promise<() => Promise<void>> {
-  const client = await pool.connect();
-  const { rows } = await client.query<{ taken: boolean }>(
-    `select pg_try_advisory_lock(hashtext('liventix.backfill'), $1) as taken`,
-    [bookId],
-  );
-  if (rows[0]?.taken !== true) {
-    client.release();
-    throw new AppError(
-      'BACKFILL_RUNNING',
-      `Another backfill of book ${bookId} is running. Wait for it, or stop it first.`,
+/** Whether the run was told to stop. Throws when it lost its lock, because another may be running by now. */
+function isStopped(run: Run): boolean {
+  run.lock.assertHeld();
+  return run.options.stop?.aborted === true;
+}
+
+interface BackfillLock {
+  /** @throws AppError DB_UNREACHABLE */
+  assertHeld(): void;
+  release(): Promise<void>;
+}
+
+// Session-wide and on a connection of its own, so that a killed run lets go of it by dying. Not one of the pool's, which
+// may have no second one.
+async function takeBackfillLock(pool: Pool, bookId: number): Promise<BackfillLock> {
+  const client = new pg.Client(pool.options);
+  let lost: Error | undefined;
+  client.on('error', (error) => {
+    lost ??= error;
+  });
+  const release = () => client.end().catch(() => undefined);
+  try {
+    await client.connect();
+    const { rows } = await client.query<{ taken: boolean }>(
+      `select pg_try_advisory_lock(hashtext('liventix.backfill'), $1) as taken`,
+      [bookId],
     );
+    if (rows[0]?.taken !== true) {
+      throw new AppError(
+        'BACKFILL_RUNNING',
+        `Another backfill of book ${bookId} is running. Wait for it, or stop it first.`,
+      );
+    }
+  } catch (error) {
+    await release();
+    throw toAppError(error);
   }
-  return async () => {
-    await client.query(`select pg_advisory_unlock(hashtext('liventix.backfill'), $1)`, [bookId]);
-    client.release();
+  const assertHeld = () => {
+    if (lost === undefined) return;
+    throw new AppError(
+      'DB_UNREACHABLE',
+      `The connection that kept other backfills away was lost (${lost.message}). Run it again: it goes on where it stopped.`,
+      { cause: lost },
+    );
   };
+  return { assertHeld, release };
 }
 
 async function openPlatformAccounts(run: Run): Promise<void> {
@@ -126,6 +159,17 @@ async function openPlatformAccounts(run: Run): Promise<void> {
       JSON.stringify(accounts.map((account) => ({ ...account, currency: REPLAY_CURRENCY }))),
     ]),
   );
+}
+
+interface Totals {
+  readonly rows: bigint;
+  readonly wallets: bigint;
+}
+
+async function prepare(run: Run, source: Source, total: Totals): Promise<void> {
+  report(run, { step: 'survey', source: source.name, done: 0n, total: total.rows });
+  await survey(run, source);
+  await openWalletAccounts(run, source, total.wallets);
 }
 
 /** Finds what the flows do not explain, in one pass over the whole table: a row is judged by those before it. */
@@ -144,34 +188,38 @@ async function openWalletAccounts(run: Run, source: Source, total: bigint): Prom
   await inWalletChunks(run, source, { step: 'accounts', total }, async (tx, range) => {
     await tx.query(
       `select payments.open_accounts($1, (
-         select jsonb_agg(jsonb_build_object('type', 'cash', 'currency', $2::text, 'name', $3::text, $4::text, w.${source.ownerColumn}))
-         from ${run.tables[source.wallets]} w where w.id > $5 and w.id <= $6))`,
+         select coalesce(jsonb_agg(jsonb_build_object('type', 'cash', 'currency', $2::text, 'name', $3::text, $4::text, w.${source.ownerColumn})), '[]')
+         from ${run.tables[source.wallets]} w where ${walletsInRange('$5', '$6')}))`,
       [run.bookId, REPLAY_CURRENCY, WALLET_ACCOUNT, `${source.ownerKind}_id`, range.after, range.upTo],
     );
   });
 }
 
-async function importInOrder(run: Run, source: Source, total: bigint): Promise<bigint> {
-  const sql = importChunkSql(source, run.tables, 'in_order');
+async function importChunks(
+  run: Run,
+  source: Source,
+  total: Totals,
+  which: 'in_order' | 'not_in_log',
+): Promise<bigint> {
+  const sql = importChunkSql(source, run.tables, which);
   let imported = 0n;
-  while (run.options.stop?.aborted !== true) {
+  let surveys = 1;
+  while (!isStopped(run)) {
     const chunk = await withTransaction(run.pool, (tx) => importChunk(run, source, tx, sql));
-    imported += chunk.imported;
-    report(run, { step: 'rows', source: source.name, done: chunk.rowsSoFar, total });
+    if (chunk === 'ahead_of_survey') {
+      if (surveys >= MAX_SURVEYS) {
+        throw new AppError(
+          'DB_CONFLICT',
+          `Rows were written to ${run.tables[source.transactions]} faster than they could be surveyed, ${surveys} times. Run it again while the old platform is quiet.`,
+        );
+      }
+      surveys += 1;
+      await prepare(run, source, total);
+      continue;
+    }
     if (chunk.rows === 0n) break;
-  }
-  return imported;
-}
-
-// Rows that appeared behind the checkpoint: written with an earlier time, or committed later than their neighbours.
-async function importLatecomers(run: Run, source: Source): Promise<bigint> {
-  if (await isComplete(run, source)) return 0n;
-  const sql = importChunkSql(source, run.tables, 'not_in_log');
-  let imported = 0n;
-  while (run.options.stop?.aborted !== true) {
-    const chunk = await withTransaction(run.pool, (tx) => importChunk(run, source, tx, sql));
     imported += chunk.imported;
-    if (chunk.rows === 0n) break;
+    report(run, { step: 'rows', source: source.name, done: chunk.rowsSoFar, total: total.rows });
   }
   return imported;
 }
@@ -197,25 +245,26 @@ interface ImportedChunk {
   readonly rowsSoFar: bigint;
 }
 
-async function importChunk(run: Run, source: Source, tx: Tx, sql: string): Promise<ImportedChunk> {
+async function importChunk(run: Run, source: Source, tx: Tx, sql: string): Promise<ImportedChunk | 'ahead_of_survey'> {
   // A chunk is sorted several times; in the default 4 MB it would be sorted on disk. And it need not wait for the disk: a
   // server that crashes forgets rows and checkpoint together, and the next run brings them again.
   await tx.query(`set local work_mem = '${CHUNK_WORK_MEM}'; set local synchronous_commit = off`);
-  const { rows: checkpoints } = await tx.query<{ created_at: string; id: string }>(
-    `select coalesce(last_created_at, '-infinity')::text as created_at, coalesce(last_id, $3) as id
+  const { rows: checkpoints } = await tx.query<{ created_at: string | null; id: string | null }>(
+    `select last_created_at::text as created_at, last_id as id
      from replay.progress where book_id = $1 and source = $2 for update`,
-    [run.bookId, source.name, ZERO_UUID],
+    [run.bookId, source.name],
   );
   const { rows } = await tx.query<{
     rows: bigint;
     delta: string;
     id_hash: string;
-    imported: bigint;
+    imported: bigint | null;
     created_at: string;
     id: string;
   }>(sql, [run.bookId, source.name, checkpoints[0]?.created_at, checkpoints[0]?.id, run.chunkRows]);
   const chunk = rows[0];
   if (chunk === undefined || chunk.rows === 0n) return { rows: 0n, imported: 0n, rowsSoFar: 0n };
+  if (chunk.imported === null) return 'ahead_of_survey';
   const { rows: updated } = await tx.query<{ rows: bigint }>(
     `update replay.progress
      set rows = rows + $3, delta_cents = delta_cents + $4, id_hash = id_hash + $7,
@@ -236,7 +285,7 @@ async function reconcileBalances(run: Run, source: Source, total: bigint): Promi
     await tx.query(
       `select payments.lock_accounts($1, array(
          select ${walletAccountId(source, `w.${source.ownerColumn}`)} from ${run.tables[source.wallets]} w
-         where w.id > $2 and w.id <= $3))`,
+         where ${walletsInRange('$2', '$3')}))`,
       [run.bookId, range.after, range.upTo],
     );
     await tx.query(sql, [run.bookId, source.name, range.after, range.upTo]);
@@ -244,7 +293,8 @@ async function reconcileBalances(run: Run, source: Source, total: bigint): Promi
 }
 
 interface WalletRange {
-  readonly after: string;
+  /** Null: from the first on. */
+  readonly after: string | null;
   readonly upTo: string;
 }
 
@@ -254,22 +304,30 @@ async function inWalletChunks(
   progress: Pick<BackfillProgress, 'step' | 'total'>,
   work: (tx: Tx, range: WalletRange) => Promise<void>,
 ): Promise<void> {
-  let after = ZERO_UUID;
+  let after: string | null = null;
   let done = 0n;
-  while (run.options.stop?.aborted !== true) {
-    const { rows } = await run.pool.query<{ count: bigint; up_to: string | null }>(
-      `select count(*) as count, max(id::text) as up_to
-       from (select id from ${run.tables[source.wallets]} where id > $1 order by id limit $2) w`,
-      [after, WALLETS_A_CHUNK],
-    );
-    const range = rows[0];
-    if (range === undefined || range.up_to === null) break;
-    const upTo = range.up_to;
-    await withTransaction(run.pool, (tx) => work(tx, { after, upTo }));
-    after = upTo;
-    done += range.count;
+  while (!isStopped(run)) {
+    const next = await nextWallets(run, source, after);
+    if (next.upTo === null) break;
+    const range: WalletRange = { after, upTo: next.upTo };
+    await withTransaction(run.pool, (tx) => work(tx, range));
+    after = range.upTo;
+    done += next.count;
     report(run, { ...progress, source: source.name, done });
   }
+}
+
+async function nextWallets(
+  run: Run,
+  source: Source,
+  after: string | null,
+): Promise<{ count: bigint; upTo: string | null }> {
+  const { rows } = await run.pool.query<{ count: bigint; upTo: string | null }>(
+    `select count(*) as count, max(id::text) as "upTo"
+     from (select id from ${run.tables[source.wallets]} where $1::uuid is null or id > $1::uuid order by id limit $2) w`,
+    [after, WALLETS_A_CHUNK],
+  );
+  return rows[0] ?? { count: 0n, upTo: null };
 }
 
 async function countRows(pool: Pool, table: string): Promise<bigint> {

@@ -54,15 +54,17 @@ export type LegacyTables = Readonly<
   Record<'wallets' | 'wallet_transactions' | 'org_wallets' | 'org_wallet_transactions' | 'invoices', string>
 >;
 
-/** The legacy tables, or undefined where the database has none of them. */
-export async function findLegacyTables(db: Queryable): Promise<LegacyTables | undefined> {
-  const located = await locate(db);
-  return located.size === 0 ? undefined : (Object.fromEntries(located) as LegacyTables);
+/**
+ * Those of the legacy tables that the database has.
+ * @throws AppError DB_PERMISSION_DENIED where row-level security shows only a part of one
+ */
+export async function findLegacyTables(db: Queryable): Promise<Partial<LegacyTables>> {
+  return Object.fromEntries(await locate(db));
 }
 
 /**
  * The legacy tables with every column that the replay reads, of the type it expects.
- * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH
+ * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_PERMISSION_DENIED
  */
 export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
   const located = await locate(db);
@@ -88,13 +90,22 @@ export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
 
 async function locate(db: Queryable): Promise<Map<string, string>> {
   // Tables only: after the restructuring a view of the same name stands in public.
-  const { rows } = await db.query<{ table: string; qualified: string }>(
-    `select distinct on (c.relname) c.relname as table, format('%I.%I', n.nspname, c.relname) as qualified
+  const { rows } = await db.query<{ table: string; qualified: string; role: string; isPartial: boolean }>(
+    `select distinct on (c.relname) c.relname as table, format('%I.%I', n.nspname, c.relname) as qualified,
+            current_user as role, row_security_active(c.oid) as "isPartial"
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p') and c.relname = any ($1) and n.nspname = any ($2)
      order by c.relname, array_position($2::text[], n.nspname::text)`,
     [Object.keys(REQUIRED), SCHEMAS],
   );
+  // Rows that are hidden would be taken for rows that are not there.
+  const partial = rows.filter((row) => row.isPartial);
+  if (partial.length > 0) {
+    throw new AppError(
+      'DB_PERMISSION_DENIED',
+      `Row-level security hides rows of ${partial.map((row) => row.qualified).join(', ')} from ${partial[0]?.role}. Run as the owner of the tables, or as a role with BYPASSRLS.`,
+    );
+  }
   return new Map(rows.map((row) => [row.table, row.qualified]));
 }
 

@@ -1,6 +1,7 @@
 import type { LegacyTables } from './legacy.ts';
 import {
   CAUSES,
+  eventId,
   PLATFORM_ACCOUNTS,
   REFERENCE_TYPES,
   REPLAY_CURRENCY,
@@ -9,16 +10,20 @@ import {
   ZERO_ROW,
 } from './sources.ts';
 
+/** Longer texts become their hash: anybody could write them, and beyond some 2,600 bytes no index takes them. */
+const MAX_TEXT_BYTES = 500;
+
 /**
- * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key, $5 how many rows.
- * Answers one row: rows, delta, id_hash, imported, and the key (created_at, id) of the last row.
+ * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key (null before the first),
+ * $5 how many rows. Answers one row: rows, delta, id_hash, imported, and the key (created_at, id) of the last row.
+ * Imports nothing and answers null for imported where a row of the chunk came after the survey.
  */
 export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_order' | 'not_in_log'): string {
   const condition =
     which === 'in_order'
-      ? '(r.created_at, r.id) > ($3::timestamptz, $4::uuid)'
+      ? '($3::timestamptz is null or (r.created_at, r.id) > ($3::timestamptz, $4::uuid))'
       : `not exists (select from payments.events e where e.book_id = $1 and e.event_id = ${eventId('r.id')})
-         and $3::timestamptz is not null and $4::uuid is not null`;
+         and coalesce($3::timestamptz::text, $4::uuid::text, '') is not null`;
   return `
     with chunk as materialized (
       select r.*, w.${source.ownerColumn} as owner_id, f.cause, coalesce(f.explained_cents, r.delta) as explained,
@@ -40,10 +45,10 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
             'note', case when c.owner_id is null then 'orphan' else '${ZERO_ROW}' end,
             'metadata', ${legacyMetadata('c')}))::payments.new_event
           else row('transaction.posted', ${eventId('c.id')}, c.created_at,
-            case when c.idempotency_key is not null then $2::text end, c.idempotency_key, null,
+            case when c.idempotency_key is not null then $2::text end, ${bounded('c.idempotency_key')}, null,
             jsonb_build_object(
               'reference_type', case c.type ${referenceTypeCases()} else c.reference_type end,
-              'reference_id', c.reference_id,
+              'reference_id', ${bounded('c.reference_id')},
               'metadata', ${legacyMetadata('c')},
               'entries', ${entries('c')}))::payments.new_event
         end as event
@@ -53,18 +58,24 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
              array_agg(distinct wallet_account_id) filter (where wallet_account_id is not null) as wallet_account_ids,
              array_agg(event order by created_at, id) as events,
              max(created_at) as created_at,
-             (array_agg(id order by created_at desc, id desc))[1] as id
+             (array_agg(id order by created_at desc, id desc))[1] as id,
+             -- The survey leaves no wallet without an account and no purchase without a cause or what was paid for it.
+             bool_or(owner_id is not null and wallet_account_id is null
+               or type = 'purchase' and cause is null and paid_cents is null) as is_ahead_of_survey
       from event
     )
     select rows, delta::text as delta, id_hash::text as id_hash, created_at::text as created_at, id,
-           payments.import_events($1, wallet_account_ids || ${platformAccountIds()}, events)::bigint as imported
+           case when not is_ahead_of_survey then
+             payments.import_events($1, wallet_account_ids || ${platformAccountIds()}, events)::bigint
+           end as imported
     from gathered
     where rows > 0`;
 }
 
 /**
  * SQL that books the differences of one chunk of wallets. Parameters: $1 book, $2 source, $3 and $4 the range of wallet
- * ids (after, up to). The caller holds the locks of their accounts.
+ * ids. The caller holds the locks of their accounts. A wallet that has rows which are not in the log yet is left to the
+ * next run: what they moved is no drift.
  */
 export function reconcileChunkSql(source: Source, tables: LegacyTables): string {
   return `
@@ -73,7 +84,7 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
       from ${tables[source.wallets]} w
       join payments.balances b on b.book_id = $1
         and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}
-      where w.id > $3 and w.id <= $4 and w.balance_credits <> -b.balance_cents
+      where ${walletsInRange('$3', '$4')} and w.balance_credits <> -b.balance_cents
     ), explained as (
       select w.*, w.legacy - w.ledger as difference, history.last_at, history.rows,
         case when history.rows = 0 then 'opening_balance'
@@ -85,6 +96,10 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
       cross join lateral (
         select count(*) as rows, max(t.created_at) as last_at from ${tables[source.transactions]} t where t.wallet_id = w.id
       ) history
+      where not exists (
+        select from ${tables[source.transactions]} t
+        where t.wallet_id = w.id
+          and not exists (select from payments.events v where v.book_id = $1 and v.event_id = ${eventId('t.id')}))
     ), gathered as (
       select array_agg(row('transaction.posted', payments.named_uuid('drift:' || $2::text || ':' || e.id || ':' || e.last_seq),
                coalesce(e.last_at, e.created_at), null, null, null, jsonb_build_object(
@@ -100,8 +115,14 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
     select payments.import_events($1, account_ids || ${platformAccountIds()}, events) from gathered where events is not null`;
 }
 
-function eventId(idExpression: string): string {
-  return `payments.named_uuid($2::text || ':' || ${idExpression} || ':1')`;
+/** SQL of which wallets `w` lie in a range of ids: after one of them (null: from the first on) and up to another. */
+export function walletsInRange(after: string, upTo: string): string {
+  return `(${after}::uuid is null or w.id > ${after}::uuid) and w.id <= ${upTo}::uuid`;
+}
+
+function bounded(text: string): string {
+  return `case when octet_length(${text}) <= ${MAX_TEXT_BYTES} then ${text}
+    else 'sha256:' || encode(sha256(convert_to(${text}, 'UTF8')), 'hex') end`;
 }
 
 /** SQL of a holder's account id, null where there is no holder; $1 is the book. */

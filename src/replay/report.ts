@@ -19,7 +19,7 @@ export async function backfillStatus(db: Queryable, bookId = 1): Promise<SourceS
   );
   const statuses: SourceStatus[] = [];
   for (const row of rows) {
-    const table = tables?.[row.source];
+    const table = tables[row.source];
     const total = table === undefined ? row.rows : await count(db, `select count(*) as n from ${table}`);
     statuses.push({ ...row, total });
   }
@@ -36,16 +36,18 @@ export interface Drift {
 /** What the old history could not explain, by cause. */
 export async function driftByCause(db: Queryable, bookId = 1): Promise<Drift[]> {
   const { rows } = await db.query<Drift>(
-    `select a.name as cause, count(*) as count, sum(e.amount_cents)::bigint as cents
-     from payments.accounts a
-     join payments.entries e on e.book_id = a.book_id and e.account_id = a.id
-     where a.book_id = $1 and a.type = 'suspense'
-     group by a.name
-     union all
-     select n.payload ->> 'note', count(*), 0
-     from payments.events n
-     where n.book_id = $1 and n.type = 'note.recorded' and n.payload ->> 'note' in ('${ZERO_ROW}', 'orphan')
-     group by n.payload ->> 'note'
+    `select cause, count(*) as count, sum(cents)::bigint as cents
+     from (
+       select a.name as cause, e.amount_cents as cents
+       from payments.accounts a
+       join payments.entries e on e.book_id = a.book_id and e.account_id = a.id
+       where a.book_id = $1 and a.type = 'suspense'
+       union all
+       select n.payload ->> 'note', 0
+       from payments.events n
+       where n.book_id = $1 and n.type = 'note.recorded' and n.payload ->> 'note' in ('${ZERO_ROW}', 'orphan')
+     ) found
+     group by cause
      order by cause`,
     [bookId],
   );
@@ -63,13 +65,14 @@ const NAMED_WALLETS = 5;
 
 /**
  * Compares every legacy wallet's balance with its account's, in one statement and so in one snapshot.
- * @returns undefined where there are no legacy tables, or no backfill of this book has finished
+ * @returns undefined where the legacy wallets are gone, or no backfill of this book has finished
  */
 export async function compareWallets(db: Queryable, bookId = 1): Promise<WalletComparison | undefined> {
   const tables = await findLegacyTables(db);
   const status = await backfillStatus(db, bookId);
-  if (tables === undefined || status.length < SOURCES.length || !status.every((source) => source.finished))
-    return undefined;
+  const hasWallets = SOURCES.every((source) => tables[source.wallets] !== undefined);
+  const isFinished = status.length === SOURCES.length && status.every((source) => source.finished);
+  if (!hasWallets || !isFinished) return undefined;
   const pairs = SOURCES.map(
     (source) => `
       select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy, -b.balance_cents as ledger

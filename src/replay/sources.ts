@@ -42,13 +42,29 @@ export const CAUSES = [
 /** A row of zero credits moves nothing: it is noted in the log and booked nowhere. */
 export const ZERO_ROW = 'zero_row';
 
+/** SQL of the id of the event that a legacy row becomes; $2 is the source. */
+export function eventId(idExpression: string): string {
+  return `payments.named_uuid($2::text || ':' || ${idExpression} || ':1')`;
+}
+
+/**
+ * SQL of the order in which rows come into the log: those that are there, those beyond the checkpoint, those that
+ * appeared behind it. A row is judged by the rows before it in this order, so that a run that is killed, and rows that
+ * are written late, change nothing about what was booked. $1 is the book, $2 the source.
+ */
+const LOG_ORDER = `
+  case when ((t.created_at, t.id) <= (
+         select p.last_created_at, p.last_id from replay.progress p where p.book_id = $1 and p.source = $2)) is not true then 2
+       when exists (select from payments.events e where e.book_id = $1 and e.event_id = ${eventId('t.id')}) then 1
+       else 3 end, t.created_at, t.id`;
+
 export interface Source {
   readonly name: 'wallet_transactions' | 'org_wallet_transactions';
   readonly transactions: keyof LegacyTables;
   readonly wallets: keyof LegacyTables;
   readonly ownerColumn: 'user_id' | 'org_id';
   readonly ownerKind: 'user' | 'organization';
-  /** SELECT of (legacy_id, cause, explained_cents) over the whole table. */
+  /** SELECT of (legacy_id, cause, explained_cents) over the whole table. Parameters: $1 book, $2 source. */
   surveySql(tables: LegacyTables): string;
   /**
    * SELECT of the rows in chronological order as (id, created_at, wallet_id, delta, type, reference_type, reference_id,
@@ -71,14 +87,15 @@ export const SOURCES: readonly Source[] = [
     surveySql: (tables) => `
       with row_with_invoice as (
         select t.id, t.type, t.credits_delta, t.reference_type, i.id as invoice_id,
-               row_number() over (partition by i.id, t.type order by t.created_at, t.id) as nth,
-               max(-t.credits_delta) over (
-                 partition by i.id, t.type order by t.created_at, t.id
-                 rows between unbounded preceding and 1 preceding) as refunded_before
+               row_number() over in_log_order as nth,
+               -- As 64 bits: the least 32-bit integer has no counterpart.
+               max(-t.credits_delta::bigint) over (
+                 in_log_order rows between unbounded preceding and 1 preceding) as refunded_before
         from ${tables.wallet_transactions} t
         left join ${tables.invoices} i on i.wallet_id = t.wallet_id and i.id = ${invoiceIdOf(
           `(t.type = 'purchase' and t.credits_delta > 0 or t.type = 'refund' and t.credits_delta < 0)`,
         )}
+        window in_log_order as (partition by i.id, t.type order by ${LOG_ORDER})
       ), judged as (
         select r.*,
           case
@@ -114,7 +131,7 @@ export const SOURCES: readonly Source[] = [
       with row_with_invoice as (
         select t.id, t.transaction_type as type, t.credits_delta, i.id as invoice_id,
                row_number() over (
-                 partition by t.wallet_id, t.transaction_type, t.metadata ->> 'idempotency_key' order by t.created_at, t.id
+                 partition by t.wallet_id, t.transaction_type, t.metadata ->> 'idempotency_key' order by ${LOG_ORDER}
                ) as nth_of_key,
                t.metadata ->> 'idempotency_key' as key
         from ${tables.org_wallet_transactions} t
