@@ -72,17 +72,19 @@ const CHECKS: readonly { readonly name: string; readonly look: (subject: Subject
 /** Everything that Liventix stands on in the database, one check after the other. Changes nothing. */
 export async function diagnoseDatabase(options: DatabaseDiagnosisOptions): Promise<readonly Check[]> {
   let connected: Awaited<ReturnType<typeof connect>> | undefined;
-  const [first, ...rest] = CHECKS.map(({ name, look }) => ({
-    run: () =>
-      check(name, async () => {
-        connected ??= await connect(options.databaseUrl);
-        return look({ ...options, ...connected });
-      }),
-    skip: () => skipped(name, 'the database was not reached'),
-  }));
-  const checks: Check[] = first === undefined ? [] : [await first.run()];
+  const checks: Check[] = [];
   try {
-    for (const { run, skip } of rest) checks.push(connected === undefined ? skip() : await run());
+    for (const { name, look } of CHECKS) {
+      const inVain = checks.length > 0 && connected === undefined;
+      checks.push(
+        inVain
+          ? skipped(name, 'the database was not reached')
+          : await check(name, async () => {
+              connected ??= await connect(options.databaseUrl);
+              return look({ ...options, ...connected });
+            }),
+      );
+    }
     return checks;
   } finally {
     await connected?.client.end().catch(() => undefined);

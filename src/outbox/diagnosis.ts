@@ -52,15 +52,16 @@ export async function diagnoseRedis(redisUrl: string | undefined): Promise<reado
   }
   let info: RedisInfo | undefined;
   const checks: Check[] = [];
-  for (const [index, { name, look }] of REDIS_CHECKS.entries()) {
-    if (index > 0 && info === undefined) checks.push(skipped(name, 'Redis was not reached'));
-    else
-      checks.push(
-        await check(name, async () => {
-          info ??= await readInfo(redisUrl);
-          return look(info);
-        }),
-      );
+  for (const { name, look } of REDIS_CHECKS) {
+    const inVain = checks.length > 0 && info === undefined;
+    checks.push(
+      inVain
+        ? skipped(name, 'Redis was not reached')
+        : await check(name, async () => {
+            info ??= await readInfo(redisUrl);
+            return look(info);
+          }),
+    );
   }
   return checks;
 }
