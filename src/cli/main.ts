@@ -21,6 +21,12 @@ const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage,
  */
 export async function main(args: readonly string[]): Promise<number> {
   let exitCode = 0;
+  // Whoever reads the output may stop reading (`| head`): that ends the command, quietly.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(exitCode);
+    throw error;
+  });
+  process.on('uncaughtException', (error) => process.exit(reportFailure(error)));
   const stop = stopOnSignals();
   try {
     const context: CommandContext = {

@@ -132,8 +132,8 @@ const CHECKS: readonly Check[] = [
     examined: 'select count(*) from payments.entries',
     faults: `
       select format('entry %s %s', id, case
-               when e.amount_cents is null then format('(event %s, account %s, %s %s) is in the log and not among the entries',
-                 r.event_position, r.account_id, r.amount_cents, r.currency)
+               when e.amount_cents is null then format('(event %s, transaction %s, account %s, %s %s) is in the log and not among the entries',
+                 r.event_position, r.transaction_id, r.account_id, r.amount_cents, r.currency)
                when r.amount_cents is null then format('(transaction %s, account %s, %s %s) has no event in the log',
                  e.transaction_id, e.account_id, e.amount_cents, e.currency)
                else format('of transaction %s differs from its event %s: %s', e.transaction_id, r.event_position, concat_ws(', ',
