@@ -26,7 +26,7 @@ export interface DemoOptions {
   readonly onProgress: (label: string, done: number | bigint, total: number | bigint) => void;
 }
 
-export type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'verify' | 'post' | 'deliver';
+export type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'post' | 'deliver' | 'verify';
 
 export interface DemoResult {
   readonly booksBalance: boolean;
@@ -45,7 +45,11 @@ export interface DemoResult {
 
 export interface DemoWebhooks {
   readonly messages: number;
+  /** A message times an endpoint that subscribes to it. */
   readonly deliveries: number;
+  /** Deliveries that the outbox counts as done. */
+  readonly delivered: number;
+  /** Requests that reached the receiver: more than deliveries when one was repeated. */
   readonly received: number;
   readonly verified: number;
 }
@@ -58,12 +62,14 @@ const LOOPBACK = '127.0.0.0/8';
 /**
  * Tells the whole story against real servers: a legacy database with its hazards, the migration, the replay, the proof,
  * new postings that announce themselves, and their delivery to a receiver that verifies every signature.
+ * @throws AppError DEMO_FAILED once `stop` is aborted; DB_*, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
  */
-export async function runDemo(options: DemoOptions): Promise<DemoResult> {
+export async function runDemo(given: DemoOptions): Promise<DemoResult> {
+  const options = { ...given, onProgress: stoppable(given) };
   const pool = await openPool({ databaseUrl: options.databaseUrl });
   const seconds: Partial<Record<DemoStep, number>> = {};
   const step = async <T>(name: DemoStep, work: () => Promise<T>): Promise<T> => {
-    if (options.stop.aborted) throw new AppError('DEMO_FAILED', 'The demo was stopped. Run it again to start clean.');
+    throwIfStopped(options.stop);
     options.onStep(name);
     const startedAt = performance.now();
     const result = await work();
@@ -80,7 +86,9 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
       }),
     );
     const webhooks = await tellTheOutside(pool, options, step);
-    const verification = await step('verify', () => verifyBooksAndWallets(pool));
+    const verification = await step('verify', () =>
+      verifyBooksAndWallets(pool, (result) => options.onProgress(`verify: ${result.check}`, 0, 0)),
+    );
     return {
       ...(await summarize(pool)),
       legacyTransactions: backfill.legacyTransactions,
@@ -96,15 +104,35 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
 
 /** Whether everything the demo promises came true. */
 export function demoHolds(result: DemoResult): boolean {
-  const { webhooks } = result;
   return (
     result.booksBalance &&
     result.walletsDiffering === 0n &&
     result.walletsCompared > 0n &&
-    webhooks.deliveries > 0 &&
-    webhooks.received >= webhooks.deliveries &&
+    webhooksArrived(result.webhooks)
+  );
+}
+
+/** Every message reached every endpoint that wants it, and every request was genuine. */
+export function webhooksArrived(webhooks: DemoWebhooks): boolean {
+  return (
+    webhooks.messages === TICKET_ORDERS &&
+    webhooks.deliveries >= webhooks.messages &&
+    webhooks.delivered === webhooks.deliveries &&
+    webhooks.received >= webhooks.delivered &&
     webhooks.verified === webhooks.received
   );
+}
+
+function throwIfStopped(stop: AbortSignal): void {
+  if (stop.aborted) throw new AppError('DEMO_FAILED', 'The demo was stopped. Run it again to start clean.');
+}
+
+// Every long step reports its progress between two statements: there Ctrl-C takes effect.
+function stoppable(options: Pick<DemoOptions, 'stop' | 'onProgress'>): DemoOptions['onProgress'] {
+  return (label, done, total) => {
+    throwIfStopped(options.stop);
+    options.onProgress(label, done, total);
+  };
 }
 
 async function makeLegacyDatabase(pool: Pool, options: DemoOptions): Promise<void> {
@@ -132,7 +160,7 @@ async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Pro
     const worker = await startWorker({ databaseUrl, redisUrl, log, egressAllow });
     try {
       await step('post', () => sellTickets(pool, { orders: TICKET_ORDERS, seed: options.seed }));
-      return await step('deliver', () => awaitDeliveries(pool, receiver));
+      return await step('deliver', () => awaitDeliveries({ pool, receiver, onProgress: options.onProgress }));
     } finally {
       await worker.stop();
     }
@@ -141,15 +169,22 @@ async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Pro
   }
 }
 
-async function awaitDeliveries(pool: Pool, receiver: Receiver): Promise<DemoWebhooks> {
+async function awaitDeliveries(input: {
+  pool: Pool;
+  receiver: Receiver;
+  onProgress: DemoOptions['onProgress'];
+}): Promise<DemoWebhooks> {
+  const { pool, receiver, onProgress } = input;
   const deadline = performance.now() + DELIVERY_DEADLINE_MS;
   for (;;) {
     const status = await outboxStatus(pool);
     const deliveries = Object.values(status.deliveries).reduce((sum, count) => sum + count, 0);
-    const open = status.messages.unprocessed + deliveries - status.deliveries.delivered - status.deliveries.dead;
+    const { delivered, dead } = status.deliveries;
+    const open = status.messages.unprocessed + deliveries - delivered - dead;
+    onProgress('webhooks', delivered, deliveries);
     if (open === 0 || performance.now() > deadline) {
       const { received, verified } = receiver.counts();
-      return { messages: status.messages.total, deliveries, received, verified };
+      return { messages: status.messages.total, deliveries, delivered, received, verified };
     }
     await receiver.until((counts) => counts.received >= deliveries, 100);
   }

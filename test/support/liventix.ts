@@ -16,9 +16,19 @@ export interface RunningLiventix {
   kill(signal: NodeJS.Signals): void;
 }
 
+export interface LiventixOptions {
+  /** The folder to run in; this process's when left out. */
+  readonly cwd?: string;
+}
+
 /** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME. */
-export function startLiventix(args: readonly string[], env: Record<string, string> = {}): RunningLiventix {
+export function startLiventix(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  options: LiventixOptions = {},
+): RunningLiventix {
   const child = spawn(process.execPath, [BIN, ...args], {
+    ...options,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -37,6 +47,10 @@ export function startLiventix(args: readonly string[], env: Record<string, strin
   };
 }
 
-export function liventix(args: readonly string[], env: Record<string, string> = {}): Promise<Run> {
-  return startLiventix(args, env).done;
+export function liventix(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  options: LiventixOptions = {},
+): Promise<Run> {
+  return startLiventix(args, env, options).done;
 }
