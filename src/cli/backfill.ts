@@ -77,7 +77,7 @@ async function status(pool: Pool, options: { json?: boolean }, context: CommandC
   context.out.write(driftLines(drift));
 }
 
-export function showBackfill(progress: Progress, at: BackfillProgress): void {
+function showBackfill(progress: Progress, at: BackfillProgress): void {
   progress.update(`${at.source}: ${at.step}`, at.done, at.total);
 }
 

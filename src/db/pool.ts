@@ -8,7 +8,7 @@ export type Queryable = Pick<pg.Pool, 'query'>;
 export type Tx = pg.PoolClient;
 export type Pool = pg.Pool;
 
-export const OLDEST_SUPPORTED_POSTGRES = 15;
+const OLDEST_SUPPORTED_POSTGRES = 15;
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const INT8_OID = 20;

@@ -12,6 +12,13 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
   ['28000', { code: 'DB_AUTH_FAILED', whatToDo: "Check the user in DATABASE_URL and the server's pg_hba.conf." }],
   ['3D000', { code: 'DB_NOT_FOUND', whatToDo: 'Create it, or correct the name in DATABASE_URL.' }],
   ['42501', { code: 'DB_PERMISSION_DENIED', whatToDo: "Run as the database's owner, or have the right granted." }],
+  [
+    '08P01',
+    {
+      code: 'DB_UNREACHABLE',
+      whatToDo: 'A pooler stands in between: add options to its ignore_startup_parameters, or name the server itself.',
+    },
+  ],
   ['53300', { code: 'DB_UNREACHABLE', whatToDo: 'Close other connections or raise max_connections.' }],
   ['57P03', { code: 'DB_UNREACHABLE', whatToDo: 'The server is starting or stopping: wait and run again.' }],
 ]);

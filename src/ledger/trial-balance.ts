@@ -1,7 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
-export interface TrialBalanceLine {
+interface TrialBalanceLine {
   readonly type: string;
   readonly accounts: bigint;
   /** Sum of the accounts that stand on the debit side. */

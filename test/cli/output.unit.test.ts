@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest';
+import { errorLine, formatCount, formatMoney, toJson } from '../../src/cli/output.ts';
+import { createProgress, progressLine } from '../../src/cli/progress.ts';
+import { AppError } from '../../src/errors.ts';
+
+describe('money', () => {
+  it.each([
+    [0n, 2, '0.00'],
+    [5n, 2, '0.05'],
+    [-5n, 2, '-0.05'],
+    [1_234_567n, 2, '12,345.67'],
+    [-100_000n, 2, '-1,000.00'],
+    [1_234n, 0, '1,234'],
+    [1_234_567n, 3, '1,234.567'],
+    [9_223_372_036_854_775_807n, 2, '92,233,720,368,547,758.07'],
+  ])('%s with %i decimal places reads %s', (amountCents, exponent, text) => {
+    expect(formatMoney(amountCents, exponent)).toBe(text);
+  });
+});
+
+describe('JSON for machines', () => {
+  it('writes a bigint as a number where that is exact, and as text where it is not', () => {
+    expect(toJson({ small: 12n, large: 9_007_199_254_740_993n })).toBe('{"small":12,"large":"9007199254740993"}');
+  });
+});
+
+it('an error is one line: code, what, what to do', () => {
+  expect(errorLine(new AppError('USAGE', 'What. What to do.'))).toBe('liventix: USAGE: What. What to do.\n');
+});
+
+describe('progress', () => {
+  it('shows a bar, a rate and an estimate', () => {
+    expect(progressLine({ label: 'rows', done: 50_000, total: 100_000, elapsedMs: 4_000 })).toBe(
+      'rows ████████████░░░░░░░░░░░░  50,000 of 100,000   12,500/s   4 s left',
+    );
+  });
+
+  it('survives nothing done, nothing to do, and more done than there was', () => {
+    expect(progressLine({ label: 'rows', done: 0, total: 10, elapsedMs: 0 })).toContain(
+      `0 of ${formatCount(10)}   0/s`,
+    );
+    expect(progressLine({ label: 'rows', done: 0, total: 0, elapsedMs: 5 })).toBe('rows …');
+    expect(progressLine({ label: 'rows', done: 12, total: 10, elapsedMs: 1_000 })).toContain('12 of 10');
+  });
+
+  it('writes nothing where nobody watches, and redraws a terminal at most five times a second', () => {
+    const written: string[] = [];
+    const err = { write: (text: string) => written.push(text) };
+    createProgress({ out: err, err }).update('rows', 1, 2);
+    expect(written).toEqual([]);
+    let nowMs = 1_000;
+    const progress = createProgress({ out: err, err: { ...err, isTTY: true } }, () => nowMs);
+    for (let step = 0; step < 10; step += 1) {
+      progress.update('rows', step, 10);
+      nowMs += 50;
+    }
+    expect(written).toHaveLength(3);
+  });
+});
