@@ -26,7 +26,7 @@ export interface DemoOptions {
   readonly onProgress: (label: string, done: number | bigint, total: number | bigint) => void;
 }
 
-export type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'post' | 'deliver' | 'verify';
+type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'post' | 'deliver' | 'verify';
 
 export interface DemoResult {
   readonly booksBalance: boolean;
