@@ -13,6 +13,7 @@ export const ERROR_CODES = {
   DB_AUTH_FAILED: { exit: 3 },
   DB_NOT_FOUND: { exit: 3 },
   DB_TOO_OLD: { exit: 3 },
+  DB_POOLER_UNSUITABLE: { exit: 3 },
   DB_PERMISSION_DENIED: { exit: 3 },
   DB_CONFLICT: { exit: 3 },
   DB_FAILED: { exit: 3 },
@@ -52,7 +53,7 @@ export const ERROR_CODES = {
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },
-  DEMO_FAILED: { exit: 1 },
+  DEMO_STOPPED: { exit: 3 },
 
   INTERNAL: { exit: 3 },
 } as const satisfies Record<string, { exit: 1 | 2 | 3; sqlstate?: string }>;

@@ -53,8 +53,8 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Loc
   const stateDir = resolve(options.stateDir);
   const account = serverAccount();
   const embeddedBin = options.binDir ?? (await embeddedBinDir());
-  const home = await reachableHome({ stateDir, binDir: embeddedBin, account });
   await stopLocalServer(stateDir);
+  const home = await reachableHome({ stateDir, binDir: embeddedBin, account });
   await rm(home.dataDir, { recursive: true, force: true });
   await mkdir(home.dataDir, { recursive: true, mode: 0o700 });
   if (account !== undefined) await chown(home.dataDir, account.uid, account.gid);
@@ -62,30 +62,39 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Loc
   const password = randomBytes(16).toString('hex');
   await initialise({ binDir: home.binDir, dataDir: home.dataDir, account, password });
   const port = await freePort();
+  await writeFile(join(stateDir, 'server.json'), JSON.stringify({ dataDir: home.dataDir, away: home.away }), {
+    mode: 0o600,
+  });
   const child = launch({ ...home, account, port, settings: options.settings ?? [] });
   const adminUrl = `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`;
-  await mkdir(stateDir, { recursive: true });
-  await writeFile(join(stateDir, 'server.json'), JSON.stringify({ dataDir: home.dataDir, port }), { mode: 0o600 });
+  // A process that ends without stopping it (a second Ctrl-C) asks it to stop, and cannot wait.
+  const endWithUs = () => child.pid !== undefined && signalProcess(child.pid, 'SIGINT');
+  process.on('exit', endWithUs);
   await untilReady({ child, adminUrl, logFile: home.logFile });
 
   return {
     adminUrl,
     port,
     stop: async () => {
+      process.off('exit', endWithUs);
       await end(child.pid);
-      await rm(join(stateDir, 'server.json'), { force: true });
+      await stopLocalServer(stateDir);
     },
-    leaveRunning: () => child.unref(),
+    leaveRunning: () => {
+      process.off('exit', endWithUs);
+      child.unref();
+    },
   };
 }
 
-/** Stops the server that an earlier process left running in `stateDir`, if one is. */
+/** Stops the server that an earlier process left running in `stateDir`, if one is, and removes what lies outside it. */
 export async function stopLocalServer(stateDir: string): Promise<boolean> {
   const record = await readFile(join(stateDir, 'server.json'), 'utf8').catch(() => undefined);
   if (record === undefined) return false;
-  const { dataDir } = JSON.parse(record) as { dataDir: string };
+  const { dataDir, away } = JSON.parse(record) as { dataDir: string; away?: string };
   const pid = await serverPid(dataDir);
   if (pid !== undefined) await end(pid);
+  if (away !== undefined) await rm(away, { recursive: true, force: true });
   await rm(join(stateDir, 'server.json'), { force: true });
   return pid !== undefined;
 }
@@ -133,6 +142,8 @@ interface Home {
   readonly binDir: string;
   readonly dataDir: string;
   readonly logFile: string;
+  /** Set when the home lies outside the state directory. */
+  readonly away?: string;
 }
 
 // A checkout below /root cannot be entered by any other account. Then the server's home, and a copy of its binaries,
@@ -149,7 +160,7 @@ async function reachableHome(input: { stateDir: string; binDir: string; account:
   await rm(away, { recursive: true, force: true });
   await mkdir(away, { recursive: true, mode: 0o755 });
   await cp(dirname(binDir), dirname(copiedBin), { recursive: true, verbatimSymlinks: true });
-  return { binDir: copiedBin, dataDir: join(away, 'data'), logFile: join(stateDir, 'server.log') };
+  return { binDir: copiedBin, dataDir: join(away, 'data'), logFile: join(stateDir, 'server.log'), away };
 }
 
 function canRunAndEnter(binDir: string, stateDir: string, account: Account): boolean {

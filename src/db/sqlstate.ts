@@ -15,7 +15,7 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
   [
     '08P01',
     {
-      code: 'DB_UNREACHABLE',
+      code: 'DB_POOLER_UNSUITABLE',
       whatToDo: 'A pooler stands in between: add options to its ignore_startup_parameters, or name the server itself.',
     },
   ],

@@ -62,7 +62,7 @@ const LOOPBACK = '127.0.0.0/8';
 /**
  * Tells the whole story against real servers: a legacy database with its hazards, the migration, the replay, the proof,
  * new postings that announce themselves, and their delivery to a receiver that verifies every signature.
- * @throws AppError DEMO_FAILED once `stop` is aborted; DB_*, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
+ * @throws AppError DEMO_STOPPED once `stop` is aborted; DB_*, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
  */
 export async function runDemo(given: DemoOptions): Promise<DemoResult> {
   const options = { ...given, onProgress: stoppable(given) };
@@ -124,7 +124,7 @@ export function webhooksArrived(webhooks: DemoWebhooks): boolean {
 }
 
 function throwIfStopped(stop: AbortSignal): void {
-  if (stop.aborted) throw new AppError('DEMO_FAILED', 'The demo was stopped. Run it again to start clean.');
+  if (stop.aborted) throw new AppError('DEMO_STOPPED', 'The demo was stopped. Run it again to start clean.');
 }
 
 // Every long step reports its progress between two statements: there Ctrl-C takes effect.

@@ -9,6 +9,9 @@ import { startListener } from './listener.ts';
 
 const REDIS_TIMEOUT_MS = 5_000;
 
+/** The database was reached before: these say that notifications do not arrive, not that nobody could find out. */
+const ANSWERS: ReadonlySet<string> = new Set(['LISTEN_UNAVAILABLE', 'DB_FAILED', 'DB_POOLER_UNSUITABLE']);
+
 /** Listens as the relay does, and is notified over another connection. */
 export function diagnoseListening(databaseUrl: string): Promise<Check> {
   return check('notifications', async () => {
@@ -24,8 +27,7 @@ export function diagnoseListening(databaseUrl: string): Promise<Check> {
       return { result: 'ok', found: 'a NOTIFY of another connection arrived' };
     } catch (error) {
       const failure = toAppError(error);
-      // The database was reached before, so this is an answer and not a failure to get one.
-      if (failure.code !== 'LISTEN_UNAVAILABLE' && failure.code !== 'DB_FAILED') throw failure;
+      if (!ANSWERS.has(failure.code)) throw failure;
       return {
         result: 'failed',
         found: `${failure.code}: ${failure.message}`,

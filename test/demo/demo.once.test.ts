@@ -167,9 +167,9 @@ it.each(['SIGINT', 'SIGTERM'] as const)(
     expect(performance.now() - stoppedAt).toBeLessThan(STOPS_WITHIN_MS);
     expect(end).toMatchObject({
       stdout: '',
-      stderr: expect.stringMatching(/^liventix: DEMO_FAILED: [^\n]*stopped[^\n]+\n$/),
+      stderr: expect.stringMatching(/^liventix: DEMO_STOPPED: [^\n]*stopped[^\n]+\n$/),
     });
-    expect(end.exitCode).toBe(1);
+    expect(end.exitCode).toBe(3);
     await expectNothingRuns(server);
   },
   A_DEMO_MS,

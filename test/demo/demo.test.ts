@@ -188,7 +188,7 @@ describe('the demo', () => {
       const end = await demo.done;
       expect(performance.now() - stoppedAt).toBeLessThan(STOPS_WITHIN_MS);
       expect(end).toMatchObject({ exitCode: 1, stdout: '' });
-      expect(end.stderr).toMatch(/^liventix: DEMO_FAILED: [^\n]*stopped[^\n]+\n$/);
+      expect(end.stderr).toMatch(/^liventix: DEMO_STOPPED: [^\n]*stopped[^\n]+\n$/);
       expect(await demoDatabaseExists()).toBe(false);
     },
     A_DEMO_MS,
