@@ -163,7 +163,7 @@ describe('a backfill that is killed', () => {
     expect(await countDrift(pool)).toBeGreaterThan(drift);
   });
 
-  it.each(Array.from({ length: FULL ? 20 : 1 }, (_, nth) => nth + 1))(
+  it.each(Array.from({ length: FULL ? 10 : 1 }, (_, nth) => nth + 1))(
     'at random moments until it comes through gives the same books (drill %i)',
     async (nth) => {
       const seed = Number(process.env['LIVENTIX_SEED'] ?? Date.now());
