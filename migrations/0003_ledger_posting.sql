@@ -84,11 +84,13 @@ end $$;
 
 -- Who is asking: the signed-in user where the request carries one (Supabase), else the database role.
 create function payments.acting_user() returns text
-language sql stable
-return coalesce(
-  nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', ''),
-  session_user
-);
+language plpgsql stable as $$
+begin
+  return coalesce(nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', ''), session_user);
+exception when data_exception then
+  -- Claims that are no JSON name nobody.
+  return session_user;
+end $$;
 
 -- Applies events to the projections: opens their accounts, writes their entries, moves the balances.
 -- The only writer of accounts, entries and balances; a rebuild runs it over the whole log.
@@ -320,6 +322,9 @@ return payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 
     'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce'])
   and jsonb_array_length(payments.entries_of(p_transaction)) between 2 and 1000
   and coalesce(jsonb_typeof(p_transaction -> 'metadata'), 'object') = 'object'
+  -- What an index carries is bounded, or the index refuses it after everything else is done.
+  and octet_length(concat(p_transaction ->> 'idempotency_scope', p_transaction ->> 'idempotency_key')) <= 1000
+  and octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) <= 1000
   and (p_transaction ->> 'announce' is null
     or length(p_transaction ->> 'announce') <= 128 and p_transaction ->> 'announce' ~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$');
 
@@ -447,13 +452,20 @@ begin
              c.body - array['transaction_id', 'idempotency_key', 'idempotency_scope', 'effective_at']
                || jsonb_build_object('entries', c.normalized))::payments.new_event end as event
     from (
-      select x.*, first_value(x.ordinal) over same as first_ordinal, first_value(x.request_hash) over same as first_hash,
-             first_value(x.transaction_id) over same as first_id
-      from checked x
-      -- Within the call, the same key or else the same id is the same transaction; one that is refused stands for none.
-      window same as (
-        partition by x.idempotency_scope, coalesce(x.idempotency_key, x.transaction_id::text), x.fault is null
-        order by x.ordinal)
+      -- Within the call, the same key or the same id is the same transaction; one that is refused stands for none.
+      select y.*, case when y.key_ordinal < y.ordinal then y.key_ordinal else y.id_ordinal end as first_ordinal,
+             case when y.key_ordinal < y.ordinal then y.key_hash else y.id_hash end as first_hash,
+             case when y.key_ordinal < y.ordinal then y.key_id else y.transaction_id end as first_id
+      from (
+        select x.*, first_value(x.ordinal) over same_key as key_ordinal, first_value(x.request_hash) over same_key as key_hash,
+               first_value(x.transaction_id) over same_key as key_id, first_value(x.ordinal) over same_id as id_ordinal,
+               first_value(x.request_hash) over same_id as id_hash
+        from checked x
+        window same_key as (
+                 partition by x.idempotency_scope, coalesce(x.idempotency_key, x.transaction_id::text), x.fault is null
+                 order by x.ordinal),
+               same_id as (partition by x.transaction_id, x.fault is null order by x.ordinal)
+      ) y
     ) c
     left join payments.events by_id on by_id.book_id = p_book_id and by_id.event_id = c.given_id
     left join payments.events by_key on by_key.book_id = p_book_id
@@ -539,6 +551,8 @@ create trigger entries_append_only before update or delete or truncate on paymen
   for each statement execute function payments.refuse_change();
 create trigger accounts_append_only before update or delete or truncate on payments.accounts
   for each statement execute function payments.refuse_change();
+create trigger account_types_append_only before update or delete or truncate on payments.account_types
+  for each statement execute function payments.refuse_change();
 create trigger balances_not_removed before delete or truncate on payments.balances
   for each statement execute function payments.refuse_change();
 
@@ -549,25 +563,6 @@ language plpgsql as $$
 declare
   v_fault record;
 begin
-  select s.transaction_id, s.currency, s.cents into v_fault
-  from (
-    select e.book_id, e.transaction_id, e.currency, e.event_position, sum(e.amount_cents) as cents
-    from new_entries e
-    group by e.book_id, e.transaction_id, e.currency, e.event_position
-  ) s
-  left join payments.events v on v.book_id = s.book_id and v.position = s.event_position
-  where s.cents <> 0 or v.event_id is distinct from s.transaction_id
-  order by s.cents = 0
-  limit 1;
-  if found and v_fault.cents <> 0 then
-    perform payments.raise_code('LEDGER_UNBALANCED', format(
-      'Transaction %s sums to %s %s; every transaction must sum to zero per currency, in one INSERT.',
-      v_fault.transaction_id, v_fault.cents, v_fault.currency));
-  elsif found then
-    perform payments.raise_code('LEDGER_INVALID', format(
-      'Transaction %s has no event in the log: post it with payments.post_transaction.', v_fault.transaction_id));
-  end if;
-
   select s.account_id, s.currency, a.currency as account_currency into v_fault
   from (select distinct e.book_id, e.account_id, e.currency from new_entries e) s
   left join payments.accounts a on a.book_id = s.book_id and a.id = s.account_id
@@ -579,6 +574,29 @@ begin
     perform payments.raise_code('LEDGER_CURRENCY_MISMATCH', format(
       'An entry in %s on account %s, which holds %s.', v_fault.currency, v_fault.account_id, v_fault.account_currency));
   end if;
+
+  select s.transaction_id, s.currency, s.cents into v_fault
+  from (
+    select e.book_id, e.transaction_id, e.currency, e.event_position, sum(e.amount_cents) as cents,
+           min(e.id) as first_id, max(e.id) as last_id
+    from new_entries e
+    group by e.book_id, e.transaction_id, e.currency, e.event_position
+  ) s
+  left join payments.events v on v.book_id = s.book_id and v.position = s.event_position
+  where s.cents <> 0 or v.event_id is distinct from s.transaction_id
+    -- The event's legs have these ids and no others, and each id is there once: nothing can be slipped in beside them.
+    or s.first_id <= s.event_position * 1024
+    or s.last_id > s.event_position * 1024 + jsonb_array_length(payments.entries_of(v.payload))
+  order by s.cents = 0
+  limit 1;
+  if found and v_fault.cents <> 0 then
+    perform payments.raise_code('LEDGER_UNBALANCED', format(
+      'Transaction %s sums to %s %s; every transaction must sum to zero per currency, in one INSERT.',
+      v_fault.transaction_id, v_fault.cents, v_fault.currency));
+  elsif found then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'Transaction %s has no event in the log that says so: post it with payments.post_transaction.', v_fault.transaction_id));
+  end if;
   return null;
 end $$;
 
@@ -589,6 +607,7 @@ alter table payments.events enable always trigger events_append_only;
 alter table payments.entries enable always trigger entries_append_only;
 alter table payments.entries enable always trigger entries_whole_transactions;
 alter table payments.accounts enable always trigger accounts_append_only;
+alter table payments.account_types enable always trigger account_types_append_only;
 alter table payments.balances enable always trigger balances_not_removed;
 
 -- Grants come first: nobody but the owner writes the tables; Supabase's server role posts through the functions.

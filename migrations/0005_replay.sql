@@ -10,6 +10,7 @@ create table replay.progress (
   rows bigint not null default 0,
   delta_cents bigint not null default 0,
   id_hash numeric not null default 0,
+  survey pg_snapshot,
   started_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
   constraint progress_pkey primary key (book_id, source)
@@ -27,6 +28,8 @@ create table replay.findings (
 );
 
 comment on column replay.progress.id_hash is 'Sum of uuid_hash_extended(id, 0) over the imported rows: with rows and delta_cents it tells whether any row is missing.';
+
+comment on column replay.progress.survey is 'The snapshot in which the findings were made: a row that it does not see is not judged yet.';
 
 comment on table replay.findings is 'Legacy rows that the flows do not explain, by cause; explained_cents is the part that they do. Made anew by each survey.';
 

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { pino } from 'pino';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
 import { driftLines, driftObject } from './backfill.ts';
 import type { CommandContext } from './context.ts';
+import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
@@ -19,7 +19,6 @@ interface Options {
 }
 
 const STATE_DIR = '.liventix';
-const STDERR = 2;
 
 export function registerDemo(program: Command, context: CommandContext): void {
   program
@@ -54,7 +53,7 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
       ...options,
       databaseUrl: home.databaseUrl,
       redisUrl: config.redisUrl,
-      log: pino({ level: config.logLevel === 'info' ? 'warn' : config.logLevel }, pino.destination(STDERR)),
+      log: createLogger(config.logLevel === 'info' ? 'error' : config.logLevel),
       stop: context.stop,
       onStep: (step) => progress.update(step, 0, 0),
       onProgress: progress.update,

@@ -2,6 +2,8 @@ import { formatCount, type Streams } from './output.ts';
 
 const REDRAW_MS = 200;
 const BAR_WIDTH = 24;
+/** Before that, a rate would be a guess. */
+const RATE_AFTER_MS = 500;
 
 export interface Progress {
   /** Shows how far `label` is; `total` 0 means unknown. */
@@ -32,10 +34,11 @@ export function createProgress(streams: Streams, now: () => number = () => perfo
 /** `rows ███████░░░  50,000 of 100,000   12,500/s   4 s left` */
 export function progressLine(input: { label: string; done: number; total: number; elapsedMs: number }): string {
   const { label, done, total, elapsedMs } = input;
-  const rate = elapsedMs > 0 ? done / (elapsedMs / 1_000) : 0;
+  const rate = elapsedMs >= RATE_AFTER_MS ? done / (elapsedMs / 1_000) : 0;
   if (total === 0) return `${label} …`;
   const share = Math.min(done / total, 1);
   const bar = '█'.repeat(Math.round(share * BAR_WIDTH)).padEnd(BAR_WIDTH, '░');
-  const left = rate > 0 ? `   ${Math.ceil((total - done) / rate)} s left` : '';
-  return `${label} ${bar}  ${formatCount(done)} of ${formatCount(total)}   ${formatCount(Math.round(rate))}/s${left}`;
+  const speed =
+    rate > 0 ? `   ${formatCount(Math.round(rate))}/s   ${Math.ceil(Math.max(total - done, 0) / rate)} s left` : '';
+  return `${label} ${bar}  ${formatCount(done)} of ${formatCount(total)}${speed}`;
 }

@@ -1,7 +1,8 @@
-import { type Command, InvalidArgumentError } from 'commander';
-import { pino } from 'pino';
+import type { Command } from 'commander';
 import { startWorker, WORKER_DEFAULTS } from '../outbox/worker.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
+import { createLogger } from './log.ts';
+import { wholeNumber } from './options.ts';
 
 interface Options {
   readonly concurrency: number;
@@ -14,7 +15,6 @@ interface Options {
 
 const ONE_DAY_MS = 86_400_000;
 const MAX_CONCURRENCY = 1_000;
-const STDERR = 2;
 const EXIT_GRACE_MS = 2_000;
 
 export function registerWorker(program: Command, context: CommandContext): void {
@@ -61,24 +61,18 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
     databaseUrl: requireDatabaseUrl(config),
     redisUrl: config.redisUrl,
     egressAllow: config.egressAllow,
-    log: pino({ name: 'liventix', level: config.logLevel }, pino.destination({ dest: STDERR, sync: true })),
+    log: createLogger(config.logLevel),
   });
   context.out.write(`liventix worker ready: jobs through ${config.redisUrl === undefined ? 'PostgreSQL' : 'Redis'}\n`);
   await new Promise<void>((resolve) => {
     if (context.stop.aborted) resolve();
     context.stop.addEventListener('abort', () => resolve(), { once: true });
   });
+  context.err.write('liventix worker draining\n');
   await worker.stop();
+  context.err.write('liventix worker stopped\n');
   // A connection to a server that went silent must not keep a drained worker alive.
   setTimeout(() => process.exit(), EXIT_GRACE_MS).unref();
 }
 
 const milliseconds = wholeNumber(1, ONE_DAY_MS);
-
-function wholeNumber(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-    if (value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`Give a whole number from ${min} to ${max}.`);
-  };
-}

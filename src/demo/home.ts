@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
+import { dropDatabase } from '../db/databases.ts';
 import { connectionConfig } from '../db/pool.ts';
 import { startLocalServer, stopLocalServer } from '../db/server.ts';
 import { toAppError } from '../db/sqlstate.ts';
@@ -125,7 +126,15 @@ async function removeMarkedDatabase(adminUrl: string): Promise<void> {
       `The server has a database ${DATABASE} that no demo made. Rename or drop it, or point DATABASE_URL at another server.`,
     );
   }
-  await asAdmin(adminUrl, [`drop database if exists ${DATABASE} with (force)`]);
+  const client = adminClient(adminUrl);
+  try {
+    await client.connect();
+    await dropDatabase(client, DATABASE);
+  } catch (error) {
+    throw toAppError(error);
+  } finally {
+    await client.end();
+  }
 }
 
 async function asAdmin<Row extends object>(adminUrl: string, statements: readonly string[]): Promise<Row[]> {

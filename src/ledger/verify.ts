@@ -82,12 +82,14 @@ const CHECKS: readonly Check[] = [
     examined: 'select count(*) from payments.accounts',
     faults: `
       select format('account %s has balance %s after %s entries, its %s entries sum to %s', account_id,
-                    b.balance_cents, b.last_seq, coalesce(s.entries, 0), coalesce(s.cents, 0))
+                    coalesce(b.balance_cents::text, 'none'), coalesce(b.last_seq::text, 'no'), coalesce(s.entries, 0),
+                    coalesce(s.cents, 0))
       from payments.balances b
       full join (
         select book_id, account_id, sum(amount_cents) as cents, count(*) as entries
         from payments.entries group by book_id, account_id
       ) s using (book_id, account_id)
+      full join (select book_id, id as account_id from payments.accounts) a using (book_id, account_id)
       where b.balance_cents is distinct from coalesce(s.cents, 0) or b.last_seq is distinct from coalesce(s.entries, 0)
       order by account_id`,
   },
@@ -159,27 +161,29 @@ const CHECKS: readonly Check[] = [
   },
 ];
 
+/** What a verification runs in: everything it reads is of one instant, and it changes nothing. */
+export const ONE_SNAPSHOT = { mode: 'isolation level repeatable read read only' } as const;
+
+/** Recomputes everything that the ledger promises, in one snapshot. Answers one result per check; changes nothing. */
+export function verifyBooks(pool: Pool): Promise<CheckResult[]> {
+  return withTransaction(pool, (tx) => runChecks(tx), ONE_SNAPSHOT);
+}
+
 /**
- * Recomputes everything that the ledger promises, in one snapshot. Answers one result per check; changes nothing.
+ * The checks of verifyBooks, in a transaction of the caller's.
  * @param onCheck called as each check ends
  */
-export async function verifyBooks(
-  pool: Pool,
+export async function runChecks(
+  tx: Tx,
   onCheck: (result: CheckResult) => void = () => undefined,
 ): Promise<CheckResult[]> {
-  return withTransaction(
-    pool,
-    async (tx) => {
-      const results: CheckResult[] = [];
-      for (const check of CHECKS) {
-        const result = await runCheck(tx, check);
-        onCheck(result);
-        results.push(result);
-      }
-      return results;
-    },
-    { mode: 'isolation level repeatable read read only' },
-  );
+  const results: CheckResult[] = [];
+  for (const check of CHECKS) {
+    const result = await runCheck(tx, check);
+    onCheck(result);
+    results.push(result);
+  }
+  return results;
 }
 
 async function runCheck(tx: Tx, check: Check): Promise<CheckResult> {

@@ -4,7 +4,7 @@ import { toAppError } from '../db/sqlstate.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
-import { importChunkSql, reconcileChunkSql, walletAccountId, walletsInRange } from './mapping.ts';
+import { importChunkSql, platformAccountIds, reconcileChunkSql, walletAccountId, walletsInRange } from './mapping.ts';
 import { CAUSES, PLATFORM_ACCOUNTS, REPLAY_CURRENCY, SOURCES, type Source, WALLET_ACCOUNT } from './sources.ts';
 
 export interface BackfillOptions {
@@ -177,8 +177,12 @@ async function survey(run: Run, source: Source): Promise<void> {
   await withTransaction(run.pool, async (tx) => {
     await tx.query('delete from replay.findings where book_id = $1 and source = $2', [run.bookId, source.name]);
     await tx.query(
-      `insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
-       select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables)}) s`,
+      // In one statement, so that the snapshot kept is the one that the rows were judged in.
+      `with found as (
+         insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
+         select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables)}) s
+       )
+       update replay.progress set survey = pg_current_snapshot() where book_id = $1 and source = $2`,
       [run.bookId, source.name],
     );
   });
@@ -285,7 +289,7 @@ async function reconcileBalances(run: Run, source: Source, total: bigint): Promi
     await tx.query(
       `select payments.lock_accounts($1, array(
          select ${walletAccountId(source, `w.${source.ownerColumn}`)} from ${run.tables[source.wallets]} w
-         where ${walletsInRange('$2', '$3')}))`,
+         where ${walletsInRange('$2', '$3')}) || ${platformAccountIds()})`,
       [run.bookId, range.after, range.upTo],
     );
     await tx.query(sql, [run.bookId, source.name, range.after, range.upTo]);

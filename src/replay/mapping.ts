@@ -27,13 +27,21 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
   return `
     with chunk as materialized (
       select r.*, w.${source.ownerColumn} as owner_id, f.cause, coalesce(f.explained_cents, r.delta) as explained,
-             a.id as wallet_account_id
+             a.id as wallet_account_id,
+             -- Written by a transaction that the survey could not see: judged by nobody yet. The comparison of ages spares
+             -- all but the newest rows the rest.
+             age(r.written_by) <= s.age and not pg_visible_in_snapshot(
+               (pg_snapshot_xmin(s.snapshot)::text::bigint + s.age - age(r.written_by))::text::xid8, s.snapshot) as is_ahead_of_survey
       from (
         select * from (${source.rowsSql(tables)}) r
         where ${condition}
         order by r.created_at, r.id
         limit $5
       ) r
+      cross join (
+        select survey as snapshot, age(pg_snapshot_xmin(survey)::xid) as age
+        from replay.progress where book_id = $1 and source = $2
+      ) s
       left join ${tables[source.wallets]} w on w.id = r.wallet_id
       left join payments.accounts a on a.book_id = $1 and a.${source.ownerKind}_id = w.${source.ownerColumn}
         and a.type = 'cash' and a.currency = '${REPLAY_CURRENCY}' and a.name = '${WALLET_ACCOUNT}'
@@ -59,9 +67,7 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
              array_agg(event order by created_at, id) as events,
              max(created_at) as created_at,
              (array_agg(id order by created_at desc, id desc))[1] as id,
-             -- The survey leaves no wallet without an account and no purchase without a cause or what was paid for it.
-             bool_or(owner_id is not null and wallet_account_id is null
-               or type = 'purchase' and cause is null and paid_cents is null) as is_ahead_of_survey
+             bool_or(is_ahead_of_survey) as is_ahead_of_survey
       from event
     )
     select rows, delta::text as delta, id_hash::text as id_hash, created_at::text as created_at, id,
@@ -80,11 +86,12 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
 export function reconcileChunkSql(source: Source, tables: LegacyTables): string {
   return `
     with wallet as (
-      select w.id, w.balance_credits::bigint as legacy, w.created_at, -b.balance_cents as ledger, b.last_seq, b.account_id
+      select w.id, w.balance_credits::bigint as legacy, w.created_at, replayed.cents as ledger, b.last_seq, b.account_id
       from ${tables[source.wallets]} w
       join payments.balances b on b.book_id = $1
         and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}
-      where ${walletsInRange('$3', '$4')} and w.balance_credits <> -b.balance_cents
+      cross join lateral (select ${replayedBalance('b', 'w.balance_credits')} as cents) replayed
+      where ${walletsInRange('$3', '$4')} and w.balance_credits <> replayed.cents
     ), explained as (
       select w.*, w.legacy - w.ledger as difference, history.last_at, history.rows,
         case when history.rows = 0 then 'opening_balance'
@@ -115,13 +122,29 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
     select payments.import_events($1, account_ids || ${platformAccountIds()}, events) from gathered where events is not null`;
 }
 
+/**
+ * SQL of what the replay brought to an account, as its holder sees it: the balance without what was posted beside the
+ * replay, which the old wallet knows nothing of. An imported event has no request. The entries are only looked at where
+ * the balance differs from the old one.
+ */
+export function replayedBalance(balance: string, legacyCents: string): string {
+  return `case when -${balance}.balance_cents = ${legacyCents} then -${balance}.balance_cents
+    else -${balance}.balance_cents + coalesce((
+      select sum(n.amount_cents)
+      from payments.entries n
+      join payments.events v on v.book_id = n.book_id and v.position = n.event_position
+      where n.book_id = ${balance}.book_id and n.account_id = ${balance}.account_id and v.request_hash is not null
+    ), 0)::bigint end`;
+}
+
 /** SQL of which wallets `w` lie in a range of ids: after one of them (null: from the first on) and up to another. */
 export function walletsInRange(after: string, upTo: string): string {
   return `(${after}::uuid is null or w.id > ${after}::uuid) and w.id <= ${upTo}::uuid`;
 }
 
 function bounded(text: string): string {
-  return `case when octet_length(${text}) <= ${MAX_TEXT_BYTES} then ${text}
+  // A text that looks like a hash is hashed too, so that nobody can write the hash of another's.
+  return `case when octet_length(${text}) <= ${MAX_TEXT_BYTES} and ${text} not like 'sha256:%' then ${text}
     else 'sha256:' || encode(sha256(convert_to(${text}, 'UTF8')), 'hex') end`;
 }
 
@@ -136,7 +159,8 @@ function platformAccountId(type: string, nameExpression: string): string {
   return `payments.account_id($1, '${type}', '${REPLAY_CURRENCY}', ${nameExpression}, null, null)`;
 }
 
-function platformAccountIds(): string {
+/** SQL of the ids of every account of the platform that the replay books on. */
+export function platformAccountIds(): string {
   const ids = [...PLATFORM_ACCOUNTS, ...CAUSES.map((name) => ({ type: 'suspense', name }))];
   return `array[${ids.map(({ type, name }) => platformAccountId(type, `'${name}'`)).join(', ')}]`;
 }

@@ -1,6 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 import { findLegacyTables } from './legacy.ts';
-import { walletAccountId } from './mapping.ts';
+import { replayedBalance, walletAccountId } from './mapping.ts';
 import { SOURCES, type Source, ZERO_ROW } from './sources.ts';
 
 export interface SourceStatus {
@@ -64,7 +64,7 @@ export interface WalletComparison {
 const NAMED_WALLETS = 5;
 
 /**
- * Compares every legacy wallet's balance with its account's, in one statement and so in one snapshot.
+ * Compares every legacy wallet's balance with what the replay brought to its account, in one snapshot.
  * @returns undefined where the legacy wallets are gone, or no backfill of this book has finished
  */
 export async function compareWallets(db: Queryable, bookId = 1): Promise<WalletComparison | undefined> {
@@ -75,7 +75,8 @@ export async function compareWallets(db: Queryable, bookId = 1): Promise<WalletC
   if (!hasWallets || !isFinished) return undefined;
   const pairs = SOURCES.map(
     (source) => `
-      select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy, -b.balance_cents as ledger
+      select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy,
+             ${replayedBalance('b', 'w.balance_credits')} as ledger
       from ${tables[source.wallets]} w
       left join payments.balances b on b.book_id = $1 and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}`,
   );

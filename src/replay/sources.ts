@@ -67,7 +67,7 @@ export interface Source {
   /** SELECT of (legacy_id, cause, explained_cents) over the whole table. Parameters: $1 book, $2 source. */
   surveySql(tables: LegacyTables): string;
   /**
-   * SELECT of the rows in chronological order as (id, created_at, wallet_id, delta, type, reference_type, reference_id,
+   * SELECT of the rows in chronological order as (id, written_by, created_at, wallet_id, delta, type, reference_type, reference_id,
    * idempotency_key, paid_cents); paid_cents is null save for a purchase.
    */
   rowsSql(tables: LegacyTables): string;
@@ -115,7 +115,7 @@ export const SOURCES: readonly Source[] = [
       from judged
       where cause is not null`,
     rowsSql: (tables) => `
-      select t.id, t.created_at, t.wallet_id, t.credits_delta as delta, t.type, t.reference_type, t.reference_id, t.idempotency_key,
+      select t.id, t.xmin as written_by, t.created_at, t.wallet_id, t.credits_delta as delta, t.type, t.reference_type, t.reference_id, t.idempotency_key,
              case when t.type = 'purchase' then coalesce(t.usd_cents, i.amount_usd_cents) end as paid_cents
       from ${tables.wallet_transactions} t
       left join ${tables.invoices} i on i.id = ${invoiceIdOf(`t.type = 'purchase' and t.usd_cents is null`)} and i.wallet_id = t.wallet_id`,
@@ -149,7 +149,7 @@ export const SOURCES: readonly Source[] = [
       ) judged
       where cause is not null`,
     rowsSql: (tables) => `
-      select t.id, t.created_at, t.wallet_id, t.credits_delta as delta, t.transaction_type as type, t.reference_type,
+      select t.id, t.xmin as written_by, t.created_at, t.wallet_id, t.credits_delta as delta, t.transaction_type as type, t.reference_type,
              coalesce(t.invoice_id, t.reference_id)::text as reference_id, t.stripe_event_id as idempotency_key, i.amount_usd_cents as paid_cents
       from ${tables.org_wallet_transactions} t
       left join ${tables.invoices} i on t.transaction_type = 'purchase' and i.id = t.invoice_id and i.org_wallet_id = t.wallet_id`,

@@ -1,5 +1,6 @@
-import type { Pool } from '../db/pool.ts';
-import { type CheckResult, verifyBooks } from '../ledger/verify.ts';
+import type { Pool, Tx } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../ledger/verify.ts';
 import { compareWallets } from './report.ts';
 
 export interface Verification {
@@ -12,18 +13,23 @@ export async function verifyBooksAndWallets(
   pool: Pool,
   onCheck: (result: CheckResult) => void = () => undefined,
 ): Promise<Verification> {
-  const checks = await verifyBooks(pool, onCheck);
-  const wallets = await checkWallets(pool);
-  if (wallets !== undefined) {
-    onCheck(wallets);
-    checks.push(wallets);
-  }
+  const checks = await withTransaction(
+    pool,
+    async (tx) => {
+      const results = await runChecks(tx, onCheck);
+      const wallets = await checkWallets(tx);
+      if (wallets === undefined) return results;
+      onCheck(wallets);
+      return [...results, wallets];
+    },
+    ONE_SNAPSHOT,
+  );
   return { balance: checks.every((check) => check.holds), checks };
 }
 
-async function checkWallets(pool: Pool): Promise<CheckResult | undefined> {
+async function checkWallets(tx: Tx): Promise<CheckResult | undefined> {
   const startedAt = performance.now();
-  const comparison = await compareWallets(pool);
+  const comparison = await compareWallets(tx);
   if (comparison === undefined) return undefined;
   return {
     check: 'every legacy wallet equals its account',

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { errorLine, formatCount, formatMoney, toJson } from '../../src/cli/output.ts';
+import { describeError } from '../../src/cli/log.ts';
+import { errorLine, formatMoney, toJson } from '../../src/cli/output.ts';
 import { createProgress, progressLine } from '../../src/cli/progress.ts';
 import { AppError } from '../../src/errors.ts';
 
@@ -26,6 +27,15 @@ describe('JSON for machines', () => {
 
 it('an error is one line: code, what, what to do', () => {
   expect(errorLine(new AppError('USAGE', 'What. What to do.'))).toBe('liventix: USAGE: What. What to do.\n');
+});
+
+it('the log tells name, code and message of an error, and nothing that a driver hangs on it', () => {
+  const error = Object.assign(new Error('read ECONNRESET'), {
+    code: 'ECONNRESET',
+    command: { name: 'hello', args: ['3', 'AUTH', 'default', 'secret'] },
+  });
+  expect(describeError(error)).toEqual({ type: 'Error', code: 'ECONNRESET', message: 'read ECONNRESET' });
+  expect(describeError('no error at all')).toEqual({ type: 'string', message: 'no error at all' });
 });
 
 describe('progress', () => {

@@ -37,6 +37,8 @@ const ATTACKS: [string, string, string][] = [
   ['inserting balanced entries without an event', insertEntries([5n, -5n]), 'LV001'],
   ['inserting an entry of zero', insertEntries([0n, 0n]), '23514'],
   ['inserting an entry in another currency than its account', insertEntries([5n, -5n], 'JPY', OWN_EVENT), 'LV004'],
+  ['slipping a balanced pair in beside an event', insertEntries([5n, -5n], 'USD', OWN_EVENT), 'LV001'],
+  ['turning the sign of an account type', `update payments.account_types set normal_side = 'debit'`, 'LV009'],
   ['merging a change into the entries', merge(), 'LV009'],
 ];
 

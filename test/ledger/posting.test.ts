@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
@@ -161,6 +162,16 @@ describe('posting', () => {
       (a) => transfer(a.clearing, a.wallet, { transactionId: '1' }),
       'LEDGER_INVALID',
     ],
+    [
+      'a key that no index would take',
+      (a) => transfer(a.clearing, a.wallet, { idempotencyKey: randomBytes(4_000).toString('hex') }),
+      'LEDGER_INVALID',
+    ],
+    [
+      'a reference that no index would take',
+      (a) => transfer(a.clearing, a.wallet, { referenceType: 'x', referenceId: randomBytes(4_000).toString('hex') }),
+      'LEDGER_INVALID',
+    ],
     ['a topic that is none', (a) => transfer(a.clearing, a.wallet, { announce: 'Not A Topic' }), 'LEDGER_INVALID'],
   ];
   it.each(refusals)('refuses %s with a clear code, in one line, and writes nothing', async (_what, build, code) => {
@@ -287,6 +298,34 @@ describe('idempotency', () => {
     expect(duplicate).toEqual({ ...posted, status: 'duplicate' });
   });
 
+  it('takes the same transaction id under two keys for a conflict, and leaves the neighbours alone', async () => {
+    const transaction = transfer(accounts.clearing, accounts.wallet, {
+      transactionId: '00000000-0000-4000-8000-00000000aa01',
+    });
+    const outcomes = await postAll(database.pool, [
+      { ...transaction, idempotencyKey: 'id-a' },
+      { ...transaction, idempotencyKey: 'id-b' },
+      transfer(accounts.clearing, accounts.wallet),
+    ]);
+    expect(outcomes).toMatchObject([
+      { status: 'posted' },
+      { status: 'rejected', code: 'LEDGER_IDEMPOTENCY_CONFLICT' },
+      { status: 'posted' },
+    ]);
+  });
+
+  it('posts under claims that are no JSON, in the name of the role', async () => {
+    const outcome = await withTransaction(database.pool, async (tx) => {
+      await tx.query(`set local request.jwt.claims = 'not json'`);
+      return post(tx, transfer(accounts.clearing, accounts.wallet));
+    });
+    const { rows } = await database.pool.query(
+      'select distinct created_by from payments.entries where transaction_id = $1',
+      [outcome.transactionId],
+    );
+    expect(rows).toEqual([{ created_by: 'liventix' }]);
+  });
+
   it('lets one of 16 racing callers post, and answers the others with its result', async () => {
     const transaction = transfer(accounts.clearing, accounts.wallet, { idempotencyKey: 'race' });
     const outcomes = await Promise.all(
@@ -346,10 +385,14 @@ describe('concurrency', () => {
   });
 
   it('never lands a transaction that waited for a lock earlier in the history than the one it waited for', async () => {
+    const waiter = await database.pool.connect();
     const holder = await database.pool.connect();
+    // The waiter's transaction begins first: stamped with its own start, it would land before the one it waits for.
+    await waiter.query('begin');
+    await waiter.query('select now()');
     await holder.query('begin');
     const first = await post(holder, transfer(accounts.clearing, accounts.wallet));
-    const waiting = withTransaction(database.pool, (tx) => post(tx, transfer(accounts.clearing, accounts.wallet)));
+    const waiting = post(waiter, transfer(accounts.clearing, accounts.wallet));
     await eventually('the second poster waits for a lock', async () => {
       const { rows } = await database.pool.query(
         `select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
@@ -359,13 +402,17 @@ describe('concurrency', () => {
     await holder.query('commit');
     holder.release();
     const second = await waiting;
+    await waiter.query('commit');
+    waiter.release();
     const { rows } = await database.pool.query<{ transaction_id: string; created_at: Date }>(
       `select transaction_id, created_at from payments.entries where account_id = $1 and transaction_id = any ($2) order by account_seq`,
       [accounts.wallet, [first.transactionId, second.transactionId]],
     );
     expect(rows.map((row) => row.transaction_id)).toEqual([first.transactionId, second.transactionId]);
     expect(second.eventPosition).toBeGreaterThan(first.eventPosition);
-    expect(rows[1]?.created_at.getTime()).toBeGreaterThanOrEqual(rows[0]?.created_at.getTime() ?? 0);
+    expect(rows[1]?.created_at.getTime()).toBeGreaterThanOrEqual(
+      rows[0]?.created_at.getTime() ?? Number.POSITIVE_INFINITY,
+    );
   });
 });
 

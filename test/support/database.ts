@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
+import { dropDatabase } from '../../src/db/databases.ts';
 import { createPool, type Pool } from '../../src/db/pool.ts';
 import { MIGRATED_TEMPLATE } from './postgres.ts';
 
@@ -23,7 +24,7 @@ export async function createDatabase(
 ): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const template = options.from === 'empty' ? 'template0' : MIGRATED_TEMPLATE;
-  await maintenance(`create database ${name} template ${template}`);
+  await maintenance((client) => client.query(`create database ${name} template ${template}`));
   const url = onDatabase(inject('ownerUrl'), name);
   const pool = createPool({ databaseUrl: url, max: options.poolMax ?? 10 });
   return {
@@ -33,16 +34,16 @@ export async function createDatabase(
     pool,
     drop: async () => {
       await pool.end();
-      await maintenance(`drop database if exists ${name} with (force)`);
+      await maintenance((client) => dropDatabase(client, name));
     },
   };
 }
 
-async function maintenance(sql: string): Promise<void> {
+async function maintenance(work: (client: pg.Client) => Promise<unknown>): Promise<void> {
   const client = new pg.Client({ connectionString: inject('ownerUrl') });
   await client.connect();
   try {
-    await client.query(sql);
+    await work(client);
   } finally {
     await client.end();
   }
