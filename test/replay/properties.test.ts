@@ -14,7 +14,10 @@ import {
   type RowFields,
 } from '../support/legacy.ts';
 
-const RUNS = process.env['LIVENTIX_DRILLS'] === 'full' ? 150 : 12;
+const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
+const RUNS = FULL ? 150 : 12;
+/** After it, what was found so far is told with its seed, instead of being shrunk any further. */
+const TIME_LIMIT_MS = FULL ? 570_000 : 90_000;
 const INVOICES = 2;
 const TYPES = ['purchase', 'refund', 'spend', 'adjustment', 'promo'] as const;
 
@@ -137,44 +140,53 @@ async function holds(database: TestDatabase): Promise<void> {
 }
 
 describe('whatever the old history was', () => {
-  it('every wallet keeps its balance, the books hold, suspense is what is unexplained, and a second run imports nothing', async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(wallet, { maxLength: 4, size: 'max' }),
-        fc.integer({ min: 1, max: 8 }),
-        async (plans, chunkRows) => {
-          const database = await createLegacyTestDatabase();
-          try {
-            const wallets: [LegacyWallet, Plan][] = [];
-            for (const plan of plans) {
-              const holder = await givenWallet(database.pool, plan);
-              wallets.push([holder, plan]);
-              for (let nth = 0; nth < INVOICES; nth += 1) await givenInvoice(database.pool, holder, nth * 5);
-            }
-            const first = await write(database, wallets, false);
-            expect(await runBackfill(database.pool, { chunkRows })).toMatchObject({
-              finished: true,
-              imported: BigInt(first),
-            });
-            await holds(database);
+  it(
+    'every wallet keeps its balance, the books hold, suspense is what is unexplained, and a second run imports nothing',
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(wallet, { maxLength: 4, size: 'max' }),
+          fc.integer({ min: 1, max: 8 }),
+          async (plans, chunkRows) => {
+            const database = await createLegacyTestDatabase();
+            try {
+              const wallets: [LegacyWallet, Plan][] = [];
+              for (const plan of plans) {
+                const holder = await givenWallet(database.pool, plan);
+                wallets.push([holder, plan]);
+                for (let nth = 0; nth < INVOICES; nth += 1) await givenInvoice(database.pool, holder, nth * 5);
+              }
+              const first = await write(database, wallets, false);
+              expect(await runBackfill(database.pool, { chunkRows })).toMatchObject({
+                finished: true,
+                imported: BigInt(first),
+              });
+              await holds(database);
 
-            const late = await write(database, wallets, true);
-            expect(await runBackfill(database.pool, { chunkRows })).toMatchObject({
-              finished: true,
-              imported: BigInt(late),
-            });
-            await holds(database);
-            expect(await runBackfill(database.pool)).toMatchObject({ finished: true, imported: 0n });
-            await holds(database);
-            await agreesWithTheModel(database);
-          } finally {
-            await database.drop();
-          }
+              const late = await write(database, wallets, true);
+              expect(await runBackfill(database.pool, { chunkRows })).toMatchObject({
+                finished: true,
+                imported: BigInt(late),
+              });
+              await holds(database);
+              expect(await runBackfill(database.pool)).toMatchObject({ finished: true, imported: 0n });
+              await holds(database);
+              await agreesWithTheModel(database);
+            } finally {
+              await database.drop();
+            }
+          },
+        ),
+        {
+          numRuns: RUNS,
+          interruptAfterTimeLimit: TIME_LIMIT_MS,
+          markInterruptAsFailure: true,
+          ...seedFromEnvironment(),
         },
-      ),
-      { numRuns: RUNS, ...seedFromEnvironment() },
-    );
-  });
+      );
+    },
+    TIME_LIMIT_MS + 30_000,
+  );
 });
 
 function seedFromEnvironment(): { seed?: number } {
