@@ -46,9 +46,7 @@ describe('progress', () => {
   });
 
   it('survives nothing done, nothing to do, and more done than there was', () => {
-    expect(progressLine({ label: 'rows', done: 0, total: 10, elapsedMs: 0 })).toContain(
-      `0 of ${formatCount(10)}   0/s`,
-    );
+    expect(progressLine({ label: 'rows', done: 0, total: 10, elapsedMs: 0 })).toMatch(/ 0 of 10$/);
     expect(progressLine({ label: 'rows', done: 0, total: 0, elapsedMs: 5 })).toBe('rows …');
     expect(progressLine({ label: 'rows', done: 12, total: 10, elapsedMs: 1_000 })).toContain('12 of 10');
   });
