@@ -586,7 +586,7 @@ begin
   where s.cents <> 0 or v.event_id is distinct from s.transaction_id
     -- The event's legs have these ids and no others, and each id is there once: nothing can be slipped in beside them.
     or s.first_id <= s.event_position * 1024
-    or s.last_id > s.event_position * 1024 + jsonb_array_length(payments.entries_of(v.payload))
+    or s.last_id > s.event_position * 1024 + coalesce(jsonb_array_length(v.payload -> 'entries'), 0)
   order by s.cents = 0
   limit 1;
   if found and v_fault.cents <> 0 then
