@@ -187,7 +187,7 @@ describe('the demo', () => {
       demo.kill('SIGINT');
       const end = await demo.done;
       expect(performance.now() - stoppedAt).toBeLessThan(STOPS_WITHIN_MS);
-      expect(end).toMatchObject({ exitCode: 1, stdout: '' });
+      expect(end).toMatchObject({ exitCode: 3, stdout: '' });
       expect(end.stderr).toMatch(/^liventix: DEMO_STOPPED: [^\n]*stopped[^\n]+\n$/);
       expect(await demoDatabaseExists()).toBe(false);
     },
