@@ -1,5 +1,6 @@
 // Checks the direction of dependencies. The tool reports "no violations" too when it understood no file at all, so
-// this asserts that it saw every source file.
+// this asserts that it saw every source file. Runs on the pinned Node: the shell of a first `npm run check` still knows
+// the one from before the installation.
 import { globSync } from 'node:fs';
 import { cruise } from 'dependency-cruiser';
 import extractConfig from 'dependency-cruiser/config-utl/extract-depcruise-config';
