@@ -175,6 +175,7 @@ async function prepare(run: Run, source: Source, total: Totals): Promise<void> {
 /** Finds what the flows do not explain, in one pass over the whole table: a row is judged by those before it. */
 async function survey(run: Run, source: Source): Promise<void> {
   await withTransaction(run.pool, async (tx) => {
+    await tx.query(`set local work_mem = '${CHUNK_WORK_MEM}'`);
     await tx.query('delete from replay.findings where book_id = $1 and source = $2', [run.bookId, source.name]);
     await tx.query(
       // In one statement, so that the snapshot kept is the one that the rows were judged in.

@@ -41,6 +41,8 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
       cross join (
         select survey as snapshot, age(pg_snapshot_xmin(survey)::xid) as age
         from replay.progress where book_id = $1 and source = $2
+        -- Computed once: pulled up, it would be for every row.
+        offset 0
       ) s
       left join ${tables[source.wallets]} w on w.id = r.wallet_id
       left join payments.accounts a on a.book_id = $1 and a.${source.ownerKind}_id = w.${source.ownerColumn}
@@ -84,15 +86,16 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
  * next run: what they moved is no drift.
  */
 export function reconcileChunkSql(source: Source, tables: LegacyTables): string {
+  // Materialized: pulled up, each step would be computed again wherever its columns are used.
   return `
-    with wallet as (
+    with wallet as materialized (
       select w.id, w.balance_credits::bigint as legacy, w.created_at, replayed.cents as ledger, b.last_seq, b.account_id
       from ${tables[source.wallets]} w
       join payments.balances b on b.book_id = $1
         and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}
-      cross join lateral (select ${replayedBalance('b', 'w.balance_credits')} as cents) replayed
+      cross join lateral (select ${replayedBalance('b', 'w.balance_credits')} as cents offset 0) replayed
       where ${walletsInRange('$3', '$4')} and w.balance_credits <> replayed.cents
-    ), explained as (
+    ), explained as materialized (
       select w.*, w.legacy - w.ledger as difference, history.last_at, history.rows,
         case when history.rows = 0 then 'opening_balance'
              -- A stale balance was written back over one movement: that movement is missing from it.
