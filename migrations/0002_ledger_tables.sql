@@ -1,5 +1,6 @@
--- The ledger's tables. payments.events is the log and the truth; accounts, entries and balances are projections of it,
--- written in the same database transaction by payments.project_events and by nothing else.
+-- The ledger's tables and their guards. payments.events is the log and the truth; accounts, entries and balances are
+-- projections of it, written in the same database transaction by payments.project_events and by nothing else.
+-- Errors carry a SQLSTATE of class LV; src/errors.ts and docs/errors.md list them.
 -- book_id comes first in every key: each book sums to zero by itself and can live on a server of its own.
 
 create schema if not exists payments;
@@ -132,3 +133,140 @@ join payments.account_types t using (type)
 join payments.balances b on (b.book_id, b.account_id) = (a.book_id, a.id);
 
 comment on view payments.account_balances is 'balance_cents is positive on the account type''s normal side.';
+
+-- Raises one of our codes with its SQLSTATE. The message says what, which id and both values; the hint what to do.
+create function payments.raise_code(p_code text, p_message text) returns void
+language plpgsql as $$
+begin
+  raise exception using
+    message = p_message,
+    errcode = case p_code
+      when 'LEDGER_INVALID' then 'LV001'
+      when 'LEDGER_UNBALANCED' then 'LV002'
+      when 'LEDGER_CURRENCY_UNKNOWN' then 'LV003'
+      when 'LEDGER_CURRENCY_MISMATCH' then 'LV004'
+      when 'LEDGER_ACCOUNT_UNKNOWN' then 'LV005'
+      when 'LEDGER_AMOUNT_INVALID' then 'LV006'
+      when 'LEDGER_AMOUNT_OVERFLOW' then 'LV007'
+      when 'LEDGER_IDEMPOTENCY_CONFLICT' then 'LV008'
+      when 'LEDGER_APPEND_ONLY' then 'LV009'
+      when 'LEDGER_BOOK_UNKNOWN' then 'LV010'
+      when 'LEDGER_ACCOUNT_TYPE_UNKNOWN' then 'LV011'
+    end;
+end $$;
+
+-- Guards. They hold for every writer, the tables' owner included, and also where session_replication_role is replica.
+
+create function payments.refuse_change() returns trigger
+language plpgsql as $$
+begin
+  perform payments.raise_code('LEDGER_APPEND_ONLY', format(
+    '%s of payments.%s refused: the ledger is append-only. Post a reversal instead.', tg_op, tg_table_name));
+  return null;
+end $$;
+
+create trigger events_append_only before update or delete or truncate on payments.events
+  for each statement execute function payments.refuse_change();
+create trigger entries_append_only before update or delete or truncate on payments.entries
+  for each statement execute function payments.refuse_change();
+create trigger accounts_append_only before update or delete or truncate on payments.accounts
+  for each statement execute function payments.refuse_change();
+create trigger account_types_append_only before update or delete or truncate on payments.account_types
+  for each statement execute function payments.refuse_change();
+create trigger balances_not_removed before delete or truncate on payments.balances
+  for each statement execute function payments.refuse_change();
+
+-- Every INSERT into entries carries whole transactions: each sums to zero per currency, each entry belongs to an event
+-- of the log and is in its account's currency. One look at all new rows; a row trigger would cost a quarter of the speed.
+create function payments.check_new_entries() returns trigger
+language plpgsql as $$
+declare
+  v_fault record;
+begin
+  select s.account_id, s.currency, a.currency as account_currency into v_fault
+  from (select distinct e.book_id, e.account_id, e.currency from new_entries e) s
+  left join payments.accounts a on a.book_id = s.book_id and a.id = s.account_id
+  where a.currency is distinct from s.currency
+  limit 1;
+  if found and v_fault.account_currency is null then
+    perform payments.raise_code('LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist: open it first.', v_fault.account_id));
+  elsif found then
+    perform payments.raise_code('LEDGER_CURRENCY_MISMATCH', format(
+      'An entry in %s on account %s, which holds %s.', v_fault.currency, v_fault.account_id, v_fault.account_currency));
+  end if;
+
+  select s.transaction_id, s.imbalance into v_fault
+  from (
+    select c.book_id, c.event_position, c.transaction_id, min(c.first_id) as first_id, max(c.last_id) as last_id,
+           sum(c.legs) as legs, min(format('%s %s', c.cents, c.currency)) filter (where c.cents <> 0) as imbalance
+    from (
+      select e.book_id, e.event_position, e.transaction_id, e.currency, sum(e.amount_cents) as cents,
+             min(e.id) as first_id, max(e.id) as last_id, count(*) as legs
+      from new_entries e
+      group by e.book_id, e.event_position, e.transaction_id, e.currency
+    ) c
+    group by c.book_id, c.event_position, c.transaction_id
+  ) s
+  where s.imbalance is not null
+    -- Leg 1 and all up to the last: each id is there once, so nothing can be slipped in beside them later.
+    or s.first_id <> s.event_position * 1024 + 1
+    or s.last_id <> s.event_position * 1024 + s.legs
+    -- A subquery and not a join: one look into the index per event, whatever the planner believed when the log was empty.
+    or s.transaction_id is distinct from (
+      select v.event_id from payments.events v
+      where v.book_id = s.book_id and v.position = s.event_position and v.type = 'transaction.posted')
+  order by s.imbalance
+  limit 1;
+  if found and v_fault.imbalance is not null then
+    perform payments.raise_code('LEDGER_UNBALANCED', format(
+      'Transaction %s sums to %s; every transaction must sum to zero per currency, in one INSERT.',
+      v_fault.transaction_id, v_fault.imbalance));
+  elsif found then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'Transaction %s has no event in the log that says so: post it with payments.post_transaction.', v_fault.transaction_id));
+  end if;
+  return null;
+end $$;
+
+create trigger entries_whole_transactions after insert on payments.entries
+  referencing new table as new_entries for each statement execute function payments.check_new_entries();
+
+-- A balance is what its account's last entry says, and zero before the first. Together with the entries' own guard: money
+-- moves by entries and by nothing else.
+create function payments.check_changed_balances() returns trigger
+language plpgsql as $$
+declare
+  v_fault record;
+begin
+  select c.account_id, c.balance_cents, c.last_seq into v_fault
+  from changed c
+  -- By exact numbers, and subqueries that answer a value: each is one look into the index, however many entries there are
+  -- and whatever the planner believed when there were none.
+  where c.balance_cents is distinct from case when c.last_seq = 0 then 0 else (
+      select n.balance_after_cents from payments.entries n
+      where n.book_id = c.book_id and n.account_id = c.account_id and n.account_seq = c.last_seq) end
+    or (
+      select n.id from payments.entries n
+      where n.book_id = c.book_id and n.account_id = c.account_id and n.account_seq = c.last_seq + 1) is not null
+  limit 1;
+  if found then
+    perform payments.raise_code('LEDGER_APPEND_ONLY', format(
+      'A balance of %s after %s entries refused for account %s: its last entry says otherwise. Post a transaction instead.',
+      v_fault.balance_cents, v_fault.last_seq, v_fault.account_id));
+  end if;
+  return null;
+end $$;
+
+create trigger balances_start_at_entries after insert on payments.balances
+  referencing new table as changed for each statement execute function payments.check_changed_balances();
+create trigger balances_follow_entries after update on payments.balances
+  referencing new table as changed for each statement execute function payments.check_changed_balances();
+
+alter table payments.events enable always trigger events_append_only;
+alter table payments.entries enable always trigger entries_append_only;
+alter table payments.entries enable always trigger entries_whole_transactions;
+alter table payments.accounts enable always trigger accounts_append_only;
+alter table payments.account_types enable always trigger account_types_append_only;
+alter table payments.balances enable always trigger balances_not_removed;
+alter table payments.balances enable always trigger balances_start_at_entries;
+alter table payments.balances enable always trigger balances_follow_entries;

@@ -1,5 +1,4 @@
--- Posting: the only way into the ledger, the guards that hold for everybody else, and who may do what.
--- Errors carry a SQLSTATE of class LV; src/errors.ts and docs/errors.md list them.
+-- Posting: the only way into the ledger, and who may do what.
 
 -- A UUID made from a name: RFC 9562 version 8 over SHA-256, which PostgreSQL has built in (version 5 needs SHA-1, and
 -- with it an extension). The same name gives the same id on every server.
@@ -59,27 +58,6 @@ begin
   return v_instant;
 exception when data_exception then
   return null;
-end $$;
-
--- Raises one of our codes with its SQLSTATE. The message says what, which id and both values; the hint what to do.
-create function payments.raise_code(p_code text, p_message text) returns void
-language plpgsql as $$
-begin
-  raise exception using
-    message = p_message,
-    errcode = case p_code
-      when 'LEDGER_INVALID' then 'LV001'
-      when 'LEDGER_UNBALANCED' then 'LV002'
-      when 'LEDGER_CURRENCY_UNKNOWN' then 'LV003'
-      when 'LEDGER_CURRENCY_MISMATCH' then 'LV004'
-      when 'LEDGER_ACCOUNT_UNKNOWN' then 'LV005'
-      when 'LEDGER_AMOUNT_INVALID' then 'LV006'
-      when 'LEDGER_AMOUNT_OVERFLOW' then 'LV007'
-      when 'LEDGER_IDEMPOTENCY_CONFLICT' then 'LV008'
-      when 'LEDGER_APPEND_ONLY' then 'LV009'
-      when 'LEDGER_BOOK_UNKNOWN' then 'LV010'
-      when 'LEDGER_ACCOUNT_TYPE_UNKNOWN' then 'LV011'
-    end;
 end $$;
 
 -- Who is asking: the signed-in user where the request carries one (Supabase), else the database role.
@@ -534,89 +512,6 @@ begin
   end if;
   return v_outcome;
 end $$;
-
--- Guards. They hold for every writer, the tables' owner included, and also where session_replication_role is replica.
-
-create function payments.refuse_change() returns trigger
-language plpgsql as $$
-begin
-  perform payments.raise_code('LEDGER_APPEND_ONLY', format(
-    '%s of payments.%s refused: the ledger is append-only. Post a reversal instead.', tg_op, tg_table_name));
-  return null;
-end $$;
-
-create trigger events_append_only before update or delete or truncate on payments.events
-  for each statement execute function payments.refuse_change();
-create trigger entries_append_only before update or delete or truncate on payments.entries
-  for each statement execute function payments.refuse_change();
-create trigger accounts_append_only before update or delete or truncate on payments.accounts
-  for each statement execute function payments.refuse_change();
-create trigger account_types_append_only before update or delete or truncate on payments.account_types
-  for each statement execute function payments.refuse_change();
-create trigger balances_not_removed before delete or truncate on payments.balances
-  for each statement execute function payments.refuse_change();
-
--- Every INSERT into entries carries whole transactions: each sums to zero per currency, each entry belongs to an event
--- of the log and is in its account's currency. One look at all new rows; a row trigger would cost a quarter of the speed.
-create function payments.check_new_entries() returns trigger
-language plpgsql as $$
-declare
-  v_fault record;
-begin
-  select s.account_id, s.currency, a.currency as account_currency into v_fault
-  from (select distinct e.book_id, e.account_id, e.currency from new_entries e) s
-  left join payments.accounts a on a.book_id = s.book_id and a.id = s.account_id
-  where a.currency is distinct from s.currency
-  limit 1;
-  if found and v_fault.account_currency is null then
-    perform payments.raise_code('LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist: open it first.', v_fault.account_id));
-  elsif found then
-    perform payments.raise_code('LEDGER_CURRENCY_MISMATCH', format(
-      'An entry in %s on account %s, which holds %s.', v_fault.currency, v_fault.account_id, v_fault.account_currency));
-  end if;
-
-  select s.transaction_id, s.imbalance into v_fault
-  from (
-    select c.book_id, c.event_position, c.transaction_id, min(c.first_id) as first_id, max(c.last_id) as last_id,
-           sum(c.legs) as legs, min(format('%s %s', c.cents, c.currency)) filter (where c.cents <> 0) as imbalance
-    from (
-      select e.book_id, e.event_position, e.transaction_id, e.currency, sum(e.amount_cents) as cents,
-             min(e.id) as first_id, max(e.id) as last_id, count(*) as legs
-      from new_entries e
-      group by e.book_id, e.event_position, e.transaction_id, e.currency
-    ) c
-    group by c.book_id, c.event_position, c.transaction_id
-  ) s
-  where s.imbalance is not null
-    -- Leg 1 and all up to the last: each id is there once, so nothing can be slipped in beside them later.
-    or s.first_id <> s.event_position * 1024 + 1
-    or s.last_id <> s.event_position * 1024 + s.legs
-    -- A subquery and not a join: one look into the index per event, whatever the planner believed when the log was empty.
-    or s.transaction_id is distinct from (
-      select v.event_id from payments.events v
-      where v.book_id = s.book_id and v.position = s.event_position and v.type = 'transaction.posted')
-  order by s.imbalance
-  limit 1;
-  if found and v_fault.imbalance is not null then
-    perform payments.raise_code('LEDGER_UNBALANCED', format(
-      'Transaction %s sums to %s; every transaction must sum to zero per currency, in one INSERT.',
-      v_fault.transaction_id, v_fault.imbalance));
-  elsif found then
-    perform payments.raise_code('LEDGER_INVALID', format(
-      'Transaction %s has no event in the log that says so: post it with payments.post_transaction.', v_fault.transaction_id));
-  end if;
-  return null;
-end $$;
-
-create trigger entries_whole_transactions after insert on payments.entries
-  referencing new table as new_entries for each statement execute function payments.check_new_entries();
-
-alter table payments.events enable always trigger events_append_only;
-alter table payments.entries enable always trigger entries_append_only;
-alter table payments.entries enable always trigger entries_whole_transactions;
-alter table payments.accounts enable always trigger accounts_append_only;
-alter table payments.account_types enable always trigger account_types_append_only;
-alter table payments.balances enable always trigger balances_not_removed;
 
 -- Grants come first: nobody but the owner writes the tables; Supabase's server role posts through the functions.
 revoke all on schema payments from public;

@@ -14,6 +14,23 @@ import {
 const MAX_TEXT_BYTES = 500;
 
 /**
+ * The survey's snapshot and its age in transactions; $1 is the book, $2 the source. Computed once: pulled up, it would be
+ * for every row.
+ */
+const SURVEY = `
+  select survey as snapshot, age(pg_snapshot_xmin(survey)::xid) as age
+  from replay.progress where book_id = $1 and source = $2
+  offset 0`;
+
+/**
+ * SQL of whether a row is so new that survey \`s\` may not have seen it: written by a transaction that began after the
+ * oldest one then open. A negative age is that of a row frozen more than 2^31 transactions ago.
+ */
+function isRecent(xmin: string): string {
+  return `age(${xmin}) between 0 and s.age`;
+}
+
+/**
  * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key (null before the first),
  * $5 how many rows. Answers one row: rows, delta, id_hash, imported, and the key (created_at, id) of the last row.
  * Imports nothing and answers null for imported where a row of the chunk came after the survey.
@@ -28,9 +45,8 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
     with chunk as materialized (
       select r.*, w.${source.ownerColumn} as owner_id, f.cause, coalesce(f.explained_cents, r.delta) as explained,
              a.id as wallet_account_id,
-             -- Written by a transaction that the survey could not see: judged by nobody yet. The comparison of ages spares
-             -- all but the newest rows the rest.
-             age(r.written_by) <= s.age and not pg_visible_in_snapshot(
+             -- Written by a transaction that the survey could not see: judged by nobody yet.
+             ${isRecent('r.written_by')} and not pg_visible_in_snapshot(
                (pg_snapshot_xmin(s.snapshot)::text::bigint + s.age - age(r.written_by))::text::xid8, s.snapshot) as is_ahead_of_survey
       from (
         select * from (${source.rowsSql(tables)}) r
@@ -38,12 +54,7 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
         order by r.created_at, r.id
         limit $5
       ) r
-      cross join (
-        select survey as snapshot, age(pg_snapshot_xmin(survey)::xid) as age
-        from replay.progress where book_id = $1 and source = $2
-        -- Computed once: pulled up, it would be for every row.
-        offset 0
-      ) s
+      cross join (${SURVEY}) s
       left join ${tables[source.wallets]} w on w.id = r.wallet_id
       left join payments.accounts a on a.book_id = $1 and a.${source.ownerKind}_id = w.${source.ownerColumn}
         and a.type = 'cash' and a.currency = '${REPLAY_CURRENCY}' and a.name = '${WALLET_ACCOUNT}'
@@ -103,12 +114,14 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
                where t.wallet_id = w.id and t.credits_delta = w.ledger - w.legacy) then 'lost_update'
              else 'balance_without_row' end as cause
       from wallet w
+      cross join (${SURVEY}) s
       cross join lateral (
         select count(*) as rows, max(t.created_at) as last_at from ${tables[source.transactions]} t where t.wallet_id = w.id
       ) history
       where not exists (
         select from ${tables[source.transactions]} t
-        where t.wallet_id = w.id
+        -- What the survey saw is in the log by now; only newer rows are looked up.
+        where t.wallet_id = w.id and ${isRecent('t.xmin')}
           and not exists (select from payments.events v where v.book_id = $1 and v.event_id = ${eventId('t.id')}))
     ), gathered as (
       select array_agg(row('transaction.posted', payments.named_uuid('drift:' || $2::text || ':' || e.id || ':' || e.last_seq),
