@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, openSync } from 'node:fs';
 import { chmod, chown, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import pg from 'pg';
 import { AppError } from '../errors.ts';
@@ -33,6 +34,11 @@ export interface LocalServerOptions {
 const START_DEADLINE_MS = 60_000;
 const STOP_DEADLINE_MS = 20_000;
 const POLL_MS = 50;
+/** Where the homes lie that cannot lie in the state directory. Anybody may write there. */
+const AWAY_PARENT = '/var/tmp';
+const AWAY_NAME_BYTES = 16;
+/** In the state directory: which home away from it is its own. */
+const RECORD = 'server.json';
 
 const FIXED_SETTINGS = [
   'listen_addresses=127.0.0.1',
@@ -62,9 +68,6 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Loc
   const password = randomBytes(16).toString('hex');
   await initialise({ binDir: home.binDir, dataDir: home.dataDir, account, password });
   const port = await freePort();
-  await writeFile(join(stateDir, 'server.json'), JSON.stringify({ dataDir: home.dataDir, away: home.away }), {
-    mode: 0o600,
-  });
   const child = launch({ ...home, account, port, settings: options.settings ?? [] });
   const adminUrl = `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`;
   // A process that ends without stopping it (a second Ctrl-C) asks it to stop, and cannot wait.
@@ -89,13 +92,11 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Loc
 
 /** Stops the server that an earlier process left running in `stateDir`, if one is, and removes what lies outside it. */
 export async function stopLocalServer(stateDir: string): Promise<boolean> {
-  const record = await readFile(join(stateDir, 'server.json'), 'utf8').catch(() => undefined);
-  if (record === undefined) return false;
-  const { dataDir, away } = JSON.parse(record) as { dataDir: string; away?: string };
-  const pid = await serverPid(dataDir);
+  const away = await recordedAway(stateDir);
+  const pid = await serverPid(dataDirOf(away ?? resolve(stateDir)));
   if (pid !== undefined) await end(pid);
   if (away !== undefined) await rm(away, { recursive: true, force: true });
-  await rm(join(stateDir, 'server.json'), { force: true });
+  await rm(join(stateDir, RECORD), { force: true });
   return pid !== undefined;
 }
 
@@ -142,25 +143,46 @@ interface Home {
   readonly binDir: string;
   readonly dataDir: string;
   readonly logFile: string;
-  /** Set when the home lies outside the state directory. */
-  readonly away?: string;
 }
 
 // A checkout below /root cannot be entered by any other account. Then the server's home, and a copy of its binaries,
-// lie in /var/tmp under a name made from the checkout's path.
+// lie in /var/tmp.
 async function reachableHome(input: { stateDir: string; binDir: string; account: Account | undefined }): Promise<Home> {
   const { stateDir, binDir, account } = input;
   await mkdir(stateDir, { recursive: true });
   for (const program of ['initdb', 'postgres']) await makeExecutable(join(binDir, program));
+  const logFile = join(stateDir, 'server.log');
   if (account === undefined || canRunAndEnter(binDir, stateDir, account)) {
-    return { binDir, dataDir: join(stateDir, 'data'), logFile: join(stateDir, 'server.log') };
+    return { binDir, dataDir: dataDirOf(stateDir), logFile };
   }
-  const away = join('/var/tmp', `liventix-${createHash('sha256').update(stateDir).digest('hex').slice(0, 12)}`);
+  const away = await makeAway(stateDir);
   const copiedBin = join(away, 'native', 'bin');
-  await rm(away, { recursive: true, force: true });
-  await mkdir(away, { recursive: true, mode: 0o755 });
   await cp(dirname(binDir), dirname(copiedBin), { recursive: true, verbatimSymlinks: true });
-  return { binDir: copiedBin, dataDir: join(away, 'data'), logFile: join(stateDir, 'server.log'), away };
+  return { binDir: copiedBin, dataDir: dataDirOf(away), logFile };
+}
+
+/**
+ * Makes a home that the server's account may enter and nobody else may prepare: under a name that cannot be guessed, and
+ * never in a folder that is already there. Recorded first, so that a run that is killed meanwhile leaves nothing behind.
+ */
+async function makeAway(stateDir: string): Promise<string> {
+  const away = join(AWAY_PARENT, `liventix-${randomBytes(AWAY_NAME_BYTES).toString('hex')}`);
+  await writeFile(join(stateDir, RECORD), JSON.stringify({ away }), { mode: 0o600 });
+  await mkdir(away);
+  // Not by mkdir's mode, which the umask narrows.
+  await chmod(away, 0o755);
+  return away;
+}
+
+// Only a name that `makeAway` could have given: what it names is removed, as root.
+async function recordedAway(stateDir: string): Promise<string | undefined> {
+  const record = await readFile(join(stateDir, RECORD), 'utf8').catch(() => '');
+  const [name] = /(?<="away":"\/var\/tmp\/)liventix-[0-9a-f]+(?=")/.exec(record) ?? [];
+  return name === undefined ? undefined : join(AWAY_PARENT, name);
+}
+
+function dataDirOf(home: string): string {
+  return join(home, 'data');
 }
 
 function canRunAndEnter(binDir: string, stateDir: string, account: Account): boolean {
@@ -195,7 +217,7 @@ async function initialise(input: {
         '--locale=C',
         '--no-sync',
       ],
-      { ...input.account, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'], env: serverEnvironment() },
+      { ...input.account, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'], env: SERVER_ENVIRONMENT },
     );
     let stderr = '';
     child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
@@ -220,14 +242,12 @@ function launch(
     cwd: '/',
     detached: true,
     stdio: ['ignore', log, log],
-    env: serverEnvironment(),
+    env: SERVER_ENVIRONMENT,
   });
 }
 
-// Only what the server needs: a PGDATA or PGPORT of the user's would lead it astray.
-function serverEnvironment(): NodeJS.ProcessEnv {
-  return { PATH: process.env['PATH'], LC_ALL: 'C', TZ: 'UTC' };
-}
+// Only what the server needs, and nothing of the user's: a PGDATA or PGPORT would lead it astray.
+const SERVER_ENVIRONMENT = { PATH: '/usr/local/bin:/usr/bin:/bin', LC_ALL: 'C', TZ: 'UTC' };
 
 async function untilReady(input: { child: ChildProcess; adminUrl: string; logFile: string }): Promise<void> {
   const deadline = Date.now() + START_DEADLINE_MS;
@@ -277,14 +297,19 @@ async function end(pid: number | undefined): Promise<void> {
   }
 }
 
-function isAlive(pid: number): boolean {
-  return signalProcess(pid, 0);
+/** Whether there is a process of that id, whoever it belongs to. */
+export function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    // Not ours to signal, and so alive.
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
 }
 
-function signalProcess(pid: number, signal: NodeJS.Signals | 0): boolean {
+function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
   try {
-    process.kill(pid, signal);
-    return true;
+    return process.kill(pid, signal);
   } catch {
     return false;
   }
@@ -302,8 +327,4 @@ export async function freePort(): Promise<number> {
 
 function lastLine(text: string): string {
   return text.trim().split('\n').at(-1)?.trim() ?? '';
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolvePause) => setTimeout(resolvePause, ms));
 }

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { AppError } from '../errors.ts';
 import type { Pool, Tx } from './pool.ts';
 import { isRetryableConflict, toAppError } from './sqlstate.ts';
@@ -60,8 +61,4 @@ async function runOnce<T>(pool: Pool, work: (tx: Tx) => Promise<T>, mode: string
   } finally {
     tx.release(broken);
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { dropDatabase } from '../db/databases.ts';
 import { connectionConfig } from '../db/pool.ts';
-import { startLocalServer, stopLocalServer } from '../db/server.ts';
+import { isAlive, startLocalServer, stopLocalServer } from '../db/server.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 
@@ -251,15 +251,6 @@ async function isRunningDemo(pid: number): Promise<boolean> {
   if (!existsSync('/proc/self')) return true;
   const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
   return commandLine.includes('liventix') && commandLine.includes('demo');
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    // Not ours to signal, and so alive.
-    return isFileError(error, 'EPERM');
-  }
 }
 
 function isFileError(error: unknown, code: string): boolean {

@@ -1,12 +1,15 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startLocalServer, stopLocalServer } from '../../src/db/server.ts';
+
+const isRoot = process.getuid?.() === 0;
 
 let stateDir: string;
 beforeEach(async () => {
@@ -40,13 +43,45 @@ describe('the embedded server', () => {
     child.kill('SIGKILL');
     await once(child, 'close');
     expect(await ask(orphanUrl, 'select 1 as alive')).toEqual([{ alive: 1 }]);
+    const orphanData = await dataDirOf(orphanUrl);
 
     const server = await startLocalServer({ stateDir });
     await expect(ask(orphanUrl, 'select 1')).rejects.toThrow();
     await expect(ask(server.adminUrl, 'select 1 from left_behind')).rejects.toThrow(/does not exist/);
+    if (isRoot) expect(existsSync(orphanData)).toBe(false);
     await server.stop();
   });
+
+  it('removes nothing but a home of its own, whatever its record names', async () => {
+    const precious = await mkdtemp(join(tmpdir(), 'liventix-precious-'));
+    await writeFile(join(stateDir, 'server.json'), JSON.stringify({ away: precious }));
+    expect(await stopLocalServer(stateDir)).toBe(false);
+    expect(existsSync(precious)).toBe(true);
+    await rm(precious, { recursive: true });
+  });
 });
+
+// As root it runs under another account, which may not enter the folder that mkdtemp makes.
+describe.runIf(isRoot)('the home of a server that may not enter its folder', () => {
+  it('is of a new name at each start, made by root, and gone after the next start and after the stop', async () => {
+    const first = await startLocalServer({ stateDir });
+    const firstHome = dirname(await dataDirOf(first.adminUrl));
+    expect(firstHome).toMatch(/^\/var\/tmp\/liventix-[0-9a-f]{32}$/);
+    expect(await stat(firstHome)).toMatchObject({ uid: 0, mode: 0o40755 });
+
+    const second = await startLocalServer({ stateDir });
+    const secondHome = dirname(await dataDirOf(second.adminUrl));
+    expect(secondHome).not.toBe(firstHome);
+    expect(existsSync(firstHome)).toBe(false);
+    await second.stop();
+    expect(existsSync(secondHome)).toBe(false);
+  });
+});
+
+async function dataDirOf(url: string): Promise<string> {
+  const [row] = (await ask(url, 'show data_directory')) as { data_directory: string }[];
+  return row?.data_directory ?? '';
+}
 
 async function ask(url: string, sql: string): Promise<unknown[]> {
   const client = new pg.Client({ connectionString: url });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { migrate } from '../../src/db/migrate.ts';
-import { startLocalServer, stopLocalServer } from '../../src/db/server.ts';
+import { isAlive, startLocalServer, stopLocalServer } from '../../src/db/server.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -52,14 +52,6 @@ async function removeLeftovers(testsDir: string): Promise<void> {
     if (isAlive(Number(name.split('-').at(-1)))) continue;
     await stopLocalServer(join(testsDir, name));
     await rm(join(testsDir, name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
   }
 }
 
