@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
-import { type BackfillProgress, runBackfill } from '../replay/backfill.ts';
+import { runBackfill } from '../replay/backfill.ts';
+import type { BackfillProgress } from '../replay/backfill-run.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';

@@ -1,4 +1,5 @@
 import type { Queryable } from '../db/pool.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { findLegacyTables } from './legacy.ts';
 import { replayedBalance, walletAccountId } from './mapping.ts';
 import { SOURCES, type Source, ZERO_ROW } from './sources.ts';
@@ -11,7 +12,7 @@ export interface SourceStatus {
 }
 
 /** How far the backfill of one book is. Empty where it never ran. */
-export async function backfillStatus(db: Queryable, bookId = 1): Promise<SourceStatus[]> {
+export async function backfillStatus(db: Queryable, bookId = MAIN_BOOK): Promise<SourceStatus[]> {
   const tables = await findLegacyTables(db);
   const { rows } = await db.query<{ source: Source['name']; rows: bigint; finished: boolean }>(
     'select source, rows, finished_at is not null as finished from replay.progress where book_id = $1 order by source desc',
@@ -34,7 +35,7 @@ export interface Drift {
 }
 
 /** What the old history could not explain, by cause. */
-export async function driftByCause(db: Queryable, bookId = 1): Promise<Drift[]> {
+export async function driftByCause(db: Queryable, bookId = MAIN_BOOK): Promise<Drift[]> {
   const { rows } = await db.query<Drift>(
     `select cause, count(*) as count, sum(cents)::bigint as cents
      from (
@@ -67,7 +68,7 @@ const NAMED_WALLETS = 5;
  * Compares every legacy wallet's balance with what the replay brought to its account, in one snapshot.
  * @returns undefined where the legacy wallets are gone, or no backfill of this book has finished
  */
-export async function compareWallets(db: Queryable, bookId = 1): Promise<WalletComparison | undefined> {
+export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise<WalletComparison | undefined> {
   const tables = await findLegacyTables(db);
   const status = await backfillStatus(db, bookId);
   const hasWallets = SOURCES.every((source) => tables[source.wallets] !== undefined);

@@ -1,0 +1,50 @@
+import pg from 'pg';
+import type { Pool } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
+import { AppError } from '../errors.ts';
+
+/** Keeps other backfills of a book away. */
+export interface BackfillLock {
+  /** @throws AppError DB_UNREACHABLE */
+  assertHeld(): void;
+  release(): Promise<void>;
+}
+
+/**
+ * Session-wide and on a connection of its own, so that a killed run lets go of it by dying. Not one of the pool's, which
+ * may have no second one.
+ * @throws AppError BACKFILL_RUNNING, DB_*
+ */
+export async function takeBackfillLock(pool: Pool, bookId: number): Promise<BackfillLock> {
+  const client = new pg.Client(pool.options);
+  let lost: Error | undefined;
+  client.on('error', (error) => {
+    lost ??= error;
+  });
+  const release = () => client.end().catch(() => undefined);
+  try {
+    await client.connect();
+    const { rows } = await client.query<{ taken: boolean }>(
+      `select pg_try_advisory_lock(hashtext('liventix.backfill'), $1) as taken`,
+      [bookId],
+    );
+    if (rows[0]?.taken !== true) {
+      throw new AppError(
+        'BACKFILL_RUNNING',
+        `Another backfill of book ${bookId} is running. Wait for it, or stop it first.`,
+      );
+    }
+  } catch (error) {
+    await release();
+    throw toAppError(error);
+  }
+  const assertHeld = () => {
+    if (lost === undefined) return;
+    throw new AppError(
+      'DB_UNREACHABLE',
+      `The connection that kept other backfills away was lost (${lost.message}). Run it again: it goes on where it stopped.`,
+      { cause: lost },
+    );
+  };
+  return { assertHeld, release };
+}
