@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
+import { judgeGuards } from '../ledger/guards.ts';
 import { diagnoseListening, diagnoseRedis } from '../outbox/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
@@ -16,7 +17,9 @@ const ONE_DAY_SECONDS = 86_400;
 export function registerDoctor(program: Command, context: CommandContext): void {
   program
     .command('doctor')
-    .description('check what Liventix stands on: database, connection, clock, Redis; and say what to do')
+    .description(
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, Redis; and say what to do",
+    )
     .option(
       '--max-transaction-seconds <n>',
       'warn of transactions that have been open for so long',
@@ -40,7 +43,8 @@ export function registerDoctor(program: Command, context: CommandContext): void 
 async function diagnose(options: Options, context: CommandContext): Promise<readonly Check[]> {
   const databaseUrl = requireDatabaseUrl(context.config);
   const { maxTransactionSeconds } = options;
-  const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now });
+  const further = [{ name: 'guards', look: judgeGuards }];
+  const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;
   return [
     ...database,

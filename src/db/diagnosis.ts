@@ -4,7 +4,7 @@ import type { ErrorCode } from '../errors.ts';
 import { clockSkew, sampleClock } from './clock.ts';
 import { describeHolder, findHorizonHolders } from './horizon.ts';
 import { migrationStatus } from './migrate.ts';
-import { assertSupportedServer, connectionConfig } from './pool.ts';
+import { assertSupportedServer, connectionConfig, type Queryable } from './pool.ts';
 import { toAppError } from './sqlstate.ts';
 
 /** What one check of `liventix doctor` found. `failed` means that something will not work, `warning` that it may not. */
@@ -40,6 +40,13 @@ export interface DatabaseDiagnosisOptions {
   readonly maxTransactionSeconds: number;
   /** Milliseconds since 1970 by this machine's clock. */
   readonly now: () => number;
+  /** What the rooms above want to know of the database, asked last. */
+  readonly further?: readonly DatabaseCheck<Queryable>[];
+}
+
+interface DatabaseCheck<Asked> {
+  readonly name: string;
+  readonly look: (asked: Asked) => Promise<Finding>;
 }
 
 interface Subject extends DatabaseDiagnosisOptions {
@@ -58,7 +65,7 @@ const CLOCK_SAMPLES = 5;
 const CLOCK_SKEW_LIMIT_MS = 1_000;
 const NAMED_HOLDERS = 5;
 
-const CHECKS: readonly { readonly name: string; readonly look: (subject: Subject) => Promise<Finding> }[] = [
+const CHECKS: readonly DatabaseCheck<Subject>[] = [
   { name: 'database', look: judgeServer },
   { name: 'connection', look: judgeConnection },
   { name: 'migrations', look: judgeMigrations },
@@ -72,9 +79,12 @@ const CHECKS: readonly { readonly name: string; readonly look: (subject: Subject
 /** Everything that Liventix stands on in the database, one check after the other. Changes nothing. */
 export async function diagnoseDatabase(options: DatabaseDiagnosisOptions): Promise<readonly Check[]> {
   let connected: Awaited<ReturnType<typeof connect>> | undefined;
+  const further = (options.further ?? []).map(
+    ({ name, look }): DatabaseCheck<Subject> => ({ name, look: ({ client }) => look(client) }),
+  );
   const checks: Check[] = [];
   try {
-    for (const { name, look } of CHECKS) {
+    for (const { name, look } of [...CHECKS, ...further]) {
       const inVain = checks.length > 0 && connected === undefined;
       checks.push(
         inVain

@@ -1,5 +1,6 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { GUARD_FAULTS, GUARDS } from './guards.ts';
 
 export interface CheckResult {
   readonly check: string;
@@ -21,6 +22,8 @@ interface Check {
   readonly examined: string;
   /** SELECT of one text per fault. */
   readonly faults: string;
+  /** How many faults are named; NAMED_FAULTS when left out. */
+  readonly named?: number;
 }
 
 const NAMED_FAULTS = 5;
@@ -58,56 +61,28 @@ const ENTRY_COLUMNS = [
   'metadata',
 ];
 
+// Causes before what follows from them, so that the first check that fails says where to look: the guards, the log, what was
+// projected from it, then what only sums that up.
 const CHECKS: readonly Check[] = [
   {
-    name: 'every transaction sums to zero per currency',
-    unit: 'transactions',
-    examined: `select count(*) from payments.events where type = 'transaction.posted'`,
+    name: 'every guard of the ledger is in place',
+    unit: 'triggers',
+    examined: `select ${GUARDS.length}::bigint`,
     faults: `
-      select format('transaction %s sums to %s %s', transaction_id, sum(amount_cents), currency)
-      from payments.entries group by book_id, transaction_id, currency having sum(amount_cents) <> 0
-      order by min(id)`,
+      select format('trigger %s on payments.%s %s; put it back: %s', trigger, "table", state, repair)
+      from (${GUARD_FAULTS}) f`,
+    named: GUARDS.length,
   },
   {
-    name: 'every book sums to zero per currency',
-    unit: 'entries',
-    examined: 'select count(*) from payments.entries',
+    name: 'no event changed since it was written',
+    unit: 'events',
+    examined: 'select count(*) from payments.events',
     faults: `
-      select format('book %s sums to %s %s', book_id, sum(amount_cents), currency)
-      from payments.entries group by book_id, currency having sum(amount_cents) <> 0 order by book_id, currency`,
-  },
-  {
-    name: 'every balance is the sum of its entries',
-    unit: 'accounts',
-    examined: 'select count(*) from payments.accounts',
-    faults: `
-      select format('account %s has balance %s after %s entries, its %s entries sum to %s', account_id,
-                    coalesce(b.balance_cents::text, 'none'), coalesce(b.last_seq::text, 'no'), coalesce(s.entries, 0),
-                    coalesce(s.cents, 0))
-      from payments.balances b
-      full join (
-        select book_id, account_id, sum(amount_cents) as cents, count(*) as entries
-        from payments.entries group by book_id, account_id
-      ) s using (book_id, account_id)
-      full join (select book_id, id as account_id from payments.accounts) a using (book_id, account_id)
-      where b.balance_cents is distinct from coalesce(s.cents, 0) or b.last_seq is distinct from coalesce(s.entries, 0)
-      order by account_id`,
-  },
-  {
-    name: 'every account numbers its entries without gaps and carries its balance',
-    unit: 'entries',
-    examined: 'select count(*) from payments.entries',
-    faults: `
-      select format('entry %s is number %s of account %s with balance %s after it, expected number %s and %s', id,
-                    account_seq, account_id, balance_after_cents, expected_seq, expected_balance)
-      from (
-        select id, account_id, account_seq, balance_after_cents, row_number() over in_account as expected_seq,
-               sum(amount_cents) over in_account as expected_balance
-        from payments.entries
-        window in_account as (partition by book_id, account_id order by account_seq rows unbounded preceding)
-      ) history
-      where account_seq <> expected_seq or balance_after_cents <> expected_balance
-      order by id`,
+      select format('event %s (%s %s) does not match its leaf hash', position, type, event_id)
+      from payments.events
+      where leaf_hash is distinct from payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type,
+        created_by, idempotency_scope, idempotency_key, request_hash, payload)
+      order by position`,
   },
   {
     name: 'the accounts are what the log opened',
@@ -149,15 +124,54 @@ const CHECKS: readonly Check[] = [
       order by id`,
   },
   {
-    name: 'no event changed since it was written',
-    unit: 'events',
-    examined: 'select count(*) from payments.events',
+    name: 'every transaction sums to zero per currency',
+    unit: 'transactions',
+    examined: `select count(*) from payments.events where type = 'transaction.posted'`,
     faults: `
-      select format('event %s (%s %s) does not match its leaf hash', position, type, event_id)
-      from payments.events
-      where leaf_hash is distinct from payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type,
-        created_by, idempotency_scope, idempotency_key, request_hash, payload)
-      order by position`,
+      select format('transaction %s sums to %s %s', transaction_id, sum(amount_cents), currency)
+      from payments.entries group by book_id, transaction_id, currency having sum(amount_cents) <> 0
+      order by min(id)`,
+  },
+  {
+    name: 'every book sums to zero per currency',
+    unit: 'entries',
+    examined: 'select count(*) from payments.entries',
+    faults: `
+      select format('book %s sums to %s %s', book_id, sum(amount_cents), currency)
+      from payments.entries group by book_id, currency having sum(amount_cents) <> 0 order by book_id, currency`,
+  },
+  {
+    name: 'every account numbers its entries without gaps and carries its balance',
+    unit: 'entries',
+    examined: 'select count(*) from payments.entries',
+    faults: `
+      select format('entry %s is number %s of account %s with balance %s after it, expected number %s and %s', id,
+                    account_seq, account_id, balance_after_cents, expected_seq, expected_balance)
+      from (
+        select id, account_id, account_seq, balance_after_cents, row_number() over in_account as expected_seq,
+               sum(amount_cents) over in_account as expected_balance
+        from payments.entries
+        window in_account as (partition by book_id, account_id order by account_seq rows unbounded preceding)
+      ) history
+      where account_seq <> expected_seq or balance_after_cents <> expected_balance
+      order by id`,
+  },
+  {
+    name: 'every balance is the sum of its entries',
+    unit: 'accounts',
+    examined: 'select count(*) from payments.accounts',
+    faults: `
+      select format('account %s has balance %s after %s entries, its %s entries sum to %s', account_id,
+                    coalesce(b.balance_cents::text, 'none'), coalesce(b.last_seq::text, 'no'), coalesce(s.entries, 0),
+                    coalesce(s.cents, 0))
+      from payments.balances b
+      full join (
+        select book_id, account_id, sum(amount_cents) as cents, count(*) as entries
+        from payments.entries group by book_id, account_id
+      ) s using (book_id, account_id)
+      full join (select book_id, id as account_id from payments.accounts) a using (book_id, account_id)
+      where b.balance_cents is distinct from coalesce(s.cents, 0) or b.last_seq is distinct from coalesce(s.entries, 0)
+      order by account_id`,
   },
 ];
 
@@ -193,7 +207,7 @@ async function runCheck(tx: Tx, check: Check): Promise<CheckResult> {
        select row_number() over () as nth, f.* from (${check.faults}) as f (message)
      )
      select (${check.examined}) as examined, count(*) as faults,
-            coalesce(array_agg(message order by nth) filter (where nth <= ${NAMED_FAULTS}), '{}') as first
+            coalesce(array_agg(message order by nth) filter (where nth <= ${check.named ?? NAMED_FAULTS}), '{}') as first
      from fault`,
   );
   const found = rows[0] ?? { examined: 0n, faults: 0n, first: [] };

@@ -43,6 +43,7 @@ describe('doctor on a healthy database', () => {
       'idle-timeout',
       'role',
       'extensions',
+      'guards',
       'notifications',
       'redis',
       'redis-persistence',
@@ -59,6 +60,7 @@ describe('doctor on a healthy database', () => {
       'idle-timeout': 'ok',
       role: 'ok',
       extensions: 'ok',
+      guards: 'ok',
       notifications: 'ok',
       redis: 'skipped',
       'redis-persistence': 'skipped',
@@ -97,7 +99,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(12);
+    expect(Object.keys(checks)).toHaveLength(13);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {
@@ -133,9 +135,10 @@ it('exits with 1 and names every migration that is missing', async () => {
   try {
     const run = await doctor({ DATABASE_URL: empty.url });
     expect(run.exitCode).toBe(1);
-    const { migrations } = checksOf(run);
+    const { migrations, guards } = checksOf(run);
     expect(migrations).toMatchObject({ result: 'failed', todo: 'Run: liventix migrate' });
     expect(migrations?.found).toMatch(/^(\d+) of \1 are not applied: 0001_reference_currencies, 0002_/);
+    expect(guards).toMatchObject({ result: 'skipped', found: 'the database has no ledger yet' });
   } finally {
     await empty.drop();
   }
@@ -152,6 +155,32 @@ it('warns of an idle transaction timeout that is off', async () => {
     });
   } finally {
     await unset.drop();
+  }
+});
+
+it('exits with 1 and says how to put back guards of the ledger that were disabled or dropped', async () => {
+  const unguarded = await createDatabase();
+  try {
+    await unguarded.pool.query(
+      `alter table payments.events disable trigger events_append_only; drop trigger balances_not_removed on payments.balances`,
+    );
+    const run = await doctor({ DATABASE_URL: unguarded.url });
+    expect(run).toMatchObject({ exitCode: 1, stderr: '' });
+    const { guards } = checksOf(run);
+    expect(guards).toMatchObject({
+      result: 'failed',
+      found:
+        'trigger balances_not_removed on payments.balances is missing; trigger events_append_only on payments.events is disabled',
+    });
+    const [, repair = ''] =
+      guards?.todo?.match(/^Run as the tables' owner: (.*;) Then see .*: liventix books verify$/) ?? [];
+    await unguarded.pool.query(repair);
+    expect(checksOf(await doctor({ DATABASE_URL: unguarded.url }))['guards']).toMatchObject({
+      result: 'ok',
+      todo: null,
+    });
+  } finally {
+    await unguarded.drop();
   }
 });
 
@@ -233,9 +262,10 @@ describe('doctor on roles', () => {
       const run = await doctor({
         DATABASE_URL: onServer({ username: `${database.name}_reader`, password: 'reader' }),
       });
-      expect(checksOf(run)['role']).toMatchObject({
-        result: 'warning',
-        todo: "Run liventix migrate as the database's owner.",
+      expect(checksOf(run)).toMatchObject({
+        role: { result: 'warning', todo: "Run liventix migrate as the database's owner." },
+        // Whoever only looks sees them all the same.
+        guards: { result: 'ok' },
       });
     } finally {
       await database.pool.query(`drop role ${database.name}_reader`);

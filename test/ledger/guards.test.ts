@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { GUARDS } from '../../src/ledger/guards.ts';
 import { post } from '../../src/ledger/ledger.ts';
 import { verifyBooks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
@@ -33,7 +34,11 @@ const ATTACKS: [string, string, string][] = [
   ['deleting an account', 'delete from payments.accounts', 'LV009'],
   ['deleting a balance', 'delete from payments.balances', 'LV009'],
   ['moving a balance', 'update payments.balances set balance_cents = balance_cents + 1', 'LV009'],
-  ['winding a balance back to an earlier entry', 'update payments.balances set balance_cents = 0, last_seq = 0', 'LV009'],
+  [
+    'winding a balance back to an earlier entry',
+    'update payments.balances set balance_cents = 0, last_seq = 0',
+    'LV009',
+  ],
   ['winding a balance forward', 'update payments.balances set last_seq = last_seq + 1', 'LV009'],
   [
     'inserting a balance without entries',
@@ -75,6 +80,23 @@ describe("the tables' owner, with psql", () => {
       execFileSync('psql', [database.url, '-qc', 'delete from payments.entries'], { stdio: 'pipe', encoding: 'utf8' });
     expect(attempt).toThrow(
       /DELETE of payments\.entries refused: the ledger is append-only\. Post a reversal instead\./,
+    );
+  });
+
+  it('finds on a fresh database the guards that the books are verified with, and no others', async () => {
+    const { rows } = await database.pool.query(
+      `select c.relname as "table", t.tgname as trigger, t.tgenabled as enabled, lower(pg_get_triggerdef(t.oid)) as definition
+       from pg_trigger t join pg_class c on c.oid = t.tgrelid
+       where c.relnamespace = 'payments'::regnamespace and not t.tgisinternal
+       order by c.relname, t.tgname`,
+    );
+    expect(rows).toEqual(
+      GUARDS.map(({ table, trigger, fires, does }) => ({
+        table,
+        trigger,
+        enabled: 'A',
+        definition: `create trigger ${trigger} ${fires} on payments.${table} ${does}`,
+      })),
     );
   });
 

@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { GUARDS, type Guard } from '../../src/ledger/guards.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { runChecks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
@@ -25,6 +27,12 @@ afterAll(() => database.drop());
 
 const TABLES = ['accounts', 'events', 'entries', 'balances'] as const;
 
+// The checks that name a cause; what else fails follows from it.
+const LOG = 'no event changed since it was written';
+const ACCOUNTS = 'the accounts are what the log opened';
+const ENTRIES = 'the entries are what the log posted';
+const BALANCES = 'every balance is the sum of its entries';
+
 beforeEach(async () => {
   for (const table of TABLES) {
     await tamper(`delete from payments.${table}`);
@@ -36,123 +44,148 @@ describe('books verify', () => {
   it('exits 0, one line a check, on untouched books', async () => {
     const run = await verify();
     expect(run).toMatchObject({ exitCode: 0, stderr: '' });
-    expect(run.stdout.match(/^holds /gm)).toHaveLength(7);
+    expect(run.stdout.match(/^holds /gm)).toHaveLength(8);
     expect(run.stdout).toContain('The books balance.');
   });
 
   const entryOf = (leg: number) =>
     `book_id = 1 and id = (select min(id) + ${leg} from payments.entries where transaction_id = '${victim}')`;
-  const edits: [string, () => string, () => string][] = [
+  const edits: [string, () => string, () => string, string][] = [
     [
       'an amount, by an owner who disabled the triggers',
       () => `update payments.entries set amount_cents = amount_cents + 1 where ${entryOf(0)}`,
       () => victim,
+      ENTRIES,
     ],
     [
       'both amounts of a transaction',
       () => `update payments.entries set amount_cents = amount_cents * 2 where transaction_id = '${victim}'`,
       () => victim,
+      ENTRIES,
     ],
-    ['a deleted entry', () => `delete from payments.entries where ${entryOf(1)}`, () => accounts.wallet],
+    ['a deleted entry', () => `delete from payments.entries where ${entryOf(1)}`, () => accounts.wallet, ENTRIES],
     [
       'a deleted transaction',
       () => `delete from payments.entries where transaction_id = '${victim}'`,
-      () => accounts.wallet,
+      () => victim,
+      ENTRIES,
     ],
     [
       'entries swapped between accounts',
       () => `update payments.entries set account_id = '${accounts.revenue}' where ${entryOf(1)}`,
       () => victim,
+      ENTRIES,
     ],
     [
       'a moved effective date',
       () => `update payments.entries set effective_at = effective_at - interval '1 month' where ${entryOf(0)}`,
       () => victim,
+      ENTRIES,
     ],
     [
       'a changed description',
       () => `update payments.entries set description = 'nothing to see' where ${entryOf(0)}`,
       () => victim,
+      ENTRIES,
     ],
     [
       'changed metadata',
       () => `update payments.entries set metadata = '{"index": 7}' where ${entryOf(0)}`,
       () => victim,
+      ENTRIES,
     ],
     [
       'a changed balance-after',
       () => `update payments.entries set balance_after_cents = balance_after_cents + 1 where ${entryOf(0)}`,
-      () => accounts.clearing,
+      () => victim,
+      ENTRIES,
     ],
-    ['an invented pair of entries', () => inventedEntries(), () => accounts.clearing],
+    ['an invented pair of entries', () => inventedEntries(), () => accounts.clearing, ENTRIES],
     [
       'a kept balance',
       () => `update payments.balances set balance_cents = balance_cents - 1 where account_id = '${accounts.wallet}'`,
       () => accounts.wallet,
+      BALANCES,
     ],
     [
       'an account given to another holder',
       () => `update payments.accounts set user_id = gen_random_uuid() where id = '${accounts.wallet}'`,
       () => accounts.wallet,
+      ACCOUNTS,
     ],
     [
       'a deleted account',
       () => `delete from payments.accounts where id = '${accounts.revenue}'`,
       () => accounts.revenue,
+      ACCOUNTS,
     ],
     [
       "an event's amounts",
       () =>
         `update payments.events set payload = jsonb_set(payload, '{entries,0,amount_cents}', '999') where event_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
     [
       "an event's description, in the log and in the entries alike",
       () =>
         `with log as (update payments.events set payload = payload || '{"description": "changed"}' where event_id = '${victim}') update payments.entries set description = 'changed' where transaction_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
     [
       "an event's time, in the log and in the entries alike",
       () =>
         `with log as (update payments.events set recorded_at = recorded_at - interval '1 day' where event_id = '${victim}') update payments.entries set created_at = created_at - interval '1 day' where transaction_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
     [
       "an event's key",
       () => `update payments.events set idempotency_scope = 'x', idempotency_key = 'y' where event_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
     [
       "an event's author",
       () => `update payments.events set created_by = 'somebody else' where event_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
-    ['an emptied event', () => `update payments.events set payload = '{}' where event_id = '${victim}'`, () => victim],
+    [
+      'an emptied event',
+      () => `update payments.events set payload = '{}' where event_id = '${victim}'`,
+      () => victim,
+      LOG,
+    ],
     [
       'an event made unreadable',
       () => `update payments.events set payload = '{"entries": 5}' where event_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
     [
       'an event whose amount is no number',
       () =>
         `update payments.events set payload = jsonb_set(payload, '{entries,0,amount_cents}', '"much"') where event_id = '${victim}'`,
       () => victim,
+      LOG,
     ],
-    ['a deleted event', () => `delete from payments.events where event_id = '${victim}'`, () => victim],
+    ['a deleted event', () => `delete from payments.events where event_id = '${victim}'`, () => victim, ENTRIES],
     [
       'two events that changed places',
       () => `update payments.events set position = case event_id when '${victim}' then 1000000 else position end`,
       () => victim,
+      LOG,
     ],
   ];
-  it.each(edits)('exits 1 and names the row: %s', async (_what, sql, named) => {
+  it.each(edits)('exits 1 and names the row, and its cause first: %s', async (_what, sql, named, cause) => {
     await tamper(sql());
     const run = await verify();
     expect(run).toMatchObject({ exitCode: 1, stderr: '' });
-    expect(run.stdout).toMatch(/^FAILS /m);
-    expect(run.stdout).toContain(named());
+    const [check = '', fault = ''] = run.stdout.slice(run.stdout.search(/^FAILS /m)).split('\n');
+    expect(check).toMatch(new RegExp(`^FAILS  ${cause} `));
+    expect(fault).toContain(named());
     expect(run.stdout).toContain('The books do NOT balance.');
   });
 
@@ -194,14 +227,90 @@ describe('books verify', () => {
   });
 });
 
+describe('a guard that is not in place', () => {
+  const wrongs: [string, (guard: Guard) => string, string][] = [
+    ['disabled', ({ table, trigger }) => `alter table payments.${table} disable trigger ${trigger}`, 'is disabled'],
+    [
+      'enabled for ordinary sessions only',
+      ({ table, trigger }) => `alter table payments.${table} enable trigger ${trigger}`,
+      'is not enabled always',
+    ],
+    [
+      'enabled for replicas only',
+      ({ table, trigger }) => `alter table payments.${table} enable replica trigger ${trigger}`,
+      'is not enabled always',
+    ],
+    ['dropped', ({ table, trigger }) => `drop trigger ${trigger} on payments.${table}`, 'is missing'],
+    [
+      'replaced by one that does nothing',
+      ({ table, trigger }) =>
+        `drop trigger ${trigger} on payments.${table}; create trigger ${trigger} before insert on payments.${table}
+           for each row when (false) execute function payments.refuse_change();
+         alter table payments.${table} enable always trigger ${trigger}`,
+      'was replaced by another',
+    ],
+  ];
+  const cases = GUARDS.flatMap((guard) =>
+    wrongs.map(([how, sql, state]) => ({ ...guard, how, sql: sql(guard), state })),
+  );
+
+  it.each(cases)('is named, with the SQL that puts it back: $trigger, $how', async ({ table, trigger, sql, state }) => {
+    const tx = await database.pool.connect();
+    try {
+      await tx.query('begin');
+      await tx.query(sql);
+      const [guards] = await runChecks(tx);
+      expect(guards).toMatchObject({ check: 'every guard of the ledger is in place', holds: false, faults: 1n });
+      const [message, repair = ''] = guards?.first[0]?.split('; put it back: ') ?? [];
+      expect(message).toBe(`trigger ${trigger} on payments.${table} ${state}`);
+      await tx.query(repair);
+      expect((await runChecks(tx)).filter((check) => !check.holds)).toEqual([]);
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+  });
+
+  it('fails the verification first, each by its name, whatever else it let through', async () => {
+    await database.pool.query(
+      'begin; alter table payments.balances disable trigger user; alter table payments.events disable trigger user; update payments.balances set balance_cents = 0; commit',
+    );
+    const run = await verify();
+    await tamper('select');
+    expect(run).toMatchObject({ exitCode: 1, stderr: '' });
+    expect(run.stdout).toMatch(/^FAILS {2}every guard of the ledger is in place {2}/);
+    const disabled = GUARDS.filter(({ table }) => table === 'balances' || table === 'events');
+    for (const { table, trigger } of disabled) {
+      expect(run.stdout).toContain(
+        `trigger ${trigger} on payments.${table} is disabled; put it back: alter table payments.${table} enable always trigger ${trigger}\n`,
+      );
+    }
+    expect((await verify()).stdout).toMatch(/^holds {2}every guard of the ledger is in place {2}/);
+  });
+
+  it('is named also when all are gone', async () => {
+    const tx = await database.pool.connect();
+    try {
+      await tx.query('begin');
+      for (const { table, trigger } of GUARDS) await tx.query(`drop trigger ${trigger} on payments.${table}`);
+      expect((await runChecks(tx))[0]?.first).toHaveLength(GUARDS.length);
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+  });
+});
+
 function verify(...flags: string[]) {
   return liventix(['books', 'verify', ...flags], { DATABASE_URL: database.url });
 }
 
-/** What an owner can do who disables the triggers first. */
+/** What an owner can do who disables the triggers first, and covers that up afterwards. */
 async function tamper(sql: string): Promise<void> {
   const disable = TABLES.map((table) => `alter table payments.${table} disable trigger user;`).join(' ');
-  const enable = TABLES.map((table) => `alter table payments.${table} enable trigger user;`).join(' ');
+  const enable = GUARDS.map(
+    ({ table, trigger }) => `alter table payments.${table} enable always trigger ${trigger};`,
+  ).join(' ');
   await database.pool.query(`begin; ${disable} ${sql}; ${enable} commit`);
 }
 
