@@ -210,6 +210,19 @@ language sql immutable parallel safe
 return payments.named_uuid(format('account:%s:%s:%s:%s:%s:%s',
   p_book_id, p_type, p_currency, coalesce(lower(p_user_id), '-'), coalesce(lower(p_organization_id), '-'), p_name));
 
+-- Raises where a call names no book, or gives its items as anything but an array.
+create function payments.check_call(p_book_id integer, p_items jsonb) returns void
+language plpgsql stable as $$
+begin
+  if not exists (select from payments.books b where b.book_id = p_book_id) then
+    perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
+  end if;
+  if p_items is null or jsonb_typeof(p_items) <> 'array' then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'Accounts and transactions are given as a JSON array of objects, not as %s.', coalesce(jsonb_typeof(p_items), 'null')));
+  end if;
+end $$;
+
 -- Opens accounts; one that exists already is answered as it is, so that opening may be repeated.
 -- p_accounts: array of {type, currency, name, user_id?, organization_id?}.
 -- Returns for each, in order: its id, and whether this call opened it. All or none: a malformed one raises.
@@ -222,12 +235,7 @@ declare
   v_opened uuid[];
   v_fault record;
 begin
-  if not exists (select from payments.books b where b.book_id = p_book_id) then
-    perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
-  end if;
-  if p_accounts is null or jsonb_typeof(p_accounts) <> 'array' then
-    perform payments.raise_code('LEDGER_INVALID', 'Accounts are given as a JSON array of objects.');
-  end if;
+  perform payments.check_call(p_book_id, p_accounts);
 
   select a.ordinality, a.value,
     case
@@ -364,12 +372,7 @@ declare
   v_nths integer[];
   v_positions bigint[];
 begin
-  if not exists (select from payments.books b where b.book_id = p_book_id) then
-    perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
-  end if;
-  if p_transactions is null or jsonb_typeof(p_transactions) <> 'array' then
-    perform payments.raise_code('LEDGER_INVALID', 'Transactions are given as a JSON array of objects.');
-  end if;
+  perform payments.check_call(p_book_id, p_transactions);
 
   perform payments.lock_accounts(p_book_id, array(
     select distinct payments.try_uuid(l.value ->> 'account_id')

@@ -72,7 +72,7 @@ export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
   if (missing.length > 0) {
     throw new AppError(
       'LEGACY_TABLE_MISSING',
-      `No table ${missing.join(', ')} in schema ${SCHEMAS.join(', ')}. Point DATABASE_URL at the database that holds the wallets.`,
+      `The legacy ${missing.length === 1 ? 'table' : 'tables'} ${missing.join(', ')} cannot be found in the schemas ${SCHEMAS.join(', ')}. Point DATABASE_URL at the database that holds the wallets.`,
       { details: { missing } },
     );
   }

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { migrate } from '../../src/db/migrate.ts';
-import { connectionConfig, type Pool } from '../../src/db/pool.ts';
+import { connectionConfig, openPool, type Pool } from '../../src/db/pool.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../../src/demo/legacy-database.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import type { BackfillProgress } from '../../src/replay/backfill-run.ts';
@@ -113,6 +113,22 @@ describe('a filled legacy database', () => {
     );
     expect(rows[0]?.suspense).toBe(rows[0]?.unexplained);
     expect(drift.reduce((sum, { cents }) => sum + cents, 0n)).toBe(rows[0]?.suspense);
+  });
+
+  it('reads the log but a few times over, however many chunks there are', async () => {
+    const { pool, url } = await keep(createLegacyTestDatabase({ ...SIZE, transactions: 12_000 }));
+    // A connection of its own, which tells its statistics when it ends.
+    const running = await openPool({ databaseUrl: url });
+    await runBackfill(running, { chunkRows: 300 });
+    await running.end();
+    const read = await eventually('the statistics of both tables', async () => {
+      const { rows } = await pool.query<{ relname: string; written: bigint; often: number }>(
+        `select relname, n_tup_ins as written, seq_tup_read::float8 / n_tup_ins as often
+         from pg_stat_user_tables where schemaname = 'payments' and relname in ('events', 'entries') and n_tup_ins >= 12000`,
+      );
+      return rows.length === 2 && rows;
+    });
+    expect(read.filter(({ often }) => often > 3)).toEqual([]);
   });
 
   it('imports nothing and changes nothing when it is run again', async () => {
@@ -445,7 +461,9 @@ describe('a database that is not what the mapping expects', () => {
     const database = await unfilled();
     await runBackfill(database.pool);
     await database.pool.query('drop table org_wallets cascade');
-    expect(await backfill(database)).toEqual(failure('LEGACY_TABLE_MISSING', 'No table org_wallets in schema'));
+    expect(await backfill(database)).toEqual(
+      failure('LEGACY_TABLE_MISSING', 'The legacy table org_wallets cannot be found in the schemas'),
+    );
     expect((await liventix(['backfill', 'status'], { DATABASE_URL: database.url })).exitCode).toBe(0);
     expect((await liventix(['books', 'verify'], { DATABASE_URL: database.url })).exitCode).toBe(0);
   });
