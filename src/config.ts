@@ -1,3 +1,4 @@
+import { accessSync, constants } from 'node:fs';
 import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import { AppError } from './errors.ts';
@@ -11,6 +12,56 @@ const urlWithProtocol = (protocols: readonly string[]) =>
         error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
       },
     );
+
+/** A parameter of the driver's own: psql refuses it. */
+const LIBPQ_SWITCH = 'uselibpqcompat';
+const HIDDEN = '***';
+
+const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full', 'no-verify'];
+const SSL_FILES = ['sslrootcert', 'sslcert', 'sslkey'];
+/** Those that the driver takes for verify-full, with a warning, unless it is told to read them as psql does. */
+const DRIVER_READS_OTHERWISE = ['prefer', 'require', 'verify-ca'];
+
+/** A database's URL whose `sslmode` the driver reads as psql does, `prefer` without its fallback. */
+const databaseUrl = urlWithProtocol(['postgres:', 'postgresql:']).transform((value, context) => {
+  // What was found to be no URL is not looked into.
+  if (!URL.canParse(value)) return value;
+  const { searchParams } = new URL(value);
+  for (const message of sslFaults(searchParams)) context.addIssue({ code: 'custom', message });
+  const mode = searchParams.get('sslmode') ?? '';
+  const isTold = searchParams.has(LIBPQ_SWITCH) || !DRIVER_READS_OTHERWISE.includes(mode);
+  return isTold ? value : `${value}&${LIBPQ_SWITCH}=true`;
+});
+
+function sslFaults(parameters: URLSearchParams): string[] {
+  const mode = parameters.get('sslmode');
+  const unreadable = SSL_FILES.filter((name) => parameters.has(name) && !isReadable(parameters.get(name) ?? ''));
+  return [
+    ...(mode === null || SSL_MODES.includes(mode) ? [] : [`must have an sslmode of ${SSL_MODES.join(', ')}`]),
+    ...(mode === 'verify-ca' && !parameters.has('sslrootcert')
+      ? ["must name the CA's certificate for sslmode=verify-ca: add sslrootcert=/path/to/ca.pem"]
+      : []),
+    ...unreadable.map((name) => `names a file in ${name} that cannot be read: ${parameters.get(name)}`),
+  ];
+}
+
+function isReadable(file: string): boolean {
+  try {
+    accessSync(file, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A database's URL as it may be shown: without its password, and without what `loadConfig` added for the driver. */
+export function printableDatabaseUrl(url: string): string {
+  const shown = new URL(url);
+  if (shown.password !== '') shown.password = HIDDEN;
+  if (shown.searchParams.has('password')) shown.searchParams.set('password', HIDDEN);
+  if (shown.searchParams.has(LIBPQ_SWITCH)) shown.searchParams.delete(LIBPQ_SWITCH);
+  return shown.href;
+}
 
 const isDecodable = (value: string) => {
   try {
@@ -44,7 +95,7 @@ const integer = (min: number, max: number) =>
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 
 const environment = z.object({
-  DATABASE_URL: urlWithProtocol(['postgres:', 'postgresql:']).optional(),
+  DATABASE_URL: databaseUrl.optional(),
   REDIS_URL: urlWithProtocol(['redis:', 'rediss:'])
     .refine(isDecodable, { error: 'must have every % of its user and password written as %25' })
     .optional(),

@@ -7,9 +7,17 @@ const OUR_SQLSTATES: ReadonlyMap<string, ErrorCode> = new Map(
   ),
 );
 
+const SERVER_STOPS = 'The server, or an administrator, ended the connection: run again when it takes connections.';
+
 const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string }> = new Map([
   ['28P01', { code: 'DB_AUTH_FAILED', whatToDo: 'Check the user and the password in DATABASE_URL.' }],
-  ['28000', { code: 'DB_AUTH_FAILED', whatToDo: "Check the user in DATABASE_URL and the server's pg_hba.conf." }],
+  [
+    '28000',
+    {
+      code: 'DB_AUTH_FAILED',
+      whatToDo: "Check the user and the sslmode in DATABASE_URL, and the server's pg_hba.conf.",
+    },
+  ],
   ['3D000', { code: 'DB_NOT_FOUND', whatToDo: 'Create it, or correct the name in DATABASE_URL.' }],
   ['42501', { code: 'DB_PERMISSION_DENIED', whatToDo: "Run as the database's owner, or have the right granted." }],
   [
@@ -20,6 +28,8 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
     },
   ],
   ['53300', { code: 'DB_UNREACHABLE', whatToDo: 'Close other connections or raise max_connections.' }],
+  ['57P01', { code: 'DB_UNREACHABLE', whatToDo: SERVER_STOPS }],
+  ['57P02', { code: 'DB_UNREACHABLE', whatToDo: SERVER_STOPS }],
   ['57P03', { code: 'DB_UNREACHABLE', whatToDo: 'The server is starting or stopping: wait and run again.' }],
 ]);
 
@@ -56,13 +66,8 @@ export function toAppError(error: unknown): AppError {
   if (error instanceof AppError) return error;
   if (error instanceof pg.DatabaseError) return fromServer(error);
   const failure = firstOf(error);
-  if (isNetworkFailure(failure)) {
-    return new AppError(
-      'DB_UNREACHABLE',
-      `The database did not answer: ${oneLine(failure.message)}. Check that it runs and that DATABASE_URL names its host and port.`,
-      { cause: error },
-    );
-  }
+  const unreachable = whyUnreachable(failure);
+  if (unreachable !== undefined) return new AppError('DB_UNREACHABLE', unreachable, { cause: error });
   return new AppError('INTERNAL', oneLine(failure.message), { cause: error });
 }
 
@@ -89,14 +94,40 @@ function fromServer(error: pg.DatabaseError): AppError {
 }
 
 // A connection to a name with several addresses fails with an AggregateError whose own message is empty.
-function firstOf(error: unknown): Error & { code?: unknown } {
+function firstOf(error: unknown): Failure {
   const inner = error instanceof AggregateError ? error.errors[0] : error;
   return inner instanceof Error ? inner : new Error(String(inner));
 }
 
-function isNetworkFailure(error: Error & { code?: unknown }): boolean {
-  if (typeof error.code === 'string' && NETWORK_CODES.has(error.code)) return true;
-  return /connection terminated|timeout expired|client has encountered a connection error/i.test(error.message);
+type Failure = Error & { code?: unknown };
+
+/** What happened and what to do, for a failure between here and the server; undefined for any other. */
+function whyUnreachable(failure: Failure): string | undefined {
+  const what = oneLine(failure.message);
+  if (/does not support SSL/i.test(what)) {
+    return `${what}. Switch SSL on there, or set sslmode=disable in DATABASE_URL.`;
+  }
+  if (isTlsFailure(failure)) {
+    return `No trusted SSL connection came about: ${what}. Name the CA of the server's certificate in DATABASE_URL (sslmode=verify-full&sslrootcert=/path/to/ca.pem), or trust whoever answers (sslmode=require).`;
+  }
+  if (/timeout exceeded when trying to connect/i.test(what)) {
+    return `No connection of the pool became free in time (${what}). Do less at the same time, or raise LIVENTIX_POOL_MAX.`;
+  }
+  if (isNetworkFailure(failure)) {
+    return `The database did not answer: ${what}. Check that it runs and that DATABASE_URL names its host and port.`;
+  }
+  return undefined;
+}
+
+// Node names what is wrong with a certificate by OpenSSL's codes, such as DEPTH_ZERO_SELF_SIGNED_CERT.
+function isTlsFailure({ code, message }: Failure): boolean {
+  if (/establishing an SSL connection/i.test(message)) return true;
+  return typeof code === 'string' && /CERT|^ERR_(TLS|SSL|OSSL)_|^UNABLE_TO_|^INVALID_(CA|PURPOSE)$|^EPROTO$/.test(code);
+}
+
+function isNetworkFailure({ code, message }: Failure): boolean {
+  if (typeof code === 'string' && NETWORK_CODES.has(code)) return true;
+  return /connection terminated|timeout expired|client has encountered a connection error/i.test(message);
 }
 
 function parseDetail(detail: string | undefined): Record<string, unknown> {

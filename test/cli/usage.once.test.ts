@@ -82,6 +82,20 @@ describe('a wrong environment', () => {
     ),
   );
 
+  it.each([
+    ['an sslmode that there is not', '?sslmode=on', /DATABASE_URL must have an sslmode of disable, prefer, require, /],
+    ['verify-ca without the CA', '?sslmode=verify-ca', /DATABASE_URL must name the CA's certificate .*sslrootcert=/],
+    [
+      'a CA that is not there',
+      '?sslmode=verify-full&sslrootcert=/no/ca.pem',
+      /sslrootcert that cannot be read: \/no\/ca\.pem/,
+    ],
+  ])('refuses a DATABASE_URL with %s', (_what, parameters, says) =>
+    expectRefusal({ code: 'CONFIG_INVALID', says }, ['migrate'], {
+      DATABASE_URL: `postgresql://localhost/x${parameters}`,
+    }),
+  );
+
   it('refuses a REDIS_URL whose password is not encoded', () =>
     expectRefusal({ code: 'CONFIG_INVALID', says: /REDIS_URL must have every % .* written as %25/ }, ['worker'], {
       DATABASE_URL: 'postgresql://localhost/x',

@@ -1,0 +1,44 @@
+import pg from 'pg';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { connectionConfig } from '../../src/db/pool.ts';
+import { toAppError } from '../../src/db/sqlstate.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase({ from: 'empty' });
+});
+afterAll(() => database.drop());
+
+it('a query whose connection the server ends is told DB_UNREACHABLE', async () => {
+  const client = await database.pool.connect();
+  const failure = client.query('select pg_sleep(60)').then(() => undefined, toAppError);
+  await eventually('it is ended in the middle', async () => {
+    const { rowCount } = await database.pool.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity
+       where datname = current_database() and query = 'select pg_sleep(60)'`,
+    );
+    return rowCount === 1;
+  });
+  expect(await failure).toMatchObject({ code: 'DB_UNREACHABLE', details: { sqlstate: '57P01' } });
+  client.release(true);
+});
+
+it('a pool that stays full is told apart from a database that does not answer', async () => {
+  const pool = new pg.Pool({
+    ...connectionConfig({ databaseUrl: database.url }),
+    max: 1,
+    connectionTimeoutMillis: 500,
+  });
+  const holder = await pool.connect();
+  try {
+    expect(await pool.query('select 1').then(() => undefined, toAppError)).toMatchObject({
+      code: 'DB_UNREACHABLE',
+      message: expect.stringMatching(/No connection of the pool became free in time.*raise LIVENTIX_POOL_MAX/),
+    });
+  } finally {
+    holder.release();
+    await pool.end();
+  }
+});

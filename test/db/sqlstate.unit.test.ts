@@ -1,0 +1,43 @@
+import pg from 'pg';
+import { describe, expect, it } from 'vitest';
+import { toAppError } from '../../src/db/sqlstate.ts';
+
+describe('a server that stops, starts or has crashed', () => {
+  it.each([
+    ['57P01', 'terminating connection due to administrator command', /run again when it takes connections/],
+    [
+      '57P02',
+      'terminating connection because of crash of another server process',
+      /run again when it takes connections/,
+    ],
+    ['57P03', 'the database system is starting up', /wait and run again/],
+  ])('is unreachable for now: SQLSTATE %s', (sqlstate, message, whatToDo) => {
+    const error = Object.assign(new pg.DatabaseError(message, message.length, 'error'), { code: sqlstate });
+    expect(toAppError(error)).toMatchObject({
+      code: 'DB_UNREACHABLE',
+      message: expect.stringMatching(whatToDo),
+      details: { sqlstate },
+      cause: error,
+    });
+  });
+});
+
+describe('SSL', () => {
+  it.each([
+    ['SELF_SIGNED_CERT_IN_CHAIN', 'self-signed certificate in certificate chain'],
+    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'unable to verify the first certificate'],
+    ['CERT_HAS_EXPIRED', 'certificate has expired'],
+    ['ERR_TLS_CERT_ALTNAME_INVALID', "Hostname/IP does not match certificate's altnames"],
+    ['ERR_SSL_WRONG_VERSION_NUMBER', 'wrong version number'],
+    ['EPROTO', 'write EPROTO'],
+  ])('that fails with %s is said with what to do', (code, message) => {
+    expect(toAppError(Object.assign(new Error(message), { code }))).toMatchObject({
+      code: 'DB_UNREACHABLE',
+      message: expect.stringMatching(new RegExp(`${message}.*sslrootcert=`)),
+    });
+  });
+});
+
+it('calls what nobody foresaw a mistake of our own', () => {
+  expect(toAppError(new TypeError('x is not a function'))).toMatchObject({ code: 'INTERNAL' });
+});
