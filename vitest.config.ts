@@ -5,13 +5,14 @@ import { CountingReporter } from './test/support/counting-reporter.ts';
 /** Debian's PostgreSQL 15: the oldest version we support, tested where its binaries are found. */
 const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
 
-// `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version; the rest runs on each one.
+// `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version; the rest runs on each one.
 const onPostgres = (name: string, include: string[], exclude: string[] = []) => ({
   extends: true as const,
   test: { name, include, exclude: [...configDefaults.exclude, ...exclude], globalSetup: ['test/support/postgres.ts'] },
 });
 const VERSIONED = ['test/**/*.test.ts'];
-const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts'];
+const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts', 'test/**/*.speed.test.ts'];
+const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 
 export default defineConfig({
   test: {
@@ -25,6 +26,9 @@ export default defineConfig({
       onPostgres('pg18', VERSIONED, NOT_VERSIONED),
       ...(existsSync(POSTGRES_15) ? [onPostgres('pg15', VERSIONED, NOT_VERSIONED)] : []),
       onPostgres('once', ['test/**/*.once.test.ts']),
+      ...(isSpeedDrill
+        ? [{ extends: true as const, test: { name: 'speed', include: ['test/**/*.speed.test.ts'] } }]
+        : []),
     ],
   },
 });

@@ -1,6 +1,7 @@
 import { benchBackfill } from './backfill.ts';
 
-const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<void>>> = {
+/** Each answers whether its targets were met. */
+const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
   backfill: benchBackfill,
 };
 
@@ -10,5 +11,5 @@ if (bench === undefined) {
   process.stderr.write(`usage: npm run bench -- ${Object.keys(BENCHES).join('|')}\n`);
   process.exitCode = 2;
 } else {
-  await bench(args);
+  process.exitCode = (await bench(args)) ? 0 : 1;
 }
