@@ -1,11 +1,19 @@
 import type { Command } from 'commander';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import type { CheckResult } from '../ledger/verify.ts';
 import { verifyBooksAndWallets } from '../replay/verify.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, toJson } from './output.ts';
+import { wholeNumber } from './options.ts';
+import { formatCount, formatMoney, toJson } from './output.ts';
 
 export function registerBooks(program: Command, context: CommandContext): void {
   const books = program.command('books').description('prove that the books balance');
+  registerVerify(books, context);
+  registerTrialBalance(books, context);
+}
+
+function registerVerify(books: Command, context: CommandContext): void {
   books
     .command('verify')
     .description('recompute everything that the ledger promises; exits with 1 when something does not hold')
@@ -36,4 +44,60 @@ function checkLines(result: CheckResult): string {
   const faults = result.first.map((fault) => `         ${fault}\n`);
   const more = result.faults - BigInt(result.first.length);
   return line + faults.join('') + (more > 0n ? `         and ${formatCount(more)} more\n` : '');
+}
+
+const MAX_BOOK = 2_147_483_647;
+
+function registerTrialBalance(books: Command, context: CommandContext): void {
+  books
+    .command('trial-balance')
+    .description('debits, credits and balance by account type, per currency, and suspense by cause')
+    .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nA balance is its debits less its credits. Exits with 0 when every currency sums to zero, 1 when one does not.\nChanges nothing.\n\nExample:\n  liventix books trial-balance --json',
+    )
+    .action((options: { book: number; json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const { book } = options;
+        const currencies = await trialBalance(pool, { bookId: book });
+        const balance = currencies.every(({ balanceCents }) => balanceCents === 0n);
+        context.out.write(
+          options.json ? `${toJson({ book, balance, currencies })}\n` : trialBalanceText(book, currencies),
+        );
+        if (!balance) context.exitWith(1);
+      }),
+    );
+}
+
+function trialBalanceText(book: number, currencies: readonly TrialBalance[]): string {
+  if (currencies.length === 0) return `Book ${book} has no accounts.\n`;
+  const broken = currencies.filter(({ balanceCents }) => balanceCents !== 0n);
+  const verdicts = broken.map(
+    ({ currency, balanceCents, decimalPlaces }) =>
+      `${currency} sums to ${formatMoney(balanceCents, decimalPlaces)}, not to zero. See why: liventix books verify`,
+  );
+  const blocks = currencies.map((balance) => `${currencyLines(balance).join('\n')}\n`);
+  const verdict = broken.length === 0 ? 'Every currency sums to zero.' : verdicts.join('\n');
+  return `${blocks.join('\n')}\n${verdict}\n`;
+}
+
+const LABEL_WIDTH = 28;
+const MIN_MONEY_WIDTH = 16;
+
+function currencyLines(balance: TrialBalance): string[] {
+  const cells = ({ debitCents, creditCents, balanceCents }: Omit<TrialBalance['suspense'][number], 'cause'>) =>
+    [debitCents, creditCents, balanceCents].map((cents) => formatMoney(cents, balance.decimalPlaces));
+  const rows: [string, string[]][] = [
+    [`Trial balance, ${balance.currency}`, ['debit', 'credit', 'balance']],
+    ...balance.lines.map((line): [string, string[]] => [`  ${line.type}`, cells(line)]),
+    ['  total', cells(balance)],
+    ...(balance.suspense.length === 0 ? [] : [['Of suspense, by cause', []] satisfies [string, string[]]]),
+    ...balance.suspense.map((line): [string, string[]] => [`  ${line.cause}`, cells(line)]),
+  ];
+  const width = Math.max(MIN_MONEY_WIDTH, ...rows.flatMap(([, amounts]) => amounts.map(({ length }) => length + 2)));
+  return rows.map(([label, amounts]) =>
+    `${label.padEnd(LABEL_WIDTH)}${amounts.map((amount) => amount.padStart(width)).join('')}`.trimEnd(),
+  );
 }
