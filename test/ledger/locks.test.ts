@@ -113,7 +113,7 @@ describe('an open posting', () => {
   it('lets nobody else post to an account that it names', async () => {
     const [, third = ''] = accounts;
     await expect(besidePosting((tx) => post(tx, transfer(third, lowest)))).rejects.toMatchObject({
-      message: expect.stringContaining('55P03'),
+      cause: { code: '55P03' },
     });
   });
 });
