@@ -15,7 +15,6 @@ interface Options {
 
 const ONE_DAY_MS = 86_400_000;
 const MAX_CONCURRENCY = 1_000;
-const EXIT_GRACE_MS = 2_000;
 
 export function registerWorker(program: Command, context: CommandContext): void {
   program
@@ -71,8 +70,6 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
   context.err.write('liventix worker draining\n');
   await worker.stop();
   context.err.write('liventix worker stopped\n');
-  // A connection to a server that went silent must not keep a drained worker alive.
-  setTimeout(() => process.exit(), EXIT_GRACE_MS).unref();
 }
 
 const milliseconds = wholeNumber(1, ONE_DAY_MS);

@@ -4,8 +4,10 @@ import { pino } from 'pino';
 import { type Check, check, type Finding, skipped } from '../db/diagnosis.ts';
 import { createPool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
-import { AppError } from '../errors.ts';
 import { startListener } from './listener.ts';
+import { createOutageLog } from './outage-log.ts';
+import { queueUnreachable } from './queue.ts';
+import { trackSockets } from './sockets.ts';
 
 const REDIS_TIMEOUT_MS = 5_000;
 
@@ -16,11 +18,13 @@ const ANSWERS: ReadonlySet<string> = new Set(['LISTEN_UNAVAILABLE', 'DB_FAILED',
 export function diagnoseListening(databaseUrl: string): Promise<Check> {
   return check('notifications', async () => {
     const db = createPool({ databaseUrl, max: 1 });
+    const sockets = trackSockets();
     try {
       const listener = await startListener({
         databaseUrl,
         db,
-        log: pino({ level: 'silent' }),
+        sockets,
+        outage: createOutageLog({ log: pino({ level: 'silent' }), server: 'PostgreSQL' }),
         onWake: () => undefined,
       });
       await listener.close();
@@ -35,6 +39,7 @@ export function diagnoseListening(databaseUrl: string): Promise<Check> {
       };
     } finally {
       await db.end();
+      sockets.destroyAll();
     }
   });
 }
@@ -86,12 +91,7 @@ async function readInfo(redisUrl: string): Promise<RedisInfo> {
     const lines = (await client.info()).split('\r\n');
     return new Map(lines.filter((line) => line.includes(':')).map((line) => splitOnce(line, ':')));
   } catch (error) {
-    const reason = connectionError ?? error;
-    throw new AppError(
-      'QUEUE_UNREACHABLE',
-      `Redis did not answer: ${reason instanceof Error ? reason.message.replace(/\s+/g, ' ') : String(reason)}. Check that it runs and that REDIS_URL names its host, port, user and password.`,
-      { cause: error },
-    );
+    throw queueUnreachable(redisUrl, connectionError ?? error);
   } finally {
     client.disconnect();
   }

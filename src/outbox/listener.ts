@@ -1,8 +1,9 @@
 import pgListen, { type Subscriber } from 'pg-listen';
-import type { Logger } from 'pino';
 import { connectionConfig, type Queryable } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+import type { OutageLog } from './outage-log.ts';
+import type { Sockets } from './sockets.ts';
 
 /** Hears the NOTIFY of an announcement, over every loss of its connection. */
 export interface Listener {
@@ -12,13 +13,18 @@ export interface Listener {
 export interface ListenerOptions {
   readonly databaseUrl: string;
   readonly db: Queryable;
-  readonly log: Logger;
+  readonly outage: OutageLog;
+  readonly sockets: Sockets;
   /** Called at each notification, and at each reconnection, because what was said meanwhile is gone. */
   readonly onWake: () => void;
+  /** How often the connection is asked whether it is still there. */
+  readonly checkMs?: number;
+  /** How long it may take to say so. */
+  readonly checkTimeoutMs?: number;
 }
 
 const CHANNEL = 'liventix_outbox';
-const CHECK_INTERVAL_MS = 10_000;
+const CHECK_MS = 10_000;
 /** Without it the check of a half-open connection would wait for ever. */
 const CHECK_TIMEOUT_MS = 5_000;
 const RECONNECT_INTERVAL_MS = 500;
@@ -34,7 +40,8 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
   const subscriber = pgListen.default(
     {
       ...connectionConfig({ databaseUrl: options.databaseUrl, applicationName: 'liventix-listen' }),
-      query_timeout: CHECK_TIMEOUT_MS,
+      query_timeout: options.checkTimeoutMs ?? CHECK_TIMEOUT_MS,
+      stream: options.sockets.open,
     },
     {
       // Never give up: by default it stops after three seconds, and says nothing.
@@ -44,7 +51,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
         if (closing) throw new Error('closed');
         return RECONNECT_INTERVAL_MS;
       },
-      paranoidChecking: CHECK_INTERVAL_MS,
+      paranoidChecking: options.checkMs ?? CHECK_MS,
       parse: (payload) => payload,
     },
   );
@@ -53,10 +60,10 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     await subscriber.close();
   };
   subscriber.events.on('error', (error) => {
-    if (!closing) options.log.error({ err: error }, 'listen: failed; the relay polls');
+    if (!closing) options.outage.failed('listener', error);
   });
-  subscriber.events.on('reconnect', (attempt) => {
-    if (!closing) options.log.warn({ attempt }, 'listen: connection lost, reconnecting');
+  subscriber.events.on('reconnect', () => {
+    if (!closing) options.outage.failed('listener', new Error('the connection that listens was lost'));
   });
   try {
     await subscriber.connect();
@@ -69,8 +76,12 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
   subscriber.notifications.on(CHANNEL, options.onWake);
   subscriber.events.on('connected', () => {
     // It may have been closed while it reconnected; then the new connection is closed too.
-    if (closing) void subscriber.close();
-    else options.onWake();
+    if (closing) {
+      void subscriber.close();
+      return;
+    }
+    options.outage.works('listener');
+    options.onWake();
   });
   return { close };
 }

@@ -18,7 +18,10 @@ export interface AttemptContext {
   readonly log: Logger;
   readonly leaseMarginMs: number;
   readonly delaysMs: readonly number[];
+  /** Aborted when a request that is under way has to be broken off. */
   readonly stop: AbortSignal;
+  /** Aborted when there is no more time to record what attempts came to. */
+  readonly abandon: AbortSignal;
   readonly now?: () => Date;
   readonly random?: () => number;
 }
@@ -74,7 +77,7 @@ async function recordWhileLeased(context: AttemptContext, record: AttemptRecord)
     try {
       return await recordAttempt(context.db, record);
     } catch (error) {
-      if (performance.now() + RECORD_RETRY_MS > giveUpAt) throw error;
+      if (context.abandon.aborted || performance.now() + RECORD_RETRY_MS > giveUpAt) throw error;
       await new Promise((resolve) => setTimeout(resolve, RECORD_RETRY_MS));
     }
   }

@@ -1,7 +1,8 @@
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import { admitDeliveries, fanOut, returnLostDeliveries, returnQueuedDeliveries, sayAsleep } from './deliveries.ts';
-import type { DeliveryQueue } from './queue.ts';
+import type { OutageLog } from './outage-log.ts';
+import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 
 /** Moves messages into deliveries and deliveries into the queue, for as long as it runs. */
 export interface Relay {
@@ -10,10 +11,17 @@ export interface Relay {
   stop(): Promise<void>;
 }
 
+/** One and the same where the queue is in PostgreSQL. */
+export interface Outages {
+  readonly postgres: OutageLog;
+  readonly queue: OutageLog;
+}
+
 export interface RelayOptions {
   readonly db: Queryable;
   readonly queue: DeliveryQueue;
   readonly log: Logger;
+  readonly outages: Outages;
   /** The longest it waits before it looks again, notified or not. */
   readonly pollMs: number;
   /** How often it looks for lost leases. */
@@ -46,6 +54,8 @@ export function startRelay(options: RelayOptions): Relay {
     }
     const { messages } = await fanOut(db, FAN_OUT_LIMIT);
     const admitted = await admitAndEnqueue();
+    options.outages.postgres.works('relay');
+    options.outages.queue.works('relay');
     return messages > 0 || admitted > 0;
   }
 
@@ -71,7 +81,8 @@ export function startRelay(options: RelayOptions): Relay {
         // Once more: what committed before it was heard that we sleep has notified nobody.
         if (await look()) continue;
       } catch (error) {
-        log.error({ err: error }, 'relay: failed, trying again');
+        if (stopped) return;
+        options.outages[isQueueFailure(error) ? 'queue' : 'postgres'].failed('relay', error);
         alarm.reset();
       }
       await alarm.wait(options.pollMs);

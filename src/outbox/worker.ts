@@ -3,13 +3,16 @@ import type { Logger } from 'pino';
 import { assertMigrated } from '../db/migrate.ts';
 import { assertSupportedServer, connectionConfig, type Pool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
+import { within } from './deadline.ts';
 import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
 import { startListener } from './listener.ts';
 import { makeAttempt } from './make-attempt.ts';
+import { createOutageLog } from './outage-log.ts';
 import { type DeliveryQueue, openQueue } from './queue.ts';
-import { startRelay } from './relay.ts';
+import { type Outages, type Relay, startRelay } from './relay.ts';
 import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
+import { type Sockets, trackSockets } from './sockets.ts';
 
 /** What a worker is started with; every duration has a default that suits production. */
 export interface WorkerOptions {
@@ -40,7 +43,7 @@ export interface WorkerOptions {
 export interface RunningWorker {
   /**
    * Takes nothing new, lets the requests in flight finish for `drainMs`, breaks off and hands back the rest, and closes
-   * every connection. Safe to call twice.
+   * every connection: within `drainMs` and `STOP_MARGIN_MS`, whatever the servers do. Safe to call twice.
    */
   stop(): Promise<void>;
 }
@@ -58,9 +61,13 @@ const POOL_MAX = 10;
 /** No statement of ours takes this long on a server that answers. */
 const QUERY_TIMEOUT_MS = 15_000;
 /** After `drainMs`, for what was broken off to be recorded. */
-const HAND_BACK_MS = 5_000;
-/** For each connection, to say goodbye to a server that may have gone silent. */
-const CLOSE_MS = 3_000;
+const HAND_BACK_MS = 3_000;
+/** For everything that uses the database's connections to come to its end. */
+const CLOSE_MS = 1_500;
+/** For those connections, to say goodbye to a server that may have gone silent. */
+const GOODBYE_MS = 500;
+/** How much longer than `drainMs` a stop may take. */
+export const STOP_MARGIN_MS = HAND_BACK_MS + CLOSE_MS + GOODBYE_MS;
 /** Lost attempts allowed beyond the schedule, because the endpoint had no part in them. */
 const LOST_ATTEMPTS_GRACE = 5;
 
@@ -71,19 +78,22 @@ const LOST_ATTEMPTS_GRACE = 5;
 export async function startWorker(given: WorkerOptions): Promise<RunningWorker> {
   const options = { ...WORKER_DEFAULTS, ...given };
   const delaysMs = options.retryDelaysMs ?? STANDARD_RETRY_DELAYS_MS;
+  const outages = watchOutages(options);
+  const sockets = trackSockets();
+  const [breakOff, abandon] = [new AbortController(), new AbortController()];
+  const db = createWorkerPool(options.databaseUrl, sockets);
   const closers: (() => Promise<unknown>)[] = [];
   const closeAll = async () => {
-    for (const close of closers.splice(0).reverse())
-      await within(
-        CLOSE_MS,
-        close().catch(() => undefined),
-      );
+    abandon.abort();
+    // All at once: what one of them waits for in vain is no reason not to tell the others.
+    await within(CLOSE_MS, Promise.allSettled(closers.splice(0).map((close) => close())));
+    await within(GOODBYE_MS, db.end());
+    sockets.destroyAll();
   };
   try {
-    const db = await openWorkerPool(options.databaseUrl);
-    closers.push(() => db.end());
+    await assertSupportedServer(db);
     await assertMigrated(db);
-    const queue = await openQueue({ ...options, redisUrl: options.redisUrl, db });
+    const queue = await openQueue({ ...options, redisUrl: options.redisUrl, db, outage: outages.queue, sockets });
     closers.push(() => queue.close());
     const agent = createEgressAgent(egressPolicy(options.egressAllow));
     closers.push(() => agent.close());
@@ -91,20 +101,19 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
       ...options,
       db,
       queue,
+      outages,
       maxAttempts: delaysMs.length + 1 + LOST_ATTEMPTS_GRACE,
     });
     closers.push(() => relay.stop());
-    const listener = await startListener({ ...options, db, onWake: relay.wake });
+    const listener = await startListener({ ...options, db, sockets, outage: outages.postgres, onWake: relay.wake });
     closers.push(() => listener.close());
 
-    const stopping = new AbortController();
+    const context = { ...options, delaysMs, db, agent, stop: breakOff.signal, abandon: abandon.signal };
     await queue.consume({
       concurrency: options.concurrency,
       process: async (job) => {
-        await makeAttempt(job, { ...options, delaysMs, db, agent, stop: stopping.signal }).catch((error: unknown) => {
-          // Not the endpoint's failure but the database's. The delivery's lease brings it back.
-          options.log.error({ err: error, ...job }, 'worker: attempt could not be claimed or recorded');
-        });
+        // Not the endpoint's failure but the database's. The delivery's lease brings it back.
+        await makeAttempt(job, context).catch((error: unknown) => outages.postgres.failed('relay', error));
         // Its endpoint has room for the next.
         relay.wake();
       },
@@ -113,8 +122,7 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     return {
       stop: () => {
         stopped ??= (async () => {
-          await relay.stop();
-          await drain(queue, { drainMs: options.drainMs, breakOff: () => stopping.abort() });
+          await drain({ relay, queue, drainMs: options.drainMs, breakOff: () => breakOff.abort() });
           await closeAll();
         })();
         return stopped;
@@ -126,38 +134,38 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
   }
 }
 
-// What is broken off still records its outcome and hands its delivery back; a database that is away may not hold it up.
-async function drain(queue: DeliveryQueue, options: { drainMs: number; breakOff: () => void }): Promise<void> {
-  const timer = setTimeout(options.breakOff, options.drainMs);
-  await within(options.drainMs + HAND_BACK_MS, queue.drain());
-  clearTimeout(timer);
+function watchOutages({ log, redisUrl }: WorkerOptions): Outages {
+  const postgres = createOutageLog({ log, server: 'PostgreSQL' });
+  return { postgres, queue: redisUrl === undefined ? postgres : createOutageLog({ log, server: 'Redis' }) };
 }
 
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const bound = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ms);
-  });
-  await Promise.race([work, bound]);
+// What is broken off still records its outcome and hands its delivery back; a server that is away may not hold it up.
+async function drain(options: {
+  relay: Relay;
+  queue: DeliveryQueue;
+  drainMs: number;
+  breakOff: () => void;
+}): Promise<void> {
+  const { relay, queue, drainMs, breakOff } = options;
+  const timer = setTimeout(breakOff, drainMs);
+  // It has nothing to hand over, and is waited for when the connections that it uses are closed.
+  void relay.stop();
+  await within(drainMs + HAND_BACK_MS, queue.drain());
   clearTimeout(timer);
 }
 
 // Nothing here has to survive a crash of the server: what it forgets is found again from the messages, which their own
 // transactions made durable, and is at worst delivered twice under one webhook-id. So no commit waits for the disk.
-async function openWorkerPool(databaseUrl: string): Promise<Pool> {
+function createWorkerPool(databaseUrl: string, sockets: Sockets): Pool {
   const config = connectionConfig({ databaseUrl, applicationName: 'liventix-worker' });
   const pool = new pg.Pool({
     ...config,
     options: `${config.options ?? ''} -c synchronous_commit=off`,
     query_timeout: QUERY_TIMEOUT_MS,
     max: POOL_MAX,
+    stream: sockets.open,
   });
   pool.on('error', () => undefined);
-  try {
-    await assertSupportedServer(pool);
-    return pool;
-  } catch (error) {
-    await pool.end();
-    throw error;
-  }
+  pool.on('connect', (client) => client.on('error', () => undefined));
+  return pool;
 }

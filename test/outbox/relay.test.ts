@@ -3,6 +3,8 @@ import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { admitDeliveries, claimAttempt, fanOut, returnLostDeliveries } from '../../src/outbox/deliveries.ts';
 import { startListener } from '../../src/outbox/listener.ts';
+import { createOutageLog } from '../../src/outbox/outage-log.ts';
+import { trackSockets } from '../../src/outbox/sockets.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
@@ -206,7 +208,8 @@ describe('the listener', () => {
     const listening = startListener({
       databaseUrl: database.url,
       db: elsewhere.pool,
-      log: pino({ level: 'silent' }),
+      outage: createOutageLog({ log: pino({ level: 'silent' }), server: 'PostgreSQL' }),
+      sockets: trackSockets(),
       onWake: () => undefined,
     });
     await expect(listening).rejects.toMatchObject({ code: 'LISTEN_UNAVAILABLE' });

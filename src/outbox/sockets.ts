@@ -1,0 +1,26 @@
+import { Socket } from 'node:net';
+
+/** The sockets of PostgreSQL connections, so that they can be broken when the server no longer says goodbye. */
+export interface Sockets {
+  /** For `stream` of a connection's configuration. */
+  open(): Socket;
+  /** Ends every connection at once, and with it whatever waits for an answer. */
+  destroyAll(): void;
+}
+
+// A driver that ends a connection waits for the server to do the same; one that went silent never does, and its socket
+// would keep the process alive.
+export function trackSockets(): Sockets {
+  const sockets = new Set<Socket>();
+  return {
+    open: () => {
+      const socket = new Socket();
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+      return socket;
+    },
+    destroyAll: () => {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}

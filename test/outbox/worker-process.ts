@@ -1,0 +1,36 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
+
+export interface WorkerProcess {
+  /** The lines that its log consists of so far. */
+  log(): readonly { readonly msg: string; readonly err?: { readonly message: string } }[];
+  stderr(): string;
+  kill(signal: NodeJS.Signals): void;
+  readonly exitCode: Promise<number | null>;
+}
+
+/** `liventix worker` as a process of its own, whose log can be read while it runs. */
+export function startWorkerProcess(flags: readonly string[], env: Record<string, string>): WorkerProcess {
+  const child = spawn(process.execPath, [BIN, 'worker', ...flags], {
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
+  });
+  return {
+    stderr: () => stderr,
+    log: () =>
+      stderr
+        .split('\n')
+        .slice(0, -1)
+        .filter((line) => line.startsWith('{'))
+        .map((line) => JSON.parse(line)),
+    kill: (signal) => child.kill(signal),
+    exitCode: once(child, 'close').then(([code]) => code as number | null),
+  };
+}
