@@ -87,3 +87,44 @@ describe('a worker that is told to stop', () => {
     expect(performance.now() - stoppedAt).toBeLessThan(STOP_MARGIN_MS + SLACK_MS);
   });
 });
+
+describe('an outage', () => {
+  // The worker meets it at every poll, reconnection and command: at least this often before it is over.
+  const MANY_RETRIES = 25;
+
+  it('of Redis is logged when it begins and when it is over, not at every retry', async () => {
+    respond = answer(204);
+    await startBusyWorker('Redis');
+    await settled(database.pool);
+    const before = toRedis.connections();
+    toRedis.cut();
+    await eventually('many retries failed', () => toRedis.connections() > before + MANY_RETRIES);
+    toRedis.mend();
+    await announceMany(database.pool, 1);
+    await settled(database.pool);
+    await eventually('the end is logged', () => said(/works again/).length > 0);
+    expect(said(/fails|still|works/).map(({ msg }) => msg)).toEqual([
+      'Redis fails; trying again, and nothing is lost meanwhile',
+      'Redis works again',
+    ]);
+    expect(worker.stderr().split('\n').length).toBeLessThan(10);
+  });
+
+  it.each(['Redis', 'PostgreSQL'] as const)('of PostgreSQL, jobs through %s, is logged likewise', async (queue) => {
+    respond = answer(204);
+    await startBusyWorker(queue);
+    await settled(database.pool);
+    const before = toPostgres.connections();
+    toPostgres.cut();
+    await eventually('many retries failed', () => toPostgres.connections() > before + MANY_RETRIES);
+    toPostgres.mend();
+    await announceMany(database.pool, 1);
+    await settled(database.pool);
+    await eventually('the end is logged', () => said(/works again/).length > 0);
+    expect(said(/fails|still|works/).map(({ msg }) => msg)).toEqual([
+      'PostgreSQL fails; trying again, and nothing is lost meanwhile',
+      'PostgreSQL works again',
+    ]);
+    expect(worker.stderr().split('\n').length).toBeLessThan(10);
+  });
+});

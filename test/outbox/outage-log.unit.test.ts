@@ -1,0 +1,59 @@
+import { pino } from 'pino';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { createOutageLog, type OutageLog } from '../../src/outbox/outage-log.ts';
+
+const MINUTE = 60_000;
+let now: number;
+let lines: { msg: string; failures?: number; lastedMs?: number }[];
+let outage: OutageLog;
+
+beforeEach(() => {
+  now = 1_000;
+  lines = [];
+  const log = pino({ base: null }, { write: (line: string) => lines.push(JSON.parse(line)) });
+  outage = createOutageLog({ log, server: 'Redis', now: () => now });
+});
+
+const fails = (times: number) => {
+  for (let n = 0; n < times; n += 1) outage.failed('relay', new Error('connect ECONNREFUSED'));
+};
+const said = () => lines.map(({ msg }) => msg.replace(/;.*/, ''));
+
+describe('the log of an outage', () => {
+  it('says that it begins, once', () => {
+    fails(1_000);
+    expect(said()).toEqual(['Redis fails']);
+    expect(lines[0]).toMatchObject({ err: { message: 'connect ECONNREFUSED' } });
+  });
+
+  it('says that it lasts at most once a minute, and how often it was met', () => {
+    fails(10);
+    now += MINUTE - 1;
+    fails(10);
+    expect(said()).toEqual(['Redis fails']);
+    now += 1;
+    fails(10);
+    expect(said()).toEqual(['Redis fails', 'Redis still fails']);
+    expect(lines[1]).toMatchObject({ failures: 21, lastedMs: MINUTE });
+  });
+
+  it('says that it is over, once, and begins anew afterwards', () => {
+    outage.works('relay');
+    fails(3);
+    now += 5_000;
+    outage.works('relay');
+    outage.works('relay');
+    fails(1);
+    expect(said()).toEqual(['Redis fails', 'Redis works again', 'Redis fails']);
+    expect(lines[1]).toMatchObject({ failures: 3, lastedMs: 5_000 });
+  });
+
+  it('is over when everybody who met it has found out', () => {
+    outage.failed('listener', new Error('lost'));
+    fails(1);
+    outage.works('relay');
+    expect(said()).toEqual(['Redis fails']);
+    outage.works('listener');
+    expect(said()).toEqual(['Redis fails', 'Redis works again']);
+  });
+});
