@@ -1,5 +1,8 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
+import { printableDatabaseUrl } from '../config.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
 import { driftLines, driftObject } from './backfill.ts';
@@ -18,7 +21,7 @@ interface Options {
   readonly json?: boolean;
 }
 
-const STATE_DIR = '.liventix';
+const PACKAGE_ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export function registerDemo(program: Command, context: CommandContext): void {
   program
@@ -32,25 +35,38 @@ export function registerDemo(program: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRuns on an embedded PostgreSQL under .liventix/, or with DATABASE_URL in a new database liventix_demo on that server;\nwebhooks go through REDIS_URL where it is set. Each run starts clean.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json',
+      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json',
     )
     .action((options: Options) => (options.stop ? stopDemo(context) : demo(options, context)));
 }
 
 async function stopDemo(context: CommandContext): Promise<void> {
-  const stopped = await stopKeptDemo(join(process.cwd(), STATE_DIR));
-  context.out.write(stopped ? 'Stopped the server of the kept demo.\n' : 'No demo was kept.\n');
+  const stateDir = stateDirOfDemo({ root: PACKAGE_ROOT, cwd: process.cwd() });
+  const stopped = await stopKeptDemo(stateDir);
+  context.out.write(
+    stopped ? `Stopped the server of the demo kept in ${stateDir}\n` : `No demo was kept in ${stateDir}\n`,
+  );
+}
+
+/** Where the embedded server lives: one place in a checkout; an installed package has none of its own to write to. */
+export function stateDirOfDemo(at: { root: string; cwd: string }): string {
+  const isCheckout = existsSync(join(at.root, 'src/cli/main.ts'));
+  return join(isCheckout ? at.root : at.cwd, '.liventix');
 }
 
 async function demo(options: Options, context: CommandContext): Promise<void> {
   const { config } = context;
   const progress = createProgress(context);
-  const home = await openDemoHome({ databaseUrl: config.databaseUrl, stateDir: join(process.cwd(), STATE_DIR) });
+  const home = await openDemoHome({
+    databaseUrl: config.databaseUrl,
+    stateDir: stateDirOfDemo({ root: PACKAGE_ROOT, cwd: process.cwd() }),
+  });
   // Only what was shown how to reach is kept: a demo that failed or was stopped leaves no server behind.
   let keep = false;
   try {
     const result = await runDemo({
       ...options,
+      keep: options.keep === true,
       databaseUrl: home.databaseUrl,
       redisUrl: config.redisUrl,
       log: createLogger(config.logLevel === 'info' ? 'error' : config.logLevel),
@@ -60,9 +76,10 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
     });
     progress.clear();
     keep = options.keep === true;
-    context.out.write(
-      options.json ? `${toJson(demoJson(result, home.databaseUrl, keep))}\n` : demoSummary(result, { keep, ...home }),
-    );
+    // The password of a server that was given is not ours to print.
+    const databaseUrl = home.server === 'given' ? printableDatabaseUrl(home.databaseUrl) : home.databaseUrl;
+    const where = { keep, server: home.server, databaseUrl };
+    context.out.write(options.json ? `${toJson(demoJson(result, where))}\n` : demoSummary(result, where));
     if (!demoHolds(result)) context.exitWith(1);
   } finally {
     progress.clear();
@@ -70,14 +87,17 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
   }
 }
 
-function demoJson(result: DemoResult, databaseUrl: string, keep: boolean): Record<string, unknown> {
+interface Where {
+  readonly keep: boolean;
+  readonly databaseUrl: string;
+  readonly server: 'embedded' | 'given';
+}
+
+function demoJson(result: DemoResult, { keep, databaseUrl }: Where): Record<string, unknown> {
   return { ...result, drift: driftObject(result.drift), ...(keep ? { databaseUrl } : {}) };
 }
 
-function demoSummary(
-  result: DemoResult,
-  where: { keep: boolean; databaseUrl: string; server: 'embedded' | 'given' },
-): string {
+function demoSummary(result: DemoResult, where: Where): string {
   const { seconds, webhooks } = result;
   const backfillSeconds = seconds.backfill ?? 0;
   const rate = backfillSeconds > 0 ? Math.round(Number(result.legacyTransactions) / backfillSeconds) : 0;
@@ -116,7 +136,7 @@ function trialBalanceLines(balance: DemoResult['trialBalance'][number]): string[
   ];
 }
 
-function keptLines(where: { databaseUrl: string; server: 'embedded' | 'given' }): string[] {
+function keptLines(where: Where): string[] {
   const until =
     where.server === 'embedded' ? 'until the next demo, or: liventix demo --stop' : 'until the next demo removes it';
   return [`The database stays, ${until}`, `  DATABASE_URL=${where.databaseUrl} bin/liventix books verify`];

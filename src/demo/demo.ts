@@ -11,6 +11,7 @@ import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from './legacy-database.ts';
 import { type Receiver, startReceiver } from './receiver.ts';
+import { removeQueue } from './redis.ts';
 import { sellTickets } from './ticket-sales.ts';
 
 export interface DemoOptions {
@@ -20,6 +21,8 @@ export interface DemoOptions {
   readonly wallets: number;
   readonly transactions: number;
   readonly seed: number;
+  /** Whether the database, and with it what Redis holds for it, outlives a demo that comes to its end. */
+  readonly keep: boolean;
   readonly log: Logger;
   readonly stop: AbortSignal;
   readonly onStep: (step: DemoStep) => void;
@@ -76,6 +79,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     seconds[name] = (performance.now() - startedAt) / 1_000;
     return result;
   };
+  let kept = false;
   try {
     await step('legacy', () => makeLegacyDatabase(pool, options));
     await step('migrate', () => migrate(options.databaseUrl));
@@ -89,8 +93,10 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     const verification = await step('verify', () =>
       verifyBooksAndWallets(pool, (result) => options.onProgress(`verify: ${result.check}`, 0, 0)),
     );
+    const summary = await summarize(pool);
+    kept = options.keep;
     return {
-      ...(await summarize(pool)),
+      ...summary,
       legacyTransactions: backfill.legacyTransactions,
       booksBalance: verification.balance,
       webhooks,
@@ -98,8 +104,15 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
       seconds,
     };
   } finally {
+    if (!kept) await forgetQueue(pool, options);
     await pool.end();
   }
+}
+
+// Where it fails, the demo has failed before, for the same reason.
+async function forgetQueue(pool: Pool, { redisUrl, log }: Pick<DemoOptions, 'redisUrl' | 'log'>): Promise<void> {
+  if (redisUrl === undefined) return;
+  await removeQueue(pool, redisUrl).catch((err: unknown) => log.warn({ err }, 'demo: its keys stay in Redis'));
 }
 
 /** Whether everything the demo promises came true. */

@@ -190,7 +190,7 @@ async function takeFolderLock(stateDir: string): Promise<() => Promise<void>> {
     const why = error instanceof Error ? error.message : String(error);
     throw new AppError(
       'EMBEDDED_POSTGRES_FAILED',
-      `The folder of the embedded server cannot be written: ${why}. Run in a folder that is yours, or set DATABASE_URL.`,
+      `The folder of the embedded server cannot be written: ${why}. Run it as the owner of that folder, or set DATABASE_URL.`,
       { cause: error },
     );
   } finally {

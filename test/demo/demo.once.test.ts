@@ -1,10 +1,12 @@
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { isAlive } from '../../src/db/server.ts';
+import { copyCheckout } from '../support/checkout.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, type RunningLiventix, startLiventix } from '../support/liventix.ts';
 
@@ -14,13 +16,18 @@ const SMALL = ['demo', '--wallets', '10', '--transactions', '200'];
 const A_DEMO_MS = 120_000;
 const STOPS_WITHIN_MS = 15_000;
 
+const isRoot = process.getuid?.() === 0;
+
+/** A checkout of the test's own: there the demo has its folder. */
 let folder: string;
+let bin: string;
 let started: RunningLiventix[] = [];
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'liventix-demo-'));
+  folder = await realpath(await mkdtemp(join(tmpdir(), 'liventix-demo-')));
   // As root the server runs under another account, which has to get here.
   await chmod(folder, 0o755);
+  bin = await copyCheckout(folder);
 });
 beforeEach(() => {
   started = [];
@@ -30,16 +37,19 @@ afterEach(async () => {
   await Promise.all(started.map((demo) => demo.done));
 });
 afterAll(async () => {
-  await liventix(['demo', '--stop'], {}, { cwd: folder });
+  await stop();
   await rm(folder, { recursive: true, force: true });
 });
 
 function start(...flags: string[]): RunningLiventix {
-  const demo = startLiventix([...SMALL, ...flags], {}, { cwd: folder });
+  const demo = startLiventix([...SMALL, ...flags], {}, { bin });
   started.push(demo);
   return demo;
 }
 const run = (...flags: string[]) => start(...flags).done;
+// From wherever it is asked.
+const stop = () => liventix(['demo', '--stop'], {}, { bin, cwd: tmpdir() });
+const nothingKept = () => ({ exitCode: 0, stdout: `No demo was kept in ${join(folder, '.liventix')}\n`, stderr: '' });
 
 interface Server {
   readonly pid: number;
@@ -88,10 +98,12 @@ it(
       stdout: expect.stringContaining('The books balance.'),
     });
 
-    const stop = () => liventix(['demo', '--stop'], {}, { cwd: folder });
-    expect(await stop()).toMatchObject({ exitCode: 0, stdout: 'Stopped the server of the kept demo.\n' });
+    expect(await stop()).toMatchObject({
+      exitCode: 0,
+      stdout: `Stopped the server of the demo kept in ${join(folder, '.liventix')}\n`,
+    });
     await expectNothingRuns(server);
-    expect(await stop()).toMatchObject({ exitCode: 0, stdout: 'No demo was kept.\n' });
+    expect(await stop()).toEqual(nothingKept());
   },
   A_DEMO_MS,
 );
@@ -104,8 +116,7 @@ it(
     await writeFile(join(folder, '.liventix/demo.lock'), '4194304');
     const demos = [start('--json'), start('--json'), start('--json')];
     const server = await serverOfDemo();
-    const stop = await liventix(['demo', '--stop'], {}, { cwd: folder });
-    expect(stop).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('liventix: DEMO_RUNNING: ') });
+    expect(await stop()).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('liventix: DEMO_RUNNING: ') });
 
     const ends = await Promise.all(demos.map((demo) => demo.done));
     const worked = ends.filter((end) => end.exitCode === 0);
@@ -142,8 +153,7 @@ it(
   'takes over a lock whose process id belongs to something else by now',
   async () => {
     await writeFile(join(folder, '.liventix/demo.lock'), `${process.pid}`);
-    const stop = await liventix(['demo', '--stop'], {}, { cwd: folder });
-    expect(stop).toMatchObject({ exitCode: 0, stdout: 'No demo was kept.\n' });
+    expect(await stop()).toEqual(nothingKept());
   },
   A_DEMO_MS,
 );
@@ -169,14 +179,56 @@ it.each(['SIGINT', 'SIGTERM'] as const)(
 );
 
 it('says in one line that its folder cannot be written', async () => {
-  const cwd = await mkdtemp(join(tmpdir(), 'liventix-demo-'));
+  const checkout = await mkdtemp(join(tmpdir(), 'liventix-demo-'));
   try {
+    const launcher = await copyCheckout(checkout);
     // A file where the folder should be stops root as well.
-    await writeFile(join(cwd, '.liventix'), '');
-    const end = await liventix(SMALL, {}, { cwd });
+    await writeFile(join(checkout, '.liventix'), '');
+    const end = await liventix(SMALL, {}, { bin: launcher });
     expect(end).toMatchObject({ exitCode: 3, stdout: '' });
     expect(end.stderr).toMatch(/^liventix: EMBEDDED_POSTGRES_FAILED: The folder [^\n]+ set DATABASE_URL\.\n$/);
   } finally {
-    await rm(cwd, { recursive: true, force: true });
+    await rm(checkout, { recursive: true, force: true });
   }
 });
+
+// Then the server's account may not enter, and its home lies elsewhere.
+it.runIf(isRoot)(
+  'keeps twice, and cleans up after a kill, as root in a checkout that nobody else may enter',
+  async () => {
+    await chmod(folder, 0o700);
+    try {
+      const homes: string[] = [];
+      for (const flags of [['--keep'], ['--keep'], ['--transactions', '2000000']]) {
+        const demo = start(...flags, '--json');
+        homes.push(await homeOfServer(homes));
+        if (flags.includes('--keep')) {
+          const end = await demo.done;
+          expect(end).toMatchObject({ exitCode: 0, stderr: '' });
+          const { databaseUrl } = JSON.parse(end.stdout) as { databaseUrl: string };
+          expect(await liventix(['books', 'verify'], { DATABASE_URL: databaseUrl })).toMatchObject({ exitCode: 0 });
+        } else {
+          demo.kill('SIGKILL');
+          await demo.done;
+        }
+        expect(homes.filter((home) => existsSync(home))).toEqual(homes.slice(-1));
+      }
+      expect((await stop()).stdout).toMatch(/^Stopped the server of the demo kept in /);
+      expect(homes.filter((home) => existsSync(home))).toEqual([]);
+    } finally {
+      await chmod(folder, 0o755);
+    }
+  },
+  2 * A_DEMO_MS,
+);
+
+/** Where the server lives outside the checkout, once it takes connections there. */
+function homeOfServer(former: readonly string[]): Promise<string> {
+  return eventually('a server in a home of its own', async () => {
+    const record = await readFile(join(folder, '.liventix/postgres/server.json'), 'utf8').catch(() => '{}');
+    const { away } = JSON.parse(record || '{}') as { away?: string };
+    if (away === undefined || former.includes(away)) return undefined;
+    const lines = (await readFile(join(away, 'data/postmaster.pid'), 'utf8').catch(() => '')).split('\n');
+    return lines[7]?.trim() === 'ready' ? away : undefined;
+  });
+}

@@ -19,6 +19,8 @@ export interface RunningLiventix {
 export interface LiventixOptions {
   /** The folder to run in; this process's when left out. */
   readonly cwd?: string;
+  /** The launcher of another checkout. */
+  readonly bin?: string;
 }
 
 /** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME. */
@@ -27,8 +29,9 @@ export function startLiventix(
   env: Record<string, string> = {},
   options: LiventixOptions = {},
 ): RunningLiventix {
-  const child = spawn(process.execPath, [BIN, ...args], {
-    ...options,
+  const { bin = BIN, ...place } = options;
+  const child = spawn(process.execPath, [bin, ...args], {
+    ...place,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
