@@ -14,6 +14,8 @@ export interface ClaimedAttempt extends DeliveryJob {
   readonly url: string;
   readonly secret: string;
   readonly timeoutMs: number;
+  /** Its number among the attempts that the endpoint had a part in, from 1: where the retry schedule stands. */
+  readonly scheduleAttempt: number;
 }
 
 /** What becomes of the delivery after an attempt. */
@@ -102,7 +104,11 @@ export async function claimAttempt(
        and endpoints.id = deliveries.endpoint_id and endpoints.enabled and outbox.id = deliveries.message_id
      returning outbox.id as "messageId", outbox.topic, outbox.created_at as "createdAt",
                outbox.payload::text as "payloadJson", endpoints.id as "endpointId", endpoints.url, endpoints.secret,
-               endpoints.timeout_ms as "timeoutMs"`,
+               endpoints.timeout_ms as "timeoutMs",
+               (deliveries.attempt - (
+                 select count(*) from outbox.attempts
+                 where attempts.delivery_id = deliveries.id and attempts.error_class in ('worker_lost', 'worker_stopped')
+               ))::integer as "scheduleAttempt"`,
     [job.deliveryId, job.attempt, leaseMarginMs],
   );
   const row = rows[0];
@@ -176,16 +182,22 @@ const RETURN_LOST = `
     order by lease_until
     limit $1
     for no key update skip locked
+  ), judged as (
+    select id, state = 'delivering' as was_claimed, state = 'delivering' and 1 + (
+        select count(*) from outbox.attempts
+        where attempts.delivery_id = lost.id and attempts.error_class = 'worker_lost'
+      ) >= $2 as is_last
+    from lost
   ), returned as (
     update outbox.deliveries
-    set state = case when lost.state = 'delivering' and lost.attempt >= $2 then 'dead' else 'pending' end,
-        finished_at = case when lost.state = 'delivering' and lost.attempt >= $2 then clock_timestamp() end,
-        attempt = lost.attempt + (lost.state = 'delivering' and lost.attempt < $2)::integer,
+    set state = case when is_last then 'dead' else 'pending' end,
+        finished_at = case when is_last then clock_timestamp() end,
+        attempt = attempt + (was_claimed and not is_last)::integer,
         next_attempt_at = clock_timestamp(),
         lease_until = null,
-        last_error = case when lost.state = 'delivering' then $3 else last_error end
-    from lost
-    where deliveries.id = lost.id
+        last_error = case when was_claimed then $3 else last_error end
+    from judged
+    where deliveries.id = judged.id
     returning 1
   ), abandoned as (
     select id, message_id, attempt from lost where state = 'delivering'
@@ -210,15 +222,15 @@ const RETURN_LOST = `
 /**
  * Takes back what lost its lease: queued and never started, or claimed by a worker that is gone. A lost attempt counts,
  * because its request may have been made; the next one is due at once.
- * @param options.maxAttempts from this number on a lost attempt is the last: a message must not kill workers for ever
+ * @param options.maxLost how many of a delivery's attempts may be lost: a message must not kill workers for ever
  */
 export async function returnLostDeliveries(
   db: Queryable,
-  options: { limit: number; maxAttempts: number },
+  options: { limit: number; maxLost: number },
 ): Promise<number> {
   const { rows } = await db.query<{ returned: number }>(RETURN_LOST, [
     options.limit,
-    options.maxAttempts,
+    options.maxLost,
     'the worker was lost before it recorded the answer',
   ]);
   return rows[0]?.returned ?? 0;

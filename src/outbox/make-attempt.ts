@@ -48,7 +48,7 @@ export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Pr
     now,
   });
   const next = decideNextStep(outcome, {
-    attempt: job.attempt,
+    scheduleAttempt: claimed.scheduleAttempt,
     delaysMs: context.delaysMs,
     random: (context.random ?? Math.random)(),
   });

@@ -9,10 +9,13 @@ import { retryDelayMs } from './retry.ts';
  *   gone (410)      → dead, and the endpoint is disabled
  *   worker stopped  → pending, due at once
  *   failed          → pending by the schedule, or dead when it is used up
+ *
+ * Where the schedule stands tell the attempts that the endpoint had a part in: those that a worker lost or broke off are
+ * none of its.
  */
 export function decideNextStep(
   outcome: AttemptOutcome,
-  input: { attempt: number; delaysMs: readonly number[]; random: number },
+  input: { scheduleAttempt: number; delaysMs: readonly number[]; random: number },
 ): NextStep {
   if (outcome.status === 'delivered') return { state: 'delivered' };
   if (outcome.errorClass === 'gone') return { state: 'dead', disableEndpoint: true };

@@ -27,7 +27,7 @@ export interface RelayOptions {
   /** How often it looks for lost leases. */
   readonly sweepMs: number;
   readonly queueLeaseMs: number;
-  readonly maxAttempts: number;
+  readonly maxLost: number;
 }
 
 const FAN_OUT_LIMIT = 500;
@@ -42,7 +42,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   async function look(): Promise<boolean> {
     if (performance.now() - sweptAt >= options.sweepMs) {
-      const returned = await returnLostDeliveries(db, { limit: SWEEP_LIMIT, maxAttempts: options.maxAttempts });
+      const returned = await returnLostDeliveries(db, { limit: SWEEP_LIMIT, maxLost: options.maxLost });
       if (returned > 0) log.warn({ returned }, 'relay: took back deliveries whose lease was lost');
       if (returned < SWEEP_LIMIT) sweptAt = performance.now();
     }

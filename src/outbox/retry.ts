@@ -21,8 +21,8 @@ export const MAX_RETRY_AFTER_MS = 24 * HOUR;
 const JITTER = 0.2;
 
 export interface RetryInput {
-  /** The number of the attempt that failed, from 1. */
-  readonly attempt: number;
+  /** The number of the attempt that failed, from 1, among those that the endpoint had a part in. */
+  readonly scheduleAttempt: number;
   readonly delaysMs: readonly number[];
   /** From 0 to below 1. */
   readonly random: number;
@@ -36,7 +36,7 @@ export interface RetryInput {
  * @returns undefined when the schedule is used up: the delivery is dead.
  */
 export function retryDelayMs(input: RetryInput): number | undefined {
-  const scheduled = input.delaysMs[input.attempt - 1];
+  const scheduled = input.delaysMs[input.scheduleAttempt - 1];
   if (scheduled === undefined) return undefined;
   const jittered = scheduled * (1 + JITTER * (2 * input.random - 1));
   return Math.round(Math.max(jittered, Math.min(input.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS)));

@@ -68,7 +68,7 @@ const CLOSE_MS = 1_500;
 const GOODBYE_MS = 500;
 /** How much longer than `drainMs` a stop may take. */
 export const STOP_MARGIN_MS = HAND_BACK_MS + CLOSE_MS + GOODBYE_MS;
-/** Lost attempts allowed beyond the schedule, because the endpoint had no part in them. */
+/** How many more attempts may be lost than the schedule has: they are none of the endpoint's. */
 const LOST_ATTEMPTS_GRACE = 5;
 
 /**
@@ -102,7 +102,7 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
       db,
       queue,
       outages,
-      maxAttempts: delaysMs.length + 1 + LOST_ATTEMPTS_GRACE,
+      maxLost: delaysMs.length + 1 + LOST_ATTEMPTS_GRACE,
     });
     closers.push(() => relay.stop());
     const listener = await startListener({ ...options, db, sockets, outage: outages.postgres, onWake: relay.wake });

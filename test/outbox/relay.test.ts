@@ -1,16 +1,32 @@
 import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { admitDeliveries, claimAttempt, fanOut, returnLostDeliveries } from '../../src/outbox/deliveries.ts';
+import {
+  admitDeliveries,
+  claimAttempt,
+  type DeliveryJob,
+  fanOut,
+  recordAttempt,
+  returnLostDeliveries,
+} from '../../src/outbox/deliveries.ts';
 import { startListener } from '../../src/outbox/listener.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { trackSockets } from '../../src/outbox/sockets.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
-import { startReceiver } from '../support/receiver.ts';
+import { answer, startReceiver } from '../support/receiver.ts';
 
 const URL = 'http://127.0.0.1:1/';
+const UNANSWERED = {
+  startedAt: new Date(0),
+  durationMs: 0,
+  statusCode: null,
+  error: 'no answer',
+  response: null,
+  address: null,
+  next: { state: 'pending', delayMs: 0 },
+} as const;
 const SOON = { limit: 1_000, queueLeaseMs: 60_000 };
 
 let database: TestDatabase;
@@ -126,10 +142,64 @@ describe('an attempt', () => {
     const job = await admitOne();
     await claimAttempt(database.pool, job, 1_000);
     await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
-    expect(await returnLostDeliveries(database.pool, { limit: 10, maxAttempts: 10 })).toBe(1);
+    expect(await returnLostDeliveries(database.pool, { limit: 10, maxLost: 10 })).toBe(1);
     const [next] = await admitDeliveries(database.pool, SOON);
     expect(next).toEqual({ deliveryId: job.deliveryId, attempt: 2 });
     expect(await claimAttempt(database.pool, job, 1_000)).toBeUndefined();
+  });
+
+  it('that a worker lost or broke off does not move the schedule, and has a number all the same', async () => {
+    let job: DeliveryJob | undefined = await admitOne();
+    const stands: (number | undefined)[][] = [];
+    for (const errorClass of ['worker_lost', 'worker_stopped', 'timeout', 'worker_lost', 'status', 'none']) {
+      if (job === undefined) throw new Error('nothing was admitted');
+      const claimed = await claimAttempt(database.pool, job, 1_000);
+      stands.push([job.attempt, claimed?.scheduleAttempt]);
+      if (errorClass === 'worker_lost') {
+        await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
+        await returnLostDeliveries(database.pool, { limit: 10, maxLost: 3 });
+      } else {
+        await recordAttempt(database.pool, { ...UNANSWERED, ...job, errorClass });
+      }
+      [job] = await admitDeliveries(database.pool, SOON);
+    }
+    expect(stands).toEqual([
+      [1, 1],
+      [2, 1],
+      [3, 1],
+      [4, 2],
+      [5, 2],
+      [6, 3],
+    ]);
+  });
+
+  it('is made as often as the schedule says after workers were lost', async () => {
+    const receiver = await startReceiver(answer(500));
+    await addTestEndpoint(database.pool, { url: receiver.url });
+    await announce(database.pool);
+    await fanOut(database.pool, 1);
+    await database.pool.query(`
+      with moved as (update outbox.deliveries set attempt = 4 returning id)
+      insert into outbox.attempts (delivery_id, attempt, started_at, duration_ms, error_class)
+      select id, n, now(), 0, 'worker_lost' from moved, generate_series(1, 3) as n`);
+    const worker = await startTestWorker({ databaseUrl: database.url, retryDelaysMs: [20, 40] });
+    try {
+      expect((await settled(database.pool)).deliveries).toMatchObject({ dead: 1 });
+      expect(receiver.received).toHaveLength(3);
+    } finally {
+      await worker.stop();
+      await receiver.stop();
+    }
+  });
+
+  it('that was answered after all counts again', async () => {
+    const job = await admitOne();
+    await claimAttempt(database.pool, job, 1_000);
+    await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
+    await returnLostDeliveries(database.pool, { limit: 10, maxLost: 10 });
+    expect(await recordAttempt(database.pool, { ...UNANSWERED, ...job, errorClass: 'status' })).toBe(false);
+    const [next] = await admitDeliveries(database.pool, SOON);
+    expect(await claimAttempt(database.pool, next ?? job, 1_000)).toMatchObject({ attempt: 2, scheduleAttempt: 2 });
   });
 
   it('that kills its worker every time ends as a dead letter', async () => {
@@ -140,7 +210,7 @@ describe('an attempt', () => {
       await database.pool.query(
         `update outbox.deliveries set state = 'delivering', lease_until = clock_timestamp() - interval '1 second'`,
       );
-      await returnLostDeliveries(database.pool, { limit: 10, maxAttempts: 3 });
+      await returnLostDeliveries(database.pool, { limit: 10, maxLost: 3 });
     }
     const { rows } = await database.pool.query('select state, attempt from outbox.deliveries');
     expect(rows).toEqual([{ state: 'dead', attempt: 3 }]);
@@ -151,7 +221,7 @@ describe('an attempt', () => {
   it('queued for a worker that never starts it is taken back as it was', async () => {
     const job = await admitOne();
     await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
-    await returnLostDeliveries(database.pool, { limit: 10, maxAttempts: 10 });
+    await returnLostDeliveries(database.pool, { limit: 10, maxLost: 10 });
     expect(await admitDeliveries(database.pool, SOON)).toEqual([job]);
   });
 });

@@ -9,7 +9,7 @@ import {
 } from '../../src/outbox/retry.ts';
 
 const [S, M, H] = [1_000, 60_000, 3_600_000];
-const schedule = (input: { attempt: number; random?: number; retryAfterMs?: number }) =>
+const schedule = (input: { scheduleAttempt: number; random?: number; retryAfterMs?: number }) =>
   retryDelayMs({ delaysMs: STANDARD_RETRY_DELAYS_MS, random: 0.5, retryAfterMs: undefined, ...input });
 
 describe('the retry schedule', () => {
@@ -24,7 +24,9 @@ describe('the retry schedule', () => {
     [8, 20 * H],
     [9, 24 * H],
     [10, undefined],
-  ])('after attempt %i waits %s ms', (attempt, expected) => expect(schedule({ attempt })).toBe(expected));
+  ])('after attempt %i waits %s ms', (attempt, expected) =>
+    expect(schedule({ scheduleAttempt: attempt })).toBe(expected),
+  );
 
   it('jitters within a fifth to both sides', () => {
     fc.assert(
@@ -33,20 +35,20 @@ describe('the retry schedule', () => {
         fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
         (attempt, random) => {
           const scheduled = STANDARD_RETRY_DELAYS_MS[attempt - 1] ?? 0;
-          const delay = schedule({ attempt, random }) ?? 0;
+          const delay = schedule({ scheduleAttempt: attempt, random }) ?? 0;
           expect(delay).toBeGreaterThanOrEqual(scheduled * 0.8 - 1);
           expect(delay).toBeLessThanOrEqual(scheduled * 1.2 + 1);
         },
       ),
     );
-    expect([0, 0.5, 0.999999].map((random) => schedule({ attempt: 1, random }))).toEqual([4_000, 5_000, 6_000]);
+    expect([0, 0.5, 0.999999].map((random) => schedule({ scheduleAttempt: 1, random }))).toEqual([4_000, 5_000, 6_000]);
   });
 
   it('takes Retry-After as a floor, never as a shortcut, and only up to a day', () => {
-    expect(schedule({ attempt: 1, retryAfterMs: 90 * S })).toBe(90 * S);
-    expect(schedule({ attempt: 2, retryAfterMs: 1 * S })).toBe(5 * M);
-    expect(schedule({ attempt: 1, retryAfterMs: 400 * H })).toBe(MAX_RETRY_AFTER_MS);
-    expect(schedule({ attempt: 10, retryAfterMs: 1 * S })).toBeUndefined();
+    expect(schedule({ scheduleAttempt: 1, retryAfterMs: 90 * S })).toBe(90 * S);
+    expect(schedule({ scheduleAttempt: 2, retryAfterMs: 1 * S })).toBe(5 * M);
+    expect(schedule({ scheduleAttempt: 1, retryAfterMs: 400 * H })).toBe(MAX_RETRY_AFTER_MS);
+    expect(schedule({ scheduleAttempt: 10, retryAfterMs: 1 * S })).toBeUndefined();
   });
 });
 
@@ -67,7 +69,7 @@ describe('Retry-After', () => {
 });
 
 describe('what follows from an attempt', () => {
-  const input = { attempt: 1, delaysMs: [100], random: 0.5 };
+  const input = { delaysMs: [100], random: 0.5 };
   const failed = { status: 'failed', error: 'x' } as const;
   it.each([
     ['a 2xx', { status: 'delivered', statusCode: 200, response: '' }, 1, { state: 'delivered' }],
@@ -77,6 +79,6 @@ describe('what follows from an attempt', () => {
     ['a 410', { ...failed, errorClass: 'gone' }, 1, { state: 'dead', disableEndpoint: true }],
     ['a worker that stops', { ...failed, errorClass: 'worker_stopped' }, 2, { state: 'pending', delayMs: 0 }],
   ] as const)('%s', (_what, outcome, attempt, expected) => {
-    expect(decideNextStep(outcome, { ...input, attempt })).toEqual(expected);
+    expect(decideNextStep(outcome, { ...input, scheduleAttempt: attempt })).toEqual(expected);
   });
 });
