@@ -1,15 +1,14 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
-import { runBackfill } from '../replay/backfill.ts';
+import { type BackfillResult, DEFAULT_CHUNK_ROWS, runBackfill } from '../replay/backfill.ts';
 import type { BackfillProgress } from '../replay/backfill-run.ts';
-import { backfillStatus, compareWallets, type Drift, driftByCause } from '../replay/report.ts';
+import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { createProgress, type Progress } from './progress.ts';
 
 const MAX_CHUNK_ROWS = 100_000;
-const DEFAULT_CHUNK_ROWS = 5_000;
 
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
@@ -18,7 +17,10 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     .description('replay what is not replayed yet; stopped or killed at any point, it goes on when run again')
     .option('--chunk <rows>', 'legacy rows a database transaction', wholeNumber(1, MAX_CHUNK_ROWS), DEFAULT_CHUNK_ROWS)
     .option('--json', 'print one JSON object')
-    .addHelpText('after', '\nExample:\n  DATABASE_URL=postgresql://localhost/app liventix backfill run --json')
+    .addHelpText(
+      'after',
+      '\nExits with 1 when a wallet differs, with 3 when it was stopped before the end.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app liventix backfill run --json',
+    )
     .action((options: { chunk: number; json?: boolean }) =>
       withDatabase(context, (pool) => run(pool, options, context)),
     );
@@ -38,27 +40,61 @@ async function run(pool: Pool, options: { chunk: number; json?: boolean }, conte
     onProgress: (at) => showBackfill(progress, at),
   });
   progress.clear();
-  const drift = await driftByCause(pool);
-  const wallets = await compareWallets(pool);
-  const holds = result.finished && wallets?.differing === 0n;
-  if (options.json) {
-    context.out.write(
-      `${toJson({ ...result, drift: driftObject(drift), walletsCompared: wallets?.compared, walletsDiffering: wallets?.differing })}\n`,
-    );
-  } else {
-    const rate = result.seconds > 0 ? Math.round(Number(result.imported) / result.seconds) : 0;
-    context.out.write(
-      `${formatCount(result.imported)} of ${formatCount(result.legacyTransactions)} rows replayed in ${result.seconds.toFixed(1)} s (${formatCount(rate)}/s)\n${driftLines(drift)}`,
-    );
-    if (wallets !== undefined) {
-      context.out.write(
-        `${formatCount(wallets.compared)} wallets compared, ${formatCount(wallets.differing)} differ\n`,
-      );
-      context.out.write(wallets.first.map((line) => `  ${line}\n`).join(''));
-    }
-    if (!result.finished) context.out.write('Stopped before the end. Run it again to go on.\n');
-  }
-  if (!holds) context.exitWith(1);
+  const outcome = await outcomeOf(pool, result);
+  context.out.write(options.json ? `${toJson(outcomeJson(outcome))}\n` : outcomeText(outcome));
+  if (!outcome.finished) context.exitWith(3);
+  else if (outcome.comparison?.differing !== 0n) context.exitWith(1);
+}
+
+interface Outcome extends BackfillResult {
+  /** Rows that this run and those before it brought into the log. */
+  readonly inLog: bigint;
+  readonly drift: readonly Drift[];
+  /** Undefined when it was stopped: until the end, wallets differ. */
+  readonly comparison: WalletComparison | undefined;
+}
+
+async function outcomeOf(pool: Pool, result: BackfillResult): Promise<Outcome> {
+  const sources = await backfillStatus(pool);
+  const isAllIn = sources.every((source) => source.finished && source.rows === source.total);
+  const comparison = result.finished || isAllIn ? await compareWallets(pool) : undefined;
+  return {
+    ...result,
+    // A stop that came when nothing was left to do stopped nothing.
+    finished: result.finished || comparison?.differing === 0n,
+    inLog: sources.reduce((sum, source) => sum + source.rows, 0n),
+    drift: await driftByCause(pool),
+    comparison,
+  };
+}
+
+function outcomeJson({ comparison, drift, ...outcome }: Outcome): Record<string, unknown> {
+  return {
+    ...outcome,
+    drift: driftObject(drift),
+    walletsCompared: comparison?.compared,
+    walletsDiffering: comparison?.differing,
+  };
+}
+
+function outcomeText(outcome: Outcome): string {
+  const { imported, seconds, legacyTransactions, comparison } = outcome;
+  const rate = seconds > 0 ? Math.round(Number(imported) / seconds) : 0;
+  const total = formatCount(legacyTransactions);
+  return [
+    `${formatCount(imported)} of ${total} rows replayed in ${seconds.toFixed(1)} s (${formatCount(rate)}/s)\n`,
+    `${formatCount(outcome.inLog)} of ${total} rows are in the log\n`,
+    driftLines(outcome.drift),
+    ...(comparison === undefined ? [] : comparisonLines(comparison)),
+    ...(outcome.finished ? [] : ['Stopped before the end. Run it again to go on.\n']),
+  ].join('');
+}
+
+function comparisonLines({ compared, differing, first }: WalletComparison): string[] {
+  return [
+    `${formatCount(compared)} wallets compared, ${formatCount(differing)} differ\n`,
+    ...first.map((line) => `  ${line}\n`),
+  ];
 }
 
 async function status(pool: Pool, options: { json?: boolean }, context: CommandContext): Promise<void> {
