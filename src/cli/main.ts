@@ -60,6 +60,7 @@ function buildProgram(context: CommandContext): Command {
     .configureOutput({ writeErr: () => undefined });
   for (const register of COMMANDS) register(program, context);
   inheritSettings(program);
+  refuseUnknownSubcommands(program);
   return program;
 }
 
@@ -79,6 +80,22 @@ function inheritSettings(command: Command): void {
     child.helpOption('--help', 'show this help').copyInheritedSettings(command);
     inheritSettings(child);
   }
+}
+
+// A command that does something by itself takes a mistyped subcommand for an argument too many, and suggests nothing.
+function refuseUnknownSubcommands(command: Command): void {
+  for (const child of command.commands) refuseUnknownSubcommands(child);
+  if (command.commands.length === 0) return;
+  command.allowExcessArguments().hook('preAction', (_command, called) => {
+    if (called === command && command.args.length > 0) throwUnknownSubcommand(command);
+  });
+}
+
+// A group, which does nothing by itself, knows what to say.
+function throwUnknownSubcommand(command: Command): void {
+  const group = new Command(command.name()).copyInheritedSettings(command);
+  for (const child of command.commands) group.command(child.name());
+  group.parse(command.args, { from: 'user' });
 }
 
 function reportFailure(error: unknown): number {

@@ -27,14 +27,10 @@ describe('wrong usage', () => {
   it.each<[string, RegExp, string[]]>([
     ['no command', /which command\? See: liventix --help$/m, []],
     ['an unknown command', /unknown command 'migrat'.*migrate\?.*See: liventix --help/, ['migrat']],
-    [
-      'an unknown subcommand',
-      /unknown command 'verfy' \(Did you mean verify\?\) See: liventix --help/,
-      ['books', 'verfy'],
-    ],
+    ['a subcommand that resembles none', /unknown command 'everything'\. See/, ['migrate', 'everything', 'twice']],
     ['a group without its command', /which command\?/, ['outbox', 'endpoint']],
     ['an unknown flag', /unknown option '--frobnicate'/, ['migrate', '--frobnicate']],
-    ['an argument too many', /too many arguments/, ['migrate', 'everything', 'twice']],
+    ['an argument too many', /too many arguments/, ['books', 'verify', 'twice']],
     [
       'a required flag that is missing',
       /required option '--url <url>' not specified/,
@@ -48,6 +44,17 @@ describe('wrong usage', () => {
     ['a number above its bound', /from 0 to 86400/, ['doctor', '--max-transaction-seconds', '86401']],
     ['a number beyond what a double holds', /is invalid/, ['worker', '--drain-ms', '9'.repeat(40)]],
   ])('%s', (_what, says, args) => expectRefusal({ code: 'USAGE', says }, args, ON_NOTHING));
+
+  it.each([
+    ['migrate statsu', 'statsu', 'status'],
+    ['backfill rnu', 'rnu', 'run'],
+    ['books verfy --json', 'verfy', 'verify'],
+    ['outbox endpont', 'endpont', 'endpoint'],
+    ['outbox endpoint lits', 'lits', 'list'],
+  ])('%s: suggests what was meant', (line, typed, meant) => {
+    const says = new RegExp(`unknown command '${typed}' \\(Did you mean ${meant}\\?\\) See: liventix --help`);
+    return expectRefusal({ code: 'USAGE', says }, line.split(' '), ON_NOTHING);
+  });
 });
 
 describe('a wrong environment', () => {
