@@ -126,24 +126,22 @@ async function removeMarkedDatabase(adminUrl: string): Promise<void> {
       `The server has a database ${DATABASE} that no demo made. Rename or drop it, or point DATABASE_URL at another server.`,
     );
   }
-  const client = adminClient(adminUrl);
-  try {
-    await client.connect();
-    await dropDatabase(client, DATABASE);
-  } catch (error) {
-    throw toAppError(error);
-  } finally {
-    await client.end();
-  }
+  await withAdmin(adminUrl, (client) => dropDatabase(client, DATABASE));
 }
 
 async function asAdmin<Row extends object>(adminUrl: string, statements: readonly string[]): Promise<Row[]> {
-  const client = adminClient(adminUrl);
-  try {
-    await client.connect();
+  return withAdmin(adminUrl, async (client) => {
     let rows: Row[] = [];
     for (const statement of statements) rows = (await client.query<Row>(statement)).rows;
     return rows;
+  });
+}
+
+async function withAdmin<T>(adminUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = adminClient(adminUrl);
+  try {
+    await client.connect();
+    return await work(client);
   } catch (error) {
     throw toAppError(error);
   } finally {

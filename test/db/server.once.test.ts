@@ -5,9 +5,9 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startLocalServer, stopLocalServer } from '../../src/db/server.ts';
+import { query } from '../support/query.ts';
 
 const isRoot = process.getuid?.() === 0;
 
@@ -23,10 +23,10 @@ afterEach(async () => {
 describe('the embedded server', () => {
   it('starts empty in a folder that only its owner may enter, and stops twice', async () => {
     const server = await startLocalServer({ stateDir });
-    expect(await ask(server.adminUrl, 'select count(*)::int as n from pg_database')).toEqual([{ n: 3 }]);
+    expect(await query(server.adminUrl, 'select count(*)::int as n from pg_database')).toEqual([{ n: 3 }]);
     await server.stop();
     await server.stop();
-    await expect(ask(server.adminUrl, 'select 1')).rejects.toThrow(/ECONNREFUSED/);
+    await expect(query(server.adminUrl, 'select 1')).rejects.toThrow(/ECONNREFUSED/);
   });
 
   it('recovers what a killed run left: the orphan is stopped, its lock and data are gone', async () => {
@@ -39,15 +39,15 @@ describe('the embedded server', () => {
     });
     const [line] = (await once(child.stdout.setEncoding('utf8'), 'data')) as [string];
     const orphanUrl = line.trim();
-    await ask(orphanUrl, 'create table left_behind (id int)');
+    await query(orphanUrl, 'create table left_behind (id int)');
     child.kill('SIGKILL');
     await once(child, 'close');
-    expect(await ask(orphanUrl, 'select 1 as alive')).toEqual([{ alive: 1 }]);
+    expect(await query(orphanUrl, 'select 1 as alive')).toEqual([{ alive: 1 }]);
     const orphanData = await dataDirOf(orphanUrl);
 
     const server = await startLocalServer({ stateDir });
-    await expect(ask(orphanUrl, 'select 1')).rejects.toThrow();
-    await expect(ask(server.adminUrl, 'select 1 from left_behind')).rejects.toThrow(/does not exist/);
+    await expect(query(orphanUrl, 'select 1')).rejects.toThrow();
+    await expect(query(server.adminUrl, 'select 1 from left_behind')).rejects.toThrow(/does not exist/);
     if (isRoot) expect(existsSync(orphanData)).toBe(false);
     await server.stop();
   });
@@ -79,17 +79,6 @@ describe.runIf(isRoot)('the home of a server that may not enter its folder', () 
 });
 
 async function dataDirOf(url: string): Promise<string> {
-  const [row] = (await ask(url, 'show data_directory')) as { data_directory: string }[];
+  const [row] = await query<{ data_directory: string }>(url, 'show data_directory');
   return row?.data_directory ?? '';
-}
-
-async function ask(url: string, sql: string): Promise<unknown[]> {
-  const client = new pg.Client({ connectionString: url });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return (await client.query(sql)).rows;
-  } finally {
-    await client.end();
-  }
 }

@@ -1,12 +1,12 @@
 import { chown, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { migrate } from '../../src/db/migrate.ts';
 import { type LocalServer, startLocalServer } from '../../src/db/server.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
+import { query } from '../support/query.ts';
 
 // A certificate for 127.0.0.1 that nobody else signed, until 2120, and its key, which guards nothing.
 const CERTIFICATE = `-----BEGIN CERTIFICATE-----
@@ -73,7 +73,7 @@ describe('a server with SSL', () => {
       LOG_LEVEL: 'warn',
     });
     const connections = async () => {
-      const rows = await ask(
+      const rows = await query(
         server.adminUrl,
         `select distinct application_name as name from pg_stat_activity join pg_stat_ssl using (pid)
          where ssl and application_name ~ 'liventix-(worker|listen|queue)'`,
@@ -105,7 +105,7 @@ describe('a server without SSL', () => {
 });
 
 async function switchSslOn(adminUrl: string): Promise<void> {
-  const [row] = (await ask(adminUrl, 'show data_directory')) as { data_directory: string }[];
+  const [row] = await query<{ data_directory: string }>(adminUrl, 'show data_directory');
   const dataDir = row?.data_directory ?? '';
   const { uid, gid } = await stat(dataDir);
   // The names that the server looks for by itself; the key has to be its account's alone.
@@ -113,21 +113,10 @@ async function switchSslOn(adminUrl: string): Promise<void> {
     await writeFile(join(dataDir, name), text, { mode: 0o600 });
     await chown(join(dataDir, name), uid, gid);
   }
-  await ask(adminUrl, 'alter system set ssl = on');
-  await ask(adminUrl, 'select pg_reload_conf()');
+  await query(adminUrl, 'alter system set ssl = on');
+  await query(adminUrl, 'select pg_reload_conf()');
   await eventually('new connections may use SSL', async () => {
-    const [answer] = (await ask(adminUrl, 'show ssl')) as { ssl: string }[];
+    const [answer] = await query<{ ssl: string }>(adminUrl, 'show ssl');
     return answer?.ssl === 'on';
   });
-}
-
-async function ask(url: string, sql: string): Promise<object[]> {
-  const client = new pg.Client({ connectionString: url });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    return (await client.query<object>(sql)).rows;
-  } finally {
-    await client.end();
-  }
 }

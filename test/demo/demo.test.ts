@@ -1,8 +1,8 @@
 import { Redis } from 'ioredis';
-import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { liventix, type Run, type RunningLiventix, startLiventix } from '../support/liventix.ts';
+import { query } from '../support/query.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 
 // The demo on a server that is given. The name of its database is fixed, so nothing else may run it on this server.
@@ -45,20 +45,9 @@ function jsonOf(end: Run): DemoJson {
   return JSON.parse(end.stdout) as DemoJson;
 }
 
-async function query(url: string, sql: string): Promise<pg.QueryResult> {
-  const client = new pg.Client({ connectionString: url });
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-    return await client.query(sql);
-  } finally {
-    await client.end();
-  }
-}
-
 async function demoDatabaseExists(): Promise<boolean> {
-  const { rowCount } = await query(given(), `select from pg_database where datname = 'liventix_demo'`);
-  return rowCount === 1;
+  const found = await query(given(), `select from pg_database where datname = 'liventix_demo'`);
+  return found.length === 1;
 }
 
 describe('the demo', () => {
@@ -158,8 +147,7 @@ describe('the demo', () => {
       const end = await run();
       expect(end).toMatchObject({ exitCode: 3, stdout: '' });
       expect(end.stderr).toMatch(/^liventix: DEMO_DATABASE_NOT_OURS: [^\n]+\n$/);
-      const { rows } = await query(demoUrl(), 'select n from precious');
-      expect(rows).toEqual([{ n: 42 }]);
+      expect(await query(demoUrl(), 'select n from precious')).toEqual([{ n: 42 }]);
     },
     A_DEMO_MS,
   );
@@ -265,8 +253,8 @@ describe('the demo on Redis', () => {
 });
 
 async function hasTable(name: string): Promise<boolean> {
-  const { rows } = await query(demoUrl(), `select to_regclass('${name}') is not null as found`);
-  return (rows as { found: boolean }[])[0]?.found === true;
+  const [row] = await query<{ found: boolean }>(demoUrl(), `select to_regclass('${name}') is not null as found`);
+  return row?.found === true;
 }
 
 /** Both histories are replayed: what is looked at now are the postings, the webhooks and the proof. */
@@ -275,8 +263,8 @@ function backfillFinished(): Promise<boolean> {
     'the backfill has finished',
     async () => {
       if (!(await demoDatabaseExists()) || !(await hasTable('replay.progress'))) return false;
-      const { rowCount } = await query(demoUrl(), 'select from replay.progress where finished_at is not null');
-      return rowCount === 2;
+      const finished = await query(demoUrl(), 'select from replay.progress where finished_at is not null');
+      return finished.length === 2;
     },
     A_DEMO_MS / 2,
   );

@@ -1,6 +1,6 @@
 import { dailyCharge } from './ad-spend.ts';
 import { REFERENCES_RENAMED, timestamp } from './calendar.ts';
-import { offer, purchasedLot, writeInvoice } from './purchases.ts';
+import { offer, type Purchase, purchasedLot, writeInvoice } from './purchases.ts';
 import { type LifeInput, WalletLife } from './wallet-life.ts';
 
 interface Row {
@@ -13,16 +13,13 @@ interface Row {
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
-/** Of a hundred flows. What is left over is ad spend. */
-const PURCHASES = 24;
-const REFUNDS = 5;
-const ADJUSTMENTS = 6;
 const DEPARTED_IN = 10;
 
 /** An organization's wallet: rows in org_wallet_transactions, which its checks keep to sign and non-zero; lots, invoices. */
 export class OrgWalletLife extends WalletLife {
   readonly orgId: string;
   readonly ownerId: string;
+  protected override readonly purchases = 24;
 
   constructor(input: LifeInput) {
     super(input, (orgWalletId) => ({ orgWalletId }));
@@ -31,40 +28,11 @@ export class OrgWalletLife extends WalletLife {
   }
 
   protected override flow(): void {
-    const flow = this.choose();
-    switch (flow) {
-      case 'forge':
-        this.forgeCredit();
-        break;
-      case 'buy':
-        this.buy();
-        break;
-      case 'refund':
-        this.refund();
-        break;
-      case 'adjust':
-        this.adjust();
-        break;
-      case 'spend':
-        this.spend();
-        break;
-      default:
-        flow satisfies never;
-    }
+    if (this.hazards.strikes('forgedOrgCredit')) this.forgeCredit();
+    else this.ordinaryFlow(() => this.spend());
   }
 
-  private choose(): 'forge' | 'buy' | 'refund' | 'adjust' | 'spend' {
-    if (this.hazards.strikes('forgedOrgCredit')) return 'forge';
-    if (this.leavesWithRefund) return 'refund';
-    const share = this.random.below(100);
-    if (this.mustBuy) return 'buy';
-    if (share < PURCHASES && this.mayBuy) return 'buy';
-    if (share < PURCHASES + REFUNDS) return 'refund';
-    if (share < PURCHASES + REFUNDS + ADJUSTMENTS) return 'adjust';
-    return 'spend';
-  }
-
-  private buy(): void {
+  protected override buy(): void {
     const bought = offer(this.random);
     // Hazard 13: nothing ever marked an organization's invoice paid.
     this.hazards.strikes('orgInvoicePendingAfterCredit');
@@ -94,13 +62,7 @@ export class OrgWalletLife extends WalletLife {
     return this.staff.departedIds.length > 0 && this.random.oneIn(DEPARTED_IN) ? null : this.ownerId;
   }
 
-  private refund(): void {
-    const purchase = this.refundable();
-    if (purchase === undefined) {
-      this.spend();
-      return;
-    }
-    this.hazards.strikes('refundedInvoiceNotRefunded');
+  protected override refundOf(purchase: Purchase): void {
     // Hazard 2: the second part's row broke the unique index, so only the first part is here.
     const partial = this.hazards.strikes('orgSecondRefundMissing') || this.random.oneIn(2);
     const percent = partial ? this.random.between(20, 60) : 100;
@@ -113,31 +75,28 @@ export class OrgWalletLife extends WalletLife {
     });
   }
 
-  private adjust(): void {
-    const credits = this.random.between(1, 30) * 50;
+  protected override adjust(): void {
     this.book({
       type: 'adjustment',
-      delta: this.random.oneIn(3) ? -credits : credits,
+      delta: this.adjustment(),
       description: this.random.pick(['Manual adjustment', 'goodwill', null]),
       reference: { type: 'system', id: this.actingUserId() },
     });
   }
 
-  private spend(): void {
+  protected override spend(): void {
     const charge = dailyCharge(this.random, this.spendable);
     if (charge === undefined) {
       this.buy();
       return;
     }
-    const readBefore = this.staleBalance;
-    this.lots.take(charge.credits, this.now);
-    const campaignId = this.random.pick(this.campaignIds);
+    const { campaignId, readBefore } = this.takeLots(charge);
     const key = this.random.oneIn(3) ? undefined : `${campaignId}:${this.random.token()}`;
     const row: Row = {
       type: 'spend',
       delta: -charge.credits,
       description: 'Campaign spend',
-      reference: { type: this.now < REFERENCES_RENAMED ? 'campaign_spend' : 'campaign', id: campaignId },
+      reference: this.campaignReference(campaignId),
       ...(key === undefined ? {} : { metadata: { idempotency_key: key, metric: charge.rateModel } }),
     };
     this.hazards.strikes('orgSpendUnrecorded');

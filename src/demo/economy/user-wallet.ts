@@ -12,10 +12,7 @@ interface Row {
   readonly key?: string;
 }
 
-/** Of a hundred flows. What is left over is ad spend. */
-const PURCHASES = 22;
-const REFUNDS = 5;
-const ADJUSTMENTS = 6;
+/** Of a hundred flows. */
 const PROMOS = 3;
 const ABANDONED_IN = 12;
 const FORGED_CREDITS = 99_999;
@@ -23,6 +20,7 @@ const FORGED_CREDITS = 99_999;
 /** A user's wallet: rows in wallet_transactions, lots, invoices, and ad_spend_ledger where its insert did not fail. */
 export class UserWalletLife extends WalletLife {
   readonly userId: string;
+  protected override readonly purchases = 22;
 
   constructor(input: LifeInput) {
     super(input, (walletId) => ({ walletId }));
@@ -30,48 +28,12 @@ export class UserWalletLife extends WalletLife {
   }
 
   protected override flow(): void {
-    const flow = this.choose();
-    switch (flow) {
-      case 'forge':
-        this.forgeCredit();
-        break;
-      case 'nothing':
-        this.bookNothing();
-        break;
-      case 'buy':
-        this.buy();
-        break;
-      case 'refund':
-        this.refund();
-        break;
-      case 'adjust':
-        this.adjust();
-        break;
-      case 'promote':
-        this.promote();
-        break;
-      case 'spend':
-        this.spend();
-        break;
-      default:
-        flow satisfies never;
-    }
+    if (this.hazards.strikes('forgedCredit')) this.forgeCredit();
+    else if (this.hazards.strikes('zeroRow')) this.bookNothing();
+    else this.ordinaryFlow((share) => (share < PROMOS ? this.promote() : this.spend()));
   }
 
-  private choose(): 'forge' | 'nothing' | 'buy' | 'refund' | 'adjust' | 'promote' | 'spend' {
-    if (this.hazards.strikes('forgedCredit')) return 'forge';
-    if (this.hazards.strikes('zeroRow')) return 'nothing';
-    if (this.leavesWithRefund) return 'refund';
-    const share = this.random.below(100);
-    if (this.mustBuy) return 'buy';
-    if (share < PURCHASES && this.mayBuy) return 'buy';
-    if (share < PURCHASES + REFUNDS) return 'refund';
-    if (share < PURCHASES + REFUNDS + ADJUSTMENTS) return 'adjust';
-    if (share < PURCHASES + REFUNDS + ADJUSTMENTS + PROMOS) return 'promote';
-    return 'spend';
-  }
-
-  private buy(): void {
+  protected override buy(): void {
     const bought = offer(this.random);
     const invoice = { owner: { walletId: this.walletId }, buyerId: this.userId, openedAt: this.openedAt };
     if (this.random.oneIn(ABANDONED_IN)) {
@@ -99,13 +61,7 @@ export class UserWalletLife extends WalletLife {
     });
   }
 
-  private refund(): void {
-    const purchase = this.refundable();
-    if (purchase === undefined) {
-      this.spend();
-      return;
-    }
-    this.hazards.strikes('refundedInvoiceNotRefunded');
+  protected override refundOf(purchase: Purchase): void {
     // Hazard 2: the second refund takes what both took together.
     if (this.rowsLeft > 1 && this.hazards.strikes('refundCumulative')) {
       const [first, second] = [this.random.between(20, 45), this.random.between(20, 45)];
@@ -130,11 +86,10 @@ export class UserWalletLife extends WalletLife {
     });
   }
 
-  private adjust(): void {
-    const credits = this.random.between(1, 30) * 50;
+  protected override adjust(): void {
     this.book({
       type: 'adjustment',
-      delta: this.random.oneIn(3) ? -credits : credits,
+      delta: this.adjustment(),
       reference: { type: 'system', id: this.actingUserId() },
       memo: this.random.pick(['goodwill', 'Manual adjustment', 'Correction of\ta late charge', null]),
     });
@@ -146,7 +101,7 @@ export class UserWalletLife extends WalletLife {
     if (this.random.oneIn(2)) this.lots.add(promoLot(this.random, credits, this.now));
   }
 
-  private spend(): void {
+  protected override spend(): void {
     let charge = dailyCharge(this.random, this.spendable);
     if (charge !== undefined && this.hazards.strikes('lotsTakenSpendFailed')) {
       this.lots.take(charge.credits, this.now);
@@ -157,13 +112,11 @@ export class UserWalletLife extends WalletLife {
       this.buy();
       return;
     }
-    const readBefore = this.staleBalance;
-    this.lots.take(charge.credits, this.now);
-    const campaignId = this.random.pick(this.campaignIds);
+    const { campaignId, readBefore } = this.takeLots(charge);
     const booked = this.book({
       type: 'spend',
       delta: -charge.credits,
-      reference: { type: this.now < REFERENCES_RENAMED ? 'campaign_spend' : 'campaign', id: campaignId },
+      reference: this.campaignReference(campaignId),
       memo: `Ad spend: ${charge.quantity} ${charge.rateModel === 'cpm' ? 'impressions' : 'clicks'}`,
       ...(this.random.oneIn(2) ? { key: `spend_${this.random.token()}` } : {}),
     });

@@ -1,4 +1,5 @@
-import { type Micros, nextTime, openingTime } from './calendar.ts';
+import type { Charge } from './ad-spend.ts';
+import { type Micros, nextTime, openingTime, REFERENCES_RENAMED } from './calendar.ts';
 import type { HazardPlan } from './hazards.ts';
 import { Lots } from './lots.ts';
 import { type InvoiceOf, type Purchase, writeLot } from './purchases.ts';
@@ -32,6 +33,9 @@ const DISPUTED_IN = 60;
 const DEPARTED_IN = 20;
 /** A refund is often the last that is heard of an owner. */
 const LEFT_WITH_REFUND_IN = 8;
+/** Of a hundred flows, as are the purchases of a kind. */
+const REFUNDS = 5;
+const ADJUSTMENTS = 6;
 
 /**
  * One wallet of the old platform from its opening to the end of history, flow by flow. The balance is the cached column
@@ -92,21 +96,68 @@ export abstract class WalletLife {
 
   /** Writes at least one row and never more than `rowsLeft`. */
   protected abstract flow(): void;
+  /** Of a hundred flows. */
+  protected abstract readonly purchases: number;
+  protected abstract buy(): void;
+  protected abstract refundOf(purchase: Purchase): void;
+  protected abstract adjust(): void;
+  protected abstract spend(): void;
 
-  protected get leavesWithRefund(): boolean {
+  /** A flow that every wallet knows, or `otherwise`, with a number from 0 on by which to share out what is left over. */
+  protected ordinaryFlow(otherwise: (share: number) => void): void {
+    if (this.leavesWithRefund) {
+      this.refund();
+      return;
+    }
+    const share = this.random.below(100);
+    const [refundsFrom, adjustmentsFrom] = [this.purchases, this.purchases + REFUNDS];
+    if (this.mustBuy || (share < refundsFrom && this.mayBuy)) this.buy();
+    else if (share < adjustmentsFrom) this.refund();
+    else if (share < adjustmentsFrom + ADJUSTMENTS) this.adjust();
+    else otherwise(share - adjustmentsFrom - ADJUSTMENTS);
+  }
+
+  private get leavesWithRefund(): boolean {
     return this.rowsLeft === 1 && this.random.oneIn(LEFT_WITH_REFUND_IN);
   }
 
-  protected get mustBuy(): boolean {
+  private get mustBuy(): boolean {
     return this.balance < POOR_CREDITS;
   }
 
-  protected get mayBuy(): boolean {
+  private get mayBuy(): boolean {
     return this.balance < RICH_CREDITS;
+  }
+
+  private refund(): void {
+    const purchase = this.refundable();
+    if (purchase === undefined) {
+      this.spend();
+      return;
+    }
+    this.hazards.strikes('refundedInvoiceNotRefunded');
+    this.refundOf(purchase);
   }
 
   protected get spendable(): number {
     return Math.min(this.balance, this.lots.availableAt(this.now));
+  }
+
+  /** What an administrator gives, or takes. */
+  protected adjustment(): number {
+    const credits = this.random.between(1, 30) * 50;
+    return this.random.oneIn(3) ? -credits : credits;
+  }
+
+  /** Takes the lots of a charge. Returns the campaign it is for, and the balance that the spending code had read. */
+  protected takeLots(charge: Charge): { campaignId: string; readBefore: number | undefined } {
+    const readBefore = this.staleBalance;
+    this.lots.take(charge.credits, this.now);
+    return { campaignId: this.random.pick(this.campaignIds), readBefore };
+  }
+
+  protected campaignReference(id: string): { type: string; id: string } {
+    return { type: this.now < REFERENCES_RENAMED ? 'campaign_spend' : 'campaign', id };
   }
 
   /** Some time later, within the same flow. */
@@ -137,7 +188,7 @@ export abstract class WalletLife {
   }
 
   /** A recent purchase, which then cannot be refunded again. */
-  protected refundable(): Purchase | undefined {
+  private refundable(): Purchase | undefined {
     if (this.#refundable.length === 0) return undefined;
     return this.#refundable.splice(this.random.below(this.#refundable.length), 1)[0];
   }
