@@ -252,7 +252,8 @@ const SERVER_ENVIRONMENT = { PATH: '/usr/local/bin:/usr/bin:/bin', LC_ALL: 'C', 
 async function untilReady(input: { child: ChildProcess; adminUrl: string; logFile: string }): Promise<void> {
   const deadline = Date.now() + START_DEADLINE_MS;
   for (;;) {
-    const client = new pg.Client({ connectionString: input.adminUrl, connectionTimeoutMillis: 2_000 });
+    // Without SSL, whatever PGSSLMODE asks for: it is for servers elsewhere.
+    const client = new pg.Client({ connectionString: input.adminUrl, connectionTimeoutMillis: 2_000, ssl: false });
     client.on('error', () => undefined);
     const ready = await client.connect().then(
       () => true,

@@ -21,6 +21,8 @@ const DATABASE = 'liventix_demo';
 const MARK = 'made by liventix demo; the next run removes it';
 const MARK_IT = `comment on database ${DATABASE} is '${MARK}'`;
 const ROLE = 'liventix';
+/** For our own server, on loopback: a PGSSLMODE of the user's is for servers elsewhere. */
+const WITHOUT_SSL = '?sslmode=disable';
 /** Where to stand while the demo's own database is dropped; every server has it. */
 const MAINTENANCE_DATABASE = 'postgres';
 
@@ -59,7 +61,7 @@ async function openOnEmbeddedServer(stateDir: string, release: () => Promise<voi
   try {
     const password = new URL(server.adminUrl).password;
     // An ordinary owner, as on Supabase: the demo shows that nothing needs a superuser.
-    await asAdmin(server.adminUrl, [
+    await asAdmin(`${server.adminUrl}${WITHOUT_SSL}`, [
       `create role ${ROLE} login createdb createrole password '${password}'`,
       'create role anon nologin',
       'create role authenticated nologin',
@@ -67,7 +69,7 @@ async function openOnEmbeddedServer(stateDir: string, release: () => Promise<voi
       `create database ${DATABASE} owner ${ROLE}`,
       MARK_IT,
     ]);
-    const databaseUrl = `postgresql://${ROLE}:${password}@127.0.0.1:${server.port}/${DATABASE}`;
+    const databaseUrl = `postgresql://${ROLE}:${password}@127.0.0.1:${server.port}/${DATABASE}${WITHOUT_SSL}`;
     return {
       databaseUrl,
       server: 'embedded',

@@ -13,6 +13,8 @@ import { liventix, type RunningLiventix, startLiventix } from '../support/livent
 // The demo on the embedded server. What it computes is told in demo.test.ts; here, that it leaves nothing behind.
 
 const SMALL = ['demo', '--wallets', '10', '--transactions', '200'];
+/** What a user may have set for servers elsewhere. */
+const ELSEWHERE = { PGSSLMODE: 'require', PGPORT: '1', PGUSER: 'nobody', PGDATA: '/nowhere' };
 const A_DEMO_MS = 120_000;
 const STOPS_WITHIN_MS = 15_000;
 
@@ -42,7 +44,7 @@ afterAll(async () => {
 });
 
 function start(...flags: string[]): RunningLiventix {
-  const demo = startLiventix([...SMALL, ...flags], {}, { bin });
+  const demo = startLiventix([...SMALL, ...flags], ELSEWHERE, { bin });
   started.push(demo);
   return demo;
 }
