@@ -75,10 +75,11 @@ const cidrList = z.string().transform((value, context) =>
   value
     .split(',')
     .map((part) => part.trim())
-    .filter((part) => part !== '')
-    .map((part) => {
+    .map((part, index) => {
       const isCidr = ipaddr.isValidCIDR(part);
-      if (!isCidr && !ipaddr.isValid(part)) {
+      if (part === '') {
+        context.addIssue({ code: 'custom', message: `has an empty element, number ${index + 1} of "${value}"` });
+      } else if (!isCidr && !ipaddr.isValid(part)) {
         context.addIssue({ code: 'custom', message: `"${part}" is not a CIDR such as 10.0.0.0/8` });
       }
       return isCidr ? part : `${part}/${part.includes(':') ? 128 : 32}`;

@@ -79,7 +79,7 @@ function parseEndpointUrl(text: string): URL {
   const url = new URL(text);
   if (url.protocol !== 'http:' && url.protocol !== 'https:') throw invalid(`starts with ${url.protocol}, not http(s)`);
   if (url.username !== '' || url.password !== '') throw invalid('holds a user or a password');
-  url.hash = '';
+  if (text.includes('#')) throw invalid('holds a fragment (#…), which is never sent');
   if (url.href.length > MAX_URL_LENGTH) throw invalid(`has more than ${MAX_URL_LENGTH} characters when encoded`);
   return url;
 }

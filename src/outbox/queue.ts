@@ -269,7 +269,7 @@ export function queueUnreachable(redisUrl: string, cause: unknown): AppError {
   const { hostname, port } = new URL(redisUrl);
   return new AppError(
     'QUEUE_UNREACHABLE',
-    `Redis at ${hostname}:${port === '' ? DEFAULT_REDIS_PORT : port} did not answer (${reasonOf(cause)}): check that it runs and that REDIS_URL names its host, port, user and password, or unset REDIS_URL to queue in PostgreSQL.`,
+    `Redis at ${hostname}:${port === '' ? DEFAULT_REDIS_PORT : port} cannot be used (${reasonOf(cause)}): check that it runs and that REDIS_URL names its host, port, user and password, or unset REDIS_URL to queue in PostgreSQL.`,
     { cause },
   );
 }

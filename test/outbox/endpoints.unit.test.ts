@@ -22,6 +22,8 @@ describe('an endpoint is refused', () => {
     'javascript:alert(1)',
     'https://user:hunter2@example.com/',
     'https://hunter2@example.com/',
+    'https://example.com/hooks#x',
+    'https://example.com/#',
     `https://example.com/${'x'.repeat(10_000)}`,
     `https://example.com/${'ü'.repeat(1_000)}`,
   ])('for the URL %.40s', async (url) => {
