@@ -33,7 +33,9 @@ export function registerOutbox(program: Command, context: CommandContext): void 
     .action((options: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const endpoints = await listEndpoints(pool);
-        context.out.write(options.json ? `${toJson(endpoints)}\n` : endpoints.map(endpointLine).join(''));
+        if (options.json) context.out.write(`${toJson(endpoints)}\n`);
+        else if (endpoints.length === 0) context.err.write(NO_ENDPOINTS);
+        else context.out.write(endpoints.map(endpointLine).join(''));
       }),
     );
 
@@ -49,13 +51,19 @@ export function registerOutbox(program: Command, context: CommandContext): void 
     );
 }
 
+const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
+
 function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }
 
 function endpointLine(endpoint: Endpoint): string {
-  const state = endpoint.enabled ? 'enabled' : `disabled: ${endpoint.disabledReason}`;
-  return `${endpoint.id}  ${endpoint.url}  ${endpoint.topics.join(' ')}  ${state}\n`;
+  return `${endpoint.id}  ${endpoint.url}  ${endpoint.topics.join(' ')}  ${stateOf(endpoint)}\n`;
+}
+
+function stateOf({ enabled, disabledReason }: Pick<Endpoint, 'enabled' | 'disabledReason'>): string {
+  if (enabled) return 'enabled';
+  return disabledReason === null ? 'disabled' : `disabled (${disabledReason})`;
 }
 
 function statusText(status: OutboxStatus): string {
@@ -66,9 +74,14 @@ function statusText(status: OutboxStatus): string {
     `deliveries  ${states.join(', ')}`,
     `attempts    ${formatCount(attempts)}`,
     `oldest      ${oldest === null ? 'nothing is waiting' : `waiting for ${oldest.toFixed(1)} s`}`,
+    ...(deliveries.paused === 0
+      ? []
+      : [
+          `paused      ${formatCount(deliveries.paused)} wait for an endpoint that is disabled, and nobody attempts them`,
+        ]),
     ...status.endpoints.map(
-      ({ id, url, enabled, waiting, delivered, dead, lastError }) =>
-        `endpoint    ${id}  ${url}  ${enabled ? 'enabled' : 'disabled'}: ${formatCount(waiting)} waiting, ${formatCount(delivered)} delivered, ${formatCount(dead)} dead${lastError === null ? '' : `; last error: ${lastError}`}`,
+      ({ id, url, enabled, disabledReason, waiting, paused, delivered, dead, lastError }) =>
+        `endpoint    ${id}  ${url}  ${stateOf({ enabled, disabledReason })}: ${formatCount(waiting)} waiting, ${formatCount(paused)} paused, ${formatCount(delivered)} delivered, ${formatCount(dead)} dead${lastError === null ? '' : `; last error: ${lastError}`}`,
     ),
   ];
   return `${lines.join('\n')}\n`;

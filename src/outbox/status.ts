@@ -6,6 +6,8 @@ interface EndpointStatus {
   readonly enabled: boolean;
   readonly disabledReason: string | null;
   readonly waiting: number;
+  /** Pending, and not to be attempted before the endpoint is enabled again. */
+  readonly paused: number;
   readonly delivered: number;
   readonly dead: number;
   readonly lastError: string | null;
@@ -15,6 +17,8 @@ export interface OutboxStatus {
   readonly messages: { readonly total: number; readonly unprocessed: number };
   readonly deliveries: {
     readonly pending: number;
+    /** Pending too, but for a disabled endpoint: nobody attempts them. */
+    readonly paused: number;
     readonly queued: number;
     readonly delivering: number;
     readonly delivered: number;
@@ -42,16 +46,21 @@ const COUNTS = `
 
 const BY_STATE = `
   select
-    count(*) filter (where state = 'pending')::float8 as pending,
+    count(*) filter (where state = 'pending' and endpoints.enabled)::float8 as pending,
+    count(*) filter (where state = 'pending' and not endpoints.enabled)::float8 as paused,
     count(*) filter (where state = 'queued')::float8 as queued,
     count(*) filter (where state = 'delivering')::float8 as delivering,
     count(*) filter (where state = 'delivered')::float8 as delivered,
     count(*) filter (where state = 'dead')::float8 as dead
-  from outbox.deliveries`;
+  from outbox.deliveries
+  join outbox.endpoints on endpoints.id = deliveries.endpoint_id`;
 
 const BY_ENDPOINT = `
   select endpoints.id, endpoints.url, endpoints.enabled, endpoints.disabled_reason as "disabledReason",
-    count(deliveries.id) filter (where deliveries.state in ('pending', 'queued', 'delivering'))::float8 as waiting,
+    count(deliveries.id) filter (
+      where deliveries.state in ('queued', 'delivering') or (deliveries.state = 'pending' and endpoints.enabled)
+    )::float8 as waiting,
+    count(deliveries.id) filter (where deliveries.state = 'pending' and not endpoints.enabled)::float8 as paused,
     count(deliveries.id) filter (where deliveries.state = 'delivered')::float8 as delivered,
     count(deliveries.id) filter (where deliveries.state = 'dead')::float8 as dead,
     (array_agg(deliveries.last_error order by deliveries.id desc) filter (where deliveries.last_error is not null))[1] as "lastError"
@@ -74,7 +83,7 @@ export async function outboxStatus(db: Queryable): Promise<OutboxStatus> {
   const { rows: endpoints } = await db.query<EndpointStatus>(BY_ENDPOINT);
   return {
     messages: { total: counts?.messages ?? 0, unprocessed: counts?.unprocessed ?? 0 },
-    deliveries: deliveries ?? { pending: 0, queued: 0, delivering: 0, delivered: 0, dead: 0 },
+    deliveries: deliveries ?? { pending: 0, paused: 0, queued: 0, delivering: 0, delivered: 0, dead: 0 },
     attempts: counts?.attempts ?? 0,
     oldestUndeliveredSeconds: counts?.oldestUndeliveredSeconds ?? null,
     endpoints,

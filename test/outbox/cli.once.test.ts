@@ -1,9 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
+import { fanOut } from '../../src/outbox/deliveries.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
-import { addTestEndpoint, announce, clearOutbox, LOOPBACK, settled } from '../support/outbox.ts';
+import { addTestEndpoint, announce, announceMany, clearOutbox, LOOPBACK, settled } from '../support/outbox.ts';
 import { startReceiver } from '../support/receiver.ts';
 
 let database: TestDatabase;
@@ -19,7 +20,7 @@ const run = (args: readonly string[], env: Record<string, string> = {}) =>
 describe('liventix outbox endpoint add', () => {
   it('prints the id and the secret, which no other command prints again', async () => {
     const added = await run([
-      ...['outbox', 'endpoint', 'add', '--url', 'https://example.com/hooks?a=1#fragment'],
+      ...['outbox', 'endpoint', 'add', '--url', 'https://example.com/hooks?a=1'],
       ...['--topic', 'ticket.*', '--topic', 'payment.received', '--json'],
     ]);
     expect(added).toMatchObject({ exitCode: 0, stderr: '' });
@@ -44,6 +45,7 @@ describe('liventix outbox endpoint add', () => {
 
   it.each([
     ['ftp://example.com/', '*', 'OUTBOX_ENDPOINT_URL_INVALID'],
+    ['https://example.com/#x', '*', 'OUTBOX_ENDPOINT_URL_INVALID'],
     ['http://2130706433/', '*', 'OUTBOX_EGRESS_REFUSED'],
     ['https://example.com/', 'Ticket Sold', 'OUTBOX_TOPIC_INVALID'],
   ])('refuses --url %s --topic %s with one line, exit code 2, and nothing written', async (url, topic, code) => {
@@ -66,10 +68,67 @@ describe('liventix outbox status', () => {
     const status = JSON.parse((await run(['outbox', 'status', '--json'])).stdout);
     expect(status).toMatchObject({
       messages: { total: 1, unprocessed: 1 },
-      deliveries: { pending: 0, queued: 0, delivering: 0, delivered: 0, dead: 0 },
+      deliveries: { pending: 0, paused: 0, queued: 0, delivering: 0, delivered: 0, dead: 0 },
       attempts: 0,
     });
     expect(status.oldestUndeliveredSeconds).toBeGreaterThan(0);
+  });
+
+  it('counts apart what waits for a disabled endpoint', async () => {
+    const gone = await addTestEndpoint(database.pool, { url: 'https://example.com/gone' });
+    await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await announceMany(database.pool, 3);
+    await fanOut(database.pool, 10);
+    await database.pool.query(
+      `update outbox.endpoints set enabled = false, disabled_at = now(), disabled_reason = 'answered 410 Gone' where id = $1`,
+      [gone.id],
+    );
+    const status = JSON.parse((await run(['outbox', 'status', '--json'])).stdout);
+    expect(status.deliveries).toMatchObject({ pending: 3, paused: 3 });
+    expect(status.endpoints).toMatchObject([
+      { id: gone.id, enabled: false, waiting: 0, paused: 3 },
+      { enabled: true, waiting: 3, paused: 0 },
+    ]);
+    const { stdout } = await run(['outbox', 'status']);
+    expect(stdout).toMatch(/^deliveries {2}3 pending, 3 paused, /m);
+    expect(stdout).toMatch(/^paused {6}3 wait for an endpoint that is disabled/m);
+    expect(stdout).toMatch(/disabled \(answered 410 Gone\): 0 waiting, 3 paused, /);
+  });
+});
+
+describe('liventix outbox endpoint list', () => {
+  it('says in one line to stderr that there are none, and prints [] for machines', async () => {
+    const none = await run(['outbox', 'endpoint', 'list']);
+    expect(none).toMatchObject({
+      exitCode: 0,
+      stdout: '',
+      stderr: expect.stringMatching(/^There are no endpoints[^\n]+\n$/),
+    });
+    expect(await run(['outbox', 'endpoint', 'list', '--json'])).toMatchObject({
+      exitCode: 0,
+      stdout: '[]\n',
+      stderr: '',
+    });
+  });
+});
+
+describe('OUTBOX_EGRESS_ALLOW', () => {
+  const list = (value: string) => run(['outbox', 'endpoint', 'list', '--json'], { OUTBOX_EGRESS_ALLOW: value });
+
+  it.each([
+    [',', 1],
+    ['10.0.0.0/8,', 2],
+    ['10.0.0.0/8,,::1', 2],
+    [' ', 1],
+  ])('"%s" is refused with one line that names element %i', async (value, element) => {
+    const refused = await list(value);
+    expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
+    expect(refused.stderr).toMatch(/^liventix: CONFIG_INVALID: OUTBOX_EGRESS_ALLOW has an empty element[^\n]+\n$/);
+    expect(refused.stderr).toContain(`number ${element} of "${value}"`);
+  });
+
+  it('may be empty as a whole', async () => {
+    expect((await list('')).exitCode).toBe(0);
   });
 });
 
@@ -108,10 +167,13 @@ describe('liventix worker', () => {
     await receiver.stop();
   });
 
-  it('says in one line that Redis does not answer', async () => {
-    const refused = await run(['worker'], { REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
+  it('says in one sentence which Redis does not answer, without its password, and what to do', async () => {
+    const port = await freePort();
+    const refused = await run(['worker'], { REDIS_URL: `redis://:hunter2@127.0.0.1:${port}` });
     expect(refused).toMatchObject({ exitCode: 3, stdout: '' });
-    expect(refused.stderr).toMatch(/^liventix: QUEUE_UNREACHABLE: [^\n]+\n$/);
+    expect(refused.stderr).toBe(
+      `liventix: QUEUE_UNREACHABLE: Redis at 127.0.0.1:${port} cannot be used (connect ECONNREFUSED 127.0.0.1:${port}): check that it runs and that REDIS_URL names its host, port, user and password, or unset REDIS_URL to queue in PostgreSQL.\n`,
+    );
   });
 
   it.each(['0', 'many'])('refuses --concurrency %s', async (value) => {
