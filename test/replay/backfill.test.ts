@@ -323,14 +323,14 @@ describe('two backfills at once', () => {
 
 describe('stopping', () => {
   it.each(['SIGTERM', 'SIGINT'] as const)(
-    'on %s ends at a chunk border with exit code 1, says so, and the next run finishes',
+    'on %s ends at a chunk border with exit code 3, says so, and the next run finishes',
     async (signal) => {
       const database = await filled();
       const first = startLiventix(['backfill', 'run', '--chunk', '20'], { DATABASE_URL: database.url });
       await eventually('it is under way', async () => (await progressOf(database.pool)) >= 100n);
       first.kill(signal);
       const stopped = await first.done;
-      expect(stopped).toMatchObject({ exitCode: 1, stderr: '' });
+      expect(stopped).toMatchObject({ exitCode: 3, stderr: '' });
       expect(stopped.stdout).toMatch(/\nStopped before the end\. Run it again to go on\.\n$/);
       const rows = await progressOf(database.pool);
       expect(rows).toBeLessThan(ROWS);
@@ -396,6 +396,7 @@ describe('what the commands print', () => {
       finished: true,
       legacyTransactions: SIZE.transactions,
       imported: SIZE.transactions,
+      inLog: SIZE.transactions,
       wallets: SIZE.wallets + SIZE.orgWallets,
       seconds: expect.any(Number),
       drift: (await status(database)).drift,
