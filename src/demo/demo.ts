@@ -4,6 +4,7 @@ import { openPool, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import { addEndpoint } from '../outbox/endpoints.ts';
+import { removeQueue } from '../outbox/redis-backend.ts';
 import { outboxStatus } from '../outbox/status.ts';
 import { startWorker } from '../outbox/worker.ts';
 import { runBackfill } from '../replay/backfill.ts';
@@ -11,7 +12,6 @@ import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from './legacy-database.ts';
 import { type Receiver, startReceiver } from './receiver.ts';
-import { removeQueue } from './redis.ts';
 import { sellTickets } from './ticket-sales.ts';
 
 export interface DemoOptions {

@@ -6,7 +6,7 @@ import { createPool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { startListener } from './listener.ts';
 import { createOutageLog } from './outage-log.ts';
-import { queueUnreachable } from './queue.ts';
+import { queueUnreachable } from './redis-backend.ts';
 import { trackSockets } from './sockets.ts';
 
 const REDIS_TIMEOUT_MS = 5_000;

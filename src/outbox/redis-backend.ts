@@ -1,0 +1,155 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { Queue, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
+import type { Queryable } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
+import { inTime } from './deadline.ts';
+import { type Backend, CONNECT_TIMEOUT_MS, QUEUE_NAME, type QueueOptions, WORKER_OPTIONS } from './queue-backend.ts';
+
+const DEFAULT_REDIS_PORT = 6379;
+const ANSWER_TIMEOUT_MS = 5_000;
+const MAX_RECONNECT_DELAY_MS = 1_000;
+/** How long one wait for a job lasts. BullMQ's timer on it, a second longer, outlives a connection that was lost. */
+const BLOCK_SECONDS = 1;
+/** For Redis to close a connection, before it is broken. */
+const DISCONNECT_TIMEOUT_MS = 500;
+
+/** @throws AppError QUEUE_UNREACHABLE */
+export async function redisBackend(options: QueueOptions, redisUrl: string): Promise<Backend> {
+  const prefix = await queuePrefix(options.db);
+  const epochKey = epochKeyOf(prefix);
+  const closing = new AbortController();
+  let connectionError: Error | undefined;
+  const connect = (maxRetriesPerRequest: number | null) => {
+    const client = new Redis(redisUrl, {
+      maxRetriesPerRequest,
+      lazyConnect: true,
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      disconnectTimeout: DISCONNECT_TIMEOUT_MS,
+      // Ending its tries is the one way to stop a client between two of them that also fails what waits for it.
+      retryStrategy: (times) => (closing.signal.aborted ? null : Math.min(100 * times, MAX_RECONNECT_DELAY_MS)),
+    });
+    client.on('error', (error) => {
+      connectionError = error;
+    });
+    return client;
+  };
+  // The relay wants to be told soon that Redis is away; a worker's blocking commands wait for ever.
+  const producer = connect(1);
+  const consumer = connect(null);
+  const clients: RedisClient[] = [producer, consumer];
+  const answer = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await inTime(work, { ms: ANSWER_TIMEOUT_MS, signal: closing.signal });
+    } catch (cause) {
+      // A command says only that the connection was closed; the connection said why.
+      throw queueUnreachable(redisUrl, producer.status === 'ready' ? cause : (connectionError ?? cause));
+    }
+  };
+  try {
+    await answer(producer.connect());
+  } catch (error) {
+    producer.disconnect();
+    throw error;
+  }
+  return {
+    openQueue: () => new Queue(QUEUE_NAME, { connection: producer, prefix }),
+    openWorker: (process, concurrency) => {
+      const worker = new Worker(QUEUE_NAME, process, {
+        connection: consumer,
+        prefix,
+        concurrency,
+        drainDelay: BLOCK_SECONDS,
+        ...WORKER_OPTIONS,
+      });
+      // BullMQ waits for jobs on a copy of the connection.
+      void worker.getBackend().blockingClient?.then(
+        (client) => clients.push(client),
+        () => undefined,
+      );
+      return worker;
+    },
+    wasEmptied: async () => (await producer.exists(epochKey)) === 0,
+    markIntact: async () => {
+      await producer.set(epochKey, randomUUID(), 'NX');
+    },
+    answers: () => clients.every(({ status }) => status === 'ready'),
+    disconnect: async () => {
+      closing.abort();
+      await Promise.all(clients.map(endClient));
+    },
+    answer,
+  };
+}
+
+interface RedisClient {
+  readonly status: string;
+  disconnect(): void;
+  once(event: 'end', listener: () => void): unknown;
+}
+
+async function endClient(client: RedisClient): Promise<void> {
+  if (client.status === 'end') return;
+  const ended = new Promise<void>((resolve) => {
+    client.once('end', resolve);
+  });
+  // Between two tries to connect it would forget to say that it ended: there its next try is its last.
+  if (client.status !== 'reconnecting') client.disconnect();
+  await ended;
+}
+
+/**
+ * Removes from Redis what the workers of this database left there, and nothing else: when the database goes, nobody else
+ * ever will. Call it when they have stopped.
+ */
+export async function removeQueue(db: Queryable, redisUrl: string): Promise<void> {
+  const prefix = await queuePrefix(db);
+  const connection = new Redis(redisUrl, {
+    lazyConnect: true,
+    connectTimeout: ANSWER_TIMEOUT_MS,
+    commandTimeout: ANSWER_TIMEOUT_MS,
+    retryStrategy: () => null,
+  });
+  connection.on('error', () => undefined);
+  try {
+    await connection.connect();
+    const queue = new Queue(QUEUE_NAME, { connection, prefix });
+    queue.on('error', () => undefined);
+    await queue.obliterate({ force: true });
+    await queue.close();
+    await connection.del(epochKeyOf(prefix), `${prefix}:${QUEUE_NAME}:stalled-check`);
+  } finally {
+    connection.disconnect();
+  }
+}
+
+/** Gone when Redis was emptied. */
+const epochKeyOf = (prefix: string) => `${prefix}:epoch`;
+
+// Braces: on Redis Cluster all keys of a queue must hash to one slot.
+async function queuePrefix(db: Queryable): Promise<string> {
+  const { rows } = await db.query<{ name: string }>(
+    `select installation_id || ' ' || current_database() as name from outbox.relay`,
+  );
+  const digest = createHash('sha256')
+    .update(rows[0]?.name ?? '')
+    .digest('hex');
+  return `{liventix-${digest.slice(0, 16)}}`;
+}
+
+/** One sentence that names the server, and never its password. */
+export function queueUnreachable(redisUrl: string, cause: unknown): AppError {
+  const { hostname, port } = new URL(redisUrl);
+  return new AppError(
+    'QUEUE_UNREACHABLE',
+    `Redis at ${hostname}:${port === '' ? DEFAULT_REDIS_PORT : port} cannot be used (${reasonOf(cause)}): check that it runs and that REDIS_URL names its host, port, user and password, or unset REDIS_URL to queue in PostgreSQL.`,
+    { cause },
+  );
+}
+
+// A name with several addresses fails with an error whose message is empty.
+function reasonOf(cause: unknown): string {
+  const inner: unknown = cause instanceof AggregateError ? cause.errors[0] : cause;
+  const text = inner instanceof Error ? inner.message : String(inner);
+  return text.replace(/\s+/g, ' ').replace(/[\s.]+$/, '');
+}
