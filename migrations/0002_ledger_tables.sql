@@ -1,7 +1,9 @@
 -- The ledger's tables and their guards. payments.events is the log and the truth; accounts, entries and balances are
 -- projections of it, written in the same database transaction by payments.project_events and by nothing else.
 -- Errors carry a SQLSTATE of class LV; src/errors.ts and docs/errors.md list them.
--- book_id comes first in every key: each book sums to zero by itself and can live on a server of its own.
+-- book_id is part of every key: each book sums to zero by itself and can live on a server of its own. It comes last,
+-- because PostgreSQL, as long as it believes a table empty, takes any index that begins with what it looks for: it looked
+-- for an event by book alone, and went on reading the whole log for as long as the connection kept the plan.
 
 create schema if not exists payments;
 
@@ -53,11 +55,11 @@ create table payments.events (
   request_hash bytea,
   payload jsonb not null,
   leaf_hash bytea not null,
-  constraint events_pkey primary key (book_id, position),
-  constraint events_event_id_key unique (book_id, event_id),
+  constraint events_pkey primary key (position, book_id),
+  constraint events_event_id_key unique (event_id, book_id),
   constraint events_idempotency_whole check ((idempotency_scope is null) = (idempotency_key is null))
 );
-create unique index events_idempotency_key on payments.events (book_id, idempotency_scope, idempotency_key)
+create unique index events_idempotency_key on payments.events (idempotency_key, idempotency_scope, book_id)
   where idempotency_key is not null;
 
 comment on table payments.events is 'The append-only log. Replaying it in order of position rebuilds accounts, entries and balances exactly.';
@@ -76,11 +78,11 @@ create table payments.accounts (
   type text not null constraint accounts_type_fkey references payments.account_types,
   currency text not null constraint accounts_currency_fkey references ref.currencies,
   name text not null constraint accounts_name_format check (name ~ '^[a-z0-9][a-z0-9_.:-]{0,99}$'),
-  constraint accounts_pkey primary key (book_id, id),
+  constraint accounts_pkey primary key (id, book_id),
   constraint accounts_one_owner check (organization_id is null or user_id is null),
-  constraint accounts_natural_key unique nulls not distinct (book_id, organization_id, user_id, type, currency, name)
+  constraint accounts_natural_key unique nulls not distinct (organization_id, user_id, type, currency, name, book_id)
 );
-create index accounts_user_id on payments.accounts (book_id, user_id) where user_id is not null;
+create index accounts_user_id on payments.accounts (user_id, book_id) where user_id is not null;
 
 comment on table payments.accounts is 'Owned by an organization, by a user, or by the platform (neither). Owners are ids without a foreign key: their tables move between schemas.';
 
@@ -102,11 +104,11 @@ create table payments.entries (
   reference_id text,
   description text,
   metadata jsonb not null,
-  constraint entries_pkey primary key (book_id, id),
-  constraint entries_account_seq_key unique (book_id, account_id, account_seq)
+  constraint entries_pkey primary key (id, book_id),
+  constraint entries_account_seq_key unique (account_id, account_seq, book_id)
 );
-create index entries_transaction_id on payments.entries (book_id, transaction_id);
-create index entries_reference on payments.entries (book_id, reference_type, reference_id) where reference_id is not null;
+create index entries_transaction_id on payments.entries (transaction_id, book_id);
+create index entries_reference on payments.entries (reference_id, reference_type, book_id) where reference_id is not null;
 
 comment on column payments.entries.id is 'event_position * 1024 + the leg''s number, so that a replay gives every entry the id it had.';
 comment on column payments.entries.amount_cents is 'Signed minor units of the currency: debit positive, credit negative.';
@@ -118,7 +120,7 @@ create table payments.balances (
   last_seq bigint not null default 0,
   account_id uuid not null,
   book_id integer not null,
-  constraint balances_pkey primary key (book_id, account_id)
+  constraint balances_pkey primary key (account_id, book_id)
 ) with (fillfactor = 50);
 
 comment on table payments.balances is 'The sum of each account''s entries, kept for speed; posting locks these rows. Signed like entries.';
@@ -183,10 +185,14 @@ language plpgsql as $$
 declare
   v_fault record;
 begin
-  select s.account_id, s.currency, a.currency as account_currency into v_fault
-  from (select distinct e.book_id, e.account_id, e.currency from new_entries e) s
-  left join payments.accounts a on a.book_id = s.book_id and a.id = s.account_id
-  where a.currency is distinct from s.currency
+  select s.account_id, s.currency, s.account_currency into v_fault
+  from (
+    select d.account_id, d.currency,
+           (select a.currency from payments.accounts a where a.book_id = d.book_id and a.id = d.account_id) as account_currency
+    from (select distinct e.book_id, e.account_id, e.currency from new_entries e) d
+    offset 0
+  ) s
+  where s.account_currency is distinct from s.currency
   limit 1;
   if found and v_fault.account_currency is null then
     perform payments.raise_code('LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist: open it first.', v_fault.account_id));
@@ -211,7 +217,6 @@ begin
     -- Leg 1 and all up to the last: each id is there once, so nothing can be slipped in beside them later.
     or s.first_id <> s.event_position * 1024 + 1
     or s.last_id <> s.event_position * 1024 + s.legs
-    -- A subquery and not a join: one look into the index per event, whatever the planner believed when the log was empty.
     or s.transaction_id is distinct from (
       select v.event_id from payments.events v
       where v.book_id = s.book_id and v.position = s.event_position and v.type = 'transaction.posted')
@@ -240,8 +245,7 @@ declare
 begin
   select c.account_id, c.balance_cents, c.last_seq into v_fault
   from changed c
-  -- By exact numbers, and subqueries that answer a value: each is one look into the index, however many entries there are
-  -- and whatever the planner believed when there were none.
+  -- By exact numbers, never by order: each is one look into the index, however many entries the account has.
   where c.balance_cents is distinct from case when c.last_seq = 0 then 0 else (
       select n.balance_after_cents from payments.entries n
       where n.book_id = c.book_id and n.account_id = c.account_id and n.account_seq = c.last_seq) end

@@ -1,4 +1,7 @@
 -- Posting: the only way into the ledger, and who may do what.
+--
+-- Tables are looked into row by row: by a subquery, by a lateral one whose limit of 1 says nothing new, by a conflict with
+-- a key. A plain join may be planned as a hash of the whole table while that is small, and a connection keeps its plans.
 
 -- A UUID made from a name: RFC 9562 version 8 over SHA-256, which PostgreSQL has built in (version 5 needs SHA-1, and
 -- with it an extension). The same name gives the same id on every server.
@@ -112,22 +115,27 @@ begin
     from leg
     window in_account as (partition by account_id order by position, number rows unbounded preceding)
   ), moved as (
-    update payments.balances b
-    set balance_cents = (b.balance_cents + total.amount_cents)::bigint, last_seq = b.last_seq + total.entries
-    from (
-      select account_id, sum(amount_cents) as amount_cents, count(*) as entries from leg group by account_id
-    ) total
-    where b.book_id = p_book_id and b.account_id = total.account_id
+    insert into payments.balances as b (book_id, account_id, balance_cents, last_seq)
+    select p_book_id, account_id, sum(amount_cents)::bigint, count(*) from leg group by account_id
+    -- It is there since the account was opened.
+    on conflict (account_id, book_id) do update
+    set balance_cents = b.balance_cents + excluded.balance_cents, last_seq = b.last_seq + excluded.last_seq
   )
   insert into payments.entries (
     book_id, id, event_position, transaction_id, account_id, account_seq, amount_cents, currency, balance_after_cents,
     effective_at, created_at, created_by, reference_type, reference_id, description, metadata
   )
-  select p_book_id, r.position * 1024 + r.number, r.position, r.event_id, r.account_id, b.last_seq + r.nth,
-         r.amount_cents, r.currency, (b.balance_cents + r.moved_cents)::bigint,
+  select p_book_id, r.position * 1024 + r.number, r.position, r.event_id, r.account_id, (r.before).last_seq + r.nth,
+         r.amount_cents, r.currency, ((r.before).balance_cents + r.moved_cents)::bigint,
          r.effective_at, r.recorded_at, r.created_by, r.reference_type, r.reference_id, r.description, r.metadata
-  from running r
-  join payments.balances b on b.book_id = p_book_id and b.account_id = r.account_id;
+  from (
+    select running.*,
+           -- One look per account, at its first leg; in the order that they are in already.
+           first_value(case when nth = 1 then (
+             select b from payments.balances b where b.book_id = p_book_id and b.account_id = running.account_id
+           ) end) over (partition by account_id order by position, number) as before
+    from running
+  ) r;
 exception when numeric_value_out_of_range then
   perform payments.raise_code('LEDGER_AMOUNT_OVERFLOW',
     'A balance would pass what 64 bits hold. Nothing was written: post a smaller amount.');
@@ -448,9 +456,16 @@ begin
                same_id as (partition by x.transaction_id, x.fault is null order by x.ordinal)
       ) y
     ) c
-    left join payments.events by_id on by_id.book_id = p_book_id and by_id.event_id = c.given_id
-    left join payments.events by_key on by_key.book_id = p_book_id
-      and by_key.idempotency_scope = c.idempotency_scope and by_key.idempotency_key = c.idempotency_key
+    left join lateral (
+      select e.position, e.event_id, e.request_hash from payments.events e
+      where e.book_id = p_book_id and e.event_id = c.given_id
+      limit 1
+    ) by_id on true
+    left join lateral (
+      select e.position, e.event_id, e.request_hash from payments.events e
+      where e.book_id = p_book_id and e.idempotency_scope = c.idempotency_scope and e.idempotency_key = c.idempotency_key
+      limit 1
+    ) by_key on true
   ), decided as materialized (
     select j.*,
       case when j.fault is not null or not j.is_same_request then 'rejected'

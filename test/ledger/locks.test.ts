@@ -95,8 +95,8 @@ describe('an open posting', () => {
     await database.pool.query(
       `create table statement_lines (
          book_id integer, account_id uuid,
-         foreign key (book_id, account_id) references payments.balances,
-         foreign key (book_id, account_id) references payments.accounts)`,
+         foreign key (account_id, book_id) references payments.balances,
+         foreign key (account_id, book_id) references payments.accounts)`,
     );
     await besidePosting((tx) => tx.query('insert into statement_lines values (1, $1), (1, $2)', [highest, lowest]));
   });

@@ -115,7 +115,7 @@ describe('a filled legacy database', () => {
     expect(drift.reduce((sum, { cents }) => sum + cents, 0n)).toBe(rows[0]?.suspense);
   });
 
-  it('reads the log but a few times over, however many chunks there are', async () => {
+  it('reads each row of the log but a few times, however many chunks there are', async () => {
     const { pool, url } = await keep(createLegacyTestDatabase({ ...SIZE, transactions: 12_000 }));
     // A connection of its own, which tells its statistics when it ends.
     const running = await openPool({ databaseUrl: url });
@@ -123,12 +123,15 @@ describe('a filled legacy database', () => {
     await running.end();
     const read = await eventually('the statistics of both tables', async () => {
       const { rows } = await pool.query<{ relname: string; written: bigint; often: number }>(
-        `select relname, n_tup_ins as written, seq_tup_read::float8 / n_tup_ins as often
-         from pg_stat_user_tables where schemaname = 'payments' and relname in ('events', 'entries') and n_tup_ins >= 12000`,
+        `select relname, n_tup_ins as written,
+                (seq_tup_read + (select sum(i.idx_tup_read) from pg_stat_user_indexes i where i.relid = t.relid))::float8
+                  / n_tup_ins as often
+         from pg_stat_user_tables t
+         where schemaname = 'payments' and relname in ('events', 'entries') and n_tup_ins >= 12000`,
       );
       return rows.length === 2 && rows;
     });
-    expect(read.filter(({ often }) => often > 3)).toEqual([]);
+    expect(read.filter(({ often }) => often > 8)).toEqual([]);
   });
 
   it('imports nothing and changes nothing when it is run again', async () => {
@@ -313,7 +316,7 @@ describe('two backfills at once', () => {
   });
 
   it('hand over: the second works as soon as the first has ended', async () => {
-    const { pool } = await unfilled();
+    const { pool } = await filled();
     const both = await Promise.allSettled([runBackfill(pool), runBackfill(pool)]);
     expect(both.map((run) => run.status).toSorted()).toEqual(['fulfilled', 'rejected']);
     expect(both.find((run) => run.status === 'rejected')).toMatchObject({ reason: { code: 'BACKFILL_RUNNING' } });

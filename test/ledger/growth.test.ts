@@ -1,0 +1,76 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openPool, type Pool, type Tx } from '../../src/db/pool.ts';
+import { openAccounts, postAll } from '../../src/ledger/ledger.ts';
+import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+/** Of the ledger's rows, whichever way, for one transaction of two entries: it takes 17 one by one. */
+const MAX_ROWS_READ = 30;
+const LOG = 3_000;
+const OTHER_ACCOUNTS = 3_000;
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+let pool: Pool;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  accounts = await openTestAccounts(database.pool);
+  // As in one long transaction, or in the first minute of a new book: nobody tells the planner that the tables have grown.
+  for (const table of ['accounts', 'balances', 'entries', 'events']) {
+    await database.pool.query(`alter table payments.${table} set (autovacuum_enabled = false)`);
+  }
+  pool = await openPool({ databaseUrl: database.url, max: 1 });
+});
+afterAll(async () => {
+  await pool.end();
+  await database.drop();
+});
+
+describe('a connection that has posted since the books were empty', () => {
+  it.each([1, 50])('reads no more of large books than of small ones, %i transactions a call', async (size) => {
+    const client = await pool.connect();
+    try {
+      for (let call = 0; call < 10; call += 1) await postKeyed(client, size);
+      await openOthers(size);
+      for (let posted = 0; posted < LOG; posted += Math.max(size, 25)) await postKeyed(client, Math.max(size, 25));
+      const before = await rowsRead(client);
+      const calls = 20;
+      for (let call = 0; call < calls; call += 1) await postKeyed(client, size);
+      const read = (await rowsRead(client)) - before;
+      expect(read / (calls * size)).toBeLessThan(MAX_ROWS_READ);
+    } finally {
+      client.release();
+    }
+  });
+});
+
+let keys = 0;
+function postKeyed(client: Tx, size: number) {
+  keys += size;
+  return postAll(
+    client,
+    Array.from({ length: size }, (_, nth) =>
+      transfer(accounts.clearing, accounts.wallet, { idempotencyKey: `key ${keys - nth}`, announce: 'a.b' }),
+    ),
+  );
+}
+
+const openOthers = (size: number) =>
+  openAccounts(
+    database.pool,
+    Array.from({ length: OTHER_ACCOUNTS }, (_, number) => ({
+      type: 'cash',
+      currency: 'USD',
+      name: `other-${size}-${number}`,
+    })),
+  );
+
+async function rowsRead(client: Tx): Promise<number> {
+  await client.query('select pg_stat_force_next_flush()');
+  const { rows } = await client.query<{ read: number }>(
+    `select (select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'payments')::float8
+          + (select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = 'payments')::float8 as read`,
+  );
+  return rows[0]?.read ?? Number.NaN;
+}
