@@ -5,60 +5,117 @@ export interface Guard {
   readonly table: string;
   readonly trigger: string;
   readonly fires: string;
-  readonly does: string;
+  /** What it looks at: each statement, with its new rows where it names them. */
+  readonly scope: string;
+  /** The function of `payments` that it runs, without arguments. */
+  readonly runs: keyof typeof GUARD_FUNCTIONS;
 }
 
+/**
+ * SHA-256 of the body of every function that the guards consist of. A test compares them with a fresh migration, and
+ * prints what they must be.
+ */
+export const GUARD_FUNCTIONS = {
+  check_changed_balances: '839b309bee6439c2fce38cb4b3ac98a84151dde0a5cac7b0f5de93696604318a',
+  check_new_entries: 'ea5d93edc127c753698162c8c44fc379d8827a9c029c792deb7a0fb8e3874c70',
+  raise_code: '8eb7879ccd23aaf1b7317d9dbc3861a785f885f888c4d7e0fe8d3715dc770a0e',
+  refuse_change: '3f44e0a27c1d11e6e37b4d3a8e06afc67ff8a45db5138c8ac68015864eeb8f2e',
+} as const;
+
+/** The migration that the functions come from. */
+const MIGRATION = 'migrations/0002_ledger_tables.sql';
+
 const ANY_CHANGE = 'before delete or update or truncate';
-const REFUSE = 'for each statement execute function payments.refuse_change()';
-const CHECK_BALANCES =
-  'referencing new table as changed for each statement execute function payments.check_changed_balances()';
+const STATEMENT = 'for each statement';
+const CHANGED_ROWS = 'referencing new table as changed for each statement';
 
 /**
  * Every trigger that the migrations put on the ledger's tables, as PostgreSQL spells it back; all of them are enabled
  * always. A test compares the list with a fresh migration.
  */
 export const GUARDS: readonly Guard[] = [
-  { table: 'account_types', trigger: 'account_types_append_only', fires: ANY_CHANGE, does: REFUSE },
-  { table: 'accounts', trigger: 'accounts_append_only', fires: ANY_CHANGE, does: REFUSE },
-  { table: 'balances', trigger: 'balances_follow_entries', fires: 'after update', does: CHECK_BALANCES },
-  { table: 'balances', trigger: 'balances_not_removed', fires: 'before delete or truncate', does: REFUSE },
-  { table: 'balances', trigger: 'balances_start_at_entries', fires: 'after insert', does: CHECK_BALANCES },
-  { table: 'entries', trigger: 'entries_append_only', fires: ANY_CHANGE, does: REFUSE },
+  {
+    table: 'account_types',
+    trigger: 'account_types_append_only',
+    fires: ANY_CHANGE,
+    scope: STATEMENT,
+    runs: 'refuse_change',
+  },
+  { table: 'accounts', trigger: 'accounts_append_only', fires: ANY_CHANGE, scope: STATEMENT, runs: 'refuse_change' },
+  {
+    table: 'balances',
+    trigger: 'balances_follow_entries',
+    fires: 'after update',
+    scope: CHANGED_ROWS,
+    runs: 'check_changed_balances',
+  },
+  {
+    table: 'balances',
+    trigger: 'balances_not_removed',
+    fires: 'before delete or truncate',
+    scope: STATEMENT,
+    runs: 'refuse_change',
+  },
+  {
+    table: 'balances',
+    trigger: 'balances_start_at_entries',
+    fires: 'after insert',
+    scope: CHANGED_ROWS,
+    runs: 'check_changed_balances',
+  },
+  { table: 'entries', trigger: 'entries_append_only', fires: ANY_CHANGE, scope: STATEMENT, runs: 'refuse_change' },
   {
     table: 'entries',
     trigger: 'entries_whole_transactions',
     fires: 'after insert',
-    does: 'referencing new table as new_entries for each statement execute function payments.check_new_entries()',
+    scope: 'referencing new table as new_entries for each statement',
+    runs: 'check_new_entries',
   },
-  { table: 'events', trigger: 'events_append_only', fires: ANY_CHANGE, does: REFUSE },
+  { table: 'events', trigger: 'events_append_only', fires: ANY_CHANGE, scope: STATEMENT, runs: 'refuse_change' },
 ];
 
-const EXPECTED = GUARDS.map(({ table, trigger, fires, does }) => {
-  const body = `trigger ${trigger} ${fires} on payments.${table} ${does}`;
-  return `('${table}', '${trigger}', '${body}', 'alter table payments.${table} enable always trigger ${trigger}')`;
+const EXPECTED_TRIGGERS = GUARDS.map(({ table, trigger, fires, scope, runs }) => {
+  const body = `trigger ${trigger} ${fires} on payments.${table} ${scope}`;
+  return `('${table}', '${trigger}', '${body}', '${runs}', 'alter table payments.${table} enable always trigger ${trigger}')`;
 });
 
+const EXPECTED_FUNCTIONS = Object.entries(GUARD_FUNCTIONS).map(([name, hash]) => `('${name}', '${hash}')`);
+
 /**
- * SELECT of the guards that are not in place: table, trigger, what is wrong with it (state), and the SQL that puts it back
- * (repair). By name and not by regclass, which asks for rights that whoever only looks may lack.
+ * SELECT of the guards that are not in place: guard, what is wrong with it (state), how to put it back (repair), and
+ * whether that is SQL to run as it stands (is_sql). By name and not by regclass, which asks for rights that whoever only
+ * looks may lack; the function's schema from the catalog, because pg_get_triggerdef names it only outside the search_path.
  */
 export const GUARD_FAULTS = `
-  select g."table", g.trigger,
+  select format('trigger %s on payments.%s', g.trigger, g."table") as guard,
          case when t.tgname is null then 'is missing'
-              when lower(t.definition) <> 'create ' || g.body then 'was replaced by another'
+              when not t.is_ours then 'was replaced by another'
               when t.tgenabled = 'D' then 'is disabled'
               else 'is not enabled always' end as state,
-         case when lower(t.definition) = 'create ' || g.body then '' else 'create or replace ' || g.body || '; ' end || g.enable as repair
-  from (values ${EXPECTED.join(', ')}) as g ("table", trigger, body, enable)
-  left join (
-    select c.relname, x.tgname, x.tgenabled, pg_get_triggerdef(x.oid) as definition
+         case when t.is_ours then '' else format('create or replace %s execute function payments.%s(); ', g.body, g.runs) end || g.enable as repair,
+         true as is_sql
+  from (values ${EXPECTED_TRIGGERS.join(', ')}) as g ("table", trigger, body, runs, enable)
+  left join lateral (
+    select x.tgname, x.tgenabled,
+           split_part(lower(pg_get_triggerdef(x.oid)), ' execute function ', 1) = 'create ' || g.body
+             and x.tgnargs = 0 and p.proname = g.runs and f.nspname = 'payments' as is_ours
     from pg_trigger x
     join pg_class c on c.oid = x.tgrelid
     join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'payments' and not x.tgisinternal
-  ) t on (t.relname, t.tgname) = (g."table", g.trigger)
-  where t.tgenabled is distinct from 'A' or lower(t.definition) <> 'create ' || g.body
-  order by g."table", g.trigger`;
+    join pg_proc p on p.oid = x.tgfoid
+    join pg_namespace f on f.oid = p.pronamespace
+    where n.nspname = 'payments' and c.relname = g."table" and x.tgname = g.trigger and not x.tgisinternal
+  ) t on true
+  where t.tgenabled is distinct from 'A' or not t.is_ours
+  union all
+  select format('function payments.%s', g.name),
+         case when count(p.oid) = 0 then 'is missing' else 'was given another body' end,
+         'run its "create function" of ${MIGRATION} as "create or replace function"', false
+  from (values ${EXPECTED_FUNCTIONS.join(', ')}) as g (name, hash)
+  left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name
+  group by g.name, g.hash
+  having coalesce(bool_or(encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex') <> g.hash), true)
+  order by is_sql desc, guard`;
 
 /** Whether every guard is in place, for `liventix doctor`. */
 export async function judgeGuards(db: Queryable): Promise<Finding> {
@@ -67,12 +124,29 @@ export async function judgeGuards(db: Queryable): Promise<Finding> {
      where n.nspname = 'payments' and c.relname = 'events'`,
   );
   if (ledger.rowCount === 0) return { result: 'skipped', found: 'the database has no ledger yet' };
-  const { rows } = await db.query<{ table: string; trigger: string; state: string; repair: string }>(GUARD_FAULTS);
-  if (rows.length === 0) return { result: 'ok', found: `all ${GUARDS.length} triggers of the ledger are in place` };
-  const faults = rows.map(({ table, trigger, state }) => `trigger ${trigger} on payments.${table} ${state}`);
+  const { rows } = await db.query<GuardFault>(GUARD_FAULTS);
+  if (rows.length === 0) {
+    return {
+      result: 'ok',
+      found: `all ${GUARDS.length} triggers of the ledger are in place, with the functions that they run`,
+    };
+  }
+  const repairs = rows.filter(({ is_sql }) => is_sql).map(({ repair }) => `${repair};`);
+  const restores = rows.filter(({ is_sql }) => !is_sql);
   return {
     result: 'failed',
-    found: faults.join('; '),
-    todo: `Run as the tables' owner: ${rows.map(({ repair }) => `${repair};`).join(' ')} Then see what changed meanwhile: liventix books verify`,
+    found: rows.map(({ guard, state }) => `${guard} ${state}`).join('; '),
+    todo: [
+      ...(repairs.length === 0 ? [] : [`Run as the tables' owner: ${repairs.join(' ')}`]),
+      ...restores.map(({ guard, repair }) => `Restore ${guard.replace('function ', '')}: ${repair}.`),
+      'Then see what changed meanwhile: liventix books verify',
+    ].join(' '),
   };
+}
+
+interface GuardFault {
+  readonly guard: string;
+  readonly state: string;
+  readonly repair: string;
+  readonly is_sql: boolean;
 }

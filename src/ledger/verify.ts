@@ -1,6 +1,6 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
-import { GUARD_FAULTS, GUARDS } from './guards.ts';
+import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
 
 export interface CheckResult {
   readonly check: string;
@@ -69,9 +69,9 @@ const CHECKS: readonly Check[] = [
     unit: 'triggers',
     examined: `select ${GUARDS.length}::bigint`,
     faults: `
-      select format('trigger %s on payments.%s %s; put it back: %s', trigger, "table", state, repair)
+      select format('%s %s; put it back: %s', guard, state, repair)
       from (${GUARD_FAULTS}) f`,
-    named: GUARDS.length,
+    named: GUARDS.length + Object.keys(GUARD_FUNCTIONS).length,
   },
   {
     name: 'no event changed since it was written',

@@ -184,6 +184,36 @@ it('exits with 1 and says how to put back guards of the ledger that were disable
   }
 });
 
+it('exits with 1 and says where a function comes from whose body was replaced, and the SQL for the rest', async () => {
+  const unguarded = await createDatabase();
+  try {
+    await unguarded.pool.query(
+      `create or replace function payments.refuse_change() returns trigger language plpgsql as 'begin return null; end';
+       alter table payments.events disable trigger events_append_only`,
+    );
+    const run = await doctor({ DATABASE_URL: unguarded.url });
+    expect(run).toMatchObject({ exitCode: 1, stderr: '' });
+    expect(checksOf(run)['guards']).toMatchObject({
+      result: 'failed',
+      found:
+        'trigger events_append_only on payments.events is disabled; function payments.refuse_change was given another body',
+      todo: 'Run as the tables\' owner: alter table payments.events enable always trigger events_append_only; Restore payments.refuse_change: run its "create function" of migrations/0002_ledger_tables.sql as "create or replace function". Then see what changed meanwhile: liventix books verify',
+    });
+  } finally {
+    await unguarded.drop();
+  }
+});
+
+it('finds the guards in place where the search_path of the database holds payments', async () => {
+  const other = await createDatabase();
+  try {
+    await other.pool.query(`alter database ${other.name} set search_path = public, payments`);
+    expect(checksOf(await doctor({ DATABASE_URL: other.url }))['guards']).toMatchObject({ result: 'ok' });
+  } finally {
+    await other.drop();
+  }
+});
+
 describe('doctor on open transactions', () => {
   async function withOpenTransaction<T>(url: string, statement: string, work: (pid: number) => Promise<T>): Promise<T> {
     const client = new pg.Client({ connectionString: url });

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { GUARDS } from '../../src/ledger/guards.ts';
+import { GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
 import { post } from '../../src/ledger/ledger.ts';
 import { verifyBooks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
@@ -84,20 +84,40 @@ describe("the tables' owner, with psql", () => {
   });
 
   it('finds on a fresh database the guards that the books are verified with, and no others', async () => {
-    const { rows } = await database.pool.query(
-      `select c.relname as "table", t.tgname as trigger, t.tgenabled as enabled, lower(pg_get_triggerdef(t.oid)) as definition
-       from pg_trigger t join pg_class c on c.oid = t.tgrelid
-       where c.relnamespace = 'payments'::regnamespace and not t.tgisinternal
-       order by c.relname, t.tgname`,
+    // The function's name with its schema.
+    const tx = await database.pool.connect();
+    try {
+      await tx.query('begin; set local search_path = pg_catalog');
+      const { rows } = await tx.query(
+        `select c.relname as "table", t.tgname as trigger, t.tgenabled as enabled, lower(pg_get_triggerdef(t.oid)) as definition
+         from pg_trigger t join pg_class c on c.oid = t.tgrelid
+         where c.relnamespace = 'payments'::regnamespace and not t.tgisinternal
+         order by c.relname, t.tgname`,
+      );
+      expect(rows).toEqual(
+        GUARDS.map(({ table, trigger, fires, scope, runs }) => ({
+          table,
+          trigger,
+          enabled: 'A',
+          definition: `create trigger ${trigger} ${fires} on payments.${table} ${scope} execute function payments.${runs}()`,
+        })),
+      );
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+  });
+
+  it('finds on a fresh database the functions that the guards are verified with', async () => {
+    expect(Object.keys(GUARD_FUNCTIONS)).toEqual(expect.arrayContaining(GUARDS.map(({ runs }) => runs)));
+    const { rows } = await database.pool.query<{ name: string; hash: string }>(
+      `select proname as name, encode(sha256(convert_to(prosrc, 'UTF8')), 'hex') as hash
+       from pg_proc where pronamespace = 'payments'::regnamespace and proname = any ($1) order by proname`,
+      [Object.keys(GUARD_FUNCTIONS)],
     );
-    expect(rows).toEqual(
-      GUARDS.map(({ table, trigger, fires, does }) => ({
-        table,
-        trigger,
-        enabled: 'A',
-        definition: `create trigger ${trigger} ${fires} on payments.${table} ${does}`,
-      })),
-    );
+    const found = rows.map(({ name, hash }) => `  ${name}: '${hash}',`).join('\n');
+    const expected = Object.entries(GUARD_FUNCTIONS).map(([name, hash]) => `  ${name}: '${hash}',`);
+    expect(expected.join('\n'), `GUARD_FUNCTIONS of src/ledger/guards.ts must be:\n${found}\n`).toBe(found);
   });
 
   it('left the books as they were', async () => {
