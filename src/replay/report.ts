@@ -1,8 +1,8 @@
 import type { Queryable } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { findLegacyTables } from './legacy.ts';
+import { findLegacyTables, type LegacyTables } from './legacy.ts';
 import { replayedBalance, walletAccountId } from './mapping.ts';
-import { SOURCES, type Source, ZERO_ROW } from './sources.ts';
+import { REPLAY_CURRENCY, SOURCES, type Source, WALLET_ACCOUNT, ZERO_ROW } from './sources.ts';
 
 export interface SourceStatus {
   readonly source: Source['name'];
@@ -57,23 +57,23 @@ export async function driftByCause(db: Queryable, bookId = MAIN_BOOK): Promise<D
 
 export interface WalletComparison {
   readonly compared: bigint;
+  /** Wallets that do not equal their account, and accounts whose wallet is gone. */
   readonly differing: bigint;
-  /** The first that differ, with both balances. */
+  /** The first that differ, with both balances; then the accounts whose wallet is gone. */
   readonly first: readonly string[];
 }
 
 const NAMED_WALLETS = 5;
 
 /**
- * Compares every legacy wallet's balance with what the replay brought to its account, in one snapshot.
+ * Compares every legacy wallet's balance with what the replay brought to its account, and looks for accounts that the
+ * replay brought money to and whose wallet is gone.
  * @returns undefined where the legacy wallets are gone, or no backfill of this book has finished
  */
 export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise<WalletComparison | undefined> {
   const tables = await findLegacyTables(db);
   const status = await backfillStatus(db, bookId);
-  const hasWallets = SOURCES.every((source) => tables[source.wallets] !== undefined);
-  const isFinished = status.length === SOURCES.length && status.every((source) => source.finished);
-  if (!hasWallets || !isFinished) return undefined;
+  if (!hasWallets(tables) || !isFinished(status)) return undefined;
   const pairs = SOURCES.map(
     (source) => `
       select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy,
@@ -81,17 +81,66 @@ export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise
       from ${tables[source.wallets]} w
       left join payments.balances b on b.book_id = $1 and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}`,
   );
+  // What was posted beside the replay needs no wallet: a holder who came after it never had one.
+  const widows = SOURCES.map(
+    (source) => `
+      select a.id, ${replayedBalance('b', '0')} as ledger
+      from payments.accounts a
+      join payments.balances b on b.book_id = a.book_id and b.account_id = a.id
+      where a.book_id = $1 and (a.type, a.currency, a.name) = ('cash', '${REPLAY_CURRENCY}', '${WALLET_ACCOUNT}')
+        and a.${source.ownerKind}_id is not null
+        and not exists (select from ${tables[source.wallets]} w where w.${source.ownerColumn} = a.${source.ownerKind}_id)`,
+  );
   const { rows } = await db.query<WalletComparison>(
-    `with pair as (${pairs.join(' union all ')}), differing as (
-       select *, row_number() over (order by "table", id) as nth from pair where legacy is distinct from ledger
+    `with pair as (${pairs.join(' union all ')}), fault as (
+       select 1 as part, "table" as first, id,
+              format('%s %s holds %s, its account %s', "table", id, legacy, coalesce(ledger::text, 'does not exist')) as message
+       from pair where legacy is distinct from ledger
+       union all
+       select 2, '', id, format('account %s holds %s, its wallet is gone', id, round(ledger / 100.0, 2))
+       from (${widows.join(' union all ')}) widow where ledger <> 0
+     ), differing as (
+       select message, row_number() over (order by part, first, id) as nth from fault
      )
      select (select count(*) from pair) as compared, count(*) as differing,
-            coalesce(array_agg(format('%s %s holds %s, its account %s', "table", id, legacy, coalesce(ledger::text, 'does not exist'))
-              order by nth) filter (where nth <= ${NAMED_WALLETS}), '{}') as first
+            coalesce(array_agg(message order by nth) filter (where nth <= ${NAMED_WALLETS}), '{}') as first
      from differing`,
     [bookId],
   );
   return rows[0];
+}
+
+/** How many of the legacy rows a backfill that has begun and not ended brought into the log. */
+export interface UnfinishedBackfill {
+  readonly rows: bigint;
+  readonly total: bigint;
+}
+
+/** @returns undefined where there is nothing to wait for: no legacy wallets, never begun, or finished */
+export async function findUnfinishedBackfill(
+  db: Queryable,
+  bookId = MAIN_BOOK,
+): Promise<UnfinishedBackfill | undefined> {
+  const tables = await findLegacyTables(db);
+  const status = await backfillStatus(db, bookId);
+  if (!hasWallets(tables) || status.length === 0 || isFinished(status)) return undefined;
+  const found = { rows: 0n, total: 0n };
+  for (const source of SOURCES) {
+    // The second source has no row of progress before the first has ended.
+    const { rows = 0n } = status.find(({ source: name }) => name === source.name) ?? {};
+    const table = tables[source.transactions];
+    found.rows += rows;
+    found.total += table === undefined ? rows : await count(db, `select count(*) as n from ${table}`);
+  }
+  return found;
+}
+
+function hasWallets(tables: Partial<LegacyTables>): boolean {
+  return SOURCES.every((source) => tables[source.wallets] !== undefined);
+}
+
+function isFinished(status: readonly SourceStatus[]): boolean {
+  return status.length === SOURCES.length && status.every((source) => source.finished);
 }
 
 async function count(db: Queryable, sql: string): Promise<bigint> {

@@ -83,7 +83,8 @@ export const SOURCES: readonly Source[] = [
     wallets: 'wallets',
     ownerColumn: 'user_id',
     ownerKind: 'user',
-    // Any signed-in user could insert rows here, so a credit counts as paid only beside an invoice of the same wallet.
+    // Any signed-in user could insert rows here, so a credit counts as paid only beside an invoice of the same wallet, and
+    // only for what that invoice says.
     surveySql: (tables) => `
       with row_with_invoice as (
         select t.id, t.type, t.credits_delta, t.reference_type, i.id as invoice_id,
@@ -95,6 +96,7 @@ export const SOURCES: readonly Source[] = [
         left join ${tables.invoices} i on i.wallet_id = t.wallet_id and i.id = ${invoiceIdOf(
           `(t.type = 'purchase' and t.credits_delta > 0 or t.type = 'refund' and t.credits_delta < 0)`,
         )}
+          and (t.type <> 'purchase' or coalesce(t.usd_cents, 0) <= i.amount_usd_cents)
         window in_log_order as (partition by i.id, t.type order by ${LOG_ORDER})
       ), judged as (
         select r.*,

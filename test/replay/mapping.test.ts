@@ -357,6 +357,22 @@ describe("an organization's wallet", () => {
 });
 
 describe("a user's wallet", () => {
+  it('takes no more for paid than the invoice says: who claims more has no invoice for it', async () => {
+    const holder = await wallet('user', 1_000_100);
+    const invoice = await invoiced(holder, 100);
+    const forged = await row(holder, { type: 'purchase', delta: 1_000_000, usdCents: 1_000_000, invoice });
+    const genuine = await row(holder, { type: 'purchase', delta: 100, usdCents: 100, invoice });
+    const shared = { reference: 'credit_purchase', referenceId: invoice };
+    expect(await replay()).toEqual([
+      booked(forged, {
+        ...shared,
+        cause: 'unreferenced_credit',
+        entries: ['suspense/unreferenced_credit 1000000', into(holder, 1_000_000)],
+      }),
+      booked(genuine, { ...shared, entries: ['receivable/clearing 100', into(holder, 100)] }),
+    ]);
+  });
+
   it('takes what was paid from the invoice where the row does not say it', async () => {
     const holder = await wallet('user', 110);
     const invoice = await invoiced(holder, 100);

@@ -197,13 +197,14 @@ function seedFromEnvironment(): { seed?: number } {
 /** The causes of the rows, found here once more by going through the log in its order, one row at a time. */
 async function agreesWithTheModel({ pool }: TestDatabase): Promise<void> {
   const { rows } = await pool.query<LoggedRow>(
-    `select 'user' as kind, t.type, t.credits_delta as delta, t.reference_type as "referenceType", i.id as invoice, null as key, t.wallet_id as wallet,
+    `select 'user' as kind, t.type, t.credits_delta as delta, t.reference_type as "referenceType", i.id as invoice,
+            coalesce(t.usd_cents > i.amount_usd_cents, false) as "claimsMore", null as key, t.wallet_id as wallet,
             e.payload -> 'metadata' ->> 'cause' as cause, e.position
      from wallet_transactions t
      left join invoices i on i.id::text = lower(t.reference_id) and i.wallet_id = t.wallet_id
      join payments.events e on e.payload -> 'metadata' -> 'legacy' ->> 'id' = t.id::text
      union all
-     select 'organization', t.transaction_type, t.credits_delta, t.reference_type, i.id, t.metadata ->> 'idempotency_key', t.wallet_id,
+     select 'organization', t.transaction_type, t.credits_delta, t.reference_type, i.id, false, t.metadata ->> 'idempotency_key', t.wallet_id,
             e.payload -> 'metadata' ->> 'cause', e.position
      from org_wallet_transactions t
      left join invoices i on i.id = t.invoice_id and i.org_wallet_id = t.wallet_id
@@ -220,6 +221,8 @@ interface LoggedRow {
   readonly delta: number;
   readonly referenceType: string | null;
   readonly invoice: string | null;
+  /** More than its invoice says. */
+  readonly claimsMore: boolean;
   readonly key: string | null;
   readonly wallet: string;
   readonly cause: string | null;
@@ -230,7 +233,7 @@ function causeOf(logged: LoggedRow, seen: Set<string>): string | null {
   const { kind, type, delta, invoice } = logged;
   if (delta === 0) return 'zero_row';
   if ((type === 'purchase' && delta < 0) || (['refund', 'spend'].includes(type) && delta > 0)) return 'wrong_sign';
-  if (type === 'purchase' && invoice === null) return 'unreferenced_credit';
+  if (type === 'purchase' && (invoice === null || logged.claimsMore)) return 'unreferenced_credit';
   if (type === 'refund' && invoice === null) return 'orphan';
   if (kind === 'user' && type === 'adjustment' && delta > 0 && logged.referenceType !== 'system')
     return 'unreferenced_credit';
