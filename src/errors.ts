@@ -55,6 +55,8 @@ export const ERROR_CODES = {
   DEMO_DATABASE_NOT_OURS: { exit: 3 },
   DEMO_STOPPED: { exit: 3 },
 
+  // Whatever the command
+  SYSTEM_FAILED: { exit: 3 },
   INTERNAL: { exit: 3 },
 } as const satisfies Record<string, { exit: 1 | 2 | 3; sqlstate?: string }>;
 

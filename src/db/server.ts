@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { chmod, chown, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
@@ -68,7 +68,7 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Loc
   const password = randomBytes(16).toString('hex');
   await initialise({ binDir: home.binDir, dataDir: home.dataDir, account, password });
   const port = await freePort();
-  const child = launch({ ...home, account, port, settings: options.settings ?? [] });
+  const child = await launch({ ...home, account, port, settings: options.settings ?? [] });
   const adminUrl = `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`;
   // A process that ends without stopping it (a second Ctrl-C) asks it to stop, and cannot wait.
   const endWithUs = () => child.pid !== undefined && signalProcess(child.pid, 'SIGINT');
@@ -223,7 +223,9 @@ async function initialise(input: {
     child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
       stderr += chunk;
     });
-    const [exitCode] = (await once(child, 'close')) as [number | null];
+    const [exitCode] = (await once(child, 'close').catch((cause: unknown) => {
+      throw notRun('initdb', cause);
+    })) as [number | null];
     if (exitCode !== 0) {
       throw new AppError('EMBEDDED_POSTGRES_FAILED', `initdb ended with ${exitCode}: ${lastLine(stderr)}`);
     }
@@ -232,18 +234,37 @@ async function initialise(input: {
   }
 }
 
-function launch(
+async function launch(
   input: Home & { account: Account | undefined; port: number; settings: readonly string[] },
-): ChildProcess {
+): Promise<ChildProcess> {
   const log = openSync(input.logFile, 'w');
   const settings = [...FIXED_SETTINGS, `port=${input.port}`, ...input.settings].flatMap((setting) => ['-c', setting]);
-  return spawn(join(input.binDir, 'postgres'), ['-D', input.dataDir, ...settings], {
-    ...input.account,
-    cwd: '/',
-    detached: true,
-    stdio: ['ignore', log, log],
-    env: SERVER_ENVIRONMENT,
-  });
+  try {
+    const child = spawn(join(input.binDir, 'postgres'), ['-D', input.dataDir, ...settings], {
+      ...input.account,
+      cwd: '/',
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: SERVER_ENVIRONMENT,
+    });
+    await once(child, 'spawn');
+    return child;
+  } catch (cause) {
+    throw notRun('postgres', cause);
+  } finally {
+    closeSync(log);
+  }
+}
+
+function notRun(program: string, cause: unknown): AppError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new AppError(
+    'EMBEDDED_POSTGRES_FAILED',
+    `${program} cannot be run: ${reason}. Set DATABASE_URL, or remove the cause.`,
+    {
+      cause,
+    },
+  );
 }
 
 // Only what the server needs, and nothing of the user's: a PGDATA or PGPORT would lead it astray.

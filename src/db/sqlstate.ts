@@ -33,17 +33,14 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
   ['57P03', { code: 'DB_UNREACHABLE', whatToDo: 'The server is starting or stopping: wait and run again.' }],
 ]);
 
-const NETWORK_CODES = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
+/** What a socket is told when its other end is gone; a file is never told so. */
+const LOST_CONNECTION_CODES = new Set([
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
   'EHOSTUNREACH',
   'ENETUNREACH',
-  'ETIMEDOUT',
-  'ECONNRESET',
-  'EPIPE',
-  'EAI_AGAIN',
-  'ENOENT',
-  'EACCES',
 ]);
 
 const RETRYABLE = new Set(['40001', '40P01']);
@@ -68,7 +65,24 @@ export function toAppError(error: unknown): AppError {
   const failure = firstOf(error);
   const unreachable = whyUnreachable(failure);
   if (unreachable !== undefined) return new AppError('DB_UNREACHABLE', unreachable, { cause: error });
+  if (/^SASL: .*client password must be a/.test(failure.message)) {
+    return new AppError(
+      'DB_AUTH_FAILED',
+      'The server asks for a password, and DATABASE_URL has none. Add it: postgresql://user:password@host:5432/database, its special characters percent-encoded.',
+      { cause: error },
+    );
+  }
+  if (isSystemFailure(failure)) return systemFailure(failure);
   return new AppError('INTERNAL', oneLine(failure.message), { cause: error });
+}
+
+/** What the operating system refused to do with a file, a process or an output of ours: not a mistake of our own. */
+export function systemFailure(error: Error): AppError {
+  return new AppError(
+    'SYSTEM_FAILED',
+    `The system refused: ${oneLine(error.message)}. Remove the cause, such as a full disk, a missing right or an output that nobody reads, and run again.`,
+    { cause: error },
+  );
 }
 
 function fromServer(error: pg.DatabaseError): AppError {
@@ -99,7 +113,7 @@ function firstOf(error: unknown): Failure {
   return inner instanceof Error ? inner : new Error(String(inner));
 }
 
-type Failure = Error & { code?: unknown };
+type Failure = Error & { code?: unknown; syscall?: unknown };
 
 /** What happened and what to do, for a failure between here and the server; undefined for any other. */
 function whyUnreachable(failure: Failure): string | undefined {
@@ -113,6 +127,9 @@ function whyUnreachable(failure: Failure): string | undefined {
   if (/timeout exceeded when trying to connect/i.test(what)) {
     return `No connection of the pool became free in time (${what}). Do less at the same time, or raise LIVENTIX_POOL_MAX.`;
   }
+  if (failure.syscall === 'getaddrinfo') {
+    return `The host has no address: ${what}. Check that DATABASE_URL names its host and port, and that @, / and other special characters of the password are percent-encoded.`;
+  }
   if (isNetworkFailure(failure)) {
     return `The database did not answer: ${what}. Check that it runs and that DATABASE_URL names its host and port.`;
   }
@@ -125,9 +142,16 @@ function isTlsFailure({ code, message }: Failure): boolean {
   return typeof code === 'string' && /CERT|^ERR_(TLS|SSL|OSSL)_|^UNABLE_TO_|^INVALID_(CA|PURPOSE)$|^EPROTO$/.test(code);
 }
 
-function isNetworkFailure({ code, message }: Failure): boolean {
-  if (typeof code === 'string' && NETWORK_CODES.has(code)) return true;
+// Files and processes fail with codes of the same names: what was called tells them apart.
+function isNetworkFailure({ code, syscall, message }: Failure): boolean {
+  if (syscall === 'connect') return true;
+  const isOfSocket = syscall === undefined || syscall === 'read' || syscall === 'write';
+  if (isOfSocket && typeof code === 'string' && LOST_CONNECTION_CODES.has(code)) return true;
   return /connection terminated|timeout expired|client has encountered a connection error/i.test(message);
+}
+
+function isSystemFailure({ code, syscall }: Failure): boolean {
+  return typeof code === 'string' && typeof syscall === 'string';
 }
 
 function parseDetail(detail: string | undefined): Record<string, unknown> {

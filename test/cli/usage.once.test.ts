@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -161,6 +162,11 @@ describe('a database that cannot be used', () => {
       );
     });
 
+    it('names DB_AUTH_FAILED, and the missing password, when there is none', () =>
+      expectRefusal({ code: 'DB_AUTH_FAILED', says: /asks for a password, and DATABASE_URL has none/ }, args, {
+        DATABASE_URL: changed({ password: '' }),
+      }));
+
     it('names DB_AUTH_FAILED when the user does not exist', () =>
       expectRefusal({ code: 'DB_AUTH_FAILED', says: /nobody_here/ }, args, {
         DATABASE_URL: changed({ username: 'nobody_here' }),
@@ -248,6 +254,20 @@ describe('a PostgreSQL below 15', () => {
       found: expect.stringMatching(/^PostgreSQL 14\./),
       todo: expect.stringMatching(/^DB_TOO_OLD: /),
     });
+  });
+});
+
+describe('an output that cannot be written', () => {
+  const toShell = (redirection: string) =>
+    spawnSync('bash', ['-c', `"$0" bin/liventix --help ${redirection}`, process.execPath], {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'] },
+    });
+
+  it('is SYSTEM_FAILED on a full disk, in one line', () => {
+    const run = toShell('> /dev/full');
+    expect(run.stderr).toMatch(/^liventix: SYSTEM_FAILED: [^\n]*ENOSPC[^\n]*\n$/);
+    expect(run.status).toBe(3);
   });
 });
 

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -50,6 +50,19 @@ describe('the embedded server', () => {
     await expect(query(server.adminUrl, 'select 1 from left_behind')).rejects.toThrow(/does not exist/);
     if (isRoot) expect(existsSync(orphanData)).toBe(false);
     await server.stop();
+  });
+
+  it.each(['initdb', 'postgres'])('is EMBEDDED_POSTGRES_FAILED when %s cannot be run', async (broken) => {
+    const binDir = join(stateDir, 'native', 'bin');
+    await mkdir(binDir, { recursive: true });
+    for (const program of ['initdb', 'postgres']) {
+      const interpreter = program === broken ? '/no/such/interpreter' : '/bin/sh';
+      await writeFile(join(binDir, program), `#!${interpreter}\nexit 0\n`, { mode: 0o755 });
+    }
+    await expect(startLocalServer({ stateDir, binDir })).rejects.toMatchObject({
+      code: 'EMBEDDED_POSTGRES_FAILED',
+      message: expect.stringMatching(new RegExp(`^${broken} cannot be run: .*ENOENT`)),
+    });
   });
 
   it('removes nothing but a home of its own, whatever its record names', async () => {

@@ -38,6 +38,46 @@ describe('SSL', () => {
   });
 });
 
+const systemError = (properties: { code: string; syscall?: string }, message = 'it failed') =>
+  Object.assign(new Error(message), properties);
+
+describe('a system error', () => {
+  it.each([
+    { code: 'ECONNREFUSED', syscall: 'connect' },
+    { code: 'ENOENT', syscall: 'connect' },
+    { code: 'EACCES', syscall: 'connect' },
+    { code: 'ENOTFOUND', syscall: 'getaddrinfo' },
+    { code: 'EAI_AGAIN', syscall: 'getaddrinfo' },
+    { code: 'ECONNRESET', syscall: 'read' },
+    { code: 'EPIPE', syscall: 'write' },
+    // A TLS handshake that is cut off has no syscall.
+    { code: 'ECONNRESET' },
+  ])('of a socket is the database that did not answer: $code of $syscall', (properties) => {
+    expect(toAppError(systemError(properties))).toMatchObject({ code: 'DB_UNREACHABLE' });
+  });
+
+  it.each([
+    { code: 'ENOENT', syscall: 'open' },
+    { code: 'EACCES', syscall: 'mkdir' },
+    { code: 'ENOENT', syscall: 'spawn initdb' },
+    { code: 'ENOSPC', syscall: 'write' },
+    { code: 'EIO', syscall: 'read' },
+  ])('of a file or a process is none of the database: $code of $syscall', (properties) => {
+    expect(toAppError(systemError(properties, 'no luck with it'))).toMatchObject({
+      code: 'SYSTEM_FAILED',
+      message: expect.stringContaining('no luck with it'),
+    });
+  });
+});
+
+it('names the missing password', () => {
+  const error = new Error('SASL: SCRAM-SERVER-FIRST-MESSAGE: client password must be a string');
+  expect(toAppError(error)).toMatchObject({
+    code: 'DB_AUTH_FAILED',
+    message: expect.stringMatching(/asks for a password, and DATABASE_URL has none/),
+  });
+});
+
 it('calls what nobody foresaw a mistake of our own', () => {
   expect(toAppError(new TypeError('x is not a function'))).toMatchObject({ code: 'INTERNAL' });
 });
