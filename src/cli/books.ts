@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import type { CheckResult } from '../ledger/verify.ts';
-import { verifyBooksAndWallets } from '../replay/verify.ts';
+import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -20,7 +20,7 @@ function registerVerify(books: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nReads in one snapshot, changes nothing, and may run at any time.\n\nExample:\n  liventix books verify --json',
+      '\nReads in one snapshot, changes nothing, and may run at any time. Exits with 3 when a check could not be made:\nthe wallets cannot be compared before the backfill has finished.\n\nExample:\n  liventix books verify --json',
     )
     .action((options: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
@@ -29,10 +29,17 @@ function registerVerify(books: Command, context: CommandContext): void {
         };
         const verification = await verifyBooksAndWallets(pool, print);
         if (options.json) context.out.write(`${toJson(verification)}\n`);
-        else context.out.write(verification.balance ? '\nThe books balance.\n' : '\nThe books do NOT balance.\n');
-        if (!verification.balance) context.exitWith(1);
+        else context.out.write(verdictText(verification));
+        if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);
       }),
     );
+}
+
+function verdictText({ balance, skipped }: Verification): string {
+  const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
+  if (balance === null)
+    return `${lines}\nWhat was checked holds; finish the backfill to know the rest: liventix backfill run\n`;
+  return `${lines}\n${balance ? 'The books balance.' : 'The books do NOT balance.'}\n`;
 }
 
 const NAME_WIDTH = 72;

@@ -98,7 +98,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     return {
       ...summary,
       legacyTransactions: backfill.legacyTransactions,
-      booksBalance: verification.balance,
+      booksBalance: verification.balance === true,
       webhooks,
       verification,
       seconds,
