@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import { loadConfig } from '../config.ts';
 import { toAppError } from '../db/sqlstate.ts';
@@ -18,8 +19,10 @@ const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage,
 /**
  * The composition root: the only place that reads the environment, listens to signals and decides the exit code.
  * @param args what follows the program's name
+ * @param heard the signals that came while the launcher loaded this
  */
-export async function main(args: readonly string[]): Promise<number> {
+export async function main(args: readonly string[], heard: readonly NodeJS.Signals[] = []): Promise<number> {
+  const stop = stopOnSignals(heard);
   let exitCode = 0;
   // Whoever reads the output may stop reading (`| head`): that ends the command, quietly.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -27,13 +30,14 @@ export async function main(args: readonly string[]): Promise<number> {
     throw error;
   });
   process.on('uncaughtException', (error) => process.exit(reportFailure(error)));
-  const stop = stopOnSignals();
   try {
     const context: CommandContext = {
       config: loadConfig(process.env),
       out: process.stdout,
       err: process.stderr,
-      stop: stop.signal,
+      get stop() {
+        return stop.heed();
+      },
       exitWith: (code) => {
         exitCode = code;
       },
@@ -123,17 +127,36 @@ function usageMessage(error: CommanderError): string {
   return /[.?!)]$/.test(sentence) ? sentence : `${sentence}.`;
 }
 
-function stopOnSignals(): { signal: AbortSignal; release: () => void } {
+const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** One sent to the process group comes twice: by itself, and from the launcher that hands it on. */
+const SAME_SIGNAL_MS = 1_000;
+
+/**
+ * The first signal asks to stop. A person who presses Ctrl-C again means now; a supervisor that repeats itself does not,
+ * unless the command heeds no signal.
+ */
+function stopOnSignals(heard: readonly NodeJS.Signals[]): { heed: () => AbortSignal; release: () => void } {
   const controller = new AbortController();
+  const firstHeardAt = new Map<NodeJS.Signals, number>();
+  let isHeeded = false;
   const onSignal = (signal: NodeJS.Signals) => {
-    // The second Ctrl-C means: now.
-    if (controller.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
+    const heardAt = firstHeardAt.get(signal) ?? performance.now();
+    firstHeardAt.set(signal, heardAt);
     controller.abort(signal);
+    if (performance.now() - heardAt < SAME_SIGNAL_MS || (isHeeded && signal !== 'SIGINT')) return;
+    process.stderr.write(`liventix ends at once: ${signal} came again\n`);
+    process.exit(128 + constants.signals[signal]);
   };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  for (const signal of STOP_SIGNALS) process.on(signal, onSignal);
+  for (const signal of heard) onSignal(signal);
   return {
-    signal: controller.signal,
-    release: () => process.off('SIGINT', onSignal).off('SIGTERM', onSignal),
+    heed: () => {
+      isHeeded = true;
+      return controller.signal;
+    },
+    release: () => {
+      for (const signal of STOP_SIGNALS) process.off(signal, onSignal);
+    },
   };
 }
 

@@ -48,13 +48,13 @@ export function registerWorker(program: Command, context: CommandContext): void 
     )
     .addHelpText(
       'after',
-      '\nRuns until SIGTERM or Ctrl-C, then drains. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
+      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
     )
     .action((options: Options) => runWorker(options, context));
 }
 
 async function runWorker(options: Options, context: CommandContext): Promise<void> {
-  const { config } = context;
+  const { config, stop } = context;
   const worker = await startWorker({
     ...options,
     databaseUrl: requireDatabaseUrl(config),
@@ -64,8 +64,8 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
   });
   context.out.write(`liventix worker ready: jobs through ${config.redisUrl === undefined ? 'PostgreSQL' : 'Redis'}\n`);
   await new Promise<void>((resolve) => {
-    if (context.stop.aborted) resolve();
-    context.stop.addEventListener('abort', () => resolve(), { once: true });
+    if (stop.aborted) resolve();
+    stop.addEventListener('abort', () => resolve(), { once: true });
   });
   context.err.write('liventix worker draining\n');
   await worker.stop();
