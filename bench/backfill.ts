@@ -50,9 +50,7 @@ async function oneRound(
     await createLegacyDatabase(pool);
     await fillLegacyDatabase(pool, { transactions: rows });
     await migrate(home.databaseUrl);
-    await pool.query('checkpoint').catch(() => undefined);
     const { backfillMs, peakRssMb } = await runBackfill(home.databaseUrl);
-    await pool.query('checkpoint').catch(() => undefined);
     const bareMs = await bareLimit(pool);
     return { backfillMs, bareMs, ratio: bareMs / backfillMs, peakRssMb };
   } finally {

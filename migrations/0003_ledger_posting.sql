@@ -310,17 +310,30 @@ language sql immutable parallel safe
 return payments.has_only_keys(p_entry, array['account_id', 'amount_cents', 'currency', 'description', 'metadata'])
   and coalesce(jsonb_typeof(p_entry -> 'metadata'), 'object') = 'object';
 
-create function payments.is_transaction(p_transaction jsonb) returns boolean
-language sql immutable parallel safe
-return payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 'idempotency_key', 'idempotency_scope',
-    'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce'])
-  and jsonb_array_length(payments.entries_of(p_transaction)) between 2 and 1000
-  and coalesce(jsonb_typeof(p_transaction -> 'metadata'), 'object') = 'object'
+-- What is wrong with the shape of a transaction; null where nothing is. Its entries are judged by themselves.
+create function payments.transaction_fault(p_transaction jsonb) returns text
+language sql stable parallel safe
+return case
+  when not payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 'idempotency_key', 'idempotency_scope',
+      'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce'])
+    then 'It is no object, or has a key that is not among these:'
+  when jsonb_array_length(payments.entries_of(p_transaction)) not between 2 and 1000 then 'entries has not 2 to 1000 elements:'
+  when p_transaction ->> 'transaction_id' is not null and payments.try_uuid(p_transaction ->> 'transaction_id') is null
+    then 'transaction_id is no UUID:'
+  when p_transaction ->> 'effective_at' is not null and payments.try_instant(p_transaction ->> 'effective_at') is null
+    then 'effective_at is no instant with its offset:'
+  when coalesce(jsonb_typeof(p_transaction -> 'metadata'), 'object') <> 'object' then 'metadata is no object:'
+  when coalesce(jsonb_typeof(p_transaction -> 'idempotency_key'), 'null') not in ('string', 'null')
+    or p_transaction ->> 'idempotency_key' = '' then 'idempotency_key is no text, or an empty one:'
+  when coalesce(jsonb_typeof(p_transaction -> 'description'), 'null') not in ('string', 'null') then 'description is no text:'
   -- What an index carries is bounded, or the index refuses it after everything else is done.
-  and octet_length(concat(p_transaction ->> 'idempotency_scope', p_transaction ->> 'idempotency_key')) <= 1000
-  and octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) <= 1000
-  and (p_transaction ->> 'announce' is null
-    or length(p_transaction ->> 'announce') <= 128 and p_transaction ->> 'announce' ~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$');
+  when octet_length(concat(p_transaction ->> 'idempotency_scope', p_transaction ->> 'idempotency_key')) > 1000
+    then 'idempotency_scope and idempotency_key have more than 1000 bytes:'
+  when octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) > 1000
+    then 'reference_type and reference_id have more than 1000 bytes:'
+  when length(p_transaction ->> 'announce') > 128 or p_transaction ->> 'announce' !~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$'
+    then 'announce is no topic:'
+end;
 
 create type payments.posting_outcome as (
   ordinal integer, status text, transaction_id uuid, event_position bigint, code text, message text
@@ -391,6 +404,7 @@ begin
   -- many there are, and would pair each with each.
   with request as materialized (
     select t.ordinality::integer as ordinal, t.value as body, payments.entries_of(t.value) as entries,
+           payments.transaction_fault(t.value) as fault,
            sha256(convert_to(t.value::text, 'UTF8')) as request_hash,
            payments.try_uuid(t.value ->> 'transaction_id') as given_id,
            payments.try_instant(t.value ->> 'effective_at') as effective_at,
@@ -399,13 +413,11 @@ begin
              then coalesce(t.value ->> 'idempotency_scope', 'default') end as idempotency_scope
     from jsonb_array_elements(p_transactions) with ordinality as t
   ), checked as materialized (
-    select r.*, coalesce(r.given_id, gen_random_uuid()) as transaction_id, e.normalized,
+    select r.ordinal, r.body, r.entries, r.request_hash, r.given_id, r.effective_at, r.idempotency_key, r.idempotency_scope,
+           coalesce(r.given_id, gen_random_uuid()) as transaction_id, e.normalized,
       case
-        when not payments.is_transaction(r.body)
-          or (r.given_id is null and r.body ->> 'transaction_id' is not null)
-          or (r.effective_at is null and r.body ->> 'effective_at' is not null)
-        then jsonb_build_object('code', 'LEDGER_INVALID', 'message',
-          'A transaction is an object of 2 to 1000 entries, transaction_id (UUID), effective_at (an instant with its offset), idempotency_key, idempotency_scope, reference_type, reference_id, description, metadata (an object), announce (a topic), and nothing else.')
+        when r.fault is not null then jsonb_build_object('code', 'LEDGER_INVALID', 'message', r.fault ||
+          ' a transaction is an object of 2 to 1000 entries, transaction_id (UUID), effective_at (an instant with its offset), idempotency_key, idempotency_scope, reference_type, reference_id, description, metadata (an object), announce (a topic), and nothing else.')
         when not coalesce(e.is_sound and e.cents = 0, false) then payments.entries_fault(p_book_id, r.entries)
       end as fault
     from request r

@@ -188,6 +188,29 @@ describe('posting', () => {
     expect(outcomes).toMatchObject([{ status: 'posted' }, { status: 'rejected', code }, { status: 'posted' }]);
   });
 
+  it.each([
+    [{ effective_at: '2026-01-01 00:00' }, /effective_at/],
+    [{ transaction_id: 'x' }, /transaction_id/],
+    [{ idempotency_key: '' }, /idempotency_key/],
+    [{ idempotency_key: 7 }, /idempotency_key/],
+    [{ description: {} }, /description/],
+    [{ metadata: [] }, /metadata/],
+    [{ announce: 'Not A Topic' }, /announce/],
+    [{ announc: 'a.b' }, /a key that is not among these/],
+  ])('names the field of %j that it refuses', async (field, named) => {
+    const entries = [5, -5].map((cents, leg) => ({
+      account_id: leg === 0 ? accounts.clearing : accounts.wallet,
+      amount_cents: cents,
+      currency: 'USD',
+    }));
+    const { rows } = await database.pool.query<{ code: string; message: string }>(
+      'select code, message from payments.post_transactions(1, $1)',
+      [JSON.stringify([{ entries, ...field }])],
+    );
+    expect(rows).toEqual([{ code: 'LEDGER_INVALID', message: expect.stringMatching(named) }]);
+    expect(rows[0]?.message.split(':')[0]).toMatch(named);
+  });
+
   it('refuses a misspelt field, an amount with a fraction and an instant without its zone, from SQL', async () => {
     const { entries } = transfer(accounts.clearing, accounts.wallet);
     const sqlEntries = entries.map(({ accountId, amountCents, currency }) => ({
