@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { migrate, migrationStatus } from '../db/migrate.ts';
+import { assertNoDrift, migrate, migrationStatus } from '../db/migrate.ts';
 import { openPool } from '../db/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { toJson } from './output.ts';
@@ -34,6 +34,7 @@ export function registerMigrate(program: Command, context: CommandContext): void
           for (const name of status.applied) context.out.write(`applied  ${name}\n`);
           for (const name of status.pending) context.out.write(`pending  ${name}\n`);
         }
+        assertNoDrift(status);
         if (status.pending.length > 0) context.exitWith(1);
       } finally {
         await pool.end();

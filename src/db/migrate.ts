@@ -15,6 +15,8 @@ const MIGRATIONS_DIR = fileURLToPath(new URL('../../migrations', import.meta.url
 export interface MigrationStatus {
   readonly applied: readonly string[];
   readonly pending: readonly string[];
+  /** Applied by a newer version: this one does not have them. */
+  readonly unknown: readonly string[];
 }
 
 /**
@@ -28,6 +30,7 @@ export async function migrate(databaseUrl: string): Promise<readonly string[]> {
   try {
     await client.connect();
     await assertSupportedServer(client);
+    assertNoDrift(await migrationStatus(client));
     const applied = await runner({
       dbClient: client,
       dir: MIGRATIONS_DIR,
@@ -38,6 +41,8 @@ export async function migrate(databaseUrl: string): Promise<readonly string[]> {
       advisoryLockMode: 'wait',
       logger: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined },
     });
+    // Once more: a newer version may have migrated while this one waited for the lock.
+    assertNoDrift(await migrationStatus(client));
     return applied.map((migration) => migration.name);
   } catch (error) {
     throw asMigrationFailure(error);
@@ -53,15 +58,31 @@ export async function migrationStatus(db: Queryable): Promise<MigrationStatus> {
   const { rows: found } = await db.query<{ table: string | null }>('select to_regclass($1)::text as table', [
     `${SCHEMA}.${TABLE}`,
   ]);
-  if (found[0]?.table == null) return { applied: [], pending: names };
+  if (found[0]?.table == null) return { applied: [], pending: names, unknown: [] };
   const { rows } = await db.query<{ name: string }>(`select name from ${SCHEMA}.${TABLE} order by id`);
   const applied = rows.map((row) => row.name);
-  return { applied, pending: names.filter((name) => !applied.includes(name)) };
+  return {
+    applied,
+    pending: names.filter((name) => !applied.includes(name)),
+    unknown: applied.filter((name) => !names.includes(name)),
+  };
 }
 
-/** @throws AppError MIGRATIONS_PENDING */
+/** @throws AppError MIGRATION_DRIFT when a newer version migrated the database */
+export function assertNoDrift({ unknown }: MigrationStatus): void {
+  if (unknown.length === 0) return;
+  throw new AppError(
+    'MIGRATION_DRIFT',
+    `The database holds ${unknown.length} migration(s) that this version does not know, the first is ${unknown[0]}: another version of Liventix migrated it. Install that version or a newer one.`,
+    { details: { unknown } },
+  );
+}
+
+/** @throws AppError MIGRATIONS_PENDING, MIGRATION_DRIFT */
 export async function assertMigrated(db: Queryable): Promise<void> {
-  const { pending } = await migrationStatus(db);
+  const status = await migrationStatus(db);
+  assertNoDrift(status);
+  const { pending } = status;
   if (pending.length > 0) {
     throw new AppError(
       'MIGRATIONS_PENDING',

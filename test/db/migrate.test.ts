@@ -44,4 +44,20 @@ describe('migrate', () => {
       { code: 'USD', decimal_places: 2 },
     ]);
   });
+
+  describe('that a newer version migrated', () => {
+    beforeAll(() =>
+      database.pool.query(`insert into liventix.migrations (name, run_on) values ('9999_of_tomorrow', now())`),
+    );
+    afterAll(() => database.pool.query(`delete from liventix.migrations where name = '9999_of_tomorrow'`));
+
+    it.each(['migrate', 'migrate status', 'books verify', 'backfill status', 'worker'])(
+      'is refused by %s',
+      async (line) => {
+        const run = await liventix(line.split(' '), { DATABASE_URL: database.url });
+        expect(run.stderr).toMatch(/^liventix: MIGRATION_DRIFT: [^\n]*9999_of_tomorrow[^\n]*newer one\.\n$/);
+        expect(run.exitCode).toBe(3);
+      },
+    );
+  });
 });
