@@ -28,6 +28,38 @@ interface Check {
 
 const NAMED_FAULTS = 5;
 
+/** The normal side of every account type that the migrations make. A test compares them with a fresh migration. */
+export const NORMAL_SIDES: Readonly<Record<string, 'debit' | 'credit'>> = {
+  cash: 'credit',
+  escrow: 'credit',
+  receivable: 'debit',
+  payable: 'credit',
+  revenue: 'credit',
+  fees: 'debit',
+  taxes: 'credit',
+  contra_revenue: 'debit',
+  adjustments: 'debit',
+  suspense: 'debit',
+};
+
+/** The currencies of the migrations by their exponent. A test compares them with a fresh migration. */
+export const CURRENCIES_BY_EXPONENT: Readonly<Record<number, string>> = {
+  0: 'BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF',
+  2: [
+    'AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW',
+    'CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF',
+    'IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK',
+    'MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP',
+    'SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XAD XCD XCG',
+    'YER ZAR ZMW ZWG',
+  ].join(' '),
+  3: 'BHD IQD JOD KWD LYD OMR TND',
+  4: 'CLF UYW',
+};
+
+const EXPECTED_SIDES = Object.entries(NORMAL_SIDES).map(([type, side]) => `('${type}', '${side}')`);
+const EXPECTED_EXPONENTS = Object.entries(CURRENCIES_BY_EXPONENT).map(([places, codes]) => `(${places}, '${codes}')`);
+
 /** Every leg that the events of the log say there is, with what its entry must say; nothing here fails on a spoilt payload. */
 const REPLAYED_LEGS = `
   select e.book_id, e.position * 1024 + l.ordinality as id, e.position as event_position,
@@ -72,6 +104,25 @@ const CHECKS: readonly Check[] = [
       select format('%s %s; put it back: %s', guard, state, repair)
       from (${GUARD_FAULTS}) f`,
     named: GUARDS.length + Object.keys(GUARD_FUNCTIONS).length,
+  },
+  {
+    // What somebody added to it is his own: only what the migrations made is compared.
+    name: 'the chart of accounts is what the migrations say',
+    unit: 'types, currencies',
+    examined: `
+      select (select count(*) from payments.account_types)
+        + (select count(*) from ref.currencies c where exists (select from payments.accounts a where a.currency = c.code))`,
+    faults: `
+      select format('account type %s %s', e.type, coalesce('has the normal side ' || t.normal_side || ', expected ' || e.side, 'is missing'))
+      from (values ${EXPECTED_SIDES.join(', ')}) as e (type, side)
+      left join payments.account_types t using (type)
+      where t.normal_side is distinct from e.side
+      union all
+      select format('currency %s has %s decimal places, expected %s', c.code, c.decimal_places, e.places)
+      from (values ${EXPECTED_EXPONENTS.join(', ')}) as e (places, codes)
+      join ref.currencies c on c.code = any (string_to_array(e.codes, ' '))
+      where c.decimal_places <> e.places and exists (select from payments.accounts a where a.currency = c.code)
+      order by 1`,
   },
   {
     name: 'no event changed since it was written',

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { GUARDS, type Guard } from '../../src/ledger/guards.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
-import { runChecks } from '../../src/ledger/verify.ts';
+import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES, runChecks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
@@ -45,7 +45,7 @@ describe('books verify', () => {
   it('exits 0, one line a check, on untouched books', async () => {
     const run = await verify();
     expect(run).toMatchObject({ exitCode: 0, stderr: '' });
-    expect(run.stdout.match(/^holds /gm)).toHaveLength(8);
+    expect(run.stdout.match(/^holds /gm)).toHaveLength(9);
     expect(run.stdout).toContain('The books balance.');
   });
 
@@ -354,6 +354,55 @@ describe('a guard that is not in place', () => {
       await tx.query('rollback');
       tx.release();
     }
+  });
+});
+
+describe('the chart of accounts', () => {
+  const CHART = 'the chart of accounts is what the migrations say';
+  const faultsOf = async (...sql: string[]) => {
+    let faults: readonly string[] = [];
+    await inTransaction(async (tx) => {
+      for (const statement of sql) await tx.query(statement);
+      faults = (await runChecks(tx)).find(({ check }) => check === CHART)?.first ?? ['no such check'];
+    });
+    return faults;
+  };
+
+  it('is named where a type has another normal side, which turns the balances of its accounts', async () => {
+    expect(
+      await faultsOf(
+        'alter table payments.account_types disable trigger user',
+        `update payments.account_types set normal_side = 'debit' where type = 'cash'`,
+        `delete from payments.account_types where type = 'taxes'`,
+        'alter table payments.account_types enable always trigger account_types_append_only',
+      ),
+    ).toEqual(['account type cash has the normal side debit, expected credit', 'account type taxes is missing']);
+  });
+
+  it('is named where a currency that an account has got another exponent, and no other is', async () => {
+    expect(await faultsOf(`update ref.currencies set decimal_places = 3 where code in ('JPY', 'EUR')`)).toEqual([
+      'currency JPY has 3 decimal places, expected 0',
+    ]);
+  });
+
+  it('may be added to', async () => {
+    expect(
+      await faultsOf(
+        `insert into payments.account_types (type, normal_side, description) values ('deposits', 'credit', 'ours')`,
+        `insert into ref.currencies (code, name, symbol, decimal_places) values ('QQQ', 'ours', 'Q', 3)`,
+      ),
+    ).toEqual([]);
+  });
+
+  it('is on a fresh database what the books are verified with', async () => {
+    const { rows: types } = await database.pool.query<{ type: string; side: 'debit' | 'credit' }>(
+      'select type, normal_side as side from payments.account_types',
+    );
+    expect(Object.fromEntries(types.map(({ type, side }) => [type, side]))).toEqual(NORMAL_SIDES);
+    const { rows: currencies } = await database.pool.query<{ places: number; codes: string }>(
+      `select decimal_places as places, string_agg(code, ' ' order by code) as codes from ref.currencies group by decimal_places`,
+    );
+    expect(Object.fromEntries(currencies.map(({ places, codes }) => [places, codes]))).toEqual(CURRENCIES_BY_EXPONENT);
   });
 });
 
