@@ -85,7 +85,7 @@ function trialBalanceText(book: number, currencies: readonly TrialBalance[]): st
     ({ currency, balanceCents, decimalPlaces }) =>
       `${currency} sums to ${formatMoney(balanceCents, decimalPlaces)}, not to zero. See why: liventix books verify`,
   );
-  const blocks = currencies.map((balance) => `${currencyLines(balance).join('\n')}\n`);
+  const blocks = currencies.map((balance) => `${trialBalanceLines(balance).join('\n')}\n`);
   const verdict = broken.length === 0 ? 'Every currency sums to zero.' : verdicts.join('\n');
   return `${blocks.join('\n')}\n${verdict}\n`;
 }
@@ -93,7 +93,8 @@ function trialBalanceText(book: number, currencies: readonly TrialBalance[]): st
 const LABEL_WIDTH = 28;
 const MIN_MONEY_WIDTH = 16;
 
-function currencyLines(balance: TrialBalance): string[] {
+/** One currency's trial balance as a table. */
+export function trialBalanceLines(balance: TrialBalance): string[] {
   const cells = ({ debitCents, creditCents, balanceCents }: Omit<TrialBalance['suspense'][number], 'cause'>) =>
     [debitCents, creditCents, balanceCents].map((cents) => formatMoney(cents, balance.decimalPlaces));
   const rows: [string, string[]][] = [

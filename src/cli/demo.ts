@@ -6,10 +6,11 @@ import { printableDatabaseUrl } from '../config.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
 import { driftLines, driftObject } from './backfill.ts';
+import { trialBalanceLines } from './books.ts';
 import type { CommandContext } from './context.ts';
 import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 
 interface Options {
@@ -110,7 +111,8 @@ function demoSummary(result: DemoResult, where: Where): string {
     `Wallets        ${formatCount(result.walletsCompared)} compared with the old balances, ${formatCount(result.walletsDiffering)} differ`,
     `Webhooks       ${formatCount(webhooks.messages)} messages, ${formatCount(webhooks.deliveries)} deliveries: ${formatCount(webhooks.received)} received, ${formatCount(webhooks.verified)} verified`,
     '',
-    ...result.trialBalance.flatMap(trialBalanceLines),
+    // Suspense follows by itself, with how often each cause was found.
+    ...result.trialBalance.flatMap((balance) => [...trialBalanceLines({ ...balance, suspense: [] }), '']),
     'What the old history could not explain, in suspense by cause',
     driftLines(result.drift),
     `Seconds        ${Object.entries(seconds)
@@ -118,22 +120,11 @@ function demoSummary(result: DemoResult, where: Where): string {
       .join(', ')}`,
     '',
     ...faults.flatMap((check) => [`FAILS  ${check.check}`, ...check.first.map((fault) => `       ${fault}`)]),
-    `Every webhook arrived and verified: ${yes(webhooksArrived(webhooks))}`,
+    `Every webhook arrived and verified: ${yes(webhooksArrived(result))}`,
     `Books balance: ${yes(result.booksBalance)}`,
     ...(where.keep ? ['', ...keptLines(where)] : []),
   ];
   return `${lines.join('\n')}\n`;
-}
-
-function trialBalanceLines(balance: DemoResult['trialBalance'][number]): string[] {
-  const line = (name: string, debitCents: bigint, creditCents: bigint) =>
-    `  ${name.padEnd(22)}${formatMoney(debitCents, balance.decimalPlaces).padStart(20)}${formatMoney(creditCents, balance.decimalPlaces).padStart(20)}`;
-  return [
-    `${`Trial balance, ${balance.currency}`.padEnd(24)}${'debit'.padStart(20)}${'credit'.padStart(20)}`,
-    ...balance.lines.map((found) => line(found.type, found.debitCents, found.creditCents)),
-    line('', balance.debitCents, balance.creditCents),
-    '',
-  ];
 }
 
 function keptLines(where: Where): string[] {

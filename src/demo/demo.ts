@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { migrate } from '../db/migrate.ts';
 import { openPool, type Pool } from '../db/pool.ts';
@@ -5,7 +6,7 @@ import { AppError } from '../errors.ts';
 import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import { addEndpoint } from '../outbox/endpoints.ts';
 import { removeQueue } from '../outbox/redis-backend.ts';
-import { outboxStatus } from '../outbox/status.ts';
+import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { startWorker } from '../outbox/worker.ts';
 import { runBackfill } from '../replay/backfill.ts';
 import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
@@ -41,6 +42,7 @@ export interface DemoResult {
   readonly walletsDiffering: bigint;
   readonly drift: readonly Drift[];
   readonly webhooks: DemoWebhooks;
+  readonly endpoints: readonly DemoEndpoint[];
   readonly verification: Verification;
   /** Seconds by step. */
   readonly seconds: Readonly<Partial<Record<DemoStep, number>>>;
@@ -57,9 +59,19 @@ export interface DemoWebhooks {
   readonly verified: number;
 }
 
+/** What one endpoint was sent, and what the receiver behind it says that it got. */
+export interface DemoEndpoint {
+  readonly path: string;
+  /** Messages that the outbox sent to it. */
+  readonly sent: number;
+  /** Different messages that reached it and verified by its own secret. */
+  readonly distinctMessages: number;
+}
+
 const ORG_WALLETS = 50;
 const TICKET_ORDERS = 300;
 const DELIVERY_DEADLINE_MS = 60_000;
+const DELIVERY_POLL_MS = 50;
 const LOOPBACK = '127.0.0.0/8';
 
 /**
@@ -89,7 +101,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
         onProgress: (at) => options.onProgress(`${at.source}: ${at.step}`, at.done, at.total),
       }),
     );
-    const webhooks = await tellTheOutside(pool, options, step);
+    const told = await tellTheOutside(pool, options, step);
     const verification = await step('verify', () =>
       verifyBooksAndWallets(pool, (result) => options.onProgress(`verify: ${result.check}`, 0, 0)),
     );
@@ -99,7 +111,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
       ...summary,
       legacyTransactions: backfill.legacyTransactions,
       booksBalance: verification.balance === true,
-      webhooks,
+      ...told,
       verification,
       seconds,
     };
@@ -118,16 +130,15 @@ async function forgetQueue(pool: Pool, { redisUrl, log }: Pick<DemoOptions, 'red
 /** Whether everything the demo promises came true. */
 export function demoHolds(result: DemoResult): boolean {
   return (
-    result.booksBalance &&
-    result.walletsDiffering === 0n &&
-    result.walletsCompared > 0n &&
-    webhooksArrived(result.webhooks)
+    result.booksBalance && result.walletsDiffering === 0n && result.walletsCompared > 0n && webhooksArrived(result)
   );
 }
 
 /** Every message reached every endpoint that wants it, and every request was genuine. */
-export function webhooksArrived(webhooks: DemoWebhooks): boolean {
+export function webhooksArrived({ webhooks, endpoints }: Told): boolean {
   return (
+    endpoints.every(({ sent, distinctMessages }) => distinctMessages === sent) &&
+    endpoints.reduce((sum, { sent }) => sum + sent, 0) === webhooks.deliveries &&
     webhooks.messages === TICKET_ORDERS &&
     webhooks.deliveries >= webhooks.messages &&
     webhooks.delivered === webhooks.deliveries &&
@@ -159,35 +170,49 @@ async function makeLegacyDatabase(pool: Pool, options: DemoOptions): Promise<voi
   });
 }
 
+type Told = Pick<DemoResult, 'webhooks' | 'endpoints'>;
+
 type Step = <T>(name: DemoStep, work: () => Promise<T>) => Promise<T>;
 
+/** By path of the endpoint; each is received by itself, with its own secret, so that none can stand in for the other. */
+const ENDPOINTS = { '/everything': ['*'], '/tickets': ['ticket.*'] } as const;
+
 /** Two endpoints, one worker, and postings that announce themselves: every message must arrive and verify. */
-async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Promise<DemoWebhooks> {
-  const receiver = await startReceiver({ secrets: [] });
+async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Promise<Told> {
+  const listeners: Listener[] = [];
   try {
     const egressAllow = [LOOPBACK];
-    const everything = await addEndpoint(pool, { url: `${receiver.url}/everything`, topics: ['*'], egressAllow });
-    const tickets = await addEndpoint(pool, { url: `${receiver.url}/tickets`, topics: ['ticket.*'], egressAllow });
-    receiver.setSecrets([everything.secret, tickets.secret]);
+    for (const [path, topics] of Object.entries(ENDPOINTS)) {
+      const receiver = await startReceiver({ secrets: [] });
+      listeners.push({ path, receiver });
+      const url = new URL(path, receiver.url).href;
+      const { secret } = await addEndpoint(pool, { url, topics, egressAllow });
+      receiver.setSecrets([secret]);
+    }
     const { databaseUrl, redisUrl, log } = options;
     const worker = await startWorker({ databaseUrl, redisUrl, log, egressAllow });
     try {
       await step('post', () => sellTickets(pool, { orders: TICKET_ORDERS, seed: options.seed }));
-      return await step('deliver', () => awaitDeliveries({ pool, receiver, onProgress: options.onProgress }));
+      return await step('deliver', () => awaitDeliveries({ pool, listeners, onProgress: options.onProgress }));
     } finally {
       await worker.stop();
     }
   } finally {
-    await receiver.stop();
+    for (const { receiver } of listeners) await receiver.stop();
   }
+}
+
+interface Listener {
+  readonly path: string;
+  readonly receiver: Receiver;
 }
 
 async function awaitDeliveries(input: {
   pool: Pool;
-  receiver: Receiver;
+  listeners: readonly Listener[];
   onProgress: DemoOptions['onProgress'];
-}): Promise<DemoWebhooks> {
-  const { pool, receiver, onProgress } = input;
+}): Promise<Told> {
+  const { pool, listeners, onProgress } = input;
   const deadline = performance.now() + DELIVERY_DEADLINE_MS;
   for (;;) {
     const status = await outboxStatus(pool);
@@ -196,11 +221,30 @@ async function awaitDeliveries(input: {
     const open = status.messages.unprocessed + deliveries - delivered - dead;
     onProgress('webhooks', delivered, deliveries);
     if (open === 0 || performance.now() > deadline) {
-      const { received, verified } = receiver.counts();
-      return { messages: status.messages.total, deliveries, delivered, received, verified };
+      const counts = listeners.map(({ receiver }) => receiver.counts());
+      const received = counts.reduce((sum, count) => sum + count.received, 0);
+      const verified = counts.reduce((sum, count) => sum + count.verified, 0);
+      return {
+        webhooks: { messages: status.messages.total, deliveries, delivered, received, verified },
+        endpoints: listeners.map(({ path, receiver }) => ({
+          path,
+          sent: sentTo(status, path),
+          distinctMessages: receiver.counts().distinctMessages,
+        })),
+      };
     }
-    await receiver.until((counts) => counts.received >= deliveries, 100);
+    await sleep(DELIVERY_POLL_MS);
   }
+}
+
+function sentTo(status: OutboxStatus, path: string): number {
+  const {
+    waiting = 0,
+    paused = 0,
+    delivered = 0,
+    dead = 0,
+  } = status.endpoints.find(({ url }) => new URL(url).pathname === path) ?? {};
+  return waiting + paused + delivered + dead;
 }
 
 async function summarize(
