@@ -17,21 +17,46 @@ const urlWithProtocol = (protocols: readonly string[]) =>
 const LIBPQ_SWITCH = 'uselibpqcompat';
 const HIDDEN = '***';
 
-const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full', 'no-verify'];
+const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full', 'no-verify'];
 const SSL_FILES = ['sslrootcert', 'sslcert', 'sslkey'];
 /** Those that the driver takes for verify-full, with a warning, unless it is told to read them as psql does. */
 const DRIVER_READS_OTHERWISE = ['prefer', 'require', 'verify-ca'];
 
-/** A database's URL whose `sslmode` the driver reads as psql does, `prefer` without its fallback. */
-const databaseUrl = urlWithProtocol(['postgres:', 'postgresql:']).transform((value, context) => {
+const DATABASE_PROTOCOLS = ['postgres:', 'postgresql:'];
+const MAX_PORT = 65_535;
+
+/** A database's URL whose `sslmode` the driver reads as psql does, `prefer` and `allow` without their fallback. */
+const databaseUrl = z.string().transform((value, context) => {
+  const fault = addressFault(value);
+  if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
   // What was found to be no URL is not looked into.
   if (!URL.canParse(value)) return value;
   const { searchParams } = new URL(value);
   for (const message of sslFaults(searchParams)) context.addIssue({ code: 'custom', message });
-  const mode = searchParams.get('sslmode') ?? '';
+  // The driver does not know allow: of the two, it can do only what prefer asks for first.
+  const url = value.replace(/([?&]sslmode=)allow(?=&|#|$)/, '$1prefer');
+  const mode = new URL(url).searchParams.get('sslmode') ?? '';
   const isTold = searchParams.has(LIBPQ_SWITCH) || !DRIVER_READS_OTHERWISE.includes(mode);
-  return isTold ? value : `${value}&${LIBPQ_SWITCH}=true`;
+  return isTold ? url : `${url}&${LIBPQ_SWITCH}=true`;
 });
+
+/** What is wrong with scheme, host or port. Repeats nothing of them: any part may be one of the password. */
+function addressFault(value: string): string | undefined {
+  const [, rest] = /^postgres(?:ql)?:\/\/(.*)$/is.exec(value) ?? [];
+  if (rest === undefined) {
+    return `must be a URL that starts with ${DATABASE_PROTOCOLS.map((protocol) => `${protocol}//`).join(' or ')}`;
+  }
+  const authority = rest.split(/[/?#]/, 1)[0] ?? '';
+  // An @ after the host, but in a parameter's value: the / or ? or # before it belongs to the password.
+  if (/^[^=]*@/.test(rest.slice(authority.length))) {
+    return 'must have the special characters of its user, password and database percent-encoded: @ as %40, / as %2F, ? as %3F, # as %23';
+  }
+  const [, port] = /:([^:\]@]*)$/.exec(authority.slice(authority.lastIndexOf('@') + 1)) ?? [];
+  if (port !== undefined && port !== '' && !(/^\d+$/.test(port) && Number(port) <= MAX_PORT)) {
+    return `must have a port that is a whole number up to ${MAX_PORT}`;
+  }
+  return URL.canParse(value) ? undefined : 'must be a URL: postgresql://user:password@host:5432/database';
+}
 
 function sslFaults(parameters: URLSearchParams): string[] {
   const mode = parameters.get('sslmode');

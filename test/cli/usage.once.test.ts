@@ -78,7 +78,6 @@ describe('a wrong environment', () => {
   it.each([
     ['no URL at all', 'nonsense'],
     ['of another protocol', 'https://localhost/x'],
-    ['with a port that is none', 'postgresql://localhost:port/x'],
     ['without its slashes', 'postgresql:localhost'],
   ])('refuses a DATABASE_URL: %s', (_what, url) =>
     expectRefusal(
@@ -91,7 +90,37 @@ describe('a wrong environment', () => {
   );
 
   it.each([
-    ['an sslmode that there is not', '?sslmode=on', /DATABASE_URL must have an sslmode of disable, prefer, require, /],
+    ['that is no number', 'postgresql://user:hunter2@localhost:abc/x'],
+    ['that is too large', 'postgresql://user:hunter2@localhost:99999/x'],
+    ['after an IPv6 address', 'postgresql://[::1]:hunter2/x'],
+  ])('refuses a DATABASE_URL by its port %s, and does not repeat it', (_what, url) =>
+    expectRefusal(
+      { code: 'CONFIG_INVALID', says: /^(?!.*hunter2).*DATABASE_URL must have a port that is/ },
+      ['migrate'],
+      {
+        DATABASE_URL: url,
+      },
+    ),
+  );
+
+  it.each(['hunter/2', 'hunter@2/3', '12/34', 'hunter#2', '12?34'])(
+    'refuses a DATABASE_URL with the unencoded password %s, and repeats no part of it',
+    (password) =>
+      expectRefusal(
+        { code: 'CONFIG_INVALID', says: /^(?!.*(hunter|12|34)).* percent-encoded: @ as %40/ },
+        ['migrate'],
+        {
+          DATABASE_URL: `postgresql://user:${password}@localhost/x`,
+        },
+      ),
+  );
+
+  it.each([
+    [
+      'an sslmode that there is not',
+      '?sslmode=on',
+      /DATABASE_URL must have an sslmode of disable, allow, prefer, require, /,
+    ],
     ['verify-ca without the CA', '?sslmode=verify-ca', /DATABASE_URL must name the CA's certificate .*sslrootcert=/],
     [
       'a CA that is not there',
@@ -149,7 +178,7 @@ describe('a database that cannot be used', () => {
       }));
 
     it('names DB_UNREACHABLE when the host has no address', () =>
-      expectRefusal({ code: 'DB_UNREACHABLE', says: /DATABASE_URL names its host and port/ }, args, {
+      expectRefusal({ code: 'DB_UNREACHABLE', says: /DATABASE_URL names its host and port, .*percent-encoded/ }, args, {
         DATABASE_URL: changed({ hostname: 'no-such-host.invalid' }),
       }));
 

@@ -50,12 +50,15 @@ describe('a server with SSL', () => {
     await rm(stateDir, { recursive: true, force: true });
   });
 
-  it.each(['disable', 'prefer', 'require', 'no-verify'])('is reached with sslmode=%s, without a word', async (mode) => {
-    expect(await migrateStatus(withParameters(server.adminUrl, `sslmode=${mode}`))).toMatchObject({
-      exitCode: 0,
-      stderr: '',
-    });
-  });
+  it.each(['disable', 'allow', 'prefer', 'require', 'no-verify'])(
+    'is reached with sslmode=%s, without a word',
+    async (mode) => {
+      expect(await migrateStatus(withParameters(server.adminUrl, `sslmode=${mode}`))).toMatchObject({
+        exitCode: 0,
+        stderr: '',
+      });
+    },
+  );
 
   it.each(['require', 'verify-ca', 'verify-full'])('is reached with sslmode=%s and its CA', async (mode) => {
     const url = withParameters(server.adminUrl, `sslmode=${mode}&sslrootcert=${rootCertificate}`);
