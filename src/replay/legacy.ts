@@ -72,7 +72,7 @@ export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
   if (missing.length > 0) {
     throw new AppError(
       'LEGACY_TABLE_MISSING',
-      `The legacy ${missing.length === 1 ? 'table' : 'tables'} ${missing.join(', ')} cannot be found in the schemas ${SCHEMAS.join(', ')}. Point DATABASE_URL at the database that holds the wallets.`,
+      `The legacy ${missing.length === 1 ? 'table' : 'tables'} ${missing.join(', ')} cannot be found in the schemas ${SCHEMAS.join(', ')}.${await elsewhere(db, missing)} Point DATABASE_URL at the database that holds the wallets.`,
       { details: { missing } },
     );
   }
@@ -86,6 +86,19 @@ export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
     );
   }
   return Object.fromEntries(located) as LegacyTables;
+}
+
+// A role whose name is that of a schema creates its tables there: the role liventix in the schema liventix.
+async function elsewhere(db: Queryable, missing: readonly string[]): Promise<string> {
+  const { rows } = await db.query<{ qualified: string }>(
+    `select format('%I.%I', n.nspname, c.relname) as qualified
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and c.relname = any ($1) and n.nspname <> all ($2)
+     order by 1 limit 5`,
+    [missing, SCHEMAS],
+  );
+  if (rows.length === 0) return '';
+  return ` Not looked in: ${rows.map(({ qualified }) => qualified).join(', ')}; alter table … set schema public moves a table.`;
 }
 
 async function locate(db: Queryable): Promise<Map<string, string>> {
