@@ -22,6 +22,8 @@ export async function inTime<T>(work: Promise<T>, limit: { ms: number; signal: A
     onAbort = () => reject(new Error('closed meanwhile'));
     timer = setTimeout(() => reject(new Error(`no answer within ${limit.ms} ms`)), limit.ms);
     limit.signal.addEventListener('abort', onAbort, { once: true });
+    // One that was aborted before tells nobody any more.
+    if (limit.signal.aborted) onAbort();
   });
   try {
     return await Promise.race([work, bound]);
