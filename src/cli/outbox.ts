@@ -73,7 +73,7 @@ function statusText(status: OutboxStatus): string {
     `messages    ${formatCount(messages.total)}, of which ${formatCount(messages.unprocessed)} are not yet turned into deliveries`,
     `deliveries  ${states.join(', ')}`,
     `attempts    ${formatCount(attempts)}`,
-    `oldest      ${oldest === null ? 'nothing is waiting' : `waiting for ${oldest.toFixed(1)} s`}`,
+    `oldest      ${oldest === null ? (deliveries.paused === 0 ? 'nothing is waiting' : 'no enabled endpoint waits for anything') : `waiting for ${oldest.toFixed(1)} s`}`,
     ...(deliveries.paused === 0
       ? []
       : [

@@ -6,7 +6,7 @@ import { createPool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { startListener } from './listener.ts';
 import { createOutageLog } from './outage-log.ts';
-import { queueUnreachable } from './redis-backend.ts';
+import { assertDatabaseExists, queueUnreachable } from './redis-backend.ts';
 import { trackSockets } from './sockets.ts';
 
 const REDIS_TIMEOUT_MS = 5_000;
@@ -88,6 +88,7 @@ async function readInfo(redisUrl: string): Promise<RedisInfo> {
   });
   try {
     await client.connect();
+    await assertDatabaseExists(client);
     const lines = (await client.info()).split('\r\n');
     return new Map(lines.filter((line) => line.includes(':')).map((line) => splitOnce(line, ':')));
   } catch (error) {

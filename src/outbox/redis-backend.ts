@@ -48,6 +48,7 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
   };
   try {
     await answer(producer.connect());
+    await answer(assertDatabaseExists(producer));
   } catch (error) {
     producer.disconnect();
     throw error;
@@ -85,7 +86,7 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
 interface RedisClient {
   readonly status: string;
   disconnect(): void;
-  once(event: 'end', listener: () => void): unknown;
+  once(event: 'end' | 'connect', listener: () => void): unknown;
 }
 
 async function endClient(client: RedisClient): Promise<void> {
@@ -93,8 +94,10 @@ async function endClient(client: RedisClient): Promise<void> {
   const ended = new Promise<void>((resolve) => {
     client.once('end', resolve);
   });
-  // Between two tries to connect it would forget to say that it ended: there its next try is its last.
-  if (client.status !== 'reconnecting') client.disconnect();
+  // Between two tries to connect it would forget to say that it ended: there its next try is its last, and whom it reaches
+  // may say nothing.
+  if (client.status === 'reconnecting') client.once('connect', () => client.disconnect());
+  else client.disconnect();
   await ended;
 }
 
@@ -137,12 +140,18 @@ async function queuePrefix(db: Queryable): Promise<string> {
   return `{liventix-${digest.slice(0, 16)}}`;
 }
 
+/** A client whose database does not exist goes on with database 0, and says nothing. */
+export async function assertDatabaseExists(client: Redis): Promise<void> {
+  const { db = 0 } = client.options;
+  if (db !== 0) await client.select(db);
+}
+
 /** One sentence that names the server, and never its password. */
 export function queueUnreachable(redisUrl: string, cause: unknown): AppError {
   const { hostname, port } = new URL(redisUrl);
   return new AppError(
     'QUEUE_UNREACHABLE',
-    `Redis at ${hostname}:${port === '' ? DEFAULT_REDIS_PORT : port} cannot be used (${reasonOf(cause)}): check that it runs and that REDIS_URL names its host, port, user and password, or unset REDIS_URL to queue in PostgreSQL.`,
+    `Redis at ${hostname}:${port === '' ? DEFAULT_REDIS_PORT : port} cannot be used (${reasonOf(cause)}): check that it runs and that REDIS_URL names its host, port, user, password and database, or unset REDIS_URL to queue in PostgreSQL.`,
     { cause },
   );
 }

@@ -6,6 +6,7 @@ import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, LOOPBACK, settled } from '../support/outbox.ts';
 import { startReceiver } from '../support/receiver.ts';
+import { startRedis } from '../support/redis.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -92,6 +93,10 @@ describe('liventix outbox status', () => {
     const { stdout } = await run(['outbox', 'status']);
     expect(stdout).toMatch(/^deliveries {2}3 pending, 3 paused, /m);
     expect(stdout).toMatch(/^paused {6}3 wait for an endpoint that is disabled/m);
+    await database.pool.query(`delete from outbox.deliveries where endpoint_id <> $1`, [gone.id]);
+    expect((await run(['outbox', 'status'])).stdout).toMatch(
+      /^oldest {6}no enabled endpoint waits for anything\npaused {6}3 /m,
+    );
     expect(stdout).toMatch(/disabled \(answered 410 Gone\): 0 waiting, 3 paused, /);
   });
 });
@@ -172,8 +177,20 @@ describe('liventix worker', () => {
     const refused = await run(['worker'], { REDIS_URL: `redis://:hunter2@127.0.0.1:${port}` });
     expect(refused).toMatchObject({ exitCode: 3, stdout: '' });
     expect(refused.stderr).toBe(
-      `liventix: QUEUE_UNREACHABLE: Redis at 127.0.0.1:${port} cannot be used (connect ECONNREFUSED 127.0.0.1:${port}): check that it runs and that REDIS_URL names its host, port, user and password, or unset REDIS_URL to queue in PostgreSQL.\n`,
+      `liventix: QUEUE_UNREACHABLE: Redis at 127.0.0.1:${port} cannot be used (connect ECONNREFUSED 127.0.0.1:${port}): check that it runs and that REDIS_URL names its host, port, user, password and database, or unset REDIS_URL to queue in PostgreSQL.\n`,
     );
+  });
+
+  it.each(['worker', 'doctor'])('%s refuses a database of Redis that does not exist', async (command) => {
+    const redis = await startRedis();
+    const refused = await run([command], { REDIS_URL: `${redis.url}/99` });
+    expect(refused.exitCode).toBe(3);
+    expect(`${refused.stdout}${refused.stderr}`).toMatch(
+      new RegExp(
+        `QUEUE_UNREACHABLE: Redis at 127\\.0\\.0\\.1:${redis.port} cannot be used \\([^\\n]*DB index is out of range`,
+      ),
+    );
+    await redis.stop();
   });
 
   it.each(['0', 'many'])('refuses --concurrency %s', async (value) => {

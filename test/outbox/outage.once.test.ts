@@ -54,11 +54,12 @@ const startBusyWorker = async (queue: 'Redis' | 'PostgreSQL', flags: readonly st
 const said = (pattern: RegExp) => worker.log().filter(({ msg }) => pattern.test(msg));
 
 describe('a worker that is told to stop', () => {
-  it.each<[string, 'Redis' | 'PostgreSQL', () => unknown, 'at once' | 'noticed']>([
+  it.each<[string, 'Redis' | 'PostgreSQL', () => unknown, 'at once' | 'noticed' | 'noticed, then silence']>([
     ['Redis was killed', 'Redis', () => redis.stop(), 'at once'],
     ['Redis was killed and the worker knows', 'Redis', () => redis.stop(), 'noticed'],
     ['Redis went silent', 'Redis', () => toRedis.silence(), 'at once'],
     ['Redis went silent and the worker knows', 'Redis', () => toRedis.silence(), 'noticed'],
+    ['Redis refused connections, then went silent', 'Redis', () => toRedis.cut(), 'noticed, then silence'],
     ['PostgreSQL broke its connections', 'Redis', () => toPostgres.cut(), 'at once'],
     ['PostgreSQL went silent', 'Redis', () => toPostgres.silence(), 'at once'],
     ['PostgreSQL, with the queue in it, broke its connections', 'PostgreSQL', () => toPostgres.cut(), 'noticed'],
@@ -67,7 +68,13 @@ describe('a worker that is told to stop', () => {
     respond = () => undefined;
     await startBusyWorker(queue, ['--drain-ms', `${DRAIN_MS}`]);
     await goAway();
-    if (when === 'noticed') await eventually('it has noticed', () => said(/fails/).length > 0);
+    if (when !== 'at once') await eventually('it has noticed', () => said(/fails/).length > 0);
+    if (when === 'noticed, then silence') {
+      await eventually('it waits long between its tries', () => toRedis.connections() > 40);
+      const before = toRedis.connections();
+      await eventually('one wait has just begun', () => toRedis.connections() > before);
+      toRedis.silence();
+    }
     const stoppedAt = performance.now();
     worker.kill('SIGTERM');
     expect(await worker.exitCode).toBe(0);
