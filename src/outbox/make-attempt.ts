@@ -10,7 +10,7 @@ import {
 } from './deliveries.ts';
 import type { EgressAgent } from './egress-agent.ts';
 import { decideNextStep } from './next-step.ts';
-import { signWebhook } from './webhook.ts';
+import { type SignedWebhook, signWebhook } from './webhook.ts';
 
 export interface AttemptContext {
   readonly db: Pool;
@@ -38,15 +38,17 @@ export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Pr
   if (claimed === undefined) return;
   const startedAt = now();
   const startedMs = performance.now();
-  const url = new URL(claimed.url);
-  const outcome = await attemptDelivery({
-    url,
-    webhook: signWebhook(claimed.message, { secret: claimed.secret, now: startedAt }),
-    agent: context.agent,
-    timeoutMs: claimed.timeoutMs,
-    stop: context.stop,
-    now,
-  });
+  const request = prepareRequest(claimed, startedAt);
+  const outcome: AttemptOutcome =
+    request.status === 'failed'
+      ? request
+      : await attemptDelivery({
+          ...request,
+          agent: context.agent,
+          timeoutMs: claimed.timeoutMs,
+          stop: context.stop,
+          now,
+        });
   const next = decideNextStep(outcome, {
     scheduleAttempt: claimed.scheduleAttempt,
     delaysMs: context.delaysMs,
@@ -63,10 +65,26 @@ export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Pr
     errorClass: failed?.errorClass ?? null,
     error: failed?.error ?? null,
     response: outcome.response ?? null,
-    address: failed?.address ?? context.agent.addressOf(url) ?? null,
+    address: failed?.address ?? (request.status === 'failed' ? null : (context.agent.addressOf(request.url) ?? null)),
     next,
   });
   if (!moved) context.log.warn({ ...job }, 'worker: the lease was lost before the outcome was recorded');
+}
+
+type PreparedRequest =
+  | { readonly status: 'prepared'; readonly url: URL; readonly webhook: SignedWebhook }
+  | { readonly status: 'failed'; readonly errorClass: 'endpoint_unusable'; readonly error: string };
+
+// An endpoint can be written by SQL, past what `addEndpoint` refuses: that is its failure and not the database's.
+function prepareRequest({ url, message, secret }: ClaimedAttempt, now: Date): PreparedRequest {
+  const unusable = (error: string) => ({ status: 'failed', errorClass: 'endpoint_unusable', error }) as const;
+  if (!URL.canParse(url)) return unusable('its URL cannot be read');
+  try {
+    return { status: 'prepared', url: new URL(url), webhook: signWebhook(message, { secret, now }) };
+  } catch {
+    // The reason may quote the secret.
+    return unusable('its secret is not whsec_ and base64');
+  }
 }
 
 // The request has been made, and to forget its answer would repeat it: so while the database is away it is tried again

@@ -139,6 +139,22 @@ describe.each(['PostgreSQL', 'Redis'])('delivery with jobs through %s', (backend
     expect(second?.headers['webhook-id']).toBe(first?.headers['webhook-id']);
   });
 
+  it.each([
+    ['secret', 'whsec_no base64!', 'its secret is not whsec_ and base64'],
+    ['url', 'http://[::1', 'its URL cannot be read'],
+  ])('gives up by the schedule on an endpoint whose stored %s cannot be used', async (column, value, error) => {
+    const unusable = await addTestEndpoint(database.pool, { url: `${receiver.url}/unusable` });
+    await database.pool.query(`update outbox.endpoints set ${column} = $2 where id = $1`, [unusable.id, value]);
+    await announce(database.pool);
+    await settled(database.pool);
+    expect(await deliveryStates(database.pool, unusable.id)).toEqual({ dead: 1 });
+    const { rows } = await database.pool.query(
+      'select attempt, error_class, error from outbox.attempts order by attempt',
+    );
+    expect(rows).toEqual([1, 2, 3].map((attempt) => ({ attempt, error_class: 'endpoint_unusable', error })));
+    expect(receiver.at('/unusable')).toHaveLength(0);
+  });
+
   it('disables an endpoint that answers 410, and sends it nothing more', async () => {
     const gone = await addTestEndpoint(database.pool, { url: `${receiver.url}/status/410` });
     await announce(database.pool);
