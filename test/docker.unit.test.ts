@@ -134,7 +134,7 @@ describe('docker-compose.yml', () => {
         timeout: expect.stringMatching(/^\d+s$/),
       });
     }
-    expect(services.worker.healthcheck?.test).toEqual(['CMD', 'node', '/app/bin/liventix', 'doctor']);
+    expect(services.worker.healthcheck?.test).toEqual(['CMD', 'node', '/app/bin/liventix', 'migrate', 'status']);
   });
 
   it('gives the worker longer to stop than it takes to drain', () => {
