@@ -56,6 +56,7 @@ export const ERROR_CODES = {
   DEMO_STOPPED: { exit: 3 },
 
   // Whatever the command
+  STOPPED: { exit: 3 },
   SYSTEM_FAILED: { exit: 3 },
   INTERNAL: { exit: 3 },
 } as const satisfies Record<string, { exit: 1 | 2 | 3; sqlstate?: string }>;

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import { loadConfig } from '../config.ts';
-import { toAppError } from '../db/sqlstate.ts';
+import { systemFailure, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import { registerBackfill } from './backfill.ts';
 import { registerBooks } from './books.ts';
@@ -24,12 +24,10 @@ const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage,
 export async function main(args: readonly string[], heard: readonly NodeJS.Signals[] = []): Promise<number> {
   const stop = stopOnSignals(heard);
   let exitCode = 0;
-  // Whoever reads the output may stop reading (`| head`): that ends the command, quietly.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(exitCode);
-    throw error;
-  });
+  // A full disk, or a reader that stopped reading: what was to be told is not told, so it was not found out either.
+  process.stdout.on('error', (error) => process.exit(reportFailure(systemFailure(error))));
   process.on('uncaughtException', (error) => process.exit(reportFailure(error)));
+  let command = '';
   try {
     const context: CommandContext = {
       config: loadConfig(process.env),
@@ -41,8 +39,12 @@ export async function main(args: readonly string[], heard: readonly NodeJS.Signa
       exitWith: (code) => {
         exitCode = code;
       },
+      command: () => command,
     };
-    await buildProgram(context).parseAsync(args as string[], { from: 'user' });
+    const program = buildProgram(context).hook('preAction', (_program, called) => {
+      command = pathOf(called).slice(1).join(' ');
+    });
+    await program.parseAsync(args as string[], { from: 'user' });
     return exitCode;
   } catch (error) {
     return reportFailure(error);
@@ -60,12 +62,26 @@ function buildProgram(context: CommandContext): Command {
     .helpOption('--help', 'show this help')
     .addHelpText('after', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
-    .exitOverride()
     .configureOutput({ writeErr: () => undefined });
   for (const register of COMMANDS) register(program, context);
   inheritSettings(program);
+  nameTheirHelp(program);
   refuseUnknownSubcommands(program);
   return program;
+}
+
+/** From the program's name to the command's: `['liventix', 'books', 'verify']`. */
+function pathOf(command: Command): string[] {
+  return [...(command.parent === null ? [] : pathOf(command.parent)), command.name()];
+}
+
+// Wrong usage of a command is answered with the help of that very command.
+function nameTheirHelp(command: Command): void {
+  const help = `${pathOf(command).join(' ')} --help`;
+  command.exitOverride((error) => {
+    throw error.exitCode === 0 ? error : new AppError('USAGE', `${usageMessage(error)} See: ${help}`, { cause: error });
+  });
+  for (const child of command.commands) nameTheirHelp(child);
 }
 
 const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[] = [
@@ -103,13 +119,8 @@ function throwUnknownSubcommand(command: Command): void {
 }
 
 function reportFailure(error: unknown): number {
-  if (error instanceof CommanderError) {
-    // --help and --version end here too, with exit code 0 and their text already written.
-    if (error.exitCode === 0) return 0;
-    const usage = new AppError('USAGE', `${usageMessage(error)} See: liventix --help`);
-    process.stderr.write(errorLine(usage));
-    return usage.exitCode;
-  }
+  // --help and --version end here, their text already written.
+  if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const failure = toAppError(error);
   process.stderr.write(errorLine(failure));
   if (failure.code === 'INTERNAL' && process.env['LOG_LEVEL'] === 'debug' && error instanceof Error) {

@@ -14,7 +14,7 @@ export function registerMigrate(program: Command, context: CommandContext): void
       '\nExamples:\n  DATABASE_URL=postgresql://localhost/app liventix migrate\n  liventix migrate status --json\n\nSafe to run twice, and by many at once: one works, the others wait.',
     )
     .action(async (options: { json?: boolean }) => {
-      const applied = await migrate(requireDatabaseUrl(context.config));
+      const applied = await migrate(requireDatabaseUrl(context.config), { stop: context.stop });
       if (options.json) context.out.write(`${toJson({ applied })}\n`);
       else if (applied.length === 0) context.out.write('Nothing to apply: the database is up to date.\n');
       else context.out.write(applied.map((name) => `applied ${name}\n`).join(''));

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
 import pg from 'pg';
 import { AppError } from '../errors.ts';
+import { interruptible } from './interrupt.ts';
 import { assertSupportedServer, connectionConfig, type Queryable } from './pool.ts';
 import { toAppError } from './sqlstate.ts';
 
@@ -23,10 +24,21 @@ export interface MigrationStatus {
  * Applies what is pending, each migration in its own transaction, under an advisory lock: any number of migrators may
  * start at once, one works and the others wait for it and find nothing to do.
  * @returns the names that this call applied
- * @throws AppError MIGRATION_FAILED, MIGRATION_DRIFT, DB_*
+ * @param options.stop ends the wait or the migration under way, which is rolled back
+ * @throws AppError MIGRATION_FAILED, MIGRATION_DRIFT, STOPPED, DB_*
  */
-export async function migrate(databaseUrl: string): Promise<readonly string[]> {
+export async function migrate(
+  databaseUrl: string,
+  options: { readonly stop?: AbortSignal } = {},
+): Promise<readonly string[]> {
   const client = new pg.Client(connectionConfig({ databaseUrl, applicationName: 'liventix-migrate' }));
+  // A lost connection is said by the query; as an event it would end the process.
+  client.on('error', () => undefined);
+  const signal = options.stop ?? new AbortController().signal;
+  return interruptible({ signal, databaseUrl, connections: () => [client] }, () => migrateBy(client));
+}
+
+async function migrateBy(client: pg.Client): Promise<readonly string[]> {
   try {
     await client.connect();
     await assertSupportedServer(client);

@@ -46,7 +46,17 @@ export function createPool(options: PoolOptions): Pool {
   // under way, or the next one, reports what is wrong.
   pool.on('error', () => undefined);
   pool.on('connect', (client) => client.on('error', () => undefined));
+  const connections = new Set<pg.PoolClient>();
+  pool.on('connect', (client) => connections.add(client)).on('remove', (client) => connections.delete(client));
+  OPEN_CONNECTIONS.set(pool, connections);
   return pool;
+}
+
+const OPEN_CONNECTIONS = new WeakMap<Pool, ReadonlySet<pg.PoolClient>>();
+
+/** The connections that a pool of `createPool` holds open, those at work and those that wait. */
+export function connectionsOf(pool: Pool): readonly pg.PoolClient[] {
+  return [...(OPEN_CONNECTIONS.get(pool) ?? [])];
 }
 
 /**

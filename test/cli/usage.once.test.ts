@@ -1,5 +1,6 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePort, type LocalServer } from '../../src/db/server.ts';
@@ -28,10 +29,14 @@ describe('wrong usage', () => {
   it.each<[string, RegExp, string[]]>([
     ['no command', /which command\? See: liventix --help$/m, []],
     ['an unknown command', /unknown command 'migrat'.*migrate\?.*See: liventix --help/, ['migrat']],
-    ['a subcommand that resembles none', /unknown command 'everything'\. See/, ['migrate', 'everything', 'twice']],
-    ['a group without its command', /which command\?/, ['outbox', 'endpoint']],
+    [
+      'a subcommand that resembles none',
+      /unknown command 'everything'\. See: liventix migrate --help$/m,
+      ['migrate', 'everything', 'twice'],
+    ],
+    ['a group without its command', /which command\? See: liventix outbox endpoint --help$/m, ['outbox', 'endpoint']],
     ['an unknown flag', /unknown option '--frobnicate'/, ['migrate', '--frobnicate']],
-    ['an argument too many', /too many arguments/, ['books', 'verify', 'twice']],
+    ['an argument too many', /too many arguments.* See: liventix books verify --help$/m, ['books', 'verify', 'twice']],
     [
       'a required flag that is missing',
       /required option '--url <url>' not specified/,
@@ -53,7 +58,7 @@ describe('wrong usage', () => {
     ['outbox endpont', 'endpont', 'endpoint'],
     ['outbox endpoint lits', 'lits', 'list'],
   ])('%s: suggests what was meant', (line, typed, meant) => {
-    const says = new RegExp(`unknown command '${typed}' \\(Did you mean ${meant}\\?\\) See: liventix --help`);
+    const says = new RegExp(`unknown command '${typed}' \\(Did you mean ${meant}\\?\\) See: liventix [a-z ]+ --help`);
     return expectRefusal({ code: 'USAGE', says }, line.split(' '), ON_NOTHING);
   });
 });
@@ -287,16 +292,27 @@ describe('a PostgreSQL below 15', () => {
 });
 
 describe('an output that cannot be written', () => {
-  const toShell = (redirection: string) =>
-    spawnSync('bash', ['-c', `"$0" bin/liventix --help ${redirection}`, process.execPath], {
-      encoding: 'utf8',
-      env: { PATH: process.env['PATH'] },
-    });
-
   it('is SYSTEM_FAILED on a full disk, in one line', () => {
-    const run = toShell('> /dev/full');
+    const full = openSync('/dev/full', 'w');
+    const run = spawnSync(process.execPath, ['bin/liventix', '--help'], {
+      encoding: 'utf8',
+      stdio: ['ignore', full, 'pipe'],
+    });
+    closeSync(full);
     expect(run.stderr).toMatch(/^liventix: SYSTEM_FAILED: [^\n]*ENOSPC[^\n]*\n$/);
     expect(run.status).toBe(3);
+  });
+
+  it('is SYSTEM_FAILED when nobody reads it, in one line', async () => {
+    const child = spawn(process.execPath, ['bin/liventix', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.destroy();
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      stderr += chunk;
+    });
+    const [exitCode] = await once(child, 'close');
+    expect(stderr).toMatch(/^liventix: SYSTEM_FAILED: [^\n]*EPIPE[^\n]*\n$/);
+    expect(exitCode).toBe(3);
   });
 });
 
