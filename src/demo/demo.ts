@@ -48,7 +48,7 @@ export interface DemoResult {
   readonly seconds: Readonly<Partial<Record<DemoStep, number>>>;
 }
 
-export interface DemoWebhooks {
+interface DemoWebhooks {
   readonly messages: number;
   /** A message times an endpoint that subscribes to it. */
   readonly deliveries: number;
@@ -60,7 +60,7 @@ export interface DemoWebhooks {
 }
 
 /** What one endpoint was sent, and what the receiver behind it says that it got. */
-export interface DemoEndpoint {
+interface DemoEndpoint {
   readonly path: string;
   /** Messages that the outbox sent to it. */
   readonly sent: number;

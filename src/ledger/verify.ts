@@ -1,5 +1,4 @@
-import type { Pool, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import type { Tx } from '../db/pool.ts';
 import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
 
 export interface CheckResult {
@@ -229,13 +228,9 @@ const CHECKS: readonly Check[] = [
 /** What a verification runs in: everything it reads is of one instant, and it changes nothing. */
 export const ONE_SNAPSHOT = { mode: 'isolation level repeatable read read only' } as const;
 
-/** Recomputes everything that the ledger promises, in one snapshot. Answers one result per check; changes nothing. */
-export function verifyBooks(pool: Pool): Promise<CheckResult[]> {
-  return withTransaction(pool, (tx) => runChecks(tx), ONE_SNAPSHOT);
-}
-
 /**
- * The checks of verifyBooks, in a transaction of the caller's.
+ * Recomputes everything that the ledger promises, in a transaction of the caller's: one of `ONE_SNAPSHOT`. One result a
+ * check; changes nothing.
  * @param onCheck called as each check ends
  */
 export async function runChecks(

@@ -11,7 +11,7 @@ export interface Verification {
 }
 
 /** A check that could not be made, and why. */
-export interface SkippedCheck {
+interface SkippedCheck {
   readonly check: string;
   readonly reason: string;
 }

@@ -4,8 +4,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
 import { post } from '../../src/ledger/ledger.ts';
-import { verifyBooks } from '../../src/ledger/verify.ts';
-import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;

@@ -2,8 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
-import { verifyBooks } from '../../src/ledger/verify.ts';
-import { transfer } from '../support/books.ts';
+import { transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 

@@ -4,8 +4,7 @@ import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { type NewTransaction, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
-import { verifyBooks } from '../../src/ledger/verify.ts';
-import { balanceOf, HOLDER, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { balanceOf, HOLDER, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 

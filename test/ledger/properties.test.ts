@@ -2,8 +2,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type NewTransaction, openAccounts, postAll } from '../../src/ledger/ledger.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
-import { verifyBooks } from '../../src/ledger/verify.ts';
-import { balanceOf } from '../support/books.ts';
+import { balanceOf, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const CURRENCIES = ['USD', 'JPY', 'BHD'] as const;

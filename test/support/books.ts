@@ -1,5 +1,7 @@
-import type { Queryable } from '../../src/db/pool.ts';
+import type { Pool, Queryable } from '../../src/db/pool.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
 import { type NewTransaction, openAccounts } from '../../src/ledger/ledger.ts';
+import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../../src/ledger/verify.ts';
 
 export interface TestAccounts {
   readonly clearing: string;
@@ -44,4 +46,9 @@ export async function balanceOf(db: Queryable, accountId: string): Promise<bigin
     [accountId],
   );
   return rows[0]?.balance ?? 0n;
+}
+
+/** What the books' own checks find. */
+export function verifyBooks(pool: Pool): Promise<CheckResult[]> {
+  return withTransaction(pool, (tx) => runChecks(tx), ONE_SNAPSHOT);
 }
