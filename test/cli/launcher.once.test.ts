@@ -35,8 +35,7 @@ beforeEach(async () => {
   await addTestEndpoint(database.pool, { url: receiver.url, timeoutMs: 60_000 });
 });
 afterEach(async () => {
-  // A launcher that died before its child has left it in the group.
-  if (isAlive(group())) process.kill(group(), 'SIGKILL');
+  for (const pid of [...processes(), child.pid ?? 0]) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
   if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
   held = [];
   await clearOutbox(database.pool);
@@ -81,7 +80,9 @@ const isAlive = (pid: number) => {
 };
 /** Those that the launcher started. */
 function processes(): number[] {
-  return readFileSync(`/proc/${launcher()}/task/${launcher()}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+  const { pid } = child;
+  if (pid === undefined || !isAlive(pid)) return [];
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
 }
 const launcher = () => child.pid ?? Number.NaN;
 const group = () => -launcher();
