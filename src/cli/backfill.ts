@@ -22,7 +22,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
       '\nExits with 1 when a wallet differs, with 3 when it was stopped before the end.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app liventix backfill run --json',
     )
     .action((options: { chunk: number; json?: boolean }) =>
-      withDatabase(context, (pool) => run(pool, options, context)),
+      withDatabase(context, (pool) => run(pool, options, context), { stopsItself: true }),
     );
 
   backfill

@@ -8,16 +8,11 @@ import type { Streams } from './output.ts';
 /** What every command is given; made once by `main`. */
 export interface CommandContext extends Streams {
   readonly config: Config;
-  /** Aborted by SIGINT or SIGTERM: a long command stops at its next safe point. */
+  /** Aborted by SIGINT, SIGTERM or SIGHUP: a long command stops at its next safe point. */
   readonly stop: AbortSignal;
   /** What the process ends with, when the command neither succeeds (0) nor throws. */
   exitWith(code: 1 | 2 | 3): void;
-  /** The command that is running, such as `backfill run`; without it, a stop is left to the command. */
-  readonly command?: () => string;
 }
-
-/** Those that watch `stop` themselves, to end at a safe point and say how far they came. */
-const STOP_THEMSELVES: readonly string[] = ['backfill run'];
 
 /** @throws AppError CONFIG_DATABASE_URL_MISSING */
 export function requireDatabaseUrl(config: Config): string {
@@ -30,12 +25,21 @@ export function requireDatabaseUrl(config: Config): string {
   return config.databaseUrl;
 }
 
+interface WithDatabase {
+  /** The command watches `stop`, to end at a safe point and to say how far it came. */
+  readonly stopsItself?: boolean;
+}
+
 /**
  * Runs `work` with a pool on a database whose migrations are all applied, and closes the pool. A stop ends the pool's
  * connections, unless the command stops itself.
  * @throws AppError STOPPED
  */
-export async function withDatabase<T>(context: CommandContext, work: (pool: Pool) => Promise<T>): Promise<T> {
+export async function withDatabase<T>(
+  context: CommandContext,
+  work: (pool: Pool) => Promise<T>,
+  options: WithDatabase = {},
+): Promise<T> {
   const databaseUrl = requireDatabaseUrl(context.config);
   const pool = await openPool({ databaseUrl, max: context.config.poolMax });
   const checked = async () => {
@@ -43,8 +47,7 @@ export async function withDatabase<T>(context: CommandContext, work: (pool: Pool
     return await work(pool);
   };
   try {
-    const command = context.command?.();
-    if (command === undefined || STOP_THEMSELVES.includes(command)) return await checked();
+    if (options.stopsItself === true) return await checked();
     return await interruptible({ signal: context.stop, databaseUrl, connections: () => connectionsOf(pool) }, checked);
   } finally {
     await pool.end();

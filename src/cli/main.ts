@@ -24,27 +24,19 @@ const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage,
 export async function main(args: readonly string[], heard: readonly NodeJS.Signals[] = []): Promise<number> {
   const stop = stopOnSignals(heard);
   let exitCode = 0;
-  // A full disk, or a reader that stopped reading: what was to be told is not told, so it was not found out either.
-  process.stdout.on('error', (error) => process.exit(reportFailure(systemFailure(error))));
+  process.stdout.on('error', (error) => process.exit(reportUntold(error)));
   process.on('uncaughtException', (error) => process.exit(reportFailure(error)));
-  let command = '';
   try {
     const context: CommandContext = {
       config: loadConfig(process.env),
       out: process.stdout,
       err: process.stderr,
-      get stop() {
-        return stop.heed();
-      },
+      stop: stop.signal,
       exitWith: (code) => {
         exitCode = code;
       },
-      command: () => command,
     };
-    const program = buildProgram(context).hook('preAction', (_program, called) => {
-      command = pathOf(called).slice(1).join(' ');
-    });
-    await program.parseAsync(args as string[], { from: 'user' });
+    await buildProgram(context).parseAsync(args as string[], { from: 'user' });
     return exitCode;
   } catch (error) {
     return reportFailure(error);
@@ -129,6 +121,12 @@ function reportFailure(error: unknown): number {
   return failure.exitCode;
 }
 
+/** What was to be told is not told, so it was not found out either. A reader that read enough, as `head` does, is no fault. */
+function reportUntold(error: NodeJS.ErrnoException): number {
+  const failure = systemFailure(error);
+  return error.code === 'EPIPE' ? failure.exitCode : reportFailure(failure);
+}
+
 function usageMessage(error: CommanderError): string {
   const text = error.message
     .replace(/^error: /, '')
@@ -142,29 +140,22 @@ const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** One sent to the process group comes twice: by itself, and from the launcher that hands it on. */
 const SAME_SIGNAL_MS = 1_000;
 
-/**
- * The first signal asks to stop. A person who presses Ctrl-C again means now; a supervisor that repeats itself does not,
- * unless the command heeds no signal.
- */
-function stopOnSignals(heard: readonly NodeJS.Signals[]): { heed: () => AbortSignal; release: () => void } {
+/** The first signal asks to stop. A person who presses Ctrl-C again means now; a supervisor that repeats itself does not. */
+function stopOnSignals(heard: readonly NodeJS.Signals[]): { signal: AbortSignal; release: () => void } {
   const controller = new AbortController();
   const firstHeardAt = new Map<NodeJS.Signals, number>();
-  let isHeeded = false;
   const onSignal = (signal: NodeJS.Signals) => {
     const heardAt = firstHeardAt.get(signal) ?? performance.now();
     firstHeardAt.set(signal, heardAt);
     controller.abort(signal);
-    if (performance.now() - heardAt < SAME_SIGNAL_MS || (isHeeded && signal !== 'SIGINT')) return;
+    if (signal !== 'SIGINT' || performance.now() - heardAt < SAME_SIGNAL_MS) return;
     process.stderr.write(`liventix ends at once: ${signal} came again\n`);
     process.exit(128 + constants.signals[signal]);
   };
   for (const signal of STOP_SIGNALS) process.on(signal, onSignal);
   for (const signal of heard) onSignal(signal);
   return {
-    heed: () => {
-      isHeeded = true;
-      return controller.signal;
-    },
+    signal: controller.signal,
     release: () => {
       for (const signal of STOP_SIGNALS) process.off(signal, onSignal);
     },

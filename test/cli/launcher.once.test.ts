@@ -151,20 +151,3 @@ it('a signal that comes while the command line is being loaded stops the worker 
   expect(await exitCode()).toBe(0);
   expect(stderr).toBe('liventix worker draining\nliventix worker stopped\n');
 });
-
-it('a command that heeds no signal ends when SIGTERM comes again', async () => {
-  const blocker = await database.pool.connect();
-  await blocker.query('begin; lock table outbox.attempts in access exclusive mode');
-  start('', ['outbox', 'status']);
-  await eventually('it waits for the lock', async () => {
-    const { rows } = await database.pool.query(`select from pg_locks where not granted`);
-    return rows.length > 0;
-  });
-  process.kill(launcher(), 'SIGTERM');
-  await later();
-  process.kill(launcher(), 'SIGTERM');
-  expect(await exitCode()).toBe(143);
-  expect(stderr).toContain('SIGTERM came again');
-  await blocker.query('rollback');
-  blocker.release();
-});
