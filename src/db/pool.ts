@@ -1,5 +1,7 @@
+import type { Socket } from 'node:net';
 import pg from 'pg';
 import { AppError } from '../errors.ts';
+import { trackSockets } from './sockets.ts';
 import { toAppError } from './sqlstate.ts';
 
 /** A pool, or one client of it: whatever can run a query. */
@@ -40,8 +42,8 @@ export function connectionConfig(options: PoolOptions): pg.ClientConfig {
 }
 
 /** Opens a pool lazily: the first query connects. int8 arrives as `bigint`, instants in UTC. */
-export function createPool(options: PoolOptions): Pool {
-  const pool = new pg.Pool({ ...connectionConfig(options), max: options.max ?? 10 });
+export function createPool(options: PoolOptions, stream?: () => Socket): Pool {
+  const pool = new pg.Pool({ ...connectionConfig(options), max: options.max ?? 10, ...(stream && { stream }) });
   // A client that loses its server says so as an event too, which would end the process when nobody listens. The query
   // under way, or the next one, reports what is wrong.
   pool.on('error', () => undefined);
@@ -64,12 +66,15 @@ export function connectionsOf(pool: Pool): readonly pg.PoolClient[] {
  * @throws AppError DB_UNREACHABLE, DB_AUTH_FAILED, DB_NOT_FOUND, DB_TOO_OLD
  */
 export async function openPool(options: PoolOptions): Promise<Pool> {
-  const pool = createPool(options);
+  const sockets = trackSockets();
+  const pool = createPool(options, sockets.open);
   try {
     await assertSupportedServer(pool);
     return pool;
   } catch (error) {
     await pool.end();
+    // The driver forgets a connection that it gave up itself, as without a password, and the server waits for a minute.
+    sockets.destroyAll();
     throw toAppError(error);
   }
 }

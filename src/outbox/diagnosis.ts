@@ -3,11 +3,11 @@ import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { type Check, check, type Finding, skipped } from '../db/diagnosis.ts';
 import { createPool } from '../db/pool.ts';
+import { trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { startListener } from './listener.ts';
 import { createOutageLog } from './outage-log.ts';
 import { assertDatabaseExists, queueUnreachable } from './redis-backend.ts';
-import { trackSockets } from './sockets.ts';
 
 const REDIS_TIMEOUT_MS = 5_000;
 

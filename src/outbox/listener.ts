@@ -1,9 +1,9 @@
 import pgListen, { type Subscriber } from 'pg-listen';
 import { connectionConfig, type Queryable } from '../db/pool.ts';
+import type { Sockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { OutageLog } from './outage-log.ts';
-import type { Sockets } from './sockets.ts';
 
 /** Hears the NOTIFY of an announcement, over every loss of its connection. */
 export interface Listener {

@@ -1,8 +1,8 @@
 import type { Job, Queue, Worker } from 'bullmq';
 import type { Queryable } from '../db/pool.ts';
+import type { Sockets } from '../db/sockets.ts';
 import type { DeliveryJob } from './deliveries.ts';
 import type { OutageLog } from './outage-log.ts';
-import type { Sockets } from './sockets.ts';
 
 export interface QueueOptions {
   readonly databaseUrl: string;

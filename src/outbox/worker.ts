@@ -2,6 +2,7 @@ import pg from 'pg';
 import type { Logger } from 'pino';
 import { assertMigrated } from '../db/migrate.ts';
 import { assertSupportedServer, connectionConfig, type Pool } from '../db/pool.ts';
+import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { within } from './deadline.ts';
 import { egressPolicy } from './egress.ts';
@@ -12,7 +13,6 @@ import { createOutageLog } from './outage-log.ts';
 import { type DeliveryQueue, openQueue } from './queue.ts';
 import { type Outages, type Relay, startRelay } from './relay.ts';
 import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
-import { type Sockets, trackSockets } from './sockets.ts';
 
 /** What a worker is started with; every duration has a default that suits production. */
 export interface WorkerOptions {

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { trackSockets } from '../../src/db/sockets.ts';
 import {
   admitDeliveries,
   claimAttempt,
@@ -11,7 +12,6 @@ import {
 } from '../../src/outbox/deliveries.ts';
 import { startListener } from '../../src/outbox/listener.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
-import { trackSockets } from '../../src/outbox/sockets.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
