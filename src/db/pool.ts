@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net';
 import pg from 'pg';
 import { AppError } from '../errors.ts';
 import { trackSockets } from './sockets.ts';
@@ -42,8 +41,8 @@ export function connectionConfig(options: PoolOptions): pg.ClientConfig {
 }
 
 /** Opens a pool lazily: the first query connects. int8 arrives as `bigint`, instants in UTC. */
-export function createPool(options: PoolOptions, stream?: () => Socket): Pool {
-  const pool = new pg.Pool({ ...connectionConfig(options), max: options.max ?? 10, ...(stream && { stream }) });
+export function createPool(options: PoolOptions, settings: pg.PoolConfig = {}): Pool {
+  const pool = new pg.Pool({ ...connectionConfig(options), max: options.max ?? 10, ...settings });
   // A client that loses its server says so as an event too, which would end the process when nobody listens. The query
   // under way, or the next one, reports what is wrong.
   pool.on('error', () => undefined);
@@ -67,7 +66,7 @@ export function connectionsOf(pool: Pool): readonly pg.PoolClient[] {
  */
 export async function openPool(options: PoolOptions): Promise<Pool> {
   const sockets = trackSockets();
-  const pool = createPool(options, sockets.open);
+  const pool = createPool(options, { stream: sockets.open });
   try {
     await assertSupportedServer(pool);
     return pool;

@@ -1,7 +1,6 @@
-import pg from 'pg';
 import type { Logger } from 'pino';
 import { assertMigrated } from '../db/migrate.ts';
-import { assertSupportedServer, connectionConfig, type Pool } from '../db/pool.ts';
+import { assertSupportedServer, connectionConfig, createPool, type Pool } from '../db/pool.ts';
 import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { within } from './deadline.ts';
@@ -157,15 +156,10 @@ async function drain(options: {
 // Nothing here has to survive a crash of the server: what it forgets is found again from the messages, which their own
 // transactions made durable, and is at worst delivered twice under one webhook-id. So no commit waits for the disk.
 function createWorkerPool(databaseUrl: string, sockets: Sockets): Pool {
-  const config = connectionConfig({ databaseUrl, applicationName: 'liventix-worker' });
-  const pool = new pg.Pool({
-    ...config,
-    options: `${config.options ?? ''} -c synchronous_commit=off`,
+  const options = { databaseUrl, applicationName: 'liventix-worker', max: POOL_MAX };
+  return createPool(options, {
+    options: `${connectionConfig(options).options ?? ''} -c synchronous_commit=off`,
     query_timeout: QUERY_TIMEOUT_MS,
-    max: POOL_MAX,
     stream: sockets.open,
   });
-  pool.on('error', () => undefined);
-  pool.on('connect', (client) => client.on('error', () => undefined));
-  return pool;
 }
