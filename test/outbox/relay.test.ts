@@ -14,7 +14,15 @@ import { startListener } from '../../src/outbox/listener.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
-import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
+import {
+  addTestEndpoint,
+  announce,
+  announceMany,
+  clearOutbox,
+  relayAsleep,
+  settled,
+  startTestWorker,
+} from '../support/outbox.ts';
 import { answer, startReceiver } from '../support/receiver.ts';
 
 const URL = 'http://127.0.0.1:1/';
@@ -257,10 +265,7 @@ describe('waking the relay', () => {
     const worker = await startTestWorker({ databaseUrl: database.url, pollMs: 60_000 });
     try {
       await addTestEndpoint(database.pool, { url: receiver.url });
-      await eventually('the relay says that it sleeps', async () => {
-        const { rows } = await database.pool.query('select sleeping from outbox.relay');
-        return rows[0]?.sleeping === true;
-      });
+      await relayAsleep(database.pool);
       await announce(database.pool);
       await settled(database.pool, 5_000);
       expect(receiver.received).toHaveLength(1);

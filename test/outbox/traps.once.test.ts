@@ -10,7 +10,15 @@ import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { type DeliveryQueue, openQueue } from '../../src/outbox/queue.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
-import { addTestEndpoint, announce, clearOutbox, LOOPBACK, settled, startTestWorker } from '../support/outbox.ts';
+import {
+  addTestEndpoint,
+  announce,
+  clearOutbox,
+  LOOPBACK,
+  relayAsleep,
+  settled,
+  startTestWorker,
+} from '../support/outbox.ts';
 import { answer, startReceiver } from '../support/receiver.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { type WeakLink, weakLink } from './weak-link.ts';
@@ -90,10 +98,7 @@ describe('the relay', () => {
     await database.pool.query('alter table public.outbox disable trigger outbox_wake_relay');
     try {
       await addTestEndpoint(database.pool, { url: receiver.url });
-      await eventually('the relay says that it sleeps', async () => {
-        const { rows } = await database.pool.query('select sleeping from outbox.relay');
-        return rows[0]?.sleeping === true;
-      });
+      await relayAsleep(database.pool);
       await announce(database.pool);
       await settled(database.pool, 5_000);
       expect(receiver.received).toHaveLength(1);

@@ -73,3 +73,11 @@ export async function deliveryStates(db: Queryable, endpointId: string): Promise
 export async function clearOutbox(db: Queryable): Promise<void> {
   await db.query('truncate outbox.attempts, outbox.deliveries, outbox.endpoints, public.outbox');
 }
+
+/** Until the relay has said that it sleeps, and waits for a notification or its next poll. */
+export async function relayAsleep(db: Queryable): Promise<void> {
+  await eventually('the relay says that it sleeps', async () => {
+    const { rows } = await db.query('select sleeping from outbox.relay');
+    return rows[0]?.sleeping === true;
+  });
+}
