@@ -6,6 +6,7 @@ import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
 
 export function registerBooks(program: Command, context: CommandContext): void {
   const books = program.command('books').description('prove that the books balance');
@@ -24,10 +25,14 @@ function registerVerify(books: Command, context: CommandContext): void {
     )
     .action((options: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const print = (result: CheckResult) => {
-          if (!options.json) context.out.write(checkLines(result));
-        };
-        const verification = await verifyBooksAndWallets(pool, print);
+        const progress = createProgress(context);
+        const verification = await verifyBooksAndWallets(pool, {
+          onBegin: (check) => progress.update(`checking that ${check}`, 0, 0),
+          onEnd: (result) => {
+            progress.clear();
+            if (!options.json) context.out.write(checkLines(result));
+          },
+        }).finally(progress.clear);
         if (options.json) context.out.write(`${toJson(verification)}\n`);
         else context.out.write(verdictText(verification));
         if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);

@@ -20,8 +20,8 @@ export function createProgress(streams: Streams, now: () => number = () => perfo
   let drawnAt = Number.NEGATIVE_INFINITY;
   return {
     update: (newLabel, done, total) => {
+      if (newLabel === label && now() - drawnAt < REDRAW_MS) return;
       if (newLabel !== label) [label, startedAt] = [newLabel, now()];
-      if (now() - drawnAt < REDRAW_MS) return;
       drawnAt = now();
       streams.err.write(
         `\r\u001b[2K${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}`,

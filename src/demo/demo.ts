@@ -103,7 +103,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     );
     const told = await tellTheOutside(pool, options, step);
     const verification = await step('verify', () =>
-      verifyBooksAndWallets(pool, (result) => options.onProgress(`verify: ${result.check}`, 0, 0)),
+      verifyBooksAndWallets(pool, { onBegin: (check) => options.onProgress(`verify: ${check}`, 0, 0) }),
     );
     const summary = await summarize(pool);
     kept = options.keep;

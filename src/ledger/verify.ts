@@ -14,6 +14,12 @@ export interface CheckResult {
   readonly seconds: number;
 }
 
+/** Who wants to know while a verification goes on. */
+export interface VerificationWatch {
+  readonly onBegin?: (check: string) => void;
+  readonly onEnd?: (result: CheckResult) => void;
+}
+
 interface Check {
   readonly name: string;
   readonly unit: string;
@@ -231,16 +237,13 @@ export const ONE_SNAPSHOT = { mode: 'isolation level repeatable read read only' 
 /**
  * Recomputes everything that the ledger promises, in a transaction of the caller's: one of `ONE_SNAPSHOT`. One result a
  * check; changes nothing.
- * @param onCheck called as each check ends
  */
-export async function runChecks(
-  tx: Tx,
-  onCheck: (result: CheckResult) => void = () => undefined,
-): Promise<CheckResult[]> {
+export async function runChecks(tx: Tx, watch: VerificationWatch = {}): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
   for (const check of CHECKS) {
+    watch.onBegin?.(check.name);
     const result = await runCheck(tx, check);
-    onCheck(result);
+    watch.onEnd?.(result);
     results.push(result);
   }
   return results;

@@ -1,6 +1,6 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
-import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../ledger/verify.ts';
+import { type CheckResult, ONE_SNAPSHOT, runChecks, type VerificationWatch } from '../ledger/verify.ts';
 import { compareWallets, findUnfinishedBackfill } from './report.ts';
 
 export interface Verification {
@@ -22,16 +22,14 @@ const WALLET_CHECK = 'every legacy wallet equals its account';
  * The ledger's own checks, and where a backfill has finished, that every legacy wallet equals its account. While one has
  * begun and not finished, that could not be found out.
  */
-export async function verifyBooksAndWallets(
-  pool: Pool,
-  onCheck: (result: CheckResult) => void = () => undefined,
-): Promise<Verification> {
+export async function verifyBooksAndWallets(pool: Pool, watch: VerificationWatch = {}): Promise<Verification> {
   return withTransaction(
     pool,
     async (tx) => {
-      const ledger = await runChecks(tx, onCheck);
+      const ledger = await runChecks(tx, watch);
+      watch.onBegin?.(WALLET_CHECK);
       const wallets = await checkWallets(tx);
-      if (wallets !== undefined) onCheck(wallets);
+      if (wallets !== undefined) watch.onEnd?.(wallets);
       const checks = wallets === undefined ? ledger : [...ledger, wallets];
       const skipped = await findSkipped(tx);
       const holds = checks.every((check) => check.holds);

@@ -64,4 +64,13 @@ describe('progress', () => {
     }
     expect(written).toHaveLength(3);
   });
+
+  it('names at once what begins, however lately it drew', () => {
+    const written: string[] = [];
+    const err = { write: (text: string) => written.push(text), isTTY: true };
+    const progress = createProgress({ out: err, err }, () => 1_000);
+    progress.update('first', 0, 0);
+    progress.update('second', 0, 0);
+    expect(written).toEqual([expect.stringMatching(/first …$/), expect.stringMatching(/second …$/)]);
+  });
 });
