@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { assertNoDrift, migrate, migrationStatus } from '../db/migrate.ts';
+import { assertNoDrift, type MigrationStatus, migrate, migrationStatus } from '../db/migrate.ts';
 import { openPool } from '../db/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { toJson } from './output.ts';
@@ -8,16 +8,20 @@ export function registerMigrate(program: Command, context: CommandContext): void
   const command = program
     .command('migrate')
     .description('apply the pending migrations to DATABASE_URL')
+    .option('--dry-run', 'say what would be applied, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       '\nExamples:\n  DATABASE_URL=postgresql://localhost/app liventix migrate\n  liventix migrate status --json\n\nSafe to run twice, and by many at once: one works, the others wait.',
     )
-    .action(async (options: { json?: boolean }) => {
-      const applied = await migrate(requireDatabaseUrl(context.config), { stop: context.stop });
-      if (options.json) context.out.write(`${toJson({ applied })}\n`);
-      else if (applied.length === 0) context.out.write('Nothing to apply: the database is up to date.\n');
-      else context.out.write(applied.map((name) => `applied ${name}\n`).join(''));
+    .action(async ({ json, dryRun }: { json?: boolean; dryRun?: boolean }) => {
+      const names = dryRun
+        ? await statusOf(context, pendingOf)
+        : await migrate(requireDatabaseUrl(context.config), { stop: context.stop });
+      const [key, verb] = dryRun ? ['wouldApply', 'would apply'] : ['applied', 'applied'];
+      if (json) context.out.write(`${toJson({ [key]: names })}\n`);
+      else if (names.length === 0) context.out.write('Nothing to apply: the database is up to date.\n');
+      else context.out.write(names.map((name) => `${verb} ${name}\n`).join(''));
     });
 
   command
@@ -26,18 +30,27 @@ export function registerMigrate(program: Command, context: CommandContext): void
     .option('--json', 'print one JSON object')
     .action(async (_options: unknown, self: Command) => {
       const { json } = self.optsWithGlobals<{ json?: boolean }>();
-      const pool = await openPool({ databaseUrl: requireDatabaseUrl(context.config), max: 1 });
-      try {
-        const status = await migrationStatus(pool);
+      await statusOf(context, (status) => {
         if (json) context.out.write(`${toJson(status)}\n`);
         else {
           for (const name of status.applied) context.out.write(`applied  ${name}\n`);
           for (const name of status.pending) context.out.write(`pending  ${name}\n`);
         }
-        assertNoDrift(status);
-        if (status.pending.length > 0) context.exitWith(1);
-      } finally {
-        await pool.end();
-      }
+        if (pendingOf(status).length > 0) context.exitWith(1);
+      });
     });
+}
+
+async function statusOf<T>(context: CommandContext, judge: (status: MigrationStatus) => T): Promise<T> {
+  const pool = await openPool({ databaseUrl: requireDatabaseUrl(context.config), max: 1 });
+  try {
+    return judge(await migrationStatus(pool));
+  } finally {
+    await pool.end();
+  }
+}
+
+function pendingOf(status: MigrationStatus): readonly string[] {
+  assertNoDrift(status);
+  return status.pending;
 }

@@ -1,8 +1,15 @@
 import type { Command } from 'commander';
-import { addEndpoint, type Endpoint, listEndpoints } from '../outbox/endpoints.ts';
+import { acceptedUrl, addEndpoint, type Endpoint, listEndpoints } from '../outbox/endpoints.ts';
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, toJson } from './output.ts';
+
+interface AddOptions {
+  readonly url: string;
+  readonly topic: readonly string[];
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
 
 export function registerOutbox(program: Command, context: CommandContext): void {
   const outbox = program.command('outbox').description('who receives the webhooks, and how their delivery stands');
@@ -13,16 +20,22 @@ export function registerOutbox(program: Command, context: CommandContext): void 
     .description('subscribe a URL to topics; prints its id and its secret, once')
     .requiredOption('--url <url>', 'where to POST, http(s)')
     .requiredOption('--topic <topic>', 'a topic, ticket.* or *; repeat it for more', collect)
+    .option('--dry-run', 'say whether it would be taken, and add nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       "\nExamples:\n  liventix outbox endpoint add --url https://example.com/hooks --topic 'ticket.*' --topic payment.received\n\nThe receiver verifies with the secret by https://www.standardwebhooks.com, in any language.",
     )
-    .action((options: { url: string; topic: string[]; json?: boolean }) =>
+    .action(({ url, topic: topics, dryRun, json }: AddOptions) =>
       withDatabase(context, async (pool) => {
-        const { egressAllow } = context.config;
-        const added = await addEndpoint(pool, { url: options.url, topics: options.topic, egressAllow });
-        context.out.write(options.json ? `${toJson(added)}\n` : `id      ${added.id}\nsecret  ${added.secret}\n`);
+        const subscription = { url, topics, egressAllow: context.config.egressAllow };
+        if (dryRun) {
+          const wouldAdd = { url: acceptedUrl(subscription), topics };
+          context.out.write(json ? `${toJson({ wouldAdd })}\n` : `would add  ${wouldAdd.url}  ${topics.join(' ')}\n`);
+          return;
+        }
+        const added = await addEndpoint(pool, subscription);
+        context.out.write(json ? `${toJson(added)}\n` : `id      ${added.id}\nsecret  ${added.secret}\n`);
       }),
     );
 
@@ -53,7 +66,7 @@ export function registerOutbox(program: Command, context: CommandContext): void 
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
 
-function collect(value: string, previous: string[] = []): string[] {
+function collect(value: string, previous: readonly string[] = []): readonly string[] {
   return [...previous, value];
 }
 

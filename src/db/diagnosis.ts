@@ -188,7 +188,14 @@ async function backendPid(client: DiagnosisClient): Promise<number> {
 }
 
 async function judgeMigrations({ client }: Subject): Promise<Finding> {
-  const { applied, pending } = await migrationStatus(client);
+  const { applied, pending, unknown } = await migrationStatus(client);
+  if (unknown.length > 0) {
+    return {
+      result: 'failed',
+      found: `${unknown.length} of ${applied.length} come from another version of Liventix: ${unknown.join(', ')}`,
+      todo: 'Install the version that migrated it, or a newer one.',
+    };
+  }
   if (pending.length === 0) return { result: 'ok', found: `all ${applied.length} are applied` };
   return {
     result: 'failed',

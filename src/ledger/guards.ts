@@ -1,4 +1,5 @@
 import type { Finding } from '../db/diagnosis.ts';
+import { migrationStatus } from '../db/migrate.ts';
 import type { Queryable } from '../db/pool.ts';
 
 export interface Guard {
@@ -12,18 +13,27 @@ export interface Guard {
 }
 
 /**
- * SHA-256 of the body of every function that the guards consist of. A test compares them with a fresh migration, and
- * prints what they must be.
+ * The functions that the guards consist of: the migration that last gave each its body, and the body's SHA-256. A test
+ * compares them with a fresh migration, and prints what the hashes must be.
  */
 export const GUARD_FUNCTIONS = {
-  check_changed_balances: '839b309bee6439c2fce38cb4b3ac98a84151dde0a5cac7b0f5de93696604318a',
-  check_new_entries: 'ea5d93edc127c753698162c8c44fc379d8827a9c029c792deb7a0fb8e3874c70',
-  raise_code: '8eb7879ccd23aaf1b7317d9dbc3861a785f885f888c4d7e0fe8d3715dc770a0e',
-  refuse_change: '3f44e0a27c1d11e6e37b4d3a8e06afc67ff8a45db5138c8ac68015864eeb8f2e',
+  check_changed_balances: {
+    migration: '0002_ledger_tables',
+    hash: '839b309bee6439c2fce38cb4b3ac98a84151dde0a5cac7b0f5de93696604318a',
+  },
+  check_new_entries: {
+    migration: '0006_the_same_for_less',
+    hash: 'edd42af4b7d4c37d0030c2671f04da2150c35b73d93b4bfeef165677a4ca65ed',
+  },
+  raise_code: {
+    migration: '0002_ledger_tables',
+    hash: '8eb7879ccd23aaf1b7317d9dbc3861a785f885f888c4d7e0fe8d3715dc770a0e',
+  },
+  refuse_change: {
+    migration: '0002_ledger_tables',
+    hash: '3f44e0a27c1d11e6e37b4d3a8e06afc67ff8a45db5138c8ac68015864eeb8f2e',
+  },
 } as const;
-
-/** The migration that the functions come from. */
-const MIGRATION = 'migrations/0002_ledger_tables.sql';
 
 const ANY_CHANGE = 'before delete or update or truncate';
 const STATEMENT = 'for each statement';
@@ -79,7 +89,9 @@ const EXPECTED_TRIGGERS = GUARDS.map(({ table, trigger, fires, scope, runs }) =>
   return `('${table}', '${trigger}', '${body}', '${runs}', 'alter table payments.${table} enable always trigger ${trigger}')`;
 });
 
-const EXPECTED_FUNCTIONS = Object.entries(GUARD_FUNCTIONS).map(([name, hash]) => `('${name}', '${hash}')`);
+const EXPECTED_FUNCTIONS = Object.entries(GUARD_FUNCTIONS).map(
+  ([name, { migration, hash }]) => `('${name}', '${hash}', '${migration}')`,
+);
 
 /**
  * SELECT of the guards that are not in place: guard, what is wrong with it (state), how to put it back (repair), and
@@ -110,10 +122,10 @@ export const GUARD_FAULTS = `
   union all
   select format('function payments.%s', g.name),
          case when count(p.oid) = 0 then 'is missing' else 'was given another body' end,
-         'run its "create function" of ${MIGRATION} as "create or replace function"', false
-  from (values ${EXPECTED_FUNCTIONS.join(', ')}) as g (name, hash)
+         format('run its definition in migrations/%s.sql as "create or replace function"', g.migration), false
+  from (values ${EXPECTED_FUNCTIONS.join(', ')}) as g (name, hash, migration)
   left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name
-  group by g.name, g.hash
+  group by g.name, g.hash, g.migration
   having coalesce(bool_or(encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex') <> g.hash), true)
   order by is_sql desc, guard`;
 
@@ -130,6 +142,11 @@ export async function judgeGuards(db: Queryable): Promise<Finding> {
       result: 'ok',
       found: `all ${GUARDS.length} triggers of the ledger are in place, with the functions that they run`,
     };
+  }
+  // Whoever may not see which migrations are applied is told of every difference.
+  const migrations = await migrationStatus(db).catch(() => undefined);
+  if (migrations !== undefined && migrations.pending.length + migrations.unknown.length > 0) {
+    return { result: 'skipped', found: 'they differ, as the applied migrations do from those of this version' };
   }
   const repairs = rows.filter(({ is_sql }) => is_sql).map(({ repair }) => `${repair};`);
   const restores = rows.filter(({ is_sql }) => !is_sql);

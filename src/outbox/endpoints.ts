@@ -33,21 +33,30 @@ const DEFAULT_MAX_IN_FLIGHT = 10;
 const SECRET_BYTES = 32;
 
 /**
+ * Whether `addEndpoint` would take it; answers the URL as it would be kept.
+ * @throws AppError OUTBOX_ENDPOINT_URL_INVALID, OUTBOX_TOPIC_INVALID, OUTBOX_EGRESS_REFUSED
+ */
+export function acceptedUrl(endpoint: NewEndpoint): string {
+  const url = parseEndpointUrl(endpoint.url);
+  assertReachable(url, endpoint.egressAllow);
+  assertTopicPatterns(endpoint.topics);
+  return url.href;
+}
+
+/**
  * Subscribes a URL. It receives what is announced from now on.
  * @returns the endpoint and its secret, which is shown this once
  * @throws AppError OUTBOX_ENDPOINT_URL_INVALID, OUTBOX_TOPIC_INVALID, OUTBOX_EGRESS_REFUSED
  */
 export async function addEndpoint(db: Queryable, endpoint: NewEndpoint): Promise<{ id: string; secret: string }> {
-  const url = parseEndpointUrl(endpoint.url);
-  assertReachable(url, endpoint.egressAllow);
-  assertTopicPatterns(endpoint.topics);
+  const url = acceptedUrl(endpoint);
   const secret = `whsec_${randomBytes(SECRET_BYTES).toString('base64')}`;
   const { rows } = await db.query<{ id: string }>(
     `insert into outbox.endpoints (url, topics, secret, timeout_ms, max_in_flight)
      values ($1, $2, $3, $4, $5)
      returning id`,
     [
-      url.href,
+      url,
       endpoint.topics,
       secret,
       endpoint.timeoutMs ?? DEFAULT_TIMEOUT_MS,

@@ -97,6 +97,8 @@ export const SOURCES: readonly Source[] = [
           `(t.type = 'purchase' and t.credits_delta > 0 or t.type = 'refund' and t.credits_delta < 0)`,
         )}
           and (t.type <> 'purchase' or coalesce(t.usd_cents, 0) <= i.amount_usd_cents)
+        -- Nearly every row takes credits for something else than a refund, and nothing about it needs an explanation.
+        where t.credits_delta >= 0 or t.type in ('purchase', 'refund')
         window in_log_order as (partition by i.id, t.type order by ${LOG_ORDER})
       ), judged as (
         select r.*,

@@ -22,6 +22,18 @@ describe('migrate', () => {
     expect(rows).toEqual([{ n: 0n }]);
   });
 
+  it('says with --dry-run what it would apply, and changes nothing', async () => {
+    const { stdout: text, ...words } = await liventix(['migrate', '--dry-run'], { DATABASE_URL: database.url });
+    expect(words).toEqual({ exitCode: 0, stderr: '' });
+    const json = await liventix(['migrate', '--dry-run', '--json'], { DATABASE_URL: database.url });
+    const { wouldApply } = JSON.parse(json.stdout) as { wouldApply: string[] };
+    expect(wouldApply).toEqual((await migrationStatus(database.pool)).pending);
+    expect(wouldApply[0]).toBe('0001_reference_currencies');
+    expect(text).toBe(wouldApply.map((name) => `would apply ${name}\n`).join(''));
+    const { rows } = await database.pool.query(`select from pg_namespace where nspname = 'liventix'`);
+    expect(rows).toEqual([]);
+  });
+
   it('lets 20 migrators start at once: one migrates, all succeed', async () => {
     const results = await Promise.all(Array.from({ length: 20 }, () => migrate(database.url)));
     expect(results.filter((applied) => applied.length > 0)).toHaveLength(1);
@@ -45,13 +57,42 @@ describe('migrate', () => {
     ]);
   });
 
+  const doctorFinds = async () => {
+    const run = await liventix(['doctor', '--json'], { DATABASE_URL: database.url });
+    const { checks } = JSON.parse(run.stdout) as { checks: { name: string; result: string }[] };
+    return Object.fromEntries(checks.map((check) => [check.name, check]));
+  };
+  /** A guard with the body that another migration gave it. */
+  const withOtherGuard = async (work: () => Promise<void>) => {
+    const { rows } = await database.pool.query<{ ours: string }>(
+      `select pg_get_functiondef('payments.refuse_change'::regproc) as ours`,
+    );
+    const ours = rows[0]?.ours ?? '';
+    await database.pool.query(ours.replace('begin', 'begin -- otherwise\n'));
+    await work();
+    await database.pool.query(ours);
+  };
+
+  it('makes doctor leave guards unjudged that a pending migration may change', () =>
+    withOtherGuard(async () => {
+      expect(await doctorFinds()).toMatchObject({ guards: { result: 'failed' } });
+      const { rows } = await database.pool.query<{ name: string }>(
+        'delete from liventix.migrations where id = (select max(id) from liventix.migrations) returning name',
+      );
+      expect(await doctorFinds()).toMatchObject({
+        migrations: { result: 'failed' },
+        guards: { result: 'skipped', todo: null },
+      });
+      await database.pool.query('insert into liventix.migrations (name, run_on) values ($1, now())', [rows[0]?.name]);
+    }));
+
   describe('that a newer version migrated', () => {
     beforeAll(() =>
       database.pool.query(`insert into liventix.migrations (name, run_on) values ('9999_of_tomorrow', now())`),
     );
     afterAll(() => database.pool.query(`delete from liventix.migrations where name = '9999_of_tomorrow'`));
 
-    it.each(['migrate', 'migrate status', 'books verify', 'backfill status', 'worker'])(
+    it.each(['migrate', 'migrate --dry-run', 'migrate status', 'books verify', 'backfill status', 'worker'])(
       'is refused by %s',
       async (line) => {
         const run = await liventix(line.split(' '), { DATABASE_URL: database.url });
@@ -59,5 +100,20 @@ describe('migrate', () => {
         expect(run.exitCode).toBe(3);
       },
     );
+
+    it('is found by doctor, with what to do', async () => {
+      expect(await doctorFinds()).toMatchObject({
+        migrations: {
+          result: 'failed',
+          found: expect.stringMatching(/^1 of \d+ come from another version of Liventix: 9999_of_tomorrow$/),
+          todo: 'Install the version that migrated it, or a newer one.',
+        },
+        guards: { result: 'ok' },
+      });
+      // No advice to put back our body would be right.
+      await withOtherGuard(async () => {
+        expect(await doctorFinds()).toMatchObject({ guards: { result: 'skipped', todo: null } });
+      });
+    });
   });
 });

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
@@ -46,6 +47,9 @@ const ATTACKS: [string, string, string][] = [
   ],
   ['inserting one entry of two', insertEntries([1n]), 'LV002'],
   ['inserting entries that do not sum to zero', insertEntries([5n, -4n]), 'LV002'],
+  ['inserting entries that sum to zero only across currencies', insertExchange([5n], [-5n]), 'LV002'],
+  ['inserting an exchange with one currency out of balance', insertExchange([5n, -5n], [3n, -2n]), 'LV002'],
+  ['inserting a balanced exchange without an event', insertExchange([5n, -5n], [3n, -3n]), 'LV001'],
   ['inserting balanced entries without an event', insertEntries([5n, -5n]), 'LV001'],
   ['inserting an entry of zero', insertEntries([0n, 0n]), '23514'],
   ['inserting an entry in another currency than its account', insertEntries([5n, -5n], 'JPY', OWN_EVENT), 'LV004'],
@@ -73,6 +77,17 @@ describe("the tables' owner, with psql", () => {
       }
     },
   );
+
+  it('is told what an exchange sums to, in each currency that is not zero', async () => {
+    await expect(database.pool.query(insertExchange([5n, -1n, -4n], [3n, -2n]))).rejects.toMatchObject({
+      message: expect.stringMatching(
+        / sums to 1 JPY; every transaction must sum to zero per currency, in one INSERT\.$/,
+      ),
+    });
+    await expect(database.pool.query(insertExchange([5n], [-5n]))).rejects.toMatchObject({
+      message: expect.stringContaining(' sums to -5 JPY, 5 USD; '),
+    });
+  });
 
   it.runIf(existsSync('/usr/bin/psql'))('reads a message that says what to do, in the real psql', () => {
     const attempt = () =>
@@ -115,9 +130,22 @@ describe("the tables' owner, with psql", () => {
       [Object.keys(GUARD_FUNCTIONS)],
     );
     const found = rows.map(({ name, hash }) => `  ${name}: '${hash}',`).join('\n');
-    const expected = Object.entries(GUARD_FUNCTIONS).map(([name, hash]) => `  ${name}: '${hash}',`);
+    const expected = Object.entries(GUARD_FUNCTIONS).map(([name, { hash }]) => `  ${name}: '${hash}',`);
     expect(expected.join('\n'), `GUARD_FUNCTIONS of src/ledger/guards.ts must be:\n${found}\n`).toBe(found);
   });
+
+  it.each(Object.entries(GUARD_FUNCTIONS))(
+    'can put %s back from the migration it names',
+    async (name, { migration }) => {
+      const { rows } = await database.pool.query<{ body: string }>(
+        `select prosrc as body from pg_proc where pronamespace = 'payments'::regnamespace and proname = $1`,
+        [name],
+      );
+      expect(await readFile(new URL(`../../migrations/${migration}.sql`, import.meta.url), 'utf8')).toContain(
+        rows[0]?.body,
+      );
+    },
+  );
 
   it('left the books as they were', async () => {
     expect((await verifyBooks(database.pool)).filter((check) => !check.holds)).toEqual([]);
@@ -183,10 +211,24 @@ describe('grants', () => {
 });
 
 function insertEntries(amounts: readonly bigint[], currency = 'USD', event = NO_EVENT): string {
-  const rows = amounts.map(
-    (amount, index) =>
-      `select 1, ${900_000 + index}, t.position, 900, t.id, ${amount}, '${currency}', 0, now(), now(), a.id, 'owner', '{}'::jsonb
-       from (select id from payments.accounts where currency = 'USD' order by id offset ${index} limit 1) a,
+  return insertLegs(
+    amounts.map((amount) => ({ amount, currency, accountIn: 'USD' })),
+    event,
+  );
+}
+
+/** An exchange whose sums per currency are these. */
+function insertExchange(usd: readonly bigint[], jpy: readonly bigint[]): string {
+  const legs = (amounts: readonly bigint[], currency: string) =>
+    amounts.map((amount) => ({ amount, currency, accountIn: currency }));
+  return insertLegs([...legs(usd, 'USD'), ...legs(jpy, 'JPY')], NO_EVENT);
+}
+
+function insertLegs(legs: readonly { amount: bigint; currency: string; accountIn: string }[], event: string): string {
+  const rows = legs.map(
+    ({ amount, currency, accountIn }, index) =>
+      `select 1, ${900_000 * 1024 + 1 + index}, t.position, ${900 + index}, t.id, ${amount}, '${currency}', 0, now(), now(), a.id, 'owner', '{}'::jsonb
+       from (select id from payments.accounts where currency = '${accountIn}' order by id limit 1) a,
             (${event}) t`,
   );
   return `insert into payments.entries (book_id, id, event_position, account_seq, transaction_id, amount_cents, currency,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
-import { GUARDS, type Guard } from '../../src/ledger/guards.ts';
+import { GUARD_FUNCTIONS, GUARDS, type Guard } from '../../src/ledger/guards.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES, runChecks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
@@ -331,13 +331,13 @@ describe('a guard that is not in place', () => {
     async (signature, body) => {
       await inTransaction(async (tx) => {
         await tx.query(`create or replace function payments.${signature} ${body}`);
-        const name = signature.replace(/\(.*/, '');
+        const name = signature.replace(/\(.*/, '') as keyof typeof GUARD_FUNCTIONS;
         expect((await runChecks(tx))[0]).toMatchObject({
           check: 'every guard of the ledger is in place',
           holds: false,
           faults: 1n,
           first: [
-            `function payments.${name} was given another body; put it back: run its "create function" of migrations/0002_ledger_tables.sql as "create or replace function"`,
+            `function payments.${name} was given another body; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace function"`,
           ],
         });
       });

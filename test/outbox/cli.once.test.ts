@@ -53,6 +53,16 @@ describe('liventix outbox endpoint add', () => {
     const refused = await run(['outbox', 'endpoint', 'add', '--url', url, '--topic', topic]);
     expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
     expect(refused.stderr).toMatch(new RegExp(`^liventix: ${code}: [^\\n]+\\n$`));
+    expect(await run(['outbox', 'endpoint', 'add', '--dry-run', '--url', url, '--topic', topic])).toEqual(refused);
+    expect((await run(['outbox', 'endpoint', 'list', '--json'])).stdout).toBe('[]\n');
+  });
+
+  it('says with --dry-run what it would add, without a secret, and adds nothing', async () => {
+    const args = ['outbox', 'endpoint', 'add', '--dry-run', '--url', 'HTTPS://Example.com', '--topic', 'ticket.*'];
+    const words = { exitCode: 0, stdout: 'would add  https://example.com/  ticket.*\n', stderr: '' };
+    expect(await run(args)).toEqual(words);
+    const json = JSON.parse((await run([...args, '--json'])).stdout);
+    expect(json).toEqual({ wouldAdd: { url: 'https://example.com/', topics: ['ticket.*'] } });
     expect((await run(['outbox', 'endpoint', 'list', '--json'])).stdout).toBe('[]\n');
   });
 
