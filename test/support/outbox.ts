@@ -1,5 +1,6 @@
 import { pino } from 'pino';
-import type { Queryable } from '../../src/db/pool.ts';
+import type { Pool, Queryable } from '../../src/db/pool.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
 import { addEndpoint, type NewEndpoint } from '../../src/outbox/endpoints.ts';
 import { type OutboxStatus, outboxStatus } from '../../src/outbox/status.ts';
 import { type RunningWorker, startWorker, type WorkerOptions } from '../../src/outbox/worker.ts';
@@ -70,8 +71,11 @@ export async function deliveryStates(db: Queryable, endpointId: string): Promise
   return Object.fromEntries(rows.map(({ state, count }) => [state, count]));
 }
 
-export async function clearOutbox(db: Queryable): Promise<void> {
-  await db.query('truncate outbox.attempts, outbox.deliveries, outbox.endpoints, public.outbox');
+/** Tried again where a worker that still sweeps the tables holds one of them, and waits for another. */
+export async function clearOutbox(pool: Pool): Promise<void> {
+  await withTransaction(pool, (tx) =>
+    tx.query('truncate outbox.attempts, outbox.deliveries, outbox.endpoints, public.outbox'),
+  );
 }
 
 /** Until the relay has said that it sleeps, and waits for a notification or its next poll. */
