@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
-import { type BackfillResult, DEFAULT_CHUNK_ROWS, runBackfill } from '../replay/backfill.ts';
+import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
 import type { BackfillProgress } from '../replay/backfill-run.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -16,13 +16,16 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     .command('run')
     .description('replay what is not replayed yet; stopped or killed at any point, it goes on when run again')
     .option('--chunk <rows>', 'legacy rows a database transaction', wholeNumber(1, MAX_CHUNK_ROWS), DEFAULT_CHUNK_ROWS)
+    .option('--dry-run', 'say what there is to replay, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       '\nExits with 1 when a wallet differs, with 3 when it was stopped before the end.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app liventix backfill run --json',
     )
-    .action((options: { chunk: number; json?: boolean }) =>
-      withDatabase(context, (pool) => run(pool, options, context), { stopsItself: true }),
+    .action((options: RunOptions) =>
+      options.dryRun
+        ? withDatabase(context, (pool) => dryRun(pool, options, context))
+        : withDatabase(context, (pool) => run(pool, options, context), { stopsItself: true }),
     );
 
   backfill
@@ -32,7 +35,27 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     .action((options: { json?: boolean }) => withDatabase(context, (pool) => status(pool, options, context)));
 }
 
-async function run(pool: Pool, options: { chunk: number; json?: boolean }, context: CommandContext): Promise<void> {
+interface RunOptions {
+  readonly chunk: number;
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
+
+async function dryRun(pool: Pool, options: RunOptions, context: CommandContext): Promise<void> {
+  const remaining = await findRemaining(pool);
+  if (options.json) {
+    context.out.write(`${toJson({ wouldReplay: remaining })}\n`);
+    return;
+  }
+  for (const { source, wallets, rowsInTable, rowsLeft } of remaining) {
+    context.out.write(
+      `${source.padEnd(26)} ${formatCount(rowsLeft)} of ${formatCount(rowsInTable)} rows to replay, of ${formatCount(wallets)} wallets\n`,
+    );
+  }
+  context.out.write('Nothing was changed.\n');
+}
+
+async function run(pool: Pool, options: RunOptions, context: CommandContext): Promise<void> {
   const progress = createProgress(context);
   const result = await runBackfill(pool, {
     chunkRows: options.chunk,

@@ -1,7 +1,10 @@
 import pg from 'pg';
 import type { Pool } from '../db/pool.ts';
-import { toAppError } from '../db/sqlstate.ts';
+import { isLockTimeout, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+
+/** As long as a server may take to notice that a run was killed whose work somebody goes on with at once. */
+const PATIENCE_MS = 2_000;
 
 /** Keeps other backfills of a book away. */
 export interface BackfillLock {
@@ -24,19 +27,16 @@ export async function takeBackfillLock(pool: Pool, bookId: number): Promise<Back
   const release = () => client.end().catch(() => undefined);
   try {
     await client.connect();
-    const { rows } = await client.query<{ taken: boolean }>(
-      `select pg_try_advisory_lock(hashtext('liventix.backfill'), $1) as taken`,
-      [bookId],
-    );
-    if (rows[0]?.taken !== true) {
-      throw new AppError(
-        'BACKFILL_RUNNING',
-        `Another backfill of book ${bookId} is running. Wait for it, or stop it first.`,
-      );
-    }
+    await client.query(`set lock_timeout = ${PATIENCE_MS}`);
+    await client.query(`select pg_advisory_lock(hashtext('liventix.backfill'), $1)`, [bookId]);
   } catch (error) {
     await release();
-    throw toAppError(error);
+    if (!isLockTimeout(error)) throw toAppError(error);
+    throw new AppError(
+      'BACKFILL_RUNNING',
+      `Another backfill of book ${bookId} is running. Wait for it, or stop it first.`,
+      { cause: error },
+    );
   }
   const assertHeld = () => {
     if (lost === undefined) return;

@@ -3,7 +3,8 @@ import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { takeBackfillLock } from './backfill-lock.ts';
 import { type BackfillOptions, isStopped, type Run } from './backfill-run.ts';
 import { getLegacyTables } from './legacy.ts';
-import { importChunks, isComplete } from './row-steps.ts';
+import { countRowsSql } from './mapping.ts';
+import { importInOrder, importMissing, isComplete } from './row-steps.ts';
 import { SOURCES, type Source } from './sources.ts';
 import { prepare } from './survey.ts';
 import { openPlatformAccounts, reconcileBalances } from './wallet-steps.ts';
@@ -53,6 +54,29 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
   }
 }
 
+/** What a run would find to do in one legacy table. */
+export interface Remaining {
+  readonly source: Source['name'];
+  readonly wallets: bigint;
+  readonly rowsInTable: bigint;
+  /** Those that are not in the log yet. */
+  readonly rowsLeft: bigint;
+}
+
+/**
+ * What `runBackfill` would find to do; changes nothing.
+ * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_*
+ */
+export async function findRemaining(pool: Pool, bookId = MAIN_BOOK): Promise<Remaining[]> {
+  const tables = await getLegacyTables(pool);
+  return Promise.all(
+    SOURCES.map(async (source) => {
+      const { rows } = await pool.query<Omit<Remaining, 'source'>>(countRowsSql(source, tables), [bookId, source.name]);
+      return { source: source.name, wallets: 0n, rowsInTable: 0n, rowsLeft: 0n, ...rows[0] };
+    }),
+  );
+}
+
 async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; imported: bigint; wallets: bigint }> {
   const { pool, bookId, tables } = run;
   await pool.query('insert into replay.progress (book_id, source) values ($1, $2) on conflict do nothing', [
@@ -63,9 +87,9 @@ async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; i
   const wallets = await countRows(pool, tables[source.wallets]);
   const total = { rows, wallets };
   await prepare(run, source, total);
-  let imported = await importChunks(run, source, total, 'in_order');
+  let imported = await importInOrder(run, source, total);
   // Rows that appeared behind the checkpoint: written with an earlier time, or committed later than their neighbours.
-  if (!(await isComplete(run, source))) imported += await importChunks(run, source, total, 'not_in_log');
+  if (!(await isComplete(run, source))) imported += await importMissing(run, source, total);
   await reconcileBalances(run, source, wallets);
   if (!isStopped(run)) {
     await pool.query(

@@ -32,15 +32,13 @@ function isRecent(xmin: string): string {
 
 /**
  * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key (null before the first),
- * $5 how many rows. Answers one row: rows, delta, id_hash, imported, and the key (created_at, id) of the last row.
- * Imports nothing and answers null for imported where a row of the chunk came after the survey.
+ * $5 how many rows, $6 the chunk's number. Answers one row: rows, delta, id_hash, imported, and the key (created_at, id)
+ * of the last row. Rows are read and mapped first; then it waits for whoever imports the chunk before, and holds the
+ * checkpoint. Imports nothing where a row of the chunk came after the survey (is_ahead_of_survey), nor where the
+ * checkpoint stands elsewhere by then (imported is null).
  */
 export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_order' | 'not_in_log'): string {
-  const condition =
-    which === 'in_order'
-      ? '($3::timestamptz is null or (r.created_at, r.id) > ($3::timestamptz, $4::uuid))'
-      : `not exists (select from payments.events e where e.book_id = $1 and e.event_id = ${eventId('r.id')})
-         and coalesce($3::timestamptz::text, $4::uuid::text, '') is not null`;
+  const condition = which === 'in_order' ? isAfter('$3', '$4') : `${positionOf('r.id')} is null`;
   return `
     with chunk as materialized (
       select r.*, w.${source.ownerColumn} as owner_id, f.cause, coalesce(f.explained_cents, r.delta) as explained,
@@ -83,12 +81,41 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
              bool_or(is_ahead_of_survey) as is_ahead_of_survey
       from event
     )
-    select rows, delta::text as delta, id_hash::text as id_hash, created_at::text as created_at, id,
-           case when not is_ahead_of_survey then
+    select delta::text as delta, id_hash::text as id_hash, created_at::text as created_at, id, is_ahead_of_survey,
+           case when not is_ahead_of_survey and replay.take_turn($1, $6, $2, $3, $4) then
              payments.import_events($1, wallet_account_ids || ${platformAccountIds()}, events)::bigint
            end as imported
     from gathered
     where rows > 0`;
+}
+
+/** SQL of the key of the last row of the chunk that begins after a key. Parameters: $1 and $2 the key, $3 how many rows. */
+export function chunkEndSql(source: Source, tables: LegacyTables): string {
+  return `
+    select created_at::text as created_at, id
+    from (
+      select r.created_at, r.id from ${tables[source.transactions]} r
+      where ${isAfter('$1', '$2')}
+      order by r.created_at, r.id
+      limit $3
+    ) r
+    order by r.created_at desc, r.id desc
+    limit 1`;
+}
+
+/** SQL of how many rows there are, and how many of them are not in the log; $1 is the book, $2 the source. */
+export function countRowsSql(source: Source, tables: LegacyTables): string {
+  return `
+    select count(*) as "rowsInTable",
+           count(*) filter (where not exists (
+             select from payments.events e where e.book_id = $1 and e.event_id = ${eventId('r.id')})) as "rowsLeft",
+           (select count(*) from ${tables[source.wallets]}) as wallets
+    from ${tables[source.transactions]} r`;
+}
+
+/** SQL of whether row `r` comes after a key in chronological order; after null comes everything. */
+function isAfter(createdAt: string, id: string): string {
+  return `(${createdAt}::timestamptz is null or (r.created_at, r.id) > (${createdAt}::timestamptz, ${id}::uuid))`;
 }
 
 /**
@@ -97,7 +124,8 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
  * next run: what they moved is no drift.
  */
 export function reconcileChunkSql(source: Source, tables: LegacyTables): string {
-  // Materialized: pulled up, each step would be computed again wherever its columns are used.
+  // Materialized: pulled up, each step would be computed again wherever its columns are used. Looked up one by one: joined,
+  // the whole log and the whole legacy table were read for every chunk of wallets.
   return `
     with wallet as materialized (
       select w.id, w.balance_credits::bigint as legacy, w.created_at, replayed.cents as ledger, b.last_seq, b.account_id
@@ -110,8 +138,8 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
       select w.*, w.legacy - w.ledger as difference, history.last_at, history.rows,
         case when history.rows = 0 then 'opening_balance'
              -- A stale balance was written back over one movement: that movement is missing from it.
-             when exists (select from ${tables[source.transactions]} t
-               where t.wallet_id = w.id and t.credits_delta = w.ledger - w.legacy) then 'lost_update'
+             when (select t.id from ${tables[source.transactions]} t
+               where t.wallet_id = w.id and t.credits_delta = w.ledger - w.legacy limit 1) is not null then 'lost_update'
              else 'balance_without_row' end as cause
       from wallet w
       cross join (${SURVEY}) s
@@ -121,8 +149,7 @@ export function reconcileChunkSql(source: Source, tables: LegacyTables): string 
       where not exists (
         select from ${tables[source.transactions]} t
         -- What the survey saw is in the log by now; only newer rows are looked up.
-        where t.wallet_id = w.id and ${isRecent('t.xmin')}
-          and not exists (select from payments.events v where v.book_id = $1 and v.event_id = ${eventId('t.id')}))
+        where t.wallet_id = w.id and case when ${isRecent('t.xmin')} then ${positionOf('t.id')} is null end)
     ), gathered as (
       select array_agg(row('transaction.posted', payments.named_uuid('drift:' || $2::text || ':' || e.id || ':' || e.last_seq),
                coalesce(e.last_at, e.created_at), null, null, null, jsonb_build_object(
@@ -148,9 +175,15 @@ export function replayedBalance(balance: string, legacyCents: string): string {
     else -${balance}.balance_cents + coalesce((
       select sum(n.amount_cents)
       from payments.entries n
-      join payments.events v on v.book_id = n.book_id and v.position = n.event_position
-      where n.book_id = ${balance}.book_id and n.account_id = ${balance}.account_id and v.request_hash is not null
+      where n.book_id = ${balance}.book_id and n.account_id = ${balance}.account_id and (
+        select v.request_hash from payments.events v where v.book_id = n.book_id and v.position = n.event_position
+      ) is not null
     ), 0)::bigint end`;
+}
+
+/** SQL of where the event of a legacy row stands in the log, null where it is not there; $1 is the book, $2 the source. */
+function positionOf(legacyId: string): string {
+  return `(select v.position from payments.events v where v.book_id = $1 and v.event_id = ${eventId(legacyId)})`;
 }
 
 /** SQL of which wallets `w` lie in a range of ids: after one of them (null: from the first on) and up to another. */

@@ -28,6 +28,8 @@ export async function openWalletAccounts(run: Run, source: Source, total: bigint
       [run.bookId, REPLAY_CURRENCY, WALLET_ACCOUNT, `${source.ownerKind}_id`, range.after, range.upTo],
     );
   });
+  // Every chunk looks its accounts up: one by one where they are many, which the planner must know to choose.
+  if (!isStopped(run)) await run.pool.query('analyze payments.accounts, payments.balances');
 }
 
 /** Posts what is left between the old balance and the replayed one to suspense, by cause, so that both agree. */

@@ -3,10 +3,10 @@ import pg from 'pg';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
 import { Random } from '../../src/demo/economy/random.ts';
-import type { LegacySize } from '../../src/demo/legacy-database.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import type { BackfillProgress } from '../../src/replay/backfill-run.ts';
 import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
+import { howManyWait, runBackfillUntil, undisturbedDigest } from '../support/backfill.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { booksDigest, createLegacyTestDatabase } from '../support/legacy.ts';
@@ -26,7 +26,7 @@ let database: TestDatabase;
 const processes: RunningLiventix[] = [];
 
 beforeAll(async () => {
-  undisturbed = await digestOf(SIZE);
+  undisturbed = await undisturbedDigest(SIZE);
 });
 afterEach(async () => {
   for (const running of processes.splice(0)) {
@@ -36,13 +36,6 @@ afterEach(async () => {
   await database.drop();
 });
 
-const digestOf = async (size: LegacySize): Promise<string> => {
-  const whole = await createLegacyTestDatabase(size);
-  await runBackfill(whole.pool);
-  const digest = await booksDigest(whole.pool);
-  await whole.drop();
-  return digest;
-};
 const start = (): RunningLiventix => {
   const running = startLiventix(['backfill', 'run', '--chunk', String(CHUNK)], { DATABASE_URL: database.url });
   processes.push(running);
@@ -135,7 +128,7 @@ describe('a backfill that is killed', () => {
   });
 
   it('in the middle of the balances keeps what was reconciled and reconciles the rest', async () => {
-    const expected = await digestOf(MANY_WALLETS);
+    const expected = await undisturbedDigest(MANY_WALLETS);
     database = await createLegacyTestDatabase(MANY_WALLETS);
     const { pool } = database;
     await runUntil((at) => at.step === 'rows' && at.done === at.total);
@@ -221,19 +214,7 @@ describe('a backfill whose server ends', () => {
 
 /** Runs it here until it tells the given progress, and stops it there. */
 async function runUntil(reached: (at: BackfillProgress) => boolean): Promise<void> {
-  const stop = new AbortController();
-  const onProgress = (at: BackfillProgress) => {
-    if (reached(at)) stop.abort();
-  };
-  await runBackfill(database.pool, { chunkRows: CHUNK, stop: stop.signal, onProgress });
-  expect(stop.signal.aborted).toBe(true);
-}
-
-async function howManyWait(pool: Pool, count: number): Promise<boolean> {
-  const { rows } = await pool.query(
-    `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-  );
-  return rows.length >= count;
+  expect(await runBackfillUntil(database.pool, reached, { chunkRows: CHUNK })).toBe(false);
 }
 
 async function countDrift(pool: Pool): Promise<bigint> {
