@@ -14,6 +14,13 @@ const OLDEST_SUPPORTED_POSTGRES = 15;
 const CONNECT_TIMEOUT_MS = 10_000;
 const INT8_OID = 20;
 
+/**
+ * UTC whatever the server's or the user's zone: a day boundary must not move with the machine. No timeouts of the
+ * database or the role, which are meant for requests (Supabase: 2 minutes): a large table is surveyed, and large books are
+ * verified, for as long as it takes, while the connection that keeps a second backfill away is idle. Ctrl-C ends them.
+ */
+const SESSION_SETTINGS = '-c timezone=UTC -c statement_timeout=0 -c idle_session_timeout=0';
+
 // bigint for int8: a balance in cents passes 2^53 long before it passes 2^63.
 const types: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
@@ -28,15 +35,14 @@ export interface PoolOptions {
   readonly applicationName?: string;
 }
 
-/** What every connection of ours is opened with: types, time zone, name, a bound on connecting. */
+/** What every connection of ours is opened with: types, time zone, timeouts, name, a bound on connecting. */
 export function connectionConfig(options: PoolOptions): pg.ClientConfig {
   return {
     connectionString: options.databaseUrl,
     application_name: options.applicationName ?? 'liventix',
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     types,
-    // UTC whatever the server's or the user's zone: a day boundary must not move with the machine.
-    options: '-c timezone=UTC',
+    options: SESSION_SETTINGS,
   };
 }
 

@@ -1,4 +1,3 @@
-import { Redis } from 'ioredis';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Check, diagnoseDatabase } from '../../src/db/diagnosis.ts';
@@ -350,18 +349,13 @@ describe('doctor behind PgBouncer', () => {
 
 describe('doctor on Redis', () => {
   let redis: TestRedis;
-  let client: Redis;
   beforeAll(async () => {
     redis = await startRedis();
-    client = new Redis(redis.url);
   });
-  afterAll(async () => {
-    client.disconnect();
-    await redis.stop();
-  });
+  afterAll(() => redis.stop());
 
   it('warns of one without an append-only file that evicts', async () => {
-    await client.config('SET', 'maxmemory-policy', 'allkeys-lru');
+    await redis.client.config('SET', 'maxmemory-policy', 'allkeys-lru');
     const run = await doctor({ REDIS_URL: redis.url });
     expect(run).toMatchObject({ exitCode: 0, stderr: '' });
     const checks = checksOf(run);
@@ -374,15 +368,15 @@ describe('doctor on Redis', () => {
   });
 
   it('is content with appendonly yes and noeviction', async () => {
-    await client.config('SET', 'maxmemory-policy', 'noeviction');
-    await client.config('SET', 'appendonly', 'yes');
+    await redis.client.config('SET', 'maxmemory-policy', 'noeviction');
+    await redis.client.config('SET', 'appendonly', 'yes');
     const checks = checksOf(await doctor({ REDIS_URL: redis.url }));
     expect(checks['redis-persistence']).toMatchObject({ result: 'ok', todo: null });
     expect(checks['redis-eviction']).toMatchObject({ result: 'ok', todo: null });
   });
 
   it('names QUEUE_UNREACHABLE when the password is missing', async () => {
-    await client.config('SET', 'requirepass', 'secret');
+    await redis.client.config('SET', 'requirepass', 'secret');
     const run = await doctor({ REDIS_URL: redis.url });
     expect(run.exitCode).toBe(3);
     expect(checksOf(run)['redis']?.found).toMatch(/^QUEUE_UNREACHABLE: .*NOAUTH/);

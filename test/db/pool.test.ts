@@ -25,6 +25,20 @@ it('a query whose connection the server ends is told DB_UNREACHABLE', async () =
   client.release(true);
 });
 
+it('a connection of ours keeps to no timeout that the database has for requests', async () => {
+  await database.pool.query(
+    `alter database ${database.name} set statement_timeout = '20ms'; alter database ${database.name} set idle_session_timeout = '20ms'`,
+  );
+  const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
+  await client.connect();
+  await client.query('select pg_sleep(0.1)');
+  const { rows } = await client.query(
+    `select current_setting('statement_timeout') as statements, current_setting('idle_session_timeout') as idle`,
+  );
+  expect(rows).toEqual([{ statements: '0', idle: '0' }]);
+  await client.end();
+});
+
 it('a pool that stays full is told apart from a database that does not answer', async () => {
   const pool = new pg.Pool({
     ...connectionConfig({ databaseUrl: database.url }),

@@ -1,4 +1,3 @@
-import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { liventix, type Run, type RunningLiventix, startLiventix } from '../support/liventix.ts';
@@ -196,23 +195,18 @@ describe('the demo', () => {
 
 describe('the demo on Redis', () => {
   let redis: TestRedis;
-  let client: Redis;
   beforeAll(async () => {
     redis = await startRedis();
-    client = new Redis(redis.url);
   });
-  afterAll(async () => {
-    client.disconnect();
-    await redis.stop();
-  });
+  afterAll(() => redis.stop());
 
   it(
     'delivers through it, and leaves nothing in it',
     async () => {
-      await client.set('stranger', 'not ours to remove');
+      await redis.client.set('stranger', 'not ours to remove');
       const first = jsonOf(await run(['--json', '--seed', '7'], { REDIS_URL: redis.url }));
       expect(first.webhooks).toMatchObject({ messages: 300, delivered: 570 });
-      expect(await client.keys('*')).toEqual(['stranger']);
+      expect(await redis.client.keys('*')).toEqual(['stranger']);
 
       const second = jsonOf(await run(['--json', '--seed', '7'], { REDIS_URL: redis.url }));
       expect(second).toMatchObject({ trialBalance: first.trialBalance, drift: first.drift });
@@ -224,12 +218,12 @@ describe('the demo on Redis', () => {
   it(
     'leaves nothing in it when it is stopped in the middle',
     async () => {
-      await client.flushall();
+      await redis.client.flushall();
       const demo = start(['--keep'], { REDIS_URL: redis.url });
-      await eventually('its worker has begun', async () => (await client.keys('*')).length > 0, A_DEMO_MS / 2);
+      await eventually('its worker has begun', async () => (await redis.client.keys('*')).length > 0, A_DEMO_MS / 2);
       demo.kill('SIGINT');
       expect(await demo.done).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('DEMO_STOPPED') });
-      expect(await client.keys('*')).toEqual([]);
+      expect(await redis.client.keys('*')).toEqual([]);
     },
     A_DEMO_MS,
   );
@@ -237,9 +231,9 @@ describe('the demo on Redis', () => {
   it(
     'keeps what belongs to a database that is kept',
     async () => {
-      await client.flushall();
+      await redis.client.flushall();
       jsonOf(await run(['--json', '--keep'], { REDIS_URL: redis.url }));
-      expect(await client.keys('{liventix-*}:epoch')).toHaveLength(1);
+      expect(await redis.client.keys('{liventix-*}:epoch')).toHaveLength(1);
     },
     A_DEMO_MS,
   );

@@ -7,9 +7,9 @@ import { driftByCause } from '../../src/replay/report.ts';
 import {
   backfill,
   booksHold,
-  dropAfterEach,
   failure,
   howManyWait,
+  legacyDatabases,
   progressOf,
   ROWS,
   runBackfillUntil,
@@ -29,9 +29,7 @@ import {
 } from '../support/legacy.ts';
 import { liventix, type Run, startLiventix } from '../support/liventix.ts';
 
-const keep = dropAfterEach();
-const filled = () => keep(createLegacyTestDatabase(SIZE));
-const unfilled = () => keep(createLegacyTestDatabase());
+const { keep, filled, unfilled } = legacyDatabases();
 
 let undisturbed = '';
 beforeAll(async () => {

@@ -196,7 +196,7 @@ describe('a backfill whose server ends', () => {
 
   it.each([
     ['every connection', 'true', 'DB_[A-Z]+'],
-    ['the connection that holds the lock', `query like '%pg_try_advisory_lock%'`, 'DB_UNREACHABLE'],
+    ['the connection that holds the lock', `query like 'select pg_advisory_lock(%'`, 'DB_UNREACHABLE'],
   ])('%s says so in one line, exits with 3, and goes on when it is run again', async (_what, which, code) => {
     database = await createLegacyTestDatabase(SIZE);
     const running = start();

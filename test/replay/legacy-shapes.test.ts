@@ -4,22 +4,19 @@ import { runBackfill } from '../../src/replay/backfill.ts';
 import {
   backfill,
   booksHold,
-  dropAfterEach,
   failure,
+  legacyDatabases,
   progressOf,
   ROWS,
   runBackfillUntil,
-  SIZE,
   undisturbedDigest,
   WALLET_CHECK,
 } from '../support/backfill.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { booksDigest, createLegacyTestDatabase, givenWallet } from '../support/legacy.ts';
+import { booksDigest, givenWallet } from '../support/legacy.ts';
 import { liventix } from '../support/liventix.ts';
 
-const keep = dropAfterEach();
-const filled = () => keep(createLegacyTestDatabase(SIZE));
-const unfilled = () => keep(createLegacyTestDatabase());
+const { keep, filled, unfilled } = legacyDatabases();
 
 let undisturbed = '';
 beforeAll(async () => {

@@ -27,16 +27,17 @@ export async function undisturbedDigest(size: LegacySize = SIZE): Promise<string
   return digest;
 }
 
-/** Takes databases that the tests of a file make for themselves, and drops them after each. */
-export function dropAfterEach(): (database: Promise<TestDatabase>) => Promise<TestDatabase> {
+/** Legacy databases that the tests of a file make for themselves; each is dropped after its test. */
+export function legacyDatabases() {
   const databases: TestDatabase[] = [];
   afterEach(async () => {
     for (const database of databases.splice(0)) await database.drop();
   });
-  return async (database) => {
+  const keep = async (database: Promise<TestDatabase>): Promise<TestDatabase> => {
     databases.push(await database);
     return database;
   };
+  return { keep, filled: () => keep(createLegacyTestDatabase(SIZE)), unfilled: () => keep(createLegacyTestDatabase()) };
 }
 
 /** Whether so many sessions of the database, or more, wait for a lock. */

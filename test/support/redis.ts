@@ -10,6 +10,7 @@ import { eventually } from './eventually.ts';
 export interface TestRedis {
   readonly url: string;
   readonly port: number;
+  readonly client: Redis;
   flush(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -31,6 +32,7 @@ export async function startRedis(options: { port?: number } = {}): Promise<TestR
   return {
     url,
     port,
+    client,
     flush: async () => {
       await client.flushall();
     },
