@@ -18,8 +18,9 @@ const INT8_OID = 20;
  * UTC whatever the server's or the user's zone: a day boundary must not move with the machine. No timeouts of the
  * database or the role, which are meant for requests (Supabase: 2 minutes): a large table is surveyed, and large books are
  * verified, for as long as it takes, while the connection that keeps a second backfill away is idle. Ctrl-C ends them.
+ * No JIT: compiling took a tenth of a backfill's time, and a quarter of a verification's.
  */
-const SESSION_SETTINGS = '-c timezone=UTC -c statement_timeout=0 -c idle_session_timeout=0';
+const SESSION_SETTINGS = '-c timezone=UTC -c statement_timeout=0 -c idle_session_timeout=0 -c jit=off';
 
 // bigint for int8: a balance in cents passes 2^53 long before it passes 2^63.
 const types: pg.CustomTypesConfig = {
