@@ -35,15 +35,18 @@ export async function benchBackfill(args: readonly string[]): Promise<boolean> {
   const ratios: number[] = [];
   let peakMb = 0;
   const kept = values['same-server'] ? await openHome() : undefined;
-  for (let round = 1; round <= rounds; round += 1) {
-    const measured = await onServer(kept, (databaseUrl) => oneRound(rows, databaseUrl));
-    ratios.push(measured.ratio);
-    peakMb = Math.max(peakMb, measured.peakRssMb);
-    print(
-      `round ${round}: backfill ${perSecond(rows, measured.backfillMs)}, bare ${perSecond(rows, measured.bareMs)}, ratio ${measured.ratio.toFixed(2)}, node peak ${Math.round(measured.peakRssMb)} MB`,
-    );
+  try {
+    for (let round = 1; round <= rounds; round += 1) {
+      const measured = await onServer(kept, (databaseUrl) => oneRound(rows, databaseUrl));
+      ratios.push(measured.ratio);
+      peakMb = Math.max(peakMb, measured.peakRssMb);
+      print(
+        `round ${round}: backfill ${perSecond(rows, measured.backfillMs)}, bare ${perSecond(rows, measured.bareMs)}, ratio ${measured.ratio.toFixed(2)}, node peak ${Math.round(measured.peakRssMb)} MB`,
+      );
+    }
+  } finally {
+    await kept?.close({ keep: false });
   }
-  await kept?.close({ keep: false });
   const sorted = ratios.toSorted((a, b) => a - b);
   print(
     `${rows} rows, ${rounds} rounds: backfill at ${median(sorted).toFixed(2)} of the bare INSERT … SELECT (${sorted.at(0)?.toFixed(2)} to ${sorted.at(-1)?.toFixed(2)}), target ${TARGET_RATIO}; ${Math.round(peakMb)} MB, target ${TARGET_PEAK_MB}`,
@@ -67,6 +70,12 @@ async function onServer<T>(kept: DemoHome | undefined, work: (databaseUrl: strin
   await client.connect();
   try {
     await client.query(`create database ${ROUND_DATABASE}`);
+  } catch (error) {
+    await client.end();
+    throw error;
+  }
+  // Only now is it ours to drop.
+  try {
     return await work(Object.assign(new URL(kept.databaseUrl), { pathname: `/${ROUND_DATABASE}` }).href);
   } finally {
     await dropDatabase(client, ROUND_DATABASE);

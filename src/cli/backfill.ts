@@ -42,7 +42,9 @@ interface RunOptions {
 }
 
 async function dryRun(pool: Pool, options: RunOptions, context: CommandContext): Promise<void> {
-  const remaining = await findRemaining(pool);
+  const progress = createProgress(context);
+  const onBegin = (source: string) => progress.update(`comparing ${source} with the log`, 0, 0);
+  const remaining = await findRemaining(pool, { onBegin }).finally(progress.clear);
   if (options.json) {
     context.out.write(`${toJson({ wouldReplay: remaining })}\n`);
     return;

@@ -11,6 +11,8 @@ export interface DeliveryQueue {
   wasEmptied(): Promise<boolean>;
   markIntact(): Promise<void>;
   enqueue(jobs: readonly DeliveryJob[]): Promise<void>;
+  /** Whether all of its connections are there, as far as is known. */
+  answers(): boolean;
   /** Starts taking jobs, `concurrency` at once. */
   consume(options: { concurrency: number; process: (job: DeliveryJob) => Promise<void> }): Promise<void>;
   /** Takes no more jobs and waits for those that are being processed, whether or not the queue still answers. */
@@ -49,6 +51,7 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
     enqueue: async (jobs) => {
       await backend.answer(queue.addBulk(jobs.map((data) => ({ name: JOB_NAME, data, opts: JOB_OPTIONS }))));
     },
+    answers: backend.answers,
     consume: async ({ concurrency, process }) => {
       worker = backend.openWorker((job) => underWay.track(process(job.data)), concurrency);
       worker.on('error', onError);

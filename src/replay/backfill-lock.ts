@@ -3,9 +3,6 @@ import type { Pool } from '../db/pool.ts';
 import { isLockTimeout, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 
-/** As long as a server may take to notice that a run was killed whose work somebody goes on with at once. */
-const PATIENCE_MS = 2_000;
-
 /** Keeps other backfills of a book away. */
 export interface BackfillLock {
   /** @throws AppError DB_UNREACHABLE */
@@ -18,8 +15,11 @@ export interface BackfillLock {
  * may have no second one.
  * @throws AppError BACKFILL_RUNNING, DB_*
  */
-export async function takeBackfillLock(pool: Pool, bookId: number): Promise<BackfillLock> {
-  const client = new pg.Client(pool.options);
+export async function takeBackfillLock(pool: Pool, bookId: number, patienceMs: number): Promise<BackfillLock> {
+  const client = new pg.Client({
+    ...pool.options,
+    options: `${pool.options.options ?? ''} -c lock_timeout=${patienceMs}`,
+  });
   let lost: Error | undefined;
   client.on('error', (error) => {
     lost ??= error;
@@ -27,7 +27,6 @@ export async function takeBackfillLock(pool: Pool, bookId: number): Promise<Back
   const release = () => client.end().catch(() => undefined);
   try {
     await client.connect();
-    await client.query(`set lock_timeout = ${PATIENCE_MS}`);
     await client.query(`select pg_advisory_lock(hashtext('liventix.backfill'), $1)`, [bookId]);
   } catch (error) {
     await release();

@@ -7,6 +7,8 @@ export interface BackfillOptions {
   readonly bookId?: number;
   /** Legacy rows a database transaction. */
   readonly chunkRows?: number;
+  /** How long to wait for another run of the same book to end. */
+  readonly patienceMs?: number;
   readonly stop?: AbortSignal;
   readonly onProgress?: (progress: BackfillProgress) => void;
 }

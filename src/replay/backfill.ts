@@ -21,6 +21,8 @@ export interface BackfillResult {
 }
 
 export const DEFAULT_CHUNK_ROWS = 5_000;
+/** As long as a server may take to notice that a run was killed whose work somebody goes on with at once. */
+const DEFAULT_PATIENCE_MS = 2_000;
 
 /**
  * Replays every legacy wallet into the ledger. Each chunk commits together with its checkpoint, and every event's id is
@@ -31,7 +33,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
   const bookId = options.bookId ?? MAIN_BOOK;
   const startedAt = performance.now();
   const tables = await getLegacyTables(pool);
-  const lock = await takeBackfillLock(pool, bookId);
+  const lock = await takeBackfillLock(pool, bookId, options.patienceMs ?? DEFAULT_PATIENCE_MS);
   try {
     const run: Run = { pool, bookId, tables, options, lock, chunkRows: options.chunkRows ?? DEFAULT_CHUNK_ROWS };
     await openPlatformAccounts(run);
@@ -67,14 +69,19 @@ export interface Remaining {
  * What `runBackfill` would find to do; changes nothing.
  * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_*
  */
-export async function findRemaining(pool: Pool, bookId = MAIN_BOOK): Promise<Remaining[]> {
+export async function findRemaining(
+  pool: Pool,
+  options: { readonly bookId?: number; readonly onBegin?: (source: Source['name']) => void } = {},
+): Promise<Remaining[]> {
+  const { bookId = MAIN_BOOK, onBegin = () => undefined } = options;
   const tables = await getLegacyTables(pool);
-  return Promise.all(
-    SOURCES.map(async (source) => {
-      const { rows } = await pool.query<Omit<Remaining, 'source'>>(countRowsSql(source, tables), [bookId, source.name]);
-      return { source: source.name, wallets: 0n, rowsInTable: 0n, rowsLeft: 0n, ...rows[0] };
-    }),
-  );
+  const remaining: Remaining[] = [];
+  for (const source of SOURCES) {
+    onBegin(source.name);
+    const { rows } = await pool.query<Omit<Remaining, 'source'>>(countRowsSql(source, tables), [bookId, source.name]);
+    remaining.push(...rows.map((counts) => ({ source: source.name, ...counts })));
+  }
+  return remaining;
 }
 
 async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; imported: bigint; wallets: bigint }> {
@@ -86,7 +93,7 @@ async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; i
   const rows = await countRows(pool, tables[source.transactions]);
   const wallets = await countRows(pool, tables[source.wallets]);
   const total = { rows, wallets };
-  await prepare(run, source, total);
+  if (!isStopped(run)) await prepare(run, source, total);
   let imported = await importInOrder(run, source, total);
   // Rows that appeared behind the checkpoint: written with an earlier time, or committed later than their neighbours.
   if (!(await isComplete(run, source))) imported += await importMissing(run, source, total);

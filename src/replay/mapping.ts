@@ -34,8 +34,8 @@ function isRecent(xmin: string): string {
  * SQL that imports one chunk. Parameters: $1 book, $2 source, $3 and $4 the checkpoint's key (null before the first),
  * $5 how many rows, $6 the chunk's number. Answers one row: rows, delta, id_hash, imported, and the key (created_at, id)
  * of the last row. Rows are read and mapped first; then it waits for whoever imports the chunk before, and holds the
- * checkpoint. Imports nothing where a row of the chunk came after the survey (is_ahead_of_survey), nor where the
- * checkpoint stands elsewhere by then (imported is null).
+ * checkpoint. Imports nothing where a row of the chunk came after the survey (is_ahead_of_survey), nor where by then the
+ * checkpoint stands elsewhere or another survey was made (imported is null).
  */
 export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_order' | 'not_in_log'): string {
   const condition = which === 'in_order' ? isAfter('$3', '$4') : `${positionOf('r.id')} is null`;
@@ -82,7 +82,7 @@ export function importChunkSql(source: Source, tables: LegacyTables, which: 'in_
       from event
     )
     select delta::text as delta, id_hash::text as id_hash, created_at::text as created_at, id, is_ahead_of_survey,
-           case when not is_ahead_of_survey and replay.take_turn($1, $6, $2, $3, $4) then
+           case when not is_ahead_of_survey and replay.take_turn($1, $6, $2, $3, $4, (select s.snapshot from (${SURVEY}) s)) then
              payments.import_events($1, wallet_account_ids || ${platformAccountIds()}, events)::bigint
            end as imported
     from gathered

@@ -11,6 +11,12 @@ const MAX_UNDER_WAY = 2;
 /** How often in a row a chunk may be refused before the run gives up. */
 const MAX_REFUSALS = 20;
 
+/** Why nothing of a chunk was imported, and how to come through. */
+const REFUSALS = {
+  ahead_of_survey: 'rows were written faster than they could be surveyed; run it again while the old platform is quiet',
+  not_next: 'its checkpoint was moved by somebody else; run it again when no other backfill is at work',
+} as const;
+
 /** A place in the chronological order of a source's rows. */
 interface Key {
   readonly created_at: string;
@@ -21,8 +27,8 @@ type Outcome =
   | { readonly status: 'imported'; readonly imported: bigint; readonly rowsSoFar: bigint }
   /** Its rows are gone. */
   | { readonly status: 'empty' }
-  /** Nothing was imported: a row must be surveyed first, or the checkpoint stands elsewhere than where the chunk begins. */
-  | { readonly status: 'ahead_of_survey' | 'not_next' };
+  /** A row must be surveyed first; or the checkpoint stands elsewhere than where the chunk begins, or was surveyed anew. */
+  | { readonly status: keyof typeof REFUSALS };
 
 /** Brings rows into the log in chronological order, one chunk a transaction. */
 export async function importInOrder(run: Run, source: Source, total: Totals): Promise<bigint> {
@@ -79,7 +85,7 @@ export async function importMissing(run: Run, source: Source, total: Totals): Pr
 /** What a step imported so far, and whether a chunk was refused since. */
 interface Tally {
   readonly imported: bigint;
-  readonly refusal: 'ahead_of_survey' | 'not_next' | undefined;
+  readonly refusal: keyof typeof REFUSALS | undefined;
   add(outcome: Outcome): void;
   /** Mends what the last refusal was for. @throws AppError DB_CONFLICT when it was one too many */
   recover(): Promise<void>;
@@ -105,7 +111,7 @@ function startTally(run: Run, source: Source, total: Totals): Tally {
       if (refusals > MAX_REFUSALS) {
         throw new AppError(
           'DB_CONFLICT',
-          `Rows were written to ${run.tables[source.transactions]} faster than they could be surveyed, ${MAX_REFUSALS} times in a row. Run it again while the old platform is quiet.`,
+          `The backfill of ${run.tables[source.transactions]} was given up after ${MAX_REFUSALS} tries in a row, what came before is kept: ${REFUSALS[tally.refusal]}.`,
         );
       }
       if (tally.refusal === 'ahead_of_survey') await prepare(run, source, total);
@@ -160,28 +166,24 @@ interface Chunk {
   readonly sql: string;
   /** Must be the checkpoint by the time that the chunk before has committed. */
   readonly after: Key | null;
-  /** Counted from 1 on: each waits for the one before. */
+  /** Counted from 1 on: each waits for the one before, if that is under way. */
   readonly number: number;
 }
 
 /** Answers a chunk's outcome to come, as soon as no later chunk can overtake it. */
 async function beginChunk(run: Run, source: Source, chunk: Chunk): Promise<{ outcome: Promise<Outcome> }> {
   return new Promise((begun) => {
-    const outcome = withTransaction(run.pool, (tx) => importChunk(run, source, tx, chunk, () => begun({ outcome })));
+    const outcome = withTransaction(run.pool, async (tx) => {
+      await tx.query('select replay.begin_chunk($1, $2)', [run.bookId, chunk.number]);
+      begun({ outcome });
+      return importChunk(run, source, tx, chunk);
+    });
     // Its error is heard when it is waited for; unheard until then, it would end the process.
     outcome.catch(() => begun({ outcome }));
   });
 }
 
-async function importChunk(
-  run: Run,
-  source: Source,
-  tx: Tx,
-  { sql, after, number }: Chunk,
-  onBegun: () => void = () => undefined,
-): Promise<Outcome> {
-  await tx.query('select replay.begin_chunk($1, $2)', [run.bookId, number]);
-  onBegun();
+async function importChunk(run: Run, source: Source, tx: Tx, { sql, after, number }: Chunk): Promise<Outcome> {
   // It need not wait for the disk: a server that crashes forgets rows and checkpoint together, and the next run brings
   // them again.
   await tx.query(`set local work_mem = '${SORT_MEMORY}'; set local synchronous_commit = off`);

@@ -29,7 +29,8 @@ export async function openWalletAccounts(run: Run, source: Source, total: bigint
     );
   });
   // Every chunk looks its accounts up: one by one where they are many, which the planner must know to choose.
-  if (!isStopped(run)) await run.pool.query('analyze payments.accounts, payments.balances');
+  // A vacuum at work is not waited for: it would be for advice alone.
+  if (!isStopped(run)) await run.pool.query('analyze (skip_locked) payments.accounts, payments.balances');
 }
 
 /** Posts what is left between the old balance and the replayed one to suspense, by cause, so that both agree. */

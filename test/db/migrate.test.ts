@@ -83,6 +83,16 @@ describe('migrate', () => {
         migrations: { result: 'failed' },
         guards: { result: 'skipped', todo: null },
       });
+      // A trigger of ours that is disabled is wrong in every version.
+      await database.pool.query('alter table payments.entries disable trigger entries_whole_transactions');
+      expect(await doctorFinds()).toMatchObject({
+        guards: {
+          result: 'failed',
+          found: 'trigger entries_whole_transactions on payments.entries is disabled',
+          todo: expect.stringContaining('enable always trigger entries_whole_transactions'),
+        },
+      });
+      await database.pool.query('alter table payments.entries enable always trigger entries_whole_transactions');
       await database.pool.query('insert into liventix.migrations (name, run_on) values ($1, now())', [rows[0]?.name]);
     }));
 

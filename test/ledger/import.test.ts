@@ -68,6 +68,17 @@ describe('payments.import_events', () => {
     expect((await verifyBooks(database.pool)).filter(({ holds }) => !holds)).toEqual([]);
   });
 
+  it('passes over what is in the log under its key too, whichever of the two indexes was made last', async () => {
+    const [a, b] = [transaction(1, 'kept'), transaction(20)] as const;
+    expect(await importAll([a])).toBe(1);
+    for (const index of ['events_event_id_key', 'events_idempotency_key']) {
+      await database.pool.query(`reindex index concurrently payments.${index}`);
+      expect(await importAll([a])).toBe(0);
+    }
+    expect(await importAll([a, b])).toBe(1);
+    expect((await verifyBooks(database.pool)).filter(({ holds }) => !holds)).toEqual([]);
+  });
+
   it('imports nothing where the log has everything, and of nothing', async () => {
     const a = transaction(5);
     await importAll([a]);

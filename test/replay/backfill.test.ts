@@ -240,7 +240,7 @@ describe('rows', () => {
     try {
       await blocker.query('begin');
       await blocker.query('select from payments.balances for no key update');
-      const second = runBackfill(pool);
+      const second = runBackfill(pool, { patienceMs: 60_000 });
       await eventually('the run waits for the wallet', () => howManyWait(pool, 1));
       await givenRow(pool, wallet, { type: 'adjustment', referenceType: 'system', delta: 7 });
       await setBalance(pool, wallet, 17);

@@ -119,14 +119,14 @@ describe('chunks, mapped side by side', () => {
   });
 
   it('are all counted when a stop finds two under way', async () => {
+    const poster = await holdClearing();
     const stop = new AbortController();
-    const result = await runBackfill(database.pool, {
-      chunkRows: CHUNK_ROWS,
-      stop: stop.signal,
-      onProgress: ({ step }) => step === 'rows' && stop.abort(),
-    });
-    expect(result).toMatchObject({ finished: false, imported: await progressOf(database.pool) });
-    expect(result.imported).toBeGreaterThan(0n);
+    const finished = runBackfill(database.pool, { chunkRows: CHUNK_ROWS, stop: stop.signal });
+    await eventually('two are under way', () => howManyWait(database.pool, 2));
+    stop.abort();
+    await poster.query('commit');
+    expect(await finished).toMatchObject({ finished: false, imported: BigInt(2 * CHUNK_ROWS) });
+    expect(await progressOf(database.pool)).toBe(BigInt(2 * CHUNK_ROWS));
   });
 
   it("wait for their turn whatever the role's lock_timeout is", async () => {
@@ -150,6 +150,49 @@ describe('chunks, mapped side by side', () => {
     await poster.query('commit');
     expect(await finished).toMatchObject({ finished: true });
     await single.end();
+  });
+
+  it('are begun again after a conflict, whichever of the two under way meets it', async () => {
+    await database.pool.query(
+      `create sequence public.tries;
+       create function conflict() returns trigger language plpgsql as $$
+       begin
+         if nextval('public.tries') in (2, 5, 6, 9) then raise exception using errcode = 'serialization_failure'; end if;
+         return null;
+       end $$;
+       create trigger conflict after insert on payments.events for each statement execute function conflict()`,
+    );
+    expect(await runBackfill(database.pool, { chunkRows: CHUNK_ROWS })).toMatchObject({
+      finished: true,
+      imported: BigInt(SIZE.transactions),
+    });
+    expect(await booksDigest(database.pool)).toBe(undisturbed);
+  });
+
+  it('are given up with DB_CONFLICT where rows are always written faster than they can be surveyed', async () => {
+    await database.pool.query(
+      `create function outrun() returns trigger language plpgsql as $$
+       begin
+         insert into public.wallet_transactions (wallet_id, type, credits_delta, created_at)
+         select id, 'adjustment', 1, '2000-01-01' from public.wallets limit 1;
+         return null;
+       end $$;
+       create trigger outrun after update of survey on replay.progress for each statement execute function outrun()`,
+    );
+    await expect(runBackfill(database.pool, { chunkRows: CHUNK_ROWS })).rejects.toMatchObject({
+      code: 'DB_CONFLICT',
+      message: expect.stringMatching(
+        /wallet_transactions was given up after 20 tries .* while the old platform is quiet/,
+      ),
+    });
+    expect(await rowsInLog()).toEqual([]);
+  });
+
+  it('do not wait for a vacuum of the accounts', async () => {
+    const vacuum = await connect();
+    await vacuum.query('begin; lock table payments.accounts, payments.balances in share update exclusive mode');
+    expect(await runBackfill(database.pool, { chunkRows: CHUNK_ROWS })).toMatchObject({ finished: true });
+    await vacuum.query('commit');
   });
 
   it('leave nothing in the log beyond one that fails, and go on with it', async () => {
@@ -186,7 +229,7 @@ describe('chunks, mapped side by side', () => {
         written = written.then(() =>
           database.pool.query(
             `with paid as (update wallets set balance_credits = balance_credits - 1 where id = $1)
-             insert into wallet_transactions (wallet_id, type, credits_delta, created_at)
+             insert into public.wallet_transactions (wallet_id, type, credits_delta, created_at)
              values ($1, 'spend', -1, clock_timestamp() + interval '1 year')`,
             [wallets[0]?.id],
           ),
@@ -202,13 +245,15 @@ describe('chunks, mapped side by side', () => {
 
 describe('replay.take_turn', () => {
   const SOURCE = 'wallet_transactions';
+  const SURVEY = '10:20:12';
   const KEY = ['2024-03-01 00:00:00+00', '11111111-1111-4111-8111-111111111111'] as const;
   const LATER = ['2024-03-02 00:00:00+00', '22222222-2222-4222-8222-222222222222'] as const;
   const takeTurn = async (client: pg.Client, key: readonly [string | null, string | null], number = 1) => {
-    const { rows } = await client.query<{ turn: boolean }>('select replay.take_turn(1, $1, $2, $3, $4) as turn', [
+    const { rows } = await client.query<{ turn: boolean }>('select replay.take_turn(1, $1, $2, $3, $4, $5) as turn', [
       number,
       SOURCE,
       ...key,
+      SURVEY,
     ]);
     return rows[0]?.turn;
   };
@@ -217,7 +262,10 @@ describe('replay.take_turn', () => {
   const moveTo = (client: pg.Client, key: readonly [string, string]) =>
     client.query('update replay.progress set last_created_at = $2, last_id = $3 where source = $1', [SOURCE, ...key]);
   beforeEach(async () => {
-    await database.pool.query('insert into replay.progress (book_id, source) values (1, $1)', [SOURCE]);
+    await database.pool.query('insert into replay.progress (book_id, source, survey) values (1, $1, $2)', [
+      SOURCE,
+      SURVEY,
+    ]);
   });
 
   it('is given to the chunk that begins where the checkpoint stands, and to no other', async () => {
@@ -228,6 +276,12 @@ describe('replay.take_turn', () => {
     expect(await takeTurn(client, KEY)).toBe(true);
     expect(await takeTurn(client, LATER)).toBe(false);
     expect(await takeTurn(client, [KEY[0], LATER[1]])).toBe(false);
+    expect(await takeTurn(client, [null, null])).toBe(false);
+  });
+
+  it('is not given to a chunk that was judged in another survey than the last', async () => {
+    const client = await connect();
+    await client.query(`update replay.progress set survey = '10:21:12'`);
     expect(await takeTurn(client, [null, null])).toBe(false);
   });
 

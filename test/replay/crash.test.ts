@@ -114,10 +114,10 @@ describe('a backfill that is killed', () => {
         `select from payments.balances b join payments.accounts a on a.id = b.account_id where a.name = 'clearing' for no key update of b`,
       );
       const killed = start();
-      await eventually('its chunk waits', () => howManyWait(pool, 1));
+      await eventually('a chunk waits for the account, and the next one for it', () => howManyWait(pool, 2));
       await kill(killed);
       const next = start();
-      await eventually('the next run waits behind it', () => howManyWait(pool, 2));
+      await eventually('the next run waits behind them', () => howManyWait(pool, 3));
       expect(await imported(pool)).toBe(before);
       await blocker.query('commit');
       expect(await next.done).toMatchObject({ exitCode: 0, stderr: '' });
