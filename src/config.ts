@@ -1,4 +1,5 @@
 import { accessSync, constants } from 'node:fs';
+import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import { AppError } from './errors.ts';
@@ -102,9 +103,11 @@ const cidrList = z.string().transform((value, context) =>
     .map((part) => part.trim())
     .map((part, index) => {
       const isCidr = ipaddr.isValidCIDR(part);
+      // By Node's own reading: ipaddr.js takes 10/8 for 0.0.0.10/8, and 010.0.0.0 for an octal.
+      const isAddress = isIP(part.split('/')[0] ?? '') !== 0;
       if (part === '') {
         context.addIssue({ code: 'custom', message: `has an empty element, number ${index + 1} of "${value}"` });
-      } else if (!isCidr && !ipaddr.isValid(part)) {
+      } else if (!isAddress || (part.includes('/') && !isCidr)) {
         context.addIssue({ code: 'custom', message: `"${part}" is not a CIDR such as 10.0.0.0/8` });
       }
       return isCidr ? part : `${part}/${part.includes(':') ? 128 : 32}`;

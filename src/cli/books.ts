@@ -42,8 +42,7 @@ function registerVerify(books: Command, context: CommandContext): void {
 
 function verdictText({ balance, skipped }: Verification): string {
   const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
-  if (balance === null)
-    return `${lines}\nWhat was checked holds; finish the backfill to know the rest: liventix backfill run\n`;
+  if (balance === null) return `${lines}\nWhat was checked holds; the rest could not be found out.\n`;
   return `${lines}\n${balance ? 'The books balance.' : 'The books do NOT balance.'}\n`;
 }
 

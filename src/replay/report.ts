@@ -135,6 +135,14 @@ export async function findUnfinishedBackfill(
   return found;
 }
 
+/** The legacy wallets that a backfill once read and that are gone, where others are still there. */
+export async function findMissingWallets(db: Queryable, bookId = MAIN_BOOK): Promise<readonly string[]> {
+  const tables = await findLegacyTables(db);
+  const missing = SOURCES.map((source) => source.wallets).filter((table) => tables[table] === undefined);
+  const hasBegun = (await backfillStatus(db, bookId)).length > 0;
+  return hasBegun && missing.length < SOURCES.length ? missing : [];
+}
+
 function hasWallets(tables: Partial<LegacyTables>): boolean {
   return SOURCES.every((source) => tables[source.wallets] !== undefined);
 }

@@ -1,7 +1,7 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { type CheckResult, ONE_SNAPSHOT, runChecks, type VerificationWatch } from '../ledger/verify.ts';
-import { compareWallets, findUnfinishedBackfill } from './report.ts';
+import { compareWallets, findMissingWallets, findUnfinishedBackfill } from './report.ts';
 
 export interface Verification {
   /** False when a check failed; null when none failed and one could not be made. */
@@ -40,6 +40,10 @@ export async function verifyBooksAndWallets(pool: Pool, watch: VerificationWatch
 }
 
 async function findSkipped(tx: Tx): Promise<SkippedCheck[]> {
+  const missing = await findMissingWallets(tx);
+  if (missing.length > 0) {
+    return [{ check: WALLET_CHECK, reason: `not compared, the legacy table ${missing.join(', ')} cannot be found` }];
+  }
   const unfinished = await findUnfinishedBackfill(tx);
   if (unfinished === undefined) return [];
   const [rows, total] = [unfinished.rows, unfinished.total].map((count) => count.toLocaleString('en-US'));

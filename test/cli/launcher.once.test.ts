@@ -146,6 +146,14 @@ describe('a worker behind the launcher', () => {
   });
 });
 
+it('a launcher that is killed takes the command with it', async () => {
+  await startBusyWorker();
+  const [worker = Number.NaN] = processes();
+  process.kill(launcher(), 'SIGKILL');
+  await eventually('the worker is gone', () => !isAlive(worker));
+  expect(stderr).toBe('');
+});
+
 it('a signal that comes while the command line is being loaded stops the worker as later ones do', async () => {
   start(SIGNAL_WHILE_LOADING, ['worker']);
   expect(await exitCode()).toBe(0);
