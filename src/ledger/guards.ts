@@ -18,17 +18,33 @@ export interface Guard {
  * compares them with a fresh migration, and prints what the hashes must be.
  */
 export const GUARD_FUNCTIONS = {
+  check_account_state: {
+    migration: '0007_limits_holds_reversals',
+    hash: 'f9b83f1ba210f75ed8a59278fbfa6e4174678d64e0ca22e952310a2d0c7ae9ff',
+  },
   check_changed_balances: {
     migration: '0002_ledger_tables',
     hash: '839b309bee6439c2fce38cb4b3ac98a84151dde0a5cac7b0f5de93696604318a',
   },
+  check_changed_holds: {
+    migration: '0007_limits_holds_reversals',
+    hash: '803f194317db89c111f6b16d41a946b8c79de1fa43b015a5f76d8ff3c1e944c7',
+  },
   check_new_entries: {
-    migration: '0006_the_same_for_less',
-    hash: 'edd42af4b7d4c37d0030c2671f04da2150c35b73d93b4bfeef165677a4ca65ed',
+    migration: '0007_limits_holds_reversals',
+    hash: '6ed2c927a8bd0e6eba8c15fd96491c0129065956231589763193cf237d7e3117',
+  },
+  check_new_history: {
+    migration: '0007_limits_holds_reversals',
+    hash: '1a716a1deb99a585e99dab152754efcf9cf8d223f6df53efc925712ea4a39e70',
+  },
+  limit_passed: {
+    migration: '0007_limits_holds_reversals',
+    hash: 'a7e823d6eec896f64a4e3a89b8bfe7bf1cf3e2502f412e8876aef608fbd91f94',
   },
   raise_code: {
-    migration: '0002_ledger_tables',
-    hash: '8eb7879ccd23aaf1b7317d9dbc3861a785f885f888c4d7e0fe8d3715dc770a0e',
+    migration: '0007_limits_holds_reversals',
+    hash: '411e8510b6c38731204477412b9dc1fc06081e9ed02ef47b41d9c96d6e44e916',
   },
   refuse_change: {
     migration: '0002_ledger_tables',
@@ -36,57 +52,95 @@ export const GUARD_FUNCTIONS = {
   },
 } as const;
 
-const ANY_CHANGE = 'before delete or update or truncate';
 const STATEMENT = 'for each statement';
-const CHANGED_ROWS = 'referencing new table as changed for each statement';
+
+const appendOnly = (table: string): Guard => ({
+  table,
+  trigger: `${table}_append_only`,
+  fires: 'before delete or update or truncate',
+  scope: STATEMENT,
+  runs: 'refuse_change',
+});
+const notRemoved = (table: string): Guard => ({
+  table,
+  trigger: `${table}_not_removed`,
+  fires: 'before delete or truncate',
+  scope: STATEMENT,
+  runs: 'refuse_change',
+});
+const onRows = (rows: string, guard: Omit<Guard, 'scope'>): Guard => ({
+  ...guard,
+  scope: `referencing new table as ${rows} for each statement`,
+});
+const followsLog = (table: string): Guard =>
+  onRows('new_history', { table, trigger: `${table}_follow_log`, fires: 'after insert', runs: 'check_new_history' });
 
 /**
  * Every trigger that the migrations put on the ledger's tables, as PostgreSQL spells it back; all of them are enabled
  * always. A test compares the list with a fresh migration.
  */
 export const GUARDS: readonly Guard[] = [
-  {
-    table: 'account_types',
-    trigger: 'account_types_append_only',
-    fires: ANY_CHANGE,
-    scope: STATEMENT,
-    runs: 'refuse_change',
-  },
-  { table: 'accounts', trigger: 'accounts_append_only', fires: ANY_CHANGE, scope: STATEMENT, runs: 'refuse_change' },
-  {
+  appendOnly('account_changes'),
+  followsLog('account_changes'),
+  appendOnly('account_types'),
+  appendOnly('accounts'),
+  onRows('changed', {
     table: 'balances',
     trigger: 'balances_follow_entries',
     fires: 'after update',
-    scope: CHANGED_ROWS,
     runs: 'check_changed_balances',
-  },
+  }),
+  notRemoved('balances'),
   {
     table: 'balances',
-    trigger: 'balances_not_removed',
-    fires: 'before delete or truncate',
-    scope: STATEMENT,
-    runs: 'refuse_change',
+    trigger: 'balances_start_as_logged',
+    fires: 'after insert',
+    scope:
+      "for each row when (((new.status <> 'open'::text) or (new.held_cents <> 0) or (new.min_cents is not null) or (new.max_cents is not null)))",
+    runs: 'check_account_state',
   },
-  {
+  onRows('changed', {
     table: 'balances',
     trigger: 'balances_start_at_entries',
     fires: 'after insert',
-    scope: CHANGED_ROWS,
     runs: 'check_changed_balances',
-  },
-  { table: 'entries', trigger: 'entries_append_only', fires: ANY_CHANGE, scope: STATEMENT, runs: 'refuse_change' },
+  }),
   {
+    table: 'balances',
+    trigger: 'balances_state_as_logged',
+    fires: 'after update of status, held_cents, min_cents, max_cents',
+    scope: 'for each row',
+    runs: 'check_account_state',
+  },
+  appendOnly('entries'),
+  onRows('new_entries', {
     table: 'entries',
     trigger: 'entries_whole_transactions',
     fires: 'after insert',
-    scope: 'referencing new table as new_entries for each statement',
     runs: 'check_new_entries',
-  },
-  { table: 'events', trigger: 'events_append_only', fires: ANY_CHANGE, scope: STATEMENT, runs: 'refuse_change' },
+  }),
+  appendOnly('events'),
+  appendOnly('hold_entries'),
+  followsLog('hold_entries'),
+  onRows('changed', {
+    table: 'holds',
+    trigger: 'holds_follow_entries',
+    fires: 'after update',
+    runs: 'check_changed_holds',
+  }),
+  notRemoved('holds'),
+  onRows('changed', {
+    table: 'holds',
+    trigger: 'holds_start_at_entries',
+    fires: 'after insert',
+    runs: 'check_changed_holds',
+  }),
+  appendOnly('reversals'),
+  followsLog('reversals'),
 ];
 
 const EXPECTED_TRIGGERS = GUARDS.map(({ table, trigger, fires, scope, runs }) => {
-  const body = `trigger ${trigger} ${fires} on payments.${table} ${scope}`;
+  const body = `trigger ${trigger} ${fires} on payments.${table} ${scope}`.replaceAll("'", "''");
   return `('${table}', '${trigger}', '${body}', '${runs}', 'alter table payments.${table} enable always trigger ${trigger}')`;
 });
 

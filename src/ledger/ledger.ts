@@ -1,6 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
-import { toAppError } from '../db/sqlstate.ts';
 import { AppError, ERROR_CODES, type ErrorCode } from '../errors.ts';
+import { ask } from './ask.ts';
 
 export const MAIN_BOOK = 1;
 
@@ -12,6 +12,10 @@ export interface NewAccount {
   /** At most one owner; with neither, the account is the platform's. */
   readonly userId?: string;
   readonly organizationId?: string;
+  /** The balance less active holds may not go below it. Minor units, positive on the account type's normal side. */
+  readonly floorCents?: bigint;
+  /** The balance may not go above it. */
+  readonly ceilingCents?: bigint;
 }
 
 export interface NewEntry {
@@ -24,6 +28,7 @@ export interface NewEntry {
 }
 
 export interface NewTransaction {
+  /** 2 to 1,000, summing to zero per currency. */
   readonly entries: readonly NewEntry[];
   readonly transactionId?: string;
   /** The same key with the same body posts once; with another body it is refused. */
@@ -37,10 +42,25 @@ export interface NewTransaction {
   readonly metadata?: Readonly<Record<string, unknown>>;
   /** A topic: the posting announces itself through `public.outbox`, in the same database transaction. */
   readonly announce?: string;
+  /** Stands or falls with the next transaction of the call. */
+  readonly linked?: boolean;
+  /** The hold that this one draws on; `final` releases what is left of it afterwards. */
+  readonly capture?: { readonly holdId: string; readonly final?: boolean };
 }
 
+/** Takes a transaction back: whole or what is left of it, or with entries of its own a part. */
+export type NewReversal = Omit<NewTransaction, 'entries' | 'capture'> &
+  Partial<Pick<NewTransaction, 'entries'>> & { readonly reverses: string };
+
 export type PostOutcome =
-  | { readonly status: 'posted' | 'duplicate'; readonly transactionId: string; readonly eventPosition: bigint }
+  | {
+      readonly status: 'posted' | 'duplicate';
+      readonly transactionId: string;
+      readonly eventPosition: bigint;
+      /** Of each entry in turn: its number within its account, and the account's balance after it, debit positive. */
+      readonly accountSeqs: readonly bigint[];
+      readonly balancesAfterCents: readonly bigint[];
+    }
   | { readonly status: 'rejected'; readonly code: ErrorCode; readonly message: string };
 
 export type Posted = Extract<PostOutcome, { status: 'posted' | 'duplicate' }>;
@@ -61,8 +81,10 @@ export async function openAccounts(
     name: account.name,
     user_id: account.userId,
     organization_id: account.organizationId,
+    floor_cents: account.floorCents?.toString(),
+    ceiling_cents: account.ceilingCents?.toString(),
   }));
-  const { rows } = await ask<{ account_id: string }>(
+  const rows = await ask<{ account_id: string }>(
     db,
     'select account_id from payments.open_accounts($1, $2) order by ordinal',
     [options.bookId ?? MAIN_BOOK, JSON.stringify(body)],
@@ -77,7 +99,7 @@ export async function openAccounts(
  */
 export async function post(
   db: Queryable,
-  transaction: NewTransaction,
+  transaction: NewTransaction | NewReversal,
   options: { bookId?: number } = {},
 ): Promise<Posted> {
   const [outcome] = await postAll(db, [transaction], options);
@@ -94,29 +116,43 @@ export async function post(
  */
 export async function postAll(
   db: Queryable,
-  transactions: readonly NewTransaction[],
+  transactions: readonly (NewTransaction | NewReversal)[],
   options: { bookId?: number } = {},
 ): Promise<PostOutcome[]> {
-  const { rows } = await ask<{
-    status: PostOutcome['status'];
-    transaction_id: string;
-    event_position: bigint;
-    code: string;
-    message: string;
-  }>(
+  const rows = await ask<OutcomeRow>(
     db,
-    'select status, transaction_id, event_position, code, message from payments.post_transactions($1, $2) order by ordinal',
+    `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]
+     from payments.post_transactions($1, $2) order by ordinal`,
     [options.bookId ?? MAIN_BOOK, JSON.stringify(transactions.map(toRequest))],
   );
-  return rows.map((row) =>
-    row.status === 'rejected'
-      ? { status: row.status, code: knownCode(row.code), message: row.message }
-      : { status: row.status, transactionId: row.transaction_id, eventPosition: row.event_position },
-  );
+  return rows.map(toOutcome);
+}
+
+/** 64-bit numbers as text: what an application's own client makes of int8 is its own affair. */
+interface OutcomeRow {
+  readonly status: PostOutcome['status'];
+  readonly transaction_id: string;
+  readonly event_position: string;
+  readonly code: string;
+  readonly message: string;
+  readonly account_seqs: readonly string[];
+  readonly balances_after_cents: readonly string[];
+}
+
+function toOutcome(row: OutcomeRow): PostOutcome {
+  if (row.status === 'rejected') return { status: row.status, code: knownCode(row.code), message: row.message };
+  return {
+    status: row.status,
+    transactionId: row.transaction_id,
+    eventPosition: BigInt(row.event_position),
+    accountSeqs: row.account_seqs.map(BigInt),
+    balancesAfterCents: row.balances_after_cents.map(BigInt),
+  };
 }
 
 // Amounts travel as text: a JSON number loses cents beyond 2^53.
-function toRequest(transaction: NewTransaction): Record<string, unknown> {
+function toRequest(request: NewTransaction | NewReversal): Record<string, unknown> {
+  const transaction: Partial<NewTransaction & NewReversal> = request;
   return {
     transaction_id: transaction.transactionId,
     idempotency_key: transaction.idempotencyKey,
@@ -127,7 +163,10 @@ function toRequest(transaction: NewTransaction): Record<string, unknown> {
     description: transaction.description,
     metadata: transaction.metadata,
     announce: transaction.announce,
-    entries: transaction.entries.map((entry) => ({
+    linked: transaction.linked,
+    reverses: transaction.reverses,
+    capture: transaction.capture && { hold_id: transaction.capture.holdId, final: transaction.capture.final },
+    entries: transaction.entries?.map((entry) => ({
       account_id: entry.accountId,
       amount_cents: entry.amountCents.toString(),
       currency: entry.currency,
@@ -135,14 +174,6 @@ function toRequest(transaction: NewTransaction): Record<string, unknown> {
       metadata: entry.metadata,
     })),
   };
-}
-
-async function ask<Row extends object>(db: Queryable, sql: string, values: unknown[]): Promise<{ rows: Row[] }> {
-  try {
-    return await db.query<Row>(sql, values);
-  } catch (error) {
-    throw toAppError(error);
-  }
 }
 
 function knownCode(code: string): ErrorCode {

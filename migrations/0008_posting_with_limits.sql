@@ -1,0 +1,944 @@
+-- Posting at full strength: one transaction straight on, many in one set; holds, reversals and account changes.
+--
+-- Two ways to write, one contract. payments.post_one takes one transaction: it is the definition, and what depends on the
+-- order within a call (linked transactions, captures, reversals, limits that are met) goes through it, one after the other.
+-- payments.post_in_bulk takes many at once and may only answer where the order does not matter.
+-- As in 0003, tables are looked into row by row: a plain join may be planned as a hash of all of a table.
+
+alter type payments.posting_outcome add attribute account_seqs bigint[];
+alter type payments.posting_outcome add attribute balances_after_cents bigint[];
+
+-- Whether the shape is right; what the fields say is judged later.
+create or replace function payments.is_entry(p_entry jsonb) returns boolean
+language sql immutable parallel safe
+return payments.has_only_keys(p_entry, array['account_id', 'amount_cents', 'currency', 'description', 'metadata'])
+  and coalesce(jsonb_typeof(p_entry -> 'metadata'), 'object') = 'object'
+  and coalesce(jsonb_typeof(p_entry -> 'description'), 'null') in ('string', 'null');
+
+-- What is wrong with the shape of a transaction; null where nothing is. Its entries are judged by themselves.
+create or replace function payments.transaction_fault(p_transaction jsonb) returns text
+language sql stable parallel safe
+return case
+  when not payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 'idempotency_key', 'idempotency_scope',
+      'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce', 'linked', 'reverses', 'capture'])
+    then 'It is no object, or has a key that is not among these:'
+  when jsonb_array_length(payments.entries_of(p_transaction)) not between 2 and 1000
+      and (p_transaction ? 'entries' or p_transaction ->> 'reverses' is null) then 'entries has not 2 to 1000 elements:'
+  when p_transaction ->> 'transaction_id' is not null and payments.try_uuid(p_transaction ->> 'transaction_id') is null
+    then 'transaction_id is no UUID:'
+  when p_transaction ->> 'effective_at' is not null and coalesce(payments.try_instant(p_transaction ->> 'effective_at')
+      not between '1900-01-01 00:00+00' and '2199-12-31 23:59+00', true)
+    then 'effective_at is no instant with its offset, from 1900 to 2199:'
+  when coalesce(jsonb_typeof(p_transaction -> 'metadata'), 'object') <> 'object' then 'metadata is no object:'
+  when coalesce(jsonb_typeof(p_transaction -> 'idempotency_key'), 'null') not in ('string', 'null')
+    or p_transaction ->> 'idempotency_key' = '' then 'idempotency_key is no text, or an empty one:'
+  when coalesce(jsonb_typeof(p_transaction -> 'description'), 'null') not in ('string', 'null') then 'description is no text:'
+  -- What an index carries is bounded, or the index refuses it after everything else is done.
+  when octet_length(concat(p_transaction ->> 'idempotency_scope', p_transaction ->> 'idempotency_key')) > 1000
+    then 'idempotency_scope and idempotency_key have more than 1000 bytes:'
+  when octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) > 1000
+    then 'reference_type and reference_id have more than 1000 bytes:'
+  when length(p_transaction ->> 'announce') > 128 or p_transaction ->> 'announce' !~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$'
+    then 'announce is no topic:'
+  when coalesce(jsonb_typeof(p_transaction -> 'linked'), 'boolean') <> 'boolean' then 'linked is neither true nor false:'
+  when p_transaction ? 'reverses' and payments.try_uuid(p_transaction ->> 'reverses') is null then 'reverses is no UUID:'
+  when p_transaction ? 'capture' and not (payments.has_only_keys(p_transaction -> 'capture', array['hold_id', 'final'])
+      and payments.try_uuid(p_transaction -> 'capture' ->> 'hold_id') is not null
+      and coalesce(jsonb_typeof(p_transaction -> 'capture' -> 'final'), 'boolean') = 'boolean')
+    then 'capture is no object of hold_id (UUID) and at most final (true or false):'
+  when p_transaction ? 'capture' and p_transaction ? 'reverses' then 'capture and reverses exclude each other:'
+end;
+
+-- The same as {code, message}, and what is too large to be kept for ever.
+-- p_text: the transaction's text, which the caller has anyway.
+create function payments.request_fault(p_transaction jsonb, p_text text) returns jsonb
+language sql stable parallel safe
+return case
+  when octet_length(p_text) > 1048576 then jsonb_build_object('code', 'LEDGER_INVALID', 'message', format(
+    'The transaction has %s bytes, more than 1048576 (1 MiB): keep documents elsewhere and refer to them.', octet_length(p_text)))
+  when payments.transaction_fault(p_transaction) is not null then jsonb_build_object('code', 'LEDGER_INVALID', 'message',
+    payments.transaction_fault(p_transaction) || ' a transaction is an object of 2 to 1000 entries (none: reverse all), transaction_id (UUID), effective_at (an instant with its offset), idempotency_key, idempotency_scope, reference_type, reference_id, description, metadata (an object), announce (a topic), linked (to the next), reverses (a transaction), capture (a hold), and nothing else.')
+end;
+
+-- Takes the locks of posting: the balance rows of these accounts, in id order, because two transactions that share
+-- accounts would otherwise deadlock. Call it in a statement of its own: one that waits for a lock keeps its old
+-- snapshot, the next one sees what it waited for.
+create or replace function payments.lock_accounts(p_book_id integer, p_account_ids uuid[]) returns void
+language plpgsql as $$
+begin
+  perform from (select distinct u.id from unnest(p_account_ids) as u (id) order by u.id) i
+  cross join lateral (
+    -- no key update: the weakest lock that excludes other posters.
+    select from payments.balances b where b.account_id = i.id and b.book_id = p_book_id for no key update
+  ) b;
+end $$;
+
+-- As in 0003, and whether whoever asks may post in the book.
+create or replace function payments.check_call(p_book_id integer, p_items jsonb) returns void
+language plpgsql stable as $$
+begin
+  if not exists (select from payments.books b where b.book_id = p_book_id) then
+    perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
+  end if;
+  perform payments.check_may_post(p_book_id);
+  if p_items is null or jsonb_typeof(p_items) <> 'array' or jsonb_array_length(p_items) > 10000 then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'Accounts and transactions are given as a JSON array of at most 10000 objects, not as %s.',
+      coalesce(jsonb_typeof(p_items), 'null') || case when jsonb_typeof(p_items) = 'array' then ' of ' || jsonb_array_length(p_items) else '' end));
+  end if;
+end $$;
+
+-- Raises where the calling role may not post in the book. Inside a SECURITY DEFINER function current_user is the owner; who
+-- called it is what SET ROLE said, or else who logged in.
+create function payments.check_may_post(p_book_id integer) returns void
+language plpgsql stable as $$
+declare
+  v_caller name := case current_setting('role') when 'none' then session_user else current_setting('role') end;
+begin
+  if v_caller <> current_user and not pg_has_role(v_caller, current_user, 'member') and not exists (
+    select from payments.book_grants g where g.book_id = p_book_id and g.may_post and pg_has_role(v_caller, g.grantee, 'member')
+  ) then
+    perform payments.raise_code('LEDGER_BOOK_FORBIDDEN', format(
+      'Role %s may not post in book %s: the owner grants it in payments.book_grants.', v_caller, p_book_id));
+  end if;
+end $$;
+
+-- Waits for a close of the book's period that is under way, keeps the next one waiting until this transaction ends, and
+-- returns from when on effective dates are open; null: all are. Read in a statement after the lock, as everything is; where the
+-- transaction's snapshot is older than that, a row lock finds out.
+create function payments.open_since(p_book_id integer) returns timestamptz
+language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtext('liventix.period'), p_book_id);
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform from payments.books b where b.book_id = p_book_id for share;
+  end if;
+  return (select b.closed_until from payments.books b where b.book_id = p_book_id);
+end $$;
+
+-- Writes one event to the log; its projection is the caller's. The straight-line sibling of append_events.
+-- p_event: effective_at null means now.
+-- Returns its position and when it was recorded. Raises unique_violation as append_events does.
+-- Locks: as append_events, the caller's.
+create function payments.append_event(p_book_id integer, p_event payments.new_event, out event_position bigint, out logged_at timestamptz)
+language plpgsql as $$
+declare
+  v_actor constant text := payments.acting_user();
+begin
+  event_position := nextval('payments.events_position_seq');
+  logged_at := clock_timestamp();
+  insert into payments.events (
+    book_id, position, event_id, type, effective_at, recorded_at, created_by, idempotency_scope, idempotency_key,
+    request_hash, payload, leaf_hash)
+  values (
+    p_book_id, event_position, p_event.event_id, p_event.type, coalesce(p_event.effective_at, logged_at), logged_at, v_actor,
+    p_event.idempotency_scope, p_event.idempotency_key, p_event.request_hash, p_event.payload,
+    payments.event_leaf_hash(p_book_id, event_position, p_event.event_id, coalesce(p_event.effective_at, logged_at), logged_at,
+      p_event.type, v_actor, p_event.idempotency_scope, p_event.idempotency_key, p_event.request_hash, p_event.payload));
+end $$;
+
+-- Applies account.changed, and account.opened where it set limits: the history, and how the account stands after it.
+-- Parameters and locks of these projections: as of project_events.
+create function payments.project_account_changes(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8) returns void
+language plpgsql as $$
+declare
+  v_accounts uuid[];
+begin
+  with change as (
+    select e.position, e.recorded_at, e.created_by, e.payload,
+           case e.type when 'account.opened' then e.event_id else (e.payload ->> 'account_id')::uuid end as account_id
+    from payments.events e
+    where e.book_id = p_book_id and e.position between p_first and p_last and (p_xid is null or e.xid = p_xid)
+      and (e.type = 'account.changed' or e.type = 'account.opened' and e.payload ?| array['floor_cents', 'ceiling_cents'])
+    offset 0
+  ), changed as (
+    insert into payments.account_changes (
+      book_id, event_position, account_id, change_seq, status, floor_cents, ceiling_cents, changed_at, changed_by, reason)
+    select p_book_id, c.position, c.account_id,
+           row_number() over (partition by c.account_id order by c.position) + coalesce((
+             select x.change_seq from payments.account_changes x
+             where x.account_id = c.account_id and x.book_id = p_book_id
+             order by x.change_seq desc limit 1), 0),
+           coalesce(c.payload ->> 'status', 'open'), (c.payload ->> 'floor_cents')::bigint, (c.payload ->> 'ceiling_cents')::bigint,
+           c.recorded_at, c.created_by, c.payload ->> 'reason'
+    from change c
+    returning account_id
+  )
+  select array_agg(distinct account_id) into v_accounts from changed;
+
+  for i in 1 .. coalesce(cardinality(v_accounts), 0) loop
+    update payments.balances b
+    set (status, min_cents, max_cents) = (
+      select c.status, case t.normal_side when 'debit' then c.floor_cents else -c.ceiling_cents end,
+             case t.normal_side when 'debit' then c.ceiling_cents else -c.floor_cents end
+      from payments.account_changes c
+      cross join lateral (select a.type from payments.accounts a where a.id = c.account_id and a.book_id = c.book_id limit 1) a
+      join payments.account_types t using (type)
+      where c.account_id = b.account_id and c.book_id = b.book_id
+      order by c.change_seq desc
+      limit 1)
+    where b.account_id = v_accounts[i] and b.book_id = p_book_id;
+  end loop;
+end $$;
+
+-- Applies what a step of a hold says (placed, captured, voided, expired): the hold's history, the hold, what its account has held.
+create function payments.project_hold_steps(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8) returns void
+language plpgsql as $$
+declare
+  v_holds uuid[];
+  v_accounts uuid[];
+begin
+  with step as (
+    select e.position, e.recorded_at, e.type, e.event_id, e.payload -> 'hold_step' as said
+    from payments.events e
+    where e.book_id = p_book_id and e.position between p_first and p_last and (p_xid is null or e.xid = p_xid)
+      and e.payload ? 'hold_step'
+    offset 0
+  ), written as (
+    insert into payments.hold_entries (
+      book_id, event_position, hold_id, hold_seq, account_id, account_hold_seq, kind, held_cents, held_after_cents,
+      captured_cents, remaining_cents, transaction_id, created_at)
+    select p_book_id, s.position, (s.said ->> 'hold_id')::uuid, (s.said ->> 'hold_seq')::bigint, (s.said ->> 'account_id')::uuid,
+           (s.said ->> 'account_hold_seq')::bigint, s.said ->> 'kind', (s.said ->> 'held_cents')::bigint,
+           (s.said ->> 'held_after_cents')::bigint, (s.said ->> 'captured_cents')::bigint, (s.said ->> 'remaining_cents')::bigint,
+           case s.type when 'transaction.posted' then s.event_id end, s.recorded_at
+    from step s
+    order by s.position
+    returning hold_id, account_id
+  )
+  select array_agg(distinct hold_id), array_agg(distinct account_id) into v_holds, v_accounts from written;
+
+  insert into payments.holds (
+    book_id, hold_id, account_id, amount_cents, remaining_cents, last_seq, state, currency, event_position, created_at,
+    created_by, expires_at, reference_type, reference_id, description, metadata)
+  select p_book_id, e.event_id, (e.payload ->> 'account_id')::uuid, (e.payload ->> 'amount_cents')::bigint, l.remaining_cents,
+         l.hold_seq, l.state, e.payload ->> 'currency', e.position, e.recorded_at, e.created_by,
+         payments.try_instant(e.payload ->> 'expires_at'), e.payload ->> 'reference_type', e.payload ->> 'reference_id',
+         e.payload ->> 'description', coalesce(e.payload -> 'metadata', '{}'::jsonb)
+  from payments.events e
+  cross join lateral payments.last_hold_step(p_book_id, e.event_id) l
+  where e.book_id = p_book_id and e.position between p_first and p_last and (p_xid is null or e.xid = p_xid)
+    and e.type = 'hold.placed';
+
+  for i in 1 .. coalesce(cardinality(v_holds), 0) loop
+    update payments.holds h
+    set (remaining_cents, last_seq, state) = (select l.remaining_cents, l.hold_seq, l.state from payments.last_hold_step(p_book_id, h.hold_id) l)
+    where h.hold_id = v_holds[i] and h.book_id = p_book_id and h.last_seq <> (select l.hold_seq from payments.last_hold_step(p_book_id, h.hold_id) l);
+  end loop;
+
+  for i in 1 .. coalesce(cardinality(v_accounts), 0) loop
+    update payments.balances b
+    set held_cents = (
+      select h.held_after_cents from payments.hold_entries h
+      where h.account_id = b.account_id and h.book_id = b.book_id
+      order by h.account_hold_seq desc limit 1)
+    where b.account_id = v_accounts[i] and b.book_id = p_book_id;
+  end loop;
+end $$;
+
+-- Where a hold stands after the last step of its history.
+create function payments.last_hold_step(p_book_id integer, p_hold_id uuid)
+returns table (remaining_cents bigint, hold_seq bigint, state text)
+language sql stable
+begin atomic
+  select h.remaining_cents, h.hold_seq, case when h.remaining_cents > 0 then 'active' else h.kind end
+  from payments.hold_entries h
+  where h.hold_id = p_hold_id and h.book_id = p_book_id
+  order by h.hold_seq desc
+  limit 1;
+end;
+
+-- Applies what a transaction says that it reverses.
+create function payments.project_reversals(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8) returns void
+language plpgsql as $$
+begin
+  insert into payments.reversals (book_id, event_position, transaction_id, reverses, reversal_seq, is_complete)
+  select p_book_id, e.position, e.event_id, (e.payload ->> 'reverses')::uuid,
+         (e.payload -> 'reversal_step' ->> 'reversal_seq')::bigint, (e.payload -> 'reversal_step' ->> 'is_complete')::boolean
+  from payments.events e
+  where e.book_id = p_book_id and e.position between p_first and p_last and (p_xid is null or e.xid = p_xid)
+    and e.payload ? 'reversal_step'
+  order by e.position;
+end $$;
+
+-- As in 0003; entries may have come with their amounts as text, and go out as numbers.
+create or replace function payments.announce_events(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8) returns void
+language plpgsql as $$
+begin
+  insert into public.outbox (topic, payload)
+  select e.payload ->> 'announce', jsonb_build_object(
+           'book_id', e.book_id, 'transaction_id', e.event_id, 'event_position', e.position,
+           'effective_at', e.effective_at, 'recorded_at', e.recorded_at,
+           'reference_type', e.payload -> 'reference_type', 'reference_id', e.payload -> 'reference_id',
+           'description', e.payload -> 'description', 'reverses', e.payload -> 'reverses',
+           'hold_id', e.payload -> 'capture' -> 'hold_id',
+           'entries', (
+             select jsonb_agg(l.value || jsonb_build_object('account_id', (l.value ->> 'account_id')::uuid,
+                      'amount_cents', (l.value ->> 'amount_cents')::bigint) order by l.ordinality)
+             from jsonb_array_elements(e.payload -> 'entries') with ordinality as l))
+  from payments.events e
+  where e.book_id = p_book_id and e.position between p_first and p_last and e.xid = p_xid and e.payload ? 'announce'
+  order by e.position;
+end $$;
+
+-- The direction in which an account is spent: 1 (debit) where its normal side is credit, -1 (credit) where it is debit.
+create function payments.spending_side(p_book_id integer, p_account_id uuid) returns integer
+language sql stable
+return (
+  select case t.normal_side when 'credit' then 1 else -1 end
+  from payments.accounts a join payments.account_types t using (type)
+  where a.id = p_account_id and a.book_id = p_book_id
+);
+
+-- The next step of a hold, as the log says it: how the hold and what its account has held stand after it.
+-- p_hold: as it stands, last_seq 0 and nothing remaining where it is being placed. The caller holds its account's lock.
+create function payments.hold_step(p_hold payments.holds, p_kind text, p_captured_cents bigint, p_remaining_cents bigint)
+returns jsonb
+language sql stable
+return (
+  select jsonb_build_object(
+    'hold_id', p_hold.hold_id, 'account_id', p_hold.account_id, 'kind', p_kind, 'hold_seq', p_hold.last_seq + 1,
+    'account_hold_seq', 1 + coalesce((
+      select h.account_hold_seq from payments.hold_entries h
+      where h.account_id = p_hold.account_id and h.book_id = p_hold.book_id
+      order by h.account_hold_seq desc limit 1), 0),
+    'held_cents', d.cents, 'held_after_cents', b.held_cents + d.cents,
+    'captured_cents', p_captured_cents, 'remaining_cents', p_remaining_cents)
+  from payments.balances b
+  cross join lateral (
+    select payments.spending_side(p_hold.book_id, p_hold.account_id) * (p_remaining_cents - p_hold.remaining_cents) as cents
+  ) d
+  where b.account_id = p_hold.account_id and b.book_id = p_hold.book_id
+);
+
+-- Ends the holds of an account that have expired; returns how many. The caller holds the account's lock.
+create function payments.expire_account_holds(p_book_id integer, p_account_id uuid) returns integer
+language plpgsql as $$
+declare
+  v_hold payments.holds;
+  v_position bigint;
+  v_expired integer := 0;
+begin
+  for v_hold in
+    select h.* from payments.holds h
+    where h.account_id = p_account_id and h.book_id = p_book_id and h.state = 'active' and h.expires_at <= clock_timestamp()
+    order by h.expires_at, h.hold_id
+  loop
+    v_position := (payments.append_event(p_book_id, row('hold.expired', gen_random_uuid(), null, null, null, null, jsonb_build_object(
+      'hold_step', payments.hold_step(v_hold, 'expired', 0, 0)))::payments.new_event)).event_position;
+    perform payments.project_hold_steps(p_book_id, v_position, v_position, pg_current_xact_id());
+    v_expired := v_expired + 1;
+  end loop;
+  return v_expired;
+end $$;
+
+-- What a reversal posts: {entries, step}, or {code, message} where it may not.
+-- p_transaction: names the transaction in reverses; its own entries where it takes back a part.
+-- The caller holds the locks of all accounts of the transaction that is reversed.
+create function payments.plan_reversal(p_book_id integer, p_transaction jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+  v_reverses constant uuid := payments.try_uuid(p_transaction ->> 'reverses');
+  v_seq bigint;
+  v_left jsonb;
+  v_entries jsonb := p_transaction -> 'entries';
+  v_fault text;
+  v_is_complete boolean;
+begin
+  if not exists (select from payments.entries n where n.transaction_id = v_reverses and n.book_id = p_book_id) then
+    return jsonb_build_object('code', 'LEDGER_TRANSACTION_UNKNOWN', 'message',
+      format('Transaction %s, which is to be reversed, does not exist in book %s.', v_reverses, p_book_id));
+  end if;
+  select coalesce(max(r.reversal_seq), 0) into v_seq
+  from payments.reversals r where r.reverses = v_reverses and r.book_id = p_book_id;
+
+  if v_seq = 0 and v_entries is null then
+    -- Leg by leg, as it was posted.
+    select jsonb_agg(jsonb_build_object('account_id', n.account_id, 'amount_cents', -n.amount_cents, 'currency', n.currency) order by n.id)
+    into v_entries
+    from payments.entries n where n.transaction_id = v_reverses and n.book_id = p_book_id;
+    return jsonb_build_object('entries', v_entries, 'step', jsonb_build_object('reversal_seq', 1, 'is_complete', true));
+  end if;
+
+  -- What is left of it per account: its own entries, and those of its reversals.
+  select jsonb_object_agg(l.account_id, l.cents) filter (where l.cents <> 0),
+         jsonb_agg(jsonb_build_object('account_id', l.account_id, 'amount_cents', -l.cents, 'currency', l.currency) order by l.account_id)
+           filter (where l.cents <> 0)
+  into v_left, v_entries
+  from (
+    select n.account_id, n.currency, sum(n.amount_cents) as cents
+    from (
+      select v_reverses as transaction_id
+      union all
+      select r.transaction_id from payments.reversals r where r.reverses = v_reverses and r.book_id = p_book_id
+    ) t
+    cross join lateral (
+      select n.account_id, n.currency, n.amount_cents from payments.entries n
+      where n.transaction_id = t.transaction_id and n.book_id = p_book_id offset 0
+    ) n
+    group by n.account_id, n.currency
+  ) l;
+  if v_left is null then
+    return jsonb_build_object('code', 'LEDGER_REVERSAL_EXCEEDED', 'message',
+      format('Transaction %s is reversed already, and nothing of it is left.', v_reverses));
+  end if;
+  if not p_transaction ? 'entries' then
+    return jsonb_build_object('entries', v_entries, 'step', jsonb_build_object('reversal_seq', v_seq + 1, 'is_complete', true));
+  end if;
+
+  select min(format('account %s has %s left of it to reverse, not %s', t.account_id, -coalesce((v_left ->> t.account_id)::numeric, 0), t.cents))
+           filter (where abs(t.cents) > abs(coalesce((v_left ->> t.account_id)::numeric, 0))
+             or sign(t.cents) = sign(coalesce((v_left ->> t.account_id)::numeric, 0)) and t.cents <> 0),
+         bool_and(coalesce(-t.cents = (v_left ->> t.account_id)::numeric, false))
+           and count(*) = (select count(*) from jsonb_object_keys(v_left))
+  into v_fault, v_is_complete
+  from (
+    select payments.try_uuid(l.value ->> 'account_id')::text as account_id, sum(payments.try_amount(l.value ->> 'amount_cents')) as cents
+    from jsonb_array_elements(payments.entries_of(p_transaction)) as l
+    group by 1
+  ) t;
+  if v_fault is not null then
+    return jsonb_build_object('code', 'LEDGER_REVERSAL_EXCEEDED', 'message', format('Of transaction %s, %s.', v_reverses, v_fault));
+  end if;
+  return jsonb_build_object('entries', payments.entries_of(p_transaction),
+    'step', jsonb_build_object('reversal_seq', v_seq + 1, 'is_complete', coalesce(v_is_complete, false)));
+end $$;
+
+-- What a transaction captures of a hold: {step}, or {code, message} where it may not.
+-- p_accounts, p_cents: its entries. The caller holds the locks of their accounts.
+create function payments.plan_capture(p_book_id integer, p_capture jsonb, p_accounts uuid[], p_cents bigint[]) returns jsonb
+language plpgsql stable as $$
+declare
+  v_hold payments.holds;
+  v_captured numeric;
+begin
+  select h.* into v_hold from payments.holds h
+  where h.hold_id = payments.try_uuid(p_capture ->> 'hold_id') and h.book_id = p_book_id;
+  if not found then
+    return jsonb_build_object('code', 'LEDGER_HOLD_UNKNOWN', 'message',
+      format('Hold %s does not exist in book %s.', p_capture ->> 'hold_id', p_book_id));
+  end if;
+  v_captured := payments.spending_side(p_book_id, v_hold.account_id) * coalesce((
+    select sum(l.cents) from unnest(p_accounts, p_cents) as l (account_id, cents) where l.account_id = v_hold.account_id), 0);
+  return case
+    when v_hold.state <> 'active' then jsonb_build_object('code', 'LEDGER_HOLD_RESOLVED', 'message',
+      format('Hold %s is %s: nothing of it is left to capture.', v_hold.hold_id, v_hold.state))
+    when v_hold.expires_at <= clock_timestamp() then jsonb_build_object('code', 'LEDGER_HOLD_EXPIRED', 'message',
+      format('Hold %s expired at %s.', v_hold.hold_id, v_hold.expires_at))
+    when v_captured <= 0 then jsonb_build_object('code', 'LEDGER_INVALID', 'message',
+      format('The entries do not spend from account %s, which hold %s is on.', v_hold.account_id, v_hold.hold_id))
+    when v_captured > v_hold.remaining_cents then jsonb_build_object('code', 'LEDGER_HOLD_EXCEEDED', 'message',
+      format('Hold %s has %s left, less than the %s to be captured.', v_hold.hold_id, v_hold.remaining_cents, v_captured))
+    else jsonb_build_object('step', payments.hold_step(v_hold, 'captured', v_captured::bigint,
+      case when coalesce((p_capture ->> 'final')::boolean, false) then 0 else v_hold.remaining_cents - v_captured::bigint end))
+  end;
+end $$;
+
+-- Judges and posts one transaction, straight on: the definition of what posting is.
+-- p_transaction: see post_transactions. p_open_since: what open_since said.
+-- Returns its outcome; a refusal writes nothing.
+-- Locks: the balance rows of its accounts, in id order.
+create function payments.post_one(p_book_id integer, p_ordinal integer, p_transaction jsonb, p_open_since timestamptz)
+returns payments.posting_outcome
+language plpgsql as $$
+declare
+  v_outcome payments.posting_outcome;
+  v_fault jsonb;
+  v_plan jsonb;
+  v_text constant text := p_transaction::text;
+  v_body jsonb := p_transaction;
+  v_event payments.new_event;
+  v_position bigint;
+  v_recorded_at timestamptz;
+  -- Per entry.
+  v_accounts uuid[];
+  v_cents bigint[];
+  v_currencies text[];
+  v_entries jsonb[];
+  v_seqs bigint[];
+  v_afters bigint[];
+  v_is_sound boolean;
+  -- Per account, in id order.
+  v_ids uuid[];
+  v_rows tid[];
+  v_states payments.balances[];
+  v_held_in text[];
+  v_balances bigint[];
+  v_lasts bigint[];
+  v_nth integer;
+begin
+  v_outcome.ordinal := p_ordinal;
+  v_fault := payments.request_fault(p_transaction, v_text);
+  if v_fault is not null then
+    return payments.rejected(p_ordinal, v_fault);
+  end if;
+
+  v_event := row('transaction.posted', coalesce(payments.try_uuid(p_transaction ->> 'transaction_id'), gen_random_uuid()),
+    payments.try_instant(p_transaction ->> 'effective_at'),
+    case when p_transaction ->> 'idempotency_key' is not null then coalesce(p_transaction ->> 'idempotency_scope', 'default') end,
+    p_transaction ->> 'idempotency_key', sha256(convert_to(v_text, 'UTF8')), null);
+
+  if p_transaction ? 'reverses' then
+    perform payments.lock_accounts(p_book_id, array(
+      select n.account_id from payments.entries n
+      where n.transaction_id = payments.try_uuid(p_transaction ->> 'reverses') and n.book_id = p_book_id));
+    v_outcome := payments.find_duplicate(p_book_id, p_ordinal, p_transaction, v_event);
+    if v_outcome.status is not null then
+      return v_outcome;
+    end if;
+    v_plan := payments.plan_reversal(p_book_id, p_transaction);
+    if v_plan ? 'code' then
+      return payments.rejected(p_ordinal, v_plan);
+    end if;
+    v_body := v_body || jsonb_build_object('entries', v_plan -> 'entries', 'reversal_step', v_plan -> 'step');
+  end if;
+
+  -- A function scan has the order of the array, and so have the aggregates over it.
+  select array_agg(l.account_id), array_agg(l.cents), array_agg(l.currency), array_agg(l.value),
+         bool_and(l.account_id is not null and l.cents <> 0 and payments.is_entry(l.value)) and sum(l.cents) = 0
+           and min(l.currency) = max(l.currency)
+  into v_accounts, v_cents, v_currencies, v_entries, v_is_sound
+  from (
+    select j.value, payments.try_uuid(j.value ->> 'account_id') as account_id, payments.try_amount(j.value ->> 'amount_cents') as cents,
+           j.value ->> 'currency' as currency
+    from jsonb_array_elements(v_body -> 'entries') as j
+    offset 0
+  ) l;
+
+  for v_try in 1 .. cardinality(v_accounts) + 1 loop
+    select array_agg(s.id), array_agg(s.tid), array_agg(s.state), array_agg(s.balance_cents), array_agg(s.last_seq), array_agg(s.currency)
+    into v_ids, v_rows, v_states, v_balances, v_lasts, v_held_in
+    from (
+      select i.id, b.tid, b.state, b.balance_cents, b.last_seq,
+             (select a.currency from payments.accounts a where a.id = i.id and a.book_id = p_book_id) as currency
+      -- In id order: two transactions that share accounts would otherwise deadlock.
+      from (select distinct u.id from unnest(v_accounts) as u (id) order by u.id) i
+      cross join lateral (
+        select b.ctid as tid, b.balance_cents, b.last_seq,
+               case when b.status <> 'open' or b.min_cents is not null or b.max_cents is not null then b end as state
+        from payments.balances b
+        where b.account_id = i.id and b.book_id = p_book_id
+        for no key update
+      ) b
+    ) s;
+
+    if v_try = 1 and not p_transaction ? 'reverses' then
+      v_outcome := payments.find_duplicate(p_book_id, p_ordinal, p_transaction, v_event);
+      if v_outcome.status is not null then
+        return v_outcome;
+      end if;
+    end if;
+
+    v_seqs := null;
+    v_afters := null;
+    for i in 1 .. cardinality(v_accounts) loop
+      v_nth := array_position(v_ids, v_accounts[i]);
+      if v_nth is null or v_held_in[v_nth] is distinct from v_currencies[i] or not coalesce(v_is_sound, false) then
+        v_fault := payments.entries_fault(p_book_id, v_body -> 'entries');
+        exit when v_fault is not null;
+        -- Several currencies, each of which sums to zero.
+        v_is_sound := true;
+      end if;
+      if v_balances[v_nth]::numeric + v_cents[i] not between -9223372036854775807 and 9223372036854775807 then
+        v_fault := jsonb_build_object('code', 'LEDGER_AMOUNT_OVERFLOW', 'message', format(
+          'Account %s has %s and would pass what 64 bits hold with %s more: post a smaller amount.', v_ids[v_nth], v_balances[v_nth], v_cents[i]));
+        exit;
+      end if;
+      v_balances[v_nth] := v_balances[v_nth] + v_cents[i];
+      v_lasts[v_nth] := v_lasts[v_nth] + 1;
+      v_afters[i] := v_balances[v_nth];
+      v_seqs[i] := v_lasts[v_nth];
+    end loop;
+    exit when v_fault is not null;
+
+    if v_event.effective_at < p_open_since then
+      v_fault := jsonb_build_object('code', 'LEDGER_PERIOD_CLOSED', 'message', format(
+        'effective_at %s is in a period that is closed until %s. Correct it in the open period.', v_event.effective_at, p_open_since));
+      exit;
+    end if;
+
+    if p_transaction ? 'capture' then
+      v_plan := payments.plan_capture(p_book_id, p_transaction -> 'capture', v_accounts, v_cents);
+      if v_plan ? 'code' then
+        v_fault := v_plan;
+        exit;
+      end if;
+      v_body := v_body || jsonb_build_object('hold_step', v_plan -> 'step');
+    end if;
+
+    -- Null where no account has a state or a limit: most have none.
+    exit when array_remove(v_states, null) = '{}';
+    v_fault := payments.account_fault(p_book_id, v_states, v_balances, v_body -> 'hold_step');
+    exit when v_fault is null or v_fault ->> 'code' <> 'LEDGER_FLOOR_PASSED';
+    exit when payments.expire_account_holds(p_book_id, (v_fault ->> 'account_id')::uuid) = 0;
+    -- What had expired is released now: judged once more.
+    v_fault := null;
+  end loop;
+  if v_fault is not null then
+    return payments.rejected(p_ordinal, v_fault);
+  end if;
+
+  v_event.payload := v_body - array['transaction_id', 'idempotency_key', 'idempotency_scope', 'effective_at', 'linked'];
+  select e.event_position, e.logged_at into v_position, v_recorded_at from payments.append_event(p_book_id, v_event) e;
+  if v_body ? 'hold_step' then
+    perform payments.project_hold_steps(p_book_id, v_position, v_position, pg_current_xact_id());
+    -- The rows are where they were written to just now.
+    v_rows := array(select b.ctid from unnest(v_ids) as i (id)
+      cross join lateral (select b.ctid from payments.balances b where b.account_id = i.id and b.book_id = p_book_id for no key update) b);
+  end if;
+  if v_body ? 'reversal_step' then
+    perform payments.project_reversals(p_book_id, v_position, v_position, pg_current_xact_id());
+  end if;
+  insert into payments.entries (
+    book_id, id, event_position, transaction_id, account_id, account_seq, amount_cents, currency, balance_after_cents,
+    effective_at, created_at, created_by, reference_type, reference_id, description, metadata)
+  select p_book_id, v_position * 1024 + l.ordinality, v_position, v_event.event_id, l.account_id, l.account_seq, l.cents, l.currency,
+         l.balance_after_cents, coalesce(v_event.effective_at, v_recorded_at), v_recorded_at, payments.acting_user(),
+         v_body ->> 'reference_type', v_body ->> 'reference_id', coalesce(l.body ->> 'description', v_body ->> 'description'),
+         coalesce(l.body -> 'metadata', v_body -> 'metadata', '{}'::jsonb)
+  from unnest(v_accounts, v_seqs, v_cents, v_currencies, v_afters, v_entries) with ordinality
+    as l (account_id, account_seq, cents, currency, balance_after_cents, body);
+  -- By where the locked rows are, whatever size the planner believes the table has.
+  update payments.balances b
+  set balance_cents = v_balances[array_position(v_ids, b.account_id)], last_seq = v_lasts[array_position(v_ids, b.account_id)]
+  where b.ctid = any (v_rows) and b.book_id = p_book_id;
+  if v_body ? 'announce' then
+    perform payments.announce_events(p_book_id, v_position, v_position, pg_current_xact_id());
+  end if;
+
+  return row(p_ordinal, 'posted', v_event.event_id, v_position, null, null, v_seqs, v_afters)::payments.posting_outcome;
+end $$;
+
+create function payments.rejected(p_ordinal integer, p_fault jsonb) returns payments.posting_outcome
+language sql immutable
+return row(p_ordinal, 'rejected', null, null, p_fault ->> 'code', p_fault ->> 'message', null, null)::payments.posting_outcome;
+
+-- The outcome of a transaction whose key or id the log has already: a duplicate with the first result, or rejected where the
+-- body is another one. Its status is null where the log has neither.
+create function payments.find_duplicate(p_book_id integer, p_ordinal integer, p_transaction jsonb, p_event payments.new_event)
+returns payments.posting_outcome
+language plpgsql stable as $$
+declare
+  v_id uuid;
+  v_position bigint;
+  v_request_hash bytea;
+  v_outcome payments.posting_outcome;
+begin
+  if p_transaction ->> 'transaction_id' is not null then
+    select e.position, e.event_id, e.request_hash into v_position, v_id, v_request_hash
+    from payments.events e where e.event_id = p_event.event_id and e.book_id = p_book_id;
+  end if;
+  if v_position is null and p_event.idempotency_key is not null then
+    select e.position, e.event_id, e.request_hash into v_position, v_id, v_request_hash
+    from payments.events e
+    where e.idempotency_key = p_event.idempotency_key and e.idempotency_scope = p_event.idempotency_scope and e.book_id = p_book_id;
+  end if;
+  if v_position is null then
+    return v_outcome;
+  end if;
+  -- An imported event has no request to compare with: its key and id are taken.
+  if v_request_hash is distinct from p_event.request_hash then
+    return payments.rejected(p_ordinal, payments.key_conflict(coalesce(p_event.idempotency_key, p_event.event_id::text)));
+  end if;
+  select p_ordinal, 'duplicate', v_id, v_position, null, null,
+         array_agg(n.account_seq order by n.id), array_agg(n.balance_after_cents order by n.id)
+  into v_outcome
+  from payments.entries n
+  where n.id between v_position * 1024 + 1 and v_position * 1024 + 1023 and n.book_id = p_book_id;
+  return v_outcome;
+end $$;
+
+create function payments.key_conflict(p_key text) returns jsonb
+language sql immutable
+return jsonb_build_object('code', 'LEDGER_IDEMPOTENCY_CONFLICT', 'message', format(
+  'The key or id %s was used with another body; send the first body again, or a new key.', p_key));
+
+-- What forbids a transaction on one of its accounts: that it is not open, or a limit; null where nothing does.
+-- p_accounts: the accounts that have a state or a limit as they stand before it, null the others. p_balances: what all come to.
+-- p_hold_step: what it captures, which is reserved no longer.
+create function payments.account_fault(p_book_id integer, p_accounts payments.balances[], p_balances bigint[], p_hold_step jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+  v_account payments.balances;
+  v_code text;
+begin
+  for i in 1 .. cardinality(p_accounts) loop
+    v_account := p_accounts[i];
+    continue when v_account.account_id is null;
+    if v_account.status <> 'open' then
+      return jsonb_build_object('code', 'LEDGER_ACCOUNT_' || upper(v_account.status), 'message',
+        format('Account %s is %s.', v_account.account_id, v_account.status));
+    end if;
+    if (p_hold_step ->> 'account_id')::uuid = v_account.account_id then
+      v_account.held_cents := (p_hold_step ->> 'held_after_cents')::bigint;
+    end if;
+    v_code := payments.limit_passed(v_account, p_balances[i], p_balances[i]::numeric - v_account.balance_cents);
+    if v_code is not null then
+      return jsonb_build_object('code', v_code, 'account_id', v_account.account_id, 'message',
+        payments.limit_message(v_account, p_balances[i], p_balances[i]::numeric - v_account.balance_cents));
+    end if;
+  end loop;
+  return null;
+end $$;
+
+-- Posts transactions one after the other, each as post_one; a chain of linked ones stands or falls as one.
+create function payments.post_in_order(p_book_id integer, p_transactions jsonb, p_open_since timestamptz)
+returns setof payments.posting_outcome
+language plpgsql as $$
+declare
+  v_last constant integer := jsonb_array_length(p_transactions) - 1;
+  v_from integer := 0;
+  v_to integer;
+begin
+  if v_last > 0 then
+    perform payments.lock_accounts(p_book_id, array(
+      select payments.try_uuid(l.value ->> 'account_id')
+      from jsonb_array_elements(p_transactions) as t
+      cross join lateral jsonb_array_elements(payments.entries_of(t.value)) as l
+      union all
+      select n.account_id
+      from jsonb_array_elements(p_transactions) as t
+      cross join lateral (
+        select n.account_id from payments.entries n
+        where n.transaction_id = payments.try_uuid(t.value ->> 'reverses') and n.book_id = p_book_id offset 0
+      ) n));
+  end if;
+  while v_from <= v_last loop
+    v_to := v_from;
+    while v_to < v_last and p_transactions -> v_to -> 'linked' = 'true' loop
+      v_to := v_to + 1;
+    end loop;
+    if v_to = v_from and p_transactions -> v_to -> 'linked' is distinct from 'true' then
+      return next payments.post_one(p_book_id, v_to + 1, p_transactions -> v_to, p_open_since);
+    else
+      return query select * from payments.post_chain(p_book_id, p_transactions, v_from, v_to, p_open_since);
+    end if;
+    v_from := v_to + 1;
+  end loop;
+end $$;
+
+-- Posts linked transactions, all or none: where one is refused, the others are LEDGER_LINK_FAILED.
+-- p_from, p_to: the first and the last of them in p_transactions, from 0.
+create function payments.post_chain(p_book_id integer, p_transactions jsonb, p_from integer, p_to integer, p_open_since timestamptz)
+returns setof payments.posting_outcome
+language plpgsql as $$
+declare
+  v_outcome payments.posting_outcome;
+  v_outcomes payments.posting_outcome[];
+begin
+  for i in p_from .. p_to loop
+    v_outcome := payments.post_one(p_book_id, i + 1, p_transactions -> i, p_open_since);
+    v_outcomes := v_outcomes || v_outcome;
+    if i = p_to and v_outcome.status <> 'rejected' and p_transactions -> i -> 'linked' = 'true' then
+      v_outcome := payments.rejected(i + 1, jsonb_build_object('code', 'LEDGER_INVALID', 'message',
+        'It is linked to the next transaction, and it is the last: leave out linked there.'));
+    end if;
+    if v_outcome.status = 'rejected' then
+      raise exception using errcode = 'LV000', message = 'undoes the chain';
+    end if;
+  end loop;
+  return query select * from unnest(v_outcomes);
+exception when sqlstate 'LV000' then
+  for i in p_from + 1 .. p_to + 1 loop
+    return next case when i = v_outcome.ordinal then v_outcome else payments.rejected(i, jsonb_build_object(
+      'code', 'LEDGER_LINK_FAILED', 'message', format('It is linked to transaction %s of the call, which was refused: %s',
+        v_outcome.ordinal, v_outcome.code))) end;
+  end loop;
+end $$;
+
+-- What a call asks for, one transaction, as post_in_bulk reads it.
+create type payments.posting_request as (
+  ordinal integer, body jsonb, request_hash bytea, given_id uuid, transaction_id uuid, effective_at timestamptz,
+  idempotency_scope text, idempotency_key text, fault jsonb, accounts uuid[]
+);
+
+-- Posts many transactions whose order does not matter: all of their locks, then one log write, then one projection.
+-- Raises where a limit is met or a balance overflows: what is refused then depends on the order, and post_in_order decides.
+create function payments.post_in_bulk(p_book_id integer, p_transactions jsonb, p_open_since timestamptz)
+returns setof payments.posting_outcome
+language plpgsql as $$
+declare
+  v_requests payments.posting_request[];
+  v_unusable uuid[];
+  v_events payments.new_event[];
+  v_outcomes payments.posting_outcome[];
+  v_nths integer[];
+  v_positions bigint[];
+begin
+  -- One row per transaction from here on, never joined to itself: PostgreSQL cannot tell how many there are.
+  select array_agg(row(r.ordinal, r.body, sha256(convert_to(r.text, 'UTF8')), r.given_id, coalesce(r.given_id, gen_random_uuid()),
+           r.effective_at, case when r.key is not null then coalesce(r.body ->> 'idempotency_scope', 'default') end, r.key,
+           coalesce(payments.request_fault(r.body, r.text),
+             case when r.effective_at < p_open_since then jsonb_build_object('code', 'LEDGER_PERIOD_CLOSED', 'message', format(
+               'effective_at %s is in a period that is closed until %s. Correct it in the open period.', r.effective_at, p_open_since)) end,
+             case when not coalesce(l.is_sound, false) then payments.entries_fault(p_book_id, payments.entries_of(r.body)) end),
+           l.accounts)::payments.posting_request)
+  into v_requests
+  from (
+    select t.ordinality::integer as ordinal, t.value as body, t.value::text as text, payments.try_uuid(t.value ->> 'transaction_id') as given_id,
+           payments.try_instant(t.value ->> 'effective_at') as effective_at, t.value ->> 'idempotency_key' as key
+    from jsonb_array_elements(p_transactions) with ordinality as t
+    offset 0
+  ) r
+  cross join lateral (
+    -- Sound: nothing wrong with any entry, and one currency. Everything else entries_fault looks at in detail.
+    select array_agg(x.account_id) as accounts,
+           bool_and(x.cents <> 0 and payments.is_entry(x.value) and x.currency = (
+             select a.currency from payments.accounts a where a.id = x.account_id and a.book_id = p_book_id))
+             and sum(x.cents) = 0 and min(x.currency) = max(x.currency) as is_sound
+    from (
+      select j.value, payments.try_uuid(j.value ->> 'account_id') as account_id, payments.try_amount(j.value ->> 'amount_cents') as cents,
+             j.value ->> 'currency' as currency
+      from jsonb_array_elements(payments.entries_of(r.body)) as j
+      offset 0
+    ) x
+  ) l;
+
+  select array_agg(s.id) filter (where s.status <> 'open') into v_unusable
+  from (
+    select i.id, b.status
+    from (select distinct u.id from unnest(v_requests) as r cross join lateral unnest(r.accounts) as u (id) order by u.id) i
+    cross join lateral (
+      select b.status from payments.balances b where b.account_id = i.id and b.book_id = p_book_id for no key update
+    ) b
+  ) s;
+
+  with judged as materialized (
+    select c.*, coalesce(c.fault, case when c.accounts && v_unusable then payments.status_fault(p_book_id, c.accounts) end) as final_fault,
+           coalesce(by_id.position, by_key.position) as recorded_position,
+           coalesce(by_id.event_id, by_key.event_id, c.first_id) as result_id,
+           case when by_id.position is null and by_key.position is null then c.first_hash = c.request_hash
+                -- An imported event has no request to compare with: its key and id are taken.
+                else coalesce(coalesce(by_id.request_hash, by_key.request_hash) = c.request_hash, false) end as is_same_request
+    from (
+      -- Within the call, the same key or the same id is the same transaction; one that is refused stands for none.
+      select y.*, case when y.key_ordinal < y.ordinal then y.key_ordinal else y.id_ordinal end as first_ordinal,
+             case when y.key_ordinal < y.ordinal then y.key_hash else y.id_hash end as first_hash,
+             case when y.key_ordinal < y.ordinal then y.key_id else y.transaction_id end as first_id
+      from (
+        select x.*, first_value(x.ordinal) over same_key as key_ordinal, first_value(x.request_hash) over same_key as key_hash,
+               first_value(x.transaction_id) over same_key as key_id, first_value(x.ordinal) over same_id as id_ordinal,
+               first_value(x.request_hash) over same_id as id_hash
+        from unnest(v_requests) x
+        window same_key as (
+                 partition by x.idempotency_scope, coalesce(x.idempotency_key, x.transaction_id::text), x.fault is null
+                 order by x.ordinal),
+               same_id as (partition by x.transaction_id, x.fault is null order by x.ordinal)
+      ) y
+    ) c
+    left join lateral (
+      select e.position, e.event_id, e.request_hash from payments.events e
+      where e.book_id = p_book_id and e.event_id = c.given_id
+      limit 1
+    ) by_id on true
+    left join lateral (
+      select e.position, e.event_id, e.request_hash from payments.events e
+      where e.book_id = p_book_id and e.idempotency_scope = c.idempotency_scope and e.idempotency_key = c.idempotency_key
+      limit 1
+    ) by_key on true
+  ), decided as materialized (
+    select j.*,
+      case when j.final_fault is not null or not j.is_same_request then 'rejected'
+           when j.recorded_position is not null or j.first_ordinal < j.ordinal then 'duplicate'
+           else 'posted' end as status
+    from judged j
+  ), counted as (
+    select d.*, count(*) filter (where d.status = 'posted') over (order by d.ordinal) as nth from decided d
+  )
+  -- What becomes a column of the event leaves the payload.
+  select array_agg(row('transaction.posted', c.transaction_id, c.effective_at, c.idempotency_scope, c.idempotency_key, c.request_hash,
+             c.body - array['transaction_id', 'idempotency_key', 'idempotency_scope', 'effective_at', 'linked'])::payments.new_event
+           order by c.ordinal) filter (where c.status = 'posted'),
+         array_agg(row(c.ordinal, c.status, case when c.status <> 'rejected' then c.result_id end,
+             case when c.status = 'duplicate' then c.recorded_position end,
+             case when c.status = 'rejected' then coalesce(c.final_fault, c.conflict) ->> 'code' end,
+             case when c.status = 'rejected' then coalesce(c.final_fault, c.conflict) ->> 'message' end,
+             null, null)::payments.posting_outcome order by c.ordinal),
+         array_agg(case when c.status <> 'rejected' then c.nth_of_first end order by c.ordinal)
+  into v_events, v_outcomes, v_nths
+  from (
+    select c.*, first_value(c.nth) over (partition by c.first_ordinal order by c.ordinal) as nth_of_first,
+           case when c.status = 'rejected' then payments.key_conflict(coalesce(c.idempotency_key, c.given_id::text)) end as conflict
+    from counted c
+  ) c;
+
+  v_positions := payments.append_events(p_book_id, v_events);
+  return query
+  select o.ordinal, o.status, o.transaction_id, o.position, o.code, o.message, e.account_seqs, e.balances_after_cents
+  from (
+    select o.*, coalesce(o.event_position, v_positions[o.nth]) as position
+    from unnest(v_outcomes, v_nths)
+      as o (ordinal, status, transaction_id, event_position, code, message, no_seqs, no_balances, nth)
+  ) o
+  cross join lateral (
+    select array_agg(n.account_seq order by n.id) as account_seqs, array_agg(n.balance_after_cents order by n.id) as balances_after_cents
+    from payments.entries n
+    where n.id between o.position * 1024 + 1 and o.position * 1024 + 1023 and n.book_id = p_book_id
+  ) e;
+end $$;
+
+-- Which of these accounts is not open, as {code, message}.
+create function payments.status_fault(p_book_id integer, p_accounts uuid[]) returns jsonb
+language sql stable
+return (
+  select jsonb_build_object('code', 'LEDGER_ACCOUNT_' || upper(b.status), 'message', format('Account %s is %s.', b.account_id, b.status))
+  from unnest(p_accounts) as i (id)
+  cross join lateral (
+    select b.account_id, b.status from payments.balances b where b.account_id = i.id and b.book_id = p_book_id limit 1
+  ) b
+  where b.status <> 'open'
+  order by b.account_id
+  limit 1
+);
+
+-- Posts transactions in one call. Each stands for itself, and a refused one leaves its neighbours alone, unless they are linked.
+-- p_transactions: array of at most 10000 {entries: [{account_id, amount_cents, currency, description?, metadata?}], transaction_id?,
+--   idempotency_key?, idempotency_scope?, effective_at?, reference_type?, reference_id?, description?, metadata?,
+--   announce?: topic, linked?: stands or falls with the next one, capture?: {hold_id, final?: release what is left},
+--   reverses?: the transaction it takes back, whole where it has no entries of its own}.
+--   amount_cents is signed (debit +, credit -), a whole number or the text of one.
+-- Returns one row per transaction, in order: posted, duplicate (the first result again), or rejected with its code; account_seqs
+-- and balances_after_cents have one element per entry.
+-- Locks: the balance rows of all accounts named, in id order: two calls that share accounts would otherwise deadlock.
+create or replace function payments.post_transactions(p_book_id integer, p_transactions jsonb)
+returns setof payments.posting_outcome
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_open_since timestamptz;
+begin
+  perform payments.check_call(p_book_id, p_transactions);
+  v_open_since := payments.open_since(p_book_id);
+  -- Few are sooner done one by one; those that depend on each other must be.
+  if jsonb_array_length(p_transactions) >= 4
+    and not exists (select from jsonb_array_elements(p_transactions) as t where t.value ?| array['linked', 'reverses', 'capture'])
+  then
+    begin
+      return query select * from payments.post_in_bulk(p_book_id, p_transactions, v_open_since);
+      return;
+    exception when sqlstate 'LV014' or sqlstate 'LV015' or sqlstate 'LV007' then
+      -- Somebody comes to a limit: who is refused depends on who came before.
+      null;
+    end;
+  end if;
+  return query select * from payments.post_in_order(p_book_id, p_transactions, v_open_since);
+end $$;
+
+-- Posts one transaction; see post_transactions for its shape. Raises where that would answer "rejected".
+create or replace function payments.post_transaction(p_book_id integer, p_transaction jsonb)
+returns payments.posting_outcome
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_outcome payments.posting_outcome;
+begin
+  select * into v_outcome from payments.post_transactions(p_book_id, jsonb_build_array(p_transaction));
+  if v_outcome.status = 'rejected' then
+    perform payments.raise_code(v_outcome.code, v_outcome.message);
+  end if;
+  return v_outcome;
+end $$;
+
+-- A plan is made when a connection first posts and kept for its life. While a table is small, reading all of it looks
+-- cheapest, and such a plan reads all of it still when it has grown: here every row is found by an index, always.
+-- (JIT, because a plan that reads a table all the same, such as one of a single row, then counts as dear.)
+alter function payments.post_transactions(integer, jsonb) set enable_seqscan = off;
+alter function payments.post_transactions(integer, jsonb) set jit = off;

@@ -1,0 +1,325 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { withTransaction } from '../../src/db/transaction.ts';
+import { expireHolds, type NewHold, placeHold, voidHold } from '../../src/ledger/holds.ts';
+import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
+import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+
+beforeAll(async () => {
+  database = await createDatabase({ poolMax: 20 });
+  accounts = await openTestAccounts(database.pool);
+});
+afterAll(async () => {
+  const results = await verifyBooks(database.pool);
+  await database.drop();
+  expect(results.filter((result) => !result.holds)).toEqual([]);
+});
+
+/** A wallet that may not go below zero, with so many cents in it. */
+async function walletWith(cents: bigint): Promise<string> {
+  const [wallet = ''] = await openAccounts(database.pool, [
+    { type: 'cash', currency: 'USD', name: 'wallet', userId: randomUUID(), floorCents: 0n },
+  ]);
+  if (cents > 0n) await post(database.pool, transfer(accounts.clearing, wallet, { amountCents: cents }));
+  return wallet;
+}
+
+const hold = (accountId: string, amountCents: bigint, fields: Partial<NewHold> = {}): NewHold => ({
+  accountId,
+  amountCents,
+  currency: 'USD',
+  ...fields,
+});
+
+/** What its holder sees: the balance, and what of it is available. */
+async function standOf(wallet: string) {
+  const { rows } = await database.pool.query<{ balance: bigint; available: bigint }>(
+    'select balance_cents as balance, available_cents as available from payments.account_balances where account_id = $1',
+    [wallet],
+  );
+  return rows[0];
+}
+
+const soon = (ms = 60_000) => new Date(Date.now() + ms);
+const untilPast = (instant: Date) =>
+  eventually('the server has passed the expiry', async () => {
+    const { rows } = await database.pool.query<{ past: boolean }>('select clock_timestamp() > $1 as past', [instant]);
+    return rows[0]?.past === true;
+  });
+
+describe('a hold', () => {
+  it('reserves its amount: available is the balance less active holds, the balance stays', async () => {
+    const wallet = await walletWith(1_000n);
+    const placed = await placeHold(database.pool, hold(wallet, 400n));
+    expect(placed).toMatchObject({ status: 'placed', state: 'active', remainingCents: 400n, availableCents: 600n });
+    expect(await standOf(wallet)).toEqual({ balance: 1_000n, available: 600n });
+  });
+
+  it('keeps others from spending it, and from holding it again', async () => {
+    const wallet = await walletWith(1_000n);
+    await placeHold(database.pool, hold(wallet, 400n));
+    await expect(post(database.pool, transfer(wallet, accounts.revenue, { amountCents: 601n }))).rejects.toMatchObject({
+      code: 'LEDGER_FLOOR_PASSED',
+      message: `Account ${wallet} would have -1 USD available, below its floor of 0.`,
+    });
+    await expect(placeHold(database.pool, hold(wallet, 601n))).rejects.toMatchObject({ code: 'LEDGER_FLOOR_PASSED' });
+    await post(database.pool, transfer(wallet, accounts.revenue, { amountCents: 600n }));
+    expect(await standOf(wallet)).toEqual({ balance: 400n, available: 0n });
+  });
+
+  it('is captured in part, more than once, up to its amount, and ends with the last cent', async () => {
+    const wallet = await walletWith(1_000n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 500n));
+    const capture = (cents: bigint) =>
+      post(database.pool, transfer(wallet, accounts.revenue, { amountCents: cents, capture: { holdId } }));
+    await capture(200n);
+    expect(await standOf(wallet)).toEqual({ balance: 800n, available: 500n });
+    await expect(capture(301n)).rejects.toMatchObject({
+      code: 'LEDGER_HOLD_EXCEEDED',
+      message: `Hold ${holdId} has 300 left, less than the 301 to be captured.`,
+    });
+    await capture(300n);
+    expect(await standOf(wallet)).toEqual({ balance: 500n, available: 500n });
+    await expect(capture(1n)).rejects.toMatchObject({ code: 'LEDGER_HOLD_RESOLVED' });
+    await expect(voidHold(database.pool, { holdId })).rejects.toMatchObject({ code: 'LEDGER_HOLD_RESOLVED' });
+  });
+
+  it('is released with its final capture', async () => {
+    const wallet = await walletWith(1_000n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 500n));
+    await post(
+      database.pool,
+      transfer(wallet, accounts.revenue, { amountCents: 120n, capture: { holdId, final: true } }),
+    );
+    expect(await standOf(wallet)).toEqual({ balance: 880n, available: 880n });
+    expect(await stepsOf(holdId)).toEqual([
+      { kind: 'placed', captured: 0n, remaining: 500n, held_after: 500n },
+      { kind: 'captured', captured: 120n, remaining: 0n, held_after: 0n },
+    ]);
+  });
+
+  it('is captured among several entries: what leaves its account, whoever gets it', async () => {
+    const wallet = await walletWith(1_000n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 1_000n));
+    await post(database.pool, {
+      entries: [
+        { accountId: wallet, amountCents: 700n, currency: 'USD' },
+        { accountId: accounts.revenue, amountCents: -970n, currency: 'USD' },
+        { accountId: wallet, amountCents: 300n, currency: 'USD' },
+        { accountId: accounts.clearing, amountCents: -30n, currency: 'USD' },
+      ],
+      capture: { holdId },
+    });
+    expect(await standOf(wallet)).toEqual({ balance: 0n, available: 0n });
+  });
+
+  it('is voided once; again changes nothing', async () => {
+    const wallet = await walletWith(1_000n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 500n));
+    expect(await voidHold(database.pool, { holdId, reason: 'the event was cancelled' })).toMatchObject({
+      status: 'voided',
+      state: 'voided',
+      availableCents: 1_000n,
+    });
+    expect(await voidHold(database.pool, { holdId })).toMatchObject({ status: 'duplicate', state: 'voided' });
+    await expect(
+      post(database.pool, transfer(wallet, accounts.revenue, { capture: { holdId } })),
+    ).rejects.toMatchObject({
+      code: 'LEDGER_HOLD_RESOLVED',
+      message: `Hold ${holdId} is voided: nothing of it is left to capture.`,
+    });
+  });
+
+  it('reserves nothing from its expiry on, for readers, posters and other holds, with no worker at work', async () => {
+    const wallet = await walletWith(1_000n);
+    const expiresAt = soon(300);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 900n, { expiresAt }));
+    await untilPast(expiresAt);
+    expect(await standOf(wallet)).toEqual({ balance: 1_000n, available: 1_000n });
+    await expect(
+      post(database.pool, transfer(wallet, accounts.revenue, { capture: { holdId } })),
+    ).rejects.toMatchObject({ code: 'LEDGER_HOLD_EXPIRED' });
+    await post(database.pool, transfer(wallet, accounts.revenue, { amountCents: 600n }));
+    expect(await placeHold(database.pool, hold(wallet, 400n))).toMatchObject({ availableCents: 0n });
+    // Written down on the way, because somebody needed the money.
+    expect((await stepsOf(holdId)).map(({ kind }) => kind)).toEqual(['placed', 'expired']);
+  });
+
+  it('is written down as expired by the worker, once', async () => {
+    const wallet = await walletWith(1_000n);
+    const expiresAt = soon(200);
+    const first = await placeHold(database.pool, hold(wallet, 100n, { expiresAt }));
+    const second = await placeHold(database.pool, hold(wallet, 100n, { expiresAt: soon() }));
+    await untilPast(expiresAt);
+    expect(await expireHolds(database.pool)).toBe(1);
+    expect(await expireHolds(database.pool)).toBe(0);
+    expect((await stepsOf(first.holdId)).map(({ kind }) => kind)).toEqual(['placed', 'expired']);
+    expect((await stepsOf(second.holdId)).map(({ kind }) => kind)).toEqual(['placed']);
+    await expect(voidHold(database.pool, { holdId: first.holdId })).rejects.toMatchObject({
+      code: 'LEDGER_HOLD_RESOLVED',
+    });
+  });
+
+  it('is placed once by one key, and refused with another body', async () => {
+    const wallet = await walletWith(1_000n);
+    const request = hold(wallet, 300n, { idempotencyKey: randomUUID() });
+    const first = await placeHold(database.pool, request);
+    expect(await placeHold(database.pool, request)).toEqual({ ...first, status: 'duplicate' });
+    expect(await standOf(wallet)).toEqual({ balance: 1_000n, available: 700n });
+    await expect(placeHold(database.pool, { ...request, amountCents: 301n })).rejects.toMatchObject({
+      code: 'LEDGER_IDEMPOTENCY_CONFLICT',
+    });
+  });
+
+  it('reserves what others owe us in the other direction', async () => {
+    const [receivable = ''] = await openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'held', floorCents: 0n },
+    ]);
+    await post(database.pool, transfer(receivable, accounts.revenue, { amountCents: 500n }));
+    const { holdId } = await placeHold(database.pool, hold(receivable, 400n));
+    expect(await standOf(receivable)).toEqual({ balance: 500n, available: 100n });
+    await expect(
+      post(database.pool, transfer(accounts.clearing, receivable, { amountCents: 101n })),
+    ).rejects.toMatchObject({
+      code: 'LEDGER_FLOOR_PASSED',
+    });
+    await post(database.pool, transfer(accounts.clearing, receivable, { amountCents: 400n, capture: { holdId } }));
+    expect(await standOf(receivable)).toEqual({ balance: 100n, available: 100n });
+  });
+
+  it('may be placed on an account without a floor beyond what it has', async () => {
+    const placed = await placeHold(database.pool, hold(accounts.revenue, 1_000_000_000n));
+    await voidHold(database.pool, placed);
+  });
+
+  const refusals: [string, () => Promise<NewHold>, string][] = [
+    ['an amount of zero', async () => hold(await walletWith(1n), 0n), 'LEDGER_AMOUNT_INVALID'],
+    ['a negative amount', async () => hold(await walletWith(1n), -1n), 'LEDGER_AMOUNT_INVALID'],
+    ['an amount past 64 bits', async () => hold(accounts.revenue, 2n ** 63n), 'LEDGER_AMOUNT_INVALID'],
+    ['an unknown account', async () => hold(randomUUID(), 1n), 'LEDGER_ACCOUNT_UNKNOWN'],
+    ['SQL for an account', async () => hold(`'; drop table payments.holds; --`, 1n), 'LEDGER_ACCOUNT_UNKNOWN'],
+    ['another currency', async () => hold(await walletWith(1n), 1n, { currency: 'JPY' }), 'LEDGER_CURRENCY_MISMATCH'],
+    [
+      'an expiry that has passed',
+      async () => hold(await walletWith(1n), 1n, { expiresAt: soon(-1) }),
+      'LEDGER_INVALID',
+    ],
+    ['a hold id that is no UUID', async () => hold(await walletWith(1n), 1n, { holdId: '7' }), 'LEDGER_INVALID'],
+    ['an empty key', async () => hold(await walletWith(1n), 1n, { idempotencyKey: '' }), 'LEDGER_INVALID'],
+    [
+      'a key of 10 kB',
+      async () => hold(await walletWith(1n), 1n, { idempotencyKey: 'k'.repeat(10_000) }),
+      'LEDGER_INVALID',
+    ],
+    [
+      'metadata of 1 MB',
+      async () => hold(await walletWith(1n), 1n, { metadata: { a: 'x'.repeat(1 << 20) } }),
+      'LEDGER_INVALID',
+    ],
+  ];
+  it.each(refusals)('refuses %s with a clear code, and writes nothing', async (_what, build, code) => {
+    const request = await build();
+    const before = await countEvents();
+    await expect(placeHold(database.pool, request)).rejects.toMatchObject({ code });
+    expect(await countEvents()).toBe(before);
+  });
+
+  it('refuses what would carry what is held past 64 bits', async () => {
+    const max = 2n ** 63n - 1n;
+    const placed = await placeHold(database.pool, hold(accounts.yen, max, { currency: 'JPY' }));
+    await expect(placeHold(database.pool, hold(accounts.yen, 2n, { currency: 'JPY' }))).rejects.toMatchObject({
+      code: 'LEDGER_AMOUNT_OVERFLOW',
+    });
+    await voidHold(database.pool, placed);
+  });
+
+  it('that does not exist is neither captured nor voided', async () => {
+    const holdId = randomUUID();
+    await expect(voidHold(database.pool, { holdId })).rejects.toMatchObject({ code: 'LEDGER_HOLD_UNKNOWN' });
+    await expect(
+      post(database.pool, transfer(accounts.clearing, accounts.wallet, { capture: { holdId } })),
+    ).rejects.toMatchObject({ code: 'LEDGER_HOLD_UNKNOWN' });
+  });
+
+  it('is not captured by entries that do not spend from its account', async () => {
+    const wallet = await walletWith(100n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 50n));
+    await expect(
+      post(database.pool, transfer(accounts.clearing, wallet, { amountCents: 10n, capture: { holdId } })),
+    ).rejects.toMatchObject({ code: 'LEDGER_INVALID' });
+    await expect(
+      post(database.pool, transfer(accounts.clearing, accounts.revenue, { capture: { holdId } })),
+    ).rejects.toMatchObject({ code: 'LEDGER_INVALID' });
+  });
+
+  it('is captured by neighbours of one call in their order, and no further than its amount', async () => {
+    const wallet = await walletWith(100n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 100n));
+    const capture = transfer(wallet, accounts.revenue, { amountCents: 40n, capture: { holdId } });
+    const outcomes = await postAll(database.pool, [capture, capture, capture, transfer(accounts.clearing, wallet)]);
+    expect(outcomes).toMatchObject([
+      { status: 'posted' },
+      { status: 'posted' },
+      { status: 'rejected', code: 'LEDGER_HOLD_EXCEEDED' },
+      { status: 'posted' },
+    ]);
+  });
+});
+
+describe('racing for one hold', () => {
+  it.each([1, 2, 3, 4, 5])('captures, voids and expiries end it once, and money moves once (round %i)', async () => {
+    const wallet = await walletWith(1_000n);
+    const expiresAt = soon(30);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 1_000n, { expiresAt }));
+    const rivals = Array.from({ length: 16 }, (_, nth) => () => {
+      if (nth % 3 === 0) return withTransaction(database.pool, (tx) => voidHold(tx, { holdId }));
+      if (nth % 3 === 1) return withTransaction(database.pool, (tx) => expireHolds(tx));
+      return withTransaction(database.pool, (tx) =>
+        post(tx, transfer(wallet, accounts.revenue, { amountCents: 1_000n, capture: { holdId } })),
+      );
+    });
+    const results = await Promise.allSettled(rivals.map((rival) => rival()));
+    const refusals = results.flatMap((result) => (result.status === 'rejected' ? [result.reason.code] : []));
+    expect(refusals.filter((code) => !['LEDGER_HOLD_RESOLVED', 'LEDGER_HOLD_EXPIRED'].includes(code))).toEqual([]);
+    await untilPast(expiresAt);
+    await expireHolds(database.pool);
+    const steps = await stepsOf(holdId);
+    expect(steps).toHaveLength(2);
+    const captured = steps[1]?.kind === 'captured';
+    expect(await standOf(wallet)).toEqual(
+      captured ? { balance: 0n, available: 0n } : { balance: 1_000n, available: 1_000n },
+    );
+  });
+
+  it('the unique index refuses a second resolution, whoever writes it', async () => {
+    const wallet = await walletWith(100n);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 100n));
+    await voidHold(database.pool, { holdId });
+    const second = database.pool.query(
+      `insert into payments.hold_entries (book_id, event_position, hold_id, hold_seq, account_id, account_hold_seq, kind,
+         held_cents, held_after_cents, captured_cents, remaining_cents, created_at)
+       select book_id, (select min(position) from payments.events where type = 'hold.placed' and event_id <> hold_id) + 0, hold_id, hold_seq + 1, account_id,
+         account_hold_seq + 1, 'expired', 0, 0, 0, 0, now() from payments.hold_entries where hold_id = '${holdId}' and kind = 'voided'`,
+    );
+    await expect(second).rejects.toMatchObject({ code: '23505' });
+  });
+});
+
+async function stepsOf(holdId: string) {
+  const { rows } = await database.pool.query<{ kind: string; captured: bigint; remaining: bigint; held_after: bigint }>(
+    `select kind, captured_cents as captured, remaining_cents as remaining, held_after_cents as held_after
+     from payments.hold_entries where hold_id = $1 order by hold_seq`,
+    [holdId],
+  );
+  return rows;
+}
+
+async function countEvents(): Promise<bigint> {
+  const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from payments.events');
+  return rows[0]?.n ?? -1n;
+}
