@@ -1,5 +1,6 @@
 import type { Tx } from '../db/pool.ts';
 import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
+import { ACCOUNT_STATE_FAULTS, HOLD_FAULTS, REVERSAL_FAULTS } from './state-checks.ts';
 
 export interface CheckResult {
   readonly check: string;
@@ -178,6 +179,24 @@ const CHECKS: readonly Check[] = [
       full join (${REPLAYED_LEGS}) r using (book_id, id)
       where ${ENTRY_COLUMNS.map((column) => `e.${column} is distinct from r.${column}`).join('\n        or ')}
       order by id`,
+  },
+  {
+    name: 'the holds are what the log placed, captured and released',
+    unit: 'hold entries',
+    examined: 'select count(*) from payments.hold_entries',
+    faults: HOLD_FAULTS,
+  },
+  {
+    name: 'the reversals are what the log says, and none exceeds what it reverses',
+    unit: 'reversals',
+    examined: 'select count(*) from payments.reversals',
+    faults: REVERSAL_FAULTS,
+  },
+  {
+    name: "every account's limits, state and held amount are what the log says",
+    unit: 'accounts',
+    examined: 'select count(*) from payments.accounts',
+    faults: ACCOUNT_STATE_FAULTS,
   },
   {
     name: 'every transaction sums to zero per currency',

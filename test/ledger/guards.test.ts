@@ -3,7 +3,9 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { changeAccount } from '../../src/ledger/accounts.ts';
 import { GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
+import { placeHold } from '../../src/ledger/holds.ts';
 import { post } from '../../src/ledger/ledger.ts';
 import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -15,11 +17,18 @@ beforeAll(async () => {
   database = await createDatabase();
   accounts = await openTestAccounts(database.pool);
   await post(database.pool, transfer(accounts.clearing, accounts.wallet));
+  await changeAccount(database.pool, { accountId: accounts.wallet, floorCents: 0n });
+  await placeHold(database.pool, { accountId: accounts.wallet, amountCents: 10n, currency: 'USD' });
+  const { transactionId } = await post(database.pool, transfer(accounts.clearing, accounts.wallet));
+  await post(database.pool, { reverses: transactionId });
 });
 afterAll(() => database.drop());
 
 const NO_EVENT = `select '00000000-0000-4000-8000-00000000beef'::uuid as id, 900000 as position`;
 const OWN_EVENT = `select event_id as id, position from payments.events where type = 'transaction.posted' limit 1`;
+
+const OWN_POSITION = `(select position from payments.events where type = 'transaction.posted' limit 1)`;
+const ACCOUNT_POSITION = `(select position from payments.events where type = 'account.opened' limit 1)`;
 
 /** Every write that the tables' owner could try by hand, and the SQLSTATE it ends with. */
 const ATTACKS: [string, string, string][] = [
@@ -56,6 +65,43 @@ const ATTACKS: [string, string, string][] = [
   ['slipping a balanced pair in beside an event', insertEntries([5n, -5n], 'USD', OWN_EVENT), 'LV001'],
   ['turning the sign of an account type', `update payments.account_types set normal_side = 'debit'`, 'LV009'],
   ['merging a change into the entries', merge(), 'LV009'],
+  ['freezing an account by hand', `update payments.balances set status = 'frozen'`, 'LV009'],
+  ['lifting a floor by hand', 'update payments.balances set max_cents = null where max_cents = 0', 'LV009'],
+  ['setting a ceiling by hand', 'update payments.balances set min_cents = -1', 'LV009'],
+  ['holding something by hand', 'update payments.balances set held_cents = 1', 'LV009'],
+  [
+    'opening a balance with something on hold',
+    'insert into payments.balances (book_id, account_id, held_cents) values (1, gen_random_uuid(), 5)',
+    'LV009',
+  ],
+  ['changing what an account went through', `update payments.account_changes set reason = 'x'`, 'LV009'],
+  ['forgetting what an account went through', 'delete from payments.account_changes', 'LV009'],
+  ['inventing what an account went through', insertChange('900000'), 'LV001'],
+  ["giving an account another event's change", insertChange(OWN_POSITION), 'LV001'],
+  ['releasing a hold by hand', `update payments.holds set state = 'voided', remaining_cents = 0`, 'LV009'],
+  ['enlarging a hold', 'update payments.holds set amount_cents = amount_cents + 1', 'LV009'],
+  ['prolonging a hold', `update payments.holds set expires_at = now() + interval '1 year'`, 'LV009'],
+  ['deleting a hold', 'delete from payments.holds', 'LV009'],
+  [
+    'inserting a hold without a history',
+    `insert into payments.holds (book_id, hold_id, account_id, amount_cents, remaining_cents, last_seq, event_position, created_at,
+       state, currency, created_by, metadata)
+     select book_id, gen_random_uuid(), account_id, 1, 1, 1, event_position, now(), 'active', 'USD', 'me', '{}' from payments.holds`,
+    'LV009',
+  ],
+  ['changing a hold entry', 'update payments.hold_entries set captured_cents = 1', 'LV009'],
+  ['deleting a hold entry', 'delete from payments.hold_entries', 'LV009'],
+  ['inventing a hold entry', insertHoldEntry('900000'), 'LV001'],
+  ["inventing a hold entry beside an account's event", insertHoldEntry(ACCOUNT_POSITION), 'LV001'],
+  ['changing a reversal', 'update payments.reversals set is_complete = false', 'LV009'],
+  ['deleting a reversal', 'delete from payments.reversals', 'LV009'],
+  [
+    'inventing a reversal',
+    `insert into payments.reversals (book_id, event_position, transaction_id, reverses, reversal_seq, is_complete)
+     values (1, 900000, gen_random_uuid(), gen_random_uuid(), 1, true)`,
+    'LV001',
+  ],
+  ['truncating the reversals', 'truncate payments.reversals', 'LV009'],
 ];
 
 describe("the tables' owner, with psql", () => {
@@ -237,4 +283,15 @@ function insertLegs(legs: readonly { amount: bigint; currency: string; accountIn
 
 function merge(): string {
   return `merge into payments.entries e using (select 1) s on e.book_id = 1 when matched then update set amount_cents = 7`;
+}
+
+function insertChange(position: string): string {
+  return `insert into payments.account_changes (book_id, event_position, account_id, change_seq, status, changed_at, changed_by)
+    select book_id, ${position}, account_id, 100, 'open', now(), 'me' from payments.balances limit 1`;
+}
+
+function insertHoldEntry(position: string): string {
+  return `insert into payments.hold_entries (book_id, event_position, hold_id, hold_seq, account_id, account_hold_seq, kind,
+      held_cents, held_after_cents, captured_cents, remaining_cents, created_at)
+    select book_id, ${position}, hold_id, 100, account_id, 100, 'expired', 0, 0, 0, 0, now() from payments.holds`;
 }

@@ -1,0 +1,128 @@
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { openTestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+const TABLES = [
+  'books',
+  'events',
+  'accounts',
+  'entries',
+  'balances',
+  'account_changes',
+  'holds',
+  'hold_entries',
+  'reversals',
+];
+const ACME = 2;
+
+let database: TestDatabase;
+const suffix = randomBytes(4).toString('hex');
+/** May post in the second book; may read the second book; was granted no book. Roles are of the whole server. */
+const [poster, reader, nobody] = [`acme_poster_${suffix}`, `acme_reader_${suffix}`, `nobody_${suffix}`];
+let acme: string[];
+
+beforeAll(async () => {
+  database = await createDatabase();
+  const { pool } = database;
+  const accounts = await openTestAccounts(pool);
+  await post(pool, transfer(accounts.clearing, accounts.wallet));
+  await pool.query(`insert into payments.books (book_id, name) values (${ACME}, 'acme')`);
+  acme = await openAccounts(
+    pool,
+    [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      { type: 'payable', currency: 'USD', name: 'organiser', floorCents: 0n },
+    ],
+    { bookId: ACME },
+  );
+  for (const role of [poster, reader, nobody]) {
+    await pool.query(`create role ${role}; grant usage on schema payments to ${role}`);
+    await pool.query(
+      `grant select on ${TABLES.map((table) => `payments.${table}`).join(', ')}, payments.account_types, payments.account_balances to ${role}`,
+    );
+    await pool.query(
+      `grant execute on function payments.books_of(name), payments.post_transactions(integer, jsonb) to ${role}`,
+    );
+  }
+  await pool.query(
+    `insert into payments.book_grants (book_id, grantee, may_post) values (${ACME}, '${poster}', true), (${ACME}, '${reader}', false)`,
+  );
+});
+afterAll(async () => {
+  const admin = new pg.Client({ connectionString: database.adminUrl });
+  await admin.connect();
+  for (const role of [poster, reader, nobody]) await admin.query(`drop owned by ${role}; drop role ${role}`);
+  await admin.end();
+  await database.drop();
+});
+
+async function as(role: string, sql: string, values: unknown[] = []) {
+  const admin = new pg.Client({ connectionString: database.adminUrl });
+  await admin.connect();
+  try {
+    await admin.query(`set role ${role}`);
+    return (await admin.query(sql, values)).rows;
+  } finally {
+    await admin.end();
+  }
+}
+
+const request = () =>
+  JSON.stringify([
+    {
+      entries: acme.map((account, leg) => ({ account_id: account, amount_cents: leg === 0 ? 5 : -5, currency: 'USD' })),
+    },
+  ]);
+
+describe('several books in one database', () => {
+  it.each(TABLES)(
+    'shows a role of payments.%s the rows of the books that it was granted, and no others',
+    async (table) => {
+      const count = `select count(*)::int as n from payments.${table}`;
+      const [owned] = (await database.pool.query(`${count} where book_id = ${ACME}`)).rows;
+      expect(await as(reader, `${count} where book_id <> ${ACME}`)).toEqual([{ n: 0 }]);
+      expect(await as(reader, count)).toEqual([owned]);
+      expect(await as(nobody, count)).toEqual([{ n: 0 }]);
+    },
+  );
+
+  it('shows balances of the granted books alone, through the view too', async () => {
+    expect(await as(reader, 'select distinct book_id from payments.account_balances')).toEqual([{ book_id: ACME }]);
+  });
+
+  it('lets a role post in the books that it may post in, and refuses the others by name', async () => {
+    const call = 'select status from payments.post_transactions($1, $2)';
+    expect(await as(poster, call, [ACME, request()])).toEqual([{ status: 'posted' }]);
+    for (const [role, book] of [
+      [poster, 1],
+      [reader, ACME],
+      [nobody, ACME],
+    ] as const) {
+      await expect(as(role, call, [book, request()])).rejects.toMatchObject({
+        code: 'LV026',
+        message: `Role ${role} may not post in book ${book}: the owner grants it in payments.book_grants.`,
+      });
+    }
+  });
+
+  it('never lets a transaction cross books', async () => {
+    const [first = ''] = acme;
+    await expect(post(database.pool, transfer(first, acme[1] ?? ''))).rejects.toMatchObject({
+      code: 'LEDGER_ACCOUNT_UNKNOWN',
+    });
+  });
+
+  it('asks which books a role reads once a statement, not once a row', async () => {
+    const plan = await as(reader, 'explain select * from payments.entries');
+    expect(JSON.stringify(plan)).toMatch(/InitPlan/);
+  });
+
+  it('lets no role write a table or the grants, however it is granted a book', async () => {
+    for (const table of [...TABLES, 'book_grants']) {
+      await expect(as(poster, `delete from payments.${table}`)).rejects.toMatchObject({ code: '42501' });
+    }
+  });
+});
