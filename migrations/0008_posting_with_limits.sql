@@ -50,15 +50,31 @@ return case
 end;
 
 -- The same as {code, message}, and what is too large to be kept for ever.
--- p_text: the transaction's text, which the caller has anyway.
-create function payments.request_fault(p_transaction jsonb, p_text text) returns jsonb
-language sql stable parallel safe
-return case
-  when octet_length(p_text) > 1048576 then jsonb_build_object('code', 'LEDGER_INVALID', 'message', format(
-    'The transaction has %s bytes, more than 1048576 (1 MiB): keep documents elsewhere and refer to them.', octet_length(p_text)))
-  when payments.transaction_fault(p_transaction) is not null then jsonb_build_object('code', 'LEDGER_INVALID', 'message',
-    payments.transaction_fault(p_transaction) || ' a transaction is an object of 2 to 1000 entries (none: reverse all), transaction_id (UUID), effective_at (an instant with its offset), idempotency_key, idempotency_scope, reference_type, reference_id, description, metadata (an object), announce (a topic), linked (to the next), reverses (a transaction), capture (a hold), and nothing else.')
-end;
+create function payments.request_fault(p_transaction jsonb) returns jsonb
+language plpgsql stable parallel safe as $$
+declare
+  v_bytes constant integer := octet_length(p_transaction::text);
+  v_fault constant text := payments.transaction_fault(p_transaction);
+begin
+  return case
+    when v_bytes > 1048576 then jsonb_build_object('code', 'LEDGER_INVALID', 'message', format(
+      'The transaction has %s bytes, more than 1048576 (1 MiB): keep documents elsewhere and refer to them.', v_bytes))
+    when v_fault is not null then jsonb_build_object('code', 'LEDGER_INVALID', 'message', v_fault ||
+      ' a transaction is an object of 2 to 1000 entries (none: reverse all), transaction_id (UUID), effective_at (an instant with its offset), idempotency_key, idempotency_scope, reference_type, reference_id, description, metadata (an object), announce (a topic), linked (to the next), reverses (a transaction), capture (a hold), and nothing else.')
+  end;
+end $$;
+
+-- Whether a transaction is of the most common shape, in which nothing can be wrong with any field but its entries. Asked first,
+-- because it costs a tenth of looking for what is wrong; what it does not know, request_fault judges.
+create function payments.is_plain_request(p_transaction jsonb, p_text text) returns boolean
+language sql immutable parallel safe
+return payments.has_only_keys(p_transaction, array['entries', 'idempotency_key', 'idempotency_scope', 'reference_type', 'reference_id', 'description', 'metadata'])
+  and p_transaction @@ '$.entries.type() == "array" && $.entries.size() >= 2 && $.entries.size() <= 1000
+    && (!exists($.idempotency_key) || $.idempotency_key.type() == "string" && $.idempotency_key != "")
+    && (!exists($.metadata) || $.metadata.type() == "object") && (!exists($.description) || $.description.type() == "string")'
+  and octet_length(concat(p_transaction ->> 'idempotency_scope', p_transaction ->> 'idempotency_key')) <= 1000
+  and octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) <= 1000
+  and octet_length(p_text) <= 1048576;
 
 -- Takes the locks of posting: the balance rows of these accounts, in id order, because two transactions that share
 -- accounts would otherwise deadlock. Call it in a statement of its own: one that waits for a lock keeps its old
@@ -73,68 +89,77 @@ begin
   ) b;
 end $$;
 
--- As in 0003, and whether whoever asks may post in the book.
+-- Raises where a call names no book, gives its items as anything but an array, or where the calling role may not post in the book.
+-- Inside a SECURITY DEFINER function current_user is the owner; who called it is what SET ROLE said, or else who logged in.
 create or replace function payments.check_call(p_book_id integer, p_items jsonb) returns void
 language plpgsql stable as $$
-begin
-  if not exists (select from payments.books b where b.book_id = p_book_id) then
-    perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
-  end if;
-  perform payments.check_may_post(p_book_id);
-  if p_items is null or jsonb_typeof(p_items) <> 'array' or jsonb_array_length(p_items) > 10000 then
-    perform payments.raise_code('LEDGER_INVALID', format(
-      'Accounts and transactions are given as a JSON array of at most 10000 objects, not as %s.',
-      coalesce(jsonb_typeof(p_items), 'null') || case when jsonb_typeof(p_items) = 'array' then ' of ' || jsonb_array_length(p_items) else '' end));
-  end if;
-end $$;
-
--- Raises where the calling role may not post in the book. Inside a SECURITY DEFINER function current_user is the owner; who
--- called it is what SET ROLE said, or else who logged in.
-create function payments.check_may_post(p_book_id integer) returns void
-language plpgsql stable as $$
 declare
-  v_caller name := case current_setting('role') when 'none' then session_user else current_setting('role') end;
+  v_caller constant name := case current_setting('role') when 'none' then session_user else current_setting('role') end;
 begin
   if v_caller <> current_user and not pg_has_role(v_caller, current_user, 'member') and not exists (
     select from payments.book_grants g where g.book_id = p_book_id and g.may_post and pg_has_role(v_caller, g.grantee, 'member')
   ) then
     perform payments.raise_code('LEDGER_BOOK_FORBIDDEN', format(
       'Role %s may not post in book %s: the owner grants it in payments.book_grants.', v_caller, p_book_id));
+  elsif p_items is null or jsonb_typeof(p_items) <> 'array' then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'Accounts and transactions are given as a JSON array of objects, not as %s.', coalesce(jsonb_typeof(p_items), 'null')));
+  elsif jsonb_array_length(p_items) > 10000 then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'At most 10000 accounts or transactions a call, not %s: send them in several calls.', jsonb_array_length(p_items)));
   end if;
 end $$;
 
 -- Waits for a close of the book's period that is under way, keeps the next one waiting until this transaction ends, and
--- returns from when on effective dates are open; null: all are. Read in a statement after the lock, as everything is; where the
+-- returns from when on effective dates are open. Read in a statement after the lock, as everything is; where the
 -- transaction's snapshot is older than that, a row lock finds out.
+-- Raises where there is no such book.
 create function payments.open_since(p_book_id integer) returns timestamptz
 language plpgsql as $$
+declare
+  -- An assignment, because it is done without a plan.
+  v_lock constant text := pg_advisory_xact_lock_shared(hashtext('liventix.period'), p_book_id);
+  v_open_since timestamptz;
 begin
-  perform pg_advisory_xact_lock_shared(hashtext('liventix.period'), p_book_id);
   if current_setting('transaction_isolation') <> 'read committed' then
     perform from payments.books b where b.book_id = p_book_id for share;
   end if;
-  return (select b.closed_until from payments.books b where b.book_id = p_book_id);
+  select coalesce(b.closed_until, '-infinity') into v_open_since from payments.books b where b.book_id = p_book_id;
+  if not found then
+    perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
+  end if;
+  return v_open_since;
 end $$;
 
 -- Writes one event to the log; its projection is the caller's. The straight-line sibling of append_events.
 -- p_event: effective_at null means now.
--- Returns its position and when it was recorded. Raises unique_violation as append_events does.
+-- Returns its position, when it was recorded and by whom; nulls where the log has its id or its key already.
+-- Raises unique_violation as append_events does.
 -- Locks: as append_events, the caller's.
-create function payments.append_event(p_book_id integer, p_event payments.new_event, out event_position bigint, out logged_at timestamptz)
+create function payments.append_event(
+  p_book_id integer, p_event payments.new_event, out event_position bigint, out logged_at timestamptz, out actor text
+)
 language plpgsql as $$
-declare
-  v_actor constant text := payments.acting_user();
 begin
-  event_position := nextval('payments.events_position_seq');
-  logged_at := clock_timestamp();
+  actor := payments.acting_user();
   insert into payments.events (
     book_id, position, event_id, type, effective_at, recorded_at, created_by, idempotency_scope, idempotency_key,
     request_hash, payload, leaf_hash)
-  values (
-    p_book_id, event_position, p_event.event_id, p_event.type, coalesce(p_event.effective_at, logged_at), logged_at, v_actor,
-    p_event.idempotency_scope, p_event.idempotency_key, p_event.request_hash, p_event.payload,
-    payments.event_leaf_hash(p_book_id, event_position, p_event.event_id, coalesce(p_event.effective_at, logged_at), logged_at,
-      p_event.type, v_actor, p_event.idempotency_scope, p_event.idempotency_key, p_event.request_hash, p_event.payload));
+  select p_book_id, n.position, p_event.event_id, p_event.type, n.effective_at, n.recorded_at, actor,
+         p_event.idempotency_scope, p_event.idempotency_key, p_event.request_hash, p_event.payload,
+         payments.event_leaf_hash(p_book_id, n.position, p_event.event_id, n.effective_at, n.recorded_at, p_event.type, actor,
+           p_event.idempotency_scope, p_event.idempotency_key, p_event.request_hash, p_event.payload)
+  from (
+    select n.position, n.recorded_at, coalesce(p_event.effective_at, n.recorded_at) as effective_at
+    from (select nextval('payments.events_position_seq') as position, clock_timestamp() as recorded_at offset 0) n
+    offset 0
+  ) n
+  where (select e.position from payments.events e where e.event_id = p_event.event_id and e.book_id = p_book_id) is null
+    and (
+      select e.position from payments.events e
+      where e.idempotency_key = p_event.idempotency_key and e.idempotency_scope = p_event.idempotency_scope and e.book_id = p_book_id
+    ) is null
+  returning position, recorded_at into event_position, logged_at;
 end $$;
 
 -- Applies account.changed, and account.opened where it set limits: the history, and how the account stands after it.
@@ -434,7 +459,11 @@ begin
   end;
 end $$;
 
--- Judges and posts one transaction, straight on: the definition of what posting is.
+-- An account that a transaction touches and that has a state or a limit: how it stands, what it comes to, by how much it moves.
+create type payments.ruled_account as (account payments.balances, after_cents bigint, moved_cents numeric);
+
+-- Judges and posts one transaction, straight on: the definition of what posting is. In few statements, because for a single
+-- transaction each costs as much as what it does.
 -- p_transaction: see post_transactions. p_open_since: what open_since said.
 -- Returns its outcome; a refusal writes nothing.
 -- Locks: the balance rows of its accounts, in id order.
@@ -448,31 +477,27 @@ declare
   v_text constant text := p_transaction::text;
   v_body jsonb := p_transaction;
   v_event payments.new_event;
-  v_position bigint;
-  v_recorded_at timestamptz;
+  v_logged record;
   -- Per entry.
   v_accounts uuid[];
   v_cents bigint[];
-  v_currencies text[];
-  v_entries jsonb[];
   v_seqs bigint[];
   v_afters bigint[];
   v_is_sound boolean;
-  -- Per account, in id order.
+  v_fits boolean;
+  -- Per account: where its row is, and what it comes to.
   v_ids uuid[];
   v_rows tid[];
-  v_states payments.balances[];
-  v_held_in text[];
-  v_balances bigint[];
   v_lasts bigint[];
-  v_nth integer;
+  v_balances bigint[];
+  v_ruled payments.ruled_account[];
 begin
-  v_outcome.ordinal := p_ordinal;
-  v_fault := payments.request_fault(p_transaction, v_text);
-  if v_fault is not null then
-    return payments.rejected(p_ordinal, v_fault);
+  if not payments.is_plain_request(p_transaction, v_text) then
+    v_fault := payments.request_fault(p_transaction);
+    if v_fault is not null then
+      return payments.rejected(p_ordinal, v_fault);
+    end if;
   end if;
-
   v_event := row('transaction.posted', coalesce(payments.try_uuid(p_transaction ->> 'transaction_id'), gen_random_uuid()),
     payments.try_instant(p_transaction ->> 'effective_at'),
     case when p_transaction ->> 'idempotency_key' is not null then coalesce(p_transaction ->> 'idempotency_scope', 'default') end,
@@ -482,7 +507,7 @@ begin
     perform payments.lock_accounts(p_book_id, array(
       select n.account_id from payments.entries n
       where n.transaction_id = payments.try_uuid(p_transaction ->> 'reverses') and n.book_id = p_book_id));
-    v_outcome := payments.find_duplicate(p_book_id, p_ordinal, p_transaction, v_event);
+    v_outcome := payments.find_duplicate(p_book_id, p_ordinal, v_event);
     if v_outcome.status is not null then
       return v_outcome;
     end if;
@@ -493,129 +518,123 @@ begin
     v_body := v_body || jsonb_build_object('entries', v_plan -> 'entries', 'reversal_step', v_plan -> 'step');
   end if;
 
-  -- A function scan has the order of the array, and so have the aggregates over it.
-  select array_agg(l.account_id), array_agg(l.cents), array_agg(l.currency), array_agg(l.value),
-         bool_and(l.account_id is not null and l.cents <> 0 and payments.is_entry(l.value)) and sum(l.cents) = 0
-           and min(l.currency) = max(l.currency)
-  into v_accounts, v_cents, v_currencies, v_entries, v_is_sound
-  from (
-    select j.value, payments.try_uuid(j.value ->> 'account_id') as account_id, payments.try_amount(j.value ->> 'amount_cents') as cents,
-           j.value ->> 'currency' as currency
-    from jsonb_array_elements(v_body -> 'entries') as j
-    offset 0
-  ) l;
-
-  for v_try in 1 .. cardinality(v_accounts) + 1 loop
-    select array_agg(s.id), array_agg(s.tid), array_agg(s.state), array_agg(s.balance_cents), array_agg(s.last_seq), array_agg(s.currency)
-    into v_ids, v_rows, v_states, v_balances, v_lasts, v_held_in
-    from (
-      select i.id, b.tid, b.state, b.balance_cents, b.last_seq,
-             (select a.currency from payments.accounts a where a.id = i.id and a.book_id = p_book_id) as currency
+  loop
+    with leg as materialized (
+      select j.ordinality as nth, j.value as body, payments.try_uuid(j.value ->> 'account_id') as account_id,
+             payments.try_amount(j.value ->> 'amount_cents') as cents, j.value ->> 'currency' as currency
+      from jsonb_array_elements(v_body -> 'entries') with ordinality as j
+    ), account as materialized (
+      select i.account_id, b.tid, b.state, b.is_ruled,
+             (select a.currency from payments.accounts a where a.id = i.account_id and a.book_id = p_book_id) as currency
       -- In id order: two transactions that share accounts would otherwise deadlock.
-      from (select distinct u.id from unnest(v_accounts) as u (id) order by u.id) i
+      from (select distinct l.account_id from leg l order by l.account_id) i
       cross join lateral (
-        select b.ctid as tid, b.balance_cents, b.last_seq,
-               case when b.status <> 'open' or b.min_cents is not null or b.max_cents is not null then b end as state
+        select b as state, b.ctid as tid, b.status <> 'open' or b.min_cents is not null or b.max_cents is not null as is_ruled
         from payments.balances b
-        where b.account_id = i.id and b.book_id = p_book_id
+        where b.account_id = i.account_id and b.book_id = p_book_id
         for no key update
       ) b
-    ) s;
+    ), step as (
+      select x.*, case when x.after between -9223372036854775807 and 9223372036854775807 then x.after::bigint end as after_cents
+      from (
+        select l.nth, l.account_id, l.cents, l.currency, a.tid, a.state, a.is_ruled,
+               payments.is_entry(l.body) and l.cents <> 0 and l.currency = a.currency as is_sound,
+               (a.state).last_seq + row_number() over history as seq, (a.state).balance_cents + sum(l.cents) over history as after,
+               lead(l.nth) over history is null as is_last
+        from leg l
+        left join account a using (account_id)
+        window history as (partition by l.account_id order by l.nth)
+      ) x
+      order by x.nth
+    )
+    select array_agg(s.account_id), array_agg(s.cents), array_agg(s.seq), array_agg(s.after_cents),
+           coalesce(bool_and(coalesce(s.is_sound, false)) and sum(s.cents) = 0 and min(s.currency) = max(s.currency), false),
+           coalesce(bool_and(s.after_cents is not null), true),
+           array_agg(s.account_id) filter (where s.is_last), array_agg(s.tid) filter (where s.is_last), array_agg(s.seq) filter (where s.is_last),
+           array_agg(s.after_cents) filter (where s.is_last),
+           array_agg(row(s.state, s.after_cents, s.after - (s.state).balance_cents)::payments.ruled_account) filter (where s.is_last and s.is_ruled)
+    into v_accounts, v_cents, v_seqs, v_afters, v_is_sound, v_fits, v_ids, v_rows, v_lasts, v_balances, v_ruled
+    from step s;
 
-    if v_try = 1 and not p_transaction ? 'reverses' then
-      v_outcome := payments.find_duplicate(p_book_id, p_ordinal, p_transaction, v_event);
+    -- Several currencies may each sum to zero, which only the closer look tells.
+    v_fault := case when not v_is_sound then payments.entries_fault(p_book_id, v_body -> 'entries') end;
+    exit when v_fault is not null;
+    if not v_fits or v_ruled is not null or v_body ? 'capture' or v_event.effective_at < p_open_since then
+      v_outcome := payments.find_duplicate(p_book_id, p_ordinal, v_event);
       if v_outcome.status is not null then
         return v_outcome;
       end if;
-    end if;
-
-    v_seqs := null;
-    v_afters := null;
-    for i in 1 .. cardinality(v_accounts) loop
-      v_nth := array_position(v_ids, v_accounts[i]);
-      if v_nth is null or v_held_in[v_nth] is distinct from v_currencies[i] or not coalesce(v_is_sound, false) then
-        v_fault := payments.entries_fault(p_book_id, v_body -> 'entries');
+      v_fault := case
+        when not v_fits then jsonb_build_object('code', 'LEDGER_AMOUNT_OVERFLOW', 'message', format(
+          'The balance of account %s would pass what 64 bits hold: post a smaller amount.', v_accounts[array_position(v_afters, null)]))
+        when v_event.effective_at < p_open_since then payments.period_fault(v_event.effective_at, p_open_since) end;
+      exit when v_fault is not null;
+      if v_body ? 'capture' then
+        v_plan := payments.plan_capture(p_book_id, v_body -> 'capture', v_accounts, v_cents);
+        v_fault := case when v_plan ? 'code' then v_plan end;
         exit when v_fault is not null;
-        -- Several currencies, each of which sums to zero.
-        v_is_sound := true;
+        v_body := v_body || jsonb_build_object('hold_step', v_plan -> 'step');
       end if;
-      if v_balances[v_nth]::numeric + v_cents[i] not between -9223372036854775807 and 9223372036854775807 then
-        v_fault := jsonb_build_object('code', 'LEDGER_AMOUNT_OVERFLOW', 'message', format(
-          'Account %s has %s and would pass what 64 bits hold with %s more: post a smaller amount.', v_ids[v_nth], v_balances[v_nth], v_cents[i]));
-        exit;
-      end if;
-      v_balances[v_nth] := v_balances[v_nth] + v_cents[i];
-      v_lasts[v_nth] := v_lasts[v_nth] + 1;
-      v_afters[i] := v_balances[v_nth];
-      v_seqs[i] := v_lasts[v_nth];
-    end loop;
-    exit when v_fault is not null;
-
-    if v_event.effective_at < p_open_since then
-      v_fault := jsonb_build_object('code', 'LEDGER_PERIOD_CLOSED', 'message', format(
-        'effective_at %s is in a period that is closed until %s. Correct it in the open period.', v_event.effective_at, p_open_since));
-      exit;
+      v_fault := payments.account_fault(v_ruled, v_body -> 'hold_step');
     end if;
-
-    if p_transaction ? 'capture' then
-      v_plan := payments.plan_capture(p_book_id, p_transaction -> 'capture', v_accounts, v_cents);
-      if v_plan ? 'code' then
-        v_fault := v_plan;
-        exit;
-      end if;
-      v_body := v_body || jsonb_build_object('hold_step', v_plan -> 'step');
-    end if;
-
-    -- Null where no account has a state or a limit: most have none.
-    exit when array_remove(v_states, null) = '{}';
-    v_fault := payments.account_fault(p_book_id, v_states, v_balances, v_body -> 'hold_step');
-    exit when v_fault is null or v_fault ->> 'code' <> 'LEDGER_FLOOR_PASSED';
-    exit when payments.expire_account_holds(p_book_id, (v_fault ->> 'account_id')::uuid) = 0;
-    -- What had expired is released now: judged once more.
-    v_fault := null;
+    -- Where a floor is passed, what has expired is released, and it is judged once more.
+    exit when coalesce(v_fault ->> 'code', '') <> 'LEDGER_FLOOR_PASSED'
+      or payments.expire_account_holds(p_book_id, (v_fault ->> 'account_id')::uuid) = 0;
   end loop;
   if v_fault is not null then
     return payments.rejected(p_ordinal, v_fault);
   end if;
 
   v_event.payload := v_body - array['transaction_id', 'idempotency_key', 'idempotency_scope', 'effective_at', 'linked'];
-  select e.event_position, e.logged_at into v_position, v_recorded_at from payments.append_event(p_book_id, v_event) e;
+  v_logged := payments.append_event(p_book_id, v_event);
+  if v_logged.event_position is null then
+    return payments.find_duplicate(p_book_id, p_ordinal, v_event);
+  end if;
   if v_body ? 'hold_step' then
-    perform payments.project_hold_steps(p_book_id, v_position, v_position, pg_current_xact_id());
-    -- The rows are where they were written to just now.
-    v_rows := array(select b.ctid from unnest(v_ids) as i (id)
-      cross join lateral (select b.ctid from payments.balances b where b.account_id = i.id and b.book_id = p_book_id for no key update) b);
+    perform payments.project_hold_steps(p_book_id, v_logged.event_position, v_logged.event_position, pg_current_xact_id());
+    -- One of the rows was written just now, and is elsewhere since.
+    v_rows := array(
+      select b.ctid from unnest(v_ids) with ordinality as i (account_id, nth)
+      cross join lateral (select b.ctid from payments.balances b where b.account_id = i.account_id and b.book_id = p_book_id limit 1) b
+      order by i.nth);
   end if;
   if v_body ? 'reversal_step' then
-    perform payments.project_reversals(p_book_id, v_position, v_position, pg_current_xact_id());
+    perform payments.project_reversals(p_book_id, v_logged.event_position, v_logged.event_position, pg_current_xact_id());
   end if;
+  with moved as (
+    -- By where the locked rows are and by nothing else, whatever size the planner believes the table has.
+    update payments.balances b
+    set balance_cents = v_balances[array_position(v_rows, b.ctid)], last_seq = v_lasts[array_position(v_rows, b.ctid)]
+    where b.ctid = any (v_rows)
+  )
   insert into payments.entries (
     book_id, id, event_position, transaction_id, account_id, account_seq, amount_cents, currency, balance_after_cents,
     effective_at, created_at, created_by, reference_type, reference_id, description, metadata)
-  select p_book_id, v_position * 1024 + l.ordinality, v_position, v_event.event_id, l.account_id, l.account_seq, l.cents, l.currency,
-         l.balance_after_cents, coalesce(v_event.effective_at, v_recorded_at), v_recorded_at, payments.acting_user(),
+  select p_book_id, v_logged.event_position * 1024 + l.ordinality, v_logged.event_position, v_event.event_id, l.account_id, l.account_seq, l.cents,
+         l.body ->> 'currency', l.balance_after_cents, coalesce(v_event.effective_at, v_logged.logged_at), v_logged.logged_at, v_logged.actor,
          v_body ->> 'reference_type', v_body ->> 'reference_id', coalesce(l.body ->> 'description', v_body ->> 'description'),
          coalesce(l.body -> 'metadata', v_body -> 'metadata', '{}'::jsonb)
-  from unnest(v_accounts, v_seqs, v_cents, v_currencies, v_afters, v_entries) with ordinality
-    as l (account_id, account_seq, cents, currency, balance_after_cents, body);
-  -- By where the locked rows are, whatever size the planner believes the table has.
-  update payments.balances b
-  set balance_cents = v_balances[array_position(v_ids, b.account_id)], last_seq = v_lasts[array_position(v_ids, b.account_id)]
-  where b.ctid = any (v_rows) and b.book_id = p_book_id;
+  from rows from (unnest(v_accounts, v_seqs, v_cents, v_afters), jsonb_array_elements(v_body -> 'entries')) with ordinality
+    as l (account_id, account_seq, cents, balance_after_cents, body);
   if v_body ? 'announce' then
-    perform payments.announce_events(p_book_id, v_position, v_position, pg_current_xact_id());
+    perform payments.announce_events(p_book_id, v_logged.event_position, v_logged.event_position, pg_current_xact_id());
   end if;
 
-  return row(p_ordinal, 'posted', v_event.event_id, v_position, null, null, v_seqs, v_afters)::payments.posting_outcome;
+  return row(p_ordinal, 'posted', v_event.event_id, v_logged.event_position, null, null, v_seqs, v_afters)::payments.posting_outcome;
 end $$;
+
+create function payments.period_fault(p_effective_at timestamptz, p_open_since timestamptz) returns jsonb
+language sql stable
+return jsonb_build_object('code', 'LEDGER_PERIOD_CLOSED', 'message', format(
+  'effective_at %s is in a period that is closed until %s. Correct it in the open period.', p_effective_at, p_open_since));
 
 create function payments.rejected(p_ordinal integer, p_fault jsonb) returns payments.posting_outcome
 language sql immutable
 return row(p_ordinal, 'rejected', null, null, p_fault ->> 'code', p_fault ->> 'message', null, null)::payments.posting_outcome;
 
--- The outcome of a transaction whose key or id the log has already: a duplicate with the first result, or rejected where the
+-- The outcome of a request whose key or id the log has already: a duplicate with the first result, or rejected where the
 -- body is another one. Its status is null where the log has neither.
-create function payments.find_duplicate(p_book_id integer, p_ordinal integer, p_transaction jsonb, p_event payments.new_event)
+create function payments.find_duplicate(p_book_id integer, p_ordinal integer, p_event payments.new_event)
 returns payments.posting_outcome
 language plpgsql stable as $$
 declare
@@ -624,10 +643,8 @@ declare
   v_request_hash bytea;
   v_outcome payments.posting_outcome;
 begin
-  if p_transaction ->> 'transaction_id' is not null then
-    select e.position, e.event_id, e.request_hash into v_position, v_id, v_request_hash
-    from payments.events e where e.event_id = p_event.event_id and e.book_id = p_book_id;
-  end if;
+  select e.position, e.event_id, e.request_hash into v_position, v_id, v_request_hash
+  from payments.events e where e.event_id = p_event.event_id and e.book_id = p_book_id;
   if v_position is null and p_event.idempotency_key is not null then
     select e.position, e.event_id, e.request_hash into v_position, v_id, v_request_hash
     from payments.events e
@@ -654,17 +671,17 @@ return jsonb_build_object('code', 'LEDGER_IDEMPOTENCY_CONFLICT', 'message', form
   'The key or id %s was used with another body; send the first body again, or a new key.', p_key));
 
 -- What forbids a transaction on one of its accounts: that it is not open, or a limit; null where nothing does.
--- p_accounts: the accounts that have a state or a limit as they stand before it, null the others. p_balances: what all come to.
 -- p_hold_step: what it captures, which is reserved no longer.
-create function payments.account_fault(p_book_id integer, p_accounts payments.balances[], p_balances bigint[], p_hold_step jsonb) returns jsonb
+create function payments.account_fault(p_accounts payments.ruled_account[], p_hold_step jsonb) returns jsonb
 language plpgsql stable as $$
 declare
+  v_ruled payments.ruled_account;
   v_account payments.balances;
   v_code text;
 begin
-  for i in 1 .. cardinality(p_accounts) loop
-    v_account := p_accounts[i];
-    continue when v_account.account_id is null;
+  for i in 1 .. coalesce(cardinality(p_accounts), 0) loop
+    v_ruled := p_accounts[i];
+    v_account := v_ruled.account;
     if v_account.status <> 'open' then
       return jsonb_build_object('code', 'LEDGER_ACCOUNT_' || upper(v_account.status), 'message',
         format('Account %s is %s.', v_account.account_id, v_account.status));
@@ -672,10 +689,10 @@ begin
     if (p_hold_step ->> 'account_id')::uuid = v_account.account_id then
       v_account.held_cents := (p_hold_step ->> 'held_after_cents')::bigint;
     end if;
-    v_code := payments.limit_passed(v_account, p_balances[i], p_balances[i]::numeric - v_account.balance_cents);
+    v_code := payments.limit_passed(v_account, v_ruled.after_cents, v_ruled.moved_cents);
     if v_code is not null then
       return jsonb_build_object('code', v_code, 'account_id', v_account.account_id, 'message',
-        payments.limit_message(v_account, p_balances[i], p_balances[i]::numeric - v_account.balance_cents));
+        payments.limit_message(v_account, v_ruled.after_cents, v_ruled.moved_cents));
     end if;
   end loop;
   return null;
@@ -768,9 +785,8 @@ begin
   -- One row per transaction from here on, never joined to itself: PostgreSQL cannot tell how many there are.
   select array_agg(row(r.ordinal, r.body, sha256(convert_to(r.text, 'UTF8')), r.given_id, coalesce(r.given_id, gen_random_uuid()),
            r.effective_at, case when r.key is not null then coalesce(r.body ->> 'idempotency_scope', 'default') end, r.key,
-           coalesce(payments.request_fault(r.body, r.text),
-             case when r.effective_at < p_open_since then jsonb_build_object('code', 'LEDGER_PERIOD_CLOSED', 'message', format(
-               'effective_at %s is in a period that is closed until %s. Correct it in the open period.', r.effective_at, p_open_since)) end,
+           coalesce(case when not payments.is_plain_request(r.body, r.text) then payments.request_fault(r.body) end,
+             case when r.effective_at < p_open_since then payments.period_fault(r.effective_at, p_open_since) end,
              case when not coalesce(l.is_sound, false) then payments.entries_fault(p_book_id, payments.entries_of(r.body)) end),
            l.accounts)::payments.posting_request)
   into v_requests
@@ -920,7 +936,11 @@ begin
       null;
     end;
   end if;
-  return query select * from payments.post_in_order(p_book_id, p_transactions, v_open_since);
+  if jsonb_array_length(p_transactions) = 1 and p_transactions -> 0 -> 'linked' is distinct from 'true' then
+    return next payments.post_one(p_book_id, 1, p_transactions -> 0, v_open_since);
+  else
+    return query select * from payments.post_in_order(p_book_id, p_transactions, v_open_since);
+  end if;
 end $$;
 
 -- Posts one transaction; see post_transactions for its shape. Raises where that would answer "rejected".
@@ -942,3 +962,5 @@ end $$;
 -- (JIT, because a plan that reads a table all the same, such as one of a single row, then counts as dear.)
 alter function payments.post_transactions(integer, jsonb) set enable_seqscan = off;
 alter function payments.post_transactions(integer, jsonb) set jit = off;
+-- One plan for all sizes of a call, since all rows are found the same way: making a new one costs a tenth of a posting.
+alter function payments.post_transactions(integer, jsonb) set plan_cache_mode = force_generic_plan;

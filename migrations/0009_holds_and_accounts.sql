@@ -56,6 +56,7 @@ declare
   v_position bigint;
 begin
   perform payments.check_call(p_book_id, '[]');
+  perform payments.open_since(p_book_id);
   v_fault := payments.hold_fault(p_hold);
   if v_fault is not null or p_hold is null then
     perform payments.raise_code('LEDGER_INVALID', coalesce(v_fault, 'It is null:') ||
@@ -72,7 +73,7 @@ begin
     p_hold ->> 'idempotency_key', sha256(convert_to(p_hold::text, 'UTF8')), null);
 
   perform payments.lock_accounts(p_book_id, array[v_hold.account_id]);
-  v_duplicate := payments.find_duplicate(p_book_id, 1, jsonb_build_object('transaction_id', p_hold -> 'hold_id'), v_event);
+  v_duplicate := payments.find_duplicate(p_book_id, 1, v_event);
   if v_duplicate.status = 'duplicate' then
     return payments.describe_hold(p_book_id, v_duplicate.transaction_id, 'duplicate');
   elsif v_duplicate.status = 'rejected' then
@@ -141,6 +142,7 @@ declare
   v_position bigint;
 begin
   perform payments.check_call(p_book_id, '[]');
+  perform payments.open_since(p_book_id);
   perform payments.lock_accounts(p_book_id, array(
     select h.account_id from payments.holds h where h.hold_id = p_hold_id and h.book_id = p_book_id));
   select h.* into v_hold from payments.holds h where h.hold_id = p_hold_id and h.book_id = p_book_id;
@@ -170,6 +172,7 @@ declare
   v_expired integer := 0;
 begin
   perform payments.check_call(p_book_id, '[]');
+  perform payments.open_since(p_book_id);
   v_accounts := array(
     select distinct d.account_id
     from (
@@ -200,6 +203,7 @@ declare
   v_duplicate payments.posting_outcome;
 begin
   perform payments.check_call(p_book_id, '[]');
+  perform payments.open_since(p_book_id);
   v_fault := case
     when not payments.has_only_keys(p_change, array['account_id', 'status', 'floor_cents', 'ceiling_cents', 'reason', 'idempotency_key', 'idempotency_scope'])
       then 'It is no object, or has a key that is not among these:'
@@ -228,7 +232,7 @@ begin
     perform payments.raise_code('LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist in book %s: open it first.',
       coalesce(p_change ->> 'account_id', 'null'), p_book_id));
   end if;
-  v_duplicate := payments.find_duplicate(p_book_id, 1, '{}', v_event);
+  v_duplicate := payments.find_duplicate(p_book_id, 1, v_event);
   if v_duplicate.status = 'duplicate' then
     status := 'duplicate';
     event_position := v_duplicate.event_position;
@@ -311,6 +315,7 @@ declare
   v_fault record;
 begin
   perform payments.check_call(p_book_id, p_accounts);
+  perform payments.open_since(p_book_id);
 
   select f.ordinality, f.value, f.code into v_fault
   from (
