@@ -306,6 +306,71 @@ begin
   order by e.position;
 end $$;
 
+-- As in 0006, but an account's history is counted back from where it stands afterwards, which the change of its balance
+-- returns: nothing is looked up twice.
+create or replace function payments.project_events(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8)
+returns void
+language plpgsql as $$
+begin
+  with opened as (
+    insert into payments.accounts (book_id, id, type, currency, name, user_id, organization_id, event_position, created_at)
+    select e.book_id, e.event_id, e.payload ->> 'type', e.payload ->> 'currency', e.payload ->> 'name',
+           (e.payload ->> 'user_id')::uuid, (e.payload ->> 'organization_id')::uuid, e.position, e.recorded_at
+    from payments.events e
+    where e.book_id = p_book_id and e.position between p_first and p_last
+      and e.type = 'account.opened' and (p_xid is null or e.xid = p_xid)
+    returning book_id, id
+  )
+  insert into payments.balances (book_id, account_id) select book_id, id from opened;
+
+  with event as (
+    select e.position, e.event_id, e.effective_at, e.recorded_at, e.created_by, e.payload -> 'entries' as entries,
+           e.payload ->> 'reference_type' as reference_type, e.payload ->> 'reference_id' as reference_id,
+           e.payload ->> 'description' as description, coalesce(e.payload -> 'metadata', '{}'::jsonb) as metadata
+    from payments.events e
+    where e.book_id = p_book_id and e.position between p_first and p_last
+      and e.type = 'transaction.posted' and (p_xid is null or e.xid = p_xid)
+    offset 0
+  ), leg as (
+    select (l.value ->> 'account_id')::uuid as account_id, e.position * 1024 + l.ordinality as id, e.position,
+           (l.value ->> 'amount_cents')::bigint as amount_cents, l.value ->> 'currency' as currency,
+           e.event_id, e.effective_at, e.recorded_at, e.created_by, e.reference_type, e.reference_id,
+           coalesce(l.value ->> 'description', e.description) as description, coalesce(l.value -> 'metadata', e.metadata) as metadata
+    from event e
+    cross join lateral jsonb_array_elements(e.entries) with ordinality as l
+  ), moved as (
+    insert into payments.balances as b (book_id, account_id, balance_cents, last_seq)
+    select p_book_id, account_id, sum(amount_cents)::bigint, count(*) from leg group by account_id
+    -- It is there since the account was opened.
+    on conflict (account_id, book_id) do update
+    set balance_cents = b.balance_cents + excluded.balance_cents, last_seq = b.last_seq + excluded.last_seq
+    returning account_id, balance_cents, last_seq
+  ), step as (
+    select l.account_id, l.id, l.position, l.amount_cents, -l.amount_cents as back_cents, -1::bigint as back, l.currency, l.event_id,
+           l.effective_at, l.recorded_at, l.created_by, l.reference_type, l.reference_id, l.description, l.metadata
+    from leg l
+    union all
+    -- Where each account stands afterwards: where counting back begins, and no entry.
+    select m.account_id, null, null, null, m.balance_cents, m.last_seq, null, null, null, null, null, null, null, null, null
+    from moved m
+  ), running as (
+    select step.*, sum(back) over history + 1 as account_seq, sum(back_cents) over history + amount_cents as balance_after_cents
+    from step
+    window history as (partition by account_id order by id desc nulls first rows unbounded preceding)
+  )
+  insert into payments.entries (
+    book_id, id, event_position, transaction_id, account_id, account_seq, amount_cents, currency, balance_after_cents,
+    effective_at, created_at, created_by, reference_type, reference_id, description, metadata
+  )
+  select p_book_id, r.id, r.position, r.event_id, r.account_id, r.account_seq, r.amount_cents, r.currency,
+         r.balance_after_cents, r.effective_at, r.recorded_at, r.created_by, r.reference_type, r.reference_id, r.description, r.metadata
+  from running r
+  where r.id is not null;
+exception when numeric_value_out_of_range then
+  perform payments.raise_code('LEDGER_AMOUNT_OVERFLOW',
+    'A balance would pass what 64 bits hold. Nothing was written: post a smaller amount.');
+end $$;
+
 -- The direction in which an account is spent: 1 (debit) where its normal side is credit, -1 (credit) where it is debit.
 create function payments.spending_side(p_book_id integer, p_account_id uuid) returns integer
 language sql stable
@@ -765,26 +830,27 @@ end $$;
 
 -- What a call asks for, one transaction, as post_in_bulk reads it.
 create type payments.posting_request as (
-  ordinal integer, body jsonb, request_hash bytea, given_id uuid, transaction_id uuid, effective_at timestamptz,
-  idempotency_scope text, idempotency_key text, fault jsonb, accounts uuid[]
+  ordinal integer, body jsonb, request_hash bytea, given_id uuid, effective_at timestamptz, idempotency_scope text,
+  idempotency_key text, fault jsonb, accounts uuid[]
 );
 
 -- Posts many transactions whose order does not matter: all of their locks, then one log write, then one projection.
--- Raises where a limit is met or a balance overflows: what is refused then depends on the order, and post_in_order decides.
+-- Raises where the order does matter, and post_in_order must decide: LV007, LV014, LV015 where a balance overflows or a limit is
+-- met, LV000 where a key or an id is in the call twice.
 create function payments.post_in_bulk(p_book_id integer, p_transactions jsonb, p_open_since timestamptz)
 returns setof payments.posting_outcome
 language plpgsql as $$
 declare
+  v_actor constant text := payments.acting_user();
   v_requests payments.posting_request[];
   v_unusable uuid[];
-  v_events payments.new_event[];
   v_outcomes payments.posting_outcome[];
-  v_nths integer[];
-  v_positions bigint[];
+  v_first bigint;
+  v_last bigint;
 begin
   -- One row per transaction from here on, never joined to itself: PostgreSQL cannot tell how many there are.
-  select array_agg(row(r.ordinal, r.body, sha256(convert_to(r.text, 'UTF8')), r.given_id, coalesce(r.given_id, gen_random_uuid()),
-           r.effective_at, case when r.key is not null then coalesce(r.body ->> 'idempotency_scope', 'default') end, r.key,
+  select array_agg(row(r.ordinal, r.body, sha256(convert_to(r.text, 'UTF8')), r.given_id, r.effective_at,
+           case when r.key is not null then coalesce(r.body ->> 'idempotency_scope', 'default') end, r.key,
            coalesce(case when not payments.is_plain_request(r.body, r.text) then payments.request_fault(r.body) end,
              case when r.effective_at < p_open_since then payments.period_fault(r.effective_at, p_open_since) end,
              case when not coalesce(l.is_sound, false) then payments.entries_fault(p_book_id, payments.entries_of(r.body)) end),
@@ -809,6 +875,11 @@ begin
       offset 0
     ) x
   ) l;
+  if exists (select from unnest(v_requests) r where r.idempotency_key is not null group by r.idempotency_scope, r.idempotency_key having count(*) > 1)
+    or exists (select from unnest(v_requests) r where r.given_id is not null group by r.given_id having count(*) > 1)
+  then
+    raise exception using errcode = 'LV000', message = 'a key or an id is in the call twice';
+  end if;
 
   select array_agg(s.id) filter (where s.status <> 'open') into v_unusable
   from (
@@ -820,76 +891,59 @@ begin
   ) s;
 
   with judged as materialized (
-    select c.*, coalesce(c.fault, case when c.accounts && v_unusable then payments.status_fault(p_book_id, c.accounts) end) as final_fault,
-           coalesce(by_id.position, by_key.position) as recorded_position,
-           coalesce(by_id.event_id, by_key.event_id, c.first_id) as result_id,
-           case when by_id.position is null and by_key.position is null then c.first_hash = c.request_hash
-                -- An imported event has no request to compare with: its key and id are taken.
-                else coalesce(coalesce(by_id.request_hash, by_key.request_hash) = c.request_hash, false) end as is_same_request
-    from (
-      -- Within the call, the same key or the same id is the same transaction; one that is refused stands for none.
-      select y.*, case when y.key_ordinal < y.ordinal then y.key_ordinal else y.id_ordinal end as first_ordinal,
-             case when y.key_ordinal < y.ordinal then y.key_hash else y.id_hash end as first_hash,
-             case when y.key_ordinal < y.ordinal then y.key_id else y.transaction_id end as first_id
-      from (
-        select x.*, first_value(x.ordinal) over same_key as key_ordinal, first_value(x.request_hash) over same_key as key_hash,
-               first_value(x.transaction_id) over same_key as key_id, first_value(x.ordinal) over same_id as id_ordinal,
-               first_value(x.request_hash) over same_id as id_hash
-        from unnest(v_requests) x
-        window same_key as (
-                 partition by x.idempotency_scope, coalesce(x.idempotency_key, x.transaction_id::text), x.fault is null
-                 order by x.ordinal),
-               same_id as (partition by x.transaction_id, x.fault is null order by x.ordinal)
-      ) y
-    ) c
+    select r.ordinal, r.body, r.request_hash, coalesce(r.given_id, gen_random_uuid()) as transaction_id, r.effective_at,
+           r.idempotency_scope, r.idempotency_key, known.position as known_position, known.event_id as known_id,
+           coalesce(r.fault, case when r.accounts && v_unusable then payments.status_fault(p_book_id, r.accounts) end,
+             -- An imported event has no request to compare with: its key and id are taken.
+             case when known.position is not null and known.request_hash is distinct from r.request_hash
+               then payments.key_conflict(coalesce(r.idempotency_key, r.given_id::text)) end) as fault
+    from unnest(v_requests) as r
     left join lateral (
       select e.position, e.event_id, e.request_hash from payments.events e
-      where e.book_id = p_book_id and e.event_id = c.given_id
-      limit 1
-    ) by_id on true
-    left join lateral (
+      where e.book_id = p_book_id and e.event_id = r.given_id
+      union all
       select e.position, e.event_id, e.request_hash from payments.events e
-      where e.book_id = p_book_id and e.idempotency_scope = c.idempotency_scope and e.idempotency_key = c.idempotency_key
+      where e.book_id = p_book_id and e.idempotency_scope = r.idempotency_scope and e.idempotency_key = r.idempotency_key
       limit 1
-    ) by_key on true
+    ) known on true
   ), decided as materialized (
-    select j.*,
-      case when j.final_fault is not null or not j.is_same_request then 'rejected'
-           when j.recorded_position is not null or j.first_ordinal < j.ordinal then 'duplicate'
-           else 'posted' end as status
-    from judged j
-  ), counted as (
-    select d.*, count(*) filter (where d.status = 'posted') over (order by d.ordinal) as nth from decided d
+    select j.*, case when j.fault is not null then 'rejected' when j.known_position is not null then 'duplicate' else 'posted' end as status,
+           case when j.fault is null and j.known_position is null then nextval('payments.events_position_seq') end as position,
+           clock_timestamp() as recorded_at
+    from (select * from judged order by ordinal offset 0) j
+  ), logged as (
+    insert into payments.events (
+      book_id, position, event_id, type, effective_at, recorded_at, created_by, idempotency_scope, idempotency_key,
+      request_hash, payload, leaf_hash)
+    select p_book_id, d.position, d.transaction_id, 'transaction.posted', d.effective, d.recorded_at, v_actor, d.idempotency_scope,
+           d.idempotency_key, d.request_hash, d.payload,
+           payments.event_leaf_hash(p_book_id, d.position, d.transaction_id, d.effective, d.recorded_at, 'transaction.posted', v_actor,
+             d.idempotency_scope, d.idempotency_key, d.request_hash, d.payload)
+    from (
+      select d.*, coalesce(d.effective_at, d.recorded_at) as effective,
+             -- What becomes a column of the event leaves the payload.
+             d.body - array['transaction_id', 'idempotency_key', 'idempotency_scope', 'effective_at', 'linked'] as payload
+      from decided d
+      where d.status = 'posted'
+      offset 0
+    ) d
   )
-  -- What becomes a column of the event leaves the payload.
-  select array_agg(row('transaction.posted', c.transaction_id, c.effective_at, c.idempotency_scope, c.idempotency_key, c.request_hash,
-             c.body - array['transaction_id', 'idempotency_key', 'idempotency_scope', 'effective_at', 'linked'])::payments.new_event
-           order by c.ordinal) filter (where c.status = 'posted'),
-         array_agg(row(c.ordinal, c.status, case when c.status <> 'rejected' then c.result_id end,
-             case when c.status = 'duplicate' then c.recorded_position end,
-             case when c.status = 'rejected' then coalesce(c.final_fault, c.conflict) ->> 'code' end,
-             case when c.status = 'rejected' then coalesce(c.final_fault, c.conflict) ->> 'message' end,
-             null, null)::payments.posting_outcome order by c.ordinal),
-         array_agg(case when c.status <> 'rejected' then c.nth_of_first end order by c.ordinal)
-  into v_events, v_outcomes, v_nths
-  from (
-    select c.*, first_value(c.nth) over (partition by c.first_ordinal order by c.ordinal) as nth_of_first,
-           case when c.status = 'rejected' then payments.key_conflict(coalesce(c.idempotency_key, c.given_id::text)) end as conflict
-    from counted c
-  ) c;
+  select array_agg(row(d.ordinal, d.status, case d.status when 'posted' then d.transaction_id when 'duplicate' then d.known_id end,
+           coalesce(d.position, case when d.status = 'duplicate' then d.known_position end),
+           d.fault ->> 'code', d.fault ->> 'message', null, null)::payments.posting_outcome),
+         min(d.position), max(d.position)
+  into v_outcomes, v_first, v_last
+  from decided d;
 
-  v_positions := payments.append_events(p_book_id, v_events);
+  perform payments.project_events(p_book_id, v_first, v_last, pg_current_xact_id());
+  perform payments.announce_events(p_book_id, v_first, v_last, pg_current_xact_id());
   return query
-  select o.ordinal, o.status, o.transaction_id, o.position, o.code, o.message, e.account_seqs, e.balances_after_cents
-  from (
-    select o.*, coalesce(o.event_position, v_positions[o.nth]) as position
-    from unnest(v_outcomes, v_nths)
-      as o (ordinal, status, transaction_id, event_position, code, message, no_seqs, no_balances, nth)
-  ) o
+  select o.ordinal, o.status, o.transaction_id, o.event_position, o.code, o.message, e.account_seqs, e.balances_after_cents
+  from unnest(v_outcomes) as o
   cross join lateral (
     select array_agg(n.account_seq order by n.id) as account_seqs, array_agg(n.balance_after_cents order by n.id) as balances_after_cents
     from payments.entries n
-    where n.id between o.position * 1024 + 1 and o.position * 1024 + 1023 and n.book_id = p_book_id
+    where n.id between o.event_position * 1024 + 1 and o.event_position * 1024 + 1023 and n.book_id = p_book_id
   ) e;
 end $$;
 
@@ -931,8 +985,8 @@ begin
     begin
       return query select * from payments.post_in_bulk(p_book_id, p_transactions, v_open_since);
       return;
-    exception when sqlstate 'LV014' or sqlstate 'LV015' or sqlstate 'LV007' then
-      -- Somebody comes to a limit: who is refused depends on who came before.
+    exception when sqlstate 'LV000' or sqlstate 'LV007' or sqlstate 'LV014' or sqlstate 'LV015' then
+      -- What becomes of one depends on who came before.
       null;
     end;
   end if;

@@ -23,8 +23,8 @@ export const GUARD_FUNCTIONS = {
     hash: 'f9b83f1ba210f75ed8a59278fbfa6e4174678d64e0ca22e952310a2d0c7ae9ff',
   },
   check_changed_balances: {
-    migration: '0002_ledger_tables',
-    hash: '839b309bee6439c2fce38cb4b3ac98a84151dde0a5cac7b0f5de93696604318a',
+    migration: '0007_limits_holds_reversals',
+    hash: '9c79f893ac2640eb6a4a4f5a075407db580a1f2d774eecc09e3f551928dac8a9',
   },
   check_changed_holds: {
     migration: '0007_limits_holds_reversals',
