@@ -169,6 +169,10 @@ end $$;
 
 -- Guards. As those of 0002 they hold for every writer, the tables' owner included, and in replica mode.
 
+create function payments.status_code(p_status text) returns text
+language sql immutable parallel safe
+return case p_status when 'frozen' then 'LEDGER_ACCOUNT_FROZEN' else 'LEDGER_ACCOUNT_CLOSED' end;
+
 -- Whether an account's movement passed one of its limits, and which: null where it passed none. Only a movement towards a limit
 -- passes it, so that an account which is beyond one already can come back. What holds reserve is as good as spent.
 -- p_after: the balance after it. p_moved: by how much it changed; both signed like entries.
@@ -263,7 +267,7 @@ begin
       (1, 'LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist: open it first.', e.account_id), a.id is null),
       (2, 'LEDGER_CURRENCY_MISMATCH', format('An entry in %s on account %s, which holds %s.', e.currency, e.account_id, a.currency),
         a.currency <> e.currency),
-      (3, 'LEDGER_ACCOUNT_' || upper(b.status), format('Account %s is %s.', e.account_id, b.status), b.status <> 'open')
+      (3, payments.status_code(b.status), format('Account %s is %s.', e.account_id, b.status), b.status <> 'open')
     ) as f (rank, code, message, applies)
     where e.book_id = v_fault.book_id and e.event_position = v_fault.event_position and f.applies
     order by f.rank

@@ -748,7 +748,7 @@ begin
     v_ruled := p_accounts[i];
     v_account := v_ruled.account;
     if v_account.status <> 'open' then
-      return jsonb_build_object('code', 'LEDGER_ACCOUNT_' || upper(v_account.status), 'message',
+      return jsonb_build_object('code', payments.status_code(v_account.status), 'message',
         format('Account %s is %s.', v_account.account_id, v_account.status));
     end if;
     if (p_hold_step ->> 'account_id')::uuid = v_account.account_id then
@@ -951,7 +951,7 @@ end $$;
 create function payments.status_fault(p_book_id integer, p_accounts uuid[]) returns jsonb
 language sql stable
 return (
-  select jsonb_build_object('code', 'LEDGER_ACCOUNT_' || upper(b.status), 'message', format('Account %s is %s.', b.account_id, b.status))
+  select jsonb_build_object('code', payments.status_code(b.status), 'message', format('Account %s is %s.', b.account_id, b.status))
   from unnest(p_accounts) as i (id)
   cross join lateral (
     select b.account_id, b.status from payments.balances b where b.account_id = i.id and b.book_id = p_book_id limit 1

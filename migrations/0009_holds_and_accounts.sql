@@ -123,7 +123,7 @@ declare
   v_direction constant numeric := sign(p_held_after);
 begin
   if p_account.status <> 'open' then
-    return jsonb_build_object('code', 'LEDGER_ACCOUNT_' || upper(p_account.status), 'message',
+    return jsonb_build_object('code', payments.status_code(p_account.status), 'message',
       format('Account %s is %s.', p_account.account_id, p_account.status));
   end if;
   v_after.held_cents := p_held_after;

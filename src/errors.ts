@@ -51,6 +51,7 @@ export const ERROR_CODES = {
   LEDGER_LINK_FAILED: { exit: 2, sqlstate: 'LV025' },
   LEDGER_BOOK_FORBIDDEN: { exit: 2, sqlstate: 'LV026' },
   LEDGER_ACCOUNT_IN_USE: { exit: 2, sqlstate: 'LV027' },
+  LEDGER_BUSY: { exit: 3 },
 
   // The replay
   LEGACY_TABLE_MISSING: { exit: 3 },

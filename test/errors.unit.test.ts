@@ -43,7 +43,12 @@ describe('the sources', () => {
   const migrations = sources('migrations', '.sql');
   // The list that maps codes to SQLSTATEs is no use of a code.
   const MAPPING = /when '([A-Z_]+)' then '(LV\w{3})'/g;
-  const mapped = [...migrations.matchAll(MAPPING)].map(([, code = '', sqlstate = '']) => [code, sqlstate] as const);
+  // A later migration says the whole list anew.
+  const mapped = [
+    ...new Map([...migrations.matchAll(MAPPING)].map(([, code = '', sqlstate = '']) => [code, sqlstate])),
+  ];
+  /** Undoes what a function of ours began, and never leaves it. */
+  const INTERNAL = 'LV000';
 
   it.each([...known.keys()])('use %s', (code) => {
     const used = sources('src', '.ts', ['errors.ts']) + migrations.replaceAll(MAPPING, '');
@@ -56,7 +61,9 @@ describe('the sources', () => {
   });
 
   it('name no SQLSTATE of class LV in SQL but those', () => {
-    const named = [...migrations.matchAll(/'(LV\w{3})'/g)].map(([, sqlstate]) => sqlstate);
+    const named = [...migrations.matchAll(/'(LV\w{3})'/g)]
+      .map(([, sqlstate]) => sqlstate)
+      .filter((sqlstate) => sqlstate !== INTERNAL);
     expect(named.length).toBeGreaterThan(0);
     expect(mapped.map(([, sqlstate]) => sqlstate)).toEqual(expect.arrayContaining(named));
   });

@@ -32,7 +32,7 @@ export const GUARD_FUNCTIONS = {
   },
   check_new_entries: {
     migration: '0007_limits_holds_reversals',
-    hash: '6ed2c927a8bd0e6eba8c15fd96491c0129065956231589763193cf237d7e3117',
+    hash: '7685e34d1d28abe2bdf15d66121745a4b819eaeef4f09dabc1d92f5aec61d08e',
   },
   check_new_history: {
     migration: '0007_limits_holds_reversals',

@@ -104,28 +104,51 @@ export async function post(
 ): Promise<Posted> {
   const [outcome] = await postAll(db, [transaction], options);
   if (outcome === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a posting.');
+  return orThrow(outcome);
+}
+
+/** @throws AppError with the code that it was refused with */
+export function orThrow(outcome: PostOutcome): Posted {
   if (outcome.status === 'rejected') throw new AppError(outcome.code, outcome.message);
   return outcome;
 }
 
 /**
  * Posts many transactions in one round trip and one commit. Each stands for itself: a rejected one leaves its
- * neighbours alone.
+ * neighbours alone, unless they are linked.
  * @returns one outcome per transaction, in order
- * @throws AppError LEDGER_BOOK_UNKNOWN, LEDGER_AMOUNT_OVERFLOW when a balance would pass 64 bits, DB_*
+ * @throws AppError LEDGER_BOOK_UNKNOWN, LEDGER_BOOK_FORBIDDEN, DB_*
  */
 export async function postAll(
   db: Queryable,
   transactions: readonly (NewTransaction | NewReversal)[],
   options: { bookId?: number } = {},
 ): Promise<PostOutcome[]> {
+  const requests = transactions.map(toJsonText);
   const rows = await ask<OutcomeRow>(
     db,
     `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]
      from payments.post_transactions($1, $2) order by ordinal`,
-    [options.bookId ?? MAIN_BOOK, JSON.stringify(transactions.map(toRequest))],
+    [options.bookId ?? MAIN_BOOK, `[${requests.map((text) => text ?? 'null').join(',')}]`],
   );
-  return rows.map(toOutcome);
+  return rows.map((row, nth) =>
+    requests[nth] === undefined ? { status: 'rejected', code: 'LEDGER_INVALID', message: UNSTORABLE } : toOutcome(row),
+  );
+}
+
+const UNSTORABLE =
+  'The transaction holds what JSON in PostgreSQL cannot: U+0000, half a surrogate pair, a bigint or a circle in its metadata.';
+/** As JSON.stringify writes them; after an even number of backslashes, or the backslash is text itself. */
+const UNSTORABLE_ESCAPES = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
+
+/** Undefined for what the database would refuse together with the whole call. */
+function toJsonText(request: NewTransaction | NewReversal): string | undefined {
+  try {
+    const text = JSON.stringify(toRequest(request));
+    return UNSTORABLE_ESCAPES.test(text) ? undefined : text;
+  } catch {
+    return undefined;
+  }
 }
 
 /** 64-bit numbers as text: what an application's own client makes of int8 is its own affair. */

@@ -1,0 +1,153 @@
+import type { Pool } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
+import {
+  MAIN_BOOK,
+  type NewReversal,
+  type NewTransaction,
+  orThrow,
+  type Posted,
+  type PostOutcome,
+  postAll,
+} from './ledger.ts';
+
+type Request = NewTransaction | NewReversal;
+
+export interface PosterOptions {
+  readonly bookId?: number;
+  /** Transactions of one call to the database; 512. */
+  readonly maxBatch?: number;
+  /** Calls under way at the same time, each on a connection of the pool; 2. */
+  readonly maxInFlight?: number;
+  /** Transactions that wait for a call; 10,000. One more is refused with LEDGER_BUSY. */
+  readonly maxWaiting?: number;
+}
+
+/** Posts for many callers at once: what is asked for while calls are under way goes out together in the next one. */
+export interface Poster {
+  /**
+   * Posts one transaction, in a database transaction of its own that has committed when this resolves. To join one of your
+   * own, use `post` of `liventix/ledger` with its client.
+   * @throws AppError with the code that it was refused with; LEDGER_BUSY; DB_* when it is not known whether it was posted:
+   *   with an idempotency key, post it again
+   */
+  post(transaction: Request): Promise<Posted>;
+  /**
+   * Posts linked transactions: all or none.
+   * @returns one outcome each, in order
+   */
+  postChain(transactions: readonly Request[]): Promise<PostOutcome[]>;
+  /** Waits for what was asked for, and takes no more. */
+  close(): Promise<void>;
+}
+
+/** What one caller waits for: it goes out whole, in one call. */
+interface Waiting {
+  readonly requests: readonly Request[];
+  readonly resolve: (outcomes: PostOutcome[]) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+const DEFAULT_MAX_BATCH = 512;
+const DEFAULT_MAX_IN_FLIGHT = 2;
+const DEFAULT_MAX_WAITING = 10_000;
+
+/**
+ * There is no timer: a call goes out as soon as one of `maxInFlight` is free, with all that waits by then. A single caller
+ * waits for nobody, and the more there are, the larger the calls become.
+ */
+export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
+  const bookId = options.bookId ?? MAIN_BOOK;
+  const maxBatch = options.maxBatch ?? DEFAULT_MAX_BATCH;
+  const maxInFlight = options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT;
+  const maxWaiting = options.maxWaiting ?? DEFAULT_MAX_WAITING;
+  const queue: Waiting[] = [];
+  let waiting = 0;
+  let isScheduled = false;
+  let isClosed = false;
+  const inFlight = new Set<Promise<void>>();
+
+  const send = (requests: readonly Request[]) => withTransaction(pool, (tx) => postAll(tx, requests, { bookId }));
+
+  /** As many as fit into one call; a chain that is longer than that goes out by itself. */
+  function takeBatch(): Waiting[] {
+    let size = 0;
+    let callers = 0;
+    for (const { requests } of queue) {
+      if (callers > 0 && size + requests.length > maxBatch) break;
+      size += requests.length;
+      callers += 1;
+    }
+    waiting -= size;
+    return queue.splice(0, callers);
+  }
+
+  function dispatch(): void {
+    isScheduled = false;
+    while (inFlight.size < maxInFlight && queue.length > 0) {
+      const call = deliver(takeBatch()).finally(() => {
+        inFlight.delete(call);
+        dispatch();
+      });
+      inFlight.add(call);
+    }
+  }
+
+  async function deliver(batch: readonly Waiting[]): Promise<void> {
+    try {
+      const outcomes = await send(batch.flatMap(({ requests }) => requests));
+      let from = 0;
+      for (const { requests, resolve } of batch) {
+        resolve(outcomes.slice(from, from + requests.length));
+        from += requests.length;
+      }
+    } catch (error) {
+      if (batch.length > 1 && isOfOneTransaction(error)) await deliverOneByOne(batch);
+      else for (const { reject } of batch) reject(error);
+    }
+  }
+
+  // Nothing of the call was written; who brought it down is found by leaving each to itself.
+  async function deliverOneByOne(batch: readonly Waiting[]): Promise<void> {
+    for (const { requests, resolve, reject } of batch) await send(requests).then(resolve, reject);
+  }
+
+  function enqueue(requests: readonly Request[]): Promise<PostOutcome[]> {
+    if (isClosed) throw new AppError('LEDGER_BUSY', 'This poster is closed and takes no more transactions.');
+    if (waiting + requests.length > maxWaiting) {
+      throw new AppError(
+        'LEDGER_BUSY',
+        `${waiting} transactions wait to be posted, as many as may. Nothing of this one was posted: ask again later.`,
+      );
+    }
+    waiting += requests.length;
+    if (!isScheduled) {
+      isScheduled = true;
+      // All that is asked for in this turn of the event loop goes out together.
+      setImmediate(dispatch);
+    }
+    return new Promise((resolve, reject) => queue.push({ requests, resolve, reject }));
+  }
+
+  return {
+    post: async (transaction) => {
+      const [outcome] = await enqueue([transaction]);
+      if (outcome === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a posting.');
+      return orThrow(outcome);
+    },
+    postChain: async (transactions) =>
+      enqueue(transactions.map((each, nth) => ({ ...each, linked: nth < transactions.length - 1 }))),
+    close: async () => {
+      isClosed = true;
+      while (queue.length > 0 || inFlight.size > 0) {
+        dispatch();
+        await Promise.all(inFlight);
+      }
+    },
+  };
+}
+
+/** The server refused a statement for what was in it, and did not lose the connection. */
+function isOfOneTransaction(error: unknown): boolean {
+  return error instanceof AppError && error.code === 'DB_FAILED';
+}

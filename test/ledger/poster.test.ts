@@ -1,0 +1,179 @@
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createPool } from '../../src/db/pool.ts';
+import { openAccounts } from '../../src/ledger/ledger.ts';
+import { createPoster } from '../../src/ledger/poster.ts';
+import { balanceOf, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  accounts = await openTestAccounts(database.pool);
+});
+afterAll(async () => {
+  const results = await verifyBooks(database.pool);
+  await database.drop();
+  expect(results.filter((result) => !result.holds)).toEqual([]);
+});
+
+const deposit = () => transfer(accounts.clearing, accounts.wallet);
+const commits = async () => {
+  const { rows } = await database.pool.query<{ n: number }>(
+    'select count(distinct xid)::int as n from payments.events',
+  );
+  return rows[0]?.n ?? -1;
+};
+
+describe('a poster', () => {
+  it('posts what many callers ask for in few database transactions, each with its own result', async () => {
+    const poster = createPoster(database.pool, { maxBatch: 100, maxInFlight: 1 });
+    const before = { commits: await commits(), balance: await balanceOf(database.pool, accounts.wallet) };
+    const posted = await Promise.all(Array.from({ length: 250 }, () => poster.post(deposit())));
+    await poster.close();
+    expect(new Set(posted.map(({ transactionId }) => transactionId)).size).toBe(250);
+    expect(await balanceOf(database.pool, accounts.wallet)).toBe(before.balance - 25_000n);
+    expect((await commits()) - before.commits).toBe(3);
+    const seqs = posted.map(({ accountSeqs }) => accountSeqs[1] ?? 0n);
+    expect(seqs).toEqual(seqs.toSorted((a, b) => Number(a - b)));
+  });
+
+  it('resolves a caller only when what it asked for has committed', async () => {
+    const poster = createPoster(database.pool);
+    const { transactionId } = await poster.post(deposit());
+    const { rows } = await database.pool.query('select from payments.events where event_id = $1', [transactionId]);
+    expect(rows).toHaveLength(1);
+    await poster.close();
+  });
+
+  it('rejects who is refused with his code, and leaves his neighbours alone', async () => {
+    const poster = createPoster(database.pool, { maxInFlight: 1 });
+    const results = await Promise.allSettled([
+      poster.post(deposit()),
+      poster.post(transfer(accounts.clearing, randomUUID())),
+      poster.post({ ...deposit(), metadata: { note: 'a\u0000b' } }),
+      poster.post({ ...deposit(), metadata: { note: 'half \ud800 a pair' } }),
+      poster.post({ ...deposit(), metadata: { amount: 5n } }),
+      poster.post({ ...deposit(), metadata: { note: 'a backslash: \\u0000, a pair: 😀' } }),
+    ]);
+    await poster.close();
+    expect(results.map((result) => (result.status === 'rejected' ? result.reason.code : result.status))).toEqual([
+      'fulfilled',
+      'LEDGER_ACCOUNT_UNKNOWN',
+      'LEDGER_INVALID',
+      'LEDGER_INVALID',
+      'LEDGER_INVALID',
+      'fulfilled',
+    ]);
+  });
+
+  it('posts a chain in one call, all or none', async () => {
+    const [wallet = ''] = await openAccounts(database.pool, [
+      { type: 'cash', currency: 'USD', name: 'chain', userId: randomUUID(), floorCents: 0n },
+    ]);
+    const poster = createPoster(database.pool, { maxBatch: 2 });
+    const chain = [
+      transfer(accounts.clearing, wallet, { amountCents: 10n }),
+      deposit(),
+      transfer(wallet, accounts.revenue, { amountCents: 11n }),
+    ];
+    const [outcomes, other] = await Promise.all([poster.postChain(chain), poster.post(deposit())]);
+    await poster.close();
+    expect(outcomes).toMatchObject([
+      { code: 'LEDGER_LINK_FAILED' },
+      { code: 'LEDGER_LINK_FAILED' },
+      { code: 'LEDGER_FLOOR_PASSED' },
+    ]);
+    expect(other.status).toBe('posted');
+    expect(await balanceOf(database.pool, wallet)).toBe(0n);
+  });
+
+  it('refuses what is more than may wait, and what comes after it was closed', async () => {
+    const poster = createPoster(database.pool, { maxWaiting: 3 });
+    const results = await Promise.allSettled(Array.from({ length: 5 }, () => poster.post(deposit())));
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(3);
+    expect(results.at(-1)).toMatchObject({ reason: { code: 'LEDGER_BUSY' } });
+    await poster.close();
+    await expect(poster.post(deposit())).rejects.toMatchObject({ code: 'LEDGER_BUSY' });
+  });
+
+  it('ends what was asked for before it is closed', async () => {
+    const poster = createPoster(database.pool, { maxBatch: 10, maxInFlight: 1 });
+    const asked = Array.from({ length: 35 }, () => poster.post(deposit()));
+    await poster.close();
+    expect((await Promise.all(asked)).every(({ status }) => status === 'posted')).toBe(true);
+  });
+
+  it('never has more calls under way than it may', async () => {
+    const poster = createPoster(database.pool, { maxBatch: 1, maxInFlight: 2 });
+    const holder = await database.pool.connect();
+    await holder.query('begin');
+    await holder.query('select from payments.balances where account_id = $1 for update', [accounts.wallet]);
+    const asked = Array.from({ length: 8 }, () => poster.post(deposit()));
+    await eventually('two calls wait for the lock', async () => (await waiters()) === 2);
+    expect(await waiters()).toBe(2);
+    await holder.query('commit');
+    holder.release();
+    await Promise.all(asked);
+    await poster.close();
+  });
+
+  it('tells every caller of a call that was cut off, and posts the same keys once when asked again', async () => {
+    const pool = createPool({ databaseUrl: database.url, applicationName: 'cut off' });
+    const poster = createPoster(pool, { maxInFlight: 1 });
+    const holder = await database.pool.connect();
+    await holder.query('begin');
+    await holder.query('select from payments.balances where account_id = $1 for update', [accounts.wallet]);
+    const requests = Array.from({ length: 20 }, () => ({ ...deposit(), idempotencyKey: randomUUID() }));
+    const asked = Promise.allSettled(requests.map((request) => poster.post(request)));
+    await eventually('the call waits for the lock', async () => (await waiters()) === 1);
+    await holder.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut off'`);
+    expect((await asked).map((result) => result.status === 'rejected' && result.reason.code)).toEqual(
+      requests.map(() => 'DB_UNREACHABLE'),
+    );
+    await holder.query('commit');
+    holder.release();
+    const again = await Promise.all(requests.map((request) => poster.post(request)));
+    expect(again.map(({ status }) => status)).toEqual(requests.map(() => 'posted'));
+    await poster.close();
+    await pool.end();
+  });
+
+  it('finds who brings a call down by leaving each to himself', async () => {
+    // Somebody's own trigger: the only way left for one transaction to fail its call.
+    await database.pool.query(`
+      create function public.explode() returns trigger language plpgsql as $$
+      begin
+        if new.payload ->> 'description' = 'bomb' then raise exception 'boom'; end if;
+        return new;
+      end $$;
+      create trigger explode before insert on payments.events for each row execute function public.explode()`);
+    const poster = createPoster(database.pool, { maxInFlight: 1 });
+    const results = await Promise.allSettled([
+      poster.post(deposit()),
+      poster.post({ ...deposit(), description: 'bomb' }),
+      poster.post(deposit()),
+    ]);
+    await poster.close();
+    await database.pool.query('drop trigger explode on payments.events');
+    expect(results.map((result) => (result.status === 'rejected' ? result.reason.code : result.status))).toEqual([
+      'fulfilled',
+      'DB_FAILED',
+      'fulfilled',
+    ]);
+  });
+});
+
+async function waiters(): Promise<number> {
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  const { rows } = await client.query<{ n: number }>(
+    `select count(*)::int as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+  );
+  await client.end();
+  return rows[0]?.n ?? -1;
+}
