@@ -9,6 +9,7 @@ import { migrate } from '../src/db/migrate.ts';
 import { connectionConfig, openPool, type Pool } from '../src/db/pool.ts';
 import { type DemoHome, openDemoHome } from '../src/demo/home.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
+import { median, print, spread } from './figures.ts';
 
 const MEMORY_SAMPLE_MS = 100;
 const ROUND_DATABASE = 'liventix_bench_round';
@@ -47,11 +48,10 @@ export async function benchBackfill(args: readonly string[]): Promise<boolean> {
   } finally {
     await kept?.close({ keep: false });
   }
-  const sorted = ratios.toSorted((a, b) => a - b);
   print(
-    `${rows} rows, ${rounds} rounds: backfill at ${median(sorted).toFixed(2)} of the bare INSERT … SELECT (${sorted.at(0)?.toFixed(2)} to ${sorted.at(-1)?.toFixed(2)}), target ${TARGET_RATIO}; ${Math.round(peakMb)} MB, target ${TARGET_PEAK_MB}`,
+    `${rows} rows, ${rounds} rounds: backfill at ${spread(ratios)} of the bare INSERT … SELECT, target ${TARGET_RATIO}; ${Math.round(peakMb)} MB, target ${TARGET_PEAK_MB}`,
   );
-  return median(sorted) >= TARGET_RATIO && peakMb <= TARGET_PEAK_MB;
+  return median(ratios) >= TARGET_RATIO && peakMb <= TARGET_PEAK_MB;
 }
 
 const openHome = () => openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
@@ -155,14 +155,6 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - startedAt;
 }
 
-function median(sorted: readonly number[]): number {
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
-}
-
 function perSecond(rows: number, ms: number): string {
   return `${Math.round(rows / (ms / 1_000))} rows/s`;
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

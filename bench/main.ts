@@ -1,8 +1,10 @@
 import { benchBackfill } from './backfill.ts';
+import { benchLedger } from './ledger.ts';
 
 /** Each answers whether its targets were met. */
 const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
   backfill: benchBackfill,
+  ledger: benchLedger,
 };
 
 const [name = '', ...args] = process.argv.slice(2);

@@ -96,18 +96,59 @@ language plpgsql stable as $$
 declare
   v_caller constant name := case current_setting('role') when 'none' then session_user else current_setting('role') end;
 begin
-  if v_caller <> current_user and not pg_has_role(v_caller, current_user, 'member') and not exists (
-    select from payments.book_grants g where g.book_id = p_book_id and g.may_post and pg_has_role(v_caller, g.grantee, 'member')
-  ) then
-    perform payments.raise_code('LEDGER_BOOK_FORBIDDEN', format(
-      'Role %s may not post in book %s: the owner grants it in payments.book_grants.', v_caller, p_book_id));
-  elsif p_items is null or jsonb_typeof(p_items) <> 'array' then
+  -- Condition by condition: those that need no query are decided without a plan.
+  if v_caller <> current_user then
+    if not pg_has_role(v_caller, current_user, 'member') then
+      if not exists (
+        select from payments.book_grants g where g.book_id = p_book_id and g.may_post and pg_has_role(v_caller, g.grantee, 'member')
+      ) then
+        perform payments.raise_code('LEDGER_BOOK_FORBIDDEN', format(
+          'Role %s may not post in book %s: the owner grants it in payments.book_grants.', v_caller, p_book_id));
+      end if;
+    end if;
+  end if;
+  if p_items is null or jsonb_typeof(p_items) <> 'array' then
     perform payments.raise_code('LEDGER_INVALID', format(
       'Accounts and transactions are given as a JSON array of objects, not as %s.', coalesce(jsonb_typeof(p_items), 'null')));
   elsif jsonb_array_length(p_items) > 10000 then
     perform payments.raise_code('LEDGER_INVALID', format(
       'At most 10000 accounts or transactions a call, not %s: send them in several calls.', jsonb_array_length(p_items)));
   end if;
+end $$;
+
+-- As in 0003; where no request carries claims, which is most, nothing has to be caught.
+create or replace function payments.acting_user() returns text
+language plpgsql stable as $$
+declare
+  v_claims constant text := nullif(current_setting('request.jwt.claims', true), '');
+begin
+  if v_claims is null then
+    return session_user;
+  end if;
+  begin
+    return coalesce(nullif(v_claims::jsonb ->> 'sub', ''), session_user);
+  exception when data_exception then
+    -- Claims that are no JSON name nobody.
+    return session_user;
+  end;
+end $$;
+
+-- As in 0003; nothing has to be caught where there is nothing to read.
+create or replace function payments.try_instant(p_text text) returns timestamptz
+language plpgsql stable strict parallel safe as $$
+declare
+  v_instant timestamptz;
+begin
+  -- With its offset written out: an instant must not depend on the session's time zone.
+  if p_text !~ '^\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$' then
+    return null;
+  end if;
+  begin
+    v_instant := p_text::timestamptz;
+    return v_instant;
+  exception when data_exception then
+    return null;
+  end;
 end $$;
 
 -- Waits for a close of the book's period that is under way, keeps the next one waiting until this transaction ends, and
@@ -524,11 +565,11 @@ begin
   end;
 end $$;
 
--- An account that a transaction touches and that has a state or a limit: how it stands, what it comes to, by how much it moves.
-create type payments.ruled_account as (account payments.balances, after_cents bigint, moved_cents numeric);
+-- An account that a transaction touches and that has a state or a limit: how it stands before, and which of the accounts it is.
+create type payments.ruled_account as (account payments.balances, nth integer);
 
--- Judges and posts one transaction, straight on: the definition of what posting is. In few statements, because for a single
--- transaction each costs as much as what it does.
+-- Judges and posts one transaction, straight on: the definition of what posting is. Step by step and with as few statements as
+-- can be, because for a single transaction each costs as much as what it does.
 -- p_transaction: see post_transactions. p_open_since: what open_since said.
 -- Returns its outcome; a refusal writes nothing.
 -- Locks: the balance rows of its accounts, in id order.
@@ -536,25 +577,30 @@ create function payments.post_one(p_book_id integer, p_ordinal integer, p_transa
 returns payments.posting_outcome
 language plpgsql as $$
 declare
+  v_text constant text := p_transaction::text;
+  v_body jsonb := p_transaction;
+  v_entries jsonb;
+  v_event payments.new_event;
   v_outcome payments.posting_outcome;
   v_fault jsonb;
   v_plan jsonb;
-  v_text constant text := p_transaction::text;
-  v_body jsonb := p_transaction;
-  v_event payments.new_event;
   v_logged record;
+  v_row record;
+  v_nth integer;
+  -- Whether nothing is wrong with the entries, which then have one currency; what else they are, entries_fault looks at.
+  v_is_sound boolean := true;
+  v_total numeric := 0;
   -- Per entry.
   v_accounts uuid[];
   v_cents bigint[];
   v_seqs bigint[];
   v_afters bigint[];
-  v_is_sound boolean;
-  v_fits boolean;
-  -- Per account: where its row is, and what it comes to.
+  -- Per account, in id order: where its row is, and what it comes to.
   v_ids uuid[];
   v_rows tid[];
   v_lasts bigint[];
   v_balances bigint[];
+  v_currencies text[];
   v_ruled payments.ruled_account[];
 begin
   if not payments.is_plain_request(p_transaction, v_text) then
@@ -583,68 +629,81 @@ begin
     v_body := v_body || jsonb_build_object('entries', v_plan -> 'entries', 'reversal_step', v_plan -> 'step');
   end if;
 
-  loop
-    with leg as materialized (
-      select j.ordinality as nth, j.value as body, payments.try_uuid(j.value ->> 'account_id') as account_id,
-             payments.try_amount(j.value ->> 'amount_cents') as cents, j.value ->> 'currency' as currency
-      from jsonb_array_elements(v_body -> 'entries') with ordinality as j
-    ), account as materialized (
-      select i.account_id, b.tid, b.state, b.is_ruled,
-             (select a.currency from payments.accounts a where a.id = i.account_id and a.book_id = p_book_id) as currency
-      -- In id order: two transactions that share accounts would otherwise deadlock.
-      from (select distinct l.account_id from leg l order by l.account_id) i
-      cross join lateral (
-        select b as state, b.ctid as tid, b.status <> 'open' or b.min_cents is not null or b.max_cents is not null as is_ruled
-        from payments.balances b
-        where b.account_id = i.account_id and b.book_id = p_book_id
-        for no key update
-      ) b
-    ), step as (
-      select x.*, case when x.after between -9223372036854775807 and 9223372036854775807 then x.after::bigint end as after_cents
-      from (
-        select l.nth, l.account_id, l.cents, l.currency, a.tid, a.state, a.is_ruled,
-               payments.is_entry(l.body) and l.cents <> 0 and l.currency = a.currency as is_sound,
-               (a.state).last_seq + row_number() over history as seq, (a.state).balance_cents + sum(l.cents) over history as after,
-               lead(l.nth) over history is null as is_last
-        from leg l
-        left join account a using (account_id)
-        window history as (partition by l.account_id order by l.nth)
-      ) x
-      order by x.nth
-    )
-    select array_agg(s.account_id), array_agg(s.cents), array_agg(s.seq), array_agg(s.after_cents),
-           coalesce(bool_and(coalesce(s.is_sound, false)) and sum(s.cents) = 0 and min(s.currency) = max(s.currency), false),
-           coalesce(bool_and(s.after_cents is not null), true),
-           array_agg(s.account_id) filter (where s.is_last), array_agg(s.tid) filter (where s.is_last), array_agg(s.seq) filter (where s.is_last),
-           array_agg(s.after_cents) filter (where s.is_last),
-           array_agg(row(s.state, s.after_cents, s.after - (s.state).balance_cents)::payments.ruled_account) filter (where s.is_last and s.is_ruled)
-    into v_accounts, v_cents, v_seqs, v_afters, v_is_sound, v_fits, v_ids, v_rows, v_lasts, v_balances, v_ruled
-    from step s;
+  v_entries := v_body -> 'entries';
+  for i in 1 .. jsonb_array_length(v_entries) loop
+    v_accounts[i] := payments.try_uuid(v_entries -> i - 1 ->> 'account_id');
+    v_cents[i] := payments.try_amount(v_entries -> i - 1 ->> 'amount_cents');
+    v_total := v_total + v_cents[i];
+    if not coalesce(payments.is_entry(v_entries -> i - 1) and v_cents[i] <> 0, false) then
+      v_is_sound := false;
+    end if;
+  end loop;
+  v_is_sound := coalesce(v_is_sound and v_total = 0, false);
 
-    -- Several currencies may each sum to zero, which only the closer look tells.
-    v_fault := case when not v_is_sound then payments.entries_fault(p_book_id, v_body -> 'entries') end;
-    exit when v_fault is not null;
-    if not v_fits or v_ruled is not null or v_body ? 'capture' or v_event.effective_at < p_open_since then
+  -- In id order: two transactions that share accounts would otherwise deadlock.
+  if cardinality(v_accounts) = 2 and v_accounts[1] <> v_accounts[2] then
+    v_ids := array[least(v_accounts[1], v_accounts[2]), greatest(v_accounts[1], v_accounts[2])];
+  else
+    v_ids := array(select distinct u.id from unnest(v_accounts) as u (id) where u.id is not null order by u.id);
+  end if;
+
+  loop
+    v_ruled := null;
+    for k in 1 .. cardinality(v_ids) loop
+      select b as state, b.ctid as tid, b.balance_cents, b.last_seq,
+             b.status <> 'open' or b.min_cents is not null or b.max_cents is not null as is_ruled,
+             (select a.currency from payments.accounts a where a.id = v_ids[k] and a.book_id = p_book_id) as currency
+      into v_row
+      from payments.balances b
+      where b.account_id = v_ids[k] and b.book_id = p_book_id
+      for no key update;
+      v_rows[k] := v_row.tid;
+      v_balances[k] := v_row.balance_cents;
+      v_lasts[k] := v_row.last_seq;
+      v_currencies[k] := v_row.currency;
+      if v_row.is_ruled then
+        v_ruled := v_ruled || row(v_row.state, k)::payments.ruled_account;
+      end if;
+    end loop;
+
+    for i in 1 .. cardinality(v_accounts) loop
+      v_nth := array_position(v_ids, v_accounts[i]);
+      if not v_is_sound or v_nth is null or v_entries -> i - 1 ->> 'currency' is distinct from v_currencies[v_nth]
+        or v_currencies[v_nth] <> v_currencies[1]
+      then
+        -- Several currencies may each sum to zero, which only the closer look tells.
+        v_fault := payments.entries_fault(p_book_id, v_entries);
+        exit when v_fault is not null;
+        v_is_sound := true;
+      end if;
+      if v_balances[v_nth]::numeric + v_cents[i] not between -9223372036854775807 and 9223372036854775807 then
+        v_fault := jsonb_build_object('code', 'LEDGER_AMOUNT_OVERFLOW', 'message', format(
+          'Account %s has %s and would pass what 64 bits hold with %s more: post a smaller amount.', v_ids[v_nth], v_balances[v_nth], v_cents[i]));
+        exit;
+      end if;
+      v_balances[v_nth] := v_balances[v_nth] + v_cents[i];
+      v_lasts[v_nth] := v_lasts[v_nth] + 1;
+      v_afters[i] := v_balances[v_nth];
+      v_seqs[i] := v_lasts[v_nth];
+    end loop;
+
+    if v_fault is null and (v_ruled is not null or v_event.effective_at < p_open_since or v_body ? 'capture') then
       v_outcome := payments.find_duplicate(p_book_id, p_ordinal, v_event);
       if v_outcome.status is not null then
         return v_outcome;
       end if;
-      v_fault := case
-        when not v_fits then jsonb_build_object('code', 'LEDGER_AMOUNT_OVERFLOW', 'message', format(
-          'The balance of account %s would pass what 64 bits hold: post a smaller amount.', v_accounts[array_position(v_afters, null)]))
-        when v_event.effective_at < p_open_since then payments.period_fault(v_event.effective_at, p_open_since) end;
-      exit when v_fault is not null;
-      if v_body ? 'capture' then
+      v_fault := case when v_event.effective_at < p_open_since then payments.period_fault(v_event.effective_at, p_open_since) end;
+      if v_fault is null and v_body ? 'capture' then
         v_plan := payments.plan_capture(p_book_id, v_body -> 'capture', v_accounts, v_cents);
         v_fault := case when v_plan ? 'code' then v_plan end;
-        exit when v_fault is not null;
         v_body := v_body || jsonb_build_object('hold_step', v_plan -> 'step');
       end if;
-      v_fault := payments.account_fault(v_ruled, v_body -> 'hold_step');
+      v_fault := coalesce(v_fault, payments.account_fault(v_ruled, v_balances, v_body -> 'hold_step'));
     end if;
     -- Where a floor is passed, what has expired is released, and it is judged once more.
-    exit when coalesce(v_fault ->> 'code', '') <> 'LEDGER_FLOOR_PASSED'
-      or payments.expire_account_holds(p_book_id, (v_fault ->> 'account_id')::uuid) = 0;
+    exit when coalesce(v_fault ->> 'code', '') <> 'LEDGER_FLOOR_PASSED';
+    exit when payments.expire_account_holds(p_book_id, (v_fault ->> 'account_id')::uuid) = 0;
+    v_fault := null;
   end loop;
   if v_fault is not null then
     return payments.rejected(p_ordinal, v_fault);
@@ -679,7 +738,7 @@ begin
          l.body ->> 'currency', l.balance_after_cents, coalesce(v_event.effective_at, v_logged.logged_at), v_logged.logged_at, v_logged.actor,
          v_body ->> 'reference_type', v_body ->> 'reference_id', coalesce(l.body ->> 'description', v_body ->> 'description'),
          coalesce(l.body -> 'metadata', v_body -> 'metadata', '{}'::jsonb)
-  from rows from (unnest(v_accounts, v_seqs, v_cents, v_afters), jsonb_array_elements(v_body -> 'entries')) with ordinality
+  from rows from (unnest(v_accounts, v_seqs, v_cents, v_afters), jsonb_array_elements(v_entries)) with ordinality
     as l (account_id, account_seq, cents, balance_after_cents, body);
   if v_body ? 'announce' then
     perform payments.announce_events(p_book_id, v_logged.event_position, v_logged.event_position, pg_current_xact_id());
@@ -736,17 +795,19 @@ return jsonb_build_object('code', 'LEDGER_IDEMPOTENCY_CONFLICT', 'message', form
   'The key or id %s was used with another body; send the first body again, or a new key.', p_key));
 
 -- What forbids a transaction on one of its accounts: that it is not open, or a limit; null where nothing does.
--- p_hold_step: what it captures, which is reserved no longer.
-create function payments.account_fault(p_accounts payments.ruled_account[], p_hold_step jsonb) returns jsonb
+-- p_balances: what all of its accounts come to. p_hold_step: what it captures, which is reserved no longer.
+create function payments.account_fault(p_ruled payments.ruled_account[], p_balances bigint[], p_hold_step jsonb) returns jsonb
 language plpgsql stable as $$
 declare
   v_ruled payments.ruled_account;
   v_account payments.balances;
+  v_after bigint;
   v_code text;
 begin
-  for i in 1 .. coalesce(cardinality(p_accounts), 0) loop
-    v_ruled := p_accounts[i];
+  for i in 1 .. coalesce(cardinality(p_ruled), 0) loop
+    v_ruled := p_ruled[i];
     v_account := v_ruled.account;
+    v_after := p_balances[v_ruled.nth];
     if v_account.status <> 'open' then
       return jsonb_build_object('code', payments.status_code(v_account.status), 'message',
         format('Account %s is %s.', v_account.account_id, v_account.status));
@@ -754,10 +815,10 @@ begin
     if (p_hold_step ->> 'account_id')::uuid = v_account.account_id then
       v_account.held_cents := (p_hold_step ->> 'held_after_cents')::bigint;
     end if;
-    v_code := payments.limit_passed(v_account, v_ruled.after_cents, v_ruled.moved_cents);
+    v_code := payments.limit_passed(v_account, v_after, v_after::numeric - v_account.balance_cents);
     if v_code is not null then
       return jsonb_build_object('code', v_code, 'account_id', v_account.account_id, 'message',
-        payments.limit_message(v_account, v_ruled.after_cents, v_ruled.moved_cents));
+        payments.limit_message(v_account, v_after, v_after::numeric - v_account.balance_cents));
     end if;
   end loop;
   return null;
