@@ -191,7 +191,7 @@ async function rateOf(ms: number, workers: number, work: (nth: number) => Promis
 }
 
 async function postPairs(client: Tx, pairs: readonly (readonly [string, string])[]): Promise<number> {
-  const outcomes = await postAll(client, pairs.map(transactionOf));
+  const outcomes = await postAll(client, pairs.map(transactionOf), { prepared: true });
   const refused = outcomes.find(({ status }) => status !== 'posted');
   if (refused !== undefined) throw new Error(`a posting was not posted: ${JSON.stringify(refused)}`);
   return outcomes.length;

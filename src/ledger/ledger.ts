@@ -65,6 +65,15 @@ export type PostOutcome =
 
 export type Posted = Extract<PostOutcome, { status: 'posted' | 'duplicate' }>;
 
+export interface PostOptions {
+  readonly bookId?: number;
+  /**
+   * Keeps the call prepared on its connection, which saves a tenth of a single posting. Not behind a pooler that gives every
+   * transaction another server (PgBouncer before 1.21, or without max_prepared_statements).
+   */
+  readonly prepared?: boolean;
+}
+
 /**
  * Opens accounts, or finds those that exist already. All or none.
  * @returns their ids, in order
@@ -100,7 +109,7 @@ export async function openAccounts(
 export async function post(
   db: Queryable,
   transaction: NewTransaction | NewReversal,
-  options: { bookId?: number } = {},
+  options: PostOptions = {},
 ): Promise<Posted> {
   const [outcome] = await postAll(db, [transaction], options);
   if (outcome === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a posting.');
@@ -122,7 +131,7 @@ export function orThrow(outcome: PostOutcome): Posted {
 export async function postAll(
   db: Queryable,
   transactions: readonly (NewTransaction | NewReversal)[],
-  options: { bookId?: number } = {},
+  options: PostOptions = {},
 ): Promise<PostOutcome[]> {
   const requests = transactions.map(toJsonText);
   const rows = await ask<OutcomeRow>(
@@ -130,6 +139,7 @@ export async function postAll(
     `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]
      from payments.post_transactions($1, $2) order by ordinal`,
     [options.bookId ?? MAIN_BOOK, `[${requests.map((text) => text ?? 'null').join(',')}]`],
+    options.prepared === true ? 'liventix.post' : undefined,
   );
   return rows.map((row, nth) =>
     requests[nth] === undefined ? { status: 'rejected', code: 'LEDGER_INVALID', message: UNSTORABLE } : toOutcome(row),
