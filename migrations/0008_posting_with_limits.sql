@@ -561,10 +561,11 @@ begin
   v_captured := payments.spending_side(p_book_id, v_hold.account_id) * coalesce((
     select sum(l.cents) from unnest(p_accounts, p_cents) as l (account_id, cents) where l.account_id = v_hold.account_id), 0);
   return case
+    -- Whether the log says so already or not.
+    when v_hold.state = 'expired' or v_hold.state = 'active' and v_hold.expires_at <= clock_timestamp() then jsonb_build_object(
+      'code', 'LEDGER_HOLD_EXPIRED', 'message', format('Hold %s expired at %s.', v_hold.hold_id, v_hold.expires_at))
     when v_hold.state <> 'active' then jsonb_build_object('code', 'LEDGER_HOLD_RESOLVED', 'message',
       format('Hold %s is %s: nothing of it is left to capture.', v_hold.hold_id, v_hold.state))
-    when v_hold.expires_at <= clock_timestamp() then jsonb_build_object('code', 'LEDGER_HOLD_EXPIRED', 'message',
-      format('Hold %s expired at %s.', v_hold.hold_id, v_hold.expires_at))
     when v_captured <= 0 then jsonb_build_object('code', 'LEDGER_INVALID', 'message',
       format('The entries do not spend from account %s, which hold %s is on.', v_hold.account_id, v_hold.hold_id))
     when v_captured > v_hold.remaining_cents then jsonb_build_object('code', 'LEDGER_HOLD_EXCEEDED', 'message',
@@ -682,8 +683,8 @@ begin
       then
         -- Several currencies may each sum to zero, which only the closer look tells.
         v_fault := payments.entries_fault(p_book_id, v_entries);
-        exit when v_fault is not null;
-        v_is_sound := true;
+        v_is_sound := v_fault is null;
+        exit when not v_is_sound;
       end if;
       if v_balances[v_nth]::numeric + v_cents[i] not between -9223372036854775807 and 9223372036854775807 then
         v_fault := jsonb_build_object('code', 'LEDGER_AMOUNT_OVERFLOW', 'message', format(
@@ -696,18 +697,21 @@ begin
       v_seqs[i] := v_lasts[v_nth];
     end loop;
 
-    if v_fault is null and (v_ruled is not null or v_event.effective_at < p_open_since or v_body ? 'capture') then
+    if v_is_sound and (v_fault is not null or v_ruled is not null or v_event.effective_at < p_open_since or v_body ? 'capture') then
+      -- What is known already is answered as it was, whatever has become of its accounts, its hold and its period.
       v_outcome := payments.find_duplicate(p_book_id, p_ordinal, v_event);
       if v_outcome.status is not null then
         return v_outcome;
       end if;
-      v_fault := case when v_event.effective_at < p_open_since then payments.period_fault(v_event.effective_at, p_open_since) end;
+      v_fault := coalesce(
+        case when v_event.effective_at < p_open_since then payments.period_fault(v_event.effective_at, p_open_since) end,
+        payments.status_fault(p_book_id, case when v_ruled is not null then v_ids end), v_fault);
       if v_fault is null and v_body ? 'capture' then
         v_plan := payments.plan_capture(p_book_id, v_body -> 'capture', v_accounts, v_cents);
         v_fault := case when v_plan ? 'code' then v_plan end;
         v_body := v_body || jsonb_build_object('hold_step', v_plan -> 'step');
       end if;
-      v_fault := coalesce(v_fault, payments.account_fault(v_ruled, v_balances, v_body -> 'hold_step'));
+      v_fault := coalesce(v_fault, payments.limit_fault(v_ruled, v_balances, v_body -> 'hold_step'));
     end if;
     -- Where a floor is passed, what has expired is released, and it is judged once more.
     exit when coalesce(v_fault ->> 'code', '') <> 'LEDGER_FLOOR_PASSED';
@@ -803,9 +807,9 @@ language sql immutable
 return jsonb_build_object('code', 'LEDGER_IDEMPOTENCY_CONFLICT', 'message', format(
   'The key or id %s was used with another body; send the first body again, or a new key.', p_key));
 
--- What forbids a transaction on one of its accounts: that it is not open, or a limit; null where nothing does.
+-- Which limit a transaction passes on one of its accounts; null where none.
 -- p_balances: what all of its accounts come to. p_hold_step: what it captures, which is reserved no longer.
-create function payments.account_fault(p_ruled payments.ruled_account[], p_balances bigint[], p_hold_step jsonb) returns jsonb
+create function payments.limit_fault(p_ruled payments.ruled_account[], p_balances bigint[], p_hold_step jsonb) returns jsonb
 language plpgsql stable as $$
 declare
   v_ruled payments.ruled_account;
@@ -817,10 +821,6 @@ begin
     v_ruled := p_ruled[i];
     v_account := v_ruled.account;
     v_after := p_balances[v_ruled.nth];
-    if v_account.status <> 'open' then
-      return jsonb_build_object('code', payments.status_code(v_account.status), 'message',
-        format('Account %s is %s.', v_account.account_id, v_account.status));
-    end if;
     if (p_hold_step ->> 'account_id')::uuid = v_account.account_id then
       v_account.held_cents := (p_hold_step ->> 'held_after_cents')::bigint;
     end if;
@@ -927,7 +927,6 @@ begin
   select array_agg(row(r.ordinal, r.body, sha256(convert_to(r.text, 'UTF8')), r.given_id, r.effective_at,
            case when r.key is not null then coalesce(r.body ->> 'idempotency_scope', 'default') end, r.key,
            coalesce(case when not payments.is_plain_request(r.body, r.text) then payments.request_fault(r.body) end,
-             case when r.effective_at < p_open_since then payments.period_fault(r.effective_at, p_open_since) end,
              case when not coalesce(l.is_sound, false) then payments.entries_fault(p_book_id, payments.entries_of(r.body)) end),
            l.accounts, l.cents, l.currencies, l.has_own_texts)::payments.posting_request)
   into v_requests
@@ -971,10 +970,15 @@ begin
 
   with judged as materialized (
     select r.*, known.position as known_position, known.event_id as known_id,
-           coalesce(r.fault, case when r.accounts && v_unusable then payments.status_fault(p_book_id, r.accounts) end,
-             -- An imported event has no request to compare with: its key and id are taken.
-             case when known.position is not null and known.request_hash is distinct from r.request_hash
-               then payments.key_conflict(coalesce(r.idempotency_key, r.given_id::text)) end) as final_fault
+           case
+             when r.fault is not null then r.fault
+             -- What is known already is answered as it was, whatever has become of its accounts and its period. An imported event
+             -- has no request to compare with: its key and id are taken.
+             when known.request_hash = r.request_hash then null
+             when known.position is not null then payments.key_conflict(coalesce(r.idempotency_key, r.given_id::text))
+             when r.effective_at < p_open_since then payments.period_fault(r.effective_at, p_open_since)
+             when r.accounts && v_unusable then payments.status_fault(p_book_id, r.accounts)
+           end as final_fault
     from unnest(v_requests) as r
     left join lateral (
       select e.position, e.event_id, e.request_hash from payments.events e

@@ -143,8 +143,9 @@ declare
 begin
   perform payments.check_call(p_book_id, '[]');
   perform payments.open_since(p_book_id);
-  perform payments.lock_accounts(p_book_id, array(
-    select h.account_id from payments.holds h where h.hold_id = p_hold_id and h.book_id = p_book_id));
+  select h.* into v_hold from payments.holds h where h.hold_id = p_hold_id and h.book_id = p_book_id;
+  perform payments.lock_accounts(p_book_id, array[v_hold.account_id]);
+  perform payments.expire_account_holds(p_book_id, v_hold.account_id);
   select h.* into v_hold from payments.holds h where h.hold_id = p_hold_id and h.book_id = p_book_id;
   if not found then
     perform payments.raise_code('LEDGER_HOLD_UNKNOWN', format('Hold %s does not exist in book %s.', coalesce(p_hold_id::text, 'null'), p_book_id));

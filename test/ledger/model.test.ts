@@ -1,0 +1,300 @@
+import { randomUUID } from 'node:crypto';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { AppError } from '../../src/errors.ts';
+import { changeAccount } from '../../src/ledger/accounts.ts';
+import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
+import { openAccounts, postAll } from '../../src/ledger/ledger.ts';
+import { verifyBooks } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { LedgerModel, type ModelAccount, type Request, type Verdict } from '../support/ledger-model.ts';
+
+const CURRENCIES = ['USD', 'JPY'] as const;
+const KINDS = [
+  { type: 'cash', side: -1n, floorCents: 0n },
+  { type: 'payable', side: -1n },
+  { type: 'receivable', side: 1n },
+  { type: 'receivable', side: 1n, floorCents: -500n, ceilingCents: 500n },
+] as const;
+const RUNS = process.env['LIVENTIX_DRILLS'] === 'full' ? 150 : 20;
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database.drop());
+
+const nth = fc.nat({ max: 1_000 });
+const cents = fc.integer({ min: 1, max: 300 }).map(BigInt);
+const posting = fc.record({
+  kind: fc.constantFrom(
+    'transfer',
+    'transfer',
+    'split',
+    'exchange',
+    'capture',
+    'reverse',
+    'reverse in part',
+    'again',
+    'unbalanced',
+  ),
+  nth,
+  other: nth,
+  cents,
+  key: fc.option(fc.nat({ max: 8 }), { nil: undefined }),
+  isFinal: fc.boolean(),
+  isLinked: fc.nat({ max: 9 }).map((drawn) => drawn === 0),
+});
+const command = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant('post' as const),
+      postings: fc.array(posting, { minLength: 1, maxLength: 6 }),
+    }),
+  },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('hold' as const), nth, cents, expires: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('void' as const), nth }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('expire' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('change' as const),
+      nth,
+      status: fc.option(fc.constantFrom('open', 'open', 'open', 'frozen', 'closed'), { nil: undefined }),
+      floorCents: fc.option(
+        fc.option(
+          cents.map((c) => c - 300n),
+          { nil: null },
+        ),
+        { nil: undefined },
+      ),
+      ceilingCents: fc.option(
+        fc.option(
+          cents.map((c) => c + 600n),
+          { nil: null },
+        ),
+        { nil: undefined },
+      ),
+    }),
+  },
+);
+
+type Posting = typeof posting extends fc.Arbitrary<infer T> ? T : never;
+type Command = typeof command extends fc.Arbitrary<infer T> ? T : never;
+
+describe('whatever is asked of the ledger, in whatever order', () => {
+  it('it answers as the model does, holds what the model holds, and every invariant stands', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(command, { minLength: 1, maxLength: 25 }), async (commands) => {
+        const run = await Run.begin(database);
+        for (const each of commands) await run.carryOut(each);
+        expect(await run.balances()).toEqual(run.expectedBalances());
+        expect((await verifyBooks(database.pool)).filter((check) => !check.holds)).toEqual([]);
+      }),
+      { numRuns: RUNS, verbose: 1 },
+    );
+  });
+});
+
+/** One sequence against model and database, on accounts of its own. */
+class Run {
+  private readonly model = new LedgerModel();
+  private readonly posted: string[] = [];
+  private readonly holds: string[] = [];
+  private readonly requests: Request[] = [];
+  private readonly scope = randomUUID();
+
+  static async begin({ pool }: TestDatabase): Promise<Run> {
+    const run = new Run();
+    const specs = CURRENCIES.flatMap((currency) =>
+      KINDS.map((kind, index) => ({ ...kind, currency, name: `a${index}`, userId: randomUUID() })),
+    );
+    const ids = await openAccounts(
+      pool,
+      specs.map(({ side: _, ...account }) => account),
+    );
+    specs.forEach((spec, index) => {
+      const id = ids[index] ?? '';
+      const limits = spec as { floorCents?: bigint; ceilingCents?: bigint };
+      run.model.accounts.set(id, {
+        id,
+        currency: spec.currency,
+        side: spec.side,
+        balance: 0n,
+        floor: limits.floorCents,
+        ceiling: limits.ceilingCents,
+        status: 'open',
+      });
+    });
+    return run;
+  }
+
+  async carryOut(each: Command): Promise<void> {
+    const { pool } = database;
+    switch (each.do) {
+      case 'post': {
+        const requests = each.postings.map((plan) => this.request(plan));
+        const expected = this.model.postAll(requests);
+        const outcomes = await postAll(pool, requests);
+        expect(outcomes.map((outcome) => (outcome.status === 'rejected' ? outcome.code : outcome.status))).toEqual(
+          expected,
+        );
+        requests.forEach((request, index) => {
+          if (expected[index] === 'posted' && request.transactionId !== undefined)
+            this.posted.push(request.transactionId);
+        });
+        this.requests.push(...requests);
+        return;
+      }
+      case 'hold':
+        return this.placeHold(each);
+      case 'void': {
+        const holdId = pick(this.holds, each.nth) ?? randomUUID();
+        expect(await verdictOf(voidHold(pool, { holdId }))).toBe(this.model.voidHold(holdId));
+        return;
+      }
+      case 'expire':
+        await expireHolds(pool);
+        return;
+      case 'change': {
+        const accountId = this.account(each.nth).id;
+        const { status, floorCents, ceilingCents } = each;
+        if (status === undefined && floorCents === undefined && ceilingCents === undefined) return;
+        const change = {
+          ...(status === undefined ? {} : { status }),
+          ...(floorCents === undefined ? {} : { floorCents }),
+          ...(ceilingCents === undefined ? {} : { ceilingCents }),
+        };
+        expect(await verdictOf(changeAccount(pool, { accountId, ...change }))).toBe(
+          this.model.change(accountId, change),
+        );
+        return;
+      }
+    }
+  }
+
+  private async placeHold(each: { nth: number; cents: bigint; expires: boolean }): Promise<void> {
+    const { id: accountId, currency } = this.account(each.nth);
+    const holdId = randomUUID();
+    const expiresAt = await serverTime(each.expires ? 30 : 3_600_000);
+    const hold = { holdId, accountId, amountCents: each.cents, currency, expiresAt };
+    expect(await verdictOf(placeHold(database.pool, hold))).toBe(this.model.placeHold(holdId, accountId, each.cents));
+    const placed = this.model.holds.get(holdId);
+    if (placed === undefined) return;
+    this.holds.push(holdId);
+    if (!each.expires) return;
+    await eventually('the hold has expired', async () => (await serverTime(0)) > expiresAt);
+    placed.state = 'expired';
+  }
+
+  private request(plan: Posting): Request {
+    const again = pick(this.requests, plan.nth);
+    if (plan.kind === 'again' && again !== undefined) return { ...again, linked: plan.isLinked };
+    const transaction = this.transaction(plan);
+    return {
+      ...transaction,
+      transactionId: randomUUID(),
+      linked: plan.isLinked,
+      ...(plan.key === undefined ? {} : { idempotencyKey: `k${plan.key}`, idempotencyScope: this.scope }),
+    };
+  }
+
+  private transaction(plan: Posting): Request {
+    const from = this.account(plan.nth);
+    const to = this.account(plan.other, from);
+    const third = this.account(plan.other + 1, from);
+    const leg = (account: ModelAccount, amountCents: bigint) => ({
+      accountId: account.id,
+      amountCents,
+      currency: account.currency,
+    });
+    const transfer = { entries: [leg(from, plan.cents), leg(to, -plan.cents)] };
+    switch (plan.kind) {
+      case 'unbalanced':
+        return { entries: [leg(from, plan.cents), leg(to, -plan.cents - 1n)] };
+      case 'split':
+        return { entries: [leg(from, plan.cents + 1n), leg(to, -plan.cents), leg(third, -1n)] };
+      case 'exchange': {
+        const [usd, jpy] = CURRENCIES.map((currency) =>
+          [...this.model.accounts.values()].filter((account) => account.currency === currency),
+        );
+        const [a, b, c, d] = [
+          pick(usd, plan.nth),
+          pick(usd, plan.nth + 1),
+          pick(jpy, plan.other),
+          pick(jpy, plan.other + 1),
+        ];
+        if (a === undefined || b === undefined || c === undefined || d === undefined) return transfer;
+        return { entries: [leg(a, plan.cents), leg(b, -plan.cents), leg(c, 100n), leg(d, -100n)] };
+      }
+      case 'capture': {
+        const holdId = pick(this.holds, plan.nth) ?? randomUUID();
+        const held = this.model.holds.get(holdId)?.account ?? from;
+        const other = this.account(plan.other, held);
+        return {
+          entries: [leg(held, -held.side * plan.cents), leg(other, held.side * plan.cents)],
+          capture: { holdId, final: plan.isFinal },
+        };
+      }
+      case 'reverse':
+        return { reverses: pick(this.posted, plan.nth) ?? randomUUID() };
+      case 'reverse in part':
+        return {
+          reverses: pick(this.posted, plan.nth) ?? randomUUID(),
+          entries: [leg(from, plan.cents), leg(to, -plan.cents)],
+        };
+      default:
+        return transfer;
+    }
+  }
+
+  /** Any account; or one of the same currency as another and not that one. */
+  private account(index: number, other?: ModelAccount): ModelAccount {
+    const eligible = [...this.model.accounts.values()].filter(
+      (account) => other === undefined || (account !== other && account.currency === other.currency),
+    );
+    return pick(eligible, index) as ModelAccount;
+  }
+
+  expectedBalances() {
+    return [...this.model.accounts.values()]
+      .map((account) => ({
+        id: account.id,
+        balance: account.side * account.balance,
+        available: this.model.available(account),
+        status: account.status,
+      }))
+      .toSorted((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  async balances() {
+    const { rows } = await database.pool.query(
+      `select account_id as id, balance_cents as balance, available_cents as available, status
+       from payments.account_balances where account_id = any ($1) order by account_id`,
+      [[...this.model.accounts.keys()]],
+    );
+    return rows;
+  }
+}
+
+function pick<T>(items: readonly T[] | undefined, index: number): T | undefined {
+  return items === undefined || items.length === 0 ? undefined : items[index % items.length];
+}
+
+async function serverTime(aheadMs: number): Promise<Date> {
+  const { rows } = await database.pool.query<{ at: Date }>(`select clock_timestamp() + $1 * interval '1 ms' as at`, [
+    aheadMs,
+  ]);
+  return rows[0]?.at ?? new Date(Number.NaN);
+}
+
+async function verdictOf(call: Promise<{ status: string }>): Promise<Verdict> {
+  try {
+    return (await call).status;
+  } catch (error) {
+    if (error instanceof AppError) return error.code;
+    throw error;
+  }
+}
