@@ -55,6 +55,14 @@ export class LedgerModel {
     return verdicts;
   }
 
+  /** What a single request would be answered now, without being carried out. */
+  judge(request: Request): Verdict {
+    const before = this.copy();
+    const verdict = this.post(request);
+    this.restore(before);
+    return verdict;
+  }
+
   private postChain(chain: readonly Request[]): Verdict[] {
     const before = this.copy();
     const verdicts: Verdict[] = [];

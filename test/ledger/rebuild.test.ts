@@ -1,0 +1,88 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { changeAccount } from '../../src/ledger/accounts.ts';
+import { GUARDS } from '../../src/ledger/guards.ts';
+import { placeHold, voidHold } from '../../src/ledger/holds.ts';
+import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
+import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
+import { openTestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+const TABLES = ['accounts', 'entries', 'balances', 'account_changes', 'holds', 'hold_entries', 'reversals'];
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+  const { pool } = database;
+  const accounts = await openTestAccounts(pool);
+  const [wallet = ''] = await openAccounts(pool, [
+    { type: 'cash', currency: 'USD', name: 'w', userId: randomUUID(), floorCents: 0n, ceilingCents: 9_000n },
+  ]);
+  await postAll(
+    pool,
+    Array.from({ length: 20 }, () => transfer(accounts.clearing, wallet)),
+  );
+  const held = await placeHold(pool, { accountId: wallet, amountCents: 500n, currency: 'USD' });
+  const voided = await placeHold(pool, { accountId: wallet, amountCents: 100n, currency: 'USD' });
+  await voidHold(pool, voided);
+  const { transactionId } = await post(pool, transfer(wallet, accounts.revenue, { capture: { holdId: held.holdId } }));
+  await post(pool, { reverses: transactionId });
+  await changeAccount(pool, { accountId: wallet, status: 'frozen', reason: 'enough' });
+  await pool.query(`insert into payments.books (book_id, name) values (2, 'other')`);
+  await openAccounts(pool, [{ type: 'cash', currency: 'USD', name: 'w' }], { bookId: 2 });
+});
+afterAll(() => database.drop());
+
+describe('the projections, rebuilt from the log in an empty schema', () => {
+  it('are the live ones, row by row, and leave nothing behind', async () => {
+    const tables = await compareWithRebuild(database.pool);
+    expect(tables.map(({ table }) => table)).toEqual(TABLES);
+    for (const { rows, rebuiltRows, isEqual } of tables) {
+      expect(rows).toBeGreaterThan(0n);
+      expect(rebuiltRows).toBe(rows);
+      expect(isEqual).toBe(true);
+    }
+    const { rows } = await database.pool.query(`select nspname from pg_namespace where nspname like '%rebuilt%'`);
+    expect(rows).toEqual([]);
+  });
+
+  it.each([
+    ['entries', `update payments.entries set description = 'x' where id = (select max(id) from payments.entries)`],
+    ['entries', 'delete from payments.entries where id = (select max(id) from payments.entries)'],
+    ['balances', 'update payments.balances set held_cents = held_cents + 1'],
+    ['accounts', `update payments.accounts set name = 'x' where book_id = 2`],
+    ['account_changes', `update payments.account_changes set reason = 'x'`],
+    ['holds', `update payments.holds set reference_id = 'x'`],
+    ['hold_entries', 'update payments.hold_entries set captured_cents = 7'],
+    ['reversals', 'update payments.reversals set is_complete = false'],
+  ])('differ in payments.%s after: %s', async (table, sql) => {
+    const copy = await createDatabase();
+    try {
+      await copyLedger(copy);
+      const tables = [...new Set(GUARDS.map((guard) => guard.table))];
+      await copy.pool.query(tables.map((name) => `alter table payments.${name} disable trigger user`).join('; '));
+      await copy.pool.query(sql);
+      expect((await compareWithRebuild(copy.pool)).filter(({ isEqual }) => !isEqual).map((each) => each.table)).toEqual(
+        [table],
+      );
+    } finally {
+      await copy.drop();
+    }
+  });
+});
+
+/** The same books in a database of its own, to be tampered with. */
+async function copyLedger(copy: TestDatabase): Promise<void> {
+  const tables = ['books', 'events', ...TABLES];
+  await copy.pool.query(tables.map((name) => `alter table payments.${name} disable trigger user`).join('; '));
+  await copy.pool.query(`delete from payments.book_grants; delete from payments.books`);
+  for (const table of tables) {
+    const { rows } = await database.pool.query<{ rows: string }>(
+      `select coalesce(jsonb_agg(t), '[]')::text as rows from payments.${table} t`,
+    );
+    await copy.pool.query(
+      `insert into payments.${table} select * from jsonb_populate_recordset(null::payments.${table}, $1)`,
+      [rows[0]?.rows],
+    );
+  }
+}
