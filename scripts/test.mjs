@@ -1,6 +1,7 @@
 // Runs the test suite after making sure of what it needs beside npm's packages: redis-server, because half of the
-// outbox's promises are about Redis, and pgbouncer, because `doctor` must know a pooler when it meets one. Root on
-// Debian gets them installed; anybody else is told what to install.
+// outbox's promises are about Redis; pgbouncer, because `doctor` must know a pooler when it meets one; hledger and
+// Beancount, because they must read what is exported for them. Root on Debian gets them installed; anybody else is told
+// what to install.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -8,13 +9,22 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const [full, rest] = [process.argv.includes('--full'), process.argv.slice(2).filter((arg) => arg !== '--full')];
 
-const PROGRAMS = ['redis-server', 'pgbouncer'];
+/** Each with the Debian package that brings it. */
+const PROGRAMS = {
+  'redis-server': 'redis-server',
+  pgbouncer: 'pgbouncer',
+  hledger: 'hledger',
+  'bean-check': 'beancount',
+  'bean-query': 'beancount',
+};
 // Debian keeps servers where an ordinary user's PATH does not look.
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` };
-const missing = () => PROGRAMS.filter((name) => spawnSync(name, ['--version'], { stdio: 'ignore', env }).status !== 0);
+const missing = () =>
+  Object.keys(PROGRAMS).filter((name) => spawnSync(name, ['--version'], { stdio: 'ignore', env }).status !== 0);
+const packagesOf = (programs) => [...new Set(programs.map((name) => PROGRAMS[name]))];
 
 if (missing().length > 0 && process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
-  console.error(`Installing ${missing().join(' and ')}, which the tests start …`);
+  console.error(`Installing ${missing().join(' and ')}, which the tests run …`);
   const apt = (...args) =>
     spawnSync('apt-get', args, {
       stdio: ['ignore', 2, 2],
@@ -22,12 +32,12 @@ if (missing().length > 0 && process.getuid?.() === 0 && existsSync('/usr/bin/apt
       env: { ...env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' },
     });
   apt('update', '-qq');
-  apt('install', '-y', '-qq', '--no-install-recommends', ...missing());
+  apt('install', '-y', '-qq', '--no-install-recommends', ...packagesOf(missing()));
 }
 if (missing().length > 0) {
-  const names = missing().join(' ');
+  const packages = packagesOf(missing()).join(' ');
   console.error(
-    `liventix: USAGE: the tests need ${names}. Install it (Debian: apt-get install ${names}) and run again.`,
+    `liventix: USAGE: the tests need ${missing().join(' ')}. Install it (Debian: apt-get install ${packages}) and run again.`,
   );
   process.exit(2);
 }

@@ -52,6 +52,7 @@ export const ERROR_CODES = {
   LEDGER_BOOK_FORBIDDEN: { exit: 2, sqlstate: 'LV026' },
   LEDGER_ACCOUNT_IN_USE: { exit: 2, sqlstate: 'LV027' },
   LEDGER_BUSY: { exit: 3 },
+  LEDGER_LINE_INVALID: { exit: 2 },
 
   // The replay
   LEGACY_TABLE_MISSING: { exit: 3 },

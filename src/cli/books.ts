@@ -4,7 +4,7 @@ import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import type { CheckResult } from '../ledger/verify.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { wholeNumber } from './options.ts';
+import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 
@@ -56,8 +56,6 @@ function checkLines(result: CheckResult): string {
   const more = result.faults - BigInt(result.first.length);
   return line + faults.join('') + (more > 0n ? `         and ${formatCount(more)} more\n` : '');
 }
-
-const MAX_BOOK = 2_147_483_647;
 
 function registerTrialBalance(books: Command, context: CommandContext): void {
   books

@@ -9,6 +9,7 @@ import { registerBooks } from './books.ts';
 import type { CommandContext } from './context.ts';
 import { registerDemo } from './demo.ts';
 import { registerDoctor } from './doctor.ts';
+import { registerLedger } from './ledger.ts';
 import { registerMigrate } from './migrate.ts';
 import { registerOutbox } from './outbox.ts';
 import { errorLine } from './output.ts';
@@ -39,7 +40,10 @@ export async function main(args: readonly string[], heard: readonly NodeJS.Signa
     await buildProgram(context).parseAsync(args as string[], { from: 'user' });
     return exitCode;
   } catch (error) {
-    return reportFailure(error);
+    const failed = reportFailure(error);
+    // One that was stopped does not wait for a reader that does not read.
+    if (stop.signal.aborted && process.stdout.writableLength > 0) process.exit(failed);
+    return failed;
   } finally {
     stop.release();
   }
@@ -81,6 +85,7 @@ const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[]
   registerMigrate,
   registerBackfill,
   registerBooks,
+  registerLedger,
   registerOutbox,
   registerWorker,
   registerDoctor,

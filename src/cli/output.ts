@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { Writable } from 'node:stream';
 import type { AppError } from '../errors.ts';
 
 /** Where a command writes: data to `out`, everything else to `err`. */
@@ -30,4 +32,9 @@ export function formatMoney(amountCents: bigint, exponent = 2): string {
 
 export function formatCount(count: number | bigint): string {
   return count.toString().replace(/\B(?=(\d{3})+$)/g, ',');
+}
+
+/** Writes, and waits while whoever reads is behind: however much is written, little of it is in memory. */
+export async function writeOut(out: Streams['out'], text: string, signal: AbortSignal): Promise<void> {
+  if (out.write(text) === false && out instanceof Writable && !signal.aborted) await once(out, 'drain', { signal });
 }

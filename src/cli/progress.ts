@@ -35,7 +35,8 @@ export function createProgress(streams: Streams, now: () => number = () => perfo
 export function progressLine(input: { label: string; done: number; total: number; elapsedMs: number }): string {
   const { label, done, total, elapsedMs } = input;
   const rate = elapsedMs >= RATE_AFTER_MS ? done / (elapsedMs / 1_000) : 0;
-  if (total === 0) return `${label} …`;
+  if (total === 0 && done === 0) return `${label} …`;
+  if (total === 0) return `${label} ${formatCount(done)}${rate > 0 ? `   ${formatCount(Math.round(rate))}/s` : ''}`;
   const share = Math.min(done / total, 1);
   const bar = '█'.repeat(Math.round(share * BAR_WIDTH)).padEnd(BAR_WIDTH, '░');
   const speed =

@@ -134,16 +134,30 @@ export async function postAll(
   options: PostOptions = {},
 ): Promise<PostOutcome[]> {
   const requests = transactions.map(toJsonText);
+  const outcomes = await postJson(db, `[${requests.map((text) => text ?? 'null').join(',')}]`, options);
+  return outcomes.map((outcome, nth) =>
+    requests[nth] === undefined ? { status: 'rejected', code: 'LEDGER_INVALID', message: UNSTORABLE } : outcome,
+  );
+}
+
+/**
+ * As `postAll`, with the JSON array that `payments.post_transactions` takes: its text reaches the database as it is, so no
+ * number in it is rounded on the way.
+ * @throws AppError as postAll; DB_FAILED where PostgreSQL cannot read the text as JSON
+ */
+export async function postJson(
+  db: Queryable,
+  transactions: string,
+  options: PostOptions = {},
+): Promise<PostOutcome[]> {
   const rows = await ask<OutcomeRow>(
     db,
     `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]
      from payments.post_transactions($1, $2) order by ordinal`,
-    [options.bookId ?? MAIN_BOOK, `[${requests.map((text) => text ?? 'null').join(',')}]`],
+    [options.bookId ?? MAIN_BOOK, transactions],
     options.prepared === true ? 'liventix.post' : undefined,
   );
-  return rows.map((row, nth) =>
-    requests[nth] === undefined ? { status: 'rejected', code: 'LEDGER_INVALID', message: UNSTORABLE } : toOutcome(row),
-  );
+  return rows.map(toOutcome);
 }
 
 const UNSTORABLE =

@@ -1,5 +1,5 @@
 import type { Queryable } from '../db/pool.ts';
-import { AppError } from '../errors.ts';
+import { assertBook } from './books.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
 interface Sums {
@@ -60,6 +60,7 @@ export async function trialBalance(db: Queryable, options: { bookId?: number } =
      order by a.currency, a.type, cause`,
     [bookId],
   );
+  // Nothing posted and no such book look the same until somebody asks.
   if (rows.length === 0) await assertBook(db, bookId);
   return [...groupBy(rows, ({ currency }) => currency)].map(([currency, found]) => ({
     currency,
@@ -85,11 +86,4 @@ function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string
   const groups = new Map<string, T[]>();
   for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) ?? []), item]);
   return groups;
-}
-
-// Nothing posted and no such book look the same until somebody asks.
-async function assertBook(db: Queryable, bookId: number): Promise<void> {
-  const { rowCount } = await db.query('select from payments.books where book_id = $1', [bookId]);
-  if (rowCount === 0)
-    throw new AppError('LEDGER_BOOK_UNKNOWN', `Book ${bookId} does not exist. Use one of payments.books.`);
 }

@@ -48,6 +48,7 @@ describe('progress', () => {
   it('survives nothing done, nothing to do, and more done than there was', () => {
     expect(progressLine({ label: 'rows', done: 0, total: 10, elapsedMs: 0 })).toMatch(/ 0 of 10$/);
     expect(progressLine({ label: 'rows', done: 0, total: 0, elapsedMs: 5 })).toBe('rows …');
+    expect(progressLine({ label: 'rows', done: 1_234, total: 0, elapsedMs: 2_000 })).toBe('rows 1,234   617/s');
     expect(progressLine({ label: 'rows', done: 12, total: 10, elapsedMs: 1_000 })).toContain('12 of 10');
   });
 

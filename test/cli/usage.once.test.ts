@@ -4,24 +4,10 @@ import { closeSync, openSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePort, type LocalServer } from '../../src/db/server.ts';
-import { ERROR_CODES, type ErrorCode } from '../../src/errors.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 import { startOldPostgres } from '../support/old-postgres.ts';
-
-/** One line on stderr that says code, what and what to do; the code's exit code; nothing on stdout. */
-async function expectRefusal(
-  refusal: { code: ErrorCode; says: RegExp },
-  args: readonly string[],
-  env: Record<string, string> = {},
-): Promise<void> {
-  const run = await liventix(args, env);
-  expect(run.stderr).toMatch(/^liventix: [A-Z_]+: [^\n]+\n$/);
-  expect(run.stderr).toContain(`liventix: ${refusal.code}: `);
-  expect(run.stderr).toMatch(refusal.says);
-  expect(run.stdout).toBe('');
-  expect(run.exitCode).toBe(ERROR_CODES[refusal.code].exit);
-}
+import { expectRefusal } from '../support/refusal.ts';
 
 const ON_NOTHING = { DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' };
 

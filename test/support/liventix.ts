@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
@@ -13,6 +14,10 @@ export interface Run {
 export interface RunningLiventix {
   readonly pid: number;
   readonly done: Promise<Run>;
+  /** At its end already, unless `stdin` is asked for. */
+  readonly stdin: Writable;
+  /** Read already, unless `unread` is asked for. */
+  readonly stdout: Readable;
   kill(signal: NodeJS.Signals): void;
 }
 
@@ -21,6 +26,10 @@ export interface LiventixOptions {
   readonly cwd?: string;
   /** The launcher of another checkout. */
   readonly bin?: string;
+  /** Leaves what is piped into the command to whoever writes `stdin`. */
+  readonly stdin?: boolean;
+  /** Leaves what it prints to whoever reads `stdout`. */
+  readonly unread?: boolean;
 }
 
 /** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME. */
@@ -29,22 +38,28 @@ export function startLiventix(
   env: Record<string, string> = {},
   options: LiventixOptions = {},
 ): RunningLiventix {
-  const { bin = BIN, ...place } = options;
+  const { bin = BIN, stdin = false, unread = false, ...place } = options;
   const child = spawn(process.execPath, [bin, ...args], {
     ...place,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   });
+  if (!stdin) child.stdin.end();
   let stdout = '';
   let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    stdout += chunk;
-  });
+  child.stdout.setEncoding('utf8');
+  if (!unread) {
+    child.stdout.on('data', (chunk: string) => {
+      stdout += chunk;
+    });
+  }
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
     stderr += chunk;
   });
   return {
     pid: child.pid ?? -1,
+    stdin: child.stdin,
+    stdout: child.stdout,
     done: once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr })),
     kill: (signal) => child.kill(signal),
   };

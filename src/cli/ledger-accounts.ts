@@ -1,0 +1,102 @@
+import type { Command } from 'commander';
+import { STREAMED } from '../db/cursor.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { type Account, listAccounts } from '../ledger/list-accounts.ts';
+import { MAIN_BOOK, openAccounts } from '../ledger/ledger.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
+import { formatMoney, toJson, writeOut } from './output.ts';
+
+interface OwnerOptions {
+  readonly user?: string;
+  readonly organization?: string;
+  readonly book: number;
+  readonly json?: boolean;
+}
+
+interface OpenOptions extends OwnerOptions {
+  readonly type: string;
+  readonly currency: string;
+  readonly name: string;
+}
+
+export function registerAccounts(ledger: Command, context: CommandContext): void {
+  const account = ledger.command('account').description('the accounts of a book');
+
+  account
+    .command('open')
+    .description('open an account, or find the one that is so; prints its id')
+    .requiredOption('--type <type>', 'one of payments.account_types, such as cash or revenue')
+    .requiredOption('--currency <code>', 'ISO 4217, such as USD')
+    .requiredOption('--name <name>', 'a-z 0-9 _ . : -, at most 100 characters')
+    .option('--user <id>', 'the user that owns it; the platform, when no owner is given', uuid)
+    .option('--organization <id>', 'the organization that owns it', uuid)
+    .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample:\n  liventix ledger account open --type cash --currency USD --name wallet --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4',
+    )
+    .action((options: OpenOptions) =>
+      withDatabase(context, async (pool) => {
+        const { type, currency, name, book: bookId } = options;
+        const owner = ownerOf(options);
+        const [accountId] = await openAccounts(pool, [{ type, currency, name, ...owner }], { bookId });
+        context.out.write(options.json ? `${toJson({ accountId })}\n` : `account  ${accountId}\n`);
+      }),
+    );
+
+  account
+    .command('list')
+    .description('list the accounts with their balances, positive on the normal side of their type')
+    .option('--user <id>', 'only those of this user', uuid)
+    .option('--organization <id>', 'only those of this organization', uuid)
+    .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--json', 'print one JSON array')
+    .addHelpText(
+      'after',
+      '\nExample:\n  liventix ledger account list --organization 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4',
+    )
+    .action((options: OwnerOptions) => runList(options, context));
+}
+
+function ownerOf({ user, organization }: OwnerOptions): { userId?: string; organizationId?: string } {
+  return {
+    ...(user === undefined ? {} : { userId: user }),
+    ...(organization === undefined ? {} : { organizationId: organization }),
+  };
+}
+
+async function runList(options: OwnerOptions, context: CommandContext): Promise<void> {
+  const filter = { bookId: options.book, ...ownerOf(options) };
+  const write = (text: string) => writeOut(context.out, text, context.stop);
+  await withDatabase(context, (pool) =>
+    withTransaction(
+      pool,
+      async (tx) => {
+        // A book may have more accounts than memory should hold: the array is written as it comes.
+        let before = '[';
+        for await (const accounts of listAccounts(tx, filter)) {
+          const json = () => before + accounts.map((account) => toJson(account)).join(',');
+          await write(options.json ? json() : accounts.map(accountLine).join(''));
+          before = ',';
+        }
+        if (options.json) await write(before === '[' ? '[]\n' : ']\n');
+      },
+      STREAMED,
+    ),
+  );
+}
+
+const BALANCE_WIDTH = 20;
+
+function accountLine(account: Account): string {
+  const { accountId, type, currency, name, balanceCents, decimalPlaces, status } = account;
+  const balance = formatMoney(balanceCents, decimalPlaces).padStart(BALANCE_WIDTH);
+  return `${accountId}  ${balance} ${currency}  ${type}  ${name}${ownerText(account)}${status === 'open' ? '' : `  ${status}`}\n`;
+}
+
+function ownerText({ userId, organizationId }: Account): string {
+  if (userId !== null) return `  user ${userId}`;
+  return organizationId === null ? '' : `  organization ${organizationId}`;
+}

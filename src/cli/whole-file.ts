@@ -1,0 +1,53 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join, sep } from 'node:path';
+import { systemFailure } from '../db/sqlstate.ts';
+import { AppError } from '../errors.ts';
+
+const PERMISSIONS = 0o777;
+const NEW_FILE_MODE = 0o666;
+
+/**
+ * Writes a file that is there as a whole or not at all: under another name beside it, and renamed at the end. One that is
+ * there already is replaced, with its permissions; a pipe or a device is written as it is. Whatever `chunks` throws is
+ * thrown, and leaves nothing behind.
+ * @throws AppError USAGE, SYSTEM_FAILED
+ */
+export async function writeWholeFile(path: string, chunks: AsyncIterable<string>): Promise<void> {
+  if (path === '' || path.endsWith(sep)) throw new AppError('USAGE', `"${path}" names no file. Give one to write.`);
+  const target = await realpath(path).catch(() => path);
+  const existing = await stat(target).catch(() => undefined);
+  if (existing !== undefined && !existing.isFile()) {
+    await orSystemFailure(open(target, 'w')).then((file) => writeAll(file, chunks));
+    return;
+  }
+  const unfinished = join(dirname(target), `.liventix-${randomBytes(6).toString('hex')}.part`);
+  const file = await orSystemFailure(
+    open(unfinished, 'wx', existing === undefined ? NEW_FILE_MODE : existing.mode & PERMISSIONS),
+  );
+  try {
+    await writeAll(file, chunks);
+    await orSystemFailure(rename(unfinished, target));
+  } catch (error) {
+    await rm(unfinished, { force: true });
+    throw error;
+  }
+}
+
+async function writeAll(file: FileHandle, chunks: AsyncIterable<string>): Promise<void> {
+  try {
+    for await (const chunk of chunks) await orSystemFailure(file.appendFile(chunk));
+    // A file, and no pipe, reaches the disk before its name says that it is whole.
+    if ((await file.stat()).isFile()) await orSystemFailure(file.sync());
+  } finally {
+    await file.close();
+  }
+}
+
+async function orSystemFailure<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call;
+  } catch (error) {
+    throw systemFailure(error as Error);
+  }
+}
