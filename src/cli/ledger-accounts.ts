@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
 import { withTransaction } from '../db/transaction.ts';
-import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { MAIN_BOOK, openAccounts } from '../ledger/ledger.ts';
+import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
 import { formatMoney, toJson, writeOut } from './output.ts';

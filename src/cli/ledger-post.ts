@@ -19,6 +19,7 @@ Each line is one transaction, in JSON, of the shape that payments.post_transacti
    {"account_id": "…", "amount_cents": 250, "currency": "USD"}, {"account_id": "…", "amount_cents": "-250", "currency": "USD"}]}
 (on one line; amounts are whole minor units, debit positive, as a number or as text). Lines are posted in their order, a batch
 in one database transaction. One that is refused leaves the others alone; so does one that is no JSON, or has more than 10 MB.
+Only those that are "linked": true to the next line stand or fall together, in one call whatever the batch size.
 
 Prints one JSON object a line: line, status (posted, duplicate, rejected), and transaction_id and event_position, or code and
 message. Exits with 0 when every line was posted, now or before, and with 1 when one was rejected.

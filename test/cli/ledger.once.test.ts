@@ -318,6 +318,43 @@ describe('ledger post', () => {
     expect(await countOf('true')).toBe(before + 4n);
   });
 
+  it('posts linked lines all or none, also where they are more than a batch', async () => {
+    const linked = (fields: Record<string, unknown> = {}) => line({ linked: true, ...fields });
+    const unbalanced = line().replace('-100', '-99');
+    const lines = [
+      line(),
+      linked(),
+      linked(),
+      line(),
+      linked(),
+      linked(),
+      unbalanced,
+      line(),
+      linked(),
+      'no JSON',
+      line(),
+      linked(),
+    ];
+    const before = await countOf('true');
+    const posted = await run('post', '--file', await file(...lines), '--batch-size', '2');
+    expect(posted.exitCode).toBe(1);
+    expect(results(posted).map(({ line, status, code }) => [line, code ?? status])).toEqual([
+      [1, 'posted'],
+      [2, 'posted'],
+      [3, 'posted'],
+      [4, 'posted'],
+      [5, 'LEDGER_LINK_FAILED'],
+      [6, 'LEDGER_LINK_FAILED'],
+      [7, 'LEDGER_UNBALANCED'],
+      [8, 'posted'],
+      [9, 'LEDGER_LINK_FAILED'],
+      [10, 'LEDGER_LINE_INVALID'],
+      [11, 'LEDGER_LINK_FAILED'],
+      [12, 'LEDGER_INVALID'],
+    ]);
+    expect(await countOf('true')).toBe(before + 5n);
+  });
+
   it('brings the text of a line into the database as it is: no number is rounded', async () => {
     const number = '12345678901234567890.123456789012345678901234567890';
     const path = await file(

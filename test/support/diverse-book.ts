@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Pool } from '../../src/db/pool.ts';
 import { type NewAccount, type NewTransaction, openAccounts, postAll } from '../../src/ledger/ledger.ts';
 
@@ -61,7 +62,7 @@ const TYPES = [
 
 /**
  * A book of many shapes: all account types and two that somebody added, four currencies with 0, 2, 3 and 4 decimal
- * places, owners, names, texts, dates, one transaction of 1,000 legs, one in all currencies, amounts near 64 bits.
+ * places, owners, names, texts, dates, one transaction of 1,000 legs, one in all currencies, amounts near 64 bits, a reversal.
  */
 export async function fillDiverseBook(pool: Pool, bookId: number): Promise<void> {
   await pool.query(
@@ -96,8 +97,8 @@ export async function fillDiverseBook(pool: Pool, bookId: number): Promise<void>
       description: 'the legs say something of their own',
     })),
     { entries: everyCurrency, effectiveAt: new Date('2026-03-01T00:00:00Z'), description: 'an exchange' },
-    { entries: transfer(9, inCurrency('BHD'), 1n), effectiveAt: new Date('0044-03-15T12:00:00Z') },
-    { entries: transfer(9, inCurrency('CLF'), 1n), effectiveAt: new Date('9999-12-31T23:59:59Z') },
+    { entries: transfer(9, inCurrency('BHD'), 1n), effectiveAt: new Date('1900-01-02T00:00:00Z') },
+    { entries: transfer(9, inCurrency('CLF'), 1n), effectiveAt: new Date('2199-12-31T12:00:00Z') },
     {
       entries: transfer(1, inCurrency('CLF'), 9_000_000_000_000_000_000n),
       effectiveAt: new Date('2026-02-28T23:59:59Z'),
@@ -110,7 +111,12 @@ export async function fillDiverseBook(pool: Pool, bookId: number): Promise<void>
     // Back-dated: written last, and before most.
     { entries: transfer(2, dollars, 99n), effectiveAt: new Date('2020-06-15T10:00:00Z'), description: 'late' },
   ];
-  const outcomes = await postAll(pool, transactions, { bookId });
+  const original = randomUUID();
+  const reversed = [
+    { transactionId: original, entries: transfer(4, dollars, 77n), effectiveAt: new Date('2026-04-01T00:00:00Z') },
+    { reverses: original, effectiveAt: new Date('2026-04-02T00:00:00Z'), description: 'taken back' },
+  ];
+  const outcomes = await postAll(pool, [...transactions, ...reversed], { bookId });
   const refused = outcomes.filter(({ status }) => status !== 'posted');
   if (refused.length > 0) throw new Error(`not posted: ${JSON.stringify(refused)}`);
 }
