@@ -30,7 +30,7 @@ two Q. Amounts are exact: debit positive, credit negative.
 
 hledger    UTF-8, so run hledger under a UTF-8 locale. A description's line breaks become spaces and its semicolons commas;
            then a tag has it as it was. In tags , ; [ ] % and line breaks are percent-encoded.
-beancount  version 2 or newer; nothing is lost.
+beancount  version 2; no text is lost.
 csv        RFC 4180, UTF-8, one line an entry. Text that a spreadsheet would take for a formula (it begins with = + - @, a
            tab or a line break) begins with an apostrophe, and so does text that began with one.
 
