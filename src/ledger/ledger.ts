@@ -145,11 +145,7 @@ export async function postAll(
  * number in it is rounded on the way.
  * @throws AppError as postAll; DB_FAILED where PostgreSQL cannot read the text as JSON
  */
-export async function postJson(
-  db: Queryable,
-  transactions: string,
-  options: PostOptions = {},
-): Promise<PostOutcome[]> {
+export async function postJson(db: Queryable, transactions: string, options: PostOptions = {}): Promise<PostOutcome[]> {
   const rows = await ask<OutcomeRow>(
     db,
     `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]
