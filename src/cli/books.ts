@@ -3,6 +3,7 @@ import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import type { CheckResult } from '../ledger/verify.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
+import { registerRebuild } from './books-rebuild.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -12,6 +13,7 @@ export function registerBooks(program: Command, context: CommandContext): void {
   const books = program.command('books').description('prove that the books balance');
   registerVerify(books, context);
   registerTrialBalance(books, context);
+  registerRebuild(books, context);
 }
 
 function registerVerify(books: Command, context: CommandContext): void {

@@ -7,6 +7,7 @@ import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
 import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
 
 const TABLES = ['accounts', 'entries', 'balances', 'account_changes', 'holds', 'hold_entries', 'reversals'];
 
@@ -46,6 +47,15 @@ describe('the projections, rebuilt from the log in an empty schema', () => {
     expect(rows).toEqual([]);
   });
 
+  it('are compared by the command, for people and for machines', async () => {
+    const run = await liventix(['books', 'rebuild'], { DATABASE_URL: database.url });
+    expect(run).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(run.stdout.match(/^same /gm)).toHaveLength(TABLES.length);
+    expect(run.stdout).toContain('Every table is what the log gives.');
+    const json = await liventix(['books', 'rebuild', '--json'], { DATABASE_URL: database.url });
+    expect(JSON.parse(json.stdout)).toMatchObject({ equal: true });
+  });
+
   it.each([
     ['entries', `update payments.entries set description = 'x' where id = (select max(id) from payments.entries)`],
     ['entries', 'delete from payments.entries where id = (select max(id) from payments.entries)'],
@@ -62,6 +72,10 @@ describe('the projections, rebuilt from the log in an empty schema', () => {
       const tables = [...new Set(GUARDS.map((guard) => guard.table))];
       await copy.pool.query(tables.map((name) => `alter table payments.${name} disable trigger user`).join('; '));
       await copy.pool.query(sql);
+      expect(await liventix(['books', 'rebuild'], { DATABASE_URL: copy.url })).toMatchObject({
+        exitCode: 1,
+        stdout: expect.stringMatching(new RegExp(`^DIFFERS  ${table} `, 'm')),
+      });
       expect((await compareWithRebuild(copy.pool)).filter(({ isEqual }) => !isEqual).map((each) => each.table)).toEqual(
         [table],
       );
