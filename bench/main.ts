@@ -1,9 +1,11 @@
 import { benchBackfill } from './backfill.ts';
+import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
 
 /** Each answers whether its targets were met. */
 const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
   backfill: benchBackfill,
+  history: benchHistory,
   ledger: benchLedger,
 };
 

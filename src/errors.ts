@@ -46,6 +46,8 @@ export const ERROR_CODES = {
   LEDGER_HOLD_EXPIRED: { exit: 2, sqlstate: 'LV018' },
   LEDGER_HOLD_EXCEEDED: { exit: 2, sqlstate: 'LV019' },
   LEDGER_PERIOD_CLOSED: { exit: 2, sqlstate: 'LV020' },
+  LEDGER_PERIOD_INVALID: { exit: 2, sqlstate: 'LV021' },
+  LEDGER_PERIOD_BUSY: { exit: 3, sqlstate: 'LV022' },
   LEDGER_TRANSACTION_UNKNOWN: { exit: 2, sqlstate: 'LV023' },
   LEDGER_REVERSAL_EXCEEDED: { exit: 2, sqlstate: 'LV024' },
   LEDGER_LINK_FAILED: { exit: 2, sqlstate: 'LV025' },

@@ -1,19 +1,29 @@
 import type { Command } from 'commander';
+import { AppError } from '../errors.ts';
+import type { HistoryOrder } from '../ledger/history.ts';
+import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
-import type { CheckResult } from '../ledger/verify.ts';
+import { type AsOf, type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { registerRebuild } from './books-rebuild.ts';
+import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatMoney, toJson } from './output.ts';
+import { registerPeriods } from './periods.ts';
 import { createProgress } from './progress.ts';
+import { byOption, registerHistory } from './statement.ts';
 
 export function registerBooks(program: Command, context: CommandContext): void {
-  const books = program.command('books').description('prove that the books balance');
+  const books = program
+    .command('books')
+    .description('prove that the books balance, look into their history, close their periods');
   registerVerify(books, context);
   registerTrialBalance(books, context);
   registerRebuild(books, context);
+  registerHistory(books, context);
+  registerPeriods(books, context);
 }
 
 function registerVerify(books: Command, context: CommandContext): void {
@@ -48,38 +58,49 @@ function verdictText({ balance, skipped }: Verification): string {
   return `${lines}\n${balance ? 'The books balance.' : 'The books do NOT balance.'}\n`;
 }
 
-const NAME_WIDTH = 72;
-
-function checkLines(result: CheckResult): string {
-  const mark = result.holds ? 'holds ' : 'FAILS ';
-  const counted = `${formatCount(result.examined)} ${result.unit}`;
-  const line = `${mark} ${result.check.padEnd(NAME_WIDTH)} ${counted.padStart(22)}  ${result.seconds.toFixed(1).padStart(6)} s\n`;
-  const faults = result.first.map((fault) => `         ${fault}\n`);
-  const more = result.faults - BigInt(result.first.length);
-  return line + faults.join('') + (more > 0n ? `         and ${formatCount(more)} more\n` : '');
-}
-
 function registerTrialBalance(books: Command, context: CommandContext): void {
   books
     .command('trial-balance')
     .description('debits, credits and balance by account type, per currency, and suspense by cause')
+    .option('--as-of <instant>', 'at the instant, or at the end of the date; now, when left out', endOf)
+    .addOption(
+      byOption('what it is as of: what was recorded by then, or what was effective by then').default('recorded'),
+    )
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nA balance is its debits less its credits. Exits with 0 when every currency sums to zero, 1 when one does not.\nChanges nothing.\n\nExample:\n  liventix books trial-balance --json',
+      `\nA balance is its debits less its credits. Exits with 0 when every currency sums to zero, 1 when one does not.\nChanges nothing. As of an instant, it reads all entries of the book.\n${INSTANTS_HELP}\n\nExamples:\n  liventix books trial-balance --json\n  liventix books trial-balance --as-of 2026-03-31 --by effective`,
     )
-    .action((options: { book: number; json?: boolean }) =>
+    .action((options: TrialBalanceOptions, command: Command) =>
       withDatabase(context, async (pool) => {
         const { book } = options;
-        const currencies = await trialBalance(pool, { bookId: book });
+        const asOf = asOfIn(options, command);
+        const currencies = await trialBalance(pool, { bookId: book, asOf });
         const balance = currencies.every(({ balanceCents }) => balanceCents === 0n);
         context.out.write(
-          options.json ? `${toJson({ book, balance, currencies })}\n` : trialBalanceText(book, currencies),
+          options.json
+            ? `${toJson({ book, asOf, balance, currencies })}\n`
+            : `${asOf === undefined ? '' : `By what was ${asOf.by} at ${asOf.at}.\n\n`}${trialBalanceText(book, currencies)}`,
         );
         if (!balance) context.exitWith(1);
       }),
     );
+}
+
+interface TrialBalanceOptions {
+  readonly book: number;
+  readonly asOf?: Instant;
+  readonly by: HistoryOrder;
+  readonly json?: boolean;
+}
+
+function asOfIn({ asOf, by }: TrialBalanceOptions, command: Command): AsOf | undefined {
+  if (asOf !== undefined) return { at: asOf, by };
+  if (command.getOptionValueSource('by') === 'cli') {
+    throw new AppError('USAGE', '--by says what --as-of means: give both. See: liventix books trial-balance --help');
+  }
+  return undefined;
 }
 
 function trialBalanceText(book: number, currencies: readonly TrialBalance[]): string {

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import { loadConfig } from '../config.ts';
@@ -13,6 +12,7 @@ import { registerLedger } from './ledger.ts';
 import { registerMigrate } from './migrate.ts';
 import { registerOutbox } from './outbox.ts';
 import { errorLine } from './output.ts';
+import { packageVersion } from './version.ts';
 import { registerWorker } from './worker.ts';
 
 const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.';
@@ -165,9 +165,4 @@ function stopOnSignals(heard: readonly NodeJS.Signals[]): { signal: AbortSignal;
       for (const signal of STOP_SIGNALS) process.off(signal, onSignal);
     },
   };
-}
-
-function packageVersion(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }

@@ -26,6 +26,10 @@ export const GUARD_FUNCTIONS = {
     migration: '0007_limits_holds_reversals',
     hash: '9c79f893ac2640eb6a4a4f5a075407db580a1f2d774eecc09e3f551928dac8a9',
   },
+  check_changed_books: {
+    migration: '0010_history',
+    hash: '61d8482d7c513cdbbbe69c89d4e25adab32d470b4179dc700a96dba0bd5f44ab',
+  },
   check_changed_holds: {
     migration: '0007_limits_holds_reversals',
     hash: '803f194317db89c111f6b16d41a946b8c79de1fa43b015a5f76d8ff3c1e944c7',
@@ -37,6 +41,10 @@ export const GUARD_FUNCTIONS = {
   check_new_history: {
     migration: '0007_limits_holds_reversals',
     hash: '1a716a1deb99a585e99dab152754efcf9cf8d223f6df53efc925712ea4a39e70',
+  },
+  check_new_periods: {
+    migration: '0010_history',
+    hash: '3aec966592ec196af92bf715c7e11d97129ea371ac3e7158230c07a86178c8c5',
   },
   limit_passed: {
     migration: '0007_limits_holds_reversals',
@@ -112,6 +120,18 @@ export const GUARDS: readonly Guard[] = [
     scope: 'for each row',
     runs: 'check_account_state',
   },
+  onRows('changed', {
+    table: 'books',
+    trigger: 'books_begin_open',
+    fires: 'after insert',
+    runs: 'check_changed_books',
+  }),
+  onRows('changed', {
+    table: 'books',
+    trigger: 'books_follow_periods',
+    fires: 'after update',
+    runs: 'check_changed_books',
+  }),
   appendOnly('entries'),
   onRows('new_entries', {
     table: 'entries',
@@ -134,6 +154,13 @@ export const GUARDS: readonly Guard[] = [
     trigger: 'holds_start_at_entries',
     fires: 'after insert',
     runs: 'check_changed_holds',
+  }),
+  appendOnly('periods'),
+  onRows('new_periods', {
+    table: 'periods',
+    trigger: 'periods_follow_log',
+    fires: 'after insert',
+    runs: 'check_new_periods',
   }),
   appendOnly('reversals'),
   followsLog('reversals'),

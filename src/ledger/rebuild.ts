@@ -10,9 +10,16 @@ const PROJECTIONS = [
   'holds',
   'hold_entries',
   'reversals',
+  'periods',
 ] as const;
 /** What projects it, in the order in which it does. */
-const PROJECTORS = ['project_events', 'project_account_changes', 'project_hold_steps', 'project_reversals'] as const;
+const PROJECTORS = [
+  'project_events',
+  'project_account_changes',
+  'project_hold_steps',
+  'project_reversals',
+  'project_periods',
+] as const;
 /** What those call. */
 const HELPERS = ['last_hold_step'] as const;
 

@@ -1,5 +1,8 @@
 import type { Queryable } from '../db/pool.ts';
+import { ask } from './ask.ts';
 import { assertBook } from './books.ts';
+import { assertInstants, type HistoryOrder } from './history.ts';
+import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
 interface Sums {
@@ -30,25 +33,53 @@ export interface TrialBalance extends Sums {
   readonly suspense: readonly SuspenseLine[];
 }
 
-/** Sums come as text: those of a type may pass 64 bits, where no single balance does. */
+/** Numbers come as text: sums of a type may pass 64 bits, where no single balance does. */
 interface Row {
   readonly currency: string;
   readonly decimalPlaces: number;
   readonly type: string;
   readonly cause: string | null;
-  readonly accounts: bigint;
+  readonly accounts: string;
   readonly debit: string;
   readonly credit: string;
 }
 
+/** The instant that a trial balance is made as of. */
+export interface AsOf {
+  readonly at: Instant;
+  /** As it was recorded at the instant, or by what was effective at it as far as is known now. */
+  readonly by: HistoryOrder;
+}
+
 /**
  * Every account's balance on its side, by account type, per currency. Debits equal credits, or the books are broken.
- * @throws AppError LEDGER_BOOK_UNKNOWN
+ * Without `asOf`, as the balances are kept now; as of an instant, from all entries of the book.
+ * @throws AppError LEDGER_BOOK_UNKNOWN, LEDGER_INVALID
  */
-export async function trialBalance(db: Queryable, options: { bookId?: number } = {}): Promise<TrialBalance[]> {
+export async function trialBalance(
+  db: Queryable,
+  options: { bookId?: number; asOf?: AsOf | undefined } = {},
+): Promise<TrialBalance[]> {
   const bookId = options.bookId ?? MAIN_BOOK;
+  const rows = options.asOf === undefined ? await kept(db, bookId) : await recomputed(db, bookId, options.asOf);
+  // Nothing posted and no such book look the same until somebody asks.
+  if (rows.length === 0) await assertBook(db, bookId);
+  return [...groupBy(rows, ({ currency }) => currency)].map(([currency, found]) => ({
+    currency,
+    decimalPlaces: found[0]?.decimalPlaces ?? 0,
+    lines: [...groupBy(found, ({ type }) => type)].map(([type, ofType]) => ({
+      type,
+      accounts: ofType.reduce((sum, row) => sum + BigInt(row.accounts), 0n),
+      ...sumsOf(ofType),
+    })),
+    suspense: found.flatMap((row) => (row.cause === null ? [] : [{ cause: row.cause, ...sumsOf([row]) }])),
+    ...sumsOf(found),
+  }));
+}
+
+async function kept(db: Queryable, bookId: number): Promise<Row[]> {
   const { rows } = await db.query<Row>(
-    `select a.currency, c.decimal_places as "decimalPlaces", a.type, count(*) as accounts,
+    `select a.currency, c.decimal_places as "decimalPlaces", a.type, count(*)::text as accounts,
             case when a.type = 'suspense' and b.last_seq > 0 then a.name end as cause,
             coalesce(sum(b.balance_cents) filter (where b.balance_cents > 0), 0)::text as debit,
             coalesce(-sum(b.balance_cents) filter (where b.balance_cents < 0), 0)::text as credit
@@ -60,19 +91,17 @@ export async function trialBalance(db: Queryable, options: { bookId?: number } =
      order by a.currency, a.type, cause`,
     [bookId],
   );
-  // Nothing posted and no such book look the same until somebody asks.
-  if (rows.length === 0) await assertBook(db, bookId);
-  return [...groupBy(rows, ({ currency }) => currency)].map(([currency, found]) => ({
-    currency,
-    decimalPlaces: found[0]?.decimalPlaces ?? 0,
-    lines: [...groupBy(found, ({ type }) => type)].map(([type, ofType]) => ({
-      type,
-      accounts: ofType.reduce((sum, row) => sum + row.accounts, 0n),
-      ...sumsOf(ofType),
-    })),
-    suspense: found.flatMap((row) => (row.cause === null ? [] : [{ cause: row.cause, ...sumsOf([row]) }])),
-    ...sumsOf(found),
-  }));
+  return rows;
+}
+
+async function recomputed(db: Queryable, bookId: number, { at, by }: AsOf): Promise<readonly Row[]> {
+  assertInstants(at);
+  return ask<Row>(
+    db,
+    `select currency, decimal_places as "decimalPlaces", type, accounts::text as accounts, cause, debit_cents::text as debit, credit_cents::text as credit
+     from payments.trial_balance($1, $2, $3)`,
+    [bookId, by, at],
+  );
 }
 
 function sumsOf(rows: readonly Row[]): Sums {

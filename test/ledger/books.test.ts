@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { closePeriod } from '../../src/ledger/periods.ts';
 import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
@@ -15,6 +16,7 @@ const TABLES = [
   'holds',
   'hold_entries',
   'reversals',
+  'periods',
 ];
 const ACME = 2;
 
@@ -38,6 +40,7 @@ beforeAll(async () => {
     ],
     { bookId: ACME },
   );
+  for (const bookId of [1, ACME]) await closePeriod(pool, { until: '2020-01-01T00:00:00Z', bookId });
   for (const role of [poster, reader, nobody]) {
     await pool.query(`create role ${role}; grant usage on schema payments to ${role}`);
     await pool.query(

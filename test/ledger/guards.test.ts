@@ -102,6 +102,17 @@ const ATTACKS: [string, string, string][] = [
     'LV001',
   ],
   ['truncating the reversals', 'truncate payments.reversals', 'LV009'],
+  ['inserting a period without an event', insertPeriod(`'2020-01-01Z'`, '900000'), 'LV009'],
+  ['inserting a period that its event does not close', insertPeriod(`'2020-01-01Z'`, '1'), 'LV009'],
+  ['updating a period', `update payments.periods set certificate = '{}'`, 'LV009'],
+  ['deleting a period', 'delete from payments.periods', 'LV009'],
+  ['truncating the periods', 'truncate payments.periods', 'LV009'],
+  ['closing a book without a period', `update payments.books set closed_until = '2020-01-01Z'`, 'LV009'],
+  [
+    'opening a book that is closed from the start',
+    `insert into payments.books (book_id, name, closed_until) values (9, 'closed', '2020-01-01Z')`,
+    'LV009',
+  ],
 ];
 
 describe("the tables' owner, with psql", () => {
@@ -279,6 +290,11 @@ function insertLegs(legs: readonly { amount: bigint; currency: string; accountIn
   );
   return `insert into payments.entries (book_id, id, event_position, account_seq, transaction_id, amount_cents, currency,
     balance_after_cents, effective_at, created_at, account_id, created_by, metadata) ${rows.join(' union all ')}`;
+}
+
+function insertPeriod(closedUntil: string, eventPosition: string): string {
+  return `insert into payments.periods (book_id, closed_until, closed_at, closed_by, event_position, certificate, certificate_hash)
+    values (1, ${closedUntil}, now(), 'owner', ${eventPosition}, '{}', '')`;
 }
 
 function merge(): string {

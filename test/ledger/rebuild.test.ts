@@ -4,12 +4,13 @@ import { changeAccount } from '../../src/ledger/accounts.ts';
 import { GUARDS } from '../../src/ledger/guards.ts';
 import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
+import { closePeriod } from '../../src/ledger/periods.ts';
 import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
 import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 
-const TABLES = ['accounts', 'entries', 'balances', 'account_changes', 'holds', 'hold_entries', 'reversals'];
+const TABLES = ['accounts', 'entries', 'balances', 'account_changes', 'holds', 'hold_entries', 'reversals', 'periods'];
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -29,6 +30,7 @@ beforeAll(async () => {
   const { transactionId } = await post(pool, transfer(wallet, accounts.revenue, { capture: { holdId: held.holdId } }));
   await post(pool, { reverses: transactionId });
   await changeAccount(pool, { accountId: wallet, status: 'frozen', reason: 'enough' });
+  await closePeriod(pool, { until: '2026-01-01T00:00:00Z' });
   await pool.query(`insert into payments.books (book_id, name) values (2, 'other')`);
   await openAccounts(pool, [{ type: 'cash', currency: 'USD', name: 'w' }], { bookId: 2 });
 });
@@ -65,6 +67,7 @@ describe('the projections, rebuilt from the log in an empty schema', () => {
     ['holds', `update payments.holds set reference_id = 'x'`],
     ['hold_entries', 'update payments.hold_entries set captured_cents = 7'],
     ['reversals', 'update payments.reversals set is_complete = false'],
+    ['periods', `update payments.periods set closed_by = 'x'`],
   ])('differ in payments.%s after: %s', async (table, sql) => {
     const copy = await createDatabase();
     try {

@@ -1,0 +1,269 @@
+import { type Command, Option } from 'commander';
+import type { Pool } from '../db/pool.ts';
+import {
+  type AccountBalance,
+  type AccountFacts,
+  effectiveBalance,
+  type HistoryOrder,
+  listAccountTypes,
+  recordedBalance,
+} from '../ledger/history.ts';
+import type { Instant } from '../ledger/instants.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import {
+  DEFAULT_PAGE_LINES,
+  MAX_PAGE_LINES,
+  type StatementLine,
+  type StatementPage,
+  statementPage,
+  statementPages,
+} from '../ledger/statement.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { afterEndOf, beginningOf, endOf, INSTANTS_HELP } from './instants.ts';
+import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
+import { formatCount, formatMoney, toJson } from './output.ts';
+
+/** What an account stood at, and how it came there. */
+export function registerHistory(books: Command, context: CommandContext): void {
+  registerBalance(books, context);
+  registerStatement(books, context);
+  registerAccountTypes(books, context);
+}
+
+const MAX_POSITION = 999_999_999_999_999;
+
+interface BalanceOptions {
+  readonly book: number;
+  readonly at?: Instant;
+  readonly position?: number;
+  readonly effective?: Instant;
+  readonly json?: boolean;
+}
+
+function registerBalance(books: Command, context: CommandContext): void {
+  books
+    .command('balance')
+    .description('the balance of an account, now or at a time')
+    .argument('<account-id>', 'the account', uuid)
+    .addOption(
+      new Option('--at <instant>', 'as it was recorded at the instant, or at the end of the date')
+        .argParser(endOf)
+        .conflicts(['position', 'effective']),
+    )
+    .addOption(
+      new Option('--position <n>', 'as it was recorded up to the position of the log, included')
+        .argParser(wholeNumber(0, MAX_POSITION))
+        .conflicts('effective'),
+    )
+    .addOption(
+      new Option(
+        '--effective <instant>',
+        'by what was effective at the instant, or at the end of the date, as far as is known now',
+      ).argParser(endOf),
+    )
+    .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `\n${INSTANTS_HELP}\nThe balance is positive on the account's normal side; signedCents, in JSON, is positive on the debit side.\n\nExample:\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --effective 2026-03-31`,
+    )
+    .action((accountId: string, options: BalanceOptions) =>
+      withDatabase(context, async (pool) => {
+        const balance = await balanceFor(pool, accountId, options);
+        const { book, at, position, effective } = options;
+        context.out.write(
+          options.json ? `${toJson({ book, at, position, effective, ...balance })}\n` : balanceText(balance, options),
+        );
+      }),
+    );
+}
+
+function balanceFor(pool: Pool, accountId: string, options: BalanceOptions): Promise<AccountBalance> {
+  const { book, at, position, effective } = options;
+  if (effective !== undefined) return effectiveBalance(pool, accountId, effective, { bookId: book });
+  return recordedBalance(pool, accountId, {
+    bookId: book,
+    ...(at === undefined ? {} : { at }),
+    ...(position === undefined ? {} : { position: BigInt(position) }),
+  });
+}
+
+function balanceText(balance: AccountBalance, { book, at, position, effective }: BalanceOptions): string {
+  const when =
+    (effective && `effective at ${effective}, as far as is known now`) ??
+    (at && `recorded at ${at}`) ??
+    (position === undefined ? 'recorded now' : `recorded up to position ${position} of the log`);
+  return [
+    `account  ${factsText(balance, book)}\n`,
+    `balance  ${formatMoney(balance.balance.cents, balance.decimalPlaces)} ${balance.currency}\n`,
+    `as       ${when}\n`,
+    `of       ${formatCount(balance.entries)} entries\n`,
+  ].join('');
+}
+
+function factsText({ accountId, type, name, currency, normalSide }: AccountFacts, book: number): string {
+  return `${accountId}: ${type} ${name}, ${currency}, positive on the ${normalSide} side, book ${book}`;
+}
+
+interface StatementOptions {
+  readonly book: number;
+  readonly by: HistoryOrder;
+  readonly from?: Instant;
+  readonly to?: Instant;
+  readonly lines: number;
+  readonly page?: string;
+  readonly csv?: boolean;
+  readonly json?: boolean;
+}
+
+function registerStatement(books: Command, context: CommandContext): void {
+  books
+    .command('statement')
+    .description('the statement of an account: opening balance, lines, closing balance')
+    .argument('<account-id>', 'the account', uuid)
+    .addOption(byOption('the order of the lines, and what --from and --to mean').default('recorded'))
+    .option('--from <instant>', 'the first instant included, or the first day', beginningOf)
+    .option('--to <instant>', 'the first instant no longer included, or the last day that is', afterEndOf)
+    .option('--lines <n>', 'lines on a page', wholeNumber(1, MAX_PAGE_LINES), DEFAULT_PAGE_LINES)
+    .option('--page <token>', 'the page that the one before named, of the same account, order and dates')
+    .addOption(new Option('--csv', 'write the whole statement as CSV').conflicts(['json', 'page']))
+    .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `\n${INSTANTS_HELP}\nAmounts and balances are positive on the account's normal side; those called signed are positive on the debit side.\nOpening balance + all lines of all pages = closing balance: every page shows the account as it was known when the\nfirst one was made, whatever is posted meanwhile.\n\nExamples:\n  liventix books statement 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --by effective --from 2026-03-01 --to 2026-03-31\n  liventix books statement 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --csv > statement.csv`,
+    )
+    .action((accountId: string, options: StatementOptions) =>
+      withDatabase(context, async (pool) => {
+        const { book, by, from, to, lines: pageLines, page } = options;
+        const request = { accountId, bookId: book, by, from, to, pageLines, page };
+        if (options.csv) {
+          let isFirst = true;
+          for await (const each of statementPages(pool, { ...request, pageLines: MAX_PAGE_LINES })) {
+            context.out.write(csvOf(each, isFirst));
+            isFirst = false;
+          }
+          return;
+        }
+        const found = await statementPage(pool, request);
+        context.out.write(options.json ? `${toJson({ book, ...found })}\n` : statementText(found, options));
+      }),
+    );
+}
+
+/** `--by recorded|effective`. */
+export function byOption(description: string): Option {
+  return new Option('--by <order>', description).choices(['recorded', 'effective'] satisfies HistoryOrder[]);
+}
+
+const TIME_WIDTH = 19;
+const MIN_MONEY_WIDTH = 14;
+
+function statementText(page: StatementPage, { book, page: token }: StatementOptions): string {
+  const money = (cents: bigint) => formatMoney(cents, page.decimalPlaces);
+  const isLast = page.nextPage === undefined;
+  const [before, after] = [
+    token === undefined ? 'opening balance' : 'brought forward',
+    isLast ? 'closing balance' : 'carried forward',
+  ];
+  const rows: Row[] = [
+    { times: ['recorded (UTC)', 'effective (UTC)'], amount: 'amount', balance: 'balance', what: '' },
+    { times: ['', ''], amount: '', balance: money(page.broughtForward.cents), what: before },
+    ...page.lines.map((line) => ({
+      times: [secondOf(line.recordedAt), secondOf(line.effectiveAt)] as const,
+      amount: money(line.amount.cents),
+      balance: money(line.balance.cents),
+      what: describe(line),
+    })),
+    { times: ['', ''], amount: '', balance: money(page.carriedForward.cents), what: after },
+  ];
+  const width = Math.max(MIN_MONEY_WIDTH, ...rows.flatMap(({ amount, balance }) => [amount.length, balance.length]));
+  const dates = `from ${page.from ?? 'the beginning'} to ${page.to === undefined ? 'the end' : `before ${page.to}`}`;
+  return [
+    `Statement of account ${factsText(page, book)}\n`,
+    `by what was ${page.by}, ${dates}; opening ${money(page.opening.cents)}, closing ${money(page.closing.cents)}\n\n`,
+    ...rows.map((row) => rowText(row, width)),
+    ...(isLast ? [] : [`\nMore follows: the same command with --page ${page.nextPage}\n`]),
+  ].join('');
+}
+
+interface Row {
+  readonly times: readonly [string, string];
+  readonly amount: string;
+  readonly balance: string;
+  readonly what: string;
+}
+
+function rowText({ times, amount, balance, what }: Row, width: number): string {
+  const cells = [
+    ...times.map((time) => time.padEnd(TIME_WIDTH)),
+    amount.padStart(width),
+    balance.padStart(width),
+    what,
+  ];
+  return `${cells.join('  ').trimEnd()}\n`;
+}
+
+const secondOf = (instant: Instant) => instant.slice(0, TIME_WIDTH).replace('T', ' ');
+
+function describe({ referenceType, referenceId, description }: StatementLine): string {
+  const parts = [referenceType, referenceId, description].filter((part) => part !== null);
+  // Text of others' making goes to a terminal: what would move its cursor does not.
+  return parts.join(' ').replace(/\p{Cc}+/gu, ' ');
+}
+
+const CSV_COLUMNS =
+  'line,account_seq,recorded_at,effective_at,amount,balance,currency,signed_amount_cents,signed_balance_cents,transaction_id,event_position,entry_id,reference_type,reference_id,description';
+
+/** A page as CSV (RFC 4180), the statement's opening before its first line and its closing after its last. */
+function csvOf(page: StatementPage, isFirst: boolean): string {
+  const decimal = (cents: bigint) => formatMoney(cents, page.decimalPlaces).replaceAll(',', '');
+  const total = (line: 'opening' | 'closing') =>
+    csvRow([line, '', '', '', '', decimal(page[line].cents), page.currency, '', page[line].signedCents]);
+  return [
+    ...(isFirst ? [`${CSV_COLUMNS}\r\n`, total('opening')] : []),
+    ...page.lines.map((line) =>
+      csvRow([
+        'entry',
+        line.accountSeq,
+        line.recordedAt,
+        line.effectiveAt,
+        decimal(line.amount.cents),
+        decimal(line.balance.cents),
+        page.currency,
+        line.amount.signedCents,
+        line.balance.signedCents,
+        line.transactionId,
+        line.eventPosition,
+        line.entryId,
+        line.referenceType,
+        line.referenceId,
+        line.description,
+      ]),
+    ),
+    ...(page.nextPage === undefined ? [total('closing')] : []),
+  ].join('');
+}
+
+function csvRow(values: readonly (string | bigint | null)[]): string {
+  const cells = Array.from({ length: CSV_COLUMNS.split(',').length }, (_, index) => `${values[index] ?? ''}`);
+  return `${cells.map((cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(',')}\r\n`;
+}
+
+function registerAccountTypes(books: Command, context: CommandContext): void {
+  books
+    .command('account-types')
+    .description('the account types, and on which side the balances of each are positive')
+    .option('--json', 'print one JSON array')
+    .addHelpText('after', '\nExample:\n  liventix books account-types --json')
+    .action((options: { json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const types = await listAccountTypes(pool);
+        const width = Math.max(...types.map(({ type }) => type.length));
+        const lines = types.map(
+          ({ type, normalSide, description }) => `${type.padEnd(width)}  ${normalSide.padEnd(6)}  ${description}\n`,
+        );
+        context.out.write(options.json ? `${toJson(types)}\n` : lines.join(''));
+      }),
+    );
+}
