@@ -130,6 +130,7 @@ const environment = z.object({
     .optional(),
   OUTBOX_EGRESS_ALLOW: cidrList.optional(),
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
+  LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
 });
 
@@ -140,10 +141,13 @@ export interface Config {
   /** CIDRs that webhooks may reach beside the public addresses. */
   readonly egressAllow: readonly string[];
   readonly poolMax: number;
+  /** How often the worker seals the books; 0: not at all. */
+  readonly sealIntervalS: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
 const DEFAULT_POOL_MAX = 10;
+const DEFAULT_SEAL_INTERVAL_S = 60;
 
 /**
  * Reads the environment. Reports all faults at once; an empty variable counts as not set.
@@ -163,6 +167,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     redisUrl: values.REDIS_URL,
     egressAllow: Object.freeze(values.OUTBOX_EGRESS_ALLOW ?? []),
     poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
+    sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
     logLevel: values.LOG_LEVEL ?? 'info',
   });
 }

@@ -55,6 +55,14 @@ export const ERROR_CODES = {
   LEDGER_ACCOUNT_IN_USE: { exit: 2, sqlstate: 'LV027' },
   LEDGER_BUSY: { exit: 3 },
   LEDGER_LINE_INVALID: { exit: 2 },
+  LEDGER_EVENT_UNKNOWN: { exit: 2 },
+
+  // Seals and proofs
+  SEAL_OUT_OF_CHAIN: { exit: 2, sqlstate: 'LV030' },
+  SEAL_NEEDS_READ_COMMITTED: { exit: 2, sqlstate: 'LV031' },
+  SEAL_EVENT_NOT_SEALED: { exit: 3 },
+  SEAL_ROOT_UNKNOWN: { exit: 2 },
+  SEAL_BROKEN: { exit: 1 },
 
   // The replay
   LEGACY_TABLE_MISSING: { exit: 3 },

@@ -53,7 +53,7 @@ it('holds the build, the migrations, the fixtures and the error codes, and neith
   const names = new Set(packed.map((path) => path.split('/')[0]));
   // npm packs a README whether it is listed or not.
   names.delete('README.md');
-  expect([...names].sort()).toEqual(['bin', 'dist', 'docs', 'fixtures', 'migrations', 'package.json']);
+  expect([...names].sort()).toEqual(['bin', 'dist', 'docs', 'fixtures', 'migrations', 'package.json', 'scripts']);
   expect(packed).toEqual(
     expect.arrayContaining([
       'bin/liventix',
@@ -61,10 +61,12 @@ it('holds the build, the migrations, the fixtures and the error codes, and neith
       'dist/ledger/ledger.js',
       'dist/ledger/ledger.d.ts',
       'docs/errors.md',
+      'docs/proofs.md',
       'fixtures/legacy/wallets.sql',
       'migrations/0001_reference_currencies.sql',
     ]),
   );
+  expect(packed.filter((path) => path.startsWith('scripts/'))).toEqual(['scripts/check-proof.py']);
   expect(packed.filter((path) => path.startsWith('dist/') && /(?<!\.d)\.ts$/.test(path))).toEqual([]);
 });
 

@@ -13,17 +13,19 @@ import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatMoney, toJson } from './output.ts';
 import { registerPeriods } from './periods.ts';
 import { createProgress } from './progress.ts';
+import { registerSeals } from './seals.ts';
 import { byOption, registerHistory } from './statement.ts';
 
 export function registerBooks(program: Command, context: CommandContext): void {
   const books = program
     .command('books')
-    .description('prove that the books balance, look into their history, close their periods');
+    .description('prove that the books balance, look into their history, close their periods, seal them');
   registerVerify(books, context);
   registerTrialBalance(books, context);
   registerRebuild(books, context);
   registerHistory(books, context);
   registerPeriods(books, context);
+  registerSeals(books, context);
 }
 
 function registerVerify(books: Command, context: CommandContext): void {

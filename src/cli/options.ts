@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from 'commander';
 
+/** A book is an integer of PostgreSQL. */
 export const MAX_BOOK = 2_147_483_647;
 
 /** Reads a whole number of an option; anything else is a usage error that names the bounds. */

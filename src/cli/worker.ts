@@ -3,6 +3,7 @@ import { startWorker, WORKER_DEFAULTS } from '../outbox/worker.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
+import { type Sealing, startSealing } from './sealing.ts';
 
 interface Options {
   readonly concurrency: number;
@@ -15,11 +16,12 @@ interface Options {
 
 const ONE_DAY_MS = 86_400_000;
 const MAX_CONCURRENCY = 1_000;
+const SECOND_MS = 1_000;
 
 export function registerWorker(program: Command, context: CommandContext): void {
   program
     .command('worker')
-    .description('deliver the outbox: relay and delivery in one process; run as many as you like')
+    .description('deliver the outbox and seal the books, in one process; run as many as you like')
     .option(
       '--concurrency <n>',
       'requests on their way at once',
@@ -48,27 +50,34 @@ export function registerWorker(program: Command, context: CommandContext): void 
     )
     .addHelpText(
       'after',
-      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
+      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses.\nLIVENTIX_SEAL_INTERVAL_S is how often what is new in the books is sealed (60); 0 seals nothing.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
     )
     .action((options: Options) => runWorker(options, context));
 }
 
 async function runWorker(options: Options, context: CommandContext): Promise<void> {
   const { config, stop } = context;
+  const databaseUrl = requireDatabaseUrl(config);
+  const log = createLogger(config.logLevel);
   const worker = await startWorker({
     ...options,
-    databaseUrl: requireDatabaseUrl(config),
+    databaseUrl,
     redisUrl: config.redisUrl,
     egressAllow: config.egressAllow,
-    log: createLogger(config.logLevel),
+    log,
   });
+  // Here, because the outbox knows nothing of the ledger.
+  const sealing: Sealing | undefined =
+    config.sealIntervalS === 0
+      ? undefined
+      : startSealing({ databaseUrl, intervalMs: config.sealIntervalS * SECOND_MS, log });
   context.out.write(`liventix worker ready: jobs through ${config.redisUrl === undefined ? 'PostgreSQL' : 'Redis'}\n`);
   await new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
     stop.addEventListener('abort', () => resolve(), { once: true });
   });
   context.err.write('liventix worker draining\n');
-  await worker.stop();
+  await Promise.all([worker.stop(), sealing?.stop()]);
   context.err.write('liventix worker stopped\n');
 }
 

@@ -14,10 +14,14 @@ export interface Guard {
 }
 
 /**
- * The functions that the guards consist of: the migration that last gave each its body, and the body's SHA-256. A test
+ * The functions that the guards consist of, and those that seal and recompute the seals: the migration that last gave each its body, and the body's SHA-256. A test
  * compares them with a fresh migration, and prints what the hashes must be.
  */
 export const GUARD_FUNCTIONS = {
+  changed_since_sealed: {
+    migration: '0012_seals',
+    hash: '277a8cebe8fa3c2597bba3ff3655cca01eff037232d543e6bcc7b717a77c5a78',
+  },
   check_account_state: {
     migration: '0007_limits_holds_reversals',
     hash: 'f9b83f1ba210f75ed8a59278fbfa6e4174678d64e0ca22e952310a2d0c7ae9ff',
@@ -46,17 +50,49 @@ export const GUARD_FUNCTIONS = {
     migration: '0010_history',
     hash: '3aec966592ec196af92bf715c7e11d97129ea371ac3e7158230c07a86178c8c5',
   },
+  check_new_seal: {
+    migration: '0012_seals',
+    hash: '8bc3421965e02b785b41502bca969036e8cfbbdcfa05cc26a9168a9325e60815',
+  },
+  check_sealed_events: {
+    migration: '0012_seals',
+    hash: 'c9a9e42a09b1d44938a3d3c0d447223c3464800c3e8852924231a949ff9041bd',
+  },
+  count_positions: {
+    migration: '0012_seals',
+    hash: 'df7857b3274af789958fc43fb9682ef365abe2644f2875562f12432c510bdd1d',
+  },
   limit_passed: {
     migration: '0007_limits_holds_reversals',
     hash: 'a7e823d6eec896f64a4e3a89b8bfe7bf1cf3e2502f412e8876aef608fbd91f94',
+  },
+  merkle_append: {
+    migration: '0012_seals',
+    hash: '25c57d6a0f0ebd9de44827e3df256eba81390799b92073a793af9e4e134c505c',
+  },
+  merkle_root: {
+    migration: '0012_seals',
+    hash: '1edf607a97e01f125e5a9524c449c8257d86840a5519ed8bd6430891d7d65448',
   },
   raise_code: {
     migration: '0007_limits_holds_reversals',
     hash: '411e8510b6c38731204477412b9dc1fc06081e9ed02ef47b41d9c96d6e44e916',
   },
+  raise_seal_code: {
+    migration: '0012_seals',
+    hash: '4dfde511c14f9582b615cce6fb54ad68a6edb4d1045a24f2f183489672c3698a',
+  },
   refuse_change: {
     migration: '0002_ledger_tables',
     hash: '3f44e0a27c1d11e6e37b4d3a8e06afc67ff8a45db5138c8ac68015864eeb8f2e',
+  },
+  seal_events: {
+    migration: '0012_seals',
+    hash: '2b7dd5810d05a26da1c28fefd67965c7ab1b8852d8cd3373ab45201427f734bb',
+  },
+  seal_hash: {
+    migration: '0012_seals',
+    hash: '40a346af7a6d98a8ff1c7a6ed0e08c981d5450ecc4445c4a929f7679d91e78bf',
   },
 } as const;
 
@@ -164,6 +200,9 @@ export const GUARDS: readonly Guard[] = [
   }),
   appendOnly('reversals'),
   followsLog('reversals'),
+  appendOnly('seal_tiles'),
+  appendOnly('seals'),
+  { table: 'seals', trigger: 'seals_continue', fires: 'before insert', scope: 'for each row', runs: 'check_new_seal' },
 ];
 
 const EXPECTED_TRIGGERS = GUARDS.map(({ table, trigger, fires, scope, runs }) => {

@@ -1,6 +1,7 @@
 import type { Tx } from '../db/pool.ts';
 import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
 import { PERIOD_CHECKS } from './periods.ts';
+import { SEAL_CHAIN_FAULTS, SEALED_EVENT_FAULTS } from './seal-checks.ts';
 import { ACCOUNT_STATE_FAULTS, HOLD_FAULTS, REVERSAL_FAULTS } from './state-checks.ts';
 
 export interface CheckResult {
@@ -22,15 +23,25 @@ export interface VerificationWatch {
   readonly onEnd?: (result: CheckResult) => void;
 }
 
-interface Check {
+interface CheckHead {
   readonly name: string;
   readonly unit: string;
   /** SELECT of how many things there are. */
   readonly examined: string;
-  /** SELECT of one text per fault. */
-  readonly faults: string;
   /** How many faults are named; NAMED_FAULTS when left out. */
   readonly named?: number;
+}
+
+interface Check extends CheckHead {
+  /** SELECT of one text per fault. */
+  readonly faults: string;
+}
+
+/** Checks that one pass over the rows answers. */
+interface Pass {
+  readonly checks: readonly (CheckHead & { readonly kind: string })[];
+  /** SELECT of a check's kind and one text, per fault. */
+  readonly faults: string;
 }
 
 const NAMED_FAULTS = 5;
@@ -102,7 +113,7 @@ const ENTRY_COLUMNS = [
 
 // Causes before what follows from them, so that the first check that fails says where to look: the guards, the log, what was
 // projected from it, then what only sums that up.
-const CHECKS: readonly Check[] = [
+const CHECKS: readonly (Check | Pass)[] = [
   {
     name: 'every guard of the ledger is in place',
     unit: 'triggers',
@@ -141,6 +152,29 @@ const CHECKS: readonly Check[] = [
       where leaf_hash is distinct from payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type,
         created_by, idempotency_scope, idempotency_key, request_hash, payload)
       order by position`,
+  },
+  {
+    name: 'every seal follows from the one before',
+    unit: 'seals',
+    examined: 'select count(*) from payments.seals',
+    faults: SEAL_CHAIN_FAULTS,
+  },
+  {
+    checks: [
+      {
+        kind: 'event',
+        name: 'every sealed event is there, as it was sealed',
+        unit: 'sealed events',
+        examined: 'select coalesce(sum(event_count), 0) from payments.seals',
+      },
+      {
+        kind: 'tile',
+        name: 'no sealed tile differs',
+        unit: 'tiles',
+        examined: 'select count(*) from payments.seal_tiles',
+      },
+    ],
+    faults: SEALED_EVENT_FAULTS,
   },
   {
     name: 'the accounts are what the log opened',
@@ -268,35 +302,52 @@ export function runPeriodChecks(tx: Tx, watch: VerificationWatch = {}): Promise<
   return runEach(PERIOD_CHECKS, tx, watch);
 }
 
-async function runEach(checks: readonly Check[], tx: Tx, watch: VerificationWatch): Promise<CheckResult[]> {
+async function runEach(checks: readonly (Check | Pass)[], tx: Tx, watch: VerificationWatch): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
-  for (const check of checks) {
-    watch.onBegin?.(check.name);
-    const result = await runCheck(tx, check);
-    watch.onEnd?.(result);
-    results.push(result);
+  for (const step of checks) {
+    const pass = 'checks' in step ? step : passOf(step);
+    for (const { name } of pass.checks.slice(0, 1)) watch.onBegin?.(name);
+    for (const result of await runPass(tx, pass)) {
+      watch.onEnd?.(result);
+      results.push(result);
+    }
   }
   return results;
 }
 
-async function runCheck(tx: Tx, check: Check): Promise<CheckResult> {
+const passOf = ({ faults, ...check }: Check): Pass => ({
+  checks: [{ ...check, kind: '' }],
+  faults: `select '' as kind, f.message from (${faults}) as f (message)`,
+});
+
+/** One result a check of the pass; the time that it took is the first one's. */
+async function runPass(tx: Tx, { checks, faults }: Pass): Promise<CheckResult[]> {
   const startedAt = performance.now();
-  const { rows } = await tx.query<{ examined: bigint; faults: bigint; first: string[] }>(
-    `with fault as materialized (
-       select row_number() over () as nth, f.* from (${check.faults}) as f (message)
-     )
-     select (${check.examined}) as examined, count(*) as faults,
-            coalesce(array_agg(message order by nth) filter (where nth <= ${check.named ?? NAMED_FAULTS}), '{}') as first
-     from fault`,
+  const heads = checks.map(
+    ({ kind, examined, named }) => `('${kind}', (${examined})::bigint, ${named ?? NAMED_FAULTS})`,
   );
-  const found = rows[0] ?? { examined: 0n, faults: 0n, first: [] };
-  return {
-    check: check.name,
-    holds: found.faults === 0n,
-    examined: found.examined,
-    unit: check.unit,
-    faults: found.faults,
-    first: found.first,
-    seconds: (performance.now() - startedAt) / 1_000,
-  };
+  const { rows } = await tx.query<{ kind: string; examined: bigint; faults: bigint; first: string[] }>(
+    `with fault as materialized (
+       select f.kind, f.message, row_number() over (partition by f.kind order by f.nth) as nth
+       from (select row_number() over () as nth, f.* from (${faults}) as f (kind, message)) f
+     )
+     select c.kind, c.examined, count(f.nth) as faults,
+            coalesce(array_agg(f.message order by f.nth) filter (where f.nth <= c.named), '{}') as first
+     from (values ${heads.join(', ')}) as c (kind, examined, named)
+     left join fault f using (kind)
+     group by c.kind, c.examined, c.named`,
+  );
+  const seconds = (performance.now() - startedAt) / 1_000;
+  return checks.map(({ kind, name, unit }, nth) => {
+    const found = rows.find((row) => row.kind === kind) ?? { examined: 0n, faults: 0n, first: [] };
+    return {
+      check: name,
+      holds: found.faults === 0n,
+      examined: found.examined,
+      unit,
+      faults: found.faults,
+      first: found.first,
+      seconds: nth === 0 ? seconds : 0,
+    };
+  });
 }

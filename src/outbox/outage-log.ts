@@ -11,12 +11,12 @@ export interface OutageLog {
   works(witness: Witness): void;
 }
 
-/** The relay asks all servers at every look; the listener has a connection of its own. */
-type Witness = 'relay' | 'listener';
+/** The relay asks all servers at every look; listener and sealer have connections of their own. */
+type Witness = 'relay' | 'listener' | 'sealer';
 
 export interface OutageLogOptions {
   readonly log: Logger;
-  /** What fails: `Redis`, `PostgreSQL`. */
+  /** What fails: `Redis`, `PostgreSQL`, `Sealing`. */
   readonly server: string;
   /** In milliseconds; only differences count. */
   readonly now?: () => number;

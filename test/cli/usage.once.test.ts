@@ -56,6 +56,7 @@ describe('a wrong environment', () => {
       REDIS_URL: 'localhost:6379',
       OUTBOX_EGRESS_ALLOW: '10.0.0.0/8, everywhere, 10/8, 127.1, 010.0.0.0/8, 10.0.0.0/33',
       LIVENTIX_POOL_MAX: '0',
+      LIVENTIX_SEAL_INTERVAL_S: '86401',
       LOG_LEVEL: 'loud',
     };
     const run = await liventix(['migrate'], env);

@@ -45,7 +45,7 @@ describe('books verify', () => {
   it('exits 0, one line a check, on untouched books', async () => {
     const run = await verify();
     expect(run).toMatchObject({ exitCode: 0, stderr: '' });
-    expect(run.stdout.match(/^holds /gm)).toHaveLength(15);
+    expect(run.stdout.match(/^holds /gm)).toHaveLength(18);
     expect(run.stdout).toContain('The books balance.');
   });
 

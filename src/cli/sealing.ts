@@ -1,0 +1,63 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { createPool } from '../db/pool.ts';
+import { trackSockets } from '../db/sockets.ts';
+import { sealBooks } from '../ledger/seals.ts';
+import { within } from '../outbox/deadline.ts';
+import { createOutageLog } from '../outbox/outage-log.ts';
+
+export interface SealingOptions {
+  readonly databaseUrl: string;
+  /** How old a book's newest seal is when the next one is made. */
+  readonly intervalMs: number;
+  readonly log: Logger;
+}
+
+export interface Sealing {
+  /** Lets the seal under way be finished, for `STOP_MS` at most, and closes the connection. */
+  stop(): Promise<void>;
+}
+
+/** A batch takes a second. One that the server says nothing about for so long has failed. */
+const QUERY_TIMEOUT_MS = 60_000;
+const STOP_MS = 4_000;
+/** For the connection, to say goodbye to a server that may have gone silent. */
+const GOODBYE_MS = 500;
+
+/**
+ * Seals what is new in every book, again and again until it is stopped. Any number may: a book is sealed once per
+ * interval. What fails is logged and tried again after the interval.
+ */
+export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): Sealing {
+  const sockets = trackSockets();
+  const pool = createPool(
+    { databaseUrl, applicationName: 'liventix-sealer', max: 1 },
+    { query_timeout: QUERY_TIMEOUT_MS, stream: sockets.open },
+  );
+  const outage = createOutageLog({ log, server: 'Sealing' });
+  const stop = new AbortController();
+
+  const sealOnce = async () => {
+    const seals = await sealBooks(pool, { stop: stop.signal, minAgeMs: intervalMs });
+    for (const { book, sealNumber, treeSize, root } of seals) log.debug({ book, sealNumber, treeSize, root }, 'sealed');
+    outage.works('sealer');
+  };
+  const running = (async () => {
+    while (!stop.signal.aborted) {
+      await sealOnce().catch((error: unknown) => {
+        if (!stop.signal.aborted) outage.failed('sealer', error);
+      });
+      // It rejects when it is aborted, and then there is nothing more to wait for.
+      await pause(intervalMs, undefined, { signal: stop.signal }).catch(() => undefined);
+    }
+  })();
+
+  return {
+    stop: async () => {
+      stop.abort();
+      await within(STOP_MS, running);
+      await within(GOODBYE_MS, pool.end());
+      sockets.destroyAll();
+    },
+  };
+}

@@ -1,0 +1,144 @@
+import { Writable } from 'node:stream';
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type Sealing, startSealing } from '../../src/cli/sealing.ts';
+import { post } from '../../src/ledger/ledger.ts';
+import { listSeals, sealBooks } from '../../src/ledger/seals.ts';
+import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { startLiventix } from '../support/liventix.ts';
+import { addTestEndpoint, announce, LOOPBACK, settled } from '../support/outbox.ts';
+import { startReceiver } from '../support/receiver.ts';
+import { logPositions, sealedPositions } from '../support/seals.ts';
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+let lines: { msg: string; err?: { message: string } }[];
+let sealing: Sealing | undefined;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  accounts = await openTestAccounts(database.pool);
+  lines = [];
+});
+afterEach(async () => {
+  await sealing?.stop();
+  sealing = undefined;
+  await database.drop();
+});
+
+function start(intervalMs: number): Sealing {
+  const sink = new Writable({
+    write: (chunk, _encoding, done) => {
+      lines.push(JSON.parse(String(chunk)));
+      done();
+    },
+  });
+  sealing = startSealing({ databaseUrl: database.url, intervalMs, log: pino({ level: 'debug' }, sink) });
+  return sealing;
+}
+
+const give = () => post(database.pool, transfer(accounts.clearing, accounts.wallet));
+const newestSeal = async () => (await listSeals(database.pool, { bookId: 1, limit: 1 }))[0];
+const everythingIsSealed = async () =>
+  (await sealedPositions(database.pool)).length === (await logPositions(database.pool)).length;
+const sealerConnections = async () => {
+  const { rows } = await database.pool.query(
+    `select from pg_stat_activity where datname = current_database() and application_name = 'liventix-sealer'`,
+  );
+  return rows.length;
+};
+
+describe('sealing in the background', () => {
+  it('seals what is new again and again, in every book, one that is opened meanwhile included', async () => {
+    start(20);
+    await eventually('what was there is sealed', everythingIsSealed);
+    await give();
+    await eventually('what came is sealed', everythingIsSealed);
+    await database.pool.query(`insert into payments.books (book_id, name) values (2, 'second')`);
+    await database.pool.query(
+      `select payments.open_accounts(2, '[{"type": "cash", "currency": "USD", "name": "other"}]')`,
+    );
+    await eventually('the second book is sealed', async () => (await sealedPositions(database.pool, 2)).length === 1);
+    expect(lines.filter(({ msg }) => msg !== 'sealed')).toEqual([]);
+  });
+
+  it('logs a failure once, tries again, and says when it works', async () => {
+    await database.pool.query('alter function payments.seal_events rename to seal_events_away');
+    start(20);
+    await eventually('the failure is logged', () => lines.length > 0);
+    await database.pool.query('alter function payments.seal_events_away rename to seal_events');
+    await eventually('everything is sealed', everythingIsSealed);
+    await eventually('that it works is logged', () => lines.some(({ msg }) => msg.includes('works again')));
+    expect(lines.map(({ msg }) => msg).filter((msg) => msg !== 'sealed')).toEqual([
+      'Sealing fails; trying again, and nothing is lost meanwhile',
+      'Sealing works again',
+    ]);
+    expect(lines[0]?.err?.message).toContain('seal_events');
+  });
+
+  it('finishes the seal under way when it is stopped, and leaves no connection', async () => {
+    const holder = await database.pool.connect();
+    await holder.query('begin; lock table payments.seals in share mode');
+    const { stop } = start(60_000);
+    await eventually('a seal is under way', async () => {
+      const { rows } = await database.pool.query(
+        `select from pg_locks where relation = 'payments.seals'::regclass and not granted`,
+      );
+      return rows.length === 1;
+    });
+    const stopped = stop();
+    await holder.query('commit');
+    holder.release();
+    await stopped;
+    expect(await everythingIsSealed()).toBe(true);
+    await eventually('its connection is closed', async () => (await sealerConnections()) === 0);
+  });
+
+  it('stops at once while it has nothing to do', async () => {
+    const { stop } = start(86_400_000);
+    await eventually('what was there is sealed', everythingIsSealed);
+    const startedAt = performance.now();
+    await stop();
+    expect(performance.now() - startedAt).toBeLessThan(2_000);
+  });
+
+  it('makes one seal an interval, however many seal', async () => {
+    await sealBooks(database.pool);
+    await give();
+    expect(await sealBooks(database.pool, { minAgeMs: 3_600_000 })).toEqual([]);
+    expect(await sealBooks(database.pool, { minAgeMs: 0 })).toHaveLength(1);
+  });
+});
+
+describe('liventix worker', () => {
+  const startWorker = (env: Record<string, string>) =>
+    startLiventix(['worker'], { DATABASE_URL: database.url, OUTBOX_EGRESS_ALLOW: LOOPBACK.join(','), ...env });
+
+  it('seals at its start and at each interval, and stops on SIGTERM', async () => {
+    const worker = startWorker({ LIVENTIX_SEAL_INTERVAL_S: '1' });
+    await eventually('what was there is sealed', everythingIsSealed);
+    await give();
+    await eventually('what came is sealed', everythingIsSealed);
+    expect((await newestSeal())?.sealNumber).toBe(2n);
+    worker.kill('SIGTERM');
+    expect(await worker.done).toMatchObject({
+      exitCode: 0,
+      stderr: 'liventix worker draining\nliventix worker stopped\n',
+    });
+  });
+
+  it('seals nothing where the interval is 0', async () => {
+    const receiver = await startReceiver();
+    await addTestEndpoint(database.pool, { url: receiver.url });
+    await announce(database.pool);
+    const worker = startWorker({ LIVENTIX_SEAL_INTERVAL_S: '0' });
+    await settled(database.pool);
+    expect(await sealerConnections()).toBe(0);
+    worker.kill('SIGTERM');
+    await worker.done;
+    expect(await newestSeal()).toBeUndefined();
+    await receiver.stop();
+  });
+});
