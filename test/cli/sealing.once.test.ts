@@ -88,11 +88,12 @@ describe('sealing in the background', () => {
       );
       return rows.length === 1;
     });
-    const stopped = stop();
-    await holder.query('commit');
-    holder.release();
-    await stopped;
+    // Longer than it takes to say goodbye to a connection with nothing under way.
+    const released = holder.query('select pg_sleep(1); commit');
+    await stop();
     expect(await everythingIsSealed()).toBe(true);
+    await released;
+    holder.release();
     await eventually('its connection is closed', async () => (await sealerConnections()) === 0);
   });
 

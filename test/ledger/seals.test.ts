@@ -359,6 +359,24 @@ describe('at once', () => {
     expect(await openPositions()).toMatch(/^\{\[\d+,\)\}$/);
   });
 
+  it('2 sealers beside 8 writers who never wait for each other miss nothing that commits between two looks', async () => {
+    const SECONDS = 3;
+    const end = performance.now() + SECONDS * 1_000;
+    const isOver = () => performance.now() > end;
+    const writer = async (nth: number) => {
+      for (let round = 0; !isOver(); round += 1) {
+        await openAccounts(database.pool, [{ type: 'cash', currency: 'USD', name: `account-${nth}-${round}` }]);
+      }
+    };
+    const sealer = async () => {
+      while (!isOver()) await sealBook(database.pool, 1);
+    };
+    await Promise.all([sealer(), sealer(), ...Array.from({ length: 8 }, (_, nth) => writer(nth))]);
+    await seal(database.pool);
+    const sealed = (await sealedPositions(database.pool)).map(({ position }) => position);
+    expect(sealed.toSorted(ascending)).toEqual(await logPositions(database.pool));
+  });
+
   it('a sealer waits for no writer, and no writer for a sealer', async () => {
     const [writer, sealer] = [await open(), await open()];
     await give(writer);
