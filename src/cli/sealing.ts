@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { createPool } from '../db/pool.ts';
 import { trackSockets } from '../db/sockets.ts';
+import { expireDueHolds } from '../ledger/holds.ts';
 import { sealBooks } from '../ledger/seals.ts';
 import { within } from '../outbox/deadline.ts';
 import { createOutageLog } from '../outbox/outage-log.ts';
@@ -25,8 +26,8 @@ const STOP_MS = 4_000;
 const GOODBYE_MS = 500;
 
 /**
- * Seals what is new in every book, again and again until it is stopped. Any number may: a book is sealed once per
- * interval. What fails is logged and tried again after the interval.
+ * Writes down which holds have expired, and seals what is new in every book, again and again until it is stopped. Any number
+ * may: a book is sealed once per interval. What fails is logged and tried again after the interval.
  */
 export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): Sealing {
   const sockets = trackSockets();
@@ -38,6 +39,9 @@ export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): 
   const stop = new AbortController();
 
   const sealOnce = async () => {
+    // First, so that the seal has them.
+    const expired = await expireDueHolds(pool);
+    if (expired > 0) log.debug({ expired }, 'holds expired');
     const seals = await sealBooks(pool, { stop: stop.signal, minAgeMs: intervalMs });
     for (const { book, sealNumber, treeSize, root } of seals) log.debug({ book, sealNumber, treeSize, root }, 'sealed');
     outage.works('sealer');

@@ -2,6 +2,7 @@ import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Sealing, startSealing } from '../../src/cli/sealing.ts';
+import { placeHold } from '../../src/ledger/holds.ts';
 import { post } from '../../src/ledger/ledger.ts';
 import { listSeals, sealBooks } from '../../src/ledger/seals.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
@@ -51,6 +52,23 @@ const sealerConnections = async () => {
 };
 
 describe('sealing in the background', () => {
+  it('writes down which holds have expired, in every book', async () => {
+    await give();
+    const expiresAt = new Date(Date.now() + 100);
+    const { holdId } = await placeHold(database.pool, {
+      accountId: accounts.wallet,
+      amountCents: 5n,
+      currency: 'USD',
+      expiresAt,
+    });
+    start(20);
+    await eventually('the hold is written down as expired', async () => {
+      const { rows } = await database.pool.query('select state from payments.holds where hold_id = $1', [holdId]);
+      return rows[0]?.state === 'expired';
+    });
+    await eventually('that is sealed too', everythingIsSealed);
+  });
+
   it('seals what is new again and again, in every book, one that is opened meanwhile included', async () => {
     start(20);
     await eventually('what was there is sealed', everythingIsSealed);
