@@ -1,9 +1,9 @@
 -- History: balances at a time, statements, trial balances as of, and the closing of periods.
 --
 -- Entries are recorded in the order of account_seq, which is the log's: what was recorded at an instant, or at a position
--- of the log, is always the first so many entries of the account, found by halving. created_at never falls along
--- account_seq, because it is the clock's time under the account's lock. An instant is settled once every transaction that
--- was open then has ended.
+-- of the log, is always the first so many entries of the account, found by halving. created_at does not fall along
+-- account_seq, because it is the clock's time under the account's lock; where the server's clock was set back, an instant
+-- that came twice means one of the two. An instant is settled once every transaction that was open then has ended.
 --
 -- Most entries are effective when they are recorded. The others are exceptions: imported, dated back, dated ahead. They
 -- alone are in the two indexes below, so that a posting without a date of its own pays nothing for them. With the first k
@@ -106,7 +106,8 @@ begin
     where e.book_id = p_book_id and e.account_id = p_account_id and e.account_seq = p_seq), 0);
 end $$;
 
--- The signed balance of an account by what was effective at or before an instant, and of how many entries. Numeric, because dates in another order than the log's may pass 64 bits where no balance did.
+-- The signed balance of an account by what was effective at or before an instant, and of how many entries it is the sum.
+-- Numeric, because dates in another order than the log's may pass 64 bits where no balance did.
 -- Costs as much as there are exceptions recorded after the instant, and exceptions effective after it. Locks nothing.
 create function payments.effective_sum(
   p_book_id integer, p_account_id uuid, p_at timestamptz, out signed_cents numeric, out entries bigint
@@ -633,8 +634,8 @@ begin
   for v_function in
     select p.oid from pg_proc p
     where p.pronamespace = 'payments'::regnamespace
-      and p.proname = any (v_is_read || array['raise_period_code', 'next_period', 'next_certificate', 'project_periods', 'lock_period', 'close_period', 'check_new_periods',
-        'check_changed_books'])
+      and p.proname = any (v_is_read || array['raise_period_code', 'next_period', 'next_certificate', 'project_periods',
+        'lock_period', 'close_period', 'check_new_periods', 'check_changed_books'])
   loop
     execute format('revoke all on function %s from public', v_function);
     for v_role in select rolname from pg_roles where rolname in ('anon', 'authenticated', 'service_role') loop
@@ -649,7 +650,8 @@ begin
     for v_function in
       select p.oid from pg_proc p
       where p.pronamespace = 'payments'::regnamespace
-        and p.proname = any (v_is_read || array['raise_period_code', 'next_period', 'next_certificate', 'close_period', 'raise_code', 'try_uuid', 'try_instant'])
+        and p.proname = any (v_is_read || array['raise_period_code', 'next_period', 'next_certificate', 'close_period',
+          'raise_code', 'try_uuid'])
     loop
       execute format('grant execute on function %s to service_role', v_function);
     end loop;
