@@ -42,6 +42,11 @@ const giveMany = (count: number) =>
     database.pool,
     Array.from({ length: count }, () => transfer(accounts.clearing, accounts.wallet)),
   );
+/** Between accounts that no other transaction of these tests holds. */
+async function giveYen(): Promise<void> {
+  const [sales = ''] = await openAccounts(database.pool, [{ type: 'revenue', currency: 'JPY', name: 'sales' }]);
+  await post(database.pool, transfer(accounts.yen, sales, { currency: 'JPY' }));
+}
 /** Takes positions that no event will ever have, as a transaction does that is rolled back. */
 const waste = (count: number, db: Pick<Tx, 'query'> = database.pool) =>
   db.query(`select nextval('payments.events_position_seq') from generate_series(1, $1)`, [count]);
@@ -142,8 +147,7 @@ describe('an event that commits late', () => {
   it('comes in the next seal with its lower position, and nothing is ever missed or reported', async () => {
     const late = await open();
     const { eventPosition } = await give(late);
-    const yen = await openAccounts(database.pool, [{ type: 'revenue', currency: 'JPY', name: 'sales' }]);
-    await post(database.pool, transfer(accounts.yen, yen[0] ?? '', { currency: 'JPY' }));
+    await giveYen();
     const first = await seal(database.pool);
     expect(first).not.toContain(eventPosition);
     expect(first.at(-1)).toBeGreaterThan(eventPosition);
@@ -163,8 +167,6 @@ describe('an event that commits late', () => {
     await waste(1, late);
     await give(late);
     await waste(1, late);
-    const yen = await openAccounts(database.pool, [{ type: 'revenue', currency: 'JPY', name: 'sales' }]);
-    const giveYen = () => post(database.pool, transfer(accounts.yen, yen[0] ?? '', { currency: 'JPY' }));
     for (let round = 0; round < 3; round += 1) {
       await giveYen();
       expect(await seal(database.pool)).not.toEqual([]);
@@ -196,8 +198,6 @@ describe('an event that commits late', () => {
       late,
       Array.from({ length: 20 }, () => transfer(accounts.clearing, accounts.wallet)),
     );
-    const yen = await openAccounts(database.pool, [{ type: 'revenue', currency: 'JPY', name: 'sales' }]);
-    const giveYen = () => post(database.pool, transfer(accounts.yen, yen[0] ?? '', { currency: 'JPY' }));
     await giveYen();
     await seal(database.pool, { batchEvents: 3 });
     await late.query('commit');
@@ -214,8 +214,7 @@ describe('an event that commits late', () => {
     await late.query('savepoint before');
     await give(late);
     await late.query('rollback to savepoint before');
-    const yen = await openAccounts(database.pool, [{ type: 'revenue', currency: 'JPY', name: 'sales' }]);
-    await post(database.pool, transfer(accounts.yen, yen[0] ?? '', { currency: 'JPY' }));
+    await giveYen();
     await seal(database.pool);
     expect(await openPositions()).toMatch(/^\{\[5,6\),/);
     const { eventPosition } = await give(late);
@@ -359,22 +358,37 @@ describe('at once', () => {
     expect(await openPositions()).toMatch(/^\{\[\d+,\)\}$/);
   });
 
-  it('2 sealers beside 8 writers who never wait for each other miss nothing that commits between two looks', async () => {
-    const SECONDS = 3;
-    const end = performance.now() + SECONDS * 1_000;
-    const isOver = () => performance.now() > end;
-    const writer = async (nth: number) => {
-      for (let round = 0; !isOver(); round += 1) {
-        await openAccounts(database.pool, [{ type: 'cash', currency: 'USD', name: `account-${nth}-${round}` }]);
-      }
-    };
-    const sealer = async () => {
-      while (!isOver()) await sealBook(database.pool, 1);
-    };
-    await Promise.all([sealer(), sealer(), ...Array.from({ length: 8 }, (_, nth) => writer(nth))]);
+  it('what commits while a sealer looks is not taken for something that never came', async () => {
+    // So many places to look at that one look takes its time, and nobody at work who would keep them open.
+    const holder = await open();
+    await waste(1, holder);
+    await database.pool.query(
+      `insert into payments.events (position, recorded_at, effective_at, event_id, book_id, type, created_by, payload, leaf_hash)
+       select n.position, n.at, n.at, n.id, 1, 'note.recorded', 'test', '{}',
+              payments.event_leaf_hash(1, n.position, n.id, n.at, n.at, 'note.recorded', 'test', null, null, null, '{}')
+       from (
+         select nextval('payments.events_position_seq') as position, gen_random_uuid() as id, now() as at,
+                nextval('payments.events_position_seq') as wasted
+         from generate_series(1, 20000) offset 0
+       ) n`,
+    );
     await seal(database.pool);
-    const sealed = (await sealedPositions(database.pool)).map(({ position }) => position);
-    expect(sealed.toSorted(ascending)).toEqual(await logPositions(database.pool));
+    await holder.query('rollback');
+    const [late, sealer] = [await open(), await open()];
+    for (let delayMs = 0; delayMs <= 100; delayMs += 10) {
+      const { eventPosition } = await give(late);
+      await giveYen();
+      const committed = late.query(`select pg_sleep(${delayMs / 1_000}); commit`);
+      const { rows } = await sealer.query<{ covered: boolean }>(
+        'select $1::bigint <@ (positions + open_positions) as covered from payments.seal_events(1)',
+        [eventPosition],
+      );
+      await committed;
+      expect(rows, `committed ${delayMs} ms after the seal was begun`).toEqual([{ covered: true }]);
+      // So that the next look takes as long.
+      await sealer.query('rollback; begin');
+      await late.query('begin');
+    }
   });
 
   it('a sealer waits for no writer, and no writer for a sealer', async () => {
