@@ -15,9 +15,10 @@
 --
 -- Functions that read belong to their caller's rights. Stable, so that all their looks are of one snapshot.
 
--- The same condition as below, spelt so that PostgreSQL takes neither index for the other: a connection keeps its plans, and
--- one made while the account was small may read all of its exceptions for the few that are asked for.
-create index entries_exceptions_by_seq on payments.entries (account_id, account_seq, book_id) include (effective_at, amount_cents)
+-- A connection keeps its plans, made for what it believes an average account to be, and a large one must not be read whole for
+-- the few exceptions that are asked for. So PostgreSQL is left no choice: the same condition is spelt in two ways, each index
+-- has a column of its own, and where account_seq may not lead to the index of all entries, it is written account_seq + 0.
+create index entries_exceptions_by_position on payments.entries (account_id, event_position, book_id) include (effective_at, amount_cents)
   where timestamptz_cmp(effective_at, created_at) <> 0;
 create index entries_exceptions_by_effective on payments.entries (account_id, effective_at, account_seq, book_id) include (amount_cents)
   where effective_at <> created_at;
@@ -115,6 +116,10 @@ create function payments.effective_sum(
 language plpgsql stable as $$
 declare
   v_seq constant bigint := payments.recorded_seq(p_book_id, p_account_id, p_at, null);
+  -- One event's entries are recorded at one instant: all of them among the first, or none.
+  v_position constant bigint := coalesce((
+    select e.event_position from payments.entries e
+    where e.book_id = p_book_id and e.account_id = p_account_id and e.account_seq = v_seq), 0);
 begin
   select payments.balance_after_seq(p_book_id, p_account_id, v_seq) + late.cents - early.cents, v_seq + late.entries - early.entries
   into signed_cents, entries
@@ -122,7 +127,7 @@ begin
     select coalesce(sum(e.amount_cents), 0) as cents, count(*) as entries
     from payments.entries e
     where e.book_id = p_book_id and e.account_id = p_account_id and timestamptz_cmp(e.effective_at, e.created_at) <> 0
-      and e.account_seq > v_seq
+      and e.event_position > v_position
       and e.effective_at <= p_at
   ) late
   cross join (
@@ -130,7 +135,7 @@ begin
     from payments.entries e
     where e.book_id = p_book_id and e.account_id = p_account_id and e.effective_at <> e.created_at
       and e.effective_at > p_at
-      and e.account_seq <= v_seq
+      and e.account_seq + 0 <= v_seq
   ) early;
 end $$;
 
@@ -230,7 +235,7 @@ begin
     from payments.entries e
     where e.book_id = p_book_id and e.account_id = p_account_id and e.effective_at <> e.created_at
       and e.effective_at >= p_after_at and (e.effective_at, e.account_seq) > (p_after_at, p_after_seq)
-      and e.effective_at < p_to and e.account_seq <= p_known_seq
+      and e.effective_at < p_to and e.account_seq + 0 <= p_known_seq
     order by e.effective_at, e.account_seq
     limit p_limit
   ) x;

@@ -1,4 +1,6 @@
+import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { dropDatabase } from '../../src/db/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, type Run, type RunningLiventix, startLiventix } from '../support/liventix.ts';
 import { query } from '../support/query.ts';
@@ -27,7 +29,10 @@ afterEach(async () => {
   for (const demo of started) demo.kill('SIGKILL');
   await Promise.all(started.map((demo) => demo.done));
   started = [];
-  await query(given(), 'drop database if exists liventix_demo with (force)');
+  const client = new pg.Client({ connectionString: given() });
+  await client.connect();
+  await dropDatabase(client, 'liventix_demo');
+  await client.end();
 });
 
 function start(flags: readonly string[] = [], env: Record<string, string> = {}): RunningLiventix {

@@ -453,7 +453,7 @@ describe('a connection that has asked since the account was empty', () => {
 
   it('reads a page of lines and looks into an index a few times, however many were imported and posted since', async () => {
     const [payable = '', receivable = ''] = await freshAccounts();
-    await database.pool.query('alter table payments.entries set (autovacuum_enabled = false)');
+    await manySmallAccounts();
     const asker = await database.pool.connect();
     const questions: Record<keyof typeof MAX_PAGES_READ, (at: string) => Promise<unknown>> = {
       recorded: (at) => recordedBalance(asker, payable, { at }),
@@ -492,6 +492,29 @@ describe('a connection that has asked since the account was empty', () => {
     }
   });
 });
+
+/** As nearly all are, so that PostgreSQL believes it of every account: many, with a dozen entries, half of them dated back. */
+async function manySmallAccounts(): Promise<void> {
+  const { rows } = await database.pool.query<{ ids: string[] }>(
+    `select array_agg(account_id::text) as ids from payments.open_accounts(1, (
+       select jsonb_agg(jsonb_build_object('type', 'payable', 'currency', 'USD', 'name', 'small_' || n)) from generate_series(1, 500) as n))`,
+  );
+  const ids = rows[0]?.ids ?? [];
+  for (const effectiveAt of [
+    undefined,
+    '2025-01-01T00:00:00Z',
+    undefined,
+    '2025-02-01T00:00:00Z',
+    undefined,
+    '2025-03-01T00:00:00Z',
+  ]) {
+    await postBySql(
+      database.pool,
+      ids.map((debit, index) => ({ debit, credit: ids.at(index - 1) ?? '', amountCents: 5n, effectiveAt })),
+    );
+  }
+  await database.pool.query('alter table payments.entries set (autovacuum_enabled = false); analyze payments.entries');
+}
 
 /** Of the entries and their indexes, by this transaction. */
 async function pagesRead(tx: Tx): Promise<number> {

@@ -12,10 +12,10 @@ export interface WorkerProcess {
   readonly exitCode: Promise<number | null>;
 }
 
-/** `liventix worker` as a process of its own, whose log can be read while it runs. */
+/** `liventix worker` as a process of its own, whose log can be read while it runs; it seals nothing unless told to. */
 export function startWorkerProcess(flags: readonly string[], env: Record<string, string>): WorkerProcess {
   const child = spawn(process.execPath, [BIN, 'worker', ...flags], {
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], LIVENTIX_SEAL_INTERVAL_S: '0', ...env },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let stderr = '';
