@@ -21,10 +21,25 @@ return payments.has_only_keys(p_entry, array['account_id', 'amount_cents', 'curr
   and coalesce(jsonb_typeof(p_entry -> 'metadata'), 'object') = 'object'
   and coalesce(jsonb_typeof(p_entry -> 'description'), 'null') in ('string', 'null');
 
+-- What is wrong with the key, the reference and the texts that a request may carry, whatever it asks for; null where nothing is.
+create function payments.labels_fault(p_request jsonb) returns text
+language sql stable parallel safe
+return case
+  when coalesce(jsonb_typeof(p_request -> 'metadata'), 'object') <> 'object' then 'metadata is no object:'
+  when coalesce(jsonb_typeof(p_request -> 'idempotency_key'), 'null') not in ('string', 'null')
+    or p_request ->> 'idempotency_key' = '' then 'idempotency_key is no text, or an empty one:'
+  when coalesce(jsonb_typeof(p_request -> 'description'), 'null') not in ('string', 'null') then 'description is no text:'
+  -- What an index carries is bounded, or the index refuses it after everything else is done.
+  when octet_length(concat(p_request ->> 'idempotency_scope', p_request ->> 'idempotency_key')) > 1000
+    then 'idempotency_scope and idempotency_key have more than 1000 bytes:'
+  when octet_length(concat(p_request ->> 'reference_type', p_request ->> 'reference_id')) > 1000
+    then 'reference_type and reference_id have more than 1000 bytes:'
+end;
+
 -- What is wrong with the shape of a transaction; null where nothing is. Its entries are judged by themselves.
 create or replace function payments.transaction_fault(p_transaction jsonb) returns text
 language sql stable parallel safe
-return case
+return coalesce(case
   when not payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 'idempotency_key', 'idempotency_scope',
       'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce', 'linked', 'reverses', 'capture'])
     then 'It is no object, or has a key that is not among these:'
@@ -35,15 +50,7 @@ return case
   when p_transaction ->> 'effective_at' is not null and coalesce(payments.try_instant(p_transaction ->> 'effective_at')
       not between '1900-01-01 00:00+00' and '2199-12-31 23:59+00', true)
     then 'effective_at is no instant with its offset, from 1900 to 2199:'
-  when coalesce(jsonb_typeof(p_transaction -> 'metadata'), 'object') <> 'object' then 'metadata is no object:'
-  when coalesce(jsonb_typeof(p_transaction -> 'idempotency_key'), 'null') not in ('string', 'null')
-    or p_transaction ->> 'idempotency_key' = '' then 'idempotency_key is no text, or an empty one:'
-  when coalesce(jsonb_typeof(p_transaction -> 'description'), 'null') not in ('string', 'null') then 'description is no text:'
-  -- What an index carries is bounded, or the index refuses it after everything else is done.
-  when octet_length(concat(p_transaction ->> 'idempotency_scope', p_transaction ->> 'idempotency_key')) > 1000
-    then 'idempotency_scope and idempotency_key have more than 1000 bytes:'
-  when octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) > 1000
-    then 'reference_type and reference_id have more than 1000 bytes:'
+end, payments.labels_fault(p_transaction), case
   when length(p_transaction ->> 'announce') > 128 or p_transaction ->> 'announce' !~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$'
     then 'announce is no topic:'
   when coalesce(jsonb_typeof(p_transaction -> 'linked'), 'boolean') <> 'boolean' then 'linked is neither true nor false:'
@@ -53,7 +60,7 @@ return case
       and coalesce(jsonb_typeof(p_transaction -> 'capture' -> 'final'), 'boolean') = 'boolean')
     then 'capture is no object of hold_id (UUID) and at most final (true or false):'
   when p_transaction ? 'capture' and p_transaction ? 'reverses' then 'capture and reverses exclude each other:'
-end;
+end);
 
 -- The same as {code, message}, and what is too large to be kept for ever.
 create function payments.request_fault(p_transaction jsonb) returns jsonb
@@ -96,9 +103,10 @@ begin
   ) b;
 end $$;
 
--- Raises where a call names no book, gives its items as anything but an array, or where the calling role may not post in the book.
+-- Raises where the calling role may not post in the book, or a call gives its items as anything but an array; open_since raises
+-- where there is no such book. p_items: left out where the call has none.
 -- Inside a SECURITY DEFINER function current_user is the owner; who called it is what SET ROLE said, or else who logged in.
-create or replace function payments.check_call(p_book_id integer, p_items jsonb) returns void
+create or replace function payments.check_call(p_book_id integer, p_items jsonb default '[]') returns void
 language plpgsql stable as $$
 declare
   v_caller constant name := case current_setting('role') when 'none' then session_user else current_setting('role') end;
@@ -1089,9 +1097,15 @@ return (
 -- Returns one row per transaction, in order: posted, duplicate (the first result again), or rejected with its code; account_seqs
 -- and balances_after_cents have one element per entry.
 -- Locks: the balance rows of all accounts named, in id order: two calls that share accounts would otherwise deadlock.
+--
+-- Its settings: a plan is made when a connection first posts and kept for its life. While a table is small, reading all of it
+-- looks cheapest, and such a plan reads all of it still when it has grown: here every row is found by an index, always. (JIT,
+-- because a plan that reads a table all the same, such as one of a single row, then counts as dear.) One plan for all sizes of a
+-- call, since all rows are found the same way: making a new one costs a tenth of a posting.
 create or replace function payments.post_transactions(p_book_id integer, p_transactions jsonb)
 returns setof payments.posting_outcome
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
+  set plan_cache_mode = force_generic_plan as $$
 declare
   v_open_since timestamptz;
 begin
@@ -1115,25 +1129,3 @@ begin
     return query select * from payments.post_in_order(p_book_id, p_transactions, v_open_since);
   end if;
 end $$;
-
--- Posts one transaction; see post_transactions for its shape. Raises where that would answer "rejected".
-create or replace function payments.post_transaction(p_book_id integer, p_transaction jsonb)
-returns payments.posting_outcome
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  v_outcome payments.posting_outcome;
-begin
-  select * into v_outcome from payments.post_transactions(p_book_id, jsonb_build_array(p_transaction));
-  if v_outcome.status = 'rejected' then
-    perform payments.raise_code(v_outcome.code, v_outcome.message);
-  end if;
-  return v_outcome;
-end $$;
-
--- A plan is made when a connection first posts and kept for its life. While a table is small, reading all of it looks
--- cheapest, and such a plan reads all of it still when it has grown: here every row is found by an index, always.
--- (JIT, because a plan that reads a table all the same, such as one of a single row, then counts as dear.)
-alter function payments.post_transactions(integer, jsonb) set enable_seqscan = off;
-alter function payments.post_transactions(integer, jsonb) set jit = off;
--- One plan for all sizes of a call, since all rows are found the same way: making a new one costs a tenth of a posting.
-alter function payments.post_transactions(integer, jsonb) set plan_cache_mode = force_generic_plan;

@@ -18,7 +18,7 @@ return (
 -- What is wrong with the shape of a hold; null where nothing is.
 create function payments.hold_fault(p_hold jsonb) returns text
 language sql stable parallel safe
-return case
+return coalesce(case
   when not payments.has_only_keys(p_hold, array['account_id', 'amount_cents', 'currency', 'expires_at', 'hold_id', 'idempotency_key',
       'idempotency_scope', 'reference_type', 'reference_id', 'description', 'metadata'])
     then 'It is no object, or has a key that is not among these:'
@@ -27,15 +27,7 @@ return case
   when p_hold ->> 'expires_at' is not null and coalesce(payments.try_instant(p_hold ->> 'expires_at')
       not between '1900-01-01 00:00+00' and '2199-12-31 23:59+00', true)
     then 'expires_at is no instant with its offset, from 1900 to 2199:'
-  when coalesce(jsonb_typeof(p_hold -> 'metadata'), 'object') <> 'object' then 'metadata is no object:'
-  when coalesce(jsonb_typeof(p_hold -> 'idempotency_key'), 'null') not in ('string', 'null')
-    or p_hold ->> 'idempotency_key' = '' then 'idempotency_key is no text, or an empty one:'
-  when coalesce(jsonb_typeof(p_hold -> 'description'), 'null') not in ('string', 'null') then 'description is no text:'
-  when octet_length(concat(p_hold ->> 'idempotency_scope', p_hold ->> 'idempotency_key')) > 1000
-    then 'idempotency_scope and idempotency_key have more than 1000 bytes:'
-  when octet_length(concat(p_hold ->> 'reference_type', p_hold ->> 'reference_id')) > 1000
-    then 'reference_type and reference_id have more than 1000 bytes:'
-end;
+end, payments.labels_fault(p_hold));
 
 -- Places a hold: reserves an amount of an account until it is captured (by a transaction's capture), voided, or expires.
 -- p_hold: {account_id, amount_cents (positive), currency, expires_at?, hold_id?, idempotency_key?, idempotency_scope?,
@@ -55,7 +47,7 @@ declare
   v_limit jsonb;
   v_position bigint;
 begin
-  perform payments.check_call(p_book_id, '[]');
+  perform payments.check_call(p_book_id);
   perform payments.open_since(p_book_id);
   v_fault := payments.hold_fault(p_hold);
   if v_fault is not null or p_hold is null then
@@ -141,7 +133,7 @@ declare
   v_hold payments.holds;
   v_position bigint;
 begin
-  perform payments.check_call(p_book_id, '[]');
+  perform payments.check_call(p_book_id);
   perform payments.open_since(p_book_id);
   select h.* into v_hold from payments.holds h where h.hold_id = p_hold_id and h.book_id = p_book_id;
   perform payments.lock_accounts(p_book_id, array[v_hold.account_id]);
@@ -172,7 +164,7 @@ declare
   v_accounts uuid[];
   v_expired integer := 0;
 begin
-  perform payments.check_call(p_book_id, '[]');
+  perform payments.check_call(p_book_id);
   perform payments.open_since(p_book_id);
   v_accounts := array(
     select distinct d.account_id
@@ -203,9 +195,9 @@ declare
   v_event payments.new_event;
   v_duplicate payments.posting_outcome;
 begin
-  perform payments.check_call(p_book_id, '[]');
+  perform payments.check_call(p_book_id);
   perform payments.open_since(p_book_id);
-  v_fault := case
+  v_fault := coalesce(case
     when not payments.has_only_keys(p_change, array['account_id', 'status', 'floor_cents', 'ceiling_cents', 'reason', 'idempotency_key', 'idempotency_scope'])
       then 'It is no object, or has a key that is not among these:'
     when not p_change ?| array['status', 'floor_cents', 'ceiling_cents'] then 'It changes nothing:'
@@ -213,11 +205,7 @@ begin
     when not payments.is_limit(p_change -> 'floor_cents') then 'floor_cents is neither null nor a whole number of at most 18 digits:'
     when not payments.is_limit(p_change -> 'ceiling_cents') then 'ceiling_cents is neither null nor a whole number of at most 18 digits:'
     when octet_length(p_change ->> 'reason') > 1000 then 'reason has more than 1000 bytes:'
-    when coalesce(jsonb_typeof(p_change -> 'idempotency_key'), 'null') not in ('string', 'null')
-      or p_change ->> 'idempotency_key' = '' then 'idempotency_key is no text, or an empty one:'
-    when octet_length(concat(p_change ->> 'idempotency_scope', p_change ->> 'idempotency_key')) > 1000
-      then 'idempotency_scope and idempotency_key have more than 1000 bytes:'
-  end;
+  end, payments.labels_fault(p_change));
   if v_fault is not null or p_change is null then
     perform payments.raise_code('LEDGER_INVALID', coalesce(v_fault, 'It is null:') ||
       ' a change is an object of account_id, status (open, frozen, closed), floor_cents, ceiling_cents, reason, idempotency_key, idempotency_scope, and nothing else.');

@@ -531,7 +531,7 @@ begin
       'A period is not closed in a transaction of isolation level %s, which does not see what it waited for. Use read committed.',
       current_setting('transaction_isolation')));
   end if;
-  perform payments.check_call(p_book_id, '[]');
+  perform payments.check_call(p_book_id);
   v_untils := payments.next_period(p_book_id, p_until);
 
   begin

@@ -210,7 +210,7 @@ begin
     perform payments.raise_seal_code('SEAL_NEEDS_READ_COMMITTED', format(
       'Sealing in a transaction of isolation level %s: seal in one of read committed.', current_setting('transaction_isolation')));
   end if;
-  perform payments.check_call(p_book_id, '[]');
+  perform payments.check_call(p_book_id);
   if not exists (select from payments.books b where b.book_id = p_book_id) then
     perform payments.raise_code('LEDGER_BOOK_UNKNOWN', format('Book %s does not exist.', coalesce(p_book_id::text, 'null')));
   end if;

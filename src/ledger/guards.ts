@@ -88,7 +88,7 @@ export const GUARD_FUNCTIONS = {
   },
   seal_events: {
     migration: '0012_seals',
-    hash: '2b7dd5810d05a26da1c28fefd67965c7ab1b8852d8cd3373ab45201427f734bb',
+    hash: '7e555304c6ce609fe2cc8e471fdf57d4db99cf2b5eb03abe6cd73f48797ff0a7',
   },
   seal_hash: {
     migration: '0012_seals',
