@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { expireHolds, type NewHold, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
-import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -14,11 +14,7 @@ beforeAll(async () => {
   database = await createDatabase({ poolMax: 20 });
   accounts = await openTestAccounts(database.pool);
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 /** A wallet that may not go below zero, with so many cents in it. */
 async function walletWith(cents: bigint): Promise<string> {

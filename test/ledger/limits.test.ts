@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AccountChange, changeAccount } from '../../src/ledger/accounts.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { type NewAccount, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
-import { balanceOf, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { balanceOf, dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -13,11 +13,7 @@ beforeAll(async () => {
   database = await createDatabase({ poolMax: 20 });
   accounts = await openTestAccounts(database.pool);
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 async function open(fields: Partial<NewAccount> = {}): Promise<string> {
   const [id = ''] = await openAccounts(database.pool, [

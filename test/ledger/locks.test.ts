@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
-import { transfer, verifyBooks } from '../support/books.ts';
+import { dropVerified, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -29,11 +29,7 @@ beforeAll(async () => {
   expect(accounts).toEqual(accounts.toSorted().reverse());
   [highest = '', lowest = ''] = [accounts.at(0), accounts.at(-1)];
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 describe('lock order', () => {
   it('is the order of the ids, whatever order the accounts are named and stored in', async () => {

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPool } from '../../src/db/pool.ts';
 import { openAccounts } from '../../src/ledger/ledger.ts';
 import { createPoster } from '../../src/ledger/poster.ts';
-import { balanceOf, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { balanceOf, dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -15,11 +15,7 @@ beforeAll(async () => {
   database = await createDatabase();
   accounts = await openTestAccounts(database.pool);
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 const deposit = () => transfer(accounts.clearing, accounts.wallet);
 const commits = async () => {

@@ -4,7 +4,7 @@ import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { type NewTransaction, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
-import { balanceOf, HOLDER, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { balanceOf, dropVerified, HOLDER, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -17,11 +17,7 @@ beforeAll(async () => {
   database = await createDatabase({ poolMax: 20 });
   accounts = await openTestAccounts(database.pool);
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 describe('opening accounts', () => {
   it('opens an account once, and answers the same id when asked again', async () => {

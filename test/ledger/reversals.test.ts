@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { type NewEntry, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
-import { balanceOf, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import { balanceOf, dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -14,11 +14,7 @@ beforeAll(async () => {
   accounts = await openTestAccounts(database.pool);
   [payable = ''] = await openAccounts(database.pool, [{ type: 'payable', currency: 'USD', name: 'organiser' }]);
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 /** A sale of so many cents: the organiser gets nine tenths, we one. */
 const sale = (cents: bigint) =>

@@ -1,7 +1,9 @@
+import { expect } from 'vitest';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { type NewTransaction, openAccounts } from '../../src/ledger/ledger.ts';
 import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../../src/ledger/verify.ts';
+import type { TestDatabase } from './database.ts';
 
 export interface TestAccounts {
   readonly clearing: string;
@@ -51,4 +53,11 @@ export async function balanceOf(db: Queryable, accountId: string): Promise<bigin
 /** What the books' own checks find. */
 export function verifyBooks(pool: Pool): Promise<CheckResult[]> {
   return withTransaction(pool, (tx) => runChecks(tx), ONE_SNAPSHOT);
+}
+
+/** Drops a test's database, after its books have been verified: for `afterAll`. */
+export async function dropVerified(database: TestDatabase): Promise<void> {
+  const results = await verifyBooks(database.pool);
+  await database.drop();
+  expect(results.filter((result) => !result.holds)).toEqual([]);
 }
