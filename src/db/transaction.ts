@@ -20,16 +20,33 @@ const BACKOFF_BASE_MS = 10;
  * the transaction.
  * @throws AppError DB_CONFLICT when every try met a conflict; else what `work` threw, mapped.
  */
-export async function withTransaction<T>(
+export function withTransaction<T>(
   pool: Pool,
   work: (tx: Tx) => Promise<T>,
   options: TransactionOptions = {},
 ): Promise<T> {
-  const maxTries = options.maxTries ?? DEFAULT_MAX_TRIES;
-  const random = options.random ?? Math.random;
+  return retryConflicts(() => inTransaction(pool, work, options.mode ?? ''), options);
+}
+
+/**
+ * As `withTransaction`, for work that is a single statement, which is a transaction by itself: it commits as soon as it is
+ * done on the server, and lets go of its locks without waiting for us to read the answer and say so.
+ */
+export function withStatement<T>(
+  pool: Pool,
+  statement: (client: Tx) => Promise<T>,
+  options: Omit<TransactionOptions, 'mode'> = {},
+): Promise<T> {
+  return retryConflicts(() => onConnection(pool, statement), options);
+}
+
+async function retryConflicts<T>(
+  work: () => Promise<T>,
+  { maxTries = DEFAULT_MAX_TRIES, random = Math.random }: Omit<TransactionOptions, 'mode'>,
+): Promise<T> {
   for (let tryNumber = 1; ; tryNumber += 1) {
     try {
-      return await runOnce(pool, work, options.mode ?? '');
+      return await work();
     } catch (error) {
       if (!isRetryableConflict(error)) throw toAppError(error);
       if (tryNumber >= maxTries) {
@@ -44,7 +61,21 @@ export async function withTransaction<T>(
   }
 }
 
-async function runOnce<T>(pool: Pool, work: (tx: Tx) => Promise<T>, mode: string): Promise<T> {
+async function onConnection<T>(pool: Pool, work: (client: Tx) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    return await work(client);
+  } catch (error) {
+    // After a conflict the connection is as good as before; after anything else nobody knows.
+    if (!isRetryableConflict(error)) broken = toAppError(error);
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+async function inTransaction<T>(pool: Pool, work: (tx: Tx) => Promise<T>, mode: string): Promise<T> {
   const tx = await pool.connect();
   let broken: Error | undefined;
   try {

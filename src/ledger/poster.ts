@@ -1,5 +1,5 @@
 import type { Pool } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import {
   MAIN_BOOK,
@@ -67,7 +67,7 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   let isClosed = false;
   const inFlight = new Set<Promise<void>>();
 
-  const send = (requests: readonly Request[]) => withTransaction(pool, (tx) => postAll(tx, requests, { bookId }));
+  const send = (requests: readonly Request[]) => withStatement(pool, (client) => postAll(client, requests, { bookId }));
 
   /** As many as fit into one call; a chain that is longer than that goes out by itself. */
   function takeBatch(): Waiting[] {
