@@ -23,12 +23,12 @@ export const GUARD_FUNCTIONS = {
     hash: '277a8cebe8fa3c2597bba3ff3655cca01eff037232d543e6bcc7b717a77c5a78',
   },
   check_account_state: {
-    migration: '0007_limits_holds_reversals',
-    hash: 'f9b83f1ba210f75ed8a59278fbfa6e4174678d64e0ca22e952310a2d0c7ae9ff',
+    migration: '0015_balances_know_their_currency',
+    hash: 'acb0c8c410c10821094abb2cd4193f6d531c348f67beb3280d3691d3d199b39c',
   },
   check_changed_balances: {
-    migration: '0007_limits_holds_reversals',
-    hash: '9c79f893ac2640eb6a4a4f5a075407db580a1f2d774eecc09e3f551928dac8a9',
+    migration: '0015_balances_know_their_currency',
+    hash: 'fe2ff462723af65d769a0881c147feceb4dc44148a5ed73b4434ad09952fb150',
   },
   check_changed_books: {
     migration: '0010_history',
@@ -39,8 +39,8 @@ export const GUARD_FUNCTIONS = {
     hash: '803f194317db89c111f6b16d41a946b8c79de1fa43b015a5f76d8ff3c1e944c7',
   },
   check_new_entries: {
-    migration: '0007_limits_holds_reversals',
-    hash: '7685e34d1d28abe2bdf15d66121745a4b819eaeef4f09dabc1d92f5aec61d08e',
+    migration: '0015_balances_know_their_currency',
+    hash: '3e67859472c4863089ec9dc5023196b0175dc06f2804f31a37aa6dd692c49353',
   },
   check_new_history: {
     migration: '0007_limits_holds_reversals',
@@ -152,7 +152,7 @@ export const GUARDS: readonly Guard[] = [
   {
     table: 'balances',
     trigger: 'balances_state_as_logged',
-    fires: 'after update of status, held_cents, min_cents, max_cents',
+    fires: 'after update of status, held_cents, min_cents, max_cents, currency',
     scope: 'for each row',
     runs: 'check_account_state',
   },

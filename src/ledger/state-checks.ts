@@ -61,7 +61,7 @@ export const HOLD_FAULTS = `
   ) f
   order by f.position`;
 
-/** Limits and states of accounts, and what they have on hold: SELECT of one text per fault. */
+/** Limits, states and currencies of accounts, and what they have on hold: SELECT of one text per fault. */
 export const ACCOUNT_STATE_FAULTS = `
   select f.message from (
     select coalesce(c.event_position, e.position) as position, format('account change of event %s %s',
@@ -83,9 +83,9 @@ export const ACCOUNT_STATE_FAULTS = `
          is distinct from (e.account_id, coalesce(e.payload ->> 'status', 'open'), e.payload ->> 'floor_cents', e.payload ->> 'ceiling_cents',
            e.recorded_at, e.created_by, e.payload ->> 'reason')
     union all
-    select null, format('account %s is %s with limits %s to %s and %s held (debit positive), the log says %s with %s to %s and %s', b.account_id,
-             b.status, coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents,
-             s.status, coalesce(s.min_cents::text, 'none'), coalesce(s.max_cents::text, 'none'), s.held_cents)
+    select null, format('account %s is %s in %s with limits %s to %s and %s held (debit positive), the log says %s in %s with %s to %s and %s', b.account_id,
+             b.status, b.currency, coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents,
+             s.status, a.currency, coalesce(s.min_cents::text, 'none'), coalesce(s.max_cents::text, 'none'), s.held_cents)
     from payments.balances b
     join payments.accounts a on a.id = b.account_id and a.book_id = b.book_id
     join payments.account_types t using (type)
@@ -101,7 +101,7 @@ export const ACCOUNT_STATE_FAULTS = `
                select h.held_after_cents from payments.hold_entries h
                where h.account_id = b.account_id and h.book_id = b.book_id order by h.account_hold_seq desc limit 1), 0) as held_cents
     ) s
-    where (b.status, b.min_cents, b.max_cents, b.held_cents) is distinct from (s.status, s.min_cents, s.max_cents, s.held_cents)
+    where (b.status, b.currency, b.min_cents, b.max_cents, b.held_cents) is distinct from (s.status, a.currency, s.min_cents, s.max_cents, s.held_cents)
   ) f
   order by f.position nulls last, f.message`;
 

@@ -51,7 +51,7 @@ const ATTACKS: [string, string, string][] = [
   ['winding a balance forward', 'update payments.balances set last_seq = last_seq + 1', 'LV009'],
   [
     'inserting a balance without entries',
-    'insert into payments.balances (book_id, account_id, balance_cents) values (1, gen_random_uuid(), 5)',
+    "insert into payments.balances (book_id, account_id, currency, balance_cents) values (1, gen_random_uuid(), 'USD', 5)",
     'LV009',
   ],
   ['inserting one entry of two', insertEntries([1n]), 'LV002'],
@@ -71,8 +71,14 @@ const ATTACKS: [string, string, string][] = [
   ['holding something by hand', 'update payments.balances set held_cents = 1', 'LV009'],
   [
     'opening a balance with something on hold',
-    'insert into payments.balances (book_id, account_id, held_cents) values (1, gen_random_uuid(), 5)',
+    "insert into payments.balances (book_id, account_id, currency, held_cents) values (1, gen_random_uuid(), 'USD', 5)",
     'LV009',
+  ],
+  ['giving a balance another currency', `update payments.balances set currency = 'EUR'`, 'LV009'],
+  [
+    'inserting a balance in another currency than its account',
+    `insert into payments.balances (book_id, account_id, currency) values (1, gen_random_uuid(), 'USD')`,
+    'LV004',
   ],
   ['changing what an account went through', `update payments.account_changes set reason = 'x'`, 'LV009'],
   ['forgetting what an account went through', 'delete from payments.account_changes', 'LV009'],
