@@ -62,6 +62,7 @@ export const ERROR_CODES = {
   SEAL_NEEDS_READ_COMMITTED: { exit: 2, sqlstate: 'LV031' },
   SEAL_EVENT_NOT_SEALED: { exit: 3 },
   SEAL_ROOT_UNKNOWN: { exit: 2 },
+  SEAL_UNKNOWN: { exit: 2 },
   SEAL_BROKEN: { exit: 1 },
 
   // The replay

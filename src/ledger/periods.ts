@@ -1,9 +1,11 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
+import type { Check } from './checks.ts';
 import { assertInstants } from './history.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
+import type { Rows } from './scope.ts';
 
 /** What one account type of one currency stood at, by what was effective before a period's end. */
 interface CertifiedBalance {
@@ -156,28 +158,28 @@ function toPeriod({ closedAt, closedBy, eventPosition, ...row }: PeriodRow): Clo
  * What `books verify` asks of the closed periods, each as SELECTs of how many were looked at and of one text per fault.
  * What came into a period, or was changed in it, behind the guards is named.
  */
-export const PERIOD_CHECKS = [
+export const periodChecks = (rows: Rows): Check[] => [
   {
     name: 'the closed periods are what the log closed',
     unit: 'periods',
-    examined: 'select count(*) from payments.periods',
+    examined: `select count(*) from ${rows.periods} p`,
     faults: `
       select format('period of book %s until %s %s', book_id, payments.instant_text(coalesce(p.closed_until, e.closed_until)), case
                when p.event_position is null then format('is in the log (event %s) and not among the periods', position)
                when e.recorded_at is null then 'has no event in the log'
                else format('differs from its event %s', position) end)
-      from (select *, event_position as position from payments.periods) p
+      from (select p.*, event_position as position from ${rows.periods} p) p
       full join (
         select book_id, position, recorded_at, created_by, payments.try_instant(payload ->> 'until') as closed_until,
                payload -> 'certificate' as certificate, payload ->> 'hash' as hash
-        from payments.events where type = 'period.closed'
+        from ${rows.rareEvents} e where type = 'period.closed'
       ) e using (book_id, position)
       where (p.closed_until, p.closed_at, p.closed_by, p.certificate, encode(p.certificate_hash, 'hex'))
         is distinct from (e.closed_until, e.recorded_at, e.created_by, e.certificate, e.hash)
       union all
       select format('book %s is closed until %s, its periods until %s', b.book_id, coalesce(payments.instant_text(b.closed_until), 'never'),
                coalesce(payments.instant_text(p.closed_until), 'never'))
-      from payments.books b
+      from ${rows.books} b
       left join (select book_id, max(closed_until) as closed_until from payments.periods group by book_id) p using (book_id)
       where b.closed_until is distinct from p.closed_until
       order by 1`,
@@ -186,7 +188,7 @@ export const PERIOD_CHECKS = [
     // Each entry belongs to the span of the log that follows one close: whatever is effective before that one is too late.
     name: 'nothing was posted into a closed period',
     unit: 'periods',
-    examined: 'select count(*) from payments.periods',
+    examined: `select count(*) from ${rows.periods} p`,
     faults: `
       select format('entry %s (transaction %s, account %s, %s %s) is effective at %s, before %s, until when event %s had closed book %s',
                e.id, e.transaction_id, e.account_id, e.amount_cents, e.currency, payments.instant_text(e.effective_at),
@@ -196,22 +198,23 @@ export const PERIOD_CHECKS = [
                lead(event_position) over (partition by book_id order by event_position) as next_position
         from payments.periods
       ) p
-      join payments.entries e on e.book_id = p.book_id and e.effective_at < p.closed_until
+      join ${rows.entries} e on e.book_id = p.book_id and e.effective_at < p.closed_until
         and e.id > (p.event_position + 1) * 1024 and e.id < coalesce(p.next_position, 9007199254740991) * 1024
       order by e.id`,
   },
   {
     name: 'every closed period is what its certificate says',
     unit: 'periods',
-    examined: 'select count(*) from payments.periods',
+    examined: `select count(*) from ${rows.periods} p`,
     faults: `
       select format('period of book %s until %s (event %s): %s', p.book_id, payments.instant_text(p.closed_until), p.event_position, case
                when p.certificate_hash is distinct from payments.certificate_hash(p.certificate) then 'its certificate does not match its hash'
                else format('now %s; certified %s', d.now_lines, d.certified_lines) end)
-      from payments.periods p
+      from ${rows.periods} p
       join (
         select b.book_id, c.closed_until, c.certificate
-        from (select book_id, array_agg(closed_until order by closed_until) as untils from payments.periods group by book_id) b
+        from (select book_id, array_agg(closed_until order by closed_until) as untils from payments.periods
+              where book_id in (select p.book_id from ${rows.periods} p) group by book_id) b
         cross join lateral payments.certificates_of(b.book_id, b.untils, payments.period_movements(b.book_id, b.untils, null, null)) c
       ) c using (book_id, closed_until)
       cross join lateral (
@@ -232,4 +235,4 @@ export const PERIOD_CHECKS = [
         or payments.certificate_text(c.certificate) <> payments.certificate_text(p.certificate)
       order by p.book_id, p.closed_until`,
   },
-] as const;
+];

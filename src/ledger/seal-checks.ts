@@ -1,5 +1,7 @@
-/** What the seals of all books say about themselves: SELECT of one text per fault. Recomputed from each row and the one before. */
-export const SEAL_CHAIN_FAULTS = `
+import type { Rows } from './scope.ts';
+
+/** What seals say about themselves: SELECT of one text per fault. Recomputed from each row and the one before. */
+export const sealChainFaults = ({ seals, afterSeal }: Rows) => `
   select format('seal %s of book %s %s', c.seal_number, c.book_id, concat_ws(', ',
            case when c.seal_number <> c.before_number + 1 then
              case when c.before_number = 0 then 'is its first' else format('comes after seal %s', c.before_number) end end,
@@ -28,21 +30,21 @@ export const SEAL_CHAIN_FAULTS = `
              || int8send(s.tree_size) || s.root
              || sha256(convert_to(s.positions::text || e'\\n' || s.open_positions::text || e'\\n' || array_to_string(s.open_writers, ' '), 'UTF8'))
              || s.previous_seal_hash) as computed_hash
-    from payments.seals s
+    from ${seals} s
     window by_number as (partition by s.book_id order by s.seal_number)
   ) c
-  where c.seal_number <> c.before_number + 1
+  where c.seal_number > ${afterSeal} and (c.seal_number <> c.before_number + 1
     or c.previous_seal_hash <> c.before_hash
     or c.event_count is distinct from c.counted
     or c.tree_size <> c.before_size + c.event_count
     or not c.positions <@ c.before_open
     or not c.open_positions <@ (c.before_open - c.positions)
     or not c.has_root
-    or c.seal_hash <> c.computed_hash
+    or c.seal_hash <> c.computed_hash)
   order by c.book_id, c.seal_number`;
 
 /** SELECT of (kind, message) per fault: kind 'event' or 'tile'. One pass over the sealed events answers for both. */
-export const SEALED_EVENT_FAULTS = `
+export const sealedEventFaults = ({ books, afterSeal }: Rows) => `
   select f.kind, f.message
-  from (select b.book_id from payments.books b order by b.book_id) b
-  cross join lateral payments.check_sealed_events(b.book_id) f`;
+  from (select b.book_id from ${books} b order by b.book_id) b
+  cross join lateral payments.check_sealed_events(b.book_id, ${afterSeal}) f`;

@@ -1,3 +1,5 @@
+import type { Rows } from './scope.ts';
+
 const STEP_NUMBERS = [
   'hold_seq',
   'account_hold_seq',
@@ -8,17 +10,17 @@ const STEP_NUMBERS = [
 ] as const;
 
 /** What the log says of holds and what was projected from it: SELECT of one text per fault. */
-export const HOLD_FAULTS = `
+export const holdFaults = (rows: Rows) => `
   select f.message from (
     select coalesce(h.event_position, e.position) as position, format('hold entry of event %s %s',
              coalesce(h.event_position, e.position), case
                when h.event_position is null then 'is in the log and not among the hold entries'
                when e.position is null then 'has no event in the log'
                else 'differs from its event' end) as message
-    from payments.hold_entries h
+    from ${rows.holdEntries} h
     full join (
       select e.book_id, e.position, e.type, e.event_id, e.recorded_at, e.payload -> 'hold_step' as said
-      from payments.events e where e.payload ? 'hold_step'
+      from ${rows.rareEvents} e where e.payload ? 'hold_step'
     ) e on e.book_id = h.book_id and e.position = h.event_position
     where h.event_position is null or e.position is null
       or (h.hold_id::text, h.account_id::text, h.kind, h.created_at, h.transaction_id)
@@ -33,7 +35,7 @@ export const HOLD_FAULTS = `
              sum(h.held_cents) over of_account as expected_held,
              case h.kind when 'placed' then h.remaining_cents else lag(h.remaining_cents) over of_hold - h.captured_cents end as most_cents,
              h.remaining_cents - coalesce(lag(h.remaining_cents) over of_hold, 0) as remaining_change
-      from payments.hold_entries h
+      from ${rows.holdHistories} h
       window of_hold as (partition by h.book_id, h.hold_id order by h.hold_seq),
              of_account as (partition by h.book_id, h.account_id order by h.account_hold_seq)
     ) r
@@ -45,8 +47,8 @@ export const HOLD_FAULTS = `
              when h.hold_id is null then 'is in the log and not among the holds'
              when e.position is null then 'has no event in the log'
              else format('is %s with %s of %s remaining after %s entries, the log says otherwise', h.state, h.remaining_cents, h.amount_cents, h.last_seq) end)
-    from payments.holds h
-    full join (select * from payments.events e where e.type = 'hold.placed') e on e.book_id = h.book_id and e.event_id = h.hold_id
+    from ${rows.holds} h
+    full join ${rows.holdEvents} e on e.book_id = h.book_id and e.event_id = h.hold_id
     left join lateral (
       select l.hold_seq, l.remaining_cents, l.kind from payments.hold_entries l
       where l.hold_id = h.hold_id and l.book_id = h.book_id order by l.hold_seq desc limit 1
@@ -62,7 +64,7 @@ export const HOLD_FAULTS = `
   order by f.position`;
 
 /** Limits, states and currencies of accounts, and what they have on hold: SELECT of one text per fault. */
-export const ACCOUNT_STATE_FAULTS = `
+export const accountStateFaults = (rows: Rows) => `
   select f.message from (
     select coalesce(c.event_position, e.position) as position, format('account change of event %s %s',
              coalesce(c.event_position, e.position), case
@@ -70,12 +72,16 @@ export const ACCOUNT_STATE_FAULTS = `
                when e.position is null then 'has no event in the log'
                else 'differs from its event, or is out of turn' end) as message
     from (
-      select c.*, row_number() over (partition by c.book_id, c.account_id order by c.event_position) as expected_seq
-      from payments.account_changes c
+      select c.*
+      from (
+        select c.*, row_number() over (partition by c.book_id, c.account_id order by c.event_position) as expected_seq
+        from ${rows.accountHistories} c
+      ) c
+      where (c.event_position, c.book_id) in (select n.event_position, n.book_id from ${rows.accountChanges} n)
     ) c
     full join (
       select e.*, case e.type when 'account.opened' then e.event_id::text else e.payload ->> 'account_id' end as account_id
-      from payments.events e
+      from ${rows.rareEvents} e
       where e.type = 'account.changed' or e.type = 'account.opened' and e.payload ?| array['floor_cents', 'ceiling_cents']
     ) e on e.book_id = c.book_id and e.position = c.event_position
     where c.event_position is null or e.position is null or c.change_seq <> c.expected_seq
@@ -83,12 +89,16 @@ export const ACCOUNT_STATE_FAULTS = `
          is distinct from (e.account_id, coalesce(e.payload ->> 'status', 'open'), e.payload ->> 'floor_cents', e.payload ->> 'ceiling_cents',
            e.recorded_at, e.created_by, e.payload ->> 'reason')
     union all
-    select null, format('account %s is %s in %s with limits %s to %s and %s held (debit positive), the log says %s in %s with %s to %s and %s', b.account_id,
-             b.status, b.currency, coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents,
-             s.status, a.currency, coalesce(s.min_cents::text, 'none'), coalesce(s.max_cents::text, 'none'), s.held_cents)
-    from payments.balances b
-    join payments.accounts a on a.id = b.account_id and a.book_id = b.book_id
-    join payments.account_types t using (type)
+    select null, case
+             when b.account_id is null then format('account %s has no balance', n.id)
+             when a.id is null then format('account %s has a balance and does not exist', b.account_id)
+             else format('account %s is %s in %s with limits %s to %s and %s held (debit positive), the log says %s in %s with %s to %s and %s',
+               b.account_id, b.status, b.currency, coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents,
+               s.status, a.currency, coalesce(s.min_cents::text, 'none'), coalesce(s.max_cents::text, 'none'), s.held_cents) end
+    from ${rows.balances} b
+    full join ${rows.accounts} n on n.id = b.account_id and n.book_id = b.book_id
+    left join payments.accounts a on a.id = b.account_id and a.book_id = b.book_id
+    left join payments.account_types t on t.type = a.type
     left join lateral (
       select c.status, c.floor_cents, c.ceiling_cents from payments.account_changes c
       where c.account_id = b.account_id and c.book_id = b.book_id order by c.change_seq desc limit 1
@@ -101,21 +111,26 @@ export const ACCOUNT_STATE_FAULTS = `
                select h.held_after_cents from payments.hold_entries h
                where h.account_id = b.account_id and h.book_id = b.book_id order by h.account_hold_seq desc limit 1), 0) as held_cents
     ) s
-    where (b.status, b.currency, b.min_cents, b.max_cents, b.held_cents) is distinct from (s.status, a.currency, s.min_cents, s.max_cents, s.held_cents)
+    where b.account_id is null or a.id is null or (b.status, b.currency, b.min_cents, b.max_cents, b.held_cents) is distinct from (s.status, a.currency, s.min_cents, s.max_cents, s.held_cents)
   ) f
   order by f.position nulls last, f.message`;
 
 /** Which transaction reverses which, and that none is taken back beyond what it was: SELECT of one text per fault. */
-export const REVERSAL_FAULTS = `
+export const reversalFaults = (rows: Rows) => `
   select f.message from (
     select coalesce(r.event_position, e.position) as position, format('reversal of event %s %s', coalesce(r.event_position, e.position), case
              when r.event_position is null then 'is in the log and not among the reversals'
              when e.position is null then 'has no event in the log'
              else 'differs from its event, or is out of turn' end) as message
     from (
-      select r.*, row_number() over (partition by r.book_id, r.reverses order by r.event_position) as expected_seq from payments.reversals r
+      select r.*
+      from (
+        select r.*, row_number() over (partition by r.book_id, r.reverses order by r.event_position) as expected_seq
+        from ${rows.reversalHistories} r
+      ) r
+      where (r.event_position, r.book_id) in (select n.event_position, n.book_id from ${rows.reversals} n)
     ) r
-    full join (select * from payments.events e where e.payload ? 'reversal_step') e on e.book_id = r.book_id and e.position = r.event_position
+    full join (select * from ${rows.rareEvents} e where e.payload ? 'reversal_step') e on e.book_id = r.book_id and e.position = r.event_position
     where r.event_position is null or e.position is null or r.reversal_seq <> r.expected_seq
       or (r.transaction_id, r.reverses::text, r.reversal_seq::text, r.is_complete::text)
          is distinct from (e.event_id, e.payload ->> 'reverses', e.payload -> 'reversal_step' ->> 'reversal_seq', e.payload -> 'reversal_step' ->> 'is_complete')
@@ -126,9 +141,9 @@ export const REVERSAL_FAULTS = `
              coalesce(sum(n.amount_cents) filter (where not t.is_original), 0) as reversed
       from (
         select r.book_id, r.reverses, r.transaction_id, false as is_original, bool_or(r.is_complete) over (partition by r.book_id, r.reverses) as is_complete
-        from payments.reversals r
+        from ${rows.reversalHistories} r
         union all
-        select r.book_id, r.reverses, r.reverses, true, bool_or(r.is_complete) from payments.reversals r group by r.book_id, r.reverses
+        select r.book_id, r.reverses, r.reverses, true, bool_or(r.is_complete) from ${rows.reversalHistories} r group by r.book_id, r.reverses
       ) t
       join payments.entries n on n.book_id = t.book_id and n.transaction_id = t.transaction_id
       group by t.book_id, t.reverses, t.is_complete, n.account_id

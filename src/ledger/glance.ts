@@ -1,0 +1,104 @@
+import { randomInt } from 'node:crypto';
+import type { Tx } from '../db/pool.ts';
+import type { Rows } from './scope.ts';
+
+/** What one glance can clear; each stands for checks that are dear to make row by row. */
+export interface Glance {
+  /** The entries are, but for their numbers and balances, the legs that the log posted. */
+  readonly isAsPosted: boolean;
+  /** The entries of every transaction sum to zero per currency, and so do those of every book. */
+  readonly isBalanced: boolean;
+  /** Every account numbers its entries in the order of the log, carries its balance, and has the last one as its balance. */
+  readonly isCarried: boolean;
+}
+
+/**
+ * Looks at books as a whole, by sums of hashes: where they agree, so do the rows, and nobody need compare them one by one; where
+ * they do not, it says nothing about which. The hashes have a seed that is drawn for each glance, so that no rows can be made
+ * whose hashes cancel each other out; that two differing sums agree by chance has a probability of 2^-60.
+ *
+ * A posting of which a number was written in another way than PostgreSQL would ("007"), or an id in capitals, does not pass a
+ * glance, though nothing is wrong with it: the closer look finds that out.
+ */
+export async function glance(tx: Tx, rows: Rows): Promise<Glance> {
+  const seed = randomInt(2 ** 47);
+  const posted = await sumsOf(tx, sumOfLegs(rows, seed));
+  const entries = await sumsOf(tx, sumsOfEntries(rows, seed));
+  const balances = await sumsOf(tx, sumOfBalances(rows, seed));
+  const order = await sumsOf(tx, countOutOfOrder(rows, seed));
+  return {
+    isAsPosted: entries['rows'] === posted['rows'] && entries['legs'] === posted['legs'],
+    isBalanced: entries['balance'] === '0',
+    isCarried: entries['steps'] === balances['steps'] && order['rows'] === '0',
+  };
+}
+
+async function sumsOf(tx: Tx, sql: string): Promise<Record<string, string>> {
+  const { rows } = await tx.query<Record<string, string>>(sql);
+  return rows[0] ?? {};
+}
+
+// Legs of nearly all events are two, and those are read at their places: taking an array apart costs three times as much.
+function sumOfLegs({ events }: Rows, seed: number): string {
+  const hash = (leg: string, number: string) => `hash_record_extended(row(
+      e.book_id, e.position, (${number})::bigint, lower(${leg} ->> 'account_id'), ${leg} ->> 'amount_cents', ${leg} ->> 'currency',
+      coalesce(${leg} ->> 'description', e.description), coalesce(${leg} -> 'metadata', e.metadata), e.event_id, e.effective_at,
+      e.recorded_at, e.created_by, e.reference_type, e.reference_id), ${seed})`;
+  return `
+    select coalesce(sum(case jsonb_array_length(e.legs)
+             when 2 then ${hash('(e.legs -> 0)', '1')}::numeric + ${hash('(e.legs -> 1)', '2')}
+             else (select sum(${hash('l.value', 'l.ordinality')}) from jsonb_array_elements(e.legs) with ordinality as l) end), 0)::text as legs,
+           coalesce(sum(jsonb_array_length(e.legs)), 0)::text as rows
+    from (
+      select e.book_id, e.position, e.event_id, e.effective_at, e.recorded_at, e.created_by, payments.entries_of(e.payload) as legs,
+             e.payload ->> 'reference_type' as reference_type, e.payload ->> 'reference_id' as reference_id,
+             e.payload ->> 'description' as description, coalesce(e.payload -> 'metadata', '{}') as metadata
+      from ${events} e
+      where e.type = 'transaction.posted'
+    ) e`;
+}
+
+// Three sums in one pass. legs: over what the log must have said. balance: the amounts, each times a number that is drawn for its
+// transaction and currency; it is zero only where each of these sums to zero. steps: from one number and balance of an
+// account to the next: of a whole chain only its ends are left.
+function sumsOfEntries({ entries }: Rows, seed: number): string {
+  return `
+    select count(*)::text as rows,
+           coalesce(sum(hash_record_extended(row(
+             n.book_id, n.event_position, n.id - (n.event_position << 10), n.account_id::text, n.amount_cents::text, n.currency, n.description,
+             n.metadata, n.transaction_id, n.effective_at, n.created_at, n.created_by, n.reference_type, n.reference_id), ${seed})), 0)::text as legs,
+           coalesce(sum(n.amount_cents * hash_record_extended(row(n.book_id, n.transaction_id, n.currency), ${seed})::numeric), 0)::text as balance,
+           coalesce(sum(${standing('n.account_seq', 'n.balance_after_cents', seed)}
+             - ${standing('greatest(n.account_seq, 0) - 1', BALANCE_BEFORE, seed)}), 0)::text as steps
+    from ${entries} n`;
+}
+
+function sumOfBalances({ balances }: Rows, seed: number): string {
+  return `
+    select coalesce(sum(${standing('n.last_seq', 'n.balance_cents', seed)} - ${standing('0', '0', seed)}), 0)::text as steps
+    from ${balances} n`;
+}
+
+/** How an account stands after an entry, as a number. */
+const standing = (seq: string, cents: string, seed: number) =>
+  `hash_record_extended(row(n.book_id, n.account_id, (${seq})::bigint, (${cents})::bigint), ${seed})::numeric`;
+
+// Where it would pass 64 bits, which only somebody's own hand brings about, any number but the right one will do.
+const BALANCE_BEFORE = `case
+      when n.amount_cents > 0 and n.balance_after_cents < -9223372036854775807 + n.amount_cents
+        or n.amount_cents < 0 and n.balance_after_cents > 9223372036854775807 + n.amount_cents then 0
+      else n.balance_after_cents - n.amount_cents end`;
+
+// Accounts by their hash, because numbers are sorted faster than ids. Whoever is not the first of his account follows his
+// predecessor, if accounts number their entries without a gap.
+function countOutOfOrder({ entries }: Rows, seed: number): string {
+  return `
+    select count(*)::text as rows
+    from (
+      select n.account_seq, n.id, lag(n.id) over (order by n.account, n.account_seq) as before
+      from (
+        select hash_record_extended(row(n.book_id, n.account_id), ${seed}) as account, n.account_seq, n.id from ${entries} n
+      ) n
+    ) n
+    where n.account_seq > 1 and (n.id < n.before) is not false`;
+}

@@ -1,0 +1,173 @@
+import type { Queryable } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
+import { assertBook } from './books.ts';
+
+/** What a verification looks at: all books, one, or what one has that is new since a seal. */
+export interface Scope {
+  readonly bookId?: number;
+  readonly since?: SealMark;
+}
+
+/** Where a seal left its book's log: what it covers was verified before. */
+export interface SealMark {
+  readonly bookId: number;
+  readonly sealNumber: bigint;
+  readonly sealHash: string;
+  /** Events that the book had sealed by then. */
+  readonly treeSize: bigint;
+  /** Where events that it does not cover may be: the text of an int8multirange. */
+  readonly openPositions: string;
+}
+
+/**
+ * Finds a seal to go on from.
+ * @throws AppError LEDGER_BOOK_UNKNOWN, SEAL_UNKNOWN
+ */
+export async function markOfSeal(db: Queryable, bookId: number, sealNumber: number): Promise<SealMark> {
+  await assertBook(db, bookId);
+  const { rows } = await db.query<SealMark>(
+    `select book_id as "bookId", seal_number as "sealNumber", encode(seal_hash, 'hex') as "sealHash", tree_size as "treeSize",
+            open_positions::text as "openPositions"
+     from payments.seals where book_id = $1 and seal_number = $2`,
+    [bookId, sealNumber],
+  );
+  const [mark] = rows;
+  if (mark === undefined) {
+    throw new AppError(
+      'SEAL_UNKNOWN',
+      `Book ${bookId} has no seal ${sealNumber}. See: liventix books seals --book ${bookId}`,
+    );
+  }
+  return mark;
+}
+
+/**
+ * SQL of the rows that a verification looks at, each to stand behind FROM with a name after it. Since a seal, these are the
+ * rows of events that it does not cover, found by their position; and what such events touched, with all of its history where
+ * that is short.
+ */
+export interface Rows {
+  readonly events: string;
+  /** Those of the events that the index `events_rare` has: all but plain postings. */
+  readonly rareEvents: string;
+  readonly entries: string;
+  readonly accounts: string;
+  readonly balances: string;
+  readonly accountChanges: string;
+  readonly holdEntries: string;
+  readonly holds: string;
+  /** Those that placed these holds. */
+  readonly holdEvents: string;
+  readonly reversals: string;
+  readonly periods: string;
+  /** With the one that is believed, `afterSeal`, from which the others follow. */
+  readonly seals: string;
+  readonly sealTiles: string;
+  readonly books: string;
+  /** The whole histories that these rows belong to. */
+  readonly accountHistories: string;
+  readonly holdHistories: string;
+  readonly reversalHistories: string;
+  /** How accounts stood before: book_id, account_id, seq, cents. No row where nothing came before. */
+  readonly standings: string;
+  /** 0 where none is believed. */
+  readonly afterSeal: bigint;
+}
+
+const RARE = `(type <> 'transaction.posted' or payload ?| array['hold_step', 'reversal_step'])`;
+
+export function rowsOf({ bookId, since }: Scope): Rows {
+  return since === undefined ? allRows(bookId) : newRows(since);
+}
+
+function allRows(bookId: number | undefined): Rows {
+  const table = (name: string) =>
+    bookId === undefined ? `payments.${name}` : `(select * from payments.${name} where book_id = ${bookId})`;
+  const rareEvents = `(select * from ${table('events')} e where ${RARE})`;
+  return {
+    events: table('events'),
+    rareEvents,
+    entries: table('entries'),
+    accounts: table('accounts'),
+    balances: table('balances'),
+    accountChanges: table('account_changes'),
+    holdEntries: table('hold_entries'),
+    holds: table('holds'),
+    holdEvents: `(select * from ${rareEvents} e where e.type = 'hold.placed')`,
+    reversals: table('reversals'),
+    periods: table('periods'),
+    seals: table('seals'),
+    sealTiles: table('seal_tiles'),
+    books: table('books'),
+    accountHistories: table('account_changes'),
+    holdHistories: table('hold_entries'),
+    reversalHistories: table('reversals'),
+    standings:
+      '(select null::integer as book_id, null::uuid as account_id, null::bigint as seq, null::bigint as cents limit 0)',
+    afterSeal: 0n,
+  };
+}
+
+function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Rows {
+  const open = `'${openPositions}'::int8multirange`;
+  // Range by range: offset 0 keeps each a walk along an index.
+  const within = (table: string, from: string, to: string) => `(
+    select n.* from unnest(${open}) as r
+    cross join lateral (
+      select x.* from payments.${table} x where x.book_id = ${bookId} and x.${from} and x.${to} offset 0
+    ) n)`;
+  const at = (table: string, position: string) =>
+    within(table, `${position} >= lower(r)`, `${position} < coalesce(upper(r), ${MAX_INT8})`);
+  const of = (table: string, condition: string) =>
+    `(select x.* from payments.${table} x where x.book_id = ${bookId} and ${condition})`;
+  const isNew = `x.event_position <@ ${open}`;
+
+  const events = at('events', 'position');
+  const entries = within(
+    'entries',
+    'id > lower(r) * 1024',
+    `id < least(coalesce(upper(r), ${MAX_POSITION}), ${MAX_POSITION}) * 1024`,
+  );
+  const accounts = of('accounts', isNew);
+  const accountChanges = at('account_changes', 'event_position');
+  const holdEntries = at('hold_entries', 'event_position');
+  const reversals = of('reversals', isNew);
+  const touched = `(
+    select account_id from ${entries} e union select account_id from ${accountChanges} c
+    union select account_id from ${holdEntries} h union select id from ${accounts} a)`;
+  return {
+    events,
+    rareEvents: `(select * from ${events} e where ${RARE})`,
+    entries,
+    accounts,
+    balances: of('balances', `x.account_id in (select account_id from ${touched} t)`),
+    accountChanges,
+    holdEntries,
+    holds: of('holds', `(${isNew} or x.hold_id in (select hold_id from ${holdEntries} h))`),
+    holdEvents: of('events', `x.type = 'hold.placed' and x.event_id in (select hold_id from ${holdEntries} h)`),
+    reversals,
+    periods: of('periods', isNew),
+    seals: of('seals', `x.seal_number >= ${sealNumber}`),
+    sealTiles: of('seal_tiles', `x.tile_number >= ${treeSize / LEAVES_A_TILE}`),
+    books: of('books', 'true'),
+    accountHistories: of('account_changes', `x.account_id in (select account_id from ${accountChanges} c)`),
+    holdHistories: of('hold_entries', `x.account_id in (select account_id from ${holdEntries} h)`),
+    reversalHistories: of('reversals', `x.reverses in (select reverses from ${reversals} r)`),
+    standings: `(
+      select ${bookId} as book_id, t.account_id, n.account_seq as seq, n.balance_after_cents as cents
+      from ${touched} t
+      left join (select account_id, min(id) as id from ${entries} e group by account_id) f using (account_id)
+      cross join lateral (
+        select x.account_seq, x.balance_after_cents from payments.entries x
+        where x.book_id = ${bookId} and x.account_id = t.account_id and x.id < coalesce(f.id, ${MAX_INT8})
+        order by x.account_seq desc
+        limit 1
+      ) n)`,
+    afterSeal: sealNumber,
+  };
+}
+
+const LEAVES_A_TILE = 1024n;
+const MAX_INT8 = '9223372036854775807';
+/** Above it, an entry's id would not be one. */
+const MAX_POSITION = '9007199254740991';
