@@ -1,12 +1,14 @@
 import { benchBackfill } from './backfill.ts';
 import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
+import { benchVerify } from './verify.ts';
 
 /** Each answers whether its targets were met. */
 const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
   backfill: benchBackfill,
   history: benchHistory,
   ledger: benchLedger,
+  verify: benchVerify,
 };
 
 const [name = '', ...args] = process.argv.slice(2);

@@ -4,17 +4,15 @@ import type { HistoryOrder } from '../ledger/history.ts';
 import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type AsOf, type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
-import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { registerRebuild } from './books-rebuild.ts';
-import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatMoney, toJson } from './output.ts';
 import { registerPeriods } from './periods.ts';
-import { createProgress } from './progress.ts';
 import { registerSeals } from './seals.ts';
 import { byOption, registerHistory } from './statement.ts';
+import { registerVerify } from './verification.ts';
 
 export function registerBooks(program: Command, context: CommandContext): void {
   const books = program
@@ -26,38 +24,6 @@ export function registerBooks(program: Command, context: CommandContext): void {
   registerHistory(books, context);
   registerPeriods(books, context);
   registerSeals(books, context);
-}
-
-function registerVerify(books: Command, context: CommandContext): void {
-  books
-    .command('verify')
-    .description('recompute everything that the ledger promises; exits with 1 when something does not hold')
-    .option('--json', 'print one JSON object')
-    .addHelpText(
-      'after',
-      '\nReads in one snapshot, changes nothing, and may run at any time. Exits with 3 when a check could not be made:\nthe wallets cannot be compared before the backfill has finished.\n\nExample:\n  liventix books verify --json',
-    )
-    .action((options: { json?: boolean }) =>
-      withDatabase(context, async (pool) => {
-        const progress = createProgress(context);
-        const verification = await verifyBooksAndWallets(pool, {
-          onBegin: (check) => progress.update(`checking that ${check}`, 0, 0),
-          onEnd: (result) => {
-            progress.clear();
-            if (!options.json) context.out.write(checkLines(result));
-          },
-        }).finally(progress.clear);
-        if (options.json) context.out.write(`${toJson(verification)}\n`);
-        else context.out.write(verdictText(verification));
-        if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);
-      }),
-    );
-}
-
-function verdictText({ balance, skipped }: Verification): string {
-  const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
-  if (balance === null) return `${lines}\nWhat was checked holds; the rest could not be found out.\n`;
-  return `${lines}\n${balance ? 'The books balance.' : 'The books do NOT balance.'}\n`;
 }
 
 function registerTrialBalance(books: Command, context: CommandContext): void {

@@ -1,13 +1,23 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { type BookSummary, summarizeBooks } from '../ledger/book-summary.ts';
+import { assertBook } from '../ledger/books.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { markOfSeal, type Scope } from '../ledger/scope.ts';
 import { type CheckResult, ONE_SNAPSHOT, runChecks, type VerificationWatch } from '../ledger/verify.ts';
 import { compareWallets, findMissingWallets, findUnfinishedBackfill } from './report.ts';
 
 export interface Verification {
   /** False when a check failed; null when none failed and one could not be made. */
   readonly balance: boolean | null;
+  /** The seal whose events count as verified; null when everything was looked at. */
+  readonly since: { readonly seal: bigint; readonly sealHash: string } | null;
   readonly checks: readonly CheckResult[];
   readonly skipped: readonly SkippedCheck[];
+  /** Where they were asked for. */
+  readonly books?: readonly BookSummary[];
+  /** The instant of the snapshot. */
+  readonly verifiedAt: Date;
 }
 
 /** A check that could not be made, and why. */
@@ -16,27 +26,63 @@ interface SkippedCheck {
   readonly reason: string;
 }
 
+export interface VerificationRequest {
+  /** One book; all of them, when left out. */
+  readonly bookId?: number | undefined;
+  /** Only what this seal of the book does not cover. Needs `bookId`. */
+  readonly sinceSeal?: number | undefined;
+  /** Counts, seals and turnover of each book, too. */
+  readonly summaries?: boolean;
+}
+
 const WALLET_CHECK = 'every legacy wallet equals its account';
 
 /**
  * The ledger's own checks, and where a backfill has finished, that every legacy wallet equals its account. While one has
- * begun and not finished, that could not be found out.
+ * begun and not finished, that could not be found out. Since a seal, and in a book that no wallet was replayed into, wallets are
+ * not compared.
+ * @throws AppError LEDGER_BOOK_UNKNOWN, SEAL_UNKNOWN
  */
-export async function verifyBooksAndWallets(pool: Pool, watch: VerificationWatch = {}): Promise<Verification> {
+export async function verifyBooksAndWallets(
+  pool: Pool,
+  watch: VerificationWatch = {},
+  request: VerificationRequest = {},
+): Promise<Verification> {
   return withTransaction(
     pool,
     async (tx) => {
-      const ledger = await runChecks(tx, watch);
-      watch.onBegin?.(WALLET_CHECK);
-      const wallets = await checkWallets(tx);
-      if (wallets !== undefined) watch.onEnd?.(wallets);
-      const checks = wallets === undefined ? ledger : [...ledger, wallets];
-      const skipped = await findSkipped(tx);
+      const scope = await scopeOf(tx, request);
+      const checks = await runChecks(tx, watch, scope);
+      const skipped: SkippedCheck[] = [];
+      if (scope.since === undefined && (scope.bookId ?? MAIN_BOOK) === MAIN_BOOK) {
+        watch.onBegin?.(WALLET_CHECK);
+        const wallets = await checkWallets(tx);
+        if (wallets !== undefined) {
+          watch.onEnd?.(wallets);
+          checks.push(wallets);
+        }
+        skipped.push(...(await findSkipped(tx)));
+      }
       const holds = checks.every((check) => check.holds);
-      return { balance: holds && skipped.length > 0 ? null : holds, checks, skipped };
+      const since = scope.since === undefined ? null : { seal: scope.since.sealNumber, sealHash: scope.since.sealHash };
+      const books = request.summaries === true ? { books: await summarizeBooks(tx, scope) } : {};
+      const balance = holds && skipped.length > 0 ? null : holds;
+      return { balance, since, checks, skipped, ...books, verifiedAt: await instantOf(tx) };
     },
     ONE_SNAPSHOT,
   );
+}
+
+async function scopeOf(tx: Tx, { bookId, sinceSeal }: VerificationRequest): Promise<Scope> {
+  if (bookId === undefined) return {};
+  if (sinceSeal !== undefined) return { bookId, since: await markOfSeal(tx, bookId, sinceSeal) };
+  await assertBook(tx, bookId);
+  return { bookId };
+}
+
+async function instantOf(tx: Tx): Promise<Date> {
+  const { rows } = await tx.query<{ at: Date }>('select now() as at');
+  return rows[0]?.at ?? new Date();
 }
 
 async function findSkipped(tx: Tx): Promise<SkippedCheck[]> {

@@ -1,0 +1,109 @@
+import { createHash } from 'node:crypto';
+import type { Command } from 'commander';
+import type { Pool } from '../db/pool.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import type { CheckResult } from '../ledger/verify.ts';
+import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
+import { checkLines } from './check-lines.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { MAX_BOOK, wholeNumber } from './options.ts';
+import { toJson } from './output.ts';
+import { createProgress } from './progress.ts';
+import { packageVersion } from './version.ts';
+import { writeWholeFile } from './whole-file.ts';
+
+interface VerifyOptions {
+  readonly book?: number;
+  readonly since?: number;
+  readonly certificate?: string;
+  readonly json?: boolean;
+}
+
+const HELP = `
+Reads in one snapshot, changes nothing, and may run at any time. All books are looked at as a whole first, and row by row
+where that finds a difference. Exits with 3 when a check could not be made: the wallets cannot be compared before the
+backfill has finished.
+
+--since takes what a seal covers for verified, and looks at what came after it: the time grows with what is new. Compare
+the hash that it prints with the one you kept. See: liventix books seals
+
+--certificate writes what was checked, when, of which version, with the counts, sums, root and seal of each book, as JSON;
+its SHA-256 is printed, to be kept elsewhere.
+
+Examples:
+  liventix books verify --json
+  liventix books verify --book 2 --since 41 --certificate verified.json`;
+
+export function registerVerify(books: Command, context: CommandContext): void {
+  books
+    .command('verify')
+    .description('recompute everything that the ledger promises; exits with 1 when something does not hold')
+    .option('--book <n>', 'only this book; all of them, when left out', wholeNumber(1, MAX_BOOK))
+    .option(
+      '--since <seal>',
+      'only what the seal of this number does not cover, of the main book or --book',
+      wholeNumber(1, Number.MAX_SAFE_INTEGER),
+    )
+    .option('--certificate <file>', 'write what was checked, and what came of it, into a file')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', HELP)
+    .action((options: VerifyOptions) => withDatabase(context, (pool) => runVerify(options, context, pool)));
+}
+
+async function runVerify(options: VerifyOptions, context: CommandContext, pool: Pool) {
+  const bookId = options.book ?? (options.since === undefined ? undefined : MAIN_BOOK);
+  const progress = createProgress(context);
+  const watch = {
+    onBegin: (check: string) => progress.update(`checking that ${check}`, 0, 0),
+    onEnd: (result: CheckResult) => {
+      progress.clear();
+      if (!options.json) context.out.write(checkLines(result));
+    },
+  };
+  const request = { bookId, sinceSeal: options.since, summaries: options.certificate !== undefined };
+  const verification = await verifyBooksAndWallets(pool, watch, request).finally(progress.clear);
+  const certified = options.certificate === undefined ? {} : await certify(options.certificate, bookId, verification);
+  if (options.json) context.out.write(`${toJson({ ...verification, ...certified })}\n`);
+  else context.out.write(verdictText(verification) + certificateText(certified));
+  if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);
+}
+
+interface Certified {
+  readonly certificate?: { readonly file: string; readonly sha256: string };
+}
+
+async function certify(file: string, bookId: number | undefined, verification: Verification): Promise<Certified> {
+  const { verifiedAt, balance, since, checks, skipped, books } = verification;
+  const text = `${toJson({
+    certificate: 'liventix books verify',
+    version: packageVersion(),
+    verifiedAt,
+    book: bookId ?? 'all',
+    since,
+    balance,
+    books,
+    // How long each took is nobody's business later.
+    checks: checks.map(({ seconds: _, ...check }) => check),
+    skipped,
+  })}\n`;
+  await writeWholeFile(file, one(text));
+  return { certificate: { file, sha256: createHash('sha256').update(text).digest('hex') } };
+}
+
+async function* one(text: string): AsyncGenerator<string> {
+  yield text;
+}
+
+function certificateText({ certificate }: Certified): string {
+  return certificate === undefined ? '' : `Certificate: ${certificate.file}, SHA-256 ${certificate.sha256}\n`;
+}
+
+function verdictText({ balance, since, skipped }: Verification): string {
+  const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
+  if (balance === null) return `${lines}\nWhat was checked holds; the rest could not be found out.\n`;
+  if (since !== null) {
+    const verdict = balance ? 'What is new since then balances.' : 'What is new since then does NOT balance.';
+    return `${lines}\nTaken for verified: what seal ${since.seal} covers, of hash ${since.sealHash}.\n${verdict}\n`;
+  }
+  return `${lines}\n${balance ? 'The books balance.' : 'The books do NOT balance.'}\n`;
+}
