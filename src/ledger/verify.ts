@@ -1,7 +1,7 @@
 import type { Tx } from '../db/pool.ts';
 import { type Check, type CheckResult, type Pass, runEach, type VerificationWatch } from './checks.ts';
 import { projectionChecks, sumChecks } from './entry-checks.ts';
-import { type Glance, glance } from './glance.ts';
+import { type Glance, glance, LEAF_DIFFERS } from './glance.ts';
 import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
 import { periodChecks } from './periods.ts';
 import { type Rows, rowsOf, type Scope } from './scope.ts';
@@ -78,11 +78,11 @@ function checksOf(rows: Rows, look: () => Promise<Glance>): (Check | Pass)[] {
       name: 'no event changed since it was written',
       unit: 'events',
       examined: `select count(*) from ${rows.events} e`,
+      isCleared: async () => (await look()).isUnchanged,
       faults: `
       select format('event %s (%s %s) does not match its leaf hash', position, type, event_id)
       from ${rows.events} e
-      where leaf_hash is distinct from payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type,
-        created_by, idempotency_scope, idempotency_key, request_hash, payload)
+      where ${LEAF_DIFFERS}
       order by position`,
     },
     {
