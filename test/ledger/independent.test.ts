@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
-import { ONE_SNAPSHOT, runChecks } from '../../src/ledger/verify.ts';
+import { ONE_SNAPSHOT } from '../../src/ledger/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { fillDiverseBook } from '../support/diverse-book.ts';
 
