@@ -14,10 +14,23 @@ const [FIRST_TEXTS, MAX_TEXTS, BATCH_CHARACTERS] = [250, 4_000, 4_000_000];
 const AS_TEXT = { getTypeParser: () => (text: string) => text };
 
 let cursors = 0;
+const turns = new WeakMap<Tx, Promise<unknown>>();
+
+/** Asks when what was asked in this way before has been answered: a connection does one thing at a time. */
+export function inTurn<T>(tx: Tx, ask: () => Promise<T>): Promise<T> {
+  const answered = (turns.get(tx) ?? Promise.resolve()).then(ask);
+  // Whoever waits for his own turn is not concerned with how another's went.
+  turns.set(
+    tx,
+    answered.catch(() => undefined),
+  );
+  return answered;
+}
 
 /**
  * The rows of a query, a batch at a time, in a database transaction of the caller's: however many there are, two batches
- * are in memory. While one is worked on, the next is on its way. Several may be read by turns in one transaction.
+ * are in memory. While one is worked on, the next is on its way. Several may be read by turns in one transaction; what else is
+ * asked in it meanwhile goes through `inTurn`.
  */
 export async function* streamRows<Row extends object>(
   tx: Tx,
@@ -45,7 +58,7 @@ export async function* streamTexts(
 async function declareCursor(tx: Tx, sql: string, values: readonly unknown[]): Promise<string> {
   cursors += 1;
   const cursor = `liventix_cursor_${cursors}`;
-  await tx.query(`declare ${cursor} no scroll cursor for ${sql}`, [...values]);
+  await inTurn(tx, () => tx.query(`declare ${cursor} no scroll cursor for ${sql}`, [...values]));
   return cursor;
 }
 
@@ -56,7 +69,7 @@ async function* batchesOf<Row>(
   sizeAfter: (last: readonly Row[] | undefined) => number,
 ): AsyncGenerator<Row[], void> {
   const begin = (size: number) => {
-    const fetched = fetch(size);
+    const fetched = inTurn(tx, () => fetch(size));
     // Whoever stops reading never awaits it.
     fetched.catch(() => undefined);
     return { size, fetched };
@@ -72,7 +85,7 @@ async function* batchesOf<Row>(
     }
   } finally {
     // In a transaction that failed there is nothing left to close.
-    await tx.query(`close ${cursor}`).catch(() => undefined);
+    await inTurn(tx, () => tx.query(`close ${cursor}`)).catch(() => undefined);
   }
 }
 

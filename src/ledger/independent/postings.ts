@@ -1,6 +1,7 @@
 import type { TextRow } from '../../db/cursor.ts';
 import type { Account, BookState, Replay } from './book-state.ts';
 import { type LoggedEvent, labelOf } from './event.ts';
+import type { Findings } from './findings.ts';
 import { elementsOf, membersOf, textOf } from './json-text.ts';
 import { limitPassed } from './limits.ts';
 import { type Compared, centsOf, differencesOf, MAX_CENTS, uuidOf } from './values.ts';
@@ -67,8 +68,8 @@ const accountFor = (book: BookState, id: string, currency: string | null) => boo
 
 /** Moves the accounts of a transaction, and judges what it did to them as the ledger does: by what it comes to on each of them. */
 export function applyLegs({ findings }: Replay, event: LoggedEvent, legs: readonly Leg[]): void {
-  const moved = new Map<Account, bigint>();
-  const sums = new Map<string | null, bigint>();
+  let total = 0n;
+  let isPlain = true;
   for (const leg of legs) {
     const { account, amount } = leg;
     if (account === undefined || amount === null) continue;
@@ -76,33 +77,56 @@ export function applyLegs({ findings }: Replay, event: LoggedEvent, legs: readon
     account.entries += 1n;
     leg.seq = account.entries;
     leg.balanceAfter = account.balance;
-    moved.set(account, (moved.get(account) ?? 0n) + amount);
-    sums.set(leg.currency, (sums.get(leg.currency) ?? 0n) + amount);
-    if (leg.currency !== account.currency) {
-      findings.fault(
-        'rules',
-        `${labelOf(event)} posts ${amount} ${leg.currency} to account ${account.id}, which holds ${account.currency}`,
-      );
-    }
+    total += amount;
+    isPlain &&= leg.currency === legs[0]?.currency;
+    if (leg.currency === account.currency) continue;
+    findings.fault(
+      'rules',
+      `${labelOf(event)} posts ${amount} ${leg.currency} to account ${account.id}, which holds ${account.currency}`,
+    );
   }
+  // Nearly every transaction has one currency, and its sum says all.
+  if (!isPlain || total !== 0n) judgeSums(findings, event, legs);
+  for (const leg of legs) {
+    if (leg.account !== undefined && !isFree(leg.account)) judgeAccount(findings, event, leg.account, leg, legs);
+  }
+}
+
+function judgeSums(findings: Findings, event: LoggedEvent, legs: readonly Leg[]): void {
+  const sums = new Map<string | null, bigint>();
+  for (const { amount, currency } of legs) sums.set(currency, (sums.get(currency) ?? 0n) + (amount ?? 0n));
   for (const [currency, cents] of sums) {
-    if (cents !== 0n)
-      findings.fault(
-        'transactions',
-        `transaction ${event.eventId} sums to ${cents} ${currency} in its event ${event.position}`,
-      );
+    if (cents === 0n) continue;
+    findings.fault(
+      'transactions',
+      `transaction ${event.eventId} sums to ${cents} ${currency} in its event ${event.position}`,
+    );
   }
-  for (const [account, cents] of moved) {
-    const fault = faultOn(account, cents);
-    if (fault !== undefined) findings.fault('rules', `${labelOf(event)} posts ${cents}: ${fault}`);
-  }
+}
+
+/** Whether nothing that is posted to an account can be wrong, but for what it comes to. */
+const isFree = ({ opened, status, min, max, balance }: Account) =>
+  opened !== undefined &&
+  status === 'open' &&
+  min === null &&
+  max === null &&
+  balance <= MAX_CENTS &&
+  balance >= -MAX_CENTS;
+
+function judgeAccount(findings: Findings, event: LoggedEvent, account: Account, leg: Leg, legs: readonly Leg[]): void {
+  // What it comes to at the end of its transaction decides.
+  if (legs.findLast((other) => other.account === account) !== leg) return;
+  const moved = legs.reduce((sum, other) => (other.account === account ? sum + (other.amount ?? 0n) : sum), 0n);
+  const fault = faultOn(account, moved);
+  if (fault !== undefined) findings.fault('rules', `${labelOf(event)} posts ${moved}: ${fault}`);
 }
 
 function faultOn(account: Account, moved: bigint): string | undefined {
   if (account.opened === undefined) return `account ${account.id} was not opened by an event before it`;
   if (account.status !== 'open') return `account ${account.id} was ${account.status}`;
-  if (account.balance > MAX_CENTS || account.balance < -MAX_CENTS)
+  if (account.balance > MAX_CENTS || account.balance < -MAX_CENTS) {
     return `account ${account.id} comes to ${account.balance}, which passes 64 bits`;
+  }
   return limitPassed(account, moved);
 }
 
@@ -178,7 +202,7 @@ function comparedOf(row: TextRow, event: LoggedEvent, leg: Leg): Compared[] {
   ];
 }
 
-export function reportStrayEntry(findings: Replay['findings'], row: TextRow): void {
+export function reportStrayEntry(findings: Findings, row: TextRow): void {
   findings.fault(
     'entries',
     `entry ${row[0]} (transaction ${row[9]}, account ${row[8]}, ${row[4]} ${row[10]}) has no event in the log`,

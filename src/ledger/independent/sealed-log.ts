@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { streamRows } from '../../db/cursor.ts';
+import { inTurn, streamRows } from '../../db/cursor.ts';
 import type { Tx } from '../../db/pool.ts';
 import type { Findings } from './findings.ts';
 import { MerkleTree, rootOfFrontier, type Subtree, TILE_LEAVES } from './merkle-tree.ts';
@@ -114,10 +114,12 @@ export class SealedLog {
   /** After the last event. */
   async finish(): Promise<void> {
     await this.advance(BEYOND);
-    const { rows } = await this.tx.query<{ tile_number: bigint }>(
-      `select tile_number from payments.seal_tiles
+    const { rows } = await inTurn(this.tx, () =>
+      this.tx.query<{ tile_number: bigint }>(
+        `select tile_number from payments.seal_tiles
        where book_id = $1 and (tile_number < 0 or tile_number >= $2) order by tile_number`,
-      [this.bookId, Math.floor(this.sizeBefore / TILE_LEAVES)],
+        [this.bookId, Math.floor(this.sizeBefore / TILE_LEAVES)],
+      ),
     );
     for (const { tile_number: number } of rows) {
       this.findings.examined('tiles');
@@ -203,9 +205,11 @@ export class SealedLog {
 
   private async storedTiles(tiles: readonly Subtree[]): Promise<Map<number, string>> {
     const numbers = tiles.map(({ firstLeaf }) => firstLeaf / TILE_LEAVES);
-    const { rows } = await this.tx.query<{ tile_number: bigint; hash: Buffer }>(
-      'select tile_number, hash from payments.seal_tiles where book_id = $1 and tile_number = any ($2)',
-      [this.bookId, numbers],
+    const { rows } = await inTurn(this.tx, () =>
+      this.tx.query<{ tile_number: bigint; hash: Buffer }>(
+        'select tile_number, hash from payments.seal_tiles where book_id = $1 and tile_number = any ($2)',
+        [this.bookId, numbers],
+      ),
     );
     return new Map(rows.map((row) => [Number(row.tile_number), row.hash.toString('hex')]));
   }
