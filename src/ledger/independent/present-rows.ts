@@ -74,7 +74,7 @@ function comparedOf(row: TextRow, { opened, currency }: Account): Compared[] {
 async function compareBalances(standing: Standing): Promise<void> {
   const { findings } = standing;
   const seen = new Set<Account>();
-  const columns = 'account_id, book_id, balance_cents, last_seq, status, min_cents, max_cents, held_cents';
+  const columns = 'account_id, book_id, balance_cents, last_seq, status, min_cents, max_cents, held_cents, currency';
   for await (const row of rowsOf(standing, 'balances', columns, 'account_id, book_id')) {
     const account = standing.bookOf(Number(row[1])).accounts.get(row[0] ?? '');
     if (account === undefined) {
@@ -96,6 +96,7 @@ async function compareBalances(standing: Standing): Promise<void> {
       ['min_cents', row[5], account.min],
       ['max_cents', row[6], account.max],
       ['held_cents', row[7], account.held],
+      ['currency', row[8], account.currency],
     ]);
     if (differences !== undefined)
       findings.fault('states', `account ${row[0]} stands otherwise than the log says (debit positive): ${differences}`);

@@ -41,7 +41,149 @@ function inventedEntries(b: LogBooks): string {
     cross join (select * from payments.entries order by id desc limit 1) last`;
 }
 
+const STATES = "every account's limits, state and held amount are what the log says";
+const CHART = 'the chart of accounts is what the migrations say';
+
 export const LOG_TAMPERINGS: readonly Tampering<LogBooks>[] = [
+  [
+    'debit and credit of a transaction, turned round',
+    (b) => `update payments.entries set amount_cents = -amount_cents where transaction_id = '${b.victim}'`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'the legs of a transaction, in another order',
+    (b) =>
+      `with other as (select e.id, o.* from payments.entries e join lateral (select account_id, amount_cents, account_seq, balance_after_cents from payments.entries x where x.transaction_id = e.transaction_id and x.id <> e.id) o on true where e.transaction_id = '${b.victim}'),
+         moved as (update payments.entries e set account_seq = e.account_seq + 1000 where e.transaction_id = '${b.victim}' returning 1)
+       select count(*) from moved;
+       update payments.entries e set account_id = o.account_id, amount_cents = o.amount_cents, account_seq = o.account_seq - 1000, balance_after_cents = o.balance_after_cents
+       from (select e.id, x.account_id, x.amount_cents, x.account_seq, x.balance_after_cents from payments.entries e join payments.entries x on x.transaction_id = e.transaction_id and x.id <> e.id where e.transaction_id = '${b.victim}') o
+       where o.id = e.id`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'who an entry says posted it',
+    (b) => `update payments.entries set created_by = 'somebody' where ${entryOf(b, 1)}`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'the reference of an entry',
+    (b) => `update payments.entries set reference_type = 'order', reference_id = 'o-1' where ${entryOf(b, 0)}`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'the currency of an entry',
+    (b) => `update payments.entries set currency = 'EUR' where ${entryOf(b, 0)}`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'the transaction of an entry',
+    (b) => `update payments.entries set transaction_id = gen_random_uuid() where ${entryOf(b, 0)}`,
+    () => 'transaction_id is ',
+    ENTRIES,
+  ],
+  [
+    'the book of an entry',
+    (b) =>
+      `insert into payments.books (book_id, name) values (2, 'second'); update payments.entries set book_id = 2 where ${entryOf(b, 0)}`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'the position that an entry names',
+    (b) => `update payments.entries set event_position = event_position + 1 where ${entryOf(b, 0)}`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'a number of an account, left out',
+    (b) =>
+      `update payments.entries set account_seq = account_seq + 10 where account_id = '${b.accounts.wallet}' and account_seq = 5`,
+    () => 'account_seq is 15, posted was 5',
+    ENTRIES,
+  ],
+  [
+    'a balance removed',
+    (b) => `delete from payments.balances where account_id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
+    BALANCES,
+  ],
+  [
+    'the number of entries of a balance',
+    (b) => `update payments.balances set last_seq = last_seq + 1 where account_id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
+    BALANCES,
+  ],
+  [
+    'balances swapped between accounts',
+    (b) =>
+      `update payments.balances set balance_cents = -balance_cents where account_id in ('${b.accounts.wallet}', '${b.accounts.clearing}')`,
+    (b) => b.accounts.wallet,
+    BALANCES,
+  ],
+  [
+    'the currency of a balance',
+    (b) => `update payments.balances set currency = 'EUR' where account_id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
+    STATES,
+  ],
+  [
+    'the type of an account',
+    (b) => `update payments.accounts set type = 'payable' where id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
+    ACCOUNTS,
+  ],
+  [
+    'the name of an account',
+    (b) => `update payments.accounts set name = 'other' where id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
+    ACCOUNTS,
+  ],
+  [
+    'when an account was opened',
+    (b) => `update payments.accounts set created_at = created_at - interval '1 day' where id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
+    ACCOUNTS,
+  ],
+  [
+    'two accounts that changed their ids',
+    (b) =>
+      `update payments.accounts set id = '00000000-0000-4000-8000-0000000000ff' where id = '${b.accounts.clearing}';
+       update payments.accounts set id = '${b.accounts.clearing}' where id = '${b.accounts.yen}';
+       update payments.accounts set id = '${b.accounts.yen}' where id = '00000000-0000-4000-8000-0000000000ff'`,
+    (b) => b.accounts.clearing,
+    ACCOUNTS,
+  ],
+  [
+    'an account that no event opened',
+    () =>
+      `insert into payments.accounts (id, created_at, event_position, book_id, type, currency, name) values ('00000000-0000-4000-8000-00000000dead', now(), 1, 1, 'cash', 'USD', 'slush')`,
+    () => 'account 00000000-0000-4000-8000-00000000dead has no event in the log',
+    ACCOUNTS,
+  ],
+  [
+    'the normal side of an account type',
+    () => `update payments.account_types set normal_side = 'debit' where type = 'cash'`,
+    () => 'account type cash has the normal side debit, expected credit',
+    CHART,
+  ],
+  [
+    'an account type removed',
+    () => `delete from payments.account_types where type = 'taxes'`,
+    () => 'account type taxes is missing',
+    CHART,
+  ],
+  [
+    'the exponent of a currency',
+    () => `update ref.currencies set decimal_places = 3 where code = 'JPY'`,
+    () => 'currency JPY has 3 decimal places, expected 0',
+    CHART,
+  ],
   [
     'an amount, by an owner who disabled the triggers',
     (b) => `update payments.entries set amount_cents = amount_cents + 1 where ${entryOf(b, 0)}`,

@@ -38,6 +38,57 @@ const STATES = "every account's limits, state and held amount are what the log s
 
 export const STATE_TAMPERINGS: readonly Tampering<StateBooks>[] = [
   [
+    'two hold entries that changed places',
+    () =>
+      `update payments.hold_entries set event_position = -event_position;
+       update payments.hold_entries h set event_position = (select -o.event_position from payments.hold_entries o where o.kind = case h.kind when 'captured' then 'voided' else 'captured' end) where kind in ('captured', 'voided');
+       update payments.hold_entries set event_position = -event_position where event_position < 0`,
+    () => 'differs from its event',
+    HOLDS,
+  ],
+  [
+    'who placed a hold',
+    (b) => `update payments.holds set created_by = 'somebody' where hold_id = '${b.held}'`,
+    (b) => b.held,
+    HOLDS,
+  ],
+  [
+    'two holds that changed their ids',
+    (b) =>
+      `update payments.holds set hold_id = '00000000-0000-4000-8000-0000000000ff' where hold_id = '${b.held}';
+       update payments.holds set hold_id = '${b.held}' where hold_id = '${b.voided}';
+       update payments.holds set hold_id = '${b.voided}' where hold_id = '00000000-0000-4000-8000-0000000000ff'`,
+    (b) => b.held,
+    HOLDS,
+  ],
+  [
+    'a hold that nobody placed',
+    (b) =>
+      `insert into payments.holds (amount_cents, remaining_cents, last_seq, event_position, created_at, hold_id, account_id, book_id, state, currency, created_by, metadata) values (5, 5, 1, 1, now(), '00000000-0000-4000-8000-00000000dead', '${b.wallet}', 1, 'active', 'USD', 'x', '{}')`,
+    () => 'hold 00000000-0000-4000-8000-00000000dead has no event in the log',
+    HOLDS,
+  ],
+  [
+    'the history of an account, in another order',
+    (b) =>
+      `update payments.account_changes set change_seq = -change_seq where account_id = '${b.frozen}'; update payments.account_changes set change_seq = 3 + change_seq where account_id = '${b.frozen}'`,
+    () => 'is out of turn',
+    STATES,
+  ],
+  [
+    'the limits that a change says',
+    (b) => `update payments.account_changes set floor_cents = -1 where account_id = '${b.wallet}'`,
+    () => 'differs from its event',
+    STATES,
+  ],
+  [
+    'a reversal that nobody posted',
+    () =>
+      `insert into payments.reversals (event_position, reversal_seq, transaction_id, reverses, book_id, is_complete) values (999999, 1, gen_random_uuid(), gen_random_uuid(), 1, false)`,
+    () => 'reversal of event 999999 has no event in the log',
+    REVERSALS,
+  ],
+  [
     'a smaller hold',
     (b) => `update payments.holds set amount_cents = 400 where hold_id = '${b.held}'`,
     (b) => b.held,
