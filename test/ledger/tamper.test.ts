@@ -23,6 +23,36 @@ describe('books verify, and the independent verification too,', () => {
   );
 });
 
+describe('what follows from a changed amount', () => {
+  it('is named as well, by both: the sums of its transaction and its book, the history and the balance of its account', () =>
+    undone(database.pool, async (tx) => {
+      await tx.query(
+        disguised(
+          `update payments.entries set amount_cents = amount_cents + 1 where account_id = '${books.accounts.wallet}' and account_seq = 5`,
+        ),
+      );
+      for (const { by, verify } of VERIFICATIONS) {
+        const failed = (await verify(tx)).filter(({ holds }) => !holds);
+        expect(
+          failed.map(({ check, first }) => [check, first[0]]),
+          by,
+        ).toEqual([
+          ['the entries are what the log posted', expect.stringMatching(/amount_cents is -99, posted was -100$/)],
+          ['every transaction sums to zero per currency', expect.stringMatching(/^transaction \S+ sums to 1 USD$/)],
+          ['every book sums to zero per currency', 'book 1 sums to 1 USD'],
+          [
+            'every account numbers its entries without gaps and carries its balance',
+            expect.stringMatching(/is number 5 of account \S+ with balance -500 after it, expected number 5 and -499$/),
+          ],
+          [
+            'every balance is the sum of its entries',
+            `account ${books.accounts.wallet} has balance -500 after 5 entries, its 5 entries sum to -499`,
+          ],
+        ]);
+      }
+    }));
+});
+
 describe('books verify', () => {
   const WAYS = [
     { how: 'books verify', flags: [], checks: 18 },

@@ -76,7 +76,7 @@ function limit(account: Account, { said }: LoggedEvent, status: string): void {
 }
 
 /** Whether an event belongs into the history of an account's limits and states. */
-export function isChange(event: LoggedEvent): boolean {
+function isChange(event: LoggedEvent): boolean {
   if (event.type === 'account.changed') return true;
   return event.type === 'account.opened' && (event.said.has('floor_cents') || event.said.has('ceiling_cents'));
 }
