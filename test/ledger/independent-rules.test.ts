@@ -142,7 +142,7 @@ describe('the independent verification replays the rules of the ledger, and name
       'a sum that is not zero',
       () => posted([leg(accounts.wallet, 2), leg(accounts.clearing, -1)]),
       SUMS,
-      /sums to 1 USD/,
+      /sums to 1 USD in its event/,
     ],
     [
       'two currencies that are zero only together',

@@ -87,31 +87,29 @@ async function fillStates(bookId: number): Promise<void> {
   await changeAccount(pool, { accountId: stall, ceilingCents: 9_000n, reason: 'on trial' }, at);
   await changeAccount(pool, { accountId: stall, status: 'frozen' }, at);
   await changeAccount(pool, { accountId: stall, status: 'open', ceilingCents: null }, at);
+  // Beyond a limit that was set later, and on the way back.
+  await changeAccount(pool, { accountId: wallet, floorCents: 1_000_000n }, at);
+  await post(pool, transfer(bank, wallet, { amountCents: 10n }), at);
 }
 
 /** Two books that take turns in the log, gaps in it, and an event that commits after a seal that passed it over. */
 async function fillTurns(): Promise<void> {
   const { pool } = database;
-  const books = [];
-  for (const bookId of [1, other]) {
-    const [debit = '', credit = ''] = await openAccounts(
-      pool,
-      ['turns', 'turned'].map((name) => ({ type: 'receivable', currency: 'USD', name })),
-      { bookId },
-    );
-    books.push({ bookId, debit, credit });
-  }
-  const late = await pool.connect();
+  const open = async (bookId: number, names: readonly string[]) => {
+    const accounts = names.map((name) => ({ type: 'receivable', currency: 'USD', name }));
+    const [debit = '', credit = ''] = await openAccounts(pool, accounts, { bookId });
+    return { bookId, debit, credit };
+  };
+  const books = [await open(1, ['turns', 'turned']), await open(other, ['turns', 'turned'])];
+  // On accounts of its own, or the others would wait for it.
+  const [slow, late] = [await open(1, ['slow', 'slower']), await pool.connect()];
   try {
-    const [first] = books;
     await late.query('begin');
-    if (first !== undefined) await post(late, transfer(first.debit, first.credit), { bookId: first.bookId });
-    for (let turn = 0; turn < 30; turn += 1) {
-      if (turn % 7 === 0) await pool.query(`select nextval('payments.events_position_seq')`);
-      if (turn % 10 === 0) for (const { bookId } of books) await sealBook(pool, bookId);
-      const book = books[turn % 2];
-      if (book === undefined || book === first) continue;
-      await post(pool, transfer(book.debit, book.credit), { bookId: book.bookId });
+    await post(late, transfer(slow.debit, slow.credit), { bookId: 1 });
+    for (let turn = 0; turn < 15; turn += 1) {
+      if (turn % 4 === 0) await pool.query(`select nextval('payments.events_position_seq')`);
+      for (const { bookId, debit, credit } of books) await post(pool, transfer(debit, credit), { bookId });
+      if (turn % 5 === 4) for (const { bookId } of books) await sealBook(pool, bookId);
     }
     await late.query('commit');
   } finally {

@@ -16,7 +16,7 @@ import {
   SEALED_EVENT_TAMPERINGS,
   type SealedBooks,
 } from '../support/tamperings/seals.ts';
-import { disguised, expectFound, expectSound, undone } from '../support/tamperings/tampering.ts';
+import { disguised, expectFound, expectSound, undone, VERIFICATIONS } from '../support/tamperings/tampering.ts';
 
 let database: TestDatabase;
 let books: SealedBooks;
@@ -38,6 +38,25 @@ describe('books verify, and the independent verification too, find and name firs
   it.each(SEAL_TAMPERINGS)('what was changed of the seals: %s', (...tampering) =>
     expectFound(database.pool, books, tampering),
   );
+});
+
+describe('a seal whose events were changed', () => {
+  it('is named alone, by both: those after it are as they were sealed', () =>
+    undone(database.pool, async (tx) => {
+      await tx.query(disguised(`update payments.events set created_by = 'x' where position = ${at(books, 2, 0)}`));
+      await tx.query(
+        disguised(
+          `update payments.events set leaf_hash = payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type,
+             created_by, idempotency_scope, idempotency_key, request_hash, payload) where position = ${at(books, 2, 0)}`,
+        ),
+      );
+      for (const { by, verify } of VERIFICATIONS) {
+        expect(
+          (await verify(tx)).find(({ check }) => check === EVENTS),
+          by,
+        ).toMatchObject({ faults: 1n });
+      }
+    }));
 });
 
 describe('books verify', () => {
