@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import type { CheckResult } from '../ledger/verify.ts';
@@ -15,6 +15,7 @@ import { writeWholeFile } from './whole-file.ts';
 interface VerifyOptions {
   readonly book?: number;
   readonly since?: number;
+  readonly independent?: boolean;
   readonly certificate?: string;
   readonly json?: boolean;
 }
@@ -27,11 +28,15 @@ backfill has finished.
 --since takes what a seal covers for verified, and looks at what came after it: the time grows with what is new. Compare
 the hash that it prints with the one you kept. See: liventix books seals
 
+--independent recomputes all of it from the rows, in this program alone: for whoever trusts neither the functions nor the
+triggers of the database. It needs no more memory for more events, and a few minutes for millions.
+
 --certificate writes what was checked, when, of which version, with the counts, sums, root and seal of each book, as JSON;
 its SHA-256 is printed, to be kept elsewhere.
 
 Examples:
   liventix books verify --json
+  liventix books verify --independent
   liventix books verify --book 2 --since 41 --certificate verified.json`;
 
 export function registerVerify(books: Command, context: CommandContext): void {
@@ -43,6 +48,9 @@ export function registerVerify(books: Command, context: CommandContext): void {
       '--since <seal>',
       'only what the seal of this number does not cover, of the main book or --book',
       wholeNumber(1, Number.MAX_SAFE_INTEGER),
+    )
+    .addOption(
+      new Option('--independent', 'recompute it in this program alone, from the rows').conflicts('since'),
     )
     .option('--certificate <file>', 'write what was checked, and what came of it, into a file')
     .option('--json', 'print one JSON object')
@@ -59,8 +67,14 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
       progress.clear();
       if (!options.json) context.out.write(checkLines(result));
     },
+    onProgress: (done: number, total: bigint) => progress.update('reading the log', done, total),
   };
-  const request = { bookId, sinceSeal: options.since, summaries: options.certificate !== undefined };
+  const request = {
+    bookId,
+    sinceSeal: options.since,
+    independently: options.independent === true,
+    summaries: options.certificate !== undefined,
+  };
   const verification = await verifyBooksAndWallets(pool, watch, request).finally(progress.clear);
   const certified = options.certificate === undefined ? {} : await certify(options.certificate, bookId, verification);
   if (options.json) context.out.write(`${toJson({ ...verification, ...certified })}\n`);
@@ -73,13 +87,14 @@ interface Certified {
 }
 
 async function certify(file: string, bookId: number | undefined, verification: Verification): Promise<Certified> {
-  const { verifiedAt, balance, since, checks, skipped, books } = verification;
+  const { verifiedAt, balance, since, independently, checks, skipped, books } = verification;
   const text = `${toJson({
     certificate: 'liventix books verify',
     version: packageVersion(),
     verifiedAt,
     book: bookId ?? 'all',
     since,
+    independently,
     balance,
     books,
     // How long each took is nobody's business later.

@@ -17,6 +17,8 @@ export interface CheckResult {
 export interface VerificationWatch {
   readonly onBegin?: (check: string) => void;
   readonly onEnd?: (result: CheckResult) => void;
+  /** Of the check that began last: how many events are done, of how many. Only where that is known. */
+  readonly onProgress?: (done: number, total: bigint) => void;
 }
 
 interface CheckHead {

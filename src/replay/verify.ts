@@ -2,6 +2,7 @@ import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { type BookSummary, summarizeBooks } from '../ledger/book-summary.ts';
 import { assertBook } from '../ledger/books.ts';
+import { verifyIndependently } from '../ledger/independent/verify.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { markOfSeal, type Scope } from '../ledger/scope.ts';
 import { type CheckResult, ONE_SNAPSHOT, runChecks, type VerificationWatch } from '../ledger/verify.ts';
@@ -12,6 +13,8 @@ export interface Verification {
   readonly balance: boolean | null;
   /** The seal whose events count as verified; null when everything was looked at. */
   readonly since: { readonly seal: bigint; readonly sealHash: string } | null;
+  /** Whether this program made the ledger's checks alone, with none of the database's functions. */
+  readonly independently: boolean;
   readonly checks: readonly CheckResult[];
   readonly skipped: readonly SkippedCheck[];
   /** Where they were asked for. */
@@ -31,6 +34,8 @@ export interface VerificationRequest {
   readonly bookId?: number | undefined;
   /** Only what this seal of the book does not cover. Needs `bookId`. */
   readonly sinceSeal?: number | undefined;
+  /** The ledger's own checks by this program alone, with none of the database's functions. Not with `sinceSeal`. */
+  readonly independently?: boolean;
   /** Counts, seals and turnover of each book, too. */
   readonly summaries?: boolean;
 }
@@ -52,7 +57,8 @@ export async function verifyBooksAndWallets(
     pool,
     async (tx) => {
       const scope = await scopeOf(tx, request);
-      const checks = await runChecks(tx, watch, scope);
+      const independently = request.independently === true;
+      const checks = independently ? await verifyIndependently(tx, scope, watch) : await runChecks(tx, watch, scope);
       const skipped: SkippedCheck[] = [];
       if (scope.since === undefined && (scope.bookId ?? MAIN_BOOK) === MAIN_BOOK) {
         watch.onBegin?.(WALLET_CHECK);
@@ -67,7 +73,7 @@ export async function verifyBooksAndWallets(
       const since = scope.since === undefined ? null : { seal: scope.since.sealNumber, sealHash: scope.since.sealHash };
       const books = request.summaries === true ? { books: await summarizeBooks(tx, scope) } : {};
       const balance = holds && skipped.length > 0 ? null : holds;
-      return { balance, since, checks, skipped, ...books, verifiedAt: await instantOf(tx) };
+      return { balance, since, independently, checks, skipped, ...books, verifiedAt: await instantOf(tx) };
     },
     ONE_SNAPSHOT,
   );

@@ -6,7 +6,7 @@ import { effectiveBalance, type HistoryOrder, recordedBalance } from '../../src/
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { type StatementPage, type StatementRequest, statementPage } from '../../src/ledger/statement.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
-import { transfer, verifyBooks } from '../support/books.ts';
+import { dropVerified, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { allEntries, instantOf, type KeptEntry, postBySql, serverNow, sum } from '../support/history.ts';
@@ -20,11 +20,7 @@ let database: TestDatabase;
 beforeAll(async () => {
   database = await createDatabase();
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter(({ holds }) => !holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 let named = 0;
 /** Accounts that nothing was posted to. */

@@ -6,7 +6,7 @@ import { changeAccount } from '../../src/ledger/accounts.ts';
 import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, postAll } from '../../src/ledger/ledger.ts';
 import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
-import { verifyBooks } from '../support/books.ts';
+import { verifyBooks, verifyBooksIndependently } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { LedgerModel, type ModelAccount, type Request, type Verdict } from '../support/ledger-model.ts';
@@ -93,6 +93,7 @@ describe('whatever is asked of the ledger, in whatever order', () => {
         for (const each of commands) await run.carryOut(each);
         expect(await run.balances()).toEqual(run.expectedBalances());
         expect((await verifyBooks(database.pool)).filter((check) => !check.holds)).toEqual([]);
+        expect((await verifyBooksIndependently(database.pool)).filter((check) => !check.holds)).toEqual([]);
         expect((await compareWithRebuild(database.pool)).filter(({ isEqual }) => !isEqual)).toEqual([]);
       }),
       { numRuns: RUNS, verbose: 1 },

@@ -3,18 +3,14 @@ import { withTransaction } from '../../src/db/transaction.ts';
 import { listBooks, openBook } from '../../src/ledger/books.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
-import { transfer, verifyBooks } from '../support/books.ts';
+import { dropVerified, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
   database = await createDatabase({ poolMax: 20 });
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter((result) => !result.holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 describe('opening a book', () => {
   it('gives it the next number, and the same one to whoever asks again', async () => {

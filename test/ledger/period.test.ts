@@ -7,14 +7,17 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { closePeriod, listPeriods, type PeriodCertificate, previewPeriod } from '../../src/ledger/periods.ts';
 import { ONE_SNAPSHOT, runPeriodChecks } from '../../src/ledger/verify.ts';
-import { transfer, verifyBooks } from '../support/books.ts';
+import { dropVerified, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { allEntries, instantOf, type KeptEntry, postBySql, sum } from '../support/history.ts';
 import { liventix } from '../support/liventix.ts';
+import { CERTIFIED, OF_LOG, PERIOD_TAMPERINGS, TOO_LATE } from '../support/tamperings/periods.ts';
+import { undone } from '../support/tamperings/tampering.ts';
 
 const RUNS = process.env['LIVENTIX_DRILLS'] === 'full' ? 100 : 15;
 const CONNECTIONS = 16;
@@ -24,11 +27,7 @@ let database: TestDatabase;
 beforeAll(async () => {
   database = await createDatabase({ poolMax: CONNECTIONS + 4 });
 });
-afterAll(async () => {
-  const results = await verifyBooks(database.pool);
-  await database.drop();
-  expect(results.filter(({ holds }) => !holds)).toEqual([]);
-});
+afterAll(() => dropVerified(database));
 
 let books = 100;
 interface Book {
@@ -498,26 +497,22 @@ const ENABLE = `
   alter table payments.periods enable always trigger periods_follow_log;`;
 
 describe('what an owner did to a closed period who disabled the guards', () => {
-  const OF_LOG = 'the closed periods are what the log closed';
-  const TOO_LATE = 'nothing was posted into a closed period';
-  const CERTIFIED = 'every closed period is what its certificate says';
-
-  /** The faults that are found after it, by check; undone afterwards. */
-  async function faultsAfter(book: Book, sql: string): Promise<Record<string, readonly string[]>> {
-    const tx = await database.pool.connect();
-    try {
-      await tx.query('begin');
+  /** The faults that each verification finds in the periods after it, by check; undone afterwards. */
+  function faultsAfter(book: Book, sql: string): Promise<Record<string, readonly string[]>[]> {
+    return undone(database.pool, async (tx) => {
       for (const table of ['books', 'entries', 'events', 'periods']) {
         await tx.query(`alter table payments.${table} disable trigger user`);
       }
       await tx.query(sql.replaceAll('$book', `${book.bookId}`));
-      const checks = await runPeriodChecks(tx);
-      return Object.fromEntries(checks.filter(({ holds }) => !holds).map(({ check, first }) => [check, first]));
-    } finally {
-      await tx.query('rollback');
-      tx.release();
-    }
+      const found = [];
+      for (const checks of [await runPeriodChecks(tx), await verifyIndependently(tx, { bookId: book.bookId })]) {
+        const failed = checks.filter(({ check, holds }) => !holds && OF_PERIODS.includes(check));
+        found.push(Object.fromEntries(failed.map(({ check, first }) => [check, first])));
+      }
+      return found;
+    });
   }
+  const OF_PERIODS = [OF_LOG, TOO_LATE, CERTIFIED];
 
   async function closedBook(): Promise<Book> {
     const book = await freshBook();
@@ -551,6 +546,8 @@ describe('what an owner did to a closed period who disabled the guards', () => {
         ),
       );
       expect(certified).toMatchObject({ check: CERTIFIED, holds: false, faults: 2n });
+      const independent = await verifyIndependently(tx, { bookId: book.bookId });
+      expect(independent.find(({ check }) => check === TOO_LATE)).toMatchObject({ faults: 2n, first: tooLate?.first });
       expect(certified?.first[0]).toMatch(
         new RegExp(
           `^period of book ${book.bookId} until 2026-02-01T00:00:00\\.000000Z \\(event \\d+\\): now .*USD payable debit 0 credit 125 balance -125.*; certified .*USD payable debit 0 credit 120 balance -120`,
@@ -562,88 +559,12 @@ describe('what an owner did to a closed period who disabled the guards', () => {
     }
   });
 
-  const edits: [string, string, readonly string[], RegExp][] = [
-    [
-      'an amount of it',
-      `update payments.entries set amount_cents = amount_cents * 2 where book_id = $book and effective_at = '2026-01-10Z'`,
-      [CERTIFIED],
-      /credit 220 balance -220/,
-    ],
-    [
-      'a date out of it',
-      `update payments.entries set effective_at = '2026-02-05Z' where book_id = $book and effective_at = '2026-01-10Z'`,
-      [CERTIFIED],
-      /transactions 1.*certified.*transactions 2/,
-    ],
-    [
-      'a transaction of it',
-      `delete from payments.entries where book_id = $book and effective_at = '2026-01-10Z'`,
-      [CERTIFIED],
-      /entries 2.*certified.*entries 4/,
-    ],
-    [
-      'its certificate',
-      `update payments.periods set certificate = jsonb_set(certificate, '{entries}', '5') where book_id = $book`,
-      [OF_LOG, CERTIFIED],
-      /differs from its event|does not match its hash/,
-    ],
-    [
-      'its certificate, unreadable',
-      `update payments.periods set certificate = '{"balances": 5}' where book_id = $book`,
-      [OF_LOG, CERTIFIED],
-      /differs from its event|does not match its hash/,
-    ],
-    [
-      'its certificate with its hash, and the log',
-      `update payments.periods set certificate = certificate || '{"entries": 5}', certificate_hash = payments.certificate_hash(certificate || '{"entries": 5}') where book_id = $book;
-       update payments.events e set payload = payload || jsonb_build_object('certificate', p.certificate, 'hash', encode(p.certificate_hash, 'hex'))
-       from payments.periods p where (p.book_id, p.event_position) = (e.book_id, e.position) and e.book_id = $book`,
-      [CERTIFIED],
-      /now entries 4; certified entries 5/,
-    ],
-    [
-      'its hash, and the log',
-      `update payments.periods set certificate_hash = sha256('') where book_id = $book;
-       update payments.events set payload = payload || jsonb_build_object('hash', encode(sha256(''), 'hex'))
-       where book_id = $book and type = 'period.closed'`,
-      [CERTIFIED],
-      /its certificate does not match its hash/,
-    ],
-    [
-      'where its event says that it ends',
-      `update payments.events set payload = payload || '{"until": "2026-01-15T00:00:00Z"}' where book_id = $book and type = 'period.closed'`,
-      [OF_LOG],
-      /until 2026-02-01T00:00:00.000000Z differs from its event/,
-    ],
-    [
-      'its row',
-      `delete from payments.periods where book_id = $book and closed_until = '2026-02-01Z'`,
-      [OF_LOG, CERTIFIED],
-      /is in the log \(event \d+\) and not among the periods|now from the beginning/,
-    ],
-    [
-      'its event',
-      `delete from payments.events where book_id = $book and type = 'period.closed'`,
-      [OF_LOG],
-      /has no event in the log/,
-    ],
-    [
-      'its event, unreadable',
-      `update payments.events set payload = '{"until": "never"}' where book_id = $book and type = 'period.closed'`,
-      [OF_LOG],
-      /differs from its event/,
-    ],
-    [
-      'when the book opens',
-      `update payments.books set closed_until = null where book_id = $book`,
-      [OF_LOG],
-      /^book \d+ is closed until never, its periods until 2026-03-01/,
-    ],
-  ];
-  it.each(edits)('is found where it changed %s', async (_what, sql, checks, says) => {
-    const faults = await faultsAfter(await closedBook(), sql);
+  it.each(PERIOD_TAMPERINGS)('is found by both verifications where it changed %s', async (_what, sql, checks, says) => {
+    const [faults = {}, independent = {}] = await faultsAfter(await closedBook(), sql);
     expect(Object.keys(faults)).toEqual(checks);
     for (const named of Object.values(faults)) expect(named[0]).toMatch(says);
+    expect(Object.keys(independent)[0]).toBe(checks[0]);
+    expect(independent[checks[0] ?? '']?.[0]).toMatch(says);
   });
 });
 

@@ -4,6 +4,7 @@ import type { LegacySize } from '../../src/demo/legacy-database.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import type { BackfillProgress } from '../../src/replay/backfill-run.ts';
 import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
+import { verifyBooksIndependently } from './books.ts';
 import type { TestDatabase } from './database.ts';
 import { booksDigest, createLegacyTestDatabase } from './legacy.ts';
 import { liventix, type Run } from './liventix.ts';
@@ -63,6 +64,7 @@ export async function runBackfillUntil(
 export async function booksHold(pool: Pool) {
   const { checks } = await verifyBooksAndWallets(pool);
   expect(checks.filter((check) => !check.holds)).toEqual([]);
+  expect((await verifyBooksIndependently(pool)).filter((check) => !check.holds)).toEqual([]);
   return checks;
 }
 

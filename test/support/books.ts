@@ -1,6 +1,7 @@
 import { expect } from 'vitest';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
 import { type NewTransaction, openAccounts } from '../../src/ledger/ledger.ts';
 import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../../src/ledger/verify.ts';
 import type { TestDatabase } from './database.ts';
@@ -55,9 +56,14 @@ export function verifyBooks(pool: Pool): Promise<CheckResult[]> {
   return withTransaction(pool, (tx) => runChecks(tx), ONE_SNAPSHOT);
 }
 
-/** Drops a test's database, after its books have been verified: for `afterAll`. */
+/** What the verification finds that shares nothing with the database's functions. */
+export function verifyBooksIndependently(pool: Pool, options: { bookId?: number } = {}): Promise<CheckResult[]> {
+  return withTransaction(pool, (tx) => verifyIndependently(tx, options), ONE_SNAPSHOT);
+}
+
+/** Drops a test's database, after its books have been verified in both ways: for `afterAll`. */
 export async function dropVerified(database: TestDatabase): Promise<void> {
-  const results = await verifyBooks(database.pool);
+  const results = [...(await verifyBooks(database.pool)), ...(await verifyBooksIndependently(database.pool))];
   await database.drop();
   expect(results.filter((result) => !result.holds)).toEqual([]);
 }

@@ -1,0 +1,58 @@
+import { GUARD_FUNCTIONS, GUARDS, type Guard } from '../../../src/ledger/guards.ts';
+import type { Tampering } from './tampering.ts';
+
+export const IN_PLACE = 'every guard of the ledger is in place';
+
+const WRONGS: readonly [how: string, sql: (guard: Guard) => string, state: string][] = [
+  ['disabled', ({ table, trigger }) => `alter table payments.${table} disable trigger ${trigger}`, 'is disabled'],
+  [
+    'enabled for ordinary sessions only',
+    ({ table, trigger }) => `alter table payments.${table} enable trigger ${trigger}`,
+    'is not enabled always',
+  ],
+  [
+    'enabled for replicas only',
+    ({ table, trigger }) => `alter table payments.${table} enable replica trigger ${trigger}`,
+    'is not enabled always',
+  ],
+  ['dropped', ({ table, trigger }) => `drop trigger ${trigger} on payments.${table}`, 'is missing'],
+  [
+    'replaced by one that does nothing',
+    ({ table, trigger }) =>
+      `drop trigger ${trigger} on payments.${table}; create trigger ${trigger} before insert on payments.${table}
+         for each row when (false) execute function payments.refuse_change();
+       alter table payments.${table} enable always trigger ${trigger}`,
+    'was replaced by another',
+  ],
+];
+
+/** Each trigger, in each way in which it may not be in place; nothing is disguised. */
+export const TRIGGER_TAMPERINGS = GUARDS.flatMap((guard) =>
+  WRONGS.map(([how, sql, state]) => ({ ...guard, how, sql: sql(guard), state })),
+);
+
+const BODIES: readonly [name: keyof typeof GUARD_FUNCTIONS, signature: string][] = [
+  ['refuse_change', '() returns trigger language plpgsql as $$ begin return null; end $$'],
+  ['check_new_entries', '() returns trigger language plpgsql as $$ begin return null; end $$'],
+  ['check_changed_balances', '() returns trigger language plpgsql as $$ begin return null; end $$'],
+  ['raise_code', '(p_code text, p_message text) returns void language plpgsql as $$ begin end $$'],
+  [
+    'check_sealed_events',
+    '(p_book_id integer, p_after_seal bigint default 0) returns table (kind text, message text) language sql as $$ select null, null where false $$',
+  ],
+  ['merkle_root', '(p_frontier bytea[]) returns bytea language sql as $$ select p_frontier[1] $$'],
+  ['check_new_seal', '() returns trigger language plpgsql as $$ begin return new; end $$'],
+  [
+    'seal_events',
+    '(p_book_id integer, p_max_events integer default 100000) returns setof payments.seals language sql as $$ select * from payments.seals where false $$',
+  ],
+];
+
+/** Functions of the guards that were given another body. */
+export const FUNCTION_TAMPERINGS: readonly Tampering<unknown>[] = BODIES.map(([name, definition]) => [
+  name,
+  () => `create or replace function payments.${name}${definition}`,
+  () =>
+    `function payments.${name} was given another body; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace function"`,
+  IN_PLACE,
+]);
