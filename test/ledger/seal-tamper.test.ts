@@ -11,6 +11,7 @@ import {
   EVENTS,
   fillSealedBooks,
   missing,
+  OTHER_SEAL_TAMPERINGS,
   removeFrom,
   SEAL_TAMPERINGS,
   SEALED_EVENT_TAMPERINGS,
@@ -38,6 +39,9 @@ describe('books verify, and the independent verification too, find and name firs
   it.each(SEAL_TAMPERINGS)('what was changed of the seals: %s', (...tampering) =>
     expectFound(database.pool, books, tampering),
   );
+  it.each(OTHER_SEAL_TAMPERINGS)('what was changed of the seals, in another book: %s', (...tampering) =>
+    expectFound(database.pool, books, tampering, 2),
+  );
 });
 
 describe('a seal whose events were changed', () => {
@@ -52,7 +56,7 @@ describe('a seal whose events were changed', () => {
       );
       for (const { by, verify } of VERIFICATIONS) {
         expect(
-          (await verify(tx)).find(({ check }) => check === EVENTS),
+          (await verify(tx, 1)).find(({ check }) => check === EVENTS),
           by,
         ).toMatchObject({ faults: 1n });
       }

@@ -32,7 +32,7 @@ describe('what follows from a changed amount', () => {
         ),
       );
       for (const { by, verify } of VERIFICATIONS) {
-        const failed = (await verify(tx)).filter(({ holds }) => !holds);
+        const failed = (await verify(tx, 1)).filter(({ holds }) => !holds);
         expect(
           failed.map(({ check, first }) => [check, first[0]]),
           by,
@@ -151,13 +151,13 @@ describe('a guard that is not in place', () => {
       undone(database.pool, async (tx) => {
         await tx.query(`${sql}; savepoint tampered`);
         for (const { by, verify } of VERIFICATIONS) {
-          const [guards] = await verify(tx);
+          const [guards] = await verify(tx, 1);
           expect(guards, by).toMatchObject({ check: IN_PLACE, holds: false, faults: 1n });
           const [message, repair = ''] = guards?.first[0]?.split('; put it back: ') ?? [];
           expect(message, by).toBe(`trigger ${trigger} on payments.${table} ${state}`);
           await tx.query(repair);
           expect(
-            (await verify(tx)).filter((check) => !check.holds),
+            (await verify(tx, 1)).filter((check) => !check.holds),
             by,
           ).toEqual([]);
           await tx.query('rollback to savepoint tampered');
@@ -170,7 +170,7 @@ describe('a guard that is not in place', () => {
     undone(database.pool, async (tx) => {
       await tx.query(sql);
       const guards = [];
-      for (const { verify } of VERIFICATIONS) guards.push((await verify(tx))[0]);
+      for (const { verify } of VERIFICATIONS) guards.push((await verify(tx, 1))[0]);
       return guards;
     });
 
@@ -213,7 +213,7 @@ describe('the chart of accounts', () => {
     undone(database.pool, async (tx) => {
       await tx.query(sql);
       const charts = [];
-      for (const { verify } of VERIFICATIONS) charts.push((await verify(tx)).find(({ check }) => check === CHART));
+      for (const { verify } of VERIFICATIONS) charts.push((await verify(tx, 1)).find(({ check }) => check === CHART));
       return charts;
     });
 

@@ -377,7 +377,6 @@ export const SEAL_TAMPERINGS: readonly Tampering<SealedBooks>[] = [
     CHAIN,
   ],
   ['the hash of the newest', () => editSeal(4, { seal_hash: `sha256('x')` }), () => chain(4, 'has the hash'), CHAIN],
-  ['the book', () => editSeal(4, { book_id: '2' }), () => /^seal 4 of book 2 is its first, /, CHAIN],
   [
     'a seal in the middle, removed',
     () => 'delete from payments.seals where seal_number = 2',
@@ -433,15 +432,20 @@ export const SEAL_TAMPERINGS: readonly Tampering<SealedBooks>[] = [
     TILES,
   ],
   [
-    'a tile of a book without seals',
-    () => `insert into payments.seal_tiles (tile_number, book_id, hash) values (0, 2, sha256('x'))`,
-    () => /^tile 0 of book 2 stands for leaves that no seal has$/,
-    TILES,
-  ],
-  [
     'the newest seals, removed with their events, but not their tile',
     (b) => `${removeFrom(at(b, 3, 0))}; delete from payments.seals where seal_number >= 3`,
     () => /^tile 0 of book 1 stands for leaves that no seal has$/,
+    TILES,
+  ],
+];
+
+/** What is found in book 2, which has no seals of its own. */
+export const OTHER_SEAL_TAMPERINGS: readonly Tampering<SealedBooks>[] = [
+  ['the book', () => editSeal(4, { book_id: '2' }), () => /^seal 4 of book 2 is its first, /, CHAIN],
+  [
+    'a tile of a book without seals',
+    () => `insert into payments.seal_tiles (tile_number, book_id, hash) values (0, 2, sha256('x'))`,
+    () => /^tile 0 of book 2 stands for leaves that no seal has$/,
     TILES,
   ],
 ];

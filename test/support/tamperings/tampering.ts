@@ -14,9 +14,21 @@ export type Tampering<Books> = readonly [
   check: string,
 ];
 
-/** Both verifications: what one finds, the other must find. */
-export const VERIFICATIONS: readonly { by: string; verify: (tx: Tx) => Promise<CheckResult[]> }[] = [
+/** All of a book is new since then: the queries for what is new must find whatever those for everything find. */
+const SEAL_OF_NOTHING = {
+  sealNumber: 0n,
+  sealHash: '00'.repeat(32),
+  treeSize: 0n,
+  openPositions: '{[1,)}',
+};
+
+/** All verifications: what one finds, the other must find. */
+export const VERIFICATIONS: readonly { by: string; verify: (tx: Tx, bookId: number) => Promise<CheckResult[]> }[] = [
   { by: 'books verify', verify: (tx) => runChecks(tx) },
+  {
+    by: 'books verify --since a seal of nothing',
+    verify: (tx, bookId) => runChecks(tx, {}, { bookId, since: { ...SEAL_OF_NOTHING, bookId } }),
+  },
   { by: 'the independent verification', verify: (tx) => verifyIndependently(tx) },
 ];
 
@@ -43,8 +55,13 @@ export async function undone<T>(pool: Pool, work: (tx: Tx) => Promise<T>): Promi
   }
 }
 
-/** Both verifications find the tampering, name its cause first, and say where. */
-export function expectFound<Books>(pool: Pool, books: Books, [, sql, says, check]: Tampering<Books>): Promise<void> {
+/** All verifications find the tampering, in the book, name its cause first, and say where. */
+export function expectFound<Books>(
+  pool: Pool,
+  books: Books,
+  [, sql, says, check]: Tampering<Books>,
+  bookId = 1,
+): Promise<void> {
   return undone(pool, async (tx) => {
     await tx.query(DISABLE);
     const written = [await tx.query(sql(books))].flat().filter(({ command }) => WRITES.has(command));
@@ -52,7 +69,7 @@ export function expectFound<Books>(pool: Pool, books: Books, [, sql, says, check
       expect(Math.max(...written.map(({ rowCount }) => rowCount ?? 0)), 'rows tampered with').toBeGreaterThan(0);
     await tx.query(ENABLE);
     for (const { by, verify } of VERIFICATIONS) {
-      const [failed] = (await verify(tx)).filter(({ holds }) => !holds);
+      const [failed] = (await verify(tx, bookId)).filter(({ holds }) => !holds);
       expect(failed?.check, by).toBe(check);
       const where = says(books);
       if (typeof where === 'string') expect(failed?.first.join('\n'), by).toContain(where);
@@ -61,12 +78,12 @@ export function expectFound<Books>(pool: Pool, books: Books, [, sql, says, check
   });
 }
 
-/** Neither verification finds anything. */
+/** No verification finds anything. */
 export function expectSound(pool: Pool): Promise<void> {
   return undone(pool, async (tx) => {
     for (const { by, verify } of VERIFICATIONS)
       expect(
-        (await verify(tx)).filter(({ holds }) => !holds),
+        (await verify(tx, 1)).filter(({ holds }) => !holds),
         by,
       ).toEqual([]);
   });
