@@ -49,9 +49,7 @@ export function registerVerify(books: Command, context: CommandContext): void {
       'only what the seal of this number does not cover, of the main book or --book',
       wholeNumber(1, Number.MAX_SAFE_INTEGER),
     )
-    .addOption(
-      new Option('--independent', 'recompute it in this program alone, from the rows').conflicts('since'),
-    )
+    .addOption(new Option('--independent', 'recompute it in this program alone, from the rows').conflicts('since'))
     .option('--certificate <file>', 'write what was checked, and what came of it, into a file')
     .option('--json', 'print one JSON object')
     .addHelpText('after', HELP)
