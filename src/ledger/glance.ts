@@ -17,6 +17,10 @@ export interface Glance {
  * they do not, it says nothing about which. The hashes have a seed that is drawn for each glance, so that no rows can be made
  * whose hashes cancel each other out; that two differing sums agree by chance has a probability of 2^-60.
  *
+ * PostgreSQL's hash of a record is a sum over its columns, so that two rows could exchange what one column says and nobody would
+ * see it in the sum of both: the seed of each record is therefore the hash of its key. And the hash of an int8, or an instant,
+ * takes its upper half and its lower one together, so that 1 is like 2^32: they go in as bytes, or half by half.
+ *
  * A posting of which a number was written in another way than PostgreSQL would ("007"), or an id in capitals, does not pass a
  * glance, though nothing is wrong with it: the closer look finds that out.
  */
@@ -42,9 +46,10 @@ const LEGS = `case when jsonb_typeof(e.payload -> 'entries') = 'array' then json
 
 function sumOfLegs({ events }: Rows, seed: number): string {
   const hash = (number: string, text: (key: string) => string, metadata: string) => `hash_record_extended(row(
-      e.book_id, e.position, (${number})::bigint, lower(${text('account_id')}), ${text('amount_cents')}, ${text('currency')},
-      coalesce(${text('description')}, e.payload ->> 'description'), coalesce(${metadata}, e.payload -> 'metadata', '{}'),
-      e.event_id, e.effective_at, e.recorded_at, e.created_by, e.payload ->> 'reference_type', e.payload ->> 'reference_id'), ${seed})`;
+      lower(${text('account_id')}), ${text('amount_cents')}, ${text('currency')},
+      coalesce(${text('description')}, e.payload ->> 'description'), coalesce(${metadata}, e.payload -> 'metadata', '{}')::text,
+      e.event_id, timestamptz_send(e.effective_at), timestamptz_send(e.recorded_at), e.created_by, e.payload ->> 'reference_type',
+      e.payload ->> 'reference_id'), ${seedOfLeg('e.book_id', 'e.position', number, seed)})`;
   const at = (nth: number) =>
     hash(
       `${nth + 1}`,
@@ -75,9 +80,11 @@ function sumsOfEntries({ entries }: Rows, seed: number): string {
   return `
     select count(*)::text as rows,
            coalesce(sum(hash_record_extended(row(
-             n.book_id, n.event_position, n.id - (n.event_position << 10), n.account_id::text, n.amount_cents::text, n.currency, n.description,
-             n.metadata, n.transaction_id, n.effective_at, n.created_at, n.created_by, n.reference_type, n.reference_id), ${seed})), 0)::text as legs,
-           coalesce(sum(n.amount_cents * hash_record_extended(row(n.book_id, n.transaction_id, n.currency), ${seed})::numeric), 0)::text as balance,
+             n.account_id::text, n.amount_cents::text, n.currency, n.description, n.metadata::text, n.transaction_id,
+             timestamptz_send(n.effective_at), timestamptz_send(n.created_at), n.created_by, n.reference_type, n.reference_id),
+             ${seedOfLeg('n.book_id', 'n.event_position', 'n.id - (n.event_position << 10)', seed)})), 0)::text as legs,
+           coalesce(sum(n.amount_cents * hashtextextended(n.currency, uuid_hash_extended(n.transaction_id, ${seedOfBook('n.book_id', seed)}))::numeric), 0)::text
+             as balance,
            coalesce(sum(${standing('n.account_seq', 'n.balance_after_cents', seed)}
              - ${standing('greatest(n.account_seq, 0) - 1', BALANCE_BEFORE, seed)}), 0)::text as steps
     from ${entries} n`;
@@ -91,7 +98,15 @@ function sumOfBalances({ balances }: Rows, seed: number): string {
 
 /** How an account stands after an entry, as a number. */
 const standing = (seq: string, cents: string, seed: number) =>
-  `hash_record_extended(row(n.book_id, n.account_id, (${seq})::bigint, (${cents})::bigint), ${seed})::numeric`;
+  `${hashOfNumber(cents, hashOfNumber(seq, `uuid_hash_extended(n.account_id, ${seedOfBook('n.book_id', seed)})`))}::numeric`;
+
+/** Half by half, because PostgreSQL's own takes both together. */
+const hashOfNumber = (number: string, seed: string) =>
+  `hashint8extended((${number})::bigint, hashint8extended((${number})::bigint >> 32, ${seed}))`;
+
+const seedOfBook = (bookId: string, seed: number) => `hashint4extended(${bookId}, ${seed})`;
+const seedOfLeg = (bookId: string, position: string, number: string, seed: number) =>
+  hashOfNumber(number, hashOfNumber(position, seedOfBook(bookId, seed)));
 
 // Where it would pass 64 bits, which only somebody's own hand brings about, any number but the right one will do.
 const BALANCE_BEFORE = `case
