@@ -106,6 +106,27 @@ describe('books verify', () => {
     expect(run.stdout).toMatch(/and \d more/);
   });
 
+  it('takes --independent for one book, and not beside --since', async () => {
+    const run = (...flags: string[]) =>
+      liventix(['books', 'verify', '--independent', ...flags], { DATABASE_URL: database.url });
+    expect(await run('--book', '1')).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(await run('--book', '99')).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringMatching(/LEDGER_BOOK_UNKNOWN/),
+    });
+    expect(await run('--since', '1')).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringMatching(/^liventix: USAGE: /),
+    });
+  });
+
+  it('says in its JSON whether it was made independently', async () => {
+    for (const { flags } of WAYS) {
+      const run = await liventix(['books', 'verify', '--json', ...flags], { DATABASE_URL: database.url });
+      expect(JSON.parse(run.stdout)).toMatchObject({ independently: flags.length > 0, balance: true });
+    }
+  });
+
   it('exits 3 when it could not find out', async () => {
     const url = new URL(database.url);
     url.port = '1';

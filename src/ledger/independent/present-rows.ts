@@ -103,6 +103,8 @@ async function compareBalances(standing: Standing): Promise<void> {
   }
   for (const account of accountsOf(standing)) {
     if (seen.has(account)) continue;
+    if (account.opened !== undefined)
+      findings.fault('states', `account ${account.id} has no balance, which its state and its limits are in`);
     findings.fault(
       'balances',
       `account ${account.id} has balance none after no entries, its ${account.rows} entries sum to ${account.rowSum}`,

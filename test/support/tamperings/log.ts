@@ -42,6 +42,7 @@ function inventedEntries(b: LogBooks): string {
 }
 
 const STATES = "every account's limits, state and held amount are what the log says";
+const SUMS = 'every transaction sums to zero per currency';
 const CHART = 'the chart of accounts is what the migrations say';
 
 export const LOG_TAMPERINGS: readonly Tampering<LogBooks>[] = [
@@ -111,7 +112,47 @@ export const LOG_TAMPERINGS: readonly Tampering<LogBooks>[] = [
     'a balance removed',
     (b) => `delete from payments.balances where account_id = '${b.accounts.wallet}'`,
     (b) => b.accounts.wallet,
+    STATES,
+  ],
+  [
+    // PostgreSQL's hash of an int8 is the same.
+    'a balance, by 2^32',
+    (b) =>
+      `update payments.balances set balance_cents = balance_cents + 4294967296 where account_id = '${b.accounts.wallet}'`,
+    (b) => b.accounts.wallet,
     BALANCES,
+  ],
+  [
+    // Here too.
+    'a moved effective date, by an hour, eleven minutes and a half and one microsecond',
+    (b) =>
+      `update payments.entries set effective_at = '2000-01-01 00:00+00'::timestamptz
+         + ((extract(epoch from effective_at - '2000-01-01 00:00+00') * 1000000)::bigint # 4294967297) * interval '1 microsecond'
+       where ${entryOf(b, 0)}`,
+    (b) => b.victim,
+    ENTRIES,
+  ],
+  [
+    'two transactions, in the log as well, of which each is zero only together with the other',
+    (b) => {
+      const event = (cents: number) =>
+        `row('transaction.posted', gen_random_uuid(), null, null, null, null, '{"entries": [{"account_id": "${b.accounts.wallet}",
+           "amount_cents": ${cents}, "currency": "USD"}, {"account_id": "${b.accounts.yen}", "amount_cents": ${-cents}, "currency": "JPY"}]}')::payments.new_event`;
+      return `select payments.append_events(1, array[${event(5)}, ${event(-5)}])`;
+    },
+    () => /sums to -?5 (USD|JPY)/,
+    SUMS,
+  ],
+  [
+    'the references of two transactions, exchanged',
+    (b) =>
+      `update payments.entries set reference_id = 'a', reference_type = 'deal' where transaction_id = '${b.victim}';
+       update payments.events set payload = payload || '{"reference_id": "a", "reference_type": "deal"}'
+         where position = (select min(position) from payments.events where type = 'transaction.posted');
+       update payments.events set leaf_hash = payments.event_leaf_hash(book_id, position, event_id, effective_at, recorded_at, type, created_by,
+         idempotency_scope, idempotency_key, request_hash, payload)`,
+    (b) => b.victim,
+    ENTRIES,
   ],
   [
     'the number of entries of a balance',
