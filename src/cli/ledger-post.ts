@@ -4,7 +4,7 @@ import type { Readable } from 'node:stream';
 import type { Command } from 'commander';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK, type PostOutcome } from '../ledger/ledger.ts';
-import { type LineOutcome, postLines } from '../ledger/post-lines.ts';
+import { type LineOutcome, postLines, tryLines } from '../ledger/post-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, toJson, writeOut } from './output.ts';
@@ -24,10 +24,19 @@ Only those that are "linked": true to the next line stand or fall together, in o
 Prints one JSON object a line: line, status (posted, duplicate, rejected), and transaction_id and event_position, or code and
 message. Exits with 0 when every line was posted, now or before, and with 1 when one was rejected.
 
+A batch is sent when it is full, and of what is piped in at the latest 50 ms after its first line: what one writes slowly
+is posted as it comes.
+
 With an idempotency_key (or a transaction_id) in each line, the same file may be posted again, and posts nothing twice: after
 Ctrl-C, which waits for the batch under way, after a crash, or after the lines that were rejected are corrected.
 
+--dry-run lets the database judge every line as if those before it in the file were posted, in one database transaction that
+is undone at the end: nothing is posted, announced or written. What it prints is what posting the file now would print; the
+posting itself gives other positions, because the dry run used these up, and other ids where a line names none. The accounts of
+the file stay locked until its end: others who post to them wait.
+
 Examples:
+  liventix ledger post --file march.jsonl --dry-run
   liventix ledger post --file march.jsonl > results.jsonl
   zcat march.jsonl.gz | liventix ledger post --file - --batch-size 1000`;
 
@@ -35,6 +44,7 @@ interface PostCommandOptions {
   readonly file: string;
   readonly book: number;
   readonly batchSize: number;
+  readonly dryRun?: boolean;
   readonly json?: boolean;
 }
 
@@ -45,6 +55,7 @@ export function registerPost(ledger: Command, context: CommandContext): void {
     .requiredOption('--file <file>', 'the file; - reads what is piped in')
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
     .option('--batch-size <n>', 'transactions a call and a commit', wholeNumber(1, MAX_BATCH), DEFAULT_BATCH)
+    .option('--dry-run', 'say what would become of every line, and post nothing')
     .option('--json', 'print the summary, which goes to stderr, as one JSON object')
     .addHelpText('after', HELP)
     .action((options: PostCommandOptions) => runPost(options, context));
@@ -61,7 +72,7 @@ async function runPost(options: PostCommandOptions, context: CommandContext): Pr
   } catch (error) {
     if (tally.lastLine > 0) context.err.write(summary(tally, options));
     if (!context.stop.aborted) throw error;
-    throw stopped(tally, context.stop, error);
+    throw stopped(tally, options, context.stop, error);
   } finally {
     context.stop.removeEventListener('abort', stopReading);
     stopReading();
@@ -95,18 +106,20 @@ async function postSource(
   options: PostCommandOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { book: bookId, batchSize } = options;
+  const { book: bookId, batchSize, dryRun } = options;
+  const how = { bookId, batchSize, isSlow: source.bytes === undefined, stop: context.stop };
+  const post = dryRun ? tryLines : postLines;
   const progress = createProgress(context);
   await withDatabase(
     context,
     async (pool) => {
-      for await (const outcomes of postLines(pool, source.input, { bookId, batchSize, stop: context.stop })) {
+      for await (const outcomes of post(pool, source.input, how)) {
         for (const { line, status } of outcomes) {
           tally[status] += 1;
           tally.lastLine = line;
         }
         progress.clear();
-        await writeOut(context.out, outcomes.map(outcomeLine).join(''), context.stop);
+        await writeOut(context.out, outcomes.map((outcome) => outcomeLine(outcome, options)).join(''), context.stop);
         progress.update('lines', tally.lastLine, estimatedLines(source, tally.lastLine));
       }
     },
@@ -118,25 +131,33 @@ function estimatedLines({ bytes, bytesRead }: Source, lines: number): number {
   return bytes === undefined || bytesRead() === 0 ? 0 : Math.round((lines * bytes) / bytesRead());
 }
 
-function outcomeLine(outcome: LineOutcome): string {
+function outcomeLine(outcome: LineOutcome, { dryRun }: PostCommandOptions): string {
   const { line, status } = outcome;
-  return outcome.status === 'rejected'
-    ? `${toJson({ line, status, code: outcome.code, message: outcome.message })}\n`
-    : `${toJson({ line, status, transaction_id: outcome.transactionId, event_position: outcome.eventPosition })}\n`;
+  const said =
+    outcome.status === 'rejected'
+      ? { code: outcome.code, message: outcome.message }
+      : { transaction_id: outcome.transactionId, event_position: outcome.eventPosition };
+  return `${toJson({ line, status, ...(dryRun ? { dry_run: true } : {}), ...said })}\n`;
 }
 
-function summary({ posted, duplicate, rejected, startedAt }: Tally, { json }: PostCommandOptions): string {
-  const seconds = (performance.now() - startedAt) / 1_000;
-  const lines = posted + duplicate + rejected;
-  if (json) return `${toJson({ lines, posted, duplicates: duplicate, rejected, seconds })}\n`;
+function summary(tally: Tally, { json, dryRun }: PostCommandOptions): string {
+  const { posted, duplicate: duplicates, rejected } = tally;
+  const seconds = (performance.now() - tally.startedAt) / 1_000;
+  const lines = posted + duplicates + rejected;
+  if (json) {
+    return `${toJson({ lines, ...(dryRun ? { wouldPost: posted } : { posted }), duplicates, rejected, seconds })}\n`;
+  }
   const rate = formatCount(Math.round(lines / Math.max(seconds, 0.001)));
-  return `${formatCount(lines)} lines: ${formatCount(posted)} posted, ${formatCount(duplicate)} posted before, ${formatCount(rejected)} rejected, in ${seconds.toFixed(1)} s (${rate}/s)\n`;
+  return [
+    `${formatCount(lines)} lines: ${formatCount(posted)} ${dryRun ? 'would be posted' : 'posted'}, `,
+    `${formatCount(duplicates)} posted before, ${formatCount(rejected)} rejected, in ${seconds.toFixed(1)} s (${rate}/s)\n`,
+    ...(dryRun ? ['Nothing was posted.\n'] : []),
+  ].join('');
 }
 
-function stopped({ lastLine }: Tally, stop: AbortSignal, cause: unknown): AppError {
-  return new AppError(
-    'STOPPED',
-    `${String(stop.reason)} stopped the posting after line ${lastLine}; what was printed is committed. Run it again: lines with an idempotency_key post once.`,
-    { cause },
-  );
+function stopped({ lastLine }: Tally, { dryRun }: PostCommandOptions, stop: AbortSignal, cause: unknown): AppError {
+  const what = dryRun
+    ? `${String(stop.reason)} stopped the dry run after line ${lastLine}; nothing was posted. Run it again.`
+    : `${String(stop.reason)} stopped the posting after line ${lastLine}; what was printed is committed. Run it again: lines with an idempotency_key post once.`;
+  return new AppError('STOPPED', what, { cause });
 }

@@ -61,6 +61,23 @@ async function retryConflicts<T>(
   }
 }
 
+/**
+ * Runs `work` in a savepoint of an open transaction: what it throws is thrown on, mapped, with nothing of it left and the
+ * transaction as usable as before.
+ */
+export async function withSavepoint<T>(tx: Tx, work: (tx: Tx) => Promise<T>): Promise<T> {
+  await tx.query('savepoint attempt');
+  try {
+    const result = await work(tx);
+    await tx.query('release savepoint attempt');
+    return result;
+  } catch (error) {
+    // A connection that cannot do that says so at its next statement.
+    await tx.query('rollback to savepoint attempt; release savepoint attempt').catch(() => undefined);
+    throw toAppError(error);
+  }
+}
+
 async function onConnection<T>(pool: Pool, work: (client: Tx) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;

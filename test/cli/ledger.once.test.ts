@@ -6,7 +6,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type NewTransaction, postAll } from '../../src/ledger/ledger.ts';
+import { type NewTransaction, openAccounts, postAll } from '../../src/ledger/ledger.ts';
 import {
   balancesByBeancount,
   balancesByCsv,
@@ -234,6 +234,18 @@ describe('ledger post', () => {
     return rows[0]?.n ?? -1n;
   };
 
+  /** All that a posting may write, as one text. */
+  const everything = async (): Promise<string> => {
+    const { rows } = await database.pool.query<{ all: string }>(
+      `select concat_ws(' ', (select sum(hashtextextended(t::text, 0)::numeric) from payments.events t),
+         (select sum(hashtextextended(t::text, 0)::numeric) from payments.entries t),
+         (select sum(hashtextextended(t::text, 0)::numeric) from payments.balances t),
+         (select count(*) from public.outbox)) as all`,
+    );
+    return rows[0]?.all ?? '';
+  };
+  const answerOf = ({ line, status, code, message }: Result) => ({ line, status, code, message });
+
   it('posts every line in its order, and nothing twice', async () => {
     const lines = Array.from({ length: 25 }, (_, index) =>
       line({ description: `n ${index}` }, index % 2 === 0 ? index + 1 : `${index + 1}`),
@@ -430,18 +442,117 @@ describe('ledger post', () => {
       exitCode: 0,
       stderr: expect.stringMatching(/^30 lines: 20 posted, 10 posted before, /),
     });
+    expect(results(rest).slice(0, 10)).toEqual(results(stopped).map((result) => ({ ...result, status: 'duplicate' })));
     expect(await countOf('true')).toBe(before + 30n);
   });
 
+  it('posts what is piped in as it comes: every outcome is told while the pipe stays open', async () => {
+    const posting = start(['post', '--file', '-'], { stdin: true });
+    let told = '';
+    posting.stdout.on('data', (text: string) => {
+      told += text;
+    });
+    // A chain waits for its end; what came before it does not.
+    posting.stdin.write(`${line()}\n${line()}\n${line({ linked: true })}\n`);
+    await eventually('the first two are told', () => results({ stdout: told }).length === 2);
+    posting.stdin.write(`${line()}\n${line().slice(0, 20)}`);
+    await eventually('the chain is told', () => results({ stdout: told }).length === 4);
+    posting.stdin.end();
+    const posted = await posting.done;
+    expect(results(posted).map(({ line, code, status }) => [line, code ?? status])).toEqual([
+      [1, 'posted'],
+      [2, 'posted'],
+      [3, 'posted'],
+      [4, 'posted'],
+      [5, 'LEDGER_LINE_INVALID'],
+    ]);
+  });
+
   it('ends on Ctrl-C while it waits for what is piped in', async () => {
-    const posting = start(['post', '--file', '-', '--batch-size', '2'], { stdin: true, unread: true });
-    posting.stdin.write(`${line()}\n${line()}\n${line()}\n`);
+    const posting = start(['post', '--file', '-'], { stdin: true, unread: true });
+    posting.stdin.write(`${line()}\n${line()}\n${line({ linked: true })}\n`);
     await once(posting.stdout, 'readable');
     posting.kill('SIGINT');
     expect(await posting.done).toMatchObject({
       exitCode: 3,
       stderr: expect.stringMatching(/STOPPED: SIGINT stopped the posting after line 2; /),
     });
+  });
+
+  it('says in a dry run what would become of every line, and writes nothing', async () => {
+    const [before, known] = [randomUUID(), randomUUID()];
+    await run('post', '--file', await file(line({ idempotency_key: before }, 5)));
+    const twice = line({ idempotency_key: known });
+    const [holder = ''] = await openAccounts(database.pool, [
+      { type: 'cash', currency: 'USD', name: 'dry', floorCents: 0n },
+    ]);
+    const move = (cents: number) => ({
+      entries: [
+        { account_id: accounts.clearing, amount_cents: cents, currency: 'USD' },
+        { account_id: holder, amount_cents: -cents, currency: 'USD' },
+      ],
+    });
+    const path = await file(
+      twice,
+      twice,
+      line({ idempotency_key: known, description: 'another body' }),
+      line({ idempotency_key: before }, 5),
+      'no JSON',
+      line({ description: '\0' }),
+      line().replace('-100', '-99'),
+      // What is spent was brought in by an earlier line, of another batch.
+      line({ announce: 'dry.run', ...move(70) }),
+      line(move(-70)),
+      line(move(-1)),
+      line({ linked: true }),
+      line({}, 0),
+    );
+    const unwritten = await everything();
+    const tried = await run('post', '--file', path, '--batch-size', '3', '--dry-run');
+    expect(await everything()).toBe(unwritten);
+    expect(tried.exitCode).toBe(1);
+    expect(tried.stderr).toMatch(
+      /^12 lines: 3 would be posted, 2 posted before, 7 rejected, in [^\n]*\nNothing was posted\.\n$/,
+    );
+    const json = await run('post', '--file', path, '--dry-run', '--json');
+    expect(JSON.parse(json.stderr)).toMatchObject({ lines: 12, wouldPost: 3, duplicates: 2, rejected: 7 });
+    expect(await everything()).toBe(unwritten);
+
+    const posted = await run('post', '--file', path, '--batch-size', '3');
+    expect(results(tried).map(answerOf)).toEqual(results(posted).map(answerOf));
+    expect(results(posted).map(({ line, status, code }) => [line, code ?? status])).toEqual([
+      [1, 'posted'],
+      [2, 'duplicate'],
+      [3, 'LEDGER_IDEMPOTENCY_CONFLICT'],
+      [4, 'duplicate'],
+      [5, 'LEDGER_LINE_INVALID'],
+      [6, 'LEDGER_LINE_INVALID'],
+      [7, 'LEDGER_UNBALANCED'],
+      [8, 'posted'],
+      [9, 'posted'],
+      [10, 'LEDGER_FLOOR_PASSED'],
+      [11, 'LEDGER_LINK_FAILED'],
+      [12, 'LEDGER_AMOUNT_INVALID'],
+    ]);
+    // Machines that read both shall not take one for the other.
+    const isDry = tried.stdout
+      .split('\n')
+      .filter(Boolean)
+      .map((text) => 'dry_run' in JSON.parse(text));
+    expect(isDry).toEqual(results(tried).map(() => true));
+    expect(posted.stdout).not.toContain('dry_run');
+  });
+
+  it('posts nothing of a dry run that Ctrl-C ends, and says so', async () => {
+    const unwritten = await everything();
+    const trying = start(['post', '--file', '-', '--dry-run'], { stdin: true, unread: true });
+    trying.stdin.write(`${line()}\n`);
+    await once(trying.stdout, 'readable');
+    trying.kill('SIGINT');
+    const stopped = await trying.done;
+    expect(stopped.exitCode).toBe(3);
+    expect(stopped.stderr).toMatch(/STOPPED: SIGINT stopped the dry run after line 1; nothing was posted\. /);
+    expect(await everything()).toBe(unwritten);
   });
 
   it('killed at any moment and run again, has posted every line once', async () => {
