@@ -67,3 +67,18 @@ export async function dropVerified(database: TestDatabase): Promise<void> {
   await database.drop();
   expect(results.filter((result) => !result.holds)).toEqual([]);
 }
+
+/** Every table of the ledger and the outbox, by count and hash of its rows, as one text: what changes when anything is written. */
+export async function ledgerState(db: Queryable): Promise<string> {
+  const { rows: tables } = await db.query<{ name: string }>(
+    `select c.oid::regclass::text as name from pg_class c
+     where c.relkind = 'r' and (c.relnamespace = 'payments'::regnamespace or c.oid = 'public.outbox'::regclass)
+     order by 1`,
+  );
+  const hashes = tables.map(
+    ({ name }) =>
+      `(select concat('${name} ', count(*), ' ', sum(hashtextextended(t::text, 0)::numeric)) from ${name} t)`,
+  );
+  const { rows } = await db.query<{ state: string }>(`select concat_ws(e'\\n', ${hashes.join(', ')}) as state`);
+  return rows[0]?.state ?? '';
+}
