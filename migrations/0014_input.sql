@@ -560,7 +560,8 @@ begin
     v_page := payments.effective_page(p_book_id, p_account_id, coalesce(p_to, 'infinity'), p_known_seq,
       coalesce(p_after_at, p_from, '-infinity'), coalesce(p_after_seq, 0), p_limit);
   else
-    v_first_seq := 1 + coalesce(least(p_after_seq, 9223372036854765806), case when p_from is null then 0 else
+    -- The number after the last one that there can be is none.
+    v_first_seq := 1 + coalesce(case when p_after_seq is not null then least(p_after_seq, 9223372036854765806) end, case when p_from is null then 0 else
       payments.recorded_seq(p_book_id, p_account_id, payments.instant_before(p_from), null) end);
     v_last_seq := least(p_known_seq, payments.recorded_seq(p_book_id, p_account_id, payments.instant_before(p_to), null));
     v_page := array(select n from generate_series(v_first_seq, least(v_last_seq, v_first_seq + p_limit - 1)) as n);

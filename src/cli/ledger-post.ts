@@ -3,6 +3,7 @@ import { stdin } from 'node:process';
 import type { Readable } from 'node:stream';
 import type { Command } from 'commander';
 import { AppError } from '../errors.ts';
+import { assertBook } from '../ledger/books.ts';
 import { MAIN_BOOK, type PostOutcome } from '../ledger/ledger.ts';
 import { type LineOutcome, postLines, tryLines } from '../ledger/post-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -113,6 +114,8 @@ async function postSource(
   await withDatabase(
     context,
     async (pool) => {
+      // Not only once the first line has come.
+      await assertBook(pool, bookId);
       for await (const outcomes of post(pool, source.input, how)) {
         for (const { line, status } of outcomes) {
           tally[status] += 1;

@@ -49,7 +49,8 @@ export async function main(args: readonly string[], heard: readonly NodeJS.Signa
   }
 }
 
-function buildProgram(context: CommandContext): Command {
+/** Every command, as `main` runs them. */
+export function buildProgram(context: CommandContext): Command {
   const program = new Command('liventix')
     .description(
       'An event-sourced double-entry ledger, its replay from legacy wallets, and an outbox that loses nothing.',
@@ -136,6 +137,8 @@ function usageMessage(error: CommanderError): string {
   const text = error.message
     .replace(/^error: /, '')
     .replace(/\s+/g, ' ')
+    // A value is repeated as far as one knows it by.
+    .replace(/'([^']{100})[^']+'/g, "'$1…'")
     .trim();
   const sentence = error.code === 'commander.help' ? 'which command?' : text;
   return /[.?!)]$/.test(sentence) ? sentence : `${sentence}.`;

@@ -85,7 +85,7 @@ export function toAppError(error: unknown): AppError {
 export function systemFailure(error: Error): AppError {
   return new AppError(
     'SYSTEM_FAILED',
-    `The system refused: ${oneLine(error.message)}. Remove the cause, such as a full disk, a missing right or an output that nobody reads, and run again.`,
+    `The system refused: ${withoutLongNames(oneLine(error.message))}. Remove the cause, such as a full disk, a missing right or an output that nobody reads, and run again.`,
     { cause: error },
   );
 }
@@ -167,6 +167,11 @@ function parseDetail(detail: string | undefined): Record<string, unknown> {
   } catch {
     return { detail };
   }
+}
+
+/** A file's name is repeated as far as one knows it by. */
+function withoutLongNames(text: string): string {
+  return text.replace(/'([^']{300})[^']+'/g, "'$1…'");
 }
 
 function oneLine(text: string): string {

@@ -1,6 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
+import { assertBookId, assertFields, assertLimit, jsonText } from './input.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
 export interface AccountChange {
@@ -26,7 +27,12 @@ export async function changeAccount(
   change: AccountChange,
   options: { bookId?: number } = {},
 ): Promise<{ status: 'changed' | 'duplicate'; eventPosition: bigint }> {
-  const body = {
+  const bookId = options.bookId ?? MAIN_BOOK;
+  assertBookId(bookId);
+  assertFields('A change of an account', change, FIELDS);
+  assertLimit('floorCents', change.floorCents);
+  assertLimit('ceilingCents', change.ceilingCents);
+  const body = jsonText({
     account_id: change.accountId,
     status: change.status,
     floor_cents: change.floorCents?.toString() ?? change.floorCents,
@@ -34,12 +40,22 @@ export async function changeAccount(
     reason: change.reason,
     idempotency_key: change.idempotencyKey,
     idempotency_scope: change.idempotencyScope,
-  };
+  });
   const [row] = await ask<{ status: 'changed' | 'duplicate'; event_position: string }>(
     db,
     'select status, event_position::text from payments.change_account($1, $2)',
-    [options.bookId ?? MAIN_BOOK, JSON.stringify(body)],
+    [bookId, body],
   );
   if (row === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a change of an account.');
   return { status: row.status, eventPosition: BigInt(row.event_position) };
 }
+
+const FIELDS: ReadonlySet<string> = new Set([
+  'accountId',
+  'status',
+  'floorCents',
+  'ceilingCents',
+  'reason',
+  'idempotencyKey',
+  'idempotencyScope',
+] satisfies (keyof AccountChange)[]);

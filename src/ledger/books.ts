@@ -1,6 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+import { assertBookId, assertText } from './input.ts';
 
 export interface Book {
   readonly bookId: number;
@@ -16,6 +17,7 @@ export interface Book {
  * @throws AppError LEDGER_INVALID, DB_*
  */
 export async function openBook(db: Queryable, name: string): Promise<number> {
+  assertText('The name of a book', name);
   try {
     const { rows } = await db.query<{ bookId: number }>('select payments.open_book($1) as "bookId"', [name]);
     const [opened] = rows;
@@ -39,6 +41,7 @@ export async function listBooks(db: Queryable): Promise<Book[]> {
 
 /** @throws AppError LEDGER_BOOK_UNKNOWN */
 export async function assertBook(db: Queryable, bookId: number): Promise<void> {
+  assertBookId(bookId);
   const { rowCount } = await db.query('select from payments.books where book_id = $1', [bookId]);
   if (rowCount === 0) throw bookUnknown(bookId);
 }

@@ -1,6 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
+import { assertBookId, assertId, assertPosition, invalid, shown } from './input.ts';
 import { type Instant, isInstant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
@@ -47,12 +48,15 @@ export async function recordedBalance(
   accountId: string,
   options: { bookId?: number; at?: Instant; position?: bigint } = {},
 ): Promise<AccountBalance> {
-  assertInstants(options.at);
+  const { bookId = MAIN_BOOK, at, position } = options;
+  assertAccount(bookId, accountId);
+  assertInstants(at);
+  if (position !== undefined) assertPosition(position);
   return getBalance(db, 'payments.recorded_balance($1, payments.try_uuid($2), $3, $4)', [
-    options.bookId ?? MAIN_BOOK,
+    bookId,
     accountId,
-    options.at,
-    options.position,
+    at,
+    position,
   ]);
 }
 
@@ -66,12 +70,10 @@ export async function effectiveBalance(
   at: Instant,
   options: { bookId?: number } = {},
 ): Promise<AccountBalance> {
-  assertInstants(at);
-  return getBalance(db, 'payments.effective_balance($1, payments.try_uuid($2), $3)', [
-    options.bookId ?? MAIN_BOOK,
-    accountId,
-    at,
-  ]);
+  const bookId = options.bookId ?? MAIN_BOOK;
+  assertAccount(bookId, accountId);
+  assertInstant(at);
+  return getBalance(db, 'payments.effective_balance($1, payments.try_uuid($2), $3)', [bookId, accountId, at]);
 }
 
 async function getBalance(db: Queryable, call: string, values: unknown[]): Promise<AccountBalance> {
@@ -103,12 +105,25 @@ export function listAccountTypes(db: Queryable): Promise<readonly AccountType[]>
   );
 }
 
-/** @throws AppError LEDGER_INVALID where one is no instant */
+/** @throws AppError LEDGER_INVALID where one is no instant; undefined is none that was given */
 export function assertInstants(...instants: readonly (Instant | undefined)[]): void {
-  const wrong = instants.find((instant) => instant !== undefined && !isInstant(instant));
-  if (wrong === undefined) return;
-  throw new AppError(
-    'LEDGER_INVALID',
-    `${JSON.stringify(wrong)} is no instant with its offset, such as 2026-03-31T12:00:00Z.`,
-  );
+  for (const instant of instants) if (instant !== undefined) assertInstant(instant);
+}
+
+/** @throws AppError LEDGER_INVALID */
+export function assertInstant(instant: Instant): void {
+  if (typeof instant === 'string' && isInstant(instant)) return;
+  throw invalid(`${shown(instant)} is no instant with its offset, such as 2026-03-31T12:00:00Z.`);
+}
+
+/** @throws AppError LEDGER_INVALID */
+export function assertOrder(by: HistoryOrder): void {
+  if (by === 'recorded' || by === 'effective') return;
+  throw invalid(`History goes by recorded or effective, not by ${shown(by)}.`);
+}
+
+/** Refuses a book or an account that there cannot be. @throws AppError LEDGER_BOOK_UNKNOWN, LEDGER_ACCOUNT_UNKNOWN */
+export function assertAccount(bookId: number, accountId: string): void {
+  assertBookId(bookId);
+  assertId('Account', accountId, 'LEDGER_ACCOUNT_UNKNOWN');
 }

@@ -1,6 +1,16 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
+import {
+  assertBookId,
+  assertCents,
+  assertFields,
+  assertId,
+  assertText,
+  assertWhole,
+  isoOf,
+  jsonText,
+} from './input.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
 export interface NewHold {
@@ -39,12 +49,16 @@ interface Options {
  * Places a hold. It is captured by posting a transaction that names it in `capture`, as often as something remains.
  * @throws AppError LEDGER_FLOOR_PASSED, LEDGER_ACCOUNT_FROZEN, LEDGER_ACCOUNT_UNKNOWN, LEDGER_AMOUNT_INVALID, …
  */
-export function placeHold(db: Queryable, hold: NewHold, options: Options = {}): Promise<HoldOutcome> {
-  const body = {
+export async function placeHold(db: Queryable, hold: NewHold, options: Options = {}): Promise<HoldOutcome> {
+  const bookId = options.bookId ?? MAIN_BOOK;
+  assertBookId(bookId);
+  assertFields('A hold', hold, FIELDS);
+  assertCents('amountCents', hold.amountCents);
+  const body = jsonText({
     account_id: hold.accountId,
     amount_cents: hold.amountCents.toString(),
     currency: hold.currency,
-    expires_at: hold.expiresAt?.toISOString(),
+    expires_at: isoOf('expiresAt', hold.expiresAt),
     hold_id: hold.holdId,
     idempotency_key: hold.idempotencyKey,
     idempotency_scope: hold.idempotencyScope,
@@ -52,22 +66,43 @@ export function placeHold(db: Queryable, hold: NewHold, options: Options = {}): 
     reference_id: hold.referenceId,
     description: hold.description,
     metadata: hold.metadata,
-  };
-  return askForHold(db, 'payments.place_hold($1, $2)', [options.bookId ?? MAIN_BOOK, JSON.stringify(body)]);
+  });
+  return askForHold(db, 'payments.place_hold($1, $2)', [bookId, body]);
 }
+
+const FIELDS: ReadonlySet<string> = new Set([
+  'accountId',
+  'amountCents',
+  'currency',
+  'expiresAt',
+  'holdId',
+  'idempotencyKey',
+  'idempotencyScope',
+  'referenceType',
+  'referenceId',
+  'description',
+  'metadata',
+] satisfies (keyof NewHold)[]);
 
 /**
  * Releases what is left of a hold. Voiding it again changes nothing.
  * @throws AppError LEDGER_HOLD_UNKNOWN, LEDGER_HOLD_RESOLVED when it was captured or has expired
  */
-export function voidHold(
+export async function voidHold(
   db: Queryable,
   hold: { readonly holdId: string; readonly reason?: string },
   options: Options = {},
 ): Promise<HoldOutcome> {
-  const values = [options.bookId ?? MAIN_BOOK, hold.holdId, hold.reason ?? null];
-  return askForHold(db, 'payments.void_hold($1, $2, $3)', values);
+  const bookId = options.bookId ?? MAIN_BOOK;
+  assertBookId(bookId);
+  assertFields('What voids a hold', hold, VOID_FIELDS);
+  assertId('Hold', hold.holdId, 'LEDGER_HOLD_UNKNOWN');
+  const reason = hold.reason ?? null;
+  if (reason !== null) assertText('reason', reason);
+  return askForHold(db, 'payments.void_hold($1, $2, $3)', [bookId, hold.holdId, reason]);
 }
+
+const VOID_FIELDS: ReadonlySet<string> = new Set(['holdId', 'reason']);
 
 /**
  * Writes down which holds have expired, at most `limit` accounts' at a time. Nothing waits for it: an expired hold reserves
@@ -75,14 +110,15 @@ export function voidHold(
  * @returns how many
  */
 export async function expireHolds(db: Queryable, options: Options & { readonly limit?: number } = {}): Promise<number> {
-  const rows = await ask<{ expired: number }>(db, 'select payments.expire_holds($1, $2) as expired', [
-    options.bookId ?? MAIN_BOOK,
-    options.limit ?? EXPIRY_BATCH,
-  ]);
+  const { bookId = MAIN_BOOK, limit = EXPIRY_BATCH } = options;
+  assertBookId(bookId);
+  assertWhole('limit', limit, 1, MAX_EXPIRY_BATCH);
+  const rows = await ask<{ expired: number }>(db, 'select payments.expire_holds($1, $2) as expired', [bookId, limit]);
   return rows[0]?.expired ?? 0;
 }
 
 const EXPIRY_BATCH = 1_000;
+const MAX_EXPIRY_BATCH = 100_000;
 
 /** As `expireHolds`, in every book in which one is due. */
 export async function expireDueHolds(db: Queryable): Promise<number> {

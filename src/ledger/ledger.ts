@@ -1,6 +1,18 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError, ERROR_CODES, type ErrorCode } from '../errors.ts';
 import { ask } from './ask.ts';
+import {
+  assertArray,
+  assertBookId,
+  assertCents,
+  assertFields,
+  assertLimit,
+  assertMetadata,
+  invalid,
+  isoOf,
+  jsonText,
+  shown,
+} from './input.ts';
 
 export const MAIN_BOOK = 1;
 
@@ -84,7 +96,23 @@ export async function openAccounts(
   accounts: readonly NewAccount[],
   options: { bookId?: number } = {},
 ): Promise<string[]> {
-  const body = accounts.map((account) => ({
+  const bookId = options.bookId ?? MAIN_BOOK;
+  assertBookId(bookId);
+  assertArray('Accounts', accounts);
+  const rows = await ask<{ account_id: string }>(
+    db,
+    'select account_id from payments.open_accounts($1, $2) order by ordinal',
+    [bookId, `[${accounts.map(accountText).join(',')}]`],
+  );
+  return rows.map((row) => row.account_id);
+}
+
+function accountText(account: NewAccount, nth: number): string {
+  const what = `Account ${nth + 1} of the list`;
+  assertFields(what, account, ACCOUNT_FIELDS);
+  assertLimit(`${what}: floorCents`, account.floorCents);
+  assertLimit(`${what}: ceilingCents`, account.ceilingCents);
+  return jsonText({
     type: account.type,
     currency: account.currency,
     name: account.name,
@@ -92,13 +120,7 @@ export async function openAccounts(
     organization_id: account.organizationId,
     floor_cents: account.floorCents?.toString(),
     ceiling_cents: account.ceilingCents?.toString(),
-  }));
-  const rows = await ask<{ account_id: string }>(
-    db,
-    'select account_id from payments.open_accounts($1, $2) order by ordinal',
-    [options.bookId ?? MAIN_BOOK, JSON.stringify(body)],
-  );
-  return rows.map((row) => row.account_id);
+  });
 }
 
 /**
@@ -133,11 +155,14 @@ export async function postAll(
   transactions: readonly (NewTransaction | NewReversal)[],
   options: PostOptions = {},
 ): Promise<PostOutcome[]> {
+  assertArray('Transactions', transactions);
   const requests = transactions.map(toJsonText);
-  const outcomes = await postJson(db, `[${requests.map((text) => text ?? 'null').join(',')}]`, options);
-  return outcomes.map((outcome, nth) =>
-    requests[nth] === undefined ? { status: 'rejected', code: 'LEDGER_INVALID', message: UNSTORABLE } : outcome,
-  );
+  const texts = requests.map((request) => (typeof request === 'string' ? request : 'null'));
+  const outcomes = await postJson(db, `[${texts.join(',')}]`, options);
+  return outcomes.map((outcome, nth) => {
+    const fault = requests[nth];
+    return fault instanceof AppError ? { status: 'rejected', code: fault.code, message: fault.message } : outcome;
+  });
 }
 
 /**
@@ -146,28 +171,25 @@ export async function postAll(
  * @throws AppError as postAll; DB_FAILED where PostgreSQL cannot read the text as JSON
  */
 export async function postJson(db: Queryable, transactions: string, options: PostOptions = {}): Promise<PostOutcome[]> {
+  const bookId = options.bookId ?? MAIN_BOOK;
+  assertBookId(bookId);
   const rows = await ask<OutcomeRow>(
     db,
     `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]
      from payments.post_transactions($1, $2) order by ordinal`,
-    [options.bookId ?? MAIN_BOOK, transactions],
+    [bookId, transactions],
     options.prepared === true ? 'liventix.post' : undefined,
   );
   return rows.map(toOutcome);
 }
 
-const UNSTORABLE =
-  'The transaction holds what JSON in PostgreSQL cannot: U+0000, half a surrogate pair, a bigint or a circle in its metadata.';
-/** As JSON.stringify writes them; after an even number of backslashes, or the backslash is text itself. */
-const UNSTORABLE_ESCAPES = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
-
-/** Undefined for what the database would refuse together with the whole call. */
-function toJsonText(request: NewTransaction | NewReversal): string | undefined {
+/** The request's text; or why it is refused, where the database would refuse the whole call with it, or take it otherwise. */
+function toJsonText(request: NewTransaction | NewReversal): string | AppError {
   try {
-    const text = JSON.stringify(toRequest(request));
-    return UNSTORABLE_ESCAPES.test(text) ? undefined : text;
-  } catch {
-    return undefined;
+    return jsonText(toRequest(request));
+  } catch (error) {
+    if (error instanceof AppError) return error;
+    throw error;
   }
 }
 
@@ -193,14 +215,50 @@ function toOutcome(row: OutcomeRow): PostOutcome {
   };
 }
 
+const ACCOUNT_FIELDS: ReadonlySet<string> = new Set([
+  'type',
+  'currency',
+  'name',
+  'userId',
+  'organizationId',
+  'floorCents',
+  'ceilingCents',
+] satisfies (keyof NewAccount)[]);
+const TRANSACTION_FIELDS: ReadonlySet<string> = new Set([
+  'entries',
+  'transactionId',
+  'idempotencyKey',
+  'idempotencyScope',
+  'effectiveAt',
+  'referenceType',
+  'referenceId',
+  'description',
+  'metadata',
+  'announce',
+  'linked',
+  'reverses',
+  'capture',
+] satisfies (keyof NewTransaction | keyof NewReversal)[]);
+const ENTRY_FIELDS: ReadonlySet<string> = new Set([
+  'accountId',
+  'amountCents',
+  'currency',
+  'description',
+  'metadata',
+] satisfies (keyof NewEntry)[]);
+const CAPTURE_FIELDS: ReadonlySet<string> = new Set(['holdId', 'final']);
+
 // Amounts travel as text: a JSON number loses cents beyond 2^53.
 function toRequest(request: NewTransaction | NewReversal): Record<string, unknown> {
+  assertFields('A transaction', request, TRANSACTION_FIELDS);
   const transaction: Partial<NewTransaction & NewReversal> = request;
+  const { entries } = transaction;
+  if (entries !== undefined && !Array.isArray(entries)) throw invalid(`entries is an array, not ${shown(entries)}.`);
   return {
     transaction_id: transaction.transactionId,
     idempotency_key: transaction.idempotencyKey,
     idempotency_scope: transaction.idempotencyScope,
-    effective_at: transaction.effectiveAt?.toISOString(),
+    effective_at: isoOf('effectiveAt', transaction.effectiveAt),
     reference_type: transaction.referenceType,
     reference_id: transaction.referenceId,
     description: transaction.description,
@@ -208,14 +266,27 @@ function toRequest(request: NewTransaction | NewReversal): Record<string, unknow
     announce: transaction.announce,
     linked: transaction.linked,
     reverses: transaction.reverses,
-    capture: transaction.capture && { hold_id: transaction.capture.holdId, final: transaction.capture.final },
-    entries: transaction.entries?.map((entry) => ({
-      account_id: entry.accountId,
-      amount_cents: entry.amountCents.toString(),
-      currency: entry.currency,
-      description: entry.description,
-      metadata: entry.metadata,
-    })),
+    capture: transaction.capture && toCapture(transaction.capture),
+    entries: entries?.map(toEntry),
+  };
+}
+
+function toCapture(capture: NonNullable<NewTransaction['capture']>): Record<string, unknown> {
+  assertFields('capture', capture, CAPTURE_FIELDS);
+  return { hold_id: capture.holdId, final: capture.final };
+}
+
+function toEntry(entry: NewEntry, nth: number): Record<string, unknown> {
+  const what = `Entry ${nth + 1}`;
+  assertFields(what, entry, ENTRY_FIELDS);
+  assertCents(`${what}: amountCents`, entry.amountCents);
+  assertMetadata(entry.metadata);
+  return {
+    account_id: entry.accountId,
+    amount_cents: entry.amountCents.toString(),
+    currency: entry.currency,
+    description: entry.description,
+    metadata: entry.metadata,
   };
 }
 

@@ -1,8 +1,10 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
+import { assertBook } from './books.ts';
 import type { Check } from './checks.ts';
-import { assertInstants } from './history.ts';
+import { assertInstant } from './history.ts';
+import { assertBookId } from './input.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 import type { Rows } from './scope.ts';
@@ -57,7 +59,8 @@ export async function closePeriod(
   db: Queryable,
   { until, bookId = MAIN_BOOK }: { until: Instant; bookId?: number },
 ): Promise<ClosedPeriod> {
-  assertInstants(until);
+  assertBookId(bookId);
+  assertInstant(until);
   const [period] = await ask<PeriodRow>(db, `select ${PERIOD_COLUMNS} from payments.close_period($1, $2) p`, [
     bookId,
     until,
@@ -74,7 +77,8 @@ export async function previewPeriod(
   db: Queryable,
   { until, bookId = MAIN_BOOK }: { until: Instant; bookId?: number },
 ): Promise<PeriodCertificate> {
-  assertInstants(until);
+  assertBookId(bookId);
+  assertInstant(until);
   const [row] = await ask<CertificateRow>(
     db,
     `select certificate, payments.certificate_text(certificate) as text, encode(payments.certificate_hash(certificate), 'hex') as hash
@@ -85,12 +89,14 @@ export async function previewPeriod(
   return toCertificate(row);
 }
 
-/** The closed periods of a book, in order. */
+/** The closed periods of a book, in order. @throws AppError LEDGER_BOOK_UNKNOWN */
 export async function listPeriods(db: Queryable, options: { bookId?: number } = {}): Promise<ClosedPeriod[]> {
+  const { bookId = MAIN_BOOK } = options;
+  await assertBook(db, bookId);
   const rows = await ask<PeriodRow>(
     db,
     `select ${PERIOD_COLUMNS} from payments.periods p where p.book_id = $1 order by p.closed_until`,
-    [options.bookId ?? MAIN_BOOK],
+    [bookId],
   );
   return rows.map(toPeriod);
 }

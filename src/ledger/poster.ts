@@ -1,6 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { assertArray, assertBookId, assertWhole } from './input.ts';
 import {
   MAIN_BOOK,
   type NewReversal,
@@ -48,6 +49,8 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
+/** What the database takes in one call. */
+const MAX_CALL = 10_000;
 const DEFAULT_MAX_BATCH = 512;
 const DEFAULT_MAX_IN_FLIGHT = 2;
 const DEFAULT_MAX_WAITING = 10_000;
@@ -61,6 +64,10 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   const maxBatch = options.maxBatch ?? DEFAULT_MAX_BATCH;
   const maxInFlight = options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT;
   const maxWaiting = options.maxWaiting ?? DEFAULT_MAX_WAITING;
+  assertBookId(bookId);
+  assertWhole('maxBatch', maxBatch, 1, MAX_CALL);
+  assertWhole('maxInFlight', maxInFlight, 1, Number.MAX_SAFE_INTEGER);
+  assertWhole('maxWaiting', maxWaiting, 1, Number.MAX_SAFE_INTEGER);
   const queue: Waiting[] = [];
   let waiting = 0;
   let isScheduled = false;
@@ -135,8 +142,10 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       if (outcome === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a posting.');
       return orThrow(outcome);
     },
-    postChain: async (transactions) =>
-      enqueue(transactions.map((each, nth) => ({ ...each, linked: nth < transactions.length - 1 }))),
+    postChain: async (transactions) => {
+      assertArray('Transactions', transactions);
+      return enqueue(transactions.map((each, nth) => ({ ...each, linked: nth < transactions.length - 1 })));
+    },
     close: async () => {
       isClosed = true;
       while (queue.length > 0 || inFlight.size > 0) {

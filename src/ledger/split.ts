@@ -1,4 +1,7 @@
-import { AppError } from '../errors.ts';
+import { invalid, shown } from './input.ts';
+
+/** Of so many weights a message tells. */
+const MAX_SHOWN = 10;
 
 /**
  * Splits an amount by weights into whole cents, none lost: the parts sum to the amount, and each is less than one cent from
@@ -8,11 +11,14 @@ import { AppError } from '../errors.ts';
  * @throws AppError LEDGER_INVALID
  */
 export function splitAmount(amountCents: bigint, weights: readonly bigint[]): bigint[] {
+  if (typeof amountCents !== 'bigint') throw invalid(`${shown(amountCents)} cannot be split: give a bigint.`);
+  if (!Array.isArray(weights) || weights.some((weight) => typeof weight !== 'bigint')) {
+    throw invalid('Weights are given as an array of bigints, and nothing else.');
+  }
   const total = weights.reduce((sum, weight) => sum + weight, 0n);
   if (total <= 0n || weights.some((weight) => weight < 0n)) {
-    throw new AppError(
-      'LEDGER_INVALID',
-      `Weights ${weights.join(', ') || '(none)'} cannot split an amount: none may be negative, and one must be above 0.`,
+    throw invalid(
+      `Weights ${weights.slice(0, MAX_SHOWN).join(', ') || '(none)'} cannot split an amount: none may be negative, and one must be above 0.`,
     );
   }
   const sign = amountCents < 0n ? -1n : 1n;

@@ -2,7 +2,17 @@ import { createHash } from 'node:crypto';
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
-import { type AccountFacts, assertInstants, FACTS, FACTS_FROM, type Figure, type HistoryOrder } from './history.ts';
+import {
+  type AccountFacts,
+  assertAccount,
+  assertInstants,
+  assertOrder,
+  FACTS,
+  FACTS_FROM,
+  type Figure,
+  type HistoryOrder,
+} from './history.ts';
+import { assertText, assertWhole } from './input.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
@@ -75,10 +85,11 @@ interface Place {
  */
 export async function statementPage(db: Queryable, request: StatementRequest): Promise<StatementPage> {
   const { accountId, bookId = MAIN_BOOK, by = 'recorded', from, to, pageLines = DEFAULT_PAGE_LINES, page } = request;
+  assertAccount(bookId, accountId);
+  assertOrder(by);
   assertInstants(from, to);
-  if (!Number.isInteger(pageLines) || pageLines < 1 || pageLines > MAX_PAGE_LINES) {
-    throw new AppError('LEDGER_INVALID', `A page has 1 to ${MAX_PAGE_LINES} lines, not ${pageLines}.`);
-  }
+  assertWhole('pageLines', pageLines, 1, MAX_PAGE_LINES);
+  if (page !== undefined) assertText('A page', page);
   const range = { accountId, bookId, by, from, to };
   const { facts, place } = page === undefined ? await begin(db, range) : await goOn(db, range, page);
   // One more than asked for tells whether a page follows.

@@ -1,7 +1,8 @@
 import type { Queryable } from '../db/pool.ts';
 import { ask } from './ask.ts';
 import { assertBook } from './books.ts';
-import { assertInstants, type HistoryOrder } from './history.ts';
+import { assertInstant, assertOrder, type HistoryOrder } from './history.ts';
+import { assertBookId } from './input.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
@@ -61,6 +62,7 @@ export async function trialBalance(
   options: { bookId?: number; asOf?: AsOf | undefined } = {},
 ): Promise<TrialBalance[]> {
   const bookId = options.bookId ?? MAIN_BOOK;
+  assertBookId(bookId);
   const rows = options.asOf === undefined ? await kept(db, bookId) : await recomputed(db, bookId, options.asOf);
   // Nothing posted and no such book look the same until somebody asks.
   if (rows.length === 0) await assertBook(db, bookId);
@@ -95,7 +97,8 @@ async function kept(db: Queryable, bookId: number): Promise<Row[]> {
 }
 
 async function recomputed(db: Queryable, bookId: number, { at, by }: AsOf): Promise<readonly Row[]> {
-  assertInstants(at);
+  assertInstant(at);
+  assertOrder(by);
   return ask<Row>(
     db,
     `select currency, decimal_places as "decimalPlaces", type, accounts::text as accounts, cause, debit_cents::text as debit, credit_cents::text as credit

@@ -196,7 +196,7 @@ describe('a hold', () => {
   const refusals: [string, () => Promise<NewHold>, string][] = [
     ['an amount of zero', async () => hold(await walletWith(1n), 0n), 'LEDGER_AMOUNT_INVALID'],
     ['a negative amount', async () => hold(await walletWith(1n), -1n), 'LEDGER_AMOUNT_INVALID'],
-    ['an amount past 64 bits', async () => hold(accounts.revenue, 2n ** 63n), 'LEDGER_AMOUNT_INVALID'],
+    ['an amount past 64 bits', async () => hold(accounts.revenue, 2n ** 63n), 'LEDGER_AMOUNT_OVERFLOW'],
     ['an unknown account', async () => hold(randomUUID(), 1n), 'LEDGER_ACCOUNT_UNKNOWN'],
     ['SQL for an account', async () => hold(`'; drop table payments.holds; --`, 1n), 'LEDGER_ACCOUNT_UNKNOWN'],
     ['another currency', async () => hold(await walletWith(1n), 1n, { currency: 'JPY' }), 'LEDGER_CURRENCY_MISMATCH'],

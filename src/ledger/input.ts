@@ -1,0 +1,150 @@
+import { AppError, type ErrorCode } from '../errors.ts';
+
+// Types are gone at run time: what a caller without them gives is refused here, where the database would not see that it is
+// wrong, or would refuse it in words and with a code of its own.
+
+/** Of a value nested deeper PostgreSQL may make nothing. */
+const MAX_DEPTH = 1_000;
+const MAX_SHOWN = 100;
+const LARGEST_INTEGER = 2_147_483_647;
+const LARGEST_BIGINT = 9_223_372_036_854_775_807n;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+export function invalid(message: string, code: ErrorCode = 'LEDGER_INVALID'): AppError {
+  return new AppError(code, message);
+}
+
+/** A value as a message shows it: on one line, and not all of a long one. */
+export function shown(value: unknown): string {
+  if (typeof value === 'function' || typeof value === 'symbol') return `a ${typeof value}`;
+  if (typeof value === 'object' && value !== null) {
+    if (value instanceof Date) return String(value);
+    return Array.isArray(value) ? 'an array' : 'an object';
+  }
+  const text = typeof value === 'string' ? JSON.stringify(value.slice(0, MAX_SHOWN + 1)) : String(value);
+  const isLong = text.length > MAX_SHOWN + 2;
+  return `${isLong ? text.slice(0, MAX_SHOWN) : text}${isLong ? '…' : ''}${typeof value === 'bigint' ? 'n' : ''}`;
+}
+
+/**
+ * Refuses what is no object; a misspelt field, which would be dropped in silence; and a value that JSON would drop, or make null
+ * or text of. Amounts (`…Cents`) and instants (`…At`) are left to `assertCents`, `assertLimit` and `isoOf`.
+ * @throws AppError LEDGER_INVALID
+ */
+export function assertFields(what: string, value: unknown, fields: ReadonlySet<string>): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(`${what} is an object, not ${shown(value)}.`);
+  }
+  for (const [field, given] of Object.entries(value)) {
+    if (!fields.has(field)) throw invalid(`${what} has no field ${shown(field)}: there are ${[...fields].join(', ')}.`);
+    if (!HAS_TYPE_OF_ITS_OWN.test(field) && (!OF_JSON.has(typeof given) || given instanceof Date)) {
+      throw invalid(`${what}: ${field} cannot be ${shown(given)}.`);
+    }
+  }
+}
+
+const HAS_TYPE_OF_ITS_OWN = /(?:Cents|At)$/;
+/** Of what is text, or a mark, or an object: numbers have no place in a request but in metadata. */
+const OF_JSON: ReadonlySet<string> = new Set(['undefined', 'string', 'boolean', 'object']);
+
+/** @throws AppError LEDGER_INVALID */
+export function assertArray(what: string, value: unknown): void {
+  if (!Array.isArray(value)) throw invalid(`${what} are given as an array, not as ${shown(value)}.`);
+}
+
+/**
+ * Money is a bigint: a number may have been rounded before it came here.
+ * @throws AppError LEDGER_AMOUNT_INVALID
+ */
+export function assertCents(what: string, value: unknown): void {
+  if (typeof value === 'bigint') return;
+  throw invalid(`${what} ${shown(value)} is no bigint: give whole minor units, such as 250n.`, 'LEDGER_AMOUNT_INVALID');
+}
+
+/** A limit, which may be left out, or null where there is none. @throws AppError LEDGER_INVALID */
+export function assertLimit(what: string, value: unknown): void {
+  if (value === undefined || value === null || typeof value === 'bigint') return;
+  throw invalid(`${what} ${shown(value)} is neither a bigint of minor units nor null.`);
+}
+
+/** @throws AppError LEDGER_BOOK_UNKNOWN */
+export function assertBookId(bookId: unknown): void {
+  if (isWhole(bookId, 1, LARGEST_INTEGER)) return;
+  throw invalid(`Book ${shown(bookId)} does not exist: books have whole numbers from 1.`, 'LEDGER_BOOK_UNKNOWN');
+}
+
+/** An id that may be of something; where it can be of nothing, `code` says that there is no such thing. */
+export function assertId(what: string, id: unknown, code: ErrorCode): void {
+  if (typeof id === 'string' && UUID.test(id)) return;
+  throw invalid(`${what} ${shown(id)} does not exist: its id is no UUID.`, code);
+}
+
+/** @throws AppError LEDGER_INVALID */
+export function assertWhole(what: string, value: unknown, from: number, to: number): void {
+  if (!isWhole(value, from, to)) throw invalid(`${what} is a whole number from ${from} to ${to}, not ${shown(value)}.`);
+}
+
+/** A position of the log. @throws AppError LEDGER_INVALID */
+export function assertPosition(value: unknown): void {
+  if (typeof value === 'bigint' && value >= 0n && value <= LARGEST_BIGINT) return;
+  throw invalid(`A position of the log is a bigint from 0n to ${LARGEST_BIGINT}n, not ${shown(value)}.`);
+}
+
+/** Text that PostgreSQL keeps as it is. @throws AppError LEDGER_INVALID */
+export function assertText(what: string, value: unknown): void {
+  if (typeof value !== 'string') throw invalid(`${what} is text, not ${shown(value)}.`);
+  if (!value.includes('\u0000') && Buffer.from(value, 'utf8').toString('utf8') === value) return;
+  throw invalid(`${what} ${shown(value)} holds what PostgreSQL cannot keep: U+0000 or half a surrogate pair.`);
+}
+
+/** An instant as the database reads it. @throws AppError LEDGER_INVALID */
+export function isoOf(what: string, date: unknown): string | undefined {
+  if (date === undefined || date === null) return undefined;
+  if (date instanceof Date && !Number.isNaN(date.getTime())) return date.toISOString();
+  throw invalid(`${what} ${shown(date)} is no valid Date.`);
+}
+
+/**
+ * The text of a request, as it reaches the database.
+ * @throws AppError LEDGER_INVALID for what JSON, or JSON in PostgreSQL, cannot hold
+ */
+export function jsonText(body: Record<string, unknown>): string {
+  assertMetadata(body['metadata']);
+  let text: string;
+  try {
+    text = JSON.stringify(body);
+  } catch {
+    throw invalid(UNSTORABLE);
+  }
+  if (UNSTORABLE_ESCAPES.test(text)) throw invalid(UNSTORABLE);
+  return text;
+}
+
+const UNSTORABLE =
+  'The request holds what JSON in PostgreSQL cannot: U+0000, half a surrogate pair, or a bigint where no amount is.';
+/** As JSON.stringify writes them; after an even number of backslashes, or the backslash is text itself. */
+const UNSTORABLE_ESCAPES = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
+
+/**
+ * Refuses what JSON.stringify would turn into null in silence, and what is nested without end.
+ * @throws AppError LEDGER_INVALID
+ */
+export function assertMetadata(metadata: unknown): void {
+  if (metadata !== undefined) assertJson(metadata, 0);
+}
+
+function assertJson(value: unknown, depth: number): void {
+  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return;
+  if (typeof value === 'number' && Number.isFinite(value)) return;
+  if (typeof value !== 'object' || (value instanceof Date && Number.isNaN(value.getTime()))) {
+    throw invalid(`metadata holds ${shown(value)}, which JSON does not have.`);
+  }
+  if (depth >= MAX_DEPTH) throw invalid(`metadata is nested more than ${MAX_DEPTH} deep, or holds itself.`);
+  if (Array.isArray(value)) for (const element of value) assertJson(element, depth + 1);
+  // A field of undefined is one that is left out.
+  else for (const field of Object.values(value)) if (field !== undefined) assertJson(field, depth + 1);
+}
+
+function isWhole(value: unknown, from: number, to: number): boolean {
+  return typeof value === 'number' && Number.isInteger(value) && value >= from && value <= to;
+}

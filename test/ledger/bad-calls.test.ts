@@ -1,0 +1,366 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Tx } from '../../src/db/pool.ts';
+import { AppError } from '../../src/errors.ts';
+import { changeAccount } from '../../src/ledger/accounts.ts';
+import { openBook } from '../../src/ledger/books.ts';
+import { effectiveBalance, recordedBalance } from '../../src/ledger/history.ts';
+import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
+import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
+import { closePeriod, listPeriods, previewPeriod } from '../../src/ledger/periods.ts';
+import { createPoster } from '../../src/ledger/poster.ts';
+import { splitAmount } from '../../src/ledger/split.ts';
+import { statementPage } from '../../src/ledger/statement.ts';
+import { trialBalance } from '../../src/ledger/trial-balance.ts';
+import { dropVerified, ledgerState, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+// The functions of TypeScript, called as JavaScript may call them: each argument and each field of the wrong type, of none, or
+// of one that JSON and PostgreSQL cannot hold. What is wrong with a value of the right type, bad-input.test.ts asks in SQL.
+
+let database: TestDatabase;
+let accounts: TestAccounts;
+let holdId: string;
+beforeAll(async () => {
+  database = await createDatabase();
+  accounts = await openTestAccounts(database.pool);
+  ({ holdId } = await placeHold(database.pool, { accountId: accounts.wallet, amountCents: 5n, currency: 'USD' }));
+});
+afterAll(() => dropVerified(database));
+
+const circle: Record<string, unknown> = {};
+circle['itself'] = circle;
+let deep: unknown = 1;
+for (let depth = 0; depth < 100_000; depth += 1) deep = [deep];
+
+const VALUES = {
+  null: null,
+  'empty text': '',
+  text: 'x',
+  SQL: `'; drop table payments.entries; --`,
+  'a NUL': 'a\u0000b',
+  'half a surrogate pair': 'a\ud83d',
+  'an instant': '2026-01-01T00:00:00Z',
+  'a day that there is not': '2026-02-30T00:00:00Z',
+  zero: 0,
+  'a number': 5,
+  'a negative number': -5,
+  'a fraction': 5.5,
+  'a number that was rounded': 2 ** 53 + 2,
+  'a large number': 1e21,
+  NaN: Number.NaN,
+  infinity: Number.POSITIVE_INFINITY,
+  'a bigint': 5n,
+  'a negative bigint': -5n,
+  'beyond 64 bits': 2n ** 63n,
+  true: true,
+  'an empty array': [],
+  'an array': [1],
+  'an object': {},
+  'an object of its own': circle,
+  'a deep one': deep,
+  'a date': new Date('2026-01-01T00:00:00Z'),
+  'no date': new Date(Number.NaN),
+  'a function': () => 1,
+  'a symbol': Symbol('x'),
+} as const;
+type Name = keyof typeof VALUES;
+
+// biome-ignore lint/suspicious/noExplicitAny: what types forbid is what this is about
+type Any = any;
+interface Row {
+  readonly name: string;
+  /** The call with the spoilt value in the one place that the row is about. */
+  call(tx: Tx, spoilt: Any): Promise<unknown>;
+  /** What a refusal may be called. */
+  readonly code: RegExp;
+  /** With what nothing is wrong. */
+  readonly fine: readonly Name[];
+}
+
+const INVALID = /^LEDGER_INVALID$/;
+const row = (name: string, call: Row['call'], code: RegExp, ...fine: Name[]): Row => ({ name, call, code, fine });
+const TEXTS: Name[] = ['text', 'SQL', 'an instant', 'a day that there is not'];
+const good = () => transfer(accounts.clearing, accounts.wallet);
+const posted = (name: string, code: RegExp, ...fine: Name[]) =>
+  row(`post: ${name}`, (tx, spoilt) => post(tx, { ...good(), [name]: spoilt }), code, ...fine);
+const entered = (name: string, code: RegExp, ...fine: Name[]) =>
+  row(
+    `post: an entry's ${name}`,
+    (tx, spoilt) => {
+      const [first, ...others] = good().entries;
+      return post(tx, { entries: [{ ...first, [name]: spoilt } as Any, ...others] });
+    },
+    code,
+    ...fine,
+  );
+const held = (name: string, code: RegExp, ...fine: Name[]) =>
+  row(
+    `placeHold: ${name}`,
+    (tx, spoilt) => placeHold(tx, { accountId: accounts.wallet, amountCents: 5n, currency: 'USD', [name]: spoilt }),
+    code,
+    ...fine,
+  );
+const opened = (name: string, code: RegExp, ...fine: Name[]) =>
+  row(
+    `openAccounts: ${name}`,
+    (tx, spoilt) => openAccounts(tx, [{ type: 'cash', currency: 'USD', name: 'n', [name]: spoilt }]),
+    code,
+    ...fine,
+  );
+const changed = (name: string, code: RegExp, ...fine: Name[]) =>
+  row(
+    `changeAccount: ${name}`,
+    (tx, spoilt) => changeAccount(tx, { accountId: accounts.revenue, floorCents: null, [name]: spoilt }),
+    code,
+    ...fine,
+  );
+const told = (name: string, code: RegExp, ...fine: Name[]) =>
+  row(
+    `statementPage: ${name}`,
+    (tx, spoilt) => statementPage(tx, { accountId: accounts.wallet, [name]: spoilt }),
+    code,
+    ...fine,
+  );
+const BOOK = /^LEDGER_BOOK_UNKNOWN$/;
+const ACCOUNT = /^LEDGER_ACCOUNT_UNKNOWN$/;
+/** Where text that names nothing is called so, and what is no text at all is invalid. */
+const unknownOr = (code: string) => new RegExp(`^LEDGER_(INVALID|${code}_UNKNOWN)$`);
+/** As text that is optional, and null the same as not given. */
+const OPTIONAL: Name[] = ['null', 'empty text', ...TEXTS];
+const inBook = (name: string, call: Row['call'], ...fine: Name[]) =>
+  row(`${name}: bookId`, call, BOOK, 'null', ...fine);
+
+const ROWS: Row[] = [
+  row(
+    'postAll: transactions',
+    (tx, spoilt) => postAll(tx, spoilt),
+    INVALID,
+    'an empty array',
+    'an array',
+    'a deep one',
+  ),
+  row('post: the transaction', (tx, spoilt) => post(tx, spoilt), INVALID),
+  row('post: a field of no such name', (tx, spoilt) => post(tx, { ...good(), idempotencykey: spoilt } as Any), INVALID),
+  posted('entries', INVALID),
+  posted('transactionId', INVALID, 'null'),
+  posted('idempotencyKey', INVALID, 'null', ...TEXTS),
+  posted('idempotencyScope', INVALID, ...OPTIONAL),
+  posted('effectiveAt', INVALID, 'null', 'a date'),
+  posted('referenceType', INVALID, ...OPTIONAL),
+  posted('referenceId', INVALID, ...OPTIONAL),
+  posted('description', INVALID, ...OPTIONAL),
+  posted('metadata', INVALID, 'an object'),
+  posted('announce', INVALID, 'null', 'text'),
+  posted('linked', INVALID),
+  posted('reverses', INVALID),
+  posted('capture', INVALID),
+  row('post: capture.holdId', (tx, spoilt) => post(tx, { ...good(), capture: { holdId: spoilt } }), INVALID),
+  row('post: capture.final', (tx, spoilt) => post(tx, { ...good(), capture: { holdId, final: spoilt } }), INVALID),
+  row(
+    'post: an entry',
+    (tx, spoilt) => post(tx, { entries: [spoilt, ...good().entries] }),
+    /^LEDGER_(AMOUNT_)?INVALID$/,
+  ),
+  entered('accountId', unknownOr('ACCOUNT')),
+  entered('amountCents', /^LEDGER_(AMOUNT_INVALID|UNBALANCED|AMOUNT_OVERFLOW)$/),
+  entered('currency', unknownOr('CURRENCY')),
+  entered('description', INVALID, ...OPTIONAL),
+  entered('metadata', INVALID, 'an object'),
+  held('accountId', unknownOr('ACCOUNT')),
+  held('amountCents', /^LEDGER_AMOUNT_(INVALID|OVERFLOW)$/, 'a bigint'),
+  held('currency', /^LEDGER_(INVALID|CURRENCY_MISMATCH)$/),
+  held('expiresAt', INVALID, 'null'),
+  held('holdId', INVALID, 'null'),
+  held('idempotencyKey', INVALID, 'null', ...TEXTS),
+  held('idempotencyScope', INVALID, ...OPTIONAL),
+  held('referenceType', INVALID, ...OPTIONAL),
+  held('referenceId', INVALID, ...OPTIONAL),
+  held('description', INVALID, ...OPTIONAL),
+  held('metadata', INVALID, 'an object'),
+  held('reason', INVALID),
+  row('placeHold: the hold', (tx, spoilt) => placeHold(tx, spoilt), /^LEDGER_(AMOUNT_)?INVALID$/),
+  row('voidHold: holdId', (tx, spoilt) => voidHold(tx, { holdId: spoilt }), unknownOr('HOLD')),
+  row('voidHold: reason', (tx, spoilt) => voidHold(tx, { holdId, reason: spoilt }), INVALID, ...OPTIONAL),
+  row('expireHolds: limit', (tx, spoilt) => expireHolds(tx, { limit: spoilt }), INVALID, 'a number'),
+  row('openAccounts: accounts', (tx, spoilt) => openAccounts(tx, spoilt), INVALID, 'an empty array'),
+  row(
+    'openAccounts: an account',
+    (tx, spoilt) => openAccounts(tx, [spoilt]),
+    /^LEDGER_(INVALID|ACCOUNT_TYPE_UNKNOWN)$/,
+  ),
+  opened('type', unknownOr('ACCOUNT_TYPE')),
+  opened('currency', unknownOr('CURRENCY')),
+  opened('name', INVALID, 'text'),
+  opened('userId', INVALID, 'null'),
+  opened('organizationId', INVALID, 'null'),
+  opened('floorCents', INVALID, 'null', 'a bigint', 'a negative bigint'),
+  opened('ceilingCents', INVALID, 'null', 'a bigint', 'a negative bigint'),
+  opened('floor', INVALID),
+  changed('accountId', unknownOr('ACCOUNT')),
+  changed('status', INVALID),
+  changed('floorCents', INVALID, 'null', 'a bigint', 'a negative bigint'),
+  changed('ceilingCents', INVALID, 'null', 'a bigint', 'a negative bigint'),
+  changed('reason', INVALID, ...OPTIONAL),
+  changed('idempotencyKey', INVALID, 'null', ...TEXTS),
+  changed('idempotencyScope', INVALID, ...OPTIONAL),
+  changed('floor', INVALID),
+  row('openBook: name', (tx, spoilt) => openBook(tx, spoilt), INVALID, ...TEXTS),
+  row(
+    'splitAmount: the amount',
+    async (_tx, spoilt) => splitAmount(spoilt, [1n, 2n]),
+    INVALID,
+    'a bigint',
+    'a negative bigint',
+    'beyond 64 bits',
+  ),
+  row('splitAmount: weights', async (_tx, spoilt) => splitAmount(5n, spoilt), INVALID),
+  row('splitAmount: a weight', async (_tx, spoilt) => splitAmount(5n, [spoilt]), INVALID, 'a bigint', 'beyond 64 bits'),
+  row('recordedBalance: the account', (tx, spoilt) => recordedBalance(tx, spoilt), ACCOUNT),
+  row(
+    'recordedBalance: at',
+    (tx, spoilt) => recordedBalance(tx, accounts.wallet, { at: spoilt }),
+    INVALID,
+    'an instant',
+  ),
+  row(
+    'recordedBalance: position',
+    (tx, spoilt) => recordedBalance(tx, accounts.wallet, { position: spoilt }),
+    INVALID,
+    'a bigint',
+  ),
+  row('effectiveBalance: the account', (tx, spoilt) => effectiveBalance(tx, spoilt, '2026-01-01T00:00:00Z'), ACCOUNT),
+  row('effectiveBalance: at', (tx, spoilt) => effectiveBalance(tx, accounts.wallet, spoilt), INVALID, 'an instant'),
+  told('accountId', ACCOUNT),
+  told('by', INVALID),
+  told('from', INVALID, 'an instant'),
+  told('to', INVALID, 'an instant'),
+  told('pageLines', INVALID, 'a number'),
+  told('page', INVALID),
+  row(
+    'trialBalance: at',
+    (tx, spoilt) => trialBalance(tx, { asOf: { at: spoilt, by: 'recorded' } }),
+    INVALID,
+    'an instant',
+  ),
+  row(
+    'trialBalance: by',
+    (tx, spoilt) => trialBalance(tx, { asOf: { at: '2026-01-01T00:00:00Z', by: spoilt } }),
+    INVALID,
+  ),
+  row('closePeriod: until', (tx, spoilt) => closePeriod(tx, { until: spoilt }), INVALID, 'an instant'),
+  row('previewPeriod: until', (tx, spoilt) => previewPeriod(tx, { until: spoilt }), INVALID, 'an instant'),
+  row(
+    'createPoster: maxBatch',
+    async (_tx, spoilt) => createPoster(database.pool, { maxBatch: spoilt }),
+    INVALID,
+    'null',
+    'a number',
+  ),
+  row(
+    'createPoster: maxInFlight',
+    async (_tx, spoilt) => createPoster(database.pool, { maxInFlight: spoilt }),
+    INVALID,
+    'null',
+    'a number',
+  ),
+  row(
+    'createPoster: maxWaiting',
+    async (_tx, spoilt) => createPoster(database.pool, { maxWaiting: spoilt }),
+    INVALID,
+    'null',
+    'a number',
+  ),
+  row('a poster: post', (_tx, spoilt) => createPoster(database.pool).post(spoilt), INVALID),
+  row(
+    'a poster: postChain',
+    (_tx, spoilt) => createPoster(database.pool).postChain(spoilt),
+    INVALID,
+    'an empty array',
+    'an array',
+    'a deep one',
+  ),
+  inBook('postAll', (tx, spoilt) => postAll(tx, [good()], { bookId: spoilt })),
+  inBook('openAccounts', (tx, spoilt) => openAccounts(tx, [], { bookId: spoilt })),
+  inBook('changeAccount', (tx, spoilt) =>
+    changeAccount(tx, { accountId: accounts.wallet, floorCents: null }, { bookId: spoilt }),
+  ),
+  inBook('placeHold', (tx, spoilt) =>
+    placeHold(tx, { accountId: accounts.wallet, amountCents: 5n, currency: 'USD' }, { bookId: spoilt }),
+  ),
+  inBook('voidHold', (tx, spoilt) => voidHold(tx, { holdId }, { bookId: spoilt })),
+  inBook('trialBalance', (tx, spoilt) => trialBalance(tx, { bookId: spoilt })),
+  inBook('createPoster', async (_tx, spoilt) => createPoster(database.pool, { bookId: spoilt }), 'a number'),
+  // Not given is the main book; null is none.
+  row('expireHolds: bookId', (tx, spoilt) => expireHolds(tx, { bookId: spoilt }), BOOK),
+  row('recordedBalance: bookId', (tx, spoilt) => recordedBalance(tx, accounts.wallet, { bookId: spoilt }), BOOK),
+  row('statementPage: bookId', (tx, spoilt) => statementPage(tx, { accountId: accounts.wallet, bookId: spoilt }), BOOK),
+  row('closePeriod: bookId', (tx, spoilt) => closePeriod(tx, { until: '2026-01-01T00:00:00Z', bookId: spoilt }), BOOK),
+  row('listPeriods: bookId', (tx, spoilt) => listPeriods(tx, { bookId: spoilt }), BOOK),
+];
+
+describe('whatever JavaScript gives', () => {
+  it.each(ROWS)(
+    '$name is refused with a code, where it is no good, and nothing is written',
+    async ({ call, code, fine }) => {
+      const wrong: string[] = [];
+      const before = await ledgerState(database.pool);
+      for (const [name, value] of Object.entries(VALUES)) {
+        const outcome = await undone((tx) => call(tx, value));
+        const isFine = fine.includes(name as Name);
+        if (outcome === 'fine' ? !isFine : isFine || !(outcome instanceof AppError) || !code.test(outcome.code)) {
+          wrong.push(`${name}: ${outcome === 'fine' ? 'accepted' : String(outcome).slice(0, 300)}`);
+        } else if (outcome instanceof AppError && (/\p{Cc}/u.test(outcome.message) || outcome.message.length > 1_000)) {
+          wrong.push(
+            `${name}: a message of ${outcome.message.length} characters, ${JSON.stringify(outcome.message.slice(0, 200))}`,
+          );
+        }
+      }
+      expect(wrong).toEqual([]);
+      expect(await ledgerState(database.pool)).toBe(before);
+    },
+  );
+
+  it.each(['metadata', 'entries', 'effectiveAt', 'description'])(
+    'leaves the neighbours of a spoilt %s alone',
+    async (field) => {
+      for (const value of Object.values(VALUES)) {
+        const harmed = await undone(async (tx) => {
+          const outcomes = await postAll(tx, [good(), { ...good(), [field]: value } as Any, good()]);
+          if (outcomes[0]?.status !== 'posted' || outcomes[2]?.status !== 'posted')
+            throw new Error('neighbours harmed');
+        });
+        expect(harmed).toBe('fine');
+      }
+    },
+  );
+
+  it('keeps in metadata what JSON holds, as it is', async () => {
+    const metadata = {
+      nested: { list: [1, 'two', null, true, { three: 3.5 }] },
+      at: new Date(0),
+      text: `'; drop table x; -- \\u0000 $$ 😀`,
+    };
+    const tx = await database.pool.connect();
+    await tx.query('begin');
+    const { transactionId } = await post(tx, { ...good(), metadata });
+    const { rows } = await tx.query('select metadata from payments.entries where transaction_id = $1', [transactionId]);
+    await tx.query('rollback');
+    tx.release();
+    expect(rows).toEqual([{ metadata: { ...metadata, at: '1970-01-01T00:00:00.000Z' } }, expect.anything()]);
+  });
+});
+
+/** What came of work that is undone afterwards: `fine`, or what it threw. */
+async function undone(work: (tx: Tx) => Promise<unknown>): Promise<unknown> {
+  const tx = await database.pool.connect();
+  try {
+    await tx.query('begin');
+    await work(tx);
+    return 'fine';
+  } catch (error) {
+    return error;
+  } finally {
+    await tx.query('rollback');
+    tx.release();
+  }
+}
