@@ -95,14 +95,12 @@ export async function voidHold(
 ): Promise<HoldOutcome> {
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
-  assertFields('What voids a hold', hold, VOID_FIELDS);
-  assertId('Hold', hold.holdId, 'LEDGER_HOLD_UNKNOWN');
+  // Not by its fields: what placeHold answered names its hold as well.
+  assertId('Hold', hold?.holdId, 'LEDGER_HOLD_UNKNOWN');
   const reason = hold.reason ?? null;
   if (reason !== null) assertText('reason', reason);
   return askForHold(db, 'payments.void_hold($1, $2, $3)', [bookId, hold.holdId, reason]);
 }
-
-const VOID_FIELDS: ReadonlySet<string> = new Set(['holdId', 'reason']);
 
 /**
  * Writes down which holds have expired, at most `limit` accounts' at a time. Nothing waits for it: an expired hold reserves

@@ -14,7 +14,7 @@ import {
   balancesOfBook,
   differences,
 } from '../support/accounting-tools.ts';
-import { balanceOf, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { balanceOf, ledgerState, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { type LiventixOptions, liventix, type Run, type RunningLiventix, startLiventix } from '../support/liventix.ts';
@@ -234,16 +234,7 @@ describe('ledger post', () => {
     return rows[0]?.n ?? -1n;
   };
 
-  /** All that a posting may write, as one text. */
-  const everything = async (): Promise<string> => {
-    const { rows } = await database.pool.query<{ all: string }>(
-      `select concat_ws(' ', (select sum(hashtextextended(t::text, 0)::numeric) from payments.events t),
-         (select sum(hashtextextended(t::text, 0)::numeric) from payments.entries t),
-         (select sum(hashtextextended(t::text, 0)::numeric) from payments.balances t),
-         (select count(*) from public.outbox)) as all`,
-    );
-    return rows[0]?.all ?? '';
-  };
+  const everything = () => ledgerState(database.pool);
   const answerOf = ({ line, status, code, message }: Result) => ({ line, status, code, message });
 
   it('posts every line in its order, and nothing twice', async () => {

@@ -427,6 +427,12 @@ async function outcomesOf(tx: Queryable, transactions: readonly unknown[]): Prom
 describe('what is wrong with a transaction as a whole', () => {
   const cases: [string, () => unknown, ErrorCode, RegExp][] = [
     ['100,000 entries', () => ({ entries: Array.from({ length: 100_000 }, () => ({})) }), 'LEDGER_INVALID', /entries/],
+    [
+      '1,001 entries',
+      () => ({ entries: Array.from({ length: 1_001 }, () => entry(accounts.clearing, 5)) }),
+      'LEDGER_INVALID',
+      /entries/,
+    ],
     ['no entries', () => ({ entries: [] }), 'LEDGER_INVALID', /entries/],
     ['one entry', () => ({ entries: [entry(accounts.wallet, 5)] }), 'LEDGER_INVALID', /entries/],
     [

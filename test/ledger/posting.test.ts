@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
@@ -10,7 +9,6 @@ import { eventually } from '../support/eventually.ts';
 
 let database: TestDatabase;
 let accounts: TestAccounts;
-const UNKNOWN = '00000000-0000-4000-8000-0000000000ff';
 const MAX = 9_223_372_036_854_775_807n;
 
 beforeAll(async () => {
@@ -127,118 +125,6 @@ describe('posting', () => {
     expect(outcome.status).toBe('posted');
     const yen = (await trialBalance(database.pool)).find((balance) => balance.currency === 'JPY');
     expect(yen).toMatchObject({ decimalPlaces: 0, debitCents: 15_000n, creditCents: 15_000n });
-  });
-
-  const refusals: [string, (a: TestAccounts) => NewTransaction, string][] = [
-    ['unbalanced entries', (a) => unbalanced(a, 99n), 'LEDGER_UNBALANCED'],
-    ['entries that balance only across currencies', (a) => acrossCurrencies(a), 'LEDGER_UNBALANCED'],
-    ['an account that does not exist', (a) => transfer(a.clearing, UNKNOWN), 'LEDGER_ACCOUNT_UNKNOWN'],
-    [
-      'an account id that is no UUID',
-      (a) => transfer(a.clearing, "'; drop table payments.events; --"),
-      'LEDGER_ACCOUNT_UNKNOWN',
-    ],
-    ['the wrong currency for the account', (a) => transfer(a.clearing, a.yen), 'LEDGER_CURRENCY_MISMATCH'],
-    ['an unknown currency', (a) => transfer(a.clearing, a.wallet, { currency: 'XYZ' }), 'LEDGER_CURRENCY_UNKNOWN'],
-    ['an amount of zero', (a) => transfer(a.clearing, a.wallet, { amountCents: 0n }), 'LEDGER_AMOUNT_INVALID'],
-    [
-      'an amount above bigint',
-      (a) => transfer(a.clearing, a.wallet, { amountCents: MAX + 1n }),
-      'LEDGER_AMOUNT_OVERFLOW',
-    ],
-    ['a single entry', (a) => ({ entries: transfer(a.clearing, a.wallet).entries.slice(0, 1) }), 'LEDGER_INVALID'],
-    [
-      'more than 1,000 entries',
-      (a) => ({ entries: Array.from({ length: 501 }, () => transfer(a.clearing, a.wallet).entries).flat() }),
-      'LEDGER_INVALID',
-    ],
-    [
-      'a transaction id that is no UUID',
-      (a) => transfer(a.clearing, a.wallet, { transactionId: '1' }),
-      'LEDGER_INVALID',
-    ],
-    [
-      'a key that no index would take',
-      (a) => transfer(a.clearing, a.wallet, { idempotencyKey: randomBytes(4_000).toString('hex') }),
-      'LEDGER_INVALID',
-    ],
-    [
-      'a reference that no index would take',
-      (a) => transfer(a.clearing, a.wallet, { referenceType: 'x', referenceId: randomBytes(4_000).toString('hex') }),
-      'LEDGER_INVALID',
-    ],
-    ['a topic that is none', (a) => transfer(a.clearing, a.wallet, { announce: 'Not A Topic' }), 'LEDGER_INVALID'],
-  ];
-  it.each(refusals)('refuses %s with a clear code, in one line, and writes nothing', async (_what, build, code) => {
-    const before = await countEvents();
-    const failure = await post(database.pool, build(accounts)).catch((error: unknown) => error);
-    expect(failure).toMatchObject({ code });
-    expect((failure as Error).message).not.toContain('\n');
-    expect(await countEvents()).toBe(before);
-  });
-
-  it.each(refusals)('leaves the neighbours of %s alone', async (_what, build, code) => {
-    const good = transfer(accounts.clearing, accounts.wallet);
-    const outcomes = await postAll(database.pool, [good, build(accounts), good]);
-    expect(outcomes).toMatchObject([{ status: 'posted' }, { status: 'rejected', code }, { status: 'posted' }]);
-  });
-
-  it.each([
-    [{ effective_at: '2026-01-01 00:00' }, /effective_at/],
-    [{ transaction_id: 'x' }, /transaction_id/],
-    [{ idempotency_key: '' }, /idempotency_key/],
-    [{ idempotency_key: 7 }, /idempotency_key/],
-    [{ description: {} }, /description/],
-    [{ metadata: [] }, /metadata/],
-    [{ announce: 'Not A Topic' }, /announce/],
-    [{ announc: 'a.b' }, /a key that is not among these/],
-  ])('names the field of %j that it refuses', async (field, named) => {
-    const entries = [5, -5].map((cents, leg) => ({
-      account_id: leg === 0 ? accounts.clearing : accounts.wallet,
-      amount_cents: cents,
-      currency: 'USD',
-    }));
-    const { rows } = await database.pool.query<{ code: string; message: string }>(
-      'select code, message from payments.post_transactions(1, $1)',
-      [JSON.stringify([{ entries, ...field }])],
-    );
-    expect(rows).toEqual([{ code: 'LEDGER_INVALID', message: expect.stringMatching(named) }]);
-    expect(rows[0]?.message.split(':')[0]).toMatch(named);
-  });
-
-  it('refuses a misspelt field, an amount with a fraction and an instant without its zone, from SQL', async () => {
-    const { entries } = transfer(accounts.clearing, accounts.wallet);
-    const sqlEntries = entries.map(({ accountId, amountCents, currency }) => ({
-      account_id: accountId,
-      amount_cents: Number(amountCents),
-      currency,
-    }));
-    const fraction = sqlEntries.map((entry) => ({ ...entry, amount_cents: entry.amount_cents + 0.5 }));
-    const { rows } = await database.pool.query(
-      'select status, code from payments.post_transactions(1, $1) order by ordinal',
-      [
-        JSON.stringify([
-          { entries: sqlEntries, metdata: {} },
-          { entries: fraction },
-          { entries: sqlEntries, effective_at: '2026-01-01 00:00' },
-          { entries: sqlEntries, metadata: [] },
-          { entries: sqlEntries.map((entry) => ({ ...entry, account: 'x' })) },
-          7,
-          null,
-          { entries: sqlEntries },
-        ]),
-      ],
-    );
-    expect(rows.map((row) => row.code)).toEqual([
-      'LEDGER_INVALID',
-      'LEDGER_AMOUNT_INVALID',
-      'LEDGER_INVALID',
-      'LEDGER_INVALID',
-      'LEDGER_INVALID',
-      'LEDGER_INVALID',
-      'LEDGER_INVALID',
-      null,
-    ]);
   });
 
   it('raises the documented SQLSTATE to a SQL caller', async () => {
@@ -443,21 +329,7 @@ function unbalanced(a: TestAccounts, creditCents: bigint): NewTransaction {
   };
 }
 
-function acrossCurrencies(a: TestAccounts): NewTransaction {
-  return {
-    entries: [
-      { accountId: a.clearing, amountCents: 100n, currency: 'USD' },
-      { accountId: a.yen, amountCents: -100n, currency: 'JPY' },
-    ],
-  };
-}
-
 async function countAccounts(): Promise<bigint> {
   const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from payments.accounts');
-  return rows[0]?.n ?? -1n;
-}
-
-async function countEvents(): Promise<bigint> {
-  const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from payments.events');
   return rows[0]?.n ?? -1n;
 }

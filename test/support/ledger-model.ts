@@ -30,7 +30,9 @@ export class LedgerModel {
   private readonly left = new Map<string, Map<string, bigint>>();
   /** The bodies of what was posted, by key. */
   private readonly known = new Map<string, string>();
-  private closedUntil = new Date(0);
+  private closedUntil: Date | undefined;
+  /** The effective dates of what was posted with one of its own. */
+  private effectiveAts: Date[] = [];
 
   available(account: ModelAccount): bigint {
     const held = [...this.holds.values()]
@@ -39,8 +41,15 @@ export class LedgerModel {
     return account.side * account.balance - held;
   }
 
-  close(until: Date): void {
-    if (until > this.closedUntil) this.closedUntil = until;
+  close(until: Date): Verdict {
+    if (this.closedUntil !== undefined && until <= this.closedUntil) return 'LEDGER_PERIOD_CLOSED';
+    this.closedUntil = until;
+    return 'closed';
+  }
+
+  /** How many transactions were effective before. What was posted without a date is effective when it was posted. */
+  effectiveBefore(until: Date): number {
+    return this.effectiveAts.filter((at) => at < until).length;
   }
 
   /** What a call must answer, one verdict a request. Linked ones stand or fall together. */
@@ -99,6 +108,7 @@ export class LedgerModel {
       const left = this.left.get(reverses);
       for (const [id, cents] of legs) left?.set(id, (left.get(id) ?? 0n) + cents);
     }
+    if (request.effectiveAt !== undefined) this.effectiveAts.push(request.effectiveAt);
     if (request.transactionId !== undefined) this.left.set(request.transactionId, new Map(legs));
     if (key !== undefined) this.known.set(key, body);
     return 'posted';
@@ -126,7 +136,7 @@ export class LedgerModel {
   }
 
   private fault(request: Request, legs: Legs): Verdict | undefined {
-    if (request.effectiveAt !== undefined && request.effectiveAt < this.closedUntil) return 'LEDGER_PERIOD_CLOSED';
+    if (isBefore(request.effectiveAt, this.closedUntil)) return 'LEDGER_PERIOD_CLOSED';
     const touched = [...legs.keys()].toSorted().map((id) => this.account(id));
     const unusable = touched.find(({ status }) => status !== 'open');
     if (unusable !== undefined) return `LEDGER_ACCOUNT_${unusable.status.toUpperCase()}`;
@@ -213,6 +223,7 @@ export class LedgerModel {
       holds: [...this.holds.values()].map((hold) => [hold, { ...hold }] as const),
       left: [...this.left].map(([id, legs]) => [id, new Map(legs)] as const),
       known: [...this.known],
+      effectiveAts: [...this.effectiveAts],
     };
   }
 
@@ -221,7 +232,12 @@ export class LedgerModel {
     for (const [hold, was] of before.holds) Object.assign(hold, was);
     replace(this.left, before.left);
     replace(this.known, before.known);
+    this.effectiveAts = [...before.effectiveAts];
   }
+}
+
+function isBefore(at: Date | undefined, until: Date | undefined): boolean {
+  return at !== undefined && until !== undefined && at < until;
 }
 
 function isDone(verdict: Verdict): boolean {
