@@ -251,6 +251,18 @@ exception when numeric_value_out_of_range then
     'What account %s has on hold would pass what 64 bits hold. Nothing was written: hold less.', p_hold ->> 'account_id'));
 end $$;
 
+-- As in 0009; of a hold that has expired nothing remains, whether the log says so already or not.
+create or replace function payments.describe_hold(p_book_id integer, p_hold_id uuid, p_status text) returns payments.hold_outcome
+language sql stable
+return (
+  select row(p_status, h.hold_id, h.event_position, case when x.has_expired then 'expired' else h.state end,
+           case when x.has_expired then 0 else h.remaining_cents end, b.available_cents)::payments.hold_outcome
+  from payments.holds h
+  cross join lateral (select coalesce(h.state = 'active' and h.expires_at <= clock_timestamp(), false) as has_expired) x
+  join payments.account_balances b on b.account_id = h.account_id and b.book_id = h.book_id
+  where h.hold_id = p_hold_id and h.book_id = p_book_id
+);
+
 -- As in 0009; a limit that is none is refused.
 -- p_limit: 1 to 100000.
 create or replace function payments.expire_holds(p_book_id integer, p_limit integer default 1000) returns integer

@@ -267,7 +267,7 @@ class Run {
     this.holds.push(holdId);
     if (!each.expires) return;
     await eventually('the hold has expired', async () => (await serverTime(0)) > expiresAt);
-    placed.state = 'expired';
+    Object.assign(placed, { state: 'expired', remaining: 0n });
   }
 
   private request(plan: Posting): Request {
