@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AppError } from '../../src/errors.ts';
 import { changeAccount } from '../../src/ledger/accounts.ts';
 import { openBook } from '../../src/ledger/books.ts';
-import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
+import { expireHolds, type HoldOutcome, type NewHold, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, type PostOutcome, postAll } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
@@ -251,11 +251,19 @@ class Run {
   private async placeHold(each: { nth: number; cents: bigint; expires: boolean }): Promise<void> {
     const { id: accountId, currency } = this.account(each.nth);
     const holdId = randomUUID();
-    const expiresAt = await serverTime(each.expires ? 30 : 3_600_000);
-    const hold = { holdId, accountId, amountCents: each.cents, currency, expiresAt };
+    const expected = this.model.placeHold(holdId, accountId, each.cents);
+    let hold: NewHold;
+    let first: Promise<HoldOutcome>;
     const send = () => placeHold(database.pool, hold, this.options);
-    const first = send();
-    expect(await verdictOf(first)).toBe(this.model.placeHold(holdId, accountId, each.cents));
+    let aheadMs = each.expires ? 30 : 3_600_000;
+    do {
+      // An expiry may have passed before it is asked for, where the machine has other things to do: later, then.
+      aheadMs *= 2;
+      hold = { holdId, accountId, amountCents: each.cents, currency, expiresAt: await serverTime(aheadMs) };
+      first = send();
+    } while (each.expires && aheadMs < 60_000 && (await verdictOf(first)) === 'LEDGER_INVALID');
+    expect(await verdictOf(first)).toBe(expected);
+    const { expiresAt } = hold;
     const placed = this.model.holds.get(holdId);
     if (placed === undefined) return;
     const { eventPosition } = await first;
@@ -266,7 +274,7 @@ class Run {
     });
     this.holds.push(holdId);
     if (!each.expires) return;
-    await eventually('the hold has expired', async () => (await serverTime(0)) > expiresAt);
+    await eventually('the hold has expired', async () => (await serverTime(0)) > (expiresAt ?? 0));
     Object.assign(placed, { state: 'expired', remaining: 0n });
   }
 
