@@ -21,7 +21,7 @@ const KINDS = [
   { type: 'receivable', side: 1n, floorCents: -500n, ceilingCents: 500n },
 ] as const;
 const RUNS = process.env['LIVENTIX_DRILLS'] === 'full' ? 150 : 20;
-const TIMEOUT_MS = 600_000;
+const TIMEOUT_MS = 1_200_000;
 /** The days that periods end and that transactions are dated at. */
 const DAYS = 12;
 const dayOf = (day: number) => new Date(Date.UTC(2020, 0, 1 + day));
