@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { addSlots } from '../ledger/accounts.ts';
 import { MAIN_BOOK, openAccounts } from '../ledger/ledger.ts';
 import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -14,11 +15,23 @@ interface OwnerOptions {
   readonly json?: boolean;
 }
 
+interface ListOptions extends OwnerOptions {
+  readonly slots?: boolean;
+}
+
 interface OpenOptions extends OwnerOptions {
   readonly type: string;
   readonly currency: string;
   readonly name: string;
 }
+
+interface SlotsOptions {
+  readonly slots: number;
+  readonly book: number;
+  readonly json?: boolean;
+}
+
+const MAX_SLOTS = 64;
 
 export function registerAccounts(ledger: Command, context: CommandContext): void {
   const account = ledger.command('account').description('the accounts of a book');
@@ -52,12 +65,38 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
     .option('--user <id>', 'only those of this user', uuid)
     .option('--organization <id>', 'only those of this organization', uuid)
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--slots', 'below an account that has slots, each slot with what it has of the balance')
     .option('--json', 'print one JSON array')
     .addHelpText(
       'after',
       '\nExample:\n  liventix ledger account list --organization 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4',
     )
-    .action((options: OwnerOptions) => runList(options, context));
+    .action((options: ListOptions) => runList(options, context));
+
+  account
+    .command('slots')
+    .description(
+      'spread what is posted to an account over several balances, so that fewer postings wait for each other',
+    )
+    .argument('<account-id>', 'the account', uuid)
+    .requiredOption(
+      '--slots <n>',
+      `how many in all, the account itself counted: 2 to ${MAX_SLOTS}`,
+      wholeNumber(2, MAX_SLOTS),
+    )
+    .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nFor an account without floor, ceiling and holds: it cannot have them afterwards either. Slots may be added later, and\nnone is taken away. Everything shows the account as one, and postings go on naming it.\n\nExample:\n  liventix ledger account slots 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --slots 8',
+    )
+    .action((accountId: string, options: SlotsOptions) =>
+      withDatabase(context, async (pool) => {
+        const slots = await addSlots(pool, { accountId, slots: options.slots, bookId: options.book });
+        const lines = slots.map((slot, number) => `slot ${number.toString().padStart(2)}  ${slot}\n`).join('');
+        context.out.write(options.json ? `${toJson({ accountId, slots })}\n` : lines);
+      }),
+    );
 }
 
 function ownerOf({ user, organization }: OwnerOptions): { userId?: string; organizationId?: string } {
@@ -67,8 +106,8 @@ function ownerOf({ user, organization }: OwnerOptions): { userId?: string; organ
   };
 }
 
-async function runList(options: OwnerOptions, context: CommandContext): Promise<void> {
-  const filter = { bookId: options.book, ...ownerOf(options) };
+async function runList(options: ListOptions, context: CommandContext): Promise<void> {
+  const filter = { bookId: options.book, withSlots: options.slots === true, ...ownerOf(options) };
   const write = (text: string) => writeOut(context.out, text, context.stop);
   await withDatabase(context, (pool) =>
     withTransaction(
@@ -91,9 +130,12 @@ async function runList(options: OwnerOptions, context: CommandContext): Promise<
 const BALANCE_WIDTH = 20;
 
 function accountLine(account: Account): string {
-  const { accountId, type, currency, name, balanceCents, decimalPlaces, status } = account;
-  const balance = formatMoney(balanceCents, decimalPlaces).padStart(BALANCE_WIDTH);
-  return `${accountId}  ${balance} ${currency}  ${type}  ${name}${ownerText(account)}${status === 'open' ? '' : `  ${status}`}\n`;
+  const { accountId, type, currency, name, balanceCents, decimalPlaces, status, slots = [] } = account;
+  const money = (cents: bigint) => `${formatMoney(cents, decimalPlaces).padStart(BALANCE_WIDTH)} ${currency}`;
+  return [
+    `${accountId}  ${money(balanceCents)}  ${type}  ${name}${ownerText(account)}${status === 'open' ? '' : `  ${status}`}\n`,
+    ...slots.map((slot, number) => `${slot.accountId}  ${money(slot.balanceCents)}  of these, in slot ${number}\n`),
+  ].join('');
 }
 
 function ownerText({ userId, organizationId }: Account): string {

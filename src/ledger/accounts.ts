@@ -19,8 +19,9 @@ export interface AccountChange {
 /**
  * Changes an account's limits or state; what is not named stays as it is. A limit may be set beyond which the balance is
  * already: from then on it may only come back.
+ * The state of an account is that of its slots too; limits it cannot have where it has slots.
  * @throws AppError LEDGER_ACCOUNT_UNKNOWN, LEDGER_ACCOUNT_IN_USE when it is to be closed and has a balance or holds,
- *   LEDGER_IDEMPOTENCY_CONFLICT, LEDGER_INVALID
+ *   LEDGER_SLOTS_REFUSED, LEDGER_IDEMPOTENCY_CONFLICT, LEDGER_INVALID
  */
 export async function changeAccount(
   db: Queryable,
@@ -59,3 +60,27 @@ const FIELDS: ReadonlySet<string> = new Set([
   'idempotencyKey',
   'idempotencyScope',
 ] satisfies (keyof AccountChange)[]);
+
+export interface SlotsRequest {
+  readonly accountId: string;
+  /** How many in all, the account itself counted: 2 to 64. */
+  readonly slots: number;
+  readonly bookId?: number;
+}
+
+/**
+ * Spreads what is posted to an account over several balances from now on, its slots, so that those who post to it one by
+ * one wait for each other less. For an account without floor, ceiling and holds, which it cannot have afterwards either. More
+ * may be added later; none is taken away. Asked for no more than there are, it changes nothing.
+ * @returns the ids of the accounts that are its slots, itself first
+ * @throws AppError LEDGER_SLOTS_REFUSED, LEDGER_ACCOUNT_UNKNOWN, LEDGER_INVALID, LEDGER_BOOK_UNKNOWN, DB_*
+ */
+export async function addSlots(db: Queryable, { accountId, slots, bookId }: SlotsRequest): Promise<string[]> {
+  const [row] = await ask<{ slots: string[] }>(
+    db,
+    'select payments.add_slots($1, payments.try_uuid($2), $3)::text[] as slots',
+    [bookId ?? MAIN_BOOK, accountId, slots],
+  );
+  if (row === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a request for slots.');
+  return row.slots;
+}

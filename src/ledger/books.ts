@@ -7,6 +7,7 @@ export interface Book {
   readonly bookId: number;
   readonly name: string;
   readonly openedAt: Date;
+  /** Slots are not counted: they are of their account. */
   readonly accounts: bigint;
 }
 
@@ -32,7 +33,8 @@ export async function openBook(db: Queryable, name: string): Promise<number> {
 export async function listBooks(db: Queryable): Promise<Book[]> {
   const { rows } = await db.query<Book>(
     `select b.book_id as "bookId", b.name, b.created_at as "openedAt",
-            (select count(*) from payments.accounts a where a.book_id = b.book_id) as accounts
+            (select count(*) from payments.accounts a where a.book_id = b.book_id)
+              - (select count(*) from payments.account_slots s where s.book_id = b.book_id) as accounts
      from payments.books b
      order by b.book_id`,
   );

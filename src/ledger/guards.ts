@@ -27,8 +27,8 @@ export const GUARD_FUNCTIONS = {
     hash: 'acb0c8c410c10821094abb2cd4193f6d531c348f67beb3280d3691d3d199b39c',
   },
   check_changed_balances: {
-    migration: '0015_balances_know_their_currency',
-    hash: 'fe2ff462723af65d769a0881c147feceb4dc44148a5ed73b4434ad09952fb150',
+    migration: '0017_slots',
+    hash: 'f3c3acf3830adce4c5074f880ce22760e26dfa1fa3c18daa24f885432120f7a6',
   },
   check_changed_books: {
     migration: '0010_history',
@@ -54,6 +54,10 @@ export const GUARD_FUNCTIONS = {
     migration: '0012_seals',
     hash: '8bc3421965e02b785b41502bca969036e8cfbbdcfa05cc26a9168a9325e60815',
   },
+  check_new_slots: {
+    migration: '0017_slots',
+    hash: '4bc96537ebbdaa623b284602bfd3da219825d900f7b1d2f8bd314397eb3907f1',
+  },
   check_sealed_events: {
     migration: '0012_seals',
     hash: 'c9a9e42a09b1d44938a3d3c0d447223c3464800c3e8852924231a949ff9041bd',
@@ -61,6 +65,10 @@ export const GUARD_FUNCTIONS = {
   count_positions: {
     migration: '0012_seals',
     hash: 'df7857b3274af789958fc43fb9682ef365abe2644f2875562f12432c510bdd1d',
+  },
+  is_slotted: {
+    migration: '0017_slots',
+    hash: 'd1eca6d6282b198234bdfcdc82842fcf42034c2db536921838c52f41e7341f2b',
   },
   limit_passed: {
     migration: '0007_limits_holds_reversals',
@@ -75,8 +83,8 @@ export const GUARD_FUNCTIONS = {
     hash: '1edf607a97e01f125e5a9524c449c8257d86840a5519ed8bd6430891d7d65448',
   },
   raise_code: {
-    migration: '0007_limits_holds_reversals',
-    hash: '411e8510b6c38731204477412b9dc1fc06081e9ed02ef47b41d9c96d6e44e916',
+    migration: '0017_slots',
+    hash: '8743dd64530e7d98874259853c6071247dbce6986c21096a2702221e3a94da94',
   },
   raise_seal_code: {
     migration: '0012_seals',
@@ -126,6 +134,13 @@ const followsLog = (table: string): Guard =>
 export const GUARDS: readonly Guard[] = [
   appendOnly('account_changes'),
   followsLog('account_changes'),
+  appendOnly('account_slots'),
+  onRows('new_slots', {
+    table: 'account_slots',
+    trigger: 'account_slots_follow_log',
+    fires: 'after insert',
+    runs: 'check_new_slots',
+  }),
   appendOnly('account_types'),
   appendOnly('accounts'),
   onRows('changed', {

@@ -69,7 +69,10 @@ export type PostOutcome =
       readonly status: 'posted' | 'duplicate';
       readonly transactionId: string;
       readonly eventPosition: bigint;
-      /** Of each entry in turn: its number within its account, and the account's balance after it, debit positive. */
+      /**
+       * Of each entry in turn: its number within its account, and the account's balance after it, debit positive. Where the
+       * account has slots, within the slot that the entry was placed in, and of that slot.
+       */
       readonly accountSeqs: readonly bigint[];
       readonly balancesAfterCents: readonly bigint[];
     }

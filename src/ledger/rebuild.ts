@@ -11,6 +11,7 @@ const PROJECTIONS = [
   'hold_entries',
   'reversals',
   'periods',
+  'account_slots',
 ] as const;
 /** What projects it, in the order in which it does. */
 const PROJECTORS = [
@@ -19,6 +20,7 @@ const PROJECTORS = [
   'project_hold_steps',
   'project_reversals',
   'project_periods',
+  'project_account_slots',
 ] as const;
 /** What those call. */
 const HELPERS = ['last_hold_step'] as const;

@@ -60,6 +60,8 @@ export interface Rows {
   readonly holdEvents: string;
   readonly reversals: string;
   readonly periods: string;
+  /** All of them, new or not: an account has few, and they have its state. */
+  readonly accountSlots: string;
   /** With the one that is believed, `afterSeal`, from which the others follow. */
   readonly seals: string;
   readonly sealTiles: string;
@@ -96,6 +98,7 @@ function allRows(bookId: number | undefined): Rows {
     holdEvents: `(select * from ${rareEvents} e where e.type = 'hold.placed')`,
     reversals: table('reversals'),
     periods: table('periods'),
+    accountSlots: table('account_slots'),
     seals: table('seals'),
     sealTiles: table('seal_tiles'),
     books: table('books'),
@@ -147,6 +150,7 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     holdEvents: of('events', `x.type = 'hold.placed' and x.event_id in (select hold_id from ${holdEntries} h)`),
     reversals,
     periods: of('periods', isNew),
+    accountSlots: of('account_slots', 'true'),
     seals: of('seals', `x.seal_number >= ${sealNumber}`),
     sealTiles: of('seal_tiles', `x.tile_number >= ${treeSize / LEAVES_A_TILE}`),
     books: of('books', 'true'),

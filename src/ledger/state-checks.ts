@@ -151,3 +151,55 @@ export const reversalFaults = (rows: Rows) => `
     where l.was * l.reversed > 0 or abs(l.reversed) > abs(l.was) or l.is_complete and l.was + l.reversed <> 0
   ) f
   order by f.position nulls last, f.message`;
+
+/** Which accounts are slots of which, and that these are what such accounts must be: SELECT of one text per fault. */
+export const slotFaults = (rows: Rows) => `
+  select f.message from (
+    select e.position, format('slot %s is in the log and not among the slots', e.event_id) as message
+    from ${rows.rareEvents} e
+    where e.type = 'account.opened' and e.payload ? 'slot_of'
+      and not exists (select from payments.account_slots s where s.book_id = e.book_id and s.slot_account_id = e.event_id)
+    union all
+    select s.event_position, format('slot %s %s', s.slot_account_id, case
+             when e.position is null then 'has no event in the log' else 'differs from its event' end)
+    from ${rows.accountSlots} s
+    left join payments.events e on e.book_id = s.book_id and e.event_id = s.slot_account_id and e.type = 'account.opened' and e.payload ? 'slot_of'
+    where (s.event_position, s.account_id::text, s.slot_number::text)
+      is distinct from (e.position, e.payload ->> 'slot_of', e.payload ->> 'slot_number')
+    union all
+    select s.event_position, format('slot %s is number %s of account %s, expected number %s', s.slot_account_id, s.slot_number, s.account_id, s.expected_number)
+    from (
+      select s.*, row_number() over (partition by s.book_id, s.account_id order by s.event_position) as expected_number
+      from ${rows.accountSlots} s
+    ) s
+    where s.slot_number <> s.expected_number
+    union all
+    select s.event_position, format('slot %s of account %s %s', s.slot_account_id, s.account_id, case
+             when a.id is null then 'is of an account that does not exist'
+             when x.id is null then 'does not exist'
+             when h.slot_account_id is not null then 'is of an account that is a slot itself'
+             else 'has another owner, type or currency' end)
+    from ${rows.accountSlots} s
+    left join payments.accounts a on a.book_id = s.book_id and a.id = s.account_id
+    left join payments.accounts x on x.book_id = s.book_id and x.id = s.slot_account_id
+    left join payments.account_slots h on h.book_id = s.book_id and h.slot_account_id = s.account_id
+    where a.id is null or x.id is null or h.slot_account_id is not null
+      or (a.type, a.currency, a.user_id, a.organization_id) is distinct from (x.type, x.currency, x.user_id, x.organization_id)
+    union all
+    select null, format('account %s, kept in slots, has limits %s to %s and %s held (debit positive)', b.account_id,
+             coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents)
+    from (
+      select s.book_id, s.account_id from ${rows.accountSlots} s
+      union
+      select s.book_id, s.slot_account_id from ${rows.accountSlots} s
+    ) s
+    join payments.balances b using (book_id, account_id)
+    where b.min_cents is not null or b.max_cents is not null or b.held_cents <> 0
+    union all
+    select null, format('slot %s is %s, its account %s is %s', s.slot_account_id, x.status, s.account_id, b.status)
+    from ${rows.accountSlots} s
+    join payments.balances b on b.book_id = s.book_id and b.account_id = s.account_id
+    join payments.balances x on x.book_id = s.book_id and x.account_id = s.slot_account_id
+    where x.status <> b.status
+  ) f
+  order by f.position nulls last, f.message`;

@@ -35,7 +35,7 @@ export interface StatementRequest {
 }
 
 export interface StatementLine {
-  /** The entry's number in its account, without gaps in the order of the log. */
+  /** The entry's number in its account, without gaps in the order of the log; where the account has slots, in its slot. */
   readonly accountSeq: bigint;
   readonly entryId: bigint;
   readonly eventPosition: bigint;
@@ -69,17 +69,17 @@ export interface StatementPage extends AccountFacts {
 
 /** Where a page begins, and what all pages of the statement agree on. */
 interface Place {
-  /** What was posted after these entries is not in the statement, whatever its date. */
-  readonly knownSeq: bigint;
+  /** Of the account and of each of its slots: what was posted after these entries is not in the statement, whatever its date. */
+  readonly knownSeqs: readonly bigint[];
   readonly openingCents: bigint;
   readonly closingCents: bigint;
   readonly balanceCents: bigint;
   /** The last line of the page before. */
-  readonly after: { readonly effectiveAt: Instant; readonly accountSeq: bigint } | undefined;
+  readonly after: Pick<StatementLine, 'effectiveAt' | 'accountSeq' | 'entryId'> | undefined;
 }
 
 /**
- * One page of an account's statement. Every page shows the account as it was known when the first one was made: opening +
+ * One page of an account's statement, over all of its slots. Every page shows the account as it was known when the first one was made: opening +
  * all lines of all pages = closing, whatever is posted in between.
  * @throws AppError LEDGER_ACCOUNT_UNKNOWN, LEDGER_BOOK_UNKNOWN, LEDGER_INVALID (also for a page of another statement), DB_*
  */
@@ -138,20 +138,20 @@ interface PageStart {
 }
 
 async function begin(db: Queryable, range: Range): Promise<PageStart> {
-  const [row] = await ask<AccountFacts & { knownSeq: string; opening: string; closing: string }>(
+  const [row] = await ask<AccountFacts & { knownSeqs: string[]; opening: string; closing: string }>(
     db,
-    `select ${FACTS}, b.known_seq::text as "knownSeq", b.opening_cents::text as opening, b.closing_cents::text as closing
-     from payments.statement_bounds($1, payments.try_uuid($2), $3, $4, $5) b
+    `select ${FACTS}, b.known_seqs::text[] as "knownSeqs", b.opening_cents::text as opening, b.closing_cents::text as closing
+     from payments.account_statement_bounds($1, payments.try_uuid($2), $3, $4, $5) b
      left join (${FACTS_FROM}) on a.book_id = $1 and a.id = payments.try_uuid($2)`,
     [range.bookId, range.accountId, range.by, range.from, range.to],
   );
   if (row === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a question for a statement.');
-  const { knownSeq, opening, closing, ...facts } = row;
+  const { knownSeqs, opening, closing, ...facts } = row;
   const openingCents = BigInt(opening);
   return {
     facts,
     place: {
-      knownSeq: BigInt(knownSeq),
+      knownSeqs: knownSeqs.map(BigInt),
       openingCents,
       closingCents: BigInt(closing),
       balanceCents: openingCents,
@@ -191,17 +191,18 @@ function linesAfter(
             payments.instant_text(l.recorded_at) as "recordedAt", l.amount_cents::text as "amountCents",
             l.balance_cents::text as "balanceCents", l.reference_type as "referenceType", l.reference_id as "referenceId",
             l.description, l.metadata
-     from payments.statement_lines($1, payments.try_uuid($2), $3, $4, $5, $6, $7, $8, $9, $10) l`,
+     from payments.account_statement_lines($1, payments.try_uuid($2), $3, $4, $5, $6, $7, $8, $9, $10, $11) l`,
     [
       range.bookId,
       range.accountId,
       range.by,
       range.from,
       range.to,
-      place.knownSeq,
+      place.knownSeqs.map(String),
       place.balanceCents,
       place.after?.effectiveAt,
       place.after?.accountSeq,
+      place.after?.entryId,
       limit,
     ],
   );
@@ -226,23 +227,32 @@ function figureOn(normalSide: 'debit' | 'credit'): (signedCents: bigint) => Figu
 // A page's token carries the figures that its page goes on from: recomputing them would cost every page what only the
 // first one costs. It is no secret and no proof, so a digest keeps it from accidents alone: a part that was lost when it was
 // copied, or a page of another statement.
-function tokenOf({ knownSeq, openingCents, closingCents, balanceCents, after }: Place, range: Range): string {
-  const body = [knownSeq, openingCents, closingCents, balanceCents, after?.accountSeq, after?.effectiveAt].join(' ');
+function tokenOf({ knownSeqs, openingCents, closingCents, balanceCents, after }: Place, range: Range): string {
+  const body = [
+    knownSeqs.join(','),
+    openingCents,
+    closingCents,
+    balanceCents,
+    after?.accountSeq,
+    after?.entryId,
+    after?.effectiveAt,
+  ].join(' ');
   return Buffer.from(`${digestOf(body, range)} ${body}`).toString('base64url');
 }
 
-const TOKEN = /^(\S+) ((\d+) (-?\d+) (-?\d+) (-?\d+) (\d+) (\S+))$/;
+const TOKEN = /^(\S+) ((\d+(?:,\d+)*) (-?\d+) (-?\d+) (-?\d+) (\d+) (\d+) (\S+))$/;
 
 function placeOf(page: string, range: Range): Place {
   const [
     ,
     digest,
     body = '',
-    knownSeq = '',
+    knownSeqs = '',
     opening = '',
     closing = '',
     balance = '',
     accountSeq = '',
+    entryId = '',
     effectiveAt = '',
   ] = TOKEN.exec(Buffer.from(page, 'base64url').toString()) ?? [];
   // Base64 is read with a letter too many as without.
@@ -253,11 +263,11 @@ function placeOf(page: string, range: Range): Place {
     );
   }
   return {
-    knownSeq: BigInt(knownSeq),
+    knownSeqs: knownSeqs.split(',').map(BigInt),
     openingCents: BigInt(opening),
     closingCents: BigInt(closing),
     balanceCents: BigInt(balance),
-    after: { accountSeq: BigInt(accountSeq), effectiveAt },
+    after: { accountSeq: BigInt(accountSeq), entryId: BigInt(entryId), effectiveAt },
   };
 }
 

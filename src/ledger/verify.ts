@@ -6,7 +6,7 @@ import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
 import { periodChecks } from './periods.ts';
 import { type Rows, rowsOf, type Scope } from './scope.ts';
 import { sealChainFaults, sealedEventFaults } from './seal-checks.ts';
-import { accountStateFaults, holdFaults, reversalFaults } from './state-checks.ts';
+import { accountStateFaults, holdFaults, reversalFaults, slotFaults } from './state-checks.ts';
 
 export type { CheckResult, VerificationWatch } from './checks.ts';
 
@@ -126,6 +126,12 @@ function checksOf(rows: Rows, look: () => Promise<Glance>): (Check | Pass)[] {
       unit: 'accounts',
       examined: `select count(*) from ${rows.balances} b`,
       faults: accountStateFaults(rows),
+    },
+    {
+      name: 'the slots are what the log says, and what slots must be',
+      unit: 'slots',
+      examined: `select count(*) from ${rows.accountSlots} s`,
+      faults: slotFaults(rows),
     },
     ...sumChecks(rows, look),
     ...periodChecks(rows),

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { openTestAccounts, transfer } from '../support/books.ts';
@@ -17,6 +18,7 @@ const TABLES = [
   'hold_entries',
   'reversals',
   'periods',
+  'account_slots',
 ];
 const ACME = 2;
 
@@ -40,6 +42,8 @@ beforeAll(async () => {
     ],
     { bookId: ACME },
   );
+  await addSlots(pool, { accountId: accounts.revenue, slots: 2 });
+  await addSlots(pool, { accountId: acme[0] ?? '', slots: 2, bookId: ACME });
   for (const bookId of [1, ACME]) await closePeriod(pool, { until: '2020-01-01T00:00:00Z', bookId });
   for (const role of [poster, reader, nobody]) {
     await pool.query(`create role ${role}; grant usage on schema payments to ${role}`);

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { changeAccount } from '../../src/ledger/accounts.ts';
+import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { post } from '../../src/ledger/ledger.ts';
@@ -21,6 +21,7 @@ beforeAll(async () => {
   await placeHold(database.pool, { accountId: accounts.wallet, amountCents: 10n, currency: 'USD' });
   const { transactionId } = await post(database.pool, transfer(accounts.clearing, accounts.wallet));
   await post(database.pool, { reverses: transactionId });
+  await addSlots(database.pool, { accountId: accounts.revenue, slots: 2 });
 });
 afterAll(() => database.drop());
 
@@ -108,6 +109,11 @@ const ATTACKS: [string, string, string][] = [
     'LV001',
   ],
   ['truncating the reversals', 'truncate payments.reversals', 'LV009'],
+  ['giving a slot to another account', 'update payments.account_slots set account_id = gen_random_uuid()', 'LV009'],
+  ['taking a slot away', 'delete from payments.account_slots', 'LV009'],
+  ['truncating the slots', 'truncate payments.account_slots', 'LV009'],
+  ['inventing a slot', insertSlot('900000', 'account_id'), 'LV001'],
+  ["making another's account a slot", insertSlot(ACCOUNT_POSITION, 'gen_random_uuid()'), 'LV001'],
   ['inserting a period without an event', insertPeriod(`'2020-01-01Z'`, '900000'), 'LV009'],
   ['inserting a period that its event does not close', insertPeriod(`'2020-01-01Z'`, '1'), 'LV009'],
   ['updating a period', `update payments.periods set certificate = '{}'`, 'LV009'],
@@ -296,6 +302,11 @@ function insertLegs(legs: readonly { amount: bigint; currency: string; accountIn
   );
   return `insert into payments.entries (book_id, id, event_position, account_seq, transaction_id, amount_cents, currency,
     balance_after_cents, effective_at, created_at, account_id, created_by, metadata) ${rows.join(' union all ')}`;
+}
+
+function insertSlot(position: string, slotAccountId: string): string {
+  return `insert into payments.account_slots (book_id, event_position, account_id, slot_number, slot_account_id)
+    select book_id, ${position}, account_id, 63, ${slotAccountId} from payments.account_slots`;
 }
 
 function insertPeriod(closedUntil: string, eventPosition: string): string {

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Tx } from '../../src/db/pool.ts';
 import { AppError } from '../../src/errors.ts';
-import { changeAccount } from '../../src/ledger/accounts.ts';
+import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { openBook } from '../../src/ledger/books.ts';
 import { expireHolds, type HoldOutcome, type NewHold, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, type PostOutcome, postAll } from '../../src/ledger/ledger.ts';
@@ -27,10 +28,16 @@ const DAYS = 12;
 const dayOf = (day: number) => new Date(Date.UTC(2020, 0, 1 + day));
 
 let database: TestDatabase;
+/** What is posted to slots goes to that of its connection. */
+let connections: (Tx & { release(): void })[];
 beforeAll(async () => {
   database = await createDatabase();
+  connections = await Promise.all(Array.from({ length: 3 }, () => database.pool.connect()));
 });
-afterAll(() => database.drop());
+afterAll(async () => {
+  for (const connection of connections) connection.release();
+  await database.drop();
+});
 
 const nth = fc.nat({ max: 1_000 });
 const cents = fc.integer({ min: 1, max: 300 }).map(BigInt);
@@ -59,6 +66,7 @@ const command = fc.oneof(
     weight: 6,
     arbitrary: fc.record({
       do: fc.constant('post' as const),
+      connection: nth,
       postings: fc.array(posting, { minLength: 1, maxLength: 6 }),
     }),
   },
@@ -68,6 +76,10 @@ const command = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('close' as const), day: fc.nat({ max: DAYS }) }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('replay' as const), nth }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('rebuild' as const) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constant('slots' as const), nth, slots: fc.integer({ min: 2, max: 4 }) }),
+  },
   {
     weight: 1,
     arbitrary: fc.record({
@@ -166,7 +178,7 @@ class Run {
       case 'post': {
         const requests = each.postings.map((plan) => this.request(plan));
         const expected = this.model.postAll(requests);
-        const outcomes = await postAll(pool, requests, this.options);
+        const outcomes = await postAll(pick(connections, each.connection) ?? pool, requests, this.options);
         expect(outcomes.map((outcome) => (outcome.status === 'rejected' ? outcome.code : outcome.status))).toEqual(
           expected,
         );
@@ -186,6 +198,13 @@ class Run {
         const expected = this.model.voidHold(holdId);
         expect(await sent()).toBe(expected);
         if (expected === 'voided') this.replays.push(async () => expect(await sent()).toBe('duplicate'));
+        return;
+      }
+      case 'slots': {
+        const accountId = this.account(each.nth).id;
+        const given = addSlots(pool, { accountId, slots: each.slots }).then(() => ({ status: 'slotted' }));
+        const verdict = this.model.addSlots(accountId);
+        expect(await verdictOf(given)).toBe(verdict);
         return;
       }
       case 'expire':

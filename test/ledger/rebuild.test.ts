@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { changeAccount } from '../../src/ledger/accounts.ts';
+import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { GUARDS } from '../../src/ledger/guards.ts';
 import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
@@ -10,7 +10,17 @@ import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 
-const TABLES = ['accounts', 'entries', 'balances', 'account_changes', 'holds', 'hold_entries', 'reversals', 'periods'];
+const TABLES = [
+  'accounts',
+  'entries',
+  'balances',
+  'account_changes',
+  'holds',
+  'hold_entries',
+  'reversals',
+  'periods',
+  'account_slots',
+];
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -30,6 +40,8 @@ beforeAll(async () => {
   const { transactionId } = await post(pool, transfer(wallet, accounts.revenue, { capture: { holdId: held.holdId } }));
   await post(pool, { reverses: transactionId });
   await changeAccount(pool, { accountId: wallet, status: 'frozen', reason: 'enough' });
+  await addSlots(pool, { accountId: accounts.revenue, slots: 3 });
+  await post(pool, transfer(accounts.clearing, accounts.revenue));
   await closePeriod(pool, { until: '2026-01-01T00:00:00Z' });
   await pool.query(`insert into payments.books (book_id, name) values (2, 'other')`);
   await openAccounts(pool, [{ type: 'cash', currency: 'USD', name: 'w' }], { bookId: 2 });

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { SLOT_TAMPERINGS } from '../support/tamperings/slots.ts';
 import { fillStateBooks, STATE_TAMPERINGS, type StateBooks } from '../support/tamperings/state.ts';
 import { expectFound, expectSound } from '../support/tamperings/tampering.ts';
 
@@ -14,5 +15,7 @@ afterAll(() => database.drop());
 describe('books verify, and the independent verification too,', () => {
   it('find nothing where nothing was tampered with', () => expectSound(database.pool));
 
-  it.each(STATE_TAMPERINGS)('find %s, and say where', (...tampering) => expectFound(database.pool, books, tampering));
+  it.each([...STATE_TAMPERINGS, ...SLOT_TAMPERINGS])('find %s, and say where', (...tampering) =>
+    expectFound(database.pool, books, tampering),
+  );
 });

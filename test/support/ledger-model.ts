@@ -10,6 +10,8 @@ export interface ModelAccount {
   floor: bigint | undefined;
   ceiling: bigint | undefined;
   status: 'open' | 'frozen' | 'closed';
+  /** Kept in slots: its balance is one all the same, but it has no limits and no holds. */
+  isSlotted?: boolean;
 }
 
 interface ModelHold {
@@ -182,6 +184,7 @@ export class LedgerModel {
   placeHold(holdId: string, accountId: string, amountCents: bigint): Verdict {
     const account = this.account(accountId);
     if (account.status !== 'open') return `LEDGER_ACCOUNT_${account.status.toUpperCase()}`;
+    if (account.isSlotted === true) return 'LEDGER_SLOTS_REFUSED';
     if (account.floor !== undefined && this.available(account) - amountCents < account.floor)
       return 'LEDGER_FLOOR_PASSED';
     this.holds.set(holdId, { account, remaining: amountCents, state: 'active' });
@@ -202,6 +205,8 @@ export class LedgerModel {
     change: { status?: ModelAccount['status']; floorCents?: bigint | null; ceilingCents?: bigint | null },
   ): Verdict {
     const account = this.account(accountId);
+    if (account.isSlotted === true && (change.floorCents ?? change.ceilingCents ?? null) !== null)
+      return 'LEDGER_SLOTS_REFUSED';
     const floor = change.floorCents === undefined ? account.floor : (change.floorCents ?? undefined);
     const ceiling = change.ceilingCents === undefined ? account.ceiling : (change.ceilingCents ?? undefined);
     if (floor !== undefined && ceiling !== undefined && floor > ceiling) return 'LEDGER_INVALID';
@@ -209,6 +214,16 @@ export class LedgerModel {
     if ((change.status ?? account.status) === 'closed' && !isIdle) return 'LEDGER_ACCOUNT_IN_USE';
     Object.assign(account, { floor, ceiling, status: change.status ?? account.status });
     return 'changed';
+  }
+
+  addSlots(accountId: string): Verdict {
+    const account = this.account(accountId);
+    if (account.isSlotted === true) return 'slotted';
+    const isHeld = [...this.holds.values()].some((hold) => hold.account === account && hold.state === 'active');
+    const isLimited = account.floor !== undefined || account.ceiling !== undefined;
+    if (account.status !== 'open' || isLimited || isHeld) return 'LEDGER_SLOTS_REFUSED';
+    account.isSlotted = true;
+    return 'slotted';
   }
 
   private account(id: string): ModelAccount {

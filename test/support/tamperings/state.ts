@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Pool } from '../../../src/db/pool.ts';
-import { changeAccount } from '../../../src/ledger/accounts.ts';
+import { addSlots, changeAccount } from '../../../src/ledger/accounts.ts';
 import { placeHold, voidHold } from '../../../src/ledger/holds.ts';
 import { openAccounts, post } from '../../../src/ledger/ledger.ts';
 import { openTestAccounts, transfer } from '../books.ts';
@@ -13,6 +13,8 @@ export interface StateBooks {
   readonly held: string;
   readonly voided: string;
   readonly sold: string;
+  /** An account and its slots, with something in each. */
+  readonly slots: readonly string[];
 }
 
 export async function fillStateBooks(pool: Pool): Promise<StateBooks> {
@@ -29,7 +31,9 @@ export async function fillStateBooks(pool: Pool): Promise<StateBooks> {
   const sold = (await post(pool, transfer(wallet, accounts.revenue, { amountCents: 200n, capture: { holdId: held } })))
     .transactionId;
   await post(pool, { ...transfer(accounts.revenue, wallet, { amountCents: 50n }), reverses: sold });
-  return { frozen, wallet, held, voided, sold };
+  const slots = await addSlots(pool, { accountId: accounts.revenue, slots: 3 });
+  for (const slot of slots) await post(pool, transfer(accounts.clearing, slot));
+  return { frozen, wallet, held, voided, sold, slots };
 }
 
 const HOLDS = 'the holds are what the log placed, captured and released';
