@@ -594,8 +594,7 @@ begin
       if not v_is_sound or v_nth is null or v_entries -> i - 1 ->> 'currency' is distinct from v_currencies[v_nth]
         or v_currencies[v_nth] <> v_currencies[1]
       then
-        -- Several currencies may each sum to zero, which only the closer look tells.
-        -- By the names that the request gives them.
+        -- Several currencies may each sum to zero, which only the closer look tells: under the names that the request gives.
         v_fault := payments.entries_fault(p_book_id, coalesce(p_transaction -> 'entries', v_entries));
         v_is_sound := v_fault is null;
         exit when not v_is_sound;
