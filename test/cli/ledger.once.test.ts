@@ -69,6 +69,9 @@ describe('wrong usage', () => {
     ['ledger book open', /required option '--name <name>' not specified/],
     ['ledger book', /which command\? See: liventix ledger book --help$/m],
     ['ledger account open --type cash --currency USD', /required option '--name <name>' not specified/],
+    ['ledger account slots me --slots 2', /'me' is invalid for argument 'account-id'\. Give a UUID such as/],
+    ['ledger account slots 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4', /required option '--slots <n>' not specified/],
+    ['ledger account slots 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --slots 1', /Give a whole number from 2 to 64/],
     ['ledger account list --user me', /'me' is invalid\. Give a UUID such as/],
   ])('%s', (line, says) => expectRefusal({ code: 'USAGE', says }, line.split(' '), nowhere));
 
@@ -82,7 +85,7 @@ describe('wrong usage', () => {
       ),
   );
 
-  it.each(['export', 'post', 'book open', 'book list', 'account open', 'account list'])(
+  it.each(['export', 'post', 'book open', 'book list', 'account open', 'account list', 'account slots'])(
     'ledger %s has help with an example',
     async (line) => {
       const help = await run(...line.split(' '), '--help');
@@ -92,14 +95,17 @@ describe('wrong usage', () => {
     },
   );
 
-  it.each(['export --format csv', 'account list', 'account open --type cash --currency USD --name x'])(
-    'ledger %s: names a book that is not there',
-    (line) =>
-      expectRefusal(
-        { code: 'LEDGER_BOOK_UNKNOWN', says: /Book 77 does not exist/ },
-        ['ledger', ...line.split(' '), '--book', '77'],
-        env(),
-      ),
+  it.each([
+    'export --format csv',
+    'account list',
+    'account open --type cash --currency USD --name x',
+    'account slots 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --slots 2',
+  ])('ledger %s: names a book that is not there', (line) =>
+    expectRefusal(
+      { code: 'LEDGER_BOOK_UNKNOWN', says: /Book 77 does not exist/ },
+      ['ledger', ...line.split(' '), '--book', '77'],
+      env(),
+    ),
   );
 
   it.each([
@@ -178,6 +184,52 @@ describe('books and accounts', () => {
       expect.stringMatching(new RegExp(`^${clearing} +1,234 JPY {2}receivable {2}clearing$`)),
       '',
     ]);
+  });
+
+  it('gives an account slots, shows it as one account everywhere, and its slots where they are asked for', async () => {
+    const opened = await run(
+      'account',
+      'open',
+      '--currency',
+      'USD',
+      '--type',
+      'receivable',
+      '--name',
+      'busy',
+      '--json',
+    );
+    const { accountId } = JSON.parse(opened.stdout) as { accountId: string };
+    const given = await run('account', 'slots', accountId, '--slots', '2');
+    expect(given).toMatchObject({ exitCode: 0, stderr: '' });
+    const [, slot = ''] = given.stdout.split('\n').map((line) => line.split(/ +/)[2]);
+    expect(given.stdout).toBe(`slot  0  ${accountId}\nslot  1  ${slot}\n`);
+    const json = await run('account', 'slots', accountId, '--slots', '2', '--json');
+    expect(JSON.parse(json.stdout)).toEqual({ accountId, slots: [accountId, slot] });
+    const [other = ''] = await openAccounts(database.pool, [{ type: 'revenue', currency: 'USD', name: 'busy' }]);
+    await postAll(database.pool, [
+      transfer(slot, other, { amountCents: 500n }),
+      transfer(other, slot, { amountCents: 200n }),
+    ]);
+
+    const list = async (...flags: string[]) => (await run('account', 'list', ...flags)).stdout;
+    expect(await list()).toMatch(new RegExp(`^${accountId} +3\\.00 USD {2}receivable {2}busy$`, 'm'));
+    expect(await list()).not.toContain(slot);
+    expect(await list('--slots')).toMatch(
+      new RegExp(`^${accountId} .*\n${accountId} +0\\.00 USD {2}.*slot 0\n${slot} +3\\.00 USD {2}.*slot 1$`, 'm'),
+    );
+    const listed = JSON.parse(await list('--slots', '--json')) as { accountId: string; slots?: unknown }[];
+    expect(listed.find((account) => account.accountId === accountId)?.slots).toEqual([
+      { accountId, balanceCents: 0, entries: 0 },
+      { accountId: slot, balanceCents: 300, entries: 2 },
+    ]);
+    expect(listed.find((account) => account.accountId === other)).not.toHaveProperty('slots');
+    const balance = await liventix(['books', 'balance', accountId, '--json'], env());
+    expect(JSON.parse(balance.stdout)).toMatchObject({ balance: { cents: 300 }, entries: 2 });
+    const statement = await liventix(['books', 'statement', accountId, '--json'], env());
+    expect(JSON.parse(statement.stdout)).toMatchObject({ closing: { cents: 300 }, lines: [{}, {}] });
+    const refused = await run('account', 'slots', slot, '--slots', '2');
+    expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
+    expect(refused.stderr).toContain('liventix: LEDGER_SLOTS_REFUSED: ');
   });
 
   it.each([

@@ -459,6 +459,23 @@ describe('posting to an account with slots', () => {
     });
   });
 
+  it.each([1, 4])('refuses an entry in another currency by the name of the account, in calls of %i', async (size) => {
+    const [accountId = ''] = await openSlotted(2);
+    await onSlots(2, [1], async (tx) => {
+      const wrong = transfer(accountId, accounts.yen, { currency: 'JPY' });
+      const outcomes = await postAll(
+        tx,
+        Array.from({ length: size }, () => wrong),
+      );
+      for (const outcome of outcomes) {
+        expect(outcome).toMatchObject({
+          code: 'LEDGER_CURRENCY_MISMATCH',
+          message: expect.stringContaining(`account ${accountId} holds USD`),
+        });
+      }
+    });
+  });
+
   it('keeps linked transactions together', async () => {
     const [accountId = ''] = await openSlotted(2);
     await onSlots(2, [1], async (tx) => {
