@@ -22,7 +22,7 @@ export interface Account {
   readonly status: 'open' | 'frozen' | 'closed';
 }
 
-export interface Slot {
+interface Slot {
   readonly accountId: string;
   readonly balanceCents: bigint;
   readonly entries: bigint;
