@@ -202,7 +202,9 @@ class Run {
       }
       case 'slots': {
         const accountId = this.account(each.nth).id;
-        const given = addSlots(pool, { accountId, slots: each.slots, ...this.options }).then(() => ({ status: 'slotted' }));
+        const given = addSlots(pool, { accountId, slots: each.slots, ...this.options }).then(() => ({
+          status: 'slotted',
+        }));
         const verdict = this.model.addSlots(accountId);
         expect(await verdictOf(given)).toBe(verdict);
         return;
