@@ -370,6 +370,7 @@ begin
     when coalesce(p_change ->> 'status' not in ('open', 'frozen', 'closed'), p_change ? 'status') then 'status is none of open, frozen, closed:'
     when not payments.is_limit(p_change -> 'floor_cents') then 'floor_cents is neither null nor a whole number of at most 18 digits:'
     when not payments.is_limit(p_change -> 'ceiling_cents') then 'ceiling_cents is neither null nor a whole number of at most 18 digits:'
+    when coalesce(jsonb_typeof(p_change -> 'reason'), 'null') not in ('string', 'null') then 'reason is no text:'
     when octet_length(p_change ->> 'reason') > 1000 then 'reason has more than 1000 bytes:'
   end, payments.labels_fault(p_change));
   if v_fault is not null or p_change is null then
@@ -388,7 +389,7 @@ begin
   where b.account_id = payments.try_uuid(p_change ->> 'account_id') and b.book_id = p_book_id;
   if not found then
     perform payments.raise_code('LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist in book %s: open it first.',
-      coalesce(p_change ->> 'account_id', 'null'), p_book_id));
+      payments.shown(p_change ->> 'account_id'), p_book_id));
   end if;
   v_duplicate := payments.find_duplicate(p_book_id, 1, v_event);
   if v_duplicate.status = 'duplicate' then
@@ -480,7 +481,7 @@ begin
                       'amount_cents', (l.value ->> 'amount_cents')::bigint) order by l.ordinality)
              from jsonb_array_elements(e.payload -> 'entries') with ordinality as l))
   from payments.events e
-  where e.book_id = p_book_id and e.position between p_first and p_last and e.xid = p_xid and e.payload ? 'announce'
+  where e.book_id = p_book_id and e.position between p_first and p_last and e.xid = p_xid and e.payload ->> 'announce' is not null
   order by e.position;
 end $$;
 

@@ -636,6 +636,11 @@ const FUNCTIONS: Readonly<Record<string, Readonly<Record<string, Parameter>>>> =
   post_transaction: { p_book_id: BOOK, p_transaction: json(transaction, 'LEDGER_INVALID') },
   open_accounts: { p_book_id: BOOK, p_accounts: json(() => [NEW_ACCOUNT.good()], 'LEDGER_INVALID', 'a list') },
   change_account: { p_book_id: BOOK, p_change: json(CHANGE.good, 'LEDGER_INVALID') },
+  add_slots: {
+    p_book_id: BOOK,
+    p_account_id: { good: () => accounts.clearing, code: 'LEDGER_ACCOUNT_UNKNOWN' },
+    p_slots: { good: () => 2, code: 'LEDGER_INVALID' },
+  },
   place_hold: {
     p_book_id: BOOK,
     p_hold: { ...json(() => HOLD.good(), 'LEDGER_INVALID'), but: { 'an object': 'LEDGER_ACCOUNT_UNKNOWN' } },
@@ -688,6 +693,30 @@ const FUNCTIONS: Readonly<Record<string, Readonly<Record<string, Parameter>>>> =
 
 /** What those call, and policies: a role needs the right to. Whatever they are given, they answer, or raise a code of ours. */
 const HELPERS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  account_of: { p_book_id: 1, p_account_id: UNKNOWN },
+  account_statement_bounds: {
+    p_book_id: 1,
+    p_account_id: UNKNOWN,
+    p_by: 'recorded',
+    p_from: '2026-01-01Z',
+    p_to: '2027-01-01Z',
+  },
+  account_statement_lines: {
+    p_book_id: 1,
+    p_account_id: UNKNOWN,
+    p_by: 'recorded',
+    p_from: '2026-01-01Z',
+    p_to: '2027-01-01Z',
+    p_known_seqs: '{10}',
+    p_balance_cents: 0,
+    p_after_at: null,
+    p_after_seq: 1,
+    p_after_id: 1,
+    p_limit: 10,
+  },
+  is_slotted: { p_book_id: 1, p_account_id: UNKNOWN },
+  seq_at_entry: { p_book_id: 1, p_account_id: UNKNOWN, p_entry_id: 1 },
+  slots_of: { p_book_id: 1, p_account_id: UNKNOWN },
   balance_after_seq: { p_book_id: 1, p_account_id: UNKNOWN, p_seq: 1 },
   books_of: { p_role: 'service_role' },
   certificate_hash: { p_certificate: '{}' },
