@@ -73,8 +73,11 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
     independently: options.independent === true,
     summaries: options.certificate !== undefined,
   };
-  const verification = await verifyBooksAndWallets(pool, watch, request).finally(progress.clear);
-  const certified = options.certificate === undefined ? {} : await certify(options.certificate, bookId, verification);
+  const verify = () => verifyBooksAndWallets(pool, watch, request).finally(progress.clear);
+  const { verification, ...certified } =
+    options.certificate === undefined
+      ? { verification: await verify() }
+      : await certify(options.certificate, bookId, verify);
   if (options.json) context.out.write(`${toJson({ ...verification, ...certified })}\n`);
   else context.out.write(verdictText(verification) + certificateText(certified));
   if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);
@@ -84,9 +87,27 @@ interface Certified {
   readonly certificate?: { readonly file: string; readonly sha256: string };
 }
 
-async function certify(file: string, bookId: number | undefined, verification: Verification): Promise<Certified> {
+/** Opens the file before it verifies: a name that nothing can be written to shall not show after an hour. */
+async function certify(
+  file: string,
+  bookId: number | undefined,
+  verify: () => Promise<Verification>,
+): Promise<Required<Certified> & { verification: Verification }> {
+  const done: { verification: Verification; text: string }[] = [];
+  async function* write(): AsyncGenerator<string> {
+    const verification = await verify();
+    const text = certificateOf(bookId, verification);
+    done.push({ verification, text });
+    yield text;
+  }
+  await writeWholeFile(file, write());
+  const [{ verification, text }] = done as [(typeof done)[number]];
+  return { verification, certificate: { file, sha256: createHash('sha256').update(text).digest('hex') } };
+}
+
+function certificateOf(bookId: number | undefined, verification: Verification): string {
   const { verifiedAt, balance, since, independently, checks, skipped, books } = verification;
-  const text = `${toJson({
+  return `${toJson({
     certificate: 'liventix books verify',
     version: packageVersion(),
     verifiedAt,
@@ -99,12 +120,6 @@ async function certify(file: string, bookId: number | undefined, verification: V
     checks: checks.map(({ seconds: _, ...check }) => check),
     skipped,
   })}\n`;
-  await writeWholeFile(file, one(text));
-  return { certificate: { file, sha256: createHash('sha256').update(text).digest('hex') } };
-}
-
-async function* one(text: string): AsyncGenerator<string> {
-  yield text;
 }
 
 function certificateText({ certificate }: Certified): string {

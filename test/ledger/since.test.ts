@@ -196,9 +196,9 @@ describe('a certificate', () => {
     expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ balance: false });
   });
 
-  it('that cannot be written is one line', async () => {
+  it('that cannot be written is one line, before anything is checked', async () => {
     const run = await verify('--certificate', join(folder, 'no', 'such', 'folder.json'));
-    expect(run.exitCode).toBe(3);
+    expect(run).toMatchObject({ exitCode: 3, stdout: '' });
     expect(run.stderr).toMatch(/^liventix: SYSTEM_FAILED: [^\n]+\n$/);
   });
 });
