@@ -16,6 +16,7 @@ const HOLDS = 'the holds are what the log placed, captured and released';
 const REVERSALS = 'the reversals are what the log says, and none exceeds what it reverses';
 const SUMS = 'every transaction sums to zero per currency';
 const RULES = 'nothing was posted or held that its account did not allow';
+const SLOTS = 'the slots are what the log says, and what slots must be';
 const PERIODS = 'the closed periods are what the log closed';
 
 let database: TestDatabase;
@@ -72,7 +73,13 @@ const step = (kind: string, fields: Record<string, unknown> = {}) => ({
 const forge = (type: string, payload: unknown, eventId = randomUUID()) =>
   disguised(`
     select payments.append_events(1, array[row('${type}', '${eventId}', null, null, null, null, $json$${JSON.stringify(payload)}$json$)::payments.new_event]);
-    select payments.${['project_account_changes', 'project_hold_steps', 'project_reversals', 'project_periods']
+    select payments.${[
+      'project_account_changes',
+      'project_hold_steps',
+      'project_reversals',
+      'project_periods',
+      'project_account_slots',
+    ]
       .map(
         (name) =>
           `${name}(1, (select max(position) from payments.events), (select max(position) from payments.events), null)`,
@@ -268,6 +275,19 @@ describe('the independent verification replays the rules of the ledger, and name
       () => forge('account.changed', { account_id: ceiled, status: 'closed', floor_cents: null, ceiling_cents: null }),
       RULES,
       /closes account .*, which has -400 and 0 on hold/,
+    ],
+    [
+      'a slot of an account with a ceiling',
+      () => forge('account.opened', { type: 'cash', currency: 'USD', name: 'slot', slot_of: ceiled, slot_number: 1 }),
+      SLOTS,
+      /was given when that one was open, or had limits or holds/,
+    ],
+    [
+      'a slot of nothing',
+      () =>
+        forge('account.opened', { type: 'cash', currency: 'USD', name: 'slot', slot_of: randomUUID(), slot_number: 1 }),
+      SLOTS,
+      /is of an account that does not exist/,
     ],
     [
       'a period closed that was closed already',

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { changeAccount } from '../../src/ledger/accounts.ts';
+import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { openBook } from '../../src/ledger/books.ts';
 import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
@@ -87,6 +87,11 @@ async function fillStates(bookId: number): Promise<void> {
   await changeAccount(pool, { accountId: stall, ceilingCents: 9_000n, reason: 'on trial' }, at);
   await changeAccount(pool, { accountId: stall, status: 'frozen' }, at);
   await changeAccount(pool, { accountId: stall, status: 'open', ceilingCents: null }, at);
+  // Kept in slots that each have something when all together have nothing, and closed then.
+  const [hot = ''] = await openAccounts(pool, [{ type: 'payable', currency: 'USD', name: 'hot' }], at);
+  const [whole0 = '', slot1 = ''] = await addSlots(pool, { accountId: hot, slots: 3, bookId });
+  await post(pool, transfer(whole0, slot1), at);
+  await changeAccount(pool, { accountId: hot, status: 'closed' }, at);
   // Beyond a limit that was set later, and on the way back.
   await changeAccount(pool, { accountId: wallet, floorCents: 1_000_000n }, at);
   await post(pool, transfer(bank, wallet, { amountCents: 10n }), at);

@@ -9,7 +9,13 @@ import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { type NewAccount, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
 import { statementPages } from '../../src/ledger/statement.ts';
-import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
+import {
+  openTestAccounts,
+  type TestAccounts,
+  transfer,
+  verifyBooks,
+  verifyBooksIndependently,
+} from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { allEntries, instantOf, type KeptEntry, sum } from '../support/history.ts';
 
@@ -26,7 +32,7 @@ beforeAll(async () => {
   accounts = await openTestAccounts(database.pool);
 });
 afterAll(async () => {
-  const results = await verifyBooks(database.pool);
+  const results = [...(await verifyBooks(database.pool)), ...(await verifyBooksIndependently(database.pool))];
   const rebuilt = await compareWithRebuild(database.pool);
   await database.drop();
   expect(results.filter(({ holds }) => !holds)).toEqual([]);

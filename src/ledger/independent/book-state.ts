@@ -26,6 +26,8 @@ export interface Account {
   standing: bigint | undefined;
   /** What is effective in periods that are closed later, by their number. */
   upcoming: Map<number, bigint> | undefined;
+  /** The accounts that its entries are spread over beside itself, in the order of their numbers. */
+  slots: Account[] | undefined;
 }
 
 export interface OpenedAccount {
@@ -35,6 +37,14 @@ export interface OpenedAccount {
   readonly name: string | null;
   readonly userId: string | null;
   readonly organizationId: string | null;
+}
+
+/** What the event of a slot says of it. */
+export interface Slot {
+  readonly ofId: string | null;
+  readonly number: string | null;
+  /** Undefined where the log never opened it. */
+  readonly account: Account | undefined;
 }
 
 export interface Hold {
@@ -67,6 +77,7 @@ export interface ReversalStep {
 export class BookState {
   readonly accounts = new Map<string, Account>();
   readonly holds = new Map<string, Hold>();
+  readonly slots = new Map<Account, Slot>();
   /** By the transaction that is reversed. */
   readonly reversals = new Map<string, ReversalStep[]>();
   /** What the rows of entries sum to where that is not zero, per currency. */
@@ -124,6 +135,7 @@ function standingAtZero(
     lastBalance: 0n,
     standing: undefined,
     upcoming: undefined,
+    slots: undefined,
   };
 }
 

@@ -26,6 +26,7 @@ const CHECKS = {
     unit: 'reversals',
   },
   states: { name: "every account's limits, state and held amount are what the log says", unit: 'accounts' },
+  slots: { name: 'the slots are what the log says, and what slots must be', unit: 'slots' },
   transactions: { name: 'every transaction sums to zero per currency', unit: 'transactions' },
   bookSums: { name: 'every book sums to zero per currency', unit: 'entries' },
   histories: { name: 'every account numbers its entries without gaps and carries its balance', unit: 'entries' },

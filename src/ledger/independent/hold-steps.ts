@@ -5,6 +5,7 @@ import { membersOf, textOf } from './json-text.ts';
 import { limitPassed } from './limits.ts';
 import { microsecondsOf } from './microseconds.ts';
 import type { Leg } from './postings.ts';
+import { slotsOf } from './slots.ts';
 import { type Compared, differencesOf, type Said, saidCents, saidText, saidUuid } from './values.ts';
 
 export const HOLD_ENTRY_COLUMNS = `event_position, book_id, hold_id, account_id, kind, hold_seq, account_hold_seq, held_cents,
@@ -185,8 +186,11 @@ function netOn(account: Account, legs: readonly Leg[]): bigint {
   return legs.reduce((sum, leg) => (leg.account === account ? sum + (leg.amount ?? 0n) : sum), 0n);
 }
 
-function judgePlaced({ findings }: Replay, event: LoggedEvent, account: Account): void {
+function judgePlaced({ book, findings }: Replay, event: LoggedEvent, account: Account): void {
   findings.examined('rules');
+  if (slotsOf(book, account).length > 1) {
+    findings.fault('rules', `${labelOf(event)} reserves on account ${account.id}, which is kept in slots`);
+  }
   const direction = account.held > 0n ? 1n : -1n;
   const fault =
     account.status === 'open' ? limitPassed(account, direction) : `account ${account.id} was ${account.status}`;

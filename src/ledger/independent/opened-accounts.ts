@@ -1,6 +1,7 @@
 import type { TextRow } from '../../db/cursor.ts';
 import type { Account, Replay } from './book-state.ts';
 import { type LoggedEvent, labelOf } from './event.ts';
+import { noteSlot, slotsOf } from './slots.ts';
 import { type Compared, differencesOf, saidCents, saidText, saidUuid } from './values.ts';
 
 export const CHANGE_COLUMNS = `event_position, book_id, account_id, change_seq, status, floor_cents, ceiling_cents, changed_at,
@@ -30,6 +31,7 @@ export function openAccount({ book, findings }: Replay, event: LoggedEvent): voi
     findings.fault('events', `${labelOf(event)} says no ${key} of the account that it opens`);
   const account = book.open(event.eventId, opened, currency);
   if (said.has('floor_cents') || said.has('ceiling_cents')) limit(account, event, 'open');
+  noteSlot({ book, findings }, event, account);
 }
 
 /** Applies what an event changes of an account, and compares the row of the history that says so. */
@@ -57,14 +59,23 @@ export function changeAccount({ book, findings }: Replay, event: LoggedEvent): v
       `${labelOf(event)} says the ${key} ${saidText(event.said, key)} of account ${account.id}: no whole number`,
     );
   }
-  if (status === 'closed' && (account.balance !== 0n || account.held !== 0n)) {
-    findings.fault(
-      'rules',
-      `${labelOf(event)} closes account ${account.id}, which has ${account.balance} and ${account.held} on hold (debit positive)`,
-    );
-  }
+  if (status === 'closed') judgeClosing({ book, findings }, event, account);
   limit(account, event, status ?? account.status);
 }
+
+/** An account is closed only when it has nothing, with all of its slots. */
+function judgeClosing({ book, findings }: Replay, event: LoggedEvent, account: Account): void {
+  const slots = slotsOf(book, account);
+  const [balance, held] = [sumOf(slots, 'balance'), sumOf(slots, 'held')];
+  if (balance === 0n && held === 0n) return;
+  findings.fault(
+    'rules',
+    `${labelOf(event)} closes account ${account.id}, which has ${balance} and ${held} on hold (debit positive)`,
+  );
+}
+
+const sumOf = (accounts: readonly Account[], key: 'balance' | 'held') =>
+  accounts.reduce((sum, account) => sum + account[key], 0n);
 
 function limit(account: Account, { said }: LoggedEvent, status: string): void {
   const [floor, ceiling] = [saidCents(said, 'floor_cents'), saidCents(said, 'ceiling_cents')];

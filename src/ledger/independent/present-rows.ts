@@ -3,6 +3,7 @@ import type { Tx } from '../../db/pool.ts';
 import type { Account, BookState, Hold } from './book-state.ts';
 import type { Findings } from './findings.ts';
 import { microsecondsOf } from './microseconds.ts';
+import { compareSlot, judgeSlots, SLOT_COLUMNS } from './slots.ts';
 import { type Compared, differencesOf } from './values.ts';
 
 /** What the rows that say how things stand are compared with. */
@@ -20,6 +21,7 @@ export async function comparePresentRows(standing: Standing): Promise<void> {
   await compareAccounts(standing);
   await compareBalances(standing);
   await compareHolds(standing);
+  await compareSlots(standing);
 }
 
 async function* rowsOf(
@@ -99,7 +101,10 @@ async function compareBalances(standing: Standing): Promise<void> {
       ['currency', row[8], account.currency],
     ]);
     if (differences !== undefined)
-      findings.fault('states', `account ${row[0]} stands otherwise than the log says (debit positive): ${differences}`);
+      findings.fault(
+        'states',
+        `account ${row[0]} is ${row[4]}, and stands otherwise than the log says (debit positive): ${differences}`,
+      );
   }
   for (const account of accountsOf(standing)) {
     if (seen.has(account)) continue;
@@ -139,6 +144,22 @@ async function compareHolds(standing: Standing): Promise<void> {
           `hold ${holdId} of book ${bookId} is in the log (event ${hold.position}) and not among the holds`,
         );
     }
+  }
+}
+
+async function compareSlots(standing: Standing): Promise<void> {
+  const { findings } = standing;
+  const seen = new Set<Account>();
+  for await (const row of rowsOf(standing, 'account_slots', SLOT_COLUMNS, 'account_id, slot_number, book_id')) {
+    findings.examined('slots');
+    const slot = compareSlot(findings, standing.bookOf(Number(row[1])), row);
+    if (slot !== undefined) seen.add(slot);
+  }
+  for (const book of standing.books()) {
+    for (const slot of book.slots.keys()) {
+      if (!seen.has(slot)) findings.fault('slots', `slot ${slot.id} is in the log and not among the slots`);
+    }
+    judgeSlots(findings, book);
   }
 }
 
