@@ -28,8 +28,8 @@ const INSERT = `
       l.transaction_id, 1, 'USD', 'bench', '{}'
     from leg l join event e on e.event_id = l.transaction_id
   )
-  insert into bare.balances as b (account_id, book_id, balance_cents, last_seq)
-  select account_id, 1, sum(cents), count(*) from leg group by account_id order by account_id
+  insert into bare.balances as b (account_id, book_id, currency, balance_cents, last_seq)
+  select account_id, 1, 'USD', sum(cents), count(*) from leg group by account_id order by account_id
   on conflict (account_id, book_id) do update
   set balance_cents = b.balance_cents + excluded.balance_cents, last_seq = b.last_seq + excluded.last_seq`;
 

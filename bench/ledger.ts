@@ -9,6 +9,7 @@ import { createPoster } from '../src/ledger/poster.ts';
 import { createBareLedger, insertBare } from './bare-ledger.ts';
 import { median, print, spread } from './figures.ts';
 import { delayNetwork } from './slow-network.ts';
+import { createStrippedLedger, postStripped } from './stripped-ledger.ts';
 
 const ACCOUNTS = 10_000;
 const MAX_CONNECTIONS = 24;
@@ -16,7 +17,7 @@ const DELAY_MS = 1;
 const SLOTS = 8;
 
 /** What is owed: parts of the bare limit, and of our own posting one by one. */
-const TARGETS = { oneByOne: 0.5, callOf1000: 0.6, batchedToOneByOne: 10, batchedPerSecond: 10_000 };
+const TARGETS = { oneByOne: 0.5, callOf1000: 0.6, batchedToOneByOne: 10, batchedPerSecond: 10_000, toStripped: 0.6 };
 
 /** Which two accounts a transaction moves money between. */
 type Pick = () => readonly [debit: string, credit: string];
@@ -42,7 +43,7 @@ export async function benchLedger(args: readonly string[]): Promise<boolean> {
   const pool = createPool({ databaseUrl: home.databaseUrl, max: MAX_CONNECTIONS });
   try {
     const bench = { pool, rounds: Number(values.rounds), ms: Number(values.ms), picks: await prepare(pool) };
-    const near = await runAll(bench);
+    const near = [await runAll(bench), await runStripped(bench)].every(Boolean);
     await reportBytes(bench);
     const far = await delayNetwork(home.databaseUrl, DELAY_MS);
     const farPool = createPool({ databaseUrl: far.url, max: MAX_CONNECTIONS });
@@ -100,6 +101,37 @@ async function runAll(bench: Bench): Promise<boolean> {
   }
   return met.every(Boolean);
 }
+
+/** What do event log, idempotency and hashes cost? Against a build of the same functions without them. */
+async function runStripped(bench: Bench): Promise<boolean> {
+  const met = [];
+  for (const [name, size] of [
+    ['one by one, 1 client', 1],
+    ['calls of 1,000, 1 client', 1_000],
+  ] as const) {
+    const pairs = () => Array.from({ length: size }, () => bench.picks.uniform());
+    const [ours, stripped]: [number[], number[]] = [[], []];
+    for (let round = 0; round < bench.rounds; round += 1) {
+      ours.push(await rateOfClients(bench, 1, (client) => postPairs(client, pairs())));
+      stripped.push(await rateOfClients(bench, 1, (client) => postStripped(client, textOf(pairs()))));
+    }
+    met.push(report(`${name}, uniform`, 'stripped', ours, stripped, TARGETS.toStripped));
+  }
+  return met.every(Boolean);
+}
+
+/** As `postAll` writes it. */
+const textOf = (pairs: readonly (readonly [string, string])[]) =>
+  JSON.stringify(
+    pairs.map((pair) => ({
+      idempotency_key: randomUUID(),
+      entries: transactionOf(pair).entries?.map(({ accountId, amountCents, currency }) => ({
+        account_id: accountId,
+        amount_cents: amountCents.toString(),
+        currency,
+      })),
+    })),
+  );
 
 interface Contest {
   readonly name: string;
@@ -162,9 +194,11 @@ function report(
 
 async function rateOfClients(bench: Bench, clients: number, work: (client: Tx) => Promise<number>): Promise<number> {
   const connections = await Promise.all(Array.from({ length: clients }, () => bench.pool.connect()));
-  const rate = await rateOf(bench.ms, clients, (nth) => work(connections[nth] as Tx));
-  for (const connection of connections) connection.release();
-  return rate;
+  try {
+    return await rateOf(bench.ms, clients, (nth) => work(connections[nth] as Tx));
+  } finally {
+    for (const connection of connections) connection.release();
+  }
 }
 
 async function rateOfPoster(bench: Bench, callers: number, pick: Pick): Promise<number> {
@@ -219,6 +253,7 @@ async function prepare(pool: Pool): Promise<Bench['picks']> {
   const [spread = ''] = await openAccounts(pool, [{ type: 'payable', currency: 'USD', name: 'spread' }]);
   await addSlots(pool, { accountId: spread, slots: SLOTS });
   await createBareLedger(pool);
+  await createStrippedLedger(pool);
   await pool.query('analyze');
   const at = (nth: number) => accounts[nth] as string;
   const another = (not: number) => (not + 1 + Math.floor(Math.random() * (ACCOUNTS - 1))) % ACCOUNTS;

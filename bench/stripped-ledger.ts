@@ -1,7 +1,15 @@
 import type { Pool, Tx } from '../src/db/pool.ts';
 
 /** What of the ledger the copy has of its own; everything else it shares. */
-const COPIED = ['append_event', 'post_one', 'post_in_bulk', 'post_in_order', 'post_transactions', 'check_new_entries', 'check_changed_balances'];
+const COPIED = [
+  'append_event',
+  'post_one',
+  'post_in_bulk',
+  'post_in_order',
+  'post_transactions',
+  'check_new_entries',
+  'check_changed_balances',
+];
 const TABLES = ['entries', 'balances'];
 
 /** What is taken out of which function: the event, the look for its key, the hashes of request and leaf. */
@@ -19,11 +27,7 @@ const STRIPPED: readonly (readonly [name: string, from: RegExp, to: string])[] =
     'cross join (select null::bigint as position, null::uuid as event_id, null::bytea as request_hash) known',
   ],
   ['post_in_bulk', /\), logged as \([\s\S]*?from posted p\s*\), step as/, '), step as'],
-  [
-    'check_new_entries',
-    /or g\.transaction_id is distinct from \([\s\S]*?v\.type = 'transaction\.posted'\)/,
-    '',
-  ],
+  ['check_new_entries', /or g\.transaction_id is distinct from \([\s\S]*?v\.type = 'transaction\.posted'\)/, ''],
 ];
 
 /**
