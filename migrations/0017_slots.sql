@@ -1036,7 +1036,7 @@ begin
                payments.seq_at_entry(p_book_id, s.id, p_after_id),
                -- What was recorded before the statement begins may come later in the log, in another slot.
                case when p_by = 'recorded' and p_from is not null
-                 then payments.recorded_seq(p_book_id, s.id, p_from - interval '1 microsecond', null) end) end as seq
+                 then payments.recorded_seq(p_book_id, s.id, payments.instant_before(p_from), null) end) end as seq
       offset 0
     ) a
     cross join lateral payments.statement_lines(
