@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
-import { changeAccount } from '../../src/ledger/accounts.ts';
+import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
@@ -23,6 +23,8 @@ let database: TestDatabase;
 let accounts: TestAccounts;
 /** Wallets: with a floor of 0 and 300 available of 800; frozen; with a ceiling of 900 and 400 in it. */
 let [floored, frozen, ceiled] = ['', '', ''];
+/** An account and its slot. */
+let [hot, slot] = ['', ''];
 /** Holds on the first: of 500; voided. */
 let [held, voided] = ['', ''];
 /** A transaction of 400, of which 100 were taken back. */
@@ -45,6 +47,7 @@ beforeAll(async () => {
   voided = (await placeHold(pool, { accountId: floored, amountCents: 100n, currency: 'USD' })).holdId;
   await voidHold(pool, { holdId: voided });
   await changeAccount(pool, { accountId: frozen, status: 'frozen' });
+  [hot = '', slot = ''] = await addSlots(pool, { accountId: accounts.revenue, slots: 2 });
   await closePeriod(pool, { until: '2020-01-01T00:00:00Z' });
 });
 afterAll(() => database.drop());
@@ -54,7 +57,10 @@ const leg = (accountId: string, amount: number | string, currency = 'USD') => ({
   amount_cents: amount,
   currency,
 });
-const legs = (debit: string, credit: string, cents: number) => [leg(debit, cents), leg(credit, -cents)];
+const legs = (debit: string, credit: string, cents: number | bigint) => [
+  leg(debit, `${cents}`),
+  leg(credit, `${-cents}`),
+];
 /** The next step of the hold of 500, unless told otherwise. */
 const step = (kind: string, fields: Record<string, unknown> = {}) => ({
   hold_id: held,
@@ -85,6 +91,25 @@ const forge = (type: string, payload: unknown, eventId = randomUUID()) =>
           `${name}(1, (select max(position) from payments.events), (select max(position) from payments.events), null)`,
       )
       .join(', payments.')}`);
+
+const posted = (entries: unknown, more: object = {}) => forge('transaction.posted', { entries, ...more });
+/** What the event of a slot says; of the account with one, unless told otherwise. */
+const slotOf = (fields: Record<string, unknown> = {}) => ({
+  type: 'revenue',
+  currency: 'USD',
+  name: 'forged',
+  slot_of: hot,
+  slot_number: 2,
+  ...fields,
+});
+
+const change = (accountId: string, fields: Record<string, unknown> = {}) => ({
+  account_id: accountId,
+  status: 'frozen',
+  floor_cents: null,
+  ceiling_cents: null,
+  ...fields,
+});
 
 /** As forge, of an event that no function can project. */
 const insert = (type: string, payload: string) =>
@@ -120,6 +145,11 @@ describe('the independent verification replays the rules of the ledger, and name
         }),
       }),
       forge('hold.voided', { hold_step: step('voided') }),
+      forge('account.opened', slotOf()),
+      `${forge('account.changed', change(hot))}; ${forge('account.changed', change(slot))}`,
+      posted(legs(slot, accounts.clearing, 2n ** 57n - 1n)),
+      // On its way, it may pass what a slot has room for.
+      `${posted(legs(slot, accounts.clearing, 2n ** 57n))}; ${posted(legs(accounts.clearing, slot, 1n))}`,
       forge('transaction.posted', {
         entries: legs(ceiled, accounts.clearing, 400),
         reverses: sold,
@@ -129,7 +159,6 @@ describe('the independent verification replays the rules of the ledger, and name
     for (const sql of allowed) expect(await failingAfter(sql)).toEqual([]);
   });
 
-  const posted = (entries: unknown, more: object = {}) => forge('transaction.posted', { entries, ...more });
   const forged: [what: string, sql: () => string, check: string, says: RegExp][] = [
     [
       'a floor passed by what holds reserve',
@@ -272,7 +301,7 @@ describe('the independent verification replays the rules of the ledger, and name
     ],
     [
       'an account closed with money on it',
-      () => forge('account.changed', { account_id: ceiled, status: 'closed', floor_cents: null, ceiling_cents: null }),
+      () => forge('account.changed', change(ceiled, { status: 'closed' })),
       RULES,
       /closes account .*, which has -400 and 0 on hold/,
     ],
@@ -283,11 +312,93 @@ describe('the independent verification replays the rules of the ledger, and name
       /was given when that one was open, or had limits or holds/,
     ],
     [
-      'a slot of nothing',
-      () =>
-        forge('account.opened', { type: 'cash', currency: 'USD', name: 'slot', slot_of: randomUUID(), slot_number: 1 }),
+      'a slot of an account that nobody opened',
+      () => forge('account.opened', slotOf({ slot_of: randomUUID(), slot_number: 1 })),
       SLOTS,
       /is of an account that does not exist/,
+    ],
+    [
+      'a slot of itself',
+      () => {
+        const id = randomUUID();
+        return forge('account.opened', slotOf({ slot_of: id, slot_number: 1 }), id);
+      },
+      SLOTS,
+      /is of an account that is a slot itself/,
+    ],
+    [
+      'a slot that says no number',
+      () => insert('account.opened', JSON.stringify(slotOf({ slot_number: null }))),
+      SLOTS,
+      /is number null of account .*, expected number 2/,
+    ],
+    [
+      'a number of a slot that is none',
+      () => insert('account.opened', JSON.stringify(slotOf({ slot_of: undefined }))),
+      EVENTS,
+      /says one of slot_of and slot_number, expected both or none/,
+    ],
+    ...Object.entries({ type: 'cash', currency: 'JPY', user_id: randomUUID(), organization_id: randomUUID() }).map(
+      ([key, value]): (typeof forged)[number] => [
+        `a slot with another ${key} than its account`,
+        () => forge('account.opened', slotOf({ [key]: value })),
+        SLOTS,
+        /has another owner, type or currency/,
+      ],
+    ),
+    [
+      'a slot of an account with a floor',
+      () => forge('account.opened', slotOf({ slot_of: floored, slot_number: 1 })),
+      SLOTS,
+      /, kept in slots, has limits none to 0 and 500 held/,
+    ],
+    [
+      'a slot opened with a floor of its own, lifted again',
+      () => {
+        const id = randomUUID();
+        return `${forge('account.opened', slotOf({ floor_cents: 5 }), id)}; ${forge('account.changed', change(id, { status: 'open' }))}`;
+      },
+      RULES,
+      /account.opened .* limits account .*, which is kept in slots/,
+    ],
+    [
+      'a limit of an account with slots, lifted again',
+      () =>
+        `${forge('account.changed', change(hot, { status: 'open', ceiling_cents: 9 }))}; ${forge('account.changed', change(hot, { status: 'open' }))}`,
+      RULES,
+      /limits account .*, which is kept in slots/,
+    ],
+    [
+      'a hold on a slot, voided again',
+      () => {
+        const [holdId, cents] = [randomUUID(), 7];
+        const of = { hold_id: holdId, account_id: slot };
+        const placed = { ...of, hold_seq: 1, account_hold_seq: 1, held_cents: cents, held_after_cents: cents };
+        const ended = { ...of, hold_seq: 2, account_hold_seq: 2, held_cents: -cents, held_after_cents: 0 };
+        const hold_step = step('placed', { ...placed, remaining_cents: cents });
+        return `${forge('hold.placed', { account_id: slot, amount_cents: cents, currency: 'USD', hold_step }, holdId)}; ${forge('hold.voided', { hold_step: step('voided', ended) })}`;
+      },
+      RULES,
+      /reserves on account .*, which is kept in slots/,
+    ],
+    [
+      'an account closed with money on a slot',
+      () =>
+        `${posted(legs(slot, accounts.clearing, 3))}; ${[hot, slot].map((id) => forge('account.changed', change(id, { status: 'closed' }))).join('; ')}`,
+      RULES,
+      /closes account .*, which has 3 and 0 on hold/,
+    ],
+    [
+      'more on a slot than 64 have room for',
+      () => posted(legs(slot, accounts.clearing, 2n ** 57n)),
+      SLOTS,
+      /, kept in slots, comes to 144115188075855872, which leaves no room/,
+    ],
+    [
+      'as much on the other side of zero',
+      () => posted(legs(accounts.clearing, hot, 2n ** 57n)),
+      SLOTS,
+      /, kept in slots, comes to -144115188075855872, /,
     ],
     [
       'a period closed that was closed already',
@@ -356,7 +467,8 @@ describe('an event that cannot be read is a named fault and never a failure', ()
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...places),
-        fc.jsonValue({ noUnicodeString: false }),
+        // What a slot's number says already.
+        fc.jsonValue({ noUnicodeString: false }).filter((value) => String(value) !== '1'),
         async ({ position, key }, value) => {
           const text = JSON.stringify(value).replaceAll('\\u0000', '');
           const failed = await failingAfter(

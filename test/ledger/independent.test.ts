@@ -26,6 +26,7 @@ beforeAll(async () => {
   await fillDiverseBook(pool, other);
   for (const bookId of [1, other]) {
     await fillStates(bookId);
+    await fillSlots(bookId);
     await sealBook(pool, bookId);
   }
   await fillTurns();
@@ -88,13 +89,48 @@ async function fillStates(bookId: number): Promise<void> {
   await changeAccount(pool, { accountId: stall, status: 'frozen' }, at);
   await changeAccount(pool, { accountId: stall, status: 'open', ceilingCents: null }, at);
   // Kept in slots that each have something when all together have nothing, and closed then.
-  const [hot = ''] = await openAccounts(pool, [{ type: 'payable', currency: 'USD', name: 'hot' }], at);
+  const [hot = ''] = await openAccounts(pool, [{ type: 'payable', currency: 'USD', name: 'closing' }], at);
   const [whole0 = '', slot1 = ''] = await addSlots(pool, { accountId: hot, slots: 3, bookId });
   await post(pool, transfer(whole0, slot1), at);
   await changeAccount(pool, { accountId: hot, status: 'closed' }, at);
   // Beyond a limit that was set later, and on the way back.
   await changeAccount(pool, { accountId: wallet, floorCents: 1_000_000n }, at);
   await post(pool, transfer(bank, wallet, { amountCents: 10n }), at);
+}
+
+/** Accounts of either normal side with slots: given before and after entries, limits and holds; frozen, and opened again. */
+async function fillSlots(bookId: number): Promise<void> {
+  const { pool } = database;
+  const at = { bookId };
+  const [hot = '', sales = '', stand = ''] = await openAccounts(
+    pool,
+    [
+      { type: 'receivable', currency: 'USD', name: 'hot', userId: randomUUID() },
+      { type: 'revenue', currency: 'USD', name: 'hot', organizationId: randomUUID() },
+      { type: 'cash', currency: 'USD', name: 'beside', floorCents: -100n },
+    ],
+    at,
+  );
+  const paid = await post(pool, transfer(hot, stand), at);
+  // A limit that was lifted, and a hold that ended, before there are slots.
+  await changeAccount(pool, { accountId: sales, ceilingCents: 9_000n }, at);
+  await changeAccount(pool, { accountId: sales, ceilingCents: null }, at);
+  await post(pool, transfer(stand, sales), at);
+  const { holdId } = await placeHold(pool, { accountId: sales, amountCents: 40n, currency: 'USD' }, at);
+  await voidHold(pool, { holdId }, at);
+  for (const [accountId, counts] of [
+    [hot, [3, 5]],
+    [sales, [2]],
+  ] as const) {
+    for (const slots of counts) {
+      const ids = await addSlots(pool, { accountId, slots, bookId });
+      for (const id of ids) await post(pool, transfer(id, accountId === hot ? sales : hot), at);
+      await Promise.all(Array.from({ length: 10 }, () => post(pool, transfer(hot, sales), at)));
+    }
+    await changeAccount(pool, { accountId, status: 'frozen', reason: 'counted' }, at);
+    await changeAccount(pool, { accountId, status: 'open' }, at);
+  }
+  await post(pool, { reverses: paid.transactionId }, at);
 }
 
 /** Two books that take turns in the log, gaps in it, and an event that commits after a seal that passed it over. */

@@ -32,6 +32,7 @@ export function openAccount({ book, findings }: Replay, event: LoggedEvent): voi
   const account = book.open(event.eventId, opened, currency);
   if (said.has('floor_cents') || said.has('ceiling_cents')) limit(account, event, 'open');
   noteSlot({ book, findings }, event, account);
+  judgeLimits({ book, findings }, event, account);
 }
 
 /** Applies what an event changes of an account, and compares the row of the history that says so. */
@@ -61,6 +62,7 @@ export function changeAccount({ book, findings }: Replay, event: LoggedEvent): v
   }
   if (status === 'closed') judgeClosing({ book, findings }, event, account);
   limit(account, event, status ?? account.status);
+  judgeLimits({ book, findings }, event, account);
 }
 
 /** An account is closed only when it has nothing, with all of its slots. */
@@ -72,6 +74,12 @@ function judgeClosing({ book, findings }: Replay, event: LoggedEvent, account: A
     'rules',
     `${labelOf(event)} closes account ${account.id}, which has ${balance} and ${held} on hold (debit positive)`,
   );
+}
+
+/** Also where it is lifted again. */
+function judgeLimits({ book, findings }: Replay, event: LoggedEvent, account: Account): void {
+  if ((account.min === null && account.max === null) || slotsOf(book, account).length === 1) return;
+  findings.fault('rules', `${labelOf(event)} limits account ${account.id}, which is kept in slots`);
 }
 
 const sumOf = (accounts: readonly Account[], key: 'balance' | 'held') =>

@@ -11,6 +11,8 @@ const MOST_CENTS = 2n ** 57n - 1n;
 
 /** Makes an account that was just opened a slot of another, where its event says so. */
 export function noteSlot({ book, findings }: Replay, event: LoggedEvent, slot: Account): void {
+  if (event.said.has('slot_of') !== event.said.has('slot_number'))
+    findings.fault('events', `${labelOf(event)} says one of slot_of and slot_number, expected both or none`);
   if (!event.said.has('slot_of')) return;
   const ofId = saidUuid(event.said, 'slot_of');
   const number = saidText(event.said, 'slot_number');
