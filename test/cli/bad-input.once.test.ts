@@ -74,12 +74,13 @@ async function run(args: readonly string[]): Promise<Ended> {
   }
 }
 
-/** How each command is called with nothing wrong, in an order in which each finds what it needs; none but `seal` writes. */
+/** How each command is called with nothing wrong, in an order in which each finds what it needs; none but `slots` and `seal` writes. */
 const CALLS: Readonly<Record<string, () => string[]>> = {
   'ledger book open': () => ['--name', 'main'],
   'ledger book list': () => [],
   'ledger account open': () => ['--type', 'receivable', '--currency', 'USD', '--name', 'clearing'],
   'ledger account list': () => [],
+  'ledger account slots': () => [accounts.clearing, '--slots', '2'],
   'ledger post': () => ['--file', join(folder, 'empty.jsonl'), '--dry-run'],
   'ledger export': () => ['--format', 'csv'],
   'books verify': () => [],
