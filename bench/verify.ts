@@ -47,16 +47,19 @@ export async function benchVerify(args: readonly string[]): Promise<boolean> {
 async function compare(pool: Pool, rounds: number, seals: number): Promise<boolean> {
   const since = { bookId: 1, since: await markOfSeal(pool, 1, seals) };
   const times: { plain: number; whole: number; news: number }[] = [];
-  let slowest: readonly CheckResult[] = [];
+  let [ofWhole, ofNews]: [readonly CheckResult[], readonly CheckResult[]] = [[], []];
   for (let round = 0; round < rounds; round += 1) {
     const plain = await seconds(() => pool.query(PLAIN));
     const whole = await seconds(async () => {
-      slowest = await verify(pool, {});
+      ofWhole = await verify(pool, {});
     });
-    const news = await seconds(() => verify(pool, since));
+    const news = await seconds(async () => {
+      ofNews = await verify(pool, since);
+    });
     times.push({ plain, whole, news });
   }
-  for (const { check, seconds: took } of slowest) if (took > 0.1) print(`  ${took.toFixed(1).padStart(6)} s  ${check}`);
+  printSlowest('all', ofWhole);
+  printSlowest('new', ofNews);
   const toPlain = times.map(({ plain, whole }) => whole / plain);
   const sinceToWhole = times.map(({ whole, news }) => news / whole);
   print(`plain sums         ${median(times.map(({ plain }) => plain)).toFixed(1)} s`);
@@ -67,6 +70,12 @@ async function compare(pool: Pool, rounds: number, seals: number): Promise<boole
     `books verify since ${median(times.map(({ news }) => news)).toFixed(2)} s, ${spread(sinceToWhole, 3)} of the whole; target at most ${TARGETS.sinceToWhole}`,
   );
   return median(toPlain) <= TARGETS.toPlain && median(sinceToWhole) <= TARGETS.sinceToWhole;
+}
+
+function printSlowest(what: string, checks: readonly CheckResult[]): void {
+  for (const { check, seconds: took } of checks.toSorted((a, b) => b.seconds - a.seconds).slice(0, 5)) {
+    print(`  ${what} ${took.toFixed(2).padStart(6)} s  ${check}`);
+  }
 }
 
 async function verify(pool: Pool, scope: Scope): Promise<CheckResult[]> {
