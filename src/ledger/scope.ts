@@ -47,6 +47,8 @@ export async function markOfSeal(db: Queryable, bookId: number, sealNumber: numb
  * that is short.
  */
 export interface Rows {
+  /** Whether no row of these books is left out. */
+  readonly areAll: boolean;
   readonly events: string;
   /** Those of the events that the index `events_rare` has: all but plain postings. */
   readonly rareEvents: string;
@@ -87,6 +89,7 @@ function allRows(bookId: number | undefined): Rows {
     bookId === undefined ? `payments.${name}` : `(select * from payments.${name} where book_id = ${bookId})`;
   const rareEvents = `(select * from ${table('events')} e where ${RARE})`;
   return {
+    areAll: true,
     events: table('events'),
     rareEvents,
     entries: table('entries'),
@@ -139,6 +142,7 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     select account_id from ${entries} e union select account_id from ${accountChanges} c
     union select account_id from ${holdEntries} h union select id from ${accounts} a)`;
   return {
+    areAll: false,
     events,
     rareEvents: `(select * from ${events} e where ${RARE})`,
     entries,

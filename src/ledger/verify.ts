@@ -1,7 +1,7 @@
 import type { Tx } from '../db/pool.ts';
 import { type Check, type CheckResult, type Pass, runEach, type VerificationWatch } from './checks.ts';
 import { projectionChecks, sumChecks } from './entry-checks.ts';
-import { type Glance, glance, LEAF_DIFFERS, NOTHING_CLEARED } from './glance.ts';
+import { type Glance, glance, LEAF_DIFFERS } from './glance.ts';
 import { GUARD_FAULTS, GUARD_FUNCTIONS, GUARDS } from './guards.ts';
 import { periodChecks } from './periods.ts';
 import { type Rows, rowsOf, type Scope } from './scope.ts';
@@ -155,8 +155,7 @@ export async function runChecks(tx: Tx, watch: VerificationWatch = {}, scope: Sc
   await tx.query(`set local work_mem = '${WORK_MEMORY}'`);
   let seen: Promise<Glance> | undefined;
   const look = () => {
-    // What is new is little, and has beginnings of its own.
-    seen ??= scope.since === undefined ? glance(tx, rows) : Promise.resolve(NOTHING_CLEARED);
+    seen ??= glance(tx, rows);
     return seen;
   };
   return runEach(tx, checksOf(rows, look), watch);
