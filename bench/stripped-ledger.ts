@@ -43,7 +43,6 @@ export async function createStrippedLedger(pool: Pool): Promise<void> {
      where p.pronamespace = 'payments'::regnamespace and p.proname = any ($1)`,
     [COPIED],
   );
-  await pool.query('set check_function_bodies = off');
   const moved = new RegExp(`\\bpayments\\.(${[...COPIED, ...TABLES].join('|')})\\b`, 'g');
   for (const { name, definition } of rows) {
     let text = definition;

@@ -72,26 +72,6 @@ return payments.has_only_keys(p_transaction, array['entries', 'idempotency_key',
   and octet_length(concat(p_transaction ->> 'reference_type', p_transaction ->> 'reference_id')) <= 1000
   and octet_length(p_text) <= 1048576;
 
--- As in 0008; a topic of null announces nothing.
-create or replace function payments.announce_events(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8) returns void
-language plpgsql as $$
-begin
-  insert into public.outbox (topic, payload)
-  select e.payload ->> 'announce', jsonb_build_object(
-           'book_id', e.book_id, 'transaction_id', e.event_id, 'event_position', e.position,
-           'effective_at', e.effective_at, 'recorded_at', e.recorded_at,
-           'reference_type', e.payload -> 'reference_type', 'reference_id', e.payload -> 'reference_id',
-           'description', e.payload -> 'description', 'reverses', e.payload -> 'reverses',
-           'hold_id', e.payload -> 'capture' -> 'hold_id',
-           'entries', (
-             select jsonb_agg(l.value || jsonb_build_object('account_id', (l.value ->> 'account_id')::uuid,
-                      'amount_cents', (l.value ->> 'amount_cents')::bigint) order by l.ordinality)
-             from jsonb_array_elements(e.payload -> 'entries') with ordinality as l))
-  from payments.events e
-  where e.book_id = p_book_id and e.position between p_first and p_last and e.xid = p_xid and e.payload ->> 'announce' is not null
-  order by e.position;
-end $$;
-
 -- As in 0003; what was given is shown, in one line.
 create or replace function payments.entries_fault(p_book_id integer, p_entries jsonb) returns jsonb
 language sql stable
@@ -288,79 +268,6 @@ begin
     v_expired := v_expired + payments.expire_account_holds(p_book_id, v_accounts[i]);
   end loop;
   return v_expired;
-end $$;
-
--- As in 0009; the reason is text, and what was given is shown, in one line.
-create or replace function payments.change_account(p_book_id integer, p_change jsonb, out status text, out event_position bigint)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  v_fault text;
-  v_account payments.balances;
-  v_last record;
-  v_event payments.new_event;
-  v_duplicate payments.posting_outcome;
-begin
-  perform payments.check_call(p_book_id);
-  perform payments.open_since(p_book_id);
-  v_fault := coalesce(case
-    when not payments.has_only_keys(p_change, array['account_id', 'status', 'floor_cents', 'ceiling_cents', 'reason', 'idempotency_key', 'idempotency_scope'])
-      then 'It is no object, or has a key that is not among these:'
-    when not p_change ?| array['status', 'floor_cents', 'ceiling_cents'] then 'It changes nothing:'
-    when coalesce(p_change ->> 'status' not in ('open', 'frozen', 'closed'), p_change ? 'status') then 'status is none of open, frozen, closed:'
-    when not payments.is_limit(p_change -> 'floor_cents') then 'floor_cents is neither null nor a whole number of at most 18 digits:'
-    when not payments.is_limit(p_change -> 'ceiling_cents') then 'ceiling_cents is neither null nor a whole number of at most 18 digits:'
-    when coalesce(jsonb_typeof(p_change -> 'reason'), 'null') not in ('string', 'null') then 'reason is no text:'
-    when octet_length(p_change ->> 'reason') > 1000 then 'reason has more than 1000 bytes:'
-  end, payments.labels_fault(p_change));
-  if v_fault is not null or p_change is null then
-    perform payments.raise_code('LEDGER_INVALID', coalesce(v_fault, 'It is null:') ||
-      ' a change is an object of account_id, status (open, frozen, closed), floor_cents, ceiling_cents, reason, idempotency_key, idempotency_scope, and nothing else.');
-  end if;
-
-  v_event := row('account.changed', gen_random_uuid(), null,
-    case when p_change ->> 'idempotency_key' is not null then coalesce(p_change ->> 'idempotency_scope', 'default') end,
-    p_change ->> 'idempotency_key', sha256(convert_to(p_change::text, 'UTF8')), null);
-  perform payments.lock_accounts(p_book_id, array[payments.try_uuid(p_change ->> 'account_id')]);
-  select b.* into v_account from payments.balances b
-  where b.account_id = payments.try_uuid(p_change ->> 'account_id') and b.book_id = p_book_id;
-  if not found then
-    perform payments.raise_code('LEDGER_ACCOUNT_UNKNOWN', format('Account %s does not exist in book %s: open it first.',
-      payments.shown(p_change ->> 'account_id'), p_book_id));
-  end if;
-  v_duplicate := payments.find_duplicate(p_book_id, 1, v_event);
-  if v_duplicate.status = 'duplicate' then
-    status := 'duplicate';
-    event_position := v_duplicate.event_position;
-    return;
-  elsif v_duplicate.status = 'rejected' then
-    perform payments.raise_code(v_duplicate.code, v_duplicate.message);
-  end if;
-
-  select c.status, c.floor_cents, c.ceiling_cents into v_last
-  from payments.account_changes c
-  where c.account_id = v_account.account_id and c.book_id = p_book_id
-  order by c.change_seq desc limit 1;
-  -- What it comes to, whole: a replay needs no other event to know it.
-  v_event.payload := jsonb_build_object('account_id', v_account.account_id, 'status', coalesce(p_change ->> 'status', v_account.status),
-    'floor_cents', case when p_change ? 'floor_cents' then payments.try_amount(p_change ->> 'floor_cents') else v_last.floor_cents end,
-    'ceiling_cents', case when p_change ? 'ceiling_cents' then payments.try_amount(p_change ->> 'ceiling_cents') else v_last.ceiling_cents end)
-    || jsonb_strip_nulls(jsonb_build_object('reason', p_change -> 'reason'));
-  if (v_event.payload ->> 'floor_cents')::bigint > (v_event.payload ->> 'ceiling_cents')::bigint then
-    perform payments.raise_code('LEDGER_INVALID', format('A floor of %s is above the ceiling of %s.',
-      v_event.payload ->> 'floor_cents', v_event.payload ->> 'ceiling_cents'));
-  elsif v_event.payload ->> 'status' = 'closed' then
-    perform payments.expire_account_holds(p_book_id, v_account.account_id);
-    select b.* into v_account from payments.balances b where b.account_id = v_account.account_id and b.book_id = p_book_id;
-    if v_account.balance_cents <> 0 or v_account.held_cents <> 0 then
-      perform payments.raise_code('LEDGER_ACCOUNT_IN_USE', format(
-        'Account %s has a balance of %s and %s on hold (debit positive): bring both to zero before closing it.',
-        v_account.account_id, v_account.balance_cents, v_account.held_cents));
-    end if;
-  end if;
-
-  event_position := (payments.append_event(p_book_id, v_event)).event_position;
-  perform payments.project_account_changes(p_book_id, event_position, event_position, pg_current_xact_id());
-  status := 'changed';
 end $$;
 
 -- As in 0009; a name is text.

@@ -9,40 +9,6 @@ update payments.balances b set currency = (
 alter table payments.balances alter column currency set not null;
 comment on column payments.balances.currency is 'The account''s, so that posting need not look there.';
 
--- As in 0002, with one look into the index instead of two: from the number that the balance names on there is its last entry
--- and no other.
-create or replace function payments.check_changed_balances() returns trigger
-language plpgsql as $$
-declare
-  v_fault record;
-begin
-  select c.account_id, c.balance_cents, c.last_seq into v_fault
-  from changed c
-  cross join lateral (
-    select count(*) as entries, min(n.account_seq) as account_seq, min(n.balance_after_cents) as balance_after_cents
-    from payments.entries n
-    where n.book_id = c.book_id and n.account_id = c.account_id and n.account_seq >= c.last_seq
-  ) l
-  where (c.balance_cents, c.last_seq, l.entries) is distinct from
-    (coalesce(l.balance_after_cents, 0), coalesce(l.account_seq, 0), case when c.last_seq = 0 then 0 else 1 end)
-  limit 1;
-  if found then
-    perform payments.raise_code('LEDGER_APPEND_ONLY', format(
-      'A balance of %s after %s entries refused for account %s: its last entry says otherwise. Post a transaction instead.',
-      v_fault.balance_cents, v_fault.last_seq, v_fault.account_id));
-  end if;
-  -- Afterwards it stays: balances_state_as_logged looks after that.
-  if tg_op = 'INSERT' then
-    perform payments.raise_code('LEDGER_CURRENCY_MISMATCH', format(
-      'A balance in %s on account %s, which holds %s.', c.currency, c.account_id, coalesce(a.currency, 'nothing: it does not exist')))
-    from changed c
-    left join payments.accounts a on a.id = c.account_id and a.book_id = c.book_id
-    where c.currency is distinct from a.currency
-    limit 1;
-  end if;
-  return null;
-end $$;
-
 -- An account's limits, state and held amount are what the last rows of their histories say, and the defaults before the first.
 -- By row and by column, because posting changes none of these columns and shall not pay for them.
 create or replace function payments.check_account_state() returns trigger

@@ -184,7 +184,7 @@ end $$;
 
 -- Guards.
 
--- As in 0007; where an account has slots or is one, its balance leaves room for the sum of all.
+-- As in 0007, of a new balance also its currency; where an account has slots or is one, its balance leaves room for the sum of all.
 create or replace function payments.check_changed_balances() returns trigger
 language plpgsql as $$
 declare
@@ -349,6 +349,7 @@ end $$;
 -- Returns changed, or duplicate where the same request was carried out before. Raises where it is refused; an account is closed
 -- only when its balance is zero and nothing is on hold.
 -- Locks: the balance rows of the account and its slots.
+-- As in 0009; the reason is text, and what was given is shown, in one line.
 create or replace function payments.change_account(p_book_id integer, p_change jsonb, out status text, out event_position bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -465,7 +466,7 @@ end $$;
 
 -- Posting.
 
--- As in 0008; what was posted to a slot is announced of its account, which others know.
+-- As in 0008; a topic of null announces nothing, and what was posted to a slot is announced of its account, which others know.
 create or replace function payments.announce_events(p_book_id integer, p_first bigint, p_last bigint, p_xid xid8) returns void
 language plpgsql as $$
 begin

@@ -7,6 +7,7 @@ import { placeHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { dropVerified, ledgerState, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { undone } from '../support/tamperings/tampering.ts';
 
 // Each function of schema payments that an application role may execute, with each of its parameters and of the fields of its
 // JSON spoilt in every way. A function, a parameter or a field that is added and not judged here makes a test fail. Not here:
@@ -336,7 +337,7 @@ async function wrongAnswers(
 ): Promise<string[]> {
   const wrong: string[] = [];
   for (const [name, value, expected] of spoilt) {
-    const { verdict, message } = await undone((tx) => answer(tx, value));
+    const { verdict, message } = await undone(database.pool, (tx) => answer(tx, value));
     if (verdict !== expected) wrong.push(`${name}: ${verdict} instead of ${expected}: ${message.slice(0, 200)}`);
     else if (verdict !== 'fine') wrong.push(...faultsOf(message, says).map((fault) => `${name}: ${fault}`));
   }
@@ -350,17 +351,6 @@ function faultsOf(message: string, says: RegExp): string[] {
     ...(/\p{Cc}/u.test(message) ? [`more than one line: ${JSON.stringify(message.slice(0, 200))}`] : []),
     ...(message.length > 1_000 ? [`a message of ${message.length} characters`] : []),
   ];
-}
-
-async function undone<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
-  const tx = await database.pool.connect();
-  try {
-    await tx.query('begin');
-    return await work(tx);
-  } finally {
-    await tx.query('rollback');
-    tx.release();
-  }
 }
 
 async function callJson(tx: Tx, name: string, body: unknown): Promise<Answer> {
@@ -478,17 +468,17 @@ describe('what is wrong with a transaction as a whole', () => {
   ];
   it.each(cases)('%s', async (_what, build, code, says) => {
     for (const neighbours of [1, 2]) {
-      expect(await undone((tx) => postBetween(tx, build(), neighbours))).toEqual({
+      expect(await undone(database.pool, (tx) => postBetween(tx, build(), neighbours))).toEqual({
         verdict: code,
         message: expect.stringMatching(says),
       });
     }
-    const { verdict, message } = await undone((tx) => callJson(tx, 'post_transaction', build()));
+    const { verdict, message } = await undone(database.pool, (tx) => callJson(tx, 'post_transaction', build()));
     expect({ verdict, faults: faultsOf(message, says) }).toEqual({ verdict: code, faults: [] });
   });
 
   it.each(['post_transactions', 'open_accounts'])('%s takes 10,000 at a time, and not one more', async (name) => {
-    const { verdict, message } = await undone((tx) =>
+    const { verdict, message } = await undone(database.pool, (tx) =>
       callJson(
         tx,
         name,
@@ -505,7 +495,7 @@ describe('text with SQL in it, or of any script', () => {
   const given = { ...Object.fromEntries(FIELDS.map((field) => [field, TEXT])), metadata: { [TEXT]: [TEXT] } };
 
   it('is kept as it is, of a transaction', async () => {
-    const kept = await undone(async (tx) => {
+    const kept = await undone(database.pool, async (tx) => {
       const entries = transaction().entries.map((each) => ({
         ...each,
         description: `leg ${TEXT}`,
@@ -535,7 +525,7 @@ describe('text with SQL in it, or of any script', () => {
   });
 
   it('is kept as it is, of a hold, of what voids it, and of a change of an account', async () => {
-    await undone(async (tx) => {
+    await undone(database.pool, async (tx) => {
       const { rows: held } = await tx.query<{ id: string }>('select hold_id as id from payments.place_hold(1, $1)', [
         JSON.stringify({ ...HOLD.good(), ...given }),
       ]);
@@ -783,7 +773,7 @@ async function spoil(signature: Signature, good: Readonly<Record<string, unknown
   const type = signature.parameters.find(({ name }) => name === parameter)?.type ?? '';
   const answers: [string, Answer][] = [];
   for (const [name, value] of Object.entries(PARAMETER_VALUES[type] ?? {})) {
-    answers.push([name, await undone((tx) => call(tx, signature, { ...good, [parameter]: value }))]);
+    answers.push([name, await undone(database.pool, (tx) => call(tx, signature, { ...good, [parameter]: value }))]);
   }
   return answers;
 }
@@ -809,7 +799,7 @@ describe('every function that an application role may execute', () => {
     const signature = (await executable()).find((each) => each.name === name);
     if (signature === undefined) throw new Error(`no function ${name}`);
     const good = Object.fromEntries(Object.entries(FUNCTIONS[name] ?? {}).map(([key, each]) => [key, each.good()]));
-    expect(await undone((tx) => call(tx, signature, good))).toEqual({ verdict: 'fine', message: '' });
+    expect(await undone(database.pool, (tx) => call(tx, signature, good))).toEqual({ verdict: 'fine', message: '' });
     const wrong: string[] = [];
     for (const [value, { verdict, message }] of await spoil(signature, good, parameter)) {
       const expected = judged.fine?.includes(value) ? 'fine' : (judged.but?.[value] ?? judged.code);
