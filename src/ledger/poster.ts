@@ -45,6 +45,8 @@ export interface Poster {
 /** What one caller waits for: it goes out whole, in one call. */
 interface Waiting {
   readonly requests: readonly Request[];
+  /** That it names: two calls which share one wait for each other. */
+  readonly accounts: readonly unknown[];
   readonly resolve: (outcomes: PostOutcome[]) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -54,6 +56,8 @@ const MAX_CALL = 10_000;
 const DEFAULT_MAX_BATCH = 512;
 const DEFAULT_MAX_IN_FLIGHT = 2;
 const DEFAULT_MAX_WAITING = 10_000;
+/** Transactions that are not spread over two calls: each costs the server as much as some twenty of them. */
+const WORTH_A_CALL = 32;
 
 /**
  * There is no timer: a call goes out as soon as one of `maxInFlight` is free, with all that waits by then. A single caller
@@ -68,36 +72,63 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   assertWhole('maxBatch', maxBatch, 1, MAX_CALL);
   assertWhole('maxInFlight', maxInFlight, 1, Number.MAX_SAFE_INTEGER);
   assertWhole('maxWaiting', maxWaiting, 1, Number.MAX_SAFE_INTEGER);
-  const queue: Waiting[] = [];
+  let queue: Waiting[] = [];
   let waiting = 0;
   let isScheduled = false;
   let isClosed = false;
   const inFlight = new Set<Promise<void>>();
+  /** The accounts of the calls under way. */
+  const busy = new Set<unknown>();
 
   const send = (requests: readonly Request[]) => withStatement(pool, (client) => postAll(client, requests, { bookId }));
 
-  /** As many as fit into one call; a chain that is longer than that goes out by itself. */
+  /**
+   * What goes out in one call, first come, first served. Who shares an account with a call under way, and would only wait for its
+   * locks, is left for a later one; so is whoever shares an account with somebody who is left. Where another call is free
+   * too, this one takes its share, and those whom the other would wait for.
+   */
   function takeBatch(): Waiting[] {
+    const share = Math.max(WORTH_A_CALL, Math.ceil(waiting / (maxInFlight - inFlight.size)));
+    const taken: Waiting[] = [];
+    const left: Waiting[] = [];
+    const [own, blocked] = [new Set<unknown>(), new Set(busy)];
     let size = 0;
-    let callers = 0;
-    for (const { requests } of queue) {
-      if (callers > 0 && size + requests.length > maxBatch) break;
-      size += requests.length;
-      callers += 1;
+    for (const each of queue) {
+      const { requests, accounts } = each;
+      // A chain that is longer than a call goes out by itself.
+      const fits = size === 0 || size + requests.length <= maxBatch;
+      const isWanted = size < share || accounts.some((account) => own.has(account));
+      const isTaken = fits && isWanted && !accounts.some((account) => blocked.has(account));
+      for (const account of accounts) (isTaken ? own : blocked).add(account);
+      (isTaken ? taken : left).push(each);
+      if (isTaken) size += requests.length;
     }
+    queue = left;
     waiting -= size;
-    return queue.splice(0, callers);
+    return taken;
   }
 
   function dispatch(): void {
     isScheduled = false;
     while (inFlight.size < maxInFlight && queue.length > 0) {
-      const call = deliver(takeBatch()).finally(() => {
+      const batch = takeBatch();
+      if (batch.length === 0) break;
+      const accounts = batch.flatMap((each) => each.accounts);
+      for (const account of accounts) busy.add(account);
+      const call = deliver(batch).finally(() => {
         inFlight.delete(call);
-        dispatch();
+        for (const account of accounts) busy.delete(account);
+        schedule();
       });
       inFlight.add(call);
     }
+  }
+
+  /** All that is asked for in this turn of the event loop goes out together. */
+  function schedule(): void {
+    if (isScheduled) return;
+    isScheduled = true;
+    setImmediate(dispatch);
   }
 
   async function deliver(batch: readonly Waiting[]): Promise<void> {
@@ -128,12 +159,8 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       );
     }
     waiting += requests.length;
-    if (!isScheduled) {
-      isScheduled = true;
-      // All that is asked for in this turn of the event loop goes out together.
-      setImmediate(dispatch);
-    }
-    return new Promise((resolve, reject) => queue.push({ requests, resolve, reject }));
+    schedule();
+    return new Promise((resolve, reject) => queue.push({ requests, accounts: accountsOf(requests), resolve, reject }));
   }
 
   return {
@@ -159,4 +186,12 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
 /** The server refused a statement for what was in it, and did not lose the connection. */
 function isOfOneTransaction(error: unknown): boolean {
   return error instanceof AppError && error.code === 'DB_FAILED';
+}
+
+/** Whatever the requests look like: they are judged when they are sent. */
+function accountsOf(requests: readonly Request[]): unknown[] {
+  return requests.flatMap((request) => {
+    const entries: unknown = request?.entries;
+    return Array.isArray(entries) ? entries.map((entry) => entry?.accountId) : [];
+  });
 }

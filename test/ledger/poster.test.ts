@@ -105,34 +105,59 @@ describe('a poster', () => {
   });
 
   it('never has more calls under way than it may', async () => {
+    const wallets = await openWallets(8);
     const poster = createPoster(database.pool, { maxBatch: 1, maxInFlight: 2 });
-    const holder = await database.pool.connect();
-    await holder.query('begin');
-    await holder.query('select from payments.balances where account_id = $1 for update', [accounts.wallet]);
-    const asked = Array.from({ length: 8 }, () => poster.post(deposit()));
+    const holder = await holding(wallets);
+    const asked = pairsOf(wallets).map(([a, b]) => poster.post(transfer(a, b)));
     await eventually('two calls wait for the lock', async () => (await waiters()) === 2);
     expect(await waiters()).toBe(2);
-    await holder.query('commit');
-    holder.release();
+    await holder.letGo();
     await Promise.all(asked);
+    await poster.close();
+  });
+
+  it('spreads those who share no account over the calls that are free', async () => {
+    const wallets = await openWallets(200);
+    const poster = createPoster(database.pool, { maxInFlight: 2 });
+    const before = await commits();
+    await Promise.all(pairsOf(wallets).map(([a, b]) => poster.post(transfer(a, b))));
+    expect((await commits()) - before).toBe(2);
+    await Promise.all(pairsOf(wallets).map(([a]) => poster.post(transfer(accounts.clearing, a))));
+    expect((await commits()) - before, 'all share the clearing account: one call').toBe(3);
+    await poster.close();
+  });
+
+  it('leaves who shares an account with a call under way for a later one, and goes on with the others', async () => {
+    const [held = '', shared = '', third = '', fourth = '', ...others] = await openWallets(6);
+    const poster = createPoster(database.pool, { maxInFlight: 2 });
+    const holder = await holding([held]);
+    const underWay = poster.post(transfer(held, shared));
+    await eventually('the first call waits for the lock', async () => (await waiters()) === 1);
+    const left = poster.post(transfer(shared, third));
+    // Shares nothing with the call under way, but an account with the one that is left.
+    const behind = poster.post(transfer(third, fourth));
+    await Promise.all(pairsOf(others).map(([a, b]) => poster.post(transfer(a, b))));
+    expect(await waiters()).toBe(1);
+    await holder.letGo();
+    const positions = (await Promise.all([underWay, left, behind])).map(({ eventPosition }) => eventPosition);
+    expect(positions).toEqual(positions.toSorted((a, b) => Number(a - b)));
     await poster.close();
   });
 
   it('tells every caller of a call that was cut off, and posts the same keys once when asked again', async () => {
     const pool = createPool({ databaseUrl: database.url, applicationName: 'cut off' });
     const poster = createPoster(pool, { maxInFlight: 1 });
-    const holder = await database.pool.connect();
-    await holder.query('begin');
-    await holder.query('select from payments.balances where account_id = $1 for update', [accounts.wallet]);
+    const holder = await holding([accounts.wallet]);
     const requests = Array.from({ length: 20 }, () => ({ ...deposit(), idempotencyKey: randomUUID() }));
     const asked = Promise.allSettled(requests.map((request) => poster.post(request)));
     await eventually('the call waits for the lock', async () => (await waiters()) === 1);
-    await holder.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut off'`);
+    await database.pool.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut off'`,
+    );
     expect((await asked).map((result) => result.status === 'rejected' && result.reason.code)).toEqual(
       requests.map(() => 'DB_UNREACHABLE'),
     );
-    await holder.query('commit');
-    holder.release();
+    await holder.letGo();
     const again = await Promise.all(requests.map((request) => poster.post(request)));
     expect(again.map(({ status }) => status)).toEqual(requests.map(() => 'posted'));
     await poster.close();
@@ -163,6 +188,30 @@ describe('a poster', () => {
     ]);
   });
 });
+
+/** So many wallets that nothing was posted to. */
+const openWallets = (count: number) =>
+  openAccounts(
+    database.pool,
+    Array.from({ length: count }, () => ({ type: 'cash', currency: 'USD', name: 'wallet', userId: randomUUID() })),
+  );
+
+/** The first with the second, the third with the fourth, … */
+const pairsOf = (ids: readonly string[]) =>
+  ids.flatMap((id, nth) => (nth % 2 === 0 ? [[id, ids[nth + 1] ?? id] as const] : []));
+
+/** Keeps everybody who posts to these accounts waiting until it lets go. */
+async function holding(ids: readonly string[]): Promise<{ letGo: () => Promise<void> }> {
+  const client = await database.pool.connect();
+  await client.query('begin');
+  await client.query('select from payments.balances where account_id = any ($1) for update', [ids]);
+  return {
+    letGo: async () => {
+      await client.query('commit');
+      client.release();
+    },
+  };
+}
 
 async function waiters(): Promise<number> {
   const client = new pg.Client({ connectionString: database.url });
