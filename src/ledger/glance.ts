@@ -31,13 +31,12 @@ export async function glance(tx: Tx, rows: Rows): Promise<Glance> {
   const events = await sumsOf(tx, sumsOfEvents(rows, seed));
   const others = events['others'] === 0n ? { legs: 0n, rows: 0n } : await sumsOf(tx, sumOfOtherLegs(rows, seed));
   const entries = await sumsOf(tx, sumsOfEntries(rows, seed));
-  const balances = await sumsOf(tx, sumOfBalances(rows, seed));
-  const order = await sumsOf(tx, countOutOfOrder(rows, seed));
+  const accounts = await sumsOf(tx, sumsOfAccounts(rows, seed));
   return {
     isUnchanged: events['changed'] === 0n,
     isAsPosted: (['rows', 'legs'] as const).every((sum) => entries[sum] === (events[sum] ?? 0n) + (others[sum] ?? 0n)),
     isBalanced: entries['balance'] === 0n,
-    isCarried: entries['steps'] === balances['steps'] && order['accounts'] === 0n,
+    isCarried: entries['steps'] === accounts['steps'] && accounts['outOfOrder'] === 0n,
   };
 }
 
@@ -51,7 +50,8 @@ async function sumsOf(tx: Tx, sql: string): Promise<Record<string, bigint>> {
 export const LEAF_DIFFERS = `e.leaf_hash is distinct from payments.event_leaf_hash(e.book_id, e.position, e.event_id, e.effective_at,
         e.recorded_at, e.type, e.created_by, e.idempotency_scope, e.idempotency_key, e.request_hash, e.payload)`;
 
-const LEGS = `case when jsonb_typeof(e.payload -> 'entries') = 'array' then jsonb_array_length(e.payload -> 'entries') else 0 end`;
+const IS_PAIR = `(e.type = 'transaction.posted' and case jsonb_typeof(e.payload -> 'entries')
+      when 'array' then jsonb_array_length(e.payload -> 'entries') = 2 else false end)`;
 
 function legHash(seed: number, number: string, text: (key: string) => string, metadata: string): string {
   return `hash_record_extended(row(
@@ -73,21 +73,20 @@ function sumsOfEvents({ events }: Rows, seed: number): string {
     );
   return `
     select (count(*) filter (where ${LEAF_DIFFERS}))::text as changed,
-           coalesce(sum(case when e.type = 'transaction.posted' and ${LEGS} = 2 then ${at(0)}::numeric + ${at(1)} end), 0)::text as legs,
-           (2 * count(*) filter (where e.type = 'transaction.posted' and ${LEGS} = 2))::text as rows,
-           (count(*) filter (where ${HAS_OTHER_LEGS}))::text as others
+           coalesce(sum(case when ${IS_PAIR} then ${at(0)}::numeric + ${at(1)} end), 0)::text as legs,
+           (2 * count(*) filter (where ${IS_PAIR}))::text as rows,
+           (count(*) filter (where e.type = 'transaction.posted') - count(*) filter (where ${IS_PAIR}))::text as others
     from ${events} e`;
 }
 
-const HAS_OTHER_LEGS = `e.type = 'transaction.posted' and ${LEGS} not in (0, 2)`;
-
 function sumOfOtherLegs({ events }: Rows, seed: number): string {
+  const leg = legHash(seed, 'l.ordinality', (key) => `(l.value ->> '${key}')`, `l.value -> 'metadata'`);
   return `
-    select coalesce(sum(${legHash(seed, 'l.ordinality', (key) => `(l.value ->> '${key}')`, `l.value -> 'metadata'`)}), 0)::text as legs,
-           count(*)::text as rows
+    select coalesce(sum(${leg}), 0)::text as legs, count(*)::text as rows
     from ${events} e
-    cross join lateral jsonb_array_elements(e.payload -> 'entries') with ordinality as l
-    where ${HAS_OTHER_LEGS}`;
+    cross join lateral jsonb_array_elements(case jsonb_typeof(e.payload -> 'entries') when 'array' then e.payload -> 'entries' end)
+      with ordinality as l
+    where e.type = 'transaction.posted' and not ${IS_PAIR}`;
 }
 
 // Three sums in one pass. legs: over what the log must have said. balance: the amounts, each times a number that is drawn for its
@@ -108,14 +107,6 @@ function sumsOfEntries({ entries }: Rows, seed: number): string {
     from ${entries} n`;
 }
 
-function sumOfBalances({ balances, standings }: Rows, seed: number): string {
-  return `
-    select coalesce(sum(${standing('n.last_seq', 'n.balance_cents', seed)}
-             - ${standing('coalesce(s.seq, 0)', 'coalesce(s.cents, 0)', seed)}), 0)::text as steps
-    from ${balances} n
-    left join ${standings} s on s.book_id = n.book_id and s.account_id = n.account_id`;
-}
-
 /** How an account stands after an entry, as a number. */
 const standing = (seq: string, cents: string, seed: number) =>
   `${hashOfNumber(cents, hashOfNumber(seq, `uuid_hash_extended(n.account_id, ${seedOfBook('n.book_id', seed)})`))}::numeric`;
@@ -134,33 +125,42 @@ const BALANCE_BEFORE = `case
         or n.amount_cents < 0 and n.balance_after_cents > 9223372036854775807 + n.amount_cents then 0
       else n.balance_after_cents - n.amount_cents end`;
 
-// In the order of the log, the entries of an account have the numbers 1, 2, 3 …, and so their chain hash is that of these
-// numbers; two of them, because each keeps 32 bits from one number to the next. Entries come by an index in that order: to sort
-// them by account took three times as long as all else.
-function countOutOfOrder({ entries, standings, areAll }: Rows, seed: number): string {
+// steps: from how the accounts stood before to their balances. outOfOrder: in the order of the log, the entries of an account have
+// the numbers 1, 2, 3 …, and so their chain hash is that of these numbers; two of them, because each keeps 32 bits from one number
+// to the next. Entries come by an index in that order: to sort them by account took three times as long as all else.
+function sumsOfAccounts({ entries, balances, standings, areAll }: Rows, seed: number): string {
   // Of a whole history no account stood anywhere before; and beside a join PostgreSQL would sort.
   const numbers = areAll
     ? `select n.book_id, n.account_id, n.account_seq from ${entries} n order by n.id`
     : `select n.book_id, n.account_id, n.account_seq - coalesce(s.seq, 0) as account_seq
        from ${entries} n
-       left join ${standings} s on s.book_id = n.book_id and s.account_id = n.account_id
+       left join stood s on s.book_id = n.book_id and s.account_id = n.account_id
        order by n.id`;
   const chains = (number: string) =>
     [seed, seed + 1].map((mixed) => `payments.chain_hash(${number} # ${mixed})`) as [string, string];
   const [first, second] = chains('n.account_seq');
   const [expectedFirst, expectedSecond] = chains('e.number');
   return `
-    with numbered as materialized (
+    with stood as materialized (
+      select s.* from ${standings} s
+    ), numbered as materialized (
       select n.book_id, n.account_id, count(*) as entries, ${first} as first, ${second} as second
       from (${numbers}) n
       group by n.book_id, n.account_id
     )
-    select count(*)::text as accounts
-    from numbered n
-    left join (
-      select e.number, ${expectedFirst} over upward as first, ${expectedSecond} over upward as second
-      from generate_series(1, (select max(n.entries) from numbered n)) as e (number)
-      window upward as (order by e.number)
-    ) e on e.number = n.entries
-    where (n.first, n.second) is distinct from (e.first, e.second)`;
+    select (
+      select coalesce(sum(${standing('n.last_seq', 'n.balance_cents', seed)}
+               - ${standing('coalesce(s.seq, 0)', 'coalesce(s.cents, 0)', seed)}), 0)
+      from ${balances} n
+      left join stood s on s.book_id = n.book_id and s.account_id = n.account_id
+    )::text as steps, (
+      select count(*)
+      from numbered n
+      left join (
+        select e.number, ${expectedFirst} over upward as first, ${expectedSecond} over upward as second
+        from generate_series(1, (select max(n.entries) from numbered n)) as e (number)
+        window upward as (order by e.number)
+      ) e on e.number = n.entries
+      where (n.first, n.second) is distinct from (e.first, e.second)
+    )::text as "outOfOrder"`;
 }

@@ -116,23 +116,26 @@ function allRows(bookId: number | undefined): Rows {
 
 function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Rows {
   const open = `'${openPositions}'::int8multirange`;
-  // Range by range: offset 0 keeps each a walk along an index.
-  const within = (table: string, from: string, to: string) => `(
-    select n.* from unnest(${open}) as r
-    cross join lateral (
-      select x.* from payments.${table} x where x.book_id = ${bookId} and x.${from} and x.${to} offset 0
-    ) n)`;
+  const { gaps, end } = rangesOf(openPositions);
+  const rows = (table: string, condition: string) =>
+    `select x.* from payments.${table} x where x.book_id = ${bookId} and ${condition}`;
+  const of = (table: string, condition: string) => `(${rows(table, condition)})`;
+  // The end, where nearly all is, has its bound spelt out, so that PostgreSQL can tell how much that is: otherwise it prepares for
+  // millions. The gaps come range by range: offset 0 keeps each a walk along an index.
+  const within = (table: string, bounds: (first: string, past?: string) => string) => {
+    const inGaps = `
+      select n.* from unnest('${gaps}'::int8multirange) as r
+      cross join lateral (${rows(table, bounds('lower(r)', 'upper(r)'))} offset 0) n`;
+    return `(${[rows(table, bounds(end)), ...(gaps === NO_GAPS ? [] : [inGaps])].join(' union all ')})`;
+  };
   const at = (table: string, position: string) =>
-    within(table, `${position} >= lower(r)`, `${position} < coalesce(upper(r), ${MAX_INT8})`);
-  const of = (table: string, condition: string) =>
-    `(select x.* from payments.${table} x where x.book_id = ${bookId} and ${condition})`;
+    within(table, (first, past = MAX_INT8) => `x.${position} >= ${first} and x.${position} < ${past}`);
   const isNew = `x.event_position <@ ${open}`;
 
   const events = at('events', 'position');
   const entries = within(
     'entries',
-    'id > lower(r) * 1024',
-    `id < least(coalesce(upper(r), ${MAX_POSITION}), ${MAX_POSITION}) * 1024`,
+    (first, past = MAX_POSITION) => `x.id > ${first} * 1024::bigint and x.id < ${past} * 1024::bigint`,
   );
   const accounts = of('accounts', isNew);
   const accountChanges = at('account_changes', 'event_position');
@@ -179,3 +182,12 @@ const LEAVES_A_TILE = 1024n;
 const MAX_INT8 = '9223372036854775807';
 /** Above it, an entry's id would not be one. */
 const MAX_POSITION = '9007199254740991';
+
+const NO_GAPS = '{}';
+
+/** Of the text of an int8multirange: its last range, which has no end, by where it begins; and the ones before. */
+function rangesOf(openPositions: string): { gaps: string; end: string } {
+  const ranges = [...openPositions.matchAll(/\[(\d+),\d*\)/g)];
+  const last = ranges.pop();
+  return { gaps: `{${ranges.map(([range]) => range).join(',')}}`, end: last?.[1] ?? MAX_POSITION };
+}
