@@ -72,52 +72,60 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   assertWhole('maxBatch', maxBatch, 1, MAX_CALL);
   assertWhole('maxInFlight', maxInFlight, 1, Number.MAX_SAFE_INTEGER);
   assertWhole('maxWaiting', maxWaiting, 1, Number.MAX_SAFE_INTEGER);
+  /** In the order in which they asked. The first `left` of them were looked at, and wait for a call under way. */
   let queue: Waiting[] = [];
+  let left = 0;
   let waiting = 0;
   let isScheduled = false;
   let isClosed = false;
   const inFlight = new Set<Promise<void>>();
-  /** The accounts of the calls under way. */
   const busy = new Set<unknown>();
+  /** The accounts of the calls under way, which are busy, and of those who are left. */
+  let blocked = new Set<unknown>();
 
   const send = (requests: readonly Request[]) => withStatement(pool, (client) => postAll(client, requests, { bookId }));
 
   /**
    * What goes out in one call, first come, first served. Who shares an account with a call under way, and would only wait for its
-   * locks, is left for a later one; so is whoever shares an account with somebody who is left. Where another call is free
-   * too, this one takes its share, and those whom the other would wait for.
+   * locks, is left until one ends; so is whoever shares an account with somebody who is left. Where several calls are free,
+   * each takes its share, and goes on for as long as others would have to wait for it.
    */
   function takeBatch(): Waiting[] {
     const share = Math.max(WORTH_A_CALL, Math.ceil(waiting / (maxInFlight - inFlight.size)));
-    const taken: Waiting[] = [];
-    const left: Waiting[] = [];
-    const [own, blocked] = [new Set<unknown>(), new Set(busy)];
+    const shares = (accounts: readonly unknown[], taken: ReadonlySet<unknown>) => accounts.some((id) => taken.has(id));
+    const [batch, passed]: [Waiting[], Waiting[]] = [[], []];
+    const own = new Set<unknown>();
     let size = 0;
-    for (const each of queue) {
-      const { requests, accounts } = each;
+    let next = left;
+    for (; next < queue.length; next += 1) {
+      const each = queue[next] as Waiting;
+      const isLeft = shares(each.accounts, blocked);
       // A chain that is longer than a call goes out by itself.
-      const fits = size === 0 || size + requests.length <= maxBatch;
-      const isWanted = size < share || accounts.some((account) => own.has(account));
-      const isTaken = fits && isWanted && !accounts.some((account) => blocked.has(account));
-      for (const account of accounts) (isTaken ? own : blocked).add(account);
-      (isTaken ? taken : left).push(each);
-      if (isTaken) size += requests.length;
+      const isFull =
+        size > 0 && (size + each.requests.length > maxBatch || (size >= share && !shares(each.accounts, own)));
+      if (!isLeft && isFull) break;
+      for (const id of each.accounts) (isLeft ? blocked : own).add(id);
+      (isLeft ? passed : batch).push(each);
+      if (!isLeft) size += each.requests.length;
     }
-    queue = left;
+    queue = [...queue.slice(0, left), ...passed, ...queue.slice(next)];
+    left += passed.length;
     waiting -= size;
-    return taken;
+    for (const id of own) blocked.add(id);
+    return batch;
   }
 
   function dispatch(): void {
     isScheduled = false;
-    while (inFlight.size < maxInFlight && queue.length > 0) {
+    while (inFlight.size < maxInFlight && left < queue.length) {
       const batch = takeBatch();
       if (batch.length === 0) break;
       const accounts = batch.flatMap((each) => each.accounts);
-      for (const account of accounts) busy.add(account);
+      for (const id of accounts) busy.add(id);
       const call = deliver(batch).finally(() => {
         inFlight.delete(call);
-        for (const account of accounts) busy.delete(account);
+        for (const id of accounts) busy.delete(id);
+        [left, blocked] = [0, new Set(busy)];
         schedule();
       });
       inFlight.add(call);
@@ -140,14 +148,13 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
         from += requests.length;
       }
     } catch (error) {
-      if (batch.length > 1 && isOfOneTransaction(error)) await deliverOneByOne(batch);
-      else for (const { reject } of batch) reject(error);
+      if (batch.length > 1 && isOfOneTransaction(error)) {
+        // Nothing of the call was written; who brought it down is found by halves.
+        const half = Math.ceil(batch.length / 2);
+        await deliver(batch.slice(0, half));
+        await deliver(batch.slice(half));
+      } else for (const { reject } of batch) reject(error);
     }
-  }
-
-  // Nothing of the call was written; who brought it down is found by leaving each to itself.
-  async function deliverOneByOne(batch: readonly Waiting[]): Promise<void> {
-    for (const { requests, resolve, reject } of batch) await send(requests).then(resolve, reject);
   }
 
   function enqueue(requests: readonly Request[]): Promise<PostOutcome[]> {

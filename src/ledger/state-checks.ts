@@ -152,6 +152,9 @@ export const reversalFaults = (rows: Rows) => `
   ) f
   order by f.position nulls last, f.message`;
 
+/** Beyond 2^57 - 1 cents, the sum of 64 slots may pass 64 bits. */
+const HAS_NO_ROOM = 'b.balance_cents not between -144115188075855871 and 144115188075855871';
+
 /** Which accounts are slots of which, and that these are what such accounts must be: SELECT of one text per fault. */
 export const slotFaults = (rows: Rows) => `
   select f.message from (
@@ -186,15 +189,17 @@ export const slotFaults = (rows: Rows) => `
     where a.id is null or x.id is null or h.slot_account_id is not null
       or (a.type, a.currency, a.user_id, a.organization_id) is distinct from (x.type, x.currency, x.user_id, x.organization_id)
     union all
-    select null, format('account %s, kept in slots, has limits %s to %s and %s held (debit positive)', b.account_id,
-             coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents)
+    select null, format('account %s, kept in slots, %s', b.account_id, case
+             when ${HAS_NO_ROOM} then format('comes to %s, which leaves no room for the sum of all', b.balance_cents)
+             else format('has limits %s to %s and %s held (debit positive)', coalesce(b.min_cents::text, 'none'),
+               coalesce(b.max_cents::text, 'none'), b.held_cents) end)
     from (
       select s.book_id, s.account_id from ${rows.accountSlots} s
       union
       select s.book_id, s.slot_account_id from ${rows.accountSlots} s
     ) s
     join payments.balances b using (book_id, account_id)
-    where b.min_cents is not null or b.max_cents is not null or b.held_cents <> 0
+    where ${HAS_NO_ROOM} or b.min_cents is not null or b.max_cents is not null or b.held_cents <> 0
     union all
     select null, format('slot %s is %s, its account %s is %s', s.slot_account_id, x.status, s.account_id, b.status)
     from ${rows.accountSlots} s

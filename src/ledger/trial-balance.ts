@@ -82,13 +82,18 @@ export async function trialBalance(
 async function kept(db: Queryable, bookId: number): Promise<Row[]> {
   const { rows } = await db.query<Row>(
     `select a.currency, c.decimal_places as "decimalPlaces", a.type, count(*)::text as accounts,
-            case when a.type = 'suspense' and b.last_seq > 0 then a.name end as cause,
-            coalesce(sum(b.balance_cents) filter (where b.balance_cents > 0), 0)::text as debit,
-            coalesce(-sum(b.balance_cents) filter (where b.balance_cents < 0), 0)::text as credit
-     from payments.accounts a
-     join payments.balances b on b.book_id = a.book_id and b.account_id = a.id
+            case when a.type = 'suspense' and b.entries > 0 then a.name end as cause,
+            coalesce(sum(b.cents) filter (where b.cents > 0), 0)::text as debit,
+            coalesce(-sum(b.cents) filter (where b.cents < 0), 0)::text as credit
+     from (
+       select coalesce(k.account_id, b.account_id) as account_id, sum(b.balance_cents) as cents, sum(b.last_seq) as entries
+       from payments.balances b
+       left join payments.account_slots k on k.book_id = b.book_id and k.slot_account_id = b.account_id
+       where b.book_id = $1
+       group by 1
+     ) b
+     join payments.accounts a on a.book_id = $1 and a.id = b.account_id
      join ref.currencies c on c.code = a.currency
-     where a.book_id = $1
      group by a.currency, c.decimal_places, a.type, cause
      order by a.currency, a.type, cause`,
     [bookId],

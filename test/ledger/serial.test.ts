@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { AppError } from '../../src/errors.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { type NewTransaction, openAccounts, post } from '../../src/ledger/ledger.ts';
 import { verifyBooks } from '../support/books.ts';
@@ -35,12 +36,13 @@ describe('16 connections that post, capture, void, reverse and repeat each other
     'leave a history that their order in the log explains, answer by answer (seed %i)',
     async (seed) => {
       const { pool } = database;
-      const { model, accounts, holds, sold } = await prepare(pool);
+      const { model, source, accounts, holds, sold } = await prepare(pool);
+      const parties = [...accounts, source];
       const generator = xoroshiro128plus(seed);
       const random = () => uniformInt(generator, 0, 9_999) / 10_000;
       const any = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
       const shared = Array.from({ length: 10 }, () =>
-        transferOf(any(accounts), any(accounts), 1n + BigInt(Math.floor(random() * 90))),
+        transferOf(any(parties), any(parties), 1n + BigInt(Math.floor(random() * 90))),
       );
 
       const draw = (): Operation['request'] => {
@@ -52,7 +54,7 @@ describe('16 connections that post, capture, void, reverse and repeat each other
         }
         if (kind < 0.5) return { reverses: any(sold), transactionId: randomUUID() };
         if (kind < 0.75) return any(shared);
-        return transferOf(any(accounts), any(accounts), BigInt(1 + Math.floor(random() * 90)));
+        return transferOf(any(parties), any(parties), BigInt(1 + Math.floor(random() * 90)));
       };
       const plans = Array.from({ length: CONNECTIONS }, () => Array.from({ length: OPERATIONS }, draw));
       const operations = (await Promise.all(plans.map((plan) => carryOut(pool, plan)))).flat();
@@ -60,9 +62,14 @@ describe('16 connections that post, capture, void, reverse and repeat each other
       const unexplained = await replay(pool, model, operations);
       expect(unexplained).toEqual([]);
       const { rows } = await pool.query<{ id: string; balance: bigint }>(
-        'select account_id as id, balance_cents as balance from payments.balances where account_id = any ($1)',
-        [accounts],
+        `select coalesce(k.account_id, b.account_id) as id, sum(b.balance_cents)::bigint as balance
+         from payments.balances b
+         left join payments.account_slots k on k.slot_account_id = b.account_id
+         where coalesce(k.account_id, b.account_id) = any ($1)
+         group by 1`,
+        [parties],
       );
+      expect(rows).toHaveLength(parties.length);
       for (const { id, balance } of rows) expect(balance).toBe(model.accounts.get(id)?.balance);
       expect((await verifyBooks(pool)).filter((check) => !check.holds)).toEqual([]);
     },
@@ -80,7 +87,7 @@ function transferOf(from: string, to: string, cents: bigint): NewTransaction {
   };
 }
 
-/** Wallets with a floor and money in them, holds on them, and sales to reverse; in the model and in the database. */
+/** Wallets with a floor and money in them, holds on them, and sales to reverse, from an account in slots; in the model and in the database. */
 async function prepare(pool: Pool) {
   const model = new LedgerModel();
   const [source = '', ...accounts] = await openAccounts(pool, [
@@ -104,6 +111,7 @@ async function prepare(pool: Pool) {
       status: 'open',
     });
   }
+  await addSlots(pool, { accountId: source, slots: 3 });
   const sold = [];
   for (const account of accounts) {
     for (const cents of [150n, 200n, 250n]) {
@@ -120,7 +128,7 @@ async function prepare(pool: Pool) {
     expect(model.placeHold(holdId, account, 100n)).toBe('placed');
     holds.push({ holdId, account });
   }
-  return { model, accounts, holds, sold };
+  return { model, source, accounts, holds, sold };
 }
 
 async function carryOut(pool: Pool, plan: readonly Operation['request'][]): Promise<Operation[]> {

@@ -4,11 +4,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
+import { openBook } from '../../src/ledger/books.ts';
 import { effectiveBalance, type HistoryOrder, recordedBalance } from '../../src/ledger/history.ts';
 import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { type NewAccount, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
 import { statementPages } from '../../src/ledger/statement.ts';
+import { trialBalance } from '../../src/ledger/trial-balance.ts';
 import {
   openTestAccounts,
   type TestAccounts,
@@ -623,6 +625,32 @@ const posting = fc.record({
 });
 
 describe('the history of an account with slots', () => {
+  it('is that of one account in a trial balance, now and as of an instant', async () => {
+    const bookId = await openBook(database.pool, 'trial balance of slots');
+    const [hot = '', other = ''] = await openAccounts(
+      database.pool,
+      [
+        { type: 'receivable', currency: 'USD', name: 'hot' },
+        { type: 'payable', currency: 'USD', name: 'other' },
+      ],
+      { bookId },
+    );
+    const [, first = '', second = ''] = await addSlots(database.pool, { accountId: hot, slots: 4, bookId });
+    await post(database.pool, transfer(first, other, { amountCents: 500n }), { bookId });
+    await post(database.pool, transfer(other, second, { amountCents: 200n }), { bookId });
+    const expected = [
+      { type: 'payable', accounts: 1n, debitCents: 0n, creditCents: 300n, balanceCents: -300n },
+      { type: 'receivable', accounts: 1n, debitCents: 300n, creditCents: 0n, balanceCents: 300n },
+    ];
+    for (const asOf of [
+      undefined,
+      ...(['recorded', 'effective'] as const).map((by) => ({ at: '2999-01-01T00:00:00Z', by })),
+    ]) {
+      const [usd] = await trialBalance(database.pool, { bookId, asOf });
+      expect(usd?.lines, asOf?.by).toEqual(expected);
+    }
+  });
+
   it('is that of one account: balances at any time, and statements by any order, paged anyhow', async () => {
     await onSlots(4, [0, 1, 2, 3], async (...txs) => {
       await fc.assert(
