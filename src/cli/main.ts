@@ -3,17 +3,9 @@ import { Command, CommanderError } from 'commander';
 import { loadConfig } from '../config.ts';
 import { systemFailure, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
-import { registerBackfill } from './backfill.ts';
-import { registerBooks } from './books.ts';
 import type { CommandContext } from './context.ts';
-import { registerDemo } from './demo.ts';
-import { registerDoctor } from './doctor.ts';
-import { registerLedger } from './ledger.ts';
-import { registerMigrate } from './migrate.ts';
-import { registerOutbox } from './outbox.ts';
 import { errorLine } from './output.ts';
 import { packageVersion } from './version.ts';
-import { registerWorker } from './worker.ts';
 
 const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.';
 
@@ -37,7 +29,8 @@ export async function main(args: readonly string[], heard: readonly NodeJS.Signa
         exitCode = code;
       },
     };
-    await buildProgram(context).parseAsync(args as string[], { from: 'user' });
+    const program = await buildProgram(context, args[0]);
+    await program.parseAsync(args as string[], { from: 'user' });
     return exitCode;
   } catch (error) {
     const failed = reportFailure(error);
@@ -49,8 +42,8 @@ export async function main(args: readonly string[], heard: readonly NodeJS.Signa
   }
 }
 
-/** Every command, as `main` runs them. */
-export function buildProgram(context: CommandContext): Command {
+/** Every command, as `main` runs them; or the one of that name, if there is one: what the others need is not loaded. */
+export async function buildProgram(context: CommandContext, name = ''): Promise<Command> {
   const program = new Command('liventix')
     .description(
       'An event-sourced double-entry ledger, its replay from legacy wallets, and an outbox that loses nothing.',
@@ -60,7 +53,8 @@ export function buildProgram(context: CommandContext): Command {
     .addHelpText('after', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
     .configureOutput({ writeErr: () => undefined });
-  for (const register of COMMANDS) register(program, context);
+  const wanted = Object.hasOwn(COMMANDS, name) ? [name] : Object.keys(COMMANDS);
+  for (const register of await Promise.all(wanted.map((each) => COMMANDS[each]?.()))) register?.(program, context);
   inheritSettings(program);
   nameTheirHelp(program);
   refuseUnknownSubcommands(program);
@@ -81,16 +75,19 @@ function nameTheirHelp(command: Command): void {
   for (const child of command.commands) nameTheirHelp(child);
 }
 
-const COMMANDS: readonly ((program: Command, context: CommandContext) => void)[] = [
-  registerDemo,
-  registerMigrate,
-  registerBackfill,
-  registerBooks,
-  registerLedger,
-  registerOutbox,
-  registerWorker,
-  registerDoctor,
-];
+type Register = (program: Command, context: CommandContext) => void;
+
+/** In the order in which the help lists them. */
+const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
+  demo: async () => (await import('./demo.ts')).registerDemo,
+  migrate: async () => (await import('./migrate.ts')).registerMigrate,
+  backfill: async () => (await import('./backfill.ts')).registerBackfill,
+  books: async () => (await import('./books.ts')).registerBooks,
+  ledger: async () => (await import('./ledger.ts')).registerLedger,
+  outbox: async () => (await import('./outbox.ts')).registerOutbox,
+  worker: async () => (await import('./worker.ts')).registerWorker,
+  doctor: async () => (await import('./doctor.ts')).registerDoctor,
+};
 
 // commander copies settings to subcommands made through `.command()`, but not the help option's wording.
 function inheritSettings(command: Command): void {

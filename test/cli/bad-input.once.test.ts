@@ -39,7 +39,7 @@ interface Ended {
   readonly stdout: string;
 }
 
-function programWith(settings: Partial<CommandContext> = {}): Command {
+function programWith(settings: Partial<CommandContext> = {}): Promise<Command> {
   return buildProgram({
     config: loadConfig({}),
     out: { write: () => true },
@@ -53,7 +53,7 @@ function programWith(settings: Partial<CommandContext> = {}): Command {
 async function run(args: readonly string[]): Promise<Ended> {
   let stdout = '';
   let exitCode = 0;
-  const program = programWith({
+  const program = await programWith({
     config: loadConfig({ DATABASE_URL: database.url }),
     out: {
       write: (text) => {
@@ -122,7 +122,7 @@ const FINE: Readonly<Record<string, readonly (keyof typeof SPOILT)[]>> = {
 /** What was found out is told all the same. */
 const TELLS_BEFORE: readonly string[] = ['books verify --certificate'];
 
-const LEAVES = leavesOf(programWith()).filter(([name]) => /^(ledger|books) /.test(name));
+const LEAVES = leavesOf(await programWith()).filter(([name]) => /^(ledger|books) /.test(name));
 
 function leavesOf(command: Command, path: readonly string[] = []): (readonly [string, Command])[] {
   if (command.commands.length === 0) return [[path.join(' '), command]];
