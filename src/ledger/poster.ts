@@ -11,6 +11,7 @@ import {
   type PostOutcome,
   postAll,
 } from './ledger.ts';
+import { createWaitingLine, type Party } from './waiting-line.ts';
 
 type Request = NewTransaction | NewReversal;
 
@@ -43,10 +44,8 @@ export interface Poster {
 }
 
 /** What one caller waits for: it goes out whole, in one call. */
-interface Waiting {
+interface Waiting extends Party {
   readonly requests: readonly Request[];
-  /** That it names: two calls which share one wait for each other. */
-  readonly accounts: readonly unknown[];
   readonly resolve: (outcomes: PostOutcome[]) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -60,8 +59,9 @@ const DEFAULT_MAX_WAITING = 10_000;
 const WORTH_A_CALL = 32;
 
 /**
- * There is no timer: a call goes out as soon as one of `maxInFlight` is free, with all that waits by then. A single caller
- * waits for nobody, and the more there are, the larger the calls become.
+ * There is no timer: a call goes out as soon as one of `maxInFlight` is free, with its share of what waits by then. A single
+ * caller waits for nobody, and the more there are, the larger the calls become. Calls under way share no account, or they would
+ * only wait for each other's locks.
  */
 export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   const bookId = options.bookId ?? MAIN_BOOK;
@@ -72,60 +72,22 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   assertWhole('maxBatch', maxBatch, 1, MAX_CALL);
   assertWhole('maxInFlight', maxInFlight, 1, Number.MAX_SAFE_INTEGER);
   assertWhole('maxWaiting', maxWaiting, 1, Number.MAX_SAFE_INTEGER);
-  /** In the order in which they asked. The first `left` of them were looked at, and wait for a call under way. */
-  let queue: Waiting[] = [];
-  let left = 0;
-  let waiting = 0;
+  const line = createWaitingLine<Waiting>();
   let isScheduled = false;
   let isClosed = false;
   const inFlight = new Set<Promise<void>>();
-  const busy = new Set<unknown>();
-  /** The accounts of the calls under way, which are busy, and of those who are left. */
-  let blocked = new Set<unknown>();
 
   const send = (requests: readonly Request[]) => withStatement(pool, (client) => postAll(client, requests, { bookId }));
 
-  /**
-   * What goes out in one call, first come, first served. Who shares an account with a call under way, and would only wait for its
-   * locks, is left until one ends; so is whoever shares an account with somebody who is left. Where several calls are free,
-   * each takes its share, and goes on for as long as others would have to wait for it.
-   */
-  function takeBatch(): Waiting[] {
-    const share = Math.max(WORTH_A_CALL, Math.ceil(waiting / (maxInFlight - inFlight.size)));
-    const shares = (accounts: readonly unknown[], taken: ReadonlySet<unknown>) => accounts.some((id) => taken.has(id));
-    const [batch, passed]: [Waiting[], Waiting[]] = [[], []];
-    const own = new Set<unknown>();
-    let size = 0;
-    let next = left;
-    for (; next < queue.length; next += 1) {
-      const each = queue[next] as Waiting;
-      const isLeft = shares(each.accounts, blocked);
-      // A chain that is longer than a call goes out by itself.
-      const isFull =
-        size > 0 && (size + each.requests.length > maxBatch || (size >= share && !shares(each.accounts, own)));
-      if (!isLeft && isFull) break;
-      for (const id of each.accounts) (isLeft ? blocked : own).add(id);
-      (isLeft ? passed : batch).push(each);
-      if (!isLeft) size += each.requests.length;
-    }
-    queue = [...queue.slice(0, left), ...passed, ...queue.slice(next)];
-    left += passed.length;
-    waiting -= size;
-    for (const id of own) blocked.add(id);
-    return batch;
-  }
-
   function dispatch(): void {
     isScheduled = false;
-    while (inFlight.size < maxInFlight && left < queue.length) {
-      const batch = takeBatch();
+    while (inFlight.size < maxInFlight && line.mayGo) {
+      const share = Math.max(WORTH_A_CALL, Math.ceil(line.size / (maxInFlight - inFlight.size)));
+      const batch = line.letGo({ share, most: maxBatch });
       if (batch.length === 0) break;
-      const accounts = batch.flatMap((each) => each.accounts);
-      for (const id of accounts) busy.add(id);
       const call = deliver(batch).finally(() => {
         inFlight.delete(call);
-        for (const id of accounts) busy.delete(id);
-        [left, blocked] = [0, new Set(busy)];
+        line.returned(batch);
         schedule();
       });
       inFlight.add(call);
@@ -159,15 +121,16 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
 
   function enqueue(requests: readonly Request[]): Promise<PostOutcome[]> {
     if (isClosed) throw new AppError('LEDGER_BUSY', 'This poster is closed and takes no more transactions.');
-    if (waiting + requests.length > maxWaiting) {
+    if (line.size + requests.length > maxWaiting) {
       throw new AppError(
         'LEDGER_BUSY',
-        `${waiting} transactions wait to be posted, as many as may. Nothing of this one was posted: ask again later.`,
+        `${line.size} transactions wait to be posted, as many as may. Nothing of this one was posted: ask again later.`,
       );
     }
-    waiting += requests.length;
     schedule();
-    return new Promise((resolve, reject) => queue.push({ requests, accounts: accountsOf(requests), resolve, reject }));
+    return new Promise((resolve, reject) =>
+      line.join({ requests, size: requests.length, accounts: accountsOf(requests), resolve, reject }),
+    );
   }
 
   return {
@@ -182,7 +145,7 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
     },
     close: async () => {
       isClosed = true;
-      while (queue.length > 0 || inFlight.size > 0) {
+      while (line.mayGo || inFlight.size > 0) {
         dispatch();
         await Promise.all(inFlight);
       }
