@@ -27,8 +27,8 @@ export const GUARD_FUNCTIONS = {
     hash: 'acb0c8c410c10821094abb2cd4193f6d531c348f67beb3280d3691d3d199b39c',
   },
   check_changed_balances: {
-    migration: '0017_slots',
-    hash: 'f3c3acf3830adce4c5074f880ce22760e26dfa1fa3c18daa24f885432120f7a6',
+    migration: '0021_posting_reviewed',
+    hash: 'a2ee0d01f5bdc0b4219500955ad3dc5c548b31e4349ef62c59475c9f1a6a1ca1',
   },
   check_changed_books: {
     migration: '0010_history',

@@ -193,6 +193,21 @@ describe('a hold', () => {
     await voidHold(database.pool, placed);
   });
 
+  it('leaves the book readable where balance and holds together pass 64 bits', async () => {
+    const [account = ''] = await openAccounts(database.pool, [
+      { type: 'cash', currency: 'USD', name: 'much_on_hold', userId: randomUUID() },
+    ]);
+    const amountCents = 9n * 10n ** 18n;
+    await placeHold(database.pool, { accountId: account, amountCents, currency: 'USD' });
+    await post(database.pool, transfer(account, accounts.revenue, { amountCents }));
+    const { rows } = await database.pool.query<{ balance: bigint; available: bigint }>(
+      'select balance_cents as balance, available_cents as available from payments.account_balances where account_id = $1',
+      [account],
+    );
+    expect(rows).toEqual([{ balance: -amountCents, available: -(2n ** 63n - 1n) }]);
+    await post(database.pool, transfer(accounts.revenue, account, { amountCents }));
+  });
+
   it('refuses what would carry what is held past 64 bits', async () => {
     const max = 2n ** 63n - 1n;
     const placed = await placeHold(database.pool, hold(accounts.yen, max, { currency: 'JPY' }));

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { balanceOf, openTestAccounts, type TestAccounts, verifyBooks } from '../support/books.ts';
+import { post } from '../../src/ledger/ledger.ts';
+import { balanceOf, openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -77,6 +78,21 @@ describe('payments.import_events', () => {
     }
     expect(await importAll([a, b])).toBe(1);
     expect((await verifyBooks(database.pool)).filter(({ holds }) => !holds)).toEqual([]);
+  });
+
+  it('is refused where something else has an id of it: what it stands for would be lost', async () => {
+    const [taken, free] = [transaction(777), transaction(5)];
+    await post(database.pool, {
+      ...transfer(accounts.clearing, accounts.wallet, { amountCents: 1n }),
+      transactionId: taken.id,
+    });
+    before = await history();
+    balance = await balanceOf(database.pool, accounts.clearing);
+    await expect(importAll([free, taken])).rejects.toMatchObject({
+      code: 'LV008',
+      message: expect.stringContaining(taken.id),
+    });
+    await unchanged();
   });
 
   it('imports nothing where the log has everything, and of nothing', async () => {

@@ -113,6 +113,30 @@ describe('an open posting', () => {
   });
 });
 
+describe('a posting that waits for a lock', () => {
+  it('goes on to an account that was opened meanwhile', async () => {
+    const holder = await database.pool.connect();
+    const poster = await database.pool.connect();
+    try {
+      await holder.query('begin');
+      await lock(holder, highest);
+      const { rows } = await holder.query<{ id: string }>(
+        `select payments.account_id(1, 'payable', 'USD', 'opened_meanwhile', null, null) as id`,
+      );
+      const opened = rows[0]?.id as string;
+      expect(opened < highest, 'it is looked for before the lock').toBe(true);
+      const posting = post(poster, transfer(highest, opened));
+      await eventuallyWaits(poster);
+      await openAccounts(database.pool, [{ type: 'payable', currency: 'USD', name: 'opened_meanwhile' }]);
+      await holder.query('commit');
+      expect(await posting).toMatchObject({ status: 'posted', accountSeqs: [expect.any(BigInt), 1n] });
+    } finally {
+      holder.release();
+      poster.release();
+    }
+  });
+});
+
 /** As a poster locks it; fails where somebody else has it. */
 async function lock(tx: Tx, account: string): Promise<void> {
   await tx.query('select from payments.balances where account_id = $1 for no key update nowait', [account]);

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
-import { type NewTransaction, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
+import { placeHold } from '../../src/ledger/holds.ts';
+import { type NewTransaction, openAccounts, post, postAll, postJson } from '../../src/ledger/ledger.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
 import { balanceOf, dropVerified, HOLDER, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -160,6 +161,77 @@ describe('posting', () => {
     expect(await balanceOf(database.pool, full)).toBe(MAX);
     await post(database.pool, transfer(other, full, { amountCents: MAX }));
     expect(await balanceOf(database.pool, full)).toBe(0n);
+  });
+
+  it.each([1, 5])('refuses a balance whose opposite passes 64 bits, in calls of %i', async (size) => {
+    const [full = '', other = '', third = ''] = await openAccounts(
+      database.pool,
+      ['full', 'other', 'third'].map((name) => ({
+        type: 'payable',
+        currency: 'USD',
+        name: `${name}_in_calls_of_${size}`,
+      })),
+    );
+    await post(database.pool, transfer(other, full, { amountCents: MAX }));
+    const outcomes = await postAll(database.pool, [
+      transfer(third, full, { amountCents: 1n }),
+      ...Array.from({ length: size - 1 }, () => transfer(third, accounts.revenue, { amountCents: 1n })),
+    ]);
+    expect(outcomes[0]).toMatchObject({ status: 'rejected', code: 'LEDGER_AMOUNT_OVERFLOW' });
+    expect(outcomes.slice(1).every(({ status }) => status === 'posted')).toBe(true);
+    expect(await balanceOf(database.pool, full)).toBe(-MAX);
+    await post(database.pool, transfer(full, other, { amountCents: MAX }));
+  });
+
+  it.each([2, 5])(
+    'refuses what is small as JSON and not as text, and leaves the neighbours alone, in calls of %i',
+    async (size) => {
+      const numbers = (
+        number: string,
+      ) => `{"metadata": {"n": [${Array.from({ length: 1_000 }, () => number).join(',')}]},
+      "entries": [{"account_id": "${accounts.clearing}", "amount_cents": 1, "currency": "USD"},
+                  {"account_id": "${accounts.wallet}", "amount_cents": -1, "currency": "USD"}]}`;
+      for (const number of ['1e131000', '-1e41', '1e-16000']) {
+        const requests = [numbers(number), ...Array.from({ length: size - 1 }, () => numbers('1e40'))];
+        const [refused, ...others] = await postJson(database.pool, `[${requests.join(',')}]`);
+        expect(refused).toMatchObject({
+          code: 'LEDGER_INVALID',
+          message: expect.stringContaining('more than 40 digits'),
+        });
+        expect(others.map(({ status }) => status)).toEqual(others.map(() => 'posted'));
+      }
+    },
+  );
+
+  it('refuses texts that its many entries would multiply', async () => {
+    const legs = (count: number) =>
+      Array.from({ length: count }, (_, nth) => ({
+        accountId: nth % 2 === 0 ? accounts.clearing : accounts.wallet,
+        amountCents: nth % 2 === 0 ? 1n : -1n,
+        currency: 'USD',
+      }));
+    const metadata = { note: 'x'.repeat(400_000) };
+    await expect(post(database.pool, { entries: legs(200), metadata })).rejects.toMatchObject({
+      code: 'LEDGER_INVALID',
+      message: expect.stringContaining('16 MiB'),
+    });
+    expect(await post(database.pool, { entries: legs(20), metadata })).toMatchObject({ status: 'posted' });
+  });
+
+  it('takes no id that the ledger makes itself, which anybody can tell beforehand', async () => {
+    const { rows } = await database.pool.query<{ id: string }>(
+      `select payments.account_id(1, 'cash', 'USD', 'not opened yet', null, null) as id`,
+    );
+    const transactionId = rows[0]?.id as string;
+    await expect(
+      post(database.pool, { ...transfer(accounts.clearing, accounts.wallet), transactionId }),
+    ).rejects.toMatchObject({
+      code: 'LEDGER_INVALID',
+      message: expect.stringContaining('version 8'),
+    });
+    await expect(
+      placeHold(database.pool, { accountId: accounts.wallet, amountCents: 1n, currency: 'USD', holdId: transactionId }),
+    ).rejects.toMatchObject({ code: 'LEDGER_INVALID', message: expect.stringContaining('version 8') });
   });
 });
 

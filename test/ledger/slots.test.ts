@@ -19,6 +19,7 @@ import {
   verifyBooksIndependently,
 } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
 import { allEntries, instantOf, type KeptEntry, sum } from '../support/history.ts';
 
 const RUNS = process.env['LIVENTIX_DRILLS'] === 'full' ? 100 : 15;
@@ -582,6 +583,36 @@ describe('reversing what was posted to an account with slots', () => {
         message: expect.stringContaining(`account ${other} has 0 left`),
       });
     });
+  });
+});
+
+describe('a call that reverses beside other transactions', () => {
+  it('locks the account itself in its turn, where that is what is reversed', async () => {
+    const [low = '', high = ''] = (await Promise.all([openOne(), openOne()])).toSorted();
+    const [other, holder] = [await openOne(), await database.pool.connect()];
+    const { transactionId } = await post(database.pool, transfer(low, high));
+    await addSlots(database.pool, { accountId: low, slots: 2 });
+    const lock = (id: string) =>
+      holder.query('select from payments.balances where account_id = $1 for no key update nowait', [id]);
+    try {
+      await onSlots(2, [1], async (tx) => {
+        await holder.query('begin');
+        await lock(low);
+        const call = postAll(tx, [{ reverses: transactionId }, transfer(high, other)]);
+        await eventually('the call waits for the lock', async () => {
+          const { rows } = await database.pool.query(
+            `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+          );
+          return rows.length > 0;
+        });
+        // In the order of the ids, this one comes after the one that the call waits for.
+        await lock(high);
+        await holder.query('commit');
+        expect((await call).map(({ status }) => status)).toEqual(['posted', 'posted']);
+      });
+    } finally {
+      holder.release();
+    }
   });
 });
 
