@@ -92,7 +92,8 @@ export interface PostOptions {
 /**
  * Opens accounts, or finds those that exist already. All or none.
  * @returns their ids, in order
- * @throws AppError LEDGER_INVALID, LEDGER_ACCOUNT_TYPE_UNKNOWN, LEDGER_CURRENCY_UNKNOWN, LEDGER_BOOK_UNKNOWN, DB_*
+ * @throws AppError LEDGER_INVALID, LEDGER_ACCOUNT_TYPE_UNKNOWN, LEDGER_CURRENCY_UNKNOWN, LEDGER_BOOK_UNKNOWN,
+ *   LEDGER_SLOTS_REFUSED for the name of a slot, LEDGER_IDEMPOTENCY_CONFLICT, DB_*
  */
 export async function openAccounts(
   db: Queryable,

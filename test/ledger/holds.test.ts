@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { changeAccount } from '../../src/ledger/accounts.ts';
 import { expireHolds, type NewHold, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
@@ -288,6 +289,95 @@ describe('racing for one hold', () => {
     await expect(second).rejects.toMatchObject({ code: '23505' });
   });
 });
+
+describe('a key that another transaction commits after it was looked for', () => {
+  /**
+   * Carries something out on a wallet whose hold has expired, and commits something else in between: once the key was looked
+   * for and before the event is written, which waits for the expired hold.
+   */
+  async function overtaken<T>(
+    wallet: string,
+    carryOut: () => Promise<T>,
+    meanwhile: () => Promise<unknown>,
+  ): Promise<T> {
+    const expiresAt = soon(50);
+    const { holdId } = await placeHold(database.pool, hold(wallet, 100n, { expiresAt }));
+    await untilPast(expiresAt);
+    return withTransaction(database.pool, async (holder) => {
+      const { rows } = await holder.query<{ pid: number }>(
+        `select pg_backend_pid() as pid from payments.holds where hold_id = $1 for update`,
+        [holdId],
+      );
+      const carriedOut = carryOut();
+      carriedOut.catch(() => undefined);
+      await eventually('it waits for the hold', () => isWaitedFor(rows[0]?.pid));
+      await meanwhile();
+      // The holder ends here, and lets it go on.
+      return { carriedOut };
+    }).then(({ carriedOut }) => carriedOut);
+  }
+
+  it('is refused to a hold, which is not placed', async () => {
+    const [wallet, other] = [await walletWith(100n), await walletWith(100n)];
+    const idempotencyKey = randomUUID();
+    const placing = overtaken(
+      wallet,
+      () => placeHold(database.pool, hold(wallet, 50n, { idempotencyKey })),
+      () => placeHold(database.pool, hold(other, 60n, { idempotencyKey })),
+    );
+    await expect(placing).rejects.toMatchObject({ code: 'LEDGER_IDEMPOTENCY_CONFLICT' });
+    expect([await standOf(wallet), await standOf(other)]).toEqual([
+      { balance: 100n, available: 100n },
+      { balance: 100n, available: 40n },
+    ]);
+  });
+
+  it('is refused to a change of an account, which stays as it was', async () => {
+    const accountIds = await openAccounts(
+      database.pool,
+      ['one', 'other'].map((name) => ({ type: 'cash', currency: 'USD', name, userId: randomUUID() })),
+    );
+    const [wallet = '', other = ''] = accountIds;
+    const idempotencyKey = randomUUID();
+    const closing = overtaken(
+      wallet,
+      () => changeAccount(database.pool, { accountId: wallet, status: 'closed', idempotencyKey }),
+      () => changeAccount(database.pool, { accountId: other, status: 'frozen', idempotencyKey }),
+    );
+    await expect(closing).rejects.toMatchObject({ code: 'LEDGER_IDEMPOTENCY_CONFLICT' });
+    const { rows } = await database.pool.query<{ status: string }>(
+      'select status from payments.balances where account_id = any ($1) order by array_position($1, account_id)',
+      [accountIds],
+    );
+    expect(rows.map(({ status }) => status)).toEqual(['open', 'frozen']);
+  });
+});
+
+describe('a hold that is placed meanwhile', () => {
+  it('is not voided by whoever looked for it before', async () => {
+    const [wallet, holdId] = [await walletWith(100n), randomUUID()];
+    const { voiding } = await withTransaction(database.pool, async (placer) => {
+      // What keeps it waiting where it would go on to look for a lock.
+      await placer.query('lock table payments.balances in access exclusive mode');
+      const { rows } = await placer.query<{ pid: number }>('select pg_backend_pid() as pid');
+      let hasAnswered = false;
+      const voiding = voidHold(database.pool, { holdId }).finally(() => {
+        hasAnswered = true;
+      });
+      voiding.catch(() => undefined);
+      await eventually('it has answered, or waits', async () => hasAnswered || (await isWaitedFor(rows[0]?.pid)));
+      await placeHold(placer, hold(wallet, 50n, { holdId }));
+      return { voiding };
+    });
+    await expect(voiding).rejects.toMatchObject({ code: 'LEDGER_HOLD_UNKNOWN' });
+    expect(await stepsOf(holdId)).toMatchObject([{ kind: 'placed' }]);
+  });
+});
+
+async function isWaitedFor(pid: number | undefined): Promise<boolean> {
+  const { rows } = await database.pool.query('select from pg_locks l where $1 = any (pg_blocking_pids(l.pid))', [pid]);
+  return rows.length > 0;
+}
 
 async function stepsOf(holdId: string) {
   const { rows } = await database.pool.query<{ kind: string; captured: bigint; remaining: bigint; held_after: bigint }>(

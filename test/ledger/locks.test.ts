@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
+import { placeHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { dropVerified, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -134,6 +136,60 @@ describe('a posting that waits for a lock', () => {
       holder.release();
       poster.release();
     }
+  });
+});
+
+describe('an account that is opened while its lock is looked for', () => {
+  /**
+   * Runs a call on an account that is opened once the call has found no lock to take, and stops the call again where it reads
+   * another table. Table by table, because no row is there yet that could keep it waiting.
+   */
+  async function openedMeanwhile(
+    name: string,
+    tables: { readonly afterLock: string; readonly afterJudging: string },
+    call: (tx: Tx, accountId: string) => Promise<unknown>,
+  ): Promise<void> {
+    const account = { type: 'cash', currency: 'USD', name };
+    const { rows } = await database.pool.query<{ id: string }>(
+      `select payments.account_id(1, 'cash', 'USD', $1, null, null) as id`,
+      [name],
+    );
+    const accountId = rows[0]?.id ?? '';
+    const [opener, holder, caller] = await Promise.all([1, 2, 3].map(() => database.pool.connect()));
+    if (!opener || !holder || !caller) throw new Error('three connections');
+    try {
+      await opener.query(
+        `begin; lock table payments.${tables.afterJudging} in access share mode; lock table payments.${tables.afterLock} in access exclusive mode`,
+      );
+      const called = call(caller, accountId);
+      called.catch(() => undefined);
+      await eventuallyWaits(caller);
+      await openAccounts(opener, [account]);
+      await holder.query('begin');
+      // Behind the opener, and before the caller.
+      const held = holder.query(`lock table payments.${tables.afterJudging} in access exclusive mode`);
+      await eventuallyWaits(holder);
+      await opener.query('commit');
+      await held;
+      await eventuallyWaits(caller);
+      await expect(lock(holder, accountId)).rejects.toMatchObject({ code: '55P03' });
+      await holder.query('rollback');
+      await called;
+    } finally {
+      for (const connection of [opener, holder, caller]) connection.release(true);
+    }
+  }
+
+  it('is locked before a hold on it is judged', async () => {
+    await openedMeanwhile('held', { afterLock: 'events', afterJudging: 'account_types' }, (tx, accountId) =>
+      placeHold(tx, { accountId, amountCents: 5n, currency: 'USD' }),
+    );
+  });
+
+  it('is locked before it is given slots', async () => {
+    await openedMeanwhile('slotted', { afterLock: 'holds', afterJudging: 'account_slots' }, (tx, accountId) =>
+      addSlots(tx, { accountId, slots: 2 }),
+    );
   });
 });
 

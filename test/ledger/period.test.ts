@@ -152,6 +152,23 @@ describe('closing a period', () => {
     expect(rich.text).toBe(textOf(await allEntries(database.pool, bookId), rich));
   });
 
+  it('is refused where the id of its event was given to something else', async () => {
+    const { bookId } = await freshBook();
+    await undone(database.pool, async (tx) => {
+      await tx.query(
+        `select payments.append_event($1, row('transaction.posted', n.id, null, null, null, null, '{}')::payments.new_event)
+         from (select payments.named_uuid(format('period:%s:%s', $1::integer, '2026-01-01T00:00:00.000000Z')) as id offset 0) n`,
+        [bookId],
+      );
+      await expect(closePeriod(tx, { until: '2026-01-01T00:00:00Z', bookId })).rejects.toMatchObject({
+        code: 'LEDGER_IDEMPOTENCY_CONFLICT',
+        message: expect.stringMatching(
+          /^The id .*, which the closing would have, .*: choose another instant to close until\.$/,
+        ),
+      });
+    });
+  });
+
   it('is foretold by a preview that changes nothing', async () => {
     const book = await freshBook();
     const request = { until: '2026-02-01T00:00:00Z', bookId: book.bookId };

@@ -7,6 +7,7 @@ import { trialBalance } from '../../src/ledger/trial-balance.ts';
 import { balanceOf, dropVerified, HOLDER, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
+import { undone } from '../support/tamperings/tampering.ts';
 
 let database: TestDatabase;
 let accounts: TestAccounts;
@@ -51,6 +52,21 @@ describe('opening accounts', () => {
     const good = { type: 'cash', currency: 'EUR', name: 'never_opened' };
     await expect(openAccounts(database.pool, [good, account])).rejects.toMatchObject({ code });
     expect(await countAccounts()).toBe(before);
+  });
+
+  it('says so where the id that a name makes was given to something else', async () => {
+    const account = { type: 'cash', currency: 'USD', name: 'taken-beforehand' };
+    await undone(database.pool, async (tx) => {
+      const { rows } = await tx.query<{ id: string; position: string }>(
+        `select n.id, (payments.append_event(1, row('transaction.posted', n.id, null, null, null, null, '{}')::payments.new_event)).event_position::text as position
+         from (select payments.account_id(1, 'cash', 'USD', $1, null, null) as id offset 0) n`,
+        [account.name],
+      );
+      await expect(openAccounts(tx, [account])).rejects.toMatchObject({
+        code: 'LEDGER_IDEMPOTENCY_CONFLICT',
+        message: `The id ${rows[0]?.id}, which the account would have, was given to event ${rows[0]?.position} (transaction.posted) by its request: choose another name.`,
+      });
+    });
   });
 });
 

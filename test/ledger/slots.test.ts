@@ -230,6 +230,18 @@ describe('giving an account slots', () => {
     expect((await database.pool.query(count)).rows).toEqual(before);
   });
 
+  it('makes no accounts of them that could be opened by name, which would be without their floor', async () => {
+    const [accountId, , slot] = await openSlotted(3, { name: 'hot' });
+    const opening = openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'hot' },
+      { type: 'receivable', currency: 'USD', name: 'hot:slot-2', floorCents: 0n },
+    ]);
+    await expect(opening).rejects.toMatchObject({
+      code: 'LEDGER_SLOTS_REFUSED',
+      message: `Account hot:slot-2 of the list cannot be opened: ${slot} is a slot of account ${accountId}. Name that account, or give this one another name.`,
+    });
+  });
+
   it('is not hindered by holds that have ended', async () => {
     const accountId = await openOne();
     const { holdId } = await placeHold(database.pool, { accountId, amountCents: 1n, currency: 'USD' });
