@@ -438,6 +438,51 @@ begin
   return v_period;
 end $$;
 
+-- As in 0010; an account with slots is one account, with what they come to.
+create or replace function payments.certificates_of(p_book_id integer, p_untils timestamptz[], p_movements payments.period_movement[])
+returns table (closed_until timestamptz, certificate jsonb)
+language sql stable as $$
+  with moved as materialized (
+    select coalesce(k.account_id, m.account_id) as account_id, m.period, sum(m.cents) as cents, sum(m.entries) as entries,
+           sum(m.transactions) as transactions, max(m.last_position) as last_position
+    from unnest(p_movements) as m
+    left join payments.account_slots k on k.slot_account_id = m.account_id and k.book_id = p_book_id
+    group by 1, m.period
+  ), stood as (
+    select m.account_id, m.period, m.cents, sum(m.cents) over (partition by m.account_id order by m.period) as after_cents
+    from moved m
+  ), side as materialized (
+    -- By how much each period moved the sums of either side: an account may change sides.
+    select a.currency, a.type, s.period,
+           sum(greatest(s.after_cents, 0) - greatest(s.after_cents - s.cents, 0)) as debit_cents,
+           sum(greatest(-s.after_cents, 0) - greatest(s.cents - s.after_cents, 0)) as credit_cents
+    from stood s
+    join payments.accounts a on a.book_id = p_book_id and a.id = s.account_id
+    group by a.currency, a.type, s.period
+  ), counted as materialized (
+    select m.period, sum(m.entries) as entries, sum(m.transactions) as transactions, max(m.last_position) as last_position
+    from moved m
+    group by m.period
+  )
+  select u.closed_until, jsonb_build_object(
+           'version', 1, 'book', p_book_id, 'from', payments.instant_text(p_untils[u.period - 1]), 'until', payments.instant_text(u.closed_until),
+           'balances', (
+             select coalesce(jsonb_agg(jsonb_build_object(
+                      'currency', b.currency, 'type', b.type, 'debit_cents', b.debit_cents::text, 'credit_cents', b.credit_cents::text,
+                      'balance_cents', (b.debit_cents - b.credit_cents)::text) order by b.currency collate "C", b.type collate "C"), '[]')
+             from (
+               select s.currency, s.type, sum(s.debit_cents) as debit_cents, sum(s.credit_cents) as credit_cents
+               from side s
+               where s.period <= u.period
+               group by s.currency, s.type
+             ) b),
+           'transactions', coalesce((select c.transactions from counted c where c.period = u.period), 0),
+           'entries', coalesce((select c.entries from counted c where c.period = u.period), 0),
+           'events', coalesce((select sum(c.transactions) from counted c where c.period <= u.period), 0),
+           'last_position', coalesce((select max(c.last_position) from counted c where c.period <= u.period), 0))
+  from unnest(p_untils) with ordinality as u (closed_until, period)
+$$;
+
 do $$
 declare
   v_role text;

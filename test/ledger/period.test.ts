@@ -7,6 +7,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { closePeriod, listPeriods, type PeriodCertificate, previewPeriod } from '../../src/ledger/periods.ts';
@@ -150,6 +151,26 @@ describe('closing a period', () => {
     const rich = await closePeriod(database.pool, { until: '2026-03-01T00:00:00Z', bookId });
     expect(rich.balances[0]).toMatchObject({ type: 'payable', creditCents: 2n * MAX });
     expect(rich.text).toBe(textOf(await allEntries(database.pool, bookId), rich));
+  });
+
+  it('certifies an account with slots as one account, on the side where it stands as a whole', async () => {
+    const book = await freshBook();
+    const { bookId, payable, receivable } = book;
+    const [, first = '', second = ''] = await addSlots(database.pool, { accountId: receivable, slots: 3, bookId });
+    const day = '2026-01-10T00:00:00Z';
+    await postTo({ bookId, payable, receivable: first }, 100n, day);
+    await postTo({ bookId, payable: second, receivable: payable }, 90n, day);
+    const { balances } = await closePeriod(database.pool, { until: '2026-02-01T00:00:00Z', bookId });
+    expect(balances).toEqual([
+      { currency: 'USD', type: 'payable', debitCents: 0n, creditCents: 10n, balanceCents: -10n },
+      { currency: 'USD', type: 'receivable', debitCents: 10n, creditCents: 0n, balanceCents: 10n },
+    ]);
+    for (const results of [
+      await withTransaction(database.pool, (tx) => runPeriodChecks(tx), ONE_SNAPSHOT),
+      await withTransaction(database.pool, (tx) => verifyIndependently(tx), ONE_SNAPSHOT),
+    ]) {
+      expect(results.filter(({ holds }) => !holds)).toEqual([]);
+    }
   });
 
   it('is refused where the id of its event was given to something else', async () => {

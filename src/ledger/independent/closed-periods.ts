@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import type { TextRow } from '../../db/cursor.ts';
 import type { Tx } from '../../db/pool.ts';
-import type { Account, Replay } from './book-state.ts';
+import type { Account, BookState, Replay } from './book-state.ts';
 import { type LoggedEvent, labelOf } from './event.ts';
 import { elementsOf, membersOf } from './json-text.ts';
 import { isoOf, type Microseconds, microsecondsOf } from './microseconds.ts';
@@ -118,7 +118,7 @@ export class ClosedPeriods {
     if (saidText(event.said, 'hash') !== hash('sha256', certified.map((line) => `${line}\n`).join(''), 'hex')) {
       findings.fault('certificates', `${label}: its certificate does not match its hash`);
     }
-    const now = this.linesNow(book.bookId, book.accounts.values(), nth);
+    const now = this.linesNow(book, nth);
     const [onlyNow, onlyCertified] = [
       now.filter((line) => !certified.includes(line)),
       certified.filter((line) => !now.includes(line)),
@@ -134,16 +134,16 @@ export class ClosedPeriods {
   }
 
   /** The canonical text of the certificate as it must be (docs/periods.md), line by line. */
-  private linesNow(bookId: number, accounts: Iterable<Account>, nth: number): string[] {
+  private linesNow(book: BookState, nth: number): string[] {
     const period = this.periods[nth] as Period;
     const before = this.periods.slice(0, nth + 1);
     const lastPosition = before.reduce((last, each) => greaterOf(last, each.lastPosition), 0n);
     return [
       'liventix period certificate 1',
-      `book ${bookId}`,
+      `book ${book.bookId}`,
       `from ${this.closedUntil === undefined ? 'the beginning' : isoOf(this.closedUntil)}`,
       `until ${isoOf(period.until)}`,
-      ...balanceLines(accounts),
+      ...balanceLines(book),
       `transactions ${period.transactions}`,
       `entries ${period.entries}`,
       `events ${before.reduce((sum, { transactions }) => sum + transactions, 0)}`,
@@ -183,10 +183,9 @@ function settle(account: Account, nth: number): void {
   if (account.upcoming.size === 0) account.upcoming = undefined;
 }
 
-function balanceLines(accounts: Iterable<Account>): string[] {
+function balanceLines(book: BookState): string[] {
   const sides = new Map<string, { debit: bigint; credit: bigint }>();
-  for (const { currency, opened, standing } of accounts) {
-    if (standing === undefined) continue;
+  for (const [{ currency, opened }, standing] of standingsOf(book)) {
     const key = `${currency} ${opened?.type}`;
     const side = sides.get(key) ?? { debit: 0n, credit: 0n };
     sides.set(key, side);
@@ -196,6 +195,17 @@ function balanceLines(accounts: Iterable<Account>): string[] {
   return [...sides]
     .map(([key, { debit, credit }]) => `${key} debit ${debit} credit ${credit} balance ${debit - credit}`)
     .toSorted(inByteOrder);
+}
+
+/** What stands on each account: where it has slots, with what they have. */
+function standingsOf(book: BookState): ReadonlyMap<Account, bigint> {
+  const standings = new Map<Account, bigint>();
+  for (const account of book.accounts.values()) {
+    if (account.standing === undefined) continue;
+    const whole = book.slots.get(account)?.account ?? account;
+    standings.set(whole, (standings.get(whole) ?? 0n) + account.standing);
+  }
+  return standings;
 }
 
 const inByteOrder = (one: string, other: string) => Buffer.compare(Buffer.from(one), Buffer.from(other));
