@@ -483,6 +483,56 @@ language sql stable as $$
   from unnest(p_untils) with ordinality as u (closed_until, period)
 $$;
 
+-- As in 0008, of at most p_limit holds, those that expired first; null ends all that have expired.
+drop function payments.expire_account_holds(integer, uuid);
+create function payments.expire_account_holds(p_book_id integer, p_account_id uuid, p_limit integer default null) returns integer
+language plpgsql as $$
+declare
+  v_hold payments.holds;
+  v_position bigint;
+  v_expired integer := 0;
+begin
+  for v_hold in
+    select h.* from payments.holds h
+    where h.account_id = p_account_id and h.book_id = p_book_id and h.state = 'active' and h.expires_at <= clock_timestamp()
+    order by h.expires_at, h.hold_id
+    limit p_limit
+  loop
+    v_position := (payments.append_event(p_book_id, row('hold.expired', gen_random_uuid(), null, null, null, null, jsonb_build_object(
+      'hold_step', payments.hold_step(v_hold, 'expired', 0, 0)))::payments.new_event)).event_position;
+    perform payments.project_hold_steps(p_book_id, v_position, v_position, pg_current_xact_id());
+    v_expired := v_expired + 1;
+  end loop;
+  return v_expired;
+end $$;
+
+-- As in 0014; p_limit bounds holds, not accounts: of the accounts of those that expired first, no more are written down.
+create or replace function payments.expire_holds(p_book_id integer, p_limit integer default 1000) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_accounts uuid[];
+  v_expired integer := 0;
+begin
+  perform payments.check_call(p_book_id);
+  perform payments.open_since(p_book_id);
+  if p_limit is null or p_limit not between 1 and 100000 then
+    perform payments.raise_code('LEDGER_INVALID', format('p_limit is %s: give 1 to 100000.', coalesce(p_limit::text, 'null')));
+  end if;
+  v_accounts := array(
+    select distinct d.account_id
+    from (
+      select h.account_id from payments.holds h
+      where h.book_id = p_book_id and h.state = 'active' and h.expires_at <= clock_timestamp()
+      order by h.expires_at limit p_limit
+    ) d);
+  perform payments.lock_accounts(p_book_id, v_accounts);
+  for i in 1 .. cardinality(v_accounts) loop
+    exit when v_expired >= p_limit;
+    v_expired := v_expired + payments.expire_account_holds(p_book_id, v_accounts[i], p_limit - v_expired);
+  end loop;
+  return v_expired;
+end $$;
+
 do $$
 declare
   v_role text;
@@ -491,6 +541,6 @@ begin
     select 'public' union all
     select quote_ident(r.rolname) from pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role')
   loop
-    execute format('revoke all on function payments.check_named_ids(integer, text, uuid[]) from %s', v_role);
+    execute format('revoke all on function payments.check_named_ids(integer, text, uuid[]), payments.expire_account_holds(integer, uuid, integer) from %s', v_role);
   end loop;
 end $$;

@@ -103,7 +103,7 @@ export async function voidHold(
 }
 
 /**
- * Writes down which holds have expired, at most `limit` accounts' at a time. Nothing waits for it: an expired hold reserves
+ * Writes down which holds have expired, at most `limit` at a time. Nothing waits for it: an expired hold reserves
  * nothing from the instant of its expiry on.
  * @returns how many
  */

@@ -162,6 +162,15 @@ describe('a hold', () => {
     });
   });
 
+  it('is written down with no more others at once than were asked for, be they of one account', async () => {
+    await expireHolds(database.pool);
+    const wallet = await walletWith(1_000n);
+    const expiresAt = soon(200);
+    for (const cents of [1n, 2n, 3n]) await placeHold(database.pool, hold(wallet, cents, { expiresAt }));
+    await untilPast(expiresAt);
+    for (const expired of [2, 1, 0]) expect(await expireHolds(database.pool, { limit: 2 })).toBe(expired);
+  });
+
   it('is placed once by one key, and refused with another body', async () => {
     const wallet = await walletWith(1_000n);
     const request = hold(wallet, 300n, { idempotencyKey: randomUUID() });
