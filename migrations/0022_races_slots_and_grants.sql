@@ -533,6 +533,57 @@ begin
   return v_expired;
 end $$;
 
+-- Roles.
+
+-- Who reads announcements reads those of his books, and those that are of none. Compared as text, so that no payload makes it fail.
+alter table public.outbox enable row level security;
+create policy books_granted on public.outbox for select using (
+  payload ->> 'book_id' is null or payload ->> 'book_id' = any ((select payments.books_of(current_user))::text[]));
+create policy announced_by_whoever_may_insert on public.outbox for insert with check (true);
+
+-- Lets a role read a book, and post in it where p_may_post; called again, it changes that. For the owner.
+-- Beside the row in payments.book_grants it gives the role the privileges that service_role has, but for inserting into
+-- public.outbox, which is for no book in particular. Raises LEDGER_INVALID where there is no such role, LEDGER_BOOK_UNKNOWN.
+create function payments.grant_book(p_role name, p_book_id integer, p_may_post boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_function regprocedure;
+  -- A test compares both lists with what service_role has.
+  v_relations constant text[] := array['payments.account_balances', 'payments.account_changes', 'payments.account_slots',
+    'payments.account_types', 'payments.accounts', 'payments.balances', 'payments.books', 'payments.entries', 'payments.events',
+    'payments.hold_entries', 'payments.holds', 'payments.periods', 'payments.reversals', 'payments.seal_tiles', 'payments.seals',
+    'ref.currencies', 'public.outbox'];
+  v_functions constant name[] := array['account_of', 'account_statement_bounds', 'account_statement_lines', 'add_slots',
+    'balance_after_seq', 'books_of', 'certificate_hash', 'certificate_text', 'certificates_of', 'change_account', 'check_book',
+    'check_order', 'close_period', 'effective_balance', 'effective_page', 'effective_sum', 'expire_holds', 'instant_before',
+    'instant_text', 'is_slotted', 'next_certificate', 'next_period', 'normal_sign', 'open_accounts', 'period_movements', 'place_hold',
+    'post_transaction', 'post_transactions', 'raise_code', 'raise_period_code', 'recorded_balance', 'recorded_seq', 'seal_events',
+    'seq_at_entry', 'shown', 'slots_of', 'split_amount', 'statement_bounds', 'statement_lines', 'trial_balance', 'try_uuid', 'void_hold'];
+begin
+  if p_role is null or to_regrole(quote_ident(nullif(p_role, ''))) is null then
+    perform payments.raise_code('LEDGER_INVALID', format('There is no role %s to grant a book: create it first.', payments.shown(p_role)));
+  elsif p_may_post is null then
+    perform payments.raise_code('LEDGER_INVALID', 'p_may_post is null: say true where the role may post, false where it reads only.');
+  end if;
+  perform payments.check_book(p_book_id);
+  execute format('grant usage on schema payments, ref to %I', p_role);
+  execute format('grant select on %s to %I', array_to_string(v_relations, ', '), p_role);
+  for v_function in
+    select p.oid from pg_proc p where p.pronamespace = 'payments'::regnamespace and p.proname = any (v_functions)
+  loop
+    execute format('grant execute on function %s to %I', v_function, p_role);
+  end loop;
+  insert into payments.book_grants (book_id, grantee, may_post) values (p_book_id, p_role, p_may_post)
+  on conflict (grantee, book_id) do update set may_post = excluded.may_post;
+end $$;
+
+-- Takes a book from a role: from then on it neither sees nor posts to it. What it may look into and call stays, which without a
+-- row in payments.book_grants shows nothing and is refused. Of a role that is gone too. For the owner.
+create function payments.revoke_book(p_role name, p_book_id integer) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  delete from payments.book_grants g where g.grantee = p_role and g.book_id = p_book_id;
+$$;
+
 do $$
 declare
   v_role text;
@@ -541,6 +592,16 @@ begin
     select 'public' union all
     select quote_ident(r.rolname) from pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role')
   loop
-    execute format('revoke all on function payments.check_named_ids(integer, text, uuid[]), payments.expire_account_holds(integer, uuid, integer) from %s', v_role);
+    execute format($revoke$
+      revoke all on function payments.check_named_ids(integer, text, uuid[]), payments.expire_account_holds(integer, uuid, integer),
+        payments.grant_book(name, integer, boolean), payments.revoke_book(name, integer) from %s$revoke$, v_role);
+  end loop;
+  -- Whoever was let read the outbox asks for his books there.
+  for v_role in
+    select distinct g.grantee::regrole::text
+    from pg_class c cross join lateral aclexplode(c.relacl) g
+    where c.oid = 'public.outbox'::regclass and g.privilege_type = 'SELECT' and g.grantee not in (0, c.relowner)
+  loop
+    execute format('grant execute on function payments.books_of(name) to %s', v_role);
   end loop;
 end $$;

@@ -26,6 +26,8 @@ let database: TestDatabase;
 const suffix = randomBytes(4).toString('hex');
 /** May post in the second book; may read the second book; was granted no book. Roles are of the whole server. */
 const [poster, reader, nobody] = [`acme_poster_${suffix}`, `acme_reader_${suffix}`, `nobody_${suffix}`];
+/** Was given nothing by hand. */
+const granted = `granted_${suffix}`;
 let acme: string[];
 
 beforeAll(async () => {
@@ -54,6 +56,7 @@ beforeAll(async () => {
       `grant execute on function payments.books_of(name), payments.post_transactions(integer, jsonb) to ${role}`,
     );
   }
+  await pool.query(`create role ${granted}`);
   await pool.query(
     `insert into payments.book_grants (book_id, grantee, may_post) values (${ACME}, '${poster}', true), (${ACME}, '${reader}', false)`,
   );
@@ -61,7 +64,7 @@ beforeAll(async () => {
 afterAll(async () => {
   const admin = new pg.Client({ connectionString: database.adminUrl });
   await admin.connect();
-  for (const role of [poster, reader, nobody]) await admin.query(`drop owned by ${role}; drop role ${role}`);
+  for (const role of [poster, reader, nobody, granted]) await admin.query(`drop owned by ${role}; drop role ${role}`);
   await admin.end();
   await database.drop();
 });
@@ -130,6 +133,97 @@ describe('several books in one database', () => {
   it('lets no role write a table or the grants, however it is granted a book', async () => {
     for (const table of [...TABLES, 'book_grants']) {
       await expect(as(poster, `delete from payments.${table}`)).rejects.toMatchObject({ code: '42501' });
+    }
+  });
+});
+
+describe('announcements', () => {
+  const announce = (payload: object) =>
+    database.pool.query(`insert into public.outbox (topic, payload) values ('a.b', $1)`, [JSON.stringify(payload)]);
+  const topics = (role: string) => as(role, `select payload ->> 'n' as n from public.outbox order by n`);
+
+  it('are shown to a role where they are of its books or of none, whatever they say', async () => {
+    const bookIds = [ACME, 1, undefined, null, 'x', '1e999', { a: 1 }, [ACME], '', ACME.toString()];
+    for (const [n, book_id] of bookIds.entries()) await announce({ n, book_id });
+    await database.pool.query(`grant select, insert (topic, payload) on public.outbox to ${reader}, ${nobody}`);
+    // A role that reads the outbox asks for its books.
+    await database.pool.query(`grant execute on function payments.books_of(name) to ${nobody}`);
+    expect(await topics(reader)).toEqual([{ n: '0' }, { n: '2' }, { n: '3' }, { n: '9' }]);
+    expect(await topics(nobody)).toEqual([{ n: '2' }, { n: '3' }]);
+    expect(await topics('service_role')).toEqual([{ n: '1' }, { n: '2' }, { n: '3' }]);
+    expect((await database.pool.query('select count(*)::int as n from public.outbox')).rows).toEqual([
+      { n: bookIds.length },
+    ]);
+  });
+
+  it('are made by whoever may insert, of whatever book', async () => {
+    await as(nobody, `insert into public.outbox (topic, payload) values ('a.b', '{"book_id": ${ACME}}')`);
+    expect(await as(nobody, `insert into public.outbox (topic, payload) values ('a.b', '{}') returning topic`)).toEqual(
+      [{ topic: 'a.b' }],
+    );
+  });
+});
+
+describe('granting a role a book', () => {
+  /** What a role may do, beside what everybody may. */
+  const privilegesOf = async (role: string) => {
+    const { rows } = await database.pool.query<{ privilege: string }>(
+      `select format('%s on schema %s', g.privilege_type, n.nspname) as privilege
+       from pg_namespace n cross join lateral aclexplode(n.nspacl) g where g.grantee = $1::regrole
+       union all
+       select format('%s on %s', g.privilege_type, c.oid::regclass)
+       from pg_class c cross join lateral aclexplode(c.relacl) g where g.grantee = $1::regrole
+       union all
+       select format('%s on %s', g.privilege_type, p.oid::regprocedure)
+       from pg_proc p cross join lateral aclexplode(p.proacl) g where g.grantee = $1::regrole
+       order by 1`,
+      [role],
+    );
+    return rows.map(({ privilege }) => privilege);
+  };
+  const grant = (role: string | null, bookId: number, mayPost: boolean | null) =>
+    database.pool.query('select payments.grant_book($1, $2, $3)', [role, bookId, mayPost]);
+  const post = () => as(granted, 'select status from payments.post_transactions($1, $2)', [ACME, request()]);
+  const booksSeen = () => as(granted, 'select distinct book_id from payments.account_balances');
+
+  it('gives it what the server role has, and it reads that book alone', async () => {
+    await grant(granted, ACME, false);
+    expect(await privilegesOf(granted)).toEqual(await privilegesOf('service_role'));
+    expect(await booksSeen()).toEqual([{ book_id: ACME }]);
+    await expect(post()).rejects.toMatchObject({ code: 'LV026' });
+  });
+
+  it('lets it post from when it may, and takes that back', async () => {
+    await grant(granted, ACME, true);
+    expect(await post()).toEqual([{ status: 'posted' }]);
+    await grant(granted, ACME, false);
+    await expect(post()).rejects.toMatchObject({ code: 'LV026' });
+  });
+
+  it('is ended by revoking it: what the role may call shows it nothing', async () => {
+    await grant(granted, ACME, true);
+    await database.pool.query('select payments.revoke_book($1, $2)', [granted, ACME]);
+    expect(await booksSeen()).toEqual([]);
+    await expect(post()).rejects.toMatchObject({ code: 'LV026' });
+    for (const table of TABLES) expect(await as(granted, `select from payments.${table}`)).toEqual([]);
+  });
+
+  it.each([
+    ['a role that there is not', 'nobody at all', ACME, true, 'LV001', /There is no role nobody at all/],
+    ['everybody', 'public', ACME, true, 'LV001', /There is no role public/],
+    ['no role', null, ACME, true, 'LV001', /There is no role null/],
+    ['a book that there is not', granted, 77, true, 'LV010', /Book 77 does not exist/],
+    ['neither reading nor posting', granted, ACME, null, 'LV001', /p_may_post is null/],
+  ])('is refused of %s', async (_what, role, bookId, mayPost, code, message) => {
+    await expect(grant(role, bookId, mayPost)).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it.each(['service_role', poster])('is for the owner, not for %s', async (role) => {
+    for (const call of [`grant_book('${role}', ${ACME}, true)`, `revoke_book('${role}', ${ACME})`]) {
+      await expect(as(role, `select payments.${call}`)).rejects.toMatchObject({ code: '42501' });
     }
   });
 });
