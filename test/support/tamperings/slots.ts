@@ -84,8 +84,8 @@ export const SLOT_TAMPERINGS: readonly Tampering<StateBooks>[] = [
       create temporary table kept on commit drop as select * from payments.account_slots;
       delete from payments.account_slots;
       select payments.post_transaction(1, jsonb_build_object('entries', jsonb_build_array(
-        jsonb_build_object('account_id', '${b.slots[1]}', 'amount_cents', '${2n ** 57n}', 'currency', 'USD'),
-        jsonb_build_object('account_id', '${b.wallet}', 'amount_cents', '${-(2n ** 57n)}', 'currency', 'USD'))));
+        jsonb_build_object('account_id', '${b.slots[1]}', 'amount_cents', '${2n ** 58n}', 'currency', 'USD'),
+        jsonb_build_object('account_id', '${b.wallet}', 'amount_cents', '${-(2n ** 58n)}', 'currency', 'USD'))));
       insert into payments.account_slots select * from kept`,
     (b) => `account ${b.slots[1]}, kept in slots, comes to`,
     SLOTS,
