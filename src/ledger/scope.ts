@@ -121,22 +121,20 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     `select x.* from payments.${table} x where x.book_id = ${bookId} and ${condition}`;
   const of = (table: string, condition: string) => `(${rows(table, condition)})`;
   // The end, where nearly all is, has its bound spelt out, so that PostgreSQL can tell how much that is: otherwise it prepares for
-  // millions. The gaps come range by range: offset 0 keeps each a walk along an index.
+  // millions; whatever somebody put beyond all sense is there too. The gaps come range by range: offset 0 keeps each a walk along an
+  // index.
   const within = (table: string, bounds: (first: string, past?: string) => string) => {
     const inGaps = `
-      select n.* from unnest('${gaps}'::int8multirange) as r
+      select n.* from unnest('${gaps}'::int8multirange * '{(,${MAX_POSITION})}') as r
       cross join lateral (${rows(table, bounds('lower(r)', 'upper(r)'))} offset 0) n`;
     return `(${[rows(table, bounds(end)), ...(gaps === NO_GAPS ? [] : [inGaps])].join(' union all ')})`;
   };
-  const at = (table: string, position: string) =>
-    within(table, (first, past = MAX_INT8) => `x.${position} >= ${first} and x.${position} < ${past}`);
+  const at = (table: string, position: string) => within(table, (first, past) => from(`x.${position}`, first, past));
   const isNew = `x.event_position <@ ${open}`;
 
   const events = at('events', 'position');
-  const entries = within(
-    'entries',
-    (first, past = MAX_POSITION) => `x.id > ${first} * 1024::bigint and x.id < ${past} * 1024::bigint`,
-  );
+  // From one id before a first leg's: what somebody put there is no leg either.
+  const entries = within('entries', (first, past) => from('x.id', idsFrom(first), past && idsFrom(past)));
   const accounts = of('accounts', isNew);
   const accountChanges = at('account_changes', 'event_position');
   const holdEntries = at('hold_entries', 'event_position');
@@ -178,6 +176,10 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
   };
 }
 
+const from = (value: string, first: string, past?: string) =>
+  `${value} >= ${first}${past === undefined ? '' : ` and ${value} < ${past}`}`;
+const idsFrom = (position: string) => `${position} * 1024::bigint`;
+
 const LEAVES_A_TILE = 1024n;
 const MAX_INT8 = '9223372036854775807';
 /** Above it, an entry's id would not be one. */
@@ -189,5 +191,9 @@ const NO_GAPS = '{}';
 function rangesOf(openPositions: string): { gaps: string; end: string } {
   const ranges = [...openPositions.matchAll(/\[(\d+),\d*\)/g)];
   const last = ranges.pop();
-  return { gaps: `{${ranges.map(([range]) => range).join(',')}}`, end: last?.[1] ?? MAX_POSITION };
+  const end = BigInt(last?.[1] ?? MAX_POSITION);
+  return {
+    gaps: `{${ranges.map(([range]) => range).join(',')}}`,
+    end: end < BigInt(MAX_POSITION) ? `${end}` : MAX_POSITION,
+  };
 }

@@ -21,6 +21,7 @@ import { disguised, undone } from '../support/tamperings/tampering.ts';
 const EVENTS = 'no event changed since it was written';
 const ENTRIES = 'the entries are what the log posted';
 const BALANCES = 'every balance is the sum of its entries';
+const SEALS = 'every seal follows from the one before';
 
 let database: TestDatabase;
 let accounts: TestAccounts;
@@ -101,6 +102,52 @@ describe('books verify --since', () => {
     expect(await tampered(balance, bySince)).toEqual([BALANCES]);
     const before = `update payments.entries set balance_after_cents = balance_after_cents + 1 where account_id = '${accounts.wallet}' and account_seq = 20`;
     expect(await tampered(before, bySince)).toContain(ENTRIES);
+  });
+
+  it('believes no seal whose columns do not give its hash: what is new is found by them', async () => {
+    const { number, hash } = (await sealsOf(1)).at(-1) ?? { number: 0n, hash: '' };
+    const { eventPosition } = await post(database.pool, transfer(accounts.clearing, accounts.wallet));
+    const doubled = `
+      update payments.entries set amount_cents = amount_cents * 2, balance_after_cents = balance_after_cents + amount_cents
+      where event_position = ${eventPosition};
+      update payments.balances b set balance_cents = e.balance_after_cents
+      from payments.entries e where e.event_position = ${eventPosition} and e.account_id = b.account_id`;
+    const foundWith = (columns: string) =>
+      undone(database.pool, async (tx) => {
+        await tx.query(disguised(`${doubled}; update payments.seals set ${columns} where seal_number = ${number}`));
+        const scope = await since(tx, Number(number));
+        expect(scope.since?.sealHash).toBe(hash);
+        return failedIn(await runChecks(tx, {}, scope));
+      });
+    expect(await foundWith('seal_number = seal_number')).toEqual([ENTRIES]);
+    for (const forged of [
+      `open_positions = '{[1000000,)}'`,
+      `open_positions = '{[9223372036854775000,)}'`,
+      `open_positions = '{[9223372036854775000,9223372036854775001), [9223372036854775800,)}'`,
+      `open_positions = '{}'`,
+      `tree_size = tree_size + 1`,
+      `sealed_at = sealed_at - interval '1 day'`,
+      `open_writers = '{9/9}'`,
+      `event_count = event_count + 1`,
+      'frontier = frontier[2:]',
+    ]) {
+      expect(await foundWith(forged), forged).toContain(SEALS);
+    }
+  });
+
+  it('finds an entry that was put before the first leg of the first event that is new', async () => {
+    const newest = (await sealBook(database.pool, 1)).at(-1);
+    await undone(database.pool, async (tx) => {
+      const scope = await since(tx, Number(newest?.sealNumber));
+      const first = `(select max(lower(r)) from payments.seals s, unnest(s.open_positions) as r where s.seal_number = ${newest?.sealNumber})`;
+      await tx.query(
+        disguised(
+          `insert into payments.entries select (jsonb_populate_record(e, jsonb_build_object('id', ${first} * 1024, 'account_seq', 900))).*
+           from payments.entries e where e.account_id = '${accounts.wallet}' and e.account_seq = 1`,
+        ),
+      );
+      expect(failedIn(await runChecks(tx, {}, scope))).toContain(ENTRIES);
+    });
   });
 
   it('looks at an event that a seal passed over, because it had not committed yet', async () => {
