@@ -36,7 +36,7 @@ export async function glance(tx: Tx, rows: Rows): Promise<Glance> {
     isUnchanged: events['changed'] === 0n,
     isAsPosted: (['rows', 'legs'] as const).every((sum) => entries[sum] === (events[sum] ?? 0n) + (others[sum] ?? 0n)),
     isBalanced: entries['balance'] === 0n,
-    isCarried: entries['steps'] === accounts['steps'] && accounts['outOfOrder'] === 0n,
+    isCarried: entries['steps'] === accounts['steps'] && accounts['outOfOrder'] === 0n && accounts['gone'] === 0n,
   };
 }
 
@@ -125,7 +125,8 @@ const BALANCE_BEFORE = `case
         or n.amount_cents < 0 and n.balance_after_cents > 9223372036854775807 + n.amount_cents then 0
       else n.balance_after_cents - n.amount_cents end`;
 
-// steps: from how the accounts stood before to their balances. outOfOrder: in the order of the log, the entries of an account have
+// steps: from how the accounts stood before to their balances. gone: balances of such accounts that are not there: in steps, one
+// that stood and has not moved is nothing either way. outOfOrder: in the order of the log, the entries of an account have
 // the numbers 1, 2, 3 …, and so their chain hash is that of these numbers; two of them, because each keeps 32 bits from one number
 // to the next. Entries come by an index in that order: to sort them by account took three times as long as all else.
 function sumsOfAccounts({ entries, balances, standings, areAll }: Rows, seed: number): string {
@@ -154,6 +155,10 @@ function sumsOfAccounts({ entries, balances, standings, areAll }: Rows, seed: nu
       from ${balances} n
       left join stood s on s.book_id = n.book_id and s.account_id = n.account_id
     )::text as steps, (
+      select count(*)
+      from stood s
+      where not exists (select from ${balances} n where n.book_id = s.book_id and n.account_id = s.account_id)
+    )::text as gone, (
       select count(*)
       from numbered n
       left join (

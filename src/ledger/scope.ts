@@ -55,6 +55,8 @@ export interface Rows {
   readonly entries: string;
   readonly accounts: string;
   readonly balances: string;
+  /** The accounts that must have a balance: book_id, account_id. */
+  readonly touched: string;
   readonly accountChanges: string;
   readonly holdEntries: string;
   readonly holds: string;
@@ -95,6 +97,7 @@ function allRows(bookId: number | undefined): Rows {
     entries: table('entries'),
     accounts: table('accounts'),
     balances: table('balances'),
+    touched: `(select book_id, id as account_id from ${table('accounts')} a)`,
     accountChanges: table('account_changes'),
     holdEntries: table('hold_entries'),
     holds: table('holds'),
@@ -149,6 +152,7 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     entries,
     accounts,
     balances: of('balances', `x.account_id in (select account_id from ${touched} t)`),
+    touched: `(select ${bookId} as book_id, t.account_id from ${touched} t)`,
     accountChanges,
     holdEntries,
     holds: of('holds', `(${isNew} or x.hold_id in (select hold_id from ${holdEntries} h))`),

@@ -90,13 +90,13 @@ export const accountStateFaults = (rows: Rows) => `
            e.recorded_at, e.created_by, e.payload ->> 'reason')
     union all
     select null, case
-             when b.account_id is null then format('account %s has no balance', n.id)
+             when b.account_id is null then format('account %s has no balance', n.account_id)
              when a.id is null then format('account %s has a balance and does not exist', b.account_id)
              else format('account %s is %s in %s with limits %s to %s and %s held (debit positive), the log says %s in %s with %s to %s and %s',
                b.account_id, b.status, b.currency, coalesce(b.min_cents::text, 'none'), coalesce(b.max_cents::text, 'none'), b.held_cents,
                s.status, a.currency, coalesce(s.min_cents::text, 'none'), coalesce(s.max_cents::text, 'none'), s.held_cents) end
     from ${rows.balances} b
-    full join ${rows.accounts} n on n.id = b.account_id and n.book_id = b.book_id
+    full join ${rows.touched} n on n.account_id = b.account_id and n.book_id = b.book_id
     left join payments.accounts a on a.id = b.account_id and a.book_id = b.book_id
     left join payments.account_types t on t.type = a.type
     left join lateral (

@@ -21,6 +21,7 @@ import { disguised, undone } from '../support/tamperings/tampering.ts';
 const EVENTS = 'no event changed since it was written';
 const ENTRIES = 'the entries are what the log posted';
 const BALANCES = 'every balance is the sum of its entries';
+const STATES = "every account's limits, state and held amount are what the log says";
 const SEALS = 'every seal follows from the one before';
 
 let database: TestDatabase;
@@ -148,6 +149,31 @@ describe('books verify --since', () => {
       );
       expect(failedIn(await runChecks(tx, {}, scope))).toContain(ENTRIES);
     });
+  });
+
+  it.each([
+    [
+      'was changed',
+      (accountId: string) => changeAccount(database.pool, { accountId, status: 'frozen', reason: 'asked' }),
+    ],
+    ['got a hold', (accountId: string) => placeHold(database.pool, { accountId, amountCents: 5n, currency: 'USD' })],
+    ['got an entry', (accountId: string) => post(database.pool, transfer(accounts.clearing, accountId))],
+  ])('finds that the balance of an old account is gone, which %s', async (_, touch) => {
+    const [used = '', unused = ''] = await openAccounts(database.pool, [
+      { type: 'cash', currency: 'USD', name: `used_${randomUUID()}` },
+      { type: 'cash', currency: 'USD', name: `unused_${randomUUID()}` },
+    ]);
+    await post(database.pool, transfer(accounts.clearing, used));
+    const newest = (await sealBook(database.pool, 1)).at(-1);
+    for (const accountId of [used, unused]) {
+      await touch(accountId);
+      await undone(database.pool, async (tx) => {
+        await tx.query(disguised(`delete from payments.balances where account_id = '${accountId}'`));
+        const checks = await runChecks(tx, {}, await since(tx, Number(newest?.sealNumber)));
+        expect(checks.find(({ check }) => check === STATES)?.first).toEqual([`account ${accountId} has no balance`]);
+        if (accountId === used) expect(failedIn(checks)).toEqual([STATES, BALANCES]);
+      });
+    }
   });
 
   it('looks at an event that a seal passed over, because it had not committed yet', async () => {
