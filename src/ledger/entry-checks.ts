@@ -41,9 +41,26 @@ const ENTRY_COLUMNS = [
   'metadata',
 ];
 
-/** That the accounts and the entries are what the log says. */
+/** That the books, the accounts and the entries are what the log says. */
 export function projectionChecks(rows: Rows, look: () => Promise<Glance>): Check[] {
   return [
+    {
+      // A book may have been there before any event opened one: then nothing says how it is called.
+      name: 'the books are what the log opened',
+      unit: 'books',
+      examined: `select count(*) from ${rows.books} b`,
+      faults: `
+        select format('book %s %s', book_id, case
+                 when b.name is null then 'is in the log and not among the books'
+                 else format('is called %s, its event in the log opened it as %s', to_json(b.name), to_json(e.name)) end)
+        from ${rows.books} b
+        full join (
+          select book_id, (array_agg(payload ->> 'name' order by position desc) filter (where type = 'book.opened'))[1] as name
+          from ${rows.bookEvents} e group by book_id
+        ) e using (book_id)
+        where b.name is null or b.name <> e.name
+        order by book_id`,
+    },
     {
       name: 'the accounts are what the log opened',
       unit: 'accounts',

@@ -70,6 +70,8 @@ export interface Rows {
   readonly seals: string;
   readonly sealTiles: string;
   readonly books: string;
+  /** Of the rare events, those that these books are opened by are here, new or not. */
+  readonly bookEvents: string;
   /** The whole histories that these rows belong to. */
   readonly accountHistories: string;
   readonly holdHistories: string;
@@ -108,6 +110,7 @@ function allRows(bookId: number | undefined): Rows {
     seals: table('seals'),
     sealTiles: table('seal_tiles'),
     books: table('books'),
+    bookEvents: rareEvents,
     accountHistories: table('account_changes'),
     holdHistories: table('hold_entries'),
     reversalHistories: table('reversals'),
@@ -138,6 +141,7 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
   const events = at('events', 'position');
   // From one id before a first leg's: what somebody put there is no leg either.
   const entries = within('entries', (first, past) => from('x.id', idsFrom(first), past && idsFrom(past)));
+  const rareEvents = `(select * from ${events} e where ${RARE})`;
   const accounts = of('accounts', isNew);
   const accountChanges = at('account_changes', 'event_position');
   const holdEntries = at('hold_entries', 'event_position');
@@ -148,7 +152,7 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
   return {
     areAll: false,
     events,
-    rareEvents: `(select * from ${events} e where ${RARE})`,
+    rareEvents,
     entries,
     accounts,
     balances: of('balances', `x.account_id in (select account_id from ${touched} t)`),
@@ -163,6 +167,10 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     seals: of('seals', `x.seal_number >= ${sealNumber}`),
     sealTiles: of('seal_tiles', `x.tile_number >= ${treeSize / LEAVES_A_TILE}`),
     books: of('books', 'true'),
+    bookEvents: `(
+      select * from ${rareEvents} e
+      union all
+      ${rows('events', `x.event_id = payments.named_uuid('book:${bookId}')`)})`,
     accountHistories: of('account_changes', `x.account_id in (select account_id from ${accountChanges} c)`),
     holdHistories: of('hold_entries', `x.account_id in (select account_id from ${holdEntries} h)`),
     reversalHistories: of('reversals', `x.reverses in (select reverses from ${reversals} r)`),

@@ -105,6 +105,16 @@ describe('books verify --since', () => {
     expect(await tampered(before, bySince)).toContain(ENTRIES);
   });
 
+  it('finds another name of a book that a seal covers', async () => {
+    const bookId = await openBook(database.pool, 'sealed');
+    const newest = (await sealBook(database.pool, bookId)).at(-1);
+    await undone(database.pool, async (tx) => {
+      await tx.query(disguised(`update payments.books set name = 'other' where book_id = ${bookId}`));
+      const scope = { bookId, since: await markOfSeal(tx, bookId, Number(newest?.sealNumber)) };
+      expect(failedIn(await runChecks(tx, {}, scope))).toEqual(['the books are what the log opened']);
+    });
+  });
+
   it('believes no seal whose columns do not give its hash: what is new is found by them', async () => {
     const { number, hash } = (await sealsOf(1)).at(-1) ?? { number: 0n, hash: '' };
     const { eventPosition } = await post(database.pool, transfer(accounts.clearing, accounts.wallet));

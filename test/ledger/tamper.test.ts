@@ -3,6 +3,7 @@ import { GUARDS } from '../../src/ledger/guards.ts';
 import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES } from '../../src/ledger/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
+import { BOOK_TAMPERINGS, fillOpenedBooks, OPENED_BOOK } from '../support/tamperings/books.ts';
 import { FUNCTION_TAMPERINGS, IN_PLACE, TRIGGER_TAMPERINGS } from '../support/tamperings/guards.ts';
 import { fillLogBooks, LOG_TAMPERINGS, type LogBooks } from '../support/tamperings/log.ts';
 import { disguised, expectFound, expectSound, undone, VERIFICATIONS } from '../support/tamperings/tampering.ts';
@@ -20,6 +21,21 @@ describe('books verify, and the independent verification too,', () => {
 
   it.each(LOG_TAMPERINGS)('find, and name its cause first and the row: %s', (...tampering) =>
     expectFound(database.pool, books, tampering),
+  );
+});
+
+describe('books verify, and the independent verification too, of several books,', () => {
+  let several: TestDatabase;
+  beforeAll(async () => {
+    several = await createDatabase();
+    await fillOpenedBooks(several.pool);
+  });
+  afterAll(() => several.drop());
+
+  it('find nothing where nothing was tampered with', () => expectSound(several.pool));
+
+  it.each(BOOK_TAMPERINGS)('find, and name the book: %s', (...tampering) =>
+    expectFound(several.pool, undefined, tampering, OPENED_BOOK),
   );
 });
 
@@ -55,7 +71,7 @@ describe('what follows from a changed amount', () => {
 
 describe('books verify', () => {
   const WAYS = [
-    { how: 'books verify', flags: [], checks: 19 },
+    { how: 'books verify', flags: [], checks: 20 },
     { how: 'books verify --independent', flags: ['--independent'], checks: 23 },
   ];
 
