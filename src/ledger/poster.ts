@@ -1,7 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { assertArray, assertBookId, assertWhole } from './input.ts';
+import { assertArray, assertBookId, assertWhole, invalid } from './input.ts';
 import {
   MAIN_BOOK,
   type NewReversal,
@@ -31,7 +31,7 @@ export interface Poster {
    * Posts one transaction, in a database transaction of its own that has committed when this resolves. To join one of your
    * own, use `post` of `liventix/ledger` with its client.
    * @throws AppError with the code that it was refused with; LEDGER_BUSY; DB_* when it is not known whether it was posted:
-   *   with an idempotency key, post it again
+   *   with an idempotency key, post it again; LEDGER_INVALID when it is linked, as there is nothing to be linked to
    */
   post(transaction: Request): Promise<Posted>;
   /**
@@ -135,6 +135,8 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
 
   return {
     post: async (transaction) => {
+      // In the call that it goes out in, the next one is somebody else's.
+      if (transaction?.linked === true) throw invalid('linked links it to nothing here: use postChain.');
       const [outcome] = await enqueue([transaction]);
       if (outcome === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a posting.');
       return orThrow(outcome);

@@ -88,6 +88,21 @@ describe('a poster', () => {
     expect(await balanceOf(database.pool, wallet)).toBe(0n);
   });
 
+  it('links nobody to a transaction of somebody else', async () => {
+    const poster = createPoster(database.pool, { maxInFlight: 1 });
+    const results = await Promise.allSettled([
+      poster.post({ ...deposit(), linked: true }),
+      poster.post(transfer(accounts.clearing, randomUUID())),
+      poster.post(deposit()),
+    ]);
+    await poster.close();
+    expect(results.map((result) => (result.status === 'rejected' ? result.reason : result.status))).toMatchObject([
+      { code: 'LEDGER_INVALID', message: expect.stringContaining('postChain') },
+      { code: 'LEDGER_ACCOUNT_UNKNOWN' },
+      'fulfilled',
+    ]);
+  });
+
   it('refuses what is more than may wait, and what comes after it was closed', async () => {
     const poster = createPoster(database.pool, { maxWaiting: 3 });
     const results = await Promise.allSettled(Array.from({ length: 5 }, () => poster.post(deposit())));
