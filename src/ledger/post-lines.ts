@@ -1,8 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Pool, Tx } from '../db/pool.ts';
-import { toAppError } from '../db/sqlstate.ts';
 import { withSavepoint, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { callByHalves } from './halving.ts';
 import { MAIN_BOOK, type PostOutcome, postJson } from './ledger.ts';
 import { chainsOf, type PostingLine } from './line-chains.ts';
 import { readLines } from './lines.ts';
@@ -131,31 +131,19 @@ async function postBatch(runCall: RunCall, batch: readonly Chain[], bookId: numb
 
 /** In one call; where the database refuses the call for something in it, by halves, down to the chain that it is in. */
 async function postChains(runCall: RunCall, chains: readonly Chain[], bookId: number): Promise<PostOutcome[]> {
-  if (chains.length === 0) return [];
-  const lines = chains.flat();
-  try {
-    const texts = lines.map(({ text }) => text);
-    return await runCall((tx) => postJson(tx, `[${texts.join(',')}]`, { bookId }));
-  } catch (error) {
-    const failure = toAppError(error);
-    if (!isOfContent(failure)) throw failure;
-    if (chains.length === 1) return lines.map(() => rejection(failure));
-    const half = Math.ceil(chains.length / 2);
-    const first = await postChains(runCall, chains.slice(0, half), bookId);
-    return [...first, ...(await postChains(runCall, chains.slice(half), bookId))];
-  }
+  const outcomes: PostOutcome[] = [];
+  const call = async (some: readonly Chain[]) => {
+    const texts = some.flatMap((chain) => chain.map(({ text }) => text));
+    outcomes.push(...(await runCall((tx) => postJson(tx, `[${texts.join(',')}]`, { bookId }))));
+  };
+  await callByHalves(chains, call, (chain, failure) => outcomes.push(...chain.map(() => rejection(failure))));
+  return outcomes;
 }
 
 /** SQLSTATE classes: data that no type holds, and what passes a limit of the server, such as nesting. */
 const OF_DATA = /^(22|54)/;
-const OF_THE_CALL: ReadonlySet<string> = new Set(['LEDGER_BOOK_UNKNOWN', 'LEDGER_BOOK_FORBIDDEN', 'LEDGER_BUSY']);
 
-/** Whether a call was refused for one of its transactions, so that the others pass without it. */
-function isOfContent({ code, details }: AppError): boolean {
-  if (code === 'DB_FAILED') return OF_DATA.test(String(details['sqlstate']));
-  return code.startsWith('LEDGER_') && !OF_THE_CALL.has(code);
-}
-
-function rejection({ code, message }: AppError): PostOutcome {
-  return { status: 'rejected', code: code === 'DB_FAILED' ? 'LEDGER_LINE_INVALID' : code, message };
+function rejection({ code, message, details }: AppError): PostOutcome {
+  const isOfData = code === 'DB_FAILED' && OF_DATA.test(String(details['sqlstate']));
+  return { status: 'rejected', code: isOfData ? 'LEDGER_LINE_INVALID' : code, message };
 }

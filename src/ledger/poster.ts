@@ -1,6 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { callByHalves } from './halving.ts';
 import { assertArray, assertBookId, assertWhole, invalid } from './input.ts';
 import {
   MAIN_BOOK,
@@ -102,20 +103,19 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   }
 
   async function deliver(batch: readonly Waiting[]): Promise<void> {
-    try {
-      const outcomes = await send(batch.flatMap(({ requests }) => requests));
+    const call = async (parties: readonly Waiting[]) => {
+      const outcomes = await send(parties.flatMap(({ requests }) => requests));
       let from = 0;
-      for (const { requests, resolve } of batch) {
+      for (const { requests, resolve } of parties) {
         resolve(outcomes.slice(from, from + requests.length));
         from += requests.length;
       }
+    };
+    try {
+      await callByHalves(batch, call, ({ reject }, failure) => reject(failure));
     } catch (error) {
-      if (batch.length > 1 && isOfOneTransaction(error)) {
-        // Nothing of the call was written; who brought it down is found by halves.
-        const half = Math.ceil(batch.length / 2);
-        await deliver(batch.slice(0, half));
-        await deliver(batch.slice(half));
-      } else for (const { reject } of batch) reject(error);
+      // Whoever has his answer already keeps it.
+      for (const { reject } of batch) reject(error);
     }
   }
 
@@ -153,11 +153,6 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       }
     },
   };
-}
-
-/** The server refused a statement for what was in it, and did not lose the connection. */
-function isOfOneTransaction(error: unknown): boolean {
-  return error instanceof AppError && error.code === 'DB_FAILED';
 }
 
 /** Whatever the requests look like: they are judged when they are sent. */

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createPool } from '../../src/db/pool.ts';
+import { createPool, type Pool } from '../../src/db/pool.ts';
 import { openAccounts } from '../../src/ledger/ledger.ts';
+import { type LineOutcome, postLines } from '../../src/ledger/post-lines.ts';
 import { createPoster } from '../../src/ledger/poster.ts';
 import { balanceOf, dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -196,12 +198,55 @@ describe('a poster', () => {
       ),
     );
     await poster.close();
+    const lines = results.map((_, nth) => lineOf(bombs.includes(nth) ? 'bomb' : 'fine'));
+    const posted = postLines(database.pool, Readable.from([Buffer.from(lines.join('\n'))]), {
+      batchSize: 9,
+      stop: new AbortController().signal,
+    });
+    const outcomes: LineOutcome[] = [];
+    for await (const batch of posted) outcomes.push(...batch);
     await database.pool.query('drop trigger explode on payments.events');
     expect(results.map((result) => (result.status === 'rejected' ? result.reason.code : result.status))).toEqual(
       results.map((_, nth) => (bombs.includes(nth) ? 'DB_FAILED' : 'fulfilled')),
     );
+    expect(outcomes.map((outcome) => (outcome.status === 'rejected' ? outcome.code : outcome.status))).toEqual(
+      results.map((_, nth) => (bombs.includes(nth) ? 'DB_FAILED' : 'posted')),
+    );
+  });
+
+  it('does not send again by halves what failed for another reason than its content', async () => {
+    const pool = createPool({ databaseUrl: database.url });
+    let calls = 0;
+    const impatient: Pool = Object.assign(Object.create(pool), {
+      connect: async () => {
+        calls += 1;
+        const client = await pool.connect();
+        await client.query(`set statement_timeout = '200ms'`);
+        return client;
+      },
+    });
+    const poster = createPoster(impatient, { maxInFlight: 1 });
+    const holder = await holding([accounts.wallet]);
+    const results = await Promise.allSettled(Array.from({ length: 8 }, () => poster.post(deposit())));
+    await holder.letGo();
+    await poster.close();
+    await pool.end();
+    expect(results.map((result) => result.status === 'rejected' && result.reason)).toMatchObject(
+      results.map(() => ({ code: 'DB_FAILED', details: { sqlstate: '57014' } })),
+    );
+    expect(calls).toBe(1);
   });
 });
+
+/** A deposit as a line of `ledger post`. */
+const lineOf = (description: string) =>
+  JSON.stringify({
+    description,
+    entries: [
+      { account_id: accounts.clearing, amount_cents: 100, currency: 'USD' },
+      { account_id: accounts.wallet, amount_cents: -100, currency: 'USD' },
+    ],
+  });
 
 /** So many wallets that nothing was posted to. */
 const openWallets = (count: number) =>
