@@ -1,7 +1,16 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
-import { assertBookId, assertFields, assertLimit, jsonText } from './input.ts';
+import {
+  assertBookId,
+  assertFields,
+  assertId,
+  assertLimit,
+  assertObject,
+  assertOptions,
+  assertWhole,
+  jsonText,
+} from './input.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
 export interface AccountChange {
@@ -28,6 +37,7 @@ export async function changeAccount(
   change: AccountChange,
   options: { bookId?: number } = {},
 ): Promise<{ status: 'changed' | 'duplicate'; eventPosition: bigint }> {
+  assertOptions(options, 'bookId');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
   assertFields('A change of an account', change, FIELDS);
@@ -75,12 +85,22 @@ export interface SlotsRequest {
  * @returns the ids of the accounts that are its slots, itself first
  * @throws AppError LEDGER_SLOTS_REFUSED, LEDGER_ACCOUNT_UNKNOWN, LEDGER_INVALID, LEDGER_BOOK_UNKNOWN, DB_*
  */
-export async function addSlots(db: Queryable, { accountId, slots, bookId }: SlotsRequest): Promise<string[]> {
+export async function addSlots(db: Queryable, request: SlotsRequest): Promise<string[]> {
+  assertObject('A request for slots', request, SLOTS_FIELDS);
+  const { accountId, slots, bookId = MAIN_BOOK } = request;
+  assertBookId(bookId);
+  assertId('Account', accountId, 'LEDGER_ACCOUNT_UNKNOWN');
+  assertWhole('slots', slots, MIN_SLOTS, MAX_SLOTS);
   const [row] = await ask<{ slots: string[] }>(
     db,
     'select payments.add_slots($1, payments.try_uuid($2), $3)::text[] as slots',
-    [bookId ?? MAIN_BOOK, accountId, slots],
+    [bookId, accountId, slots],
   );
   if (row === undefined) throw new AppError('INTERNAL', 'The database answered nothing to a request for slots.');
   return row.slots;
 }
+
+// As payments.add_slots has them.
+const MIN_SLOTS = 2;
+const MAX_SLOTS = 64;
+const SLOTS_FIELDS: ReadonlySet<string> = new Set(['accountId', 'slots', 'bookId'] satisfies (keyof SlotsRequest)[]);

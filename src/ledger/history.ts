@@ -1,7 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
-import { assertBookId, assertId, assertPosition, invalid, shown } from './input.ts';
+import { assertBookId, assertId, assertOptions, assertPosition, invalid, shown } from './input.ts';
 import { type Instant, isInstant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
@@ -48,6 +48,7 @@ export async function recordedBalance(
   accountId: string,
   options: { bookId?: number; at?: Instant; position?: bigint } = {},
 ): Promise<AccountBalance> {
+  assertOptions(options, 'bookId', 'at', 'position');
   const { bookId = MAIN_BOOK, at, position } = options;
   assertAccount(bookId, accountId);
   assertInstants(at);
@@ -70,6 +71,7 @@ export async function effectiveBalance(
   at: Instant,
   options: { bookId?: number } = {},
 ): Promise<AccountBalance> {
+  assertOptions(options, 'bookId');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertAccount(bookId, accountId);
   assertInstant(at);

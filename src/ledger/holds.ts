@@ -6,6 +6,8 @@ import {
   assertCents,
   assertFields,
   assertId,
+  assertObject,
+  assertOptions,
   assertText,
   assertWhole,
   isoOf,
@@ -50,6 +52,7 @@ interface Options {
  * @throws AppError LEDGER_FLOOR_PASSED, LEDGER_ACCOUNT_FROZEN, LEDGER_ACCOUNT_UNKNOWN, LEDGER_AMOUNT_INVALID, …
  */
 export async function placeHold(db: Queryable, hold: NewHold, options: Options = {}): Promise<HoldOutcome> {
+  assertOptions(options, 'bookId');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
   assertFields('A hold', hold, FIELDS);
@@ -93,10 +96,12 @@ export async function voidHold(
   hold: { readonly holdId: string; readonly reason?: string },
   options: Options = {},
 ): Promise<HoldOutcome> {
+  assertOptions(options, 'bookId');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
   // Not by its fields: what placeHold answered names its hold as well.
-  assertId('Hold', hold?.holdId, 'LEDGER_HOLD_UNKNOWN');
+  assertObject('A hold', hold);
+  assertId('Hold', hold.holdId, 'LEDGER_HOLD_UNKNOWN');
   const reason = hold.reason ?? null;
   if (reason !== null) assertText('reason', reason);
   return askForHold(db, 'payments.void_hold($1, $2, $3)', [bookId, hold.holdId, reason]);
@@ -108,6 +113,7 @@ export async function voidHold(
  * @returns how many
  */
 export async function expireHolds(db: Queryable, options: Options & { readonly limit?: number } = {}): Promise<number> {
+  assertOptions(options, 'bookId', 'limit');
   const { bookId = MAIN_BOOK, limit = EXPIRY_BATCH } = options;
   assertBookId(bookId);
   assertWhole('limit', limit, 1, MAX_EXPIRY_BATCH);

@@ -27,16 +27,34 @@ export function shown(value: unknown): string {
 }
 
 /**
- * Refuses what is no object; a misspelt field, which would be dropped in silence; and a value that JSON would drop, or make null
- * or text of. Amounts (`…Cents`) and instants (`…At`) are left to `assertCents`, `assertLimit` and `isoOf`.
+ * Refuses what is no object (a default stands in for undefined, not for null), and a misspelt field, which would be dropped in
+ * silence. What the fields hold is not looked at.
+ * @param fields all there are; left out where others do no harm
  * @throws AppError LEDGER_INVALID
  */
-export function assertFields(what: string, value: unknown, fields: ReadonlySet<string>): void {
+export function assertObject(what: string, value: unknown, fields?: ReadonlySet<string>): asserts value is object {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid(`${what} is an object, not ${shown(value)}.`);
   }
-  for (const [field, given] of Object.entries(value)) {
+  if (fields === undefined) return;
+  for (const field of Object.keys(value)) {
     if (!fields.has(field)) throw invalid(`${what} has no field ${shown(field)}: there are ${[...fields].join(', ')}.`);
+  }
+}
+
+/** As `assertObject`, of the options of a call. @throws AppError LEDGER_INVALID */
+export function assertOptions(options: unknown, ...fields: readonly string[]): void {
+  assertObject('options', options, new Set(fields));
+}
+
+/**
+ * As `assertObject`; refuses also a value that JSON would drop, or make null or text of. Amounts (`…Cents`) and instants (`…At`)
+ * are left to `assertCents`, `assertLimit` and `isoOf`.
+ * @throws AppError LEDGER_INVALID
+ */
+export function assertFields(what: string, value: unknown, fields: ReadonlySet<string>): void {
+  assertObject(what, value, fields);
+  for (const [field, given] of Object.entries(value)) {
     if (!HAS_TYPE_OF_ITS_OWN.test(field) && (!OF_JSON.has(typeof given) || given instanceof Date)) {
       throw invalid(`${what}: ${field} cannot be ${shown(given)}.`);
     }

@@ -8,6 +8,8 @@ import {
   assertFields,
   assertLimit,
   assertMetadata,
+  assertObject,
+  assertOptions,
   invalid,
   isoOf,
   jsonText,
@@ -100,6 +102,7 @@ export async function openAccounts(
   accounts: readonly NewAccount[],
   options: { bookId?: number } = {},
 ): Promise<string[]> {
+  assertOptions(options, 'bookId');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
   assertArray('Accounts', accounts);
@@ -144,6 +147,7 @@ export async function post(
 
 /** @throws AppError with the code that it was refused with */
 export function orThrow(outcome: PostOutcome): Posted {
+  assertObject('An outcome', outcome);
   if (outcome.status === 'rejected') throw new AppError(outcome.code, outcome.message);
   return outcome;
 }
@@ -175,8 +179,11 @@ export async function postAll(
  * @throws AppError as postAll; DB_FAILED where PostgreSQL cannot read the text as JSON
  */
 export async function postJson(db: Queryable, transactions: string, options: PostOptions = {}): Promise<PostOutcome[]> {
+  assertOptions(options, 'bookId', 'prepared');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
+  if (typeof transactions !== 'string')
+    throw invalid(`Transactions are given as JSON text, not as ${shown(transactions)}.`);
   const rows = await ask<OutcomeRow>(
     db,
     `select status, transaction_id, event_position::text, code, message, account_seqs::text[], balances_after_cents::text[]

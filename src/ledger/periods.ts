@@ -4,7 +4,7 @@ import { ask } from './ask.ts';
 import { assertBook } from './books.ts';
 import type { Check } from './checks.ts';
 import { assertInstant } from './history.ts';
-import { assertBookId } from './input.ts';
+import { assertBookId, assertObject, assertOptions } from './input.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 import type { Rows } from './scope.ts';
@@ -57,10 +57,9 @@ export interface ClosedPeriod extends PeriodCertificate {
  */
 export async function closePeriod(
   db: Queryable,
-  { until, bookId = MAIN_BOOK }: { until: Instant; bookId?: number },
+  request: { readonly until: Instant; readonly bookId?: number },
 ): Promise<ClosedPeriod> {
-  assertBookId(bookId);
-  assertInstant(until);
+  const { until, bookId } = endIn(request);
   const [period] = await ask<PeriodRow>(db, `select ${PERIOD_COLUMNS} from payments.close_period($1, $2) p`, [
     bookId,
     until,
@@ -75,10 +74,9 @@ export async function closePeriod(
  */
 export async function previewPeriod(
   db: Queryable,
-  { until, bookId = MAIN_BOOK }: { until: Instant; bookId?: number },
+  request: { readonly until: Instant; readonly bookId?: number },
 ): Promise<PeriodCertificate> {
-  assertBookId(bookId);
-  assertInstant(until);
+  const { until, bookId } = endIn(request);
   const [row] = await ask<CertificateRow>(
     db,
     `select certificate, payments.certificate_text(certificate) as text, encode(payments.certificate_hash(certificate), 'hex') as hash
@@ -91,6 +89,7 @@ export async function previewPeriod(
 
 /** The closed periods of a book, in order. @throws AppError LEDGER_BOOK_UNKNOWN */
 export async function listPeriods(db: Queryable, options: { bookId?: number } = {}): Promise<ClosedPeriod[]> {
+  assertOptions(options, 'bookId');
   const { bookId = MAIN_BOOK } = options;
   await assertBook(db, bookId);
   const rows = await ask<PeriodRow>(
@@ -100,6 +99,17 @@ export async function listPeriods(db: Queryable, options: { bookId?: number } = 
   );
   return rows.map(toPeriod);
 }
+
+/** Where a period of which book ends. @throws AppError LEDGER_INVALID, LEDGER_BOOK_UNKNOWN */
+function endIn(request: { readonly until: Instant; readonly bookId?: number }): { until: Instant; bookId: number } {
+  assertObject('The request for a period', request, PERIOD_FIELDS);
+  const { until, bookId = MAIN_BOOK } = request;
+  assertBookId(bookId);
+  assertInstant(until);
+  return { until, bookId };
+}
+
+const PERIOD_FIELDS: ReadonlySet<string> = new Set(['until', 'bookId']);
 
 const PERIOD_COLUMNS = `p.certificate, payments.certificate_text(p.certificate) as text, encode(p.certificate_hash, 'hex') as hash,
   payments.instant_text(p.closed_at) as "closedAt", p.closed_by as "closedBy", p.event_position::text as "eventPosition"`;

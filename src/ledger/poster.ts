@@ -2,7 +2,7 @@ import type { Pool } from '../db/pool.ts';
 import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { callByHalves } from './halving.ts';
-import { assertArray, assertBookId, assertWhole, invalid } from './input.ts';
+import { assertArray, assertBookId, assertOptions, assertWhole, invalid } from './input.ts';
 import {
   MAIN_BOOK,
   type NewReversal,
@@ -65,6 +65,7 @@ const WORTH_A_CALL = 32;
  * only wait for each other's locks.
  */
 export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
+  assertOptions(options, 'bookId', 'maxBatch', 'maxInFlight', 'maxWaiting');
   const bookId = options.bookId ?? MAIN_BOOK;
   const maxBatch = options.maxBatch ?? DEFAULT_MAX_BATCH;
   const maxInFlight = options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT;

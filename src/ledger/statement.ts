@@ -12,7 +12,7 @@ import {
   type Figure,
   type HistoryOrder,
 } from './history.ts';
-import { assertText, assertWhole } from './input.ts';
+import { assertObject, assertText, assertWhole } from './input.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
@@ -84,6 +84,7 @@ interface Place {
  * @throws AppError LEDGER_ACCOUNT_UNKNOWN, LEDGER_BOOK_UNKNOWN, LEDGER_INVALID (also for a page of another statement), DB_*
  */
 export async function statementPage(db: Queryable, request: StatementRequest): Promise<StatementPage> {
+  assertObject('The request for a statement', request, FIELDS);
   const { accountId, bookId = MAIN_BOOK, by = 'recorded', from, to, pageLines = DEFAULT_PAGE_LINES, page } = request;
   assertAccount(bookId, accountId);
   assertOrder(by);
@@ -121,6 +122,7 @@ export async function* statementPages(
   db: Queryable,
   request: Omit<StatementRequest, 'page'>,
 ): AsyncGenerator<StatementPage> {
+  assertObject('The request for a statement', request, FIELDS);
   let page: string | undefined;
   // Bounded by the entries known at the first page: every page ends later than the one before.
   do {
@@ -129,6 +131,16 @@ export async function* statementPages(
     page = current.nextPage;
   } while (page !== undefined);
 }
+
+const FIELDS: ReadonlySet<string> = new Set([
+  'accountId',
+  'bookId',
+  'by',
+  'from',
+  'to',
+  'pageLines',
+  'page',
+] satisfies (keyof StatementRequest)[]);
 
 type Range = Required<Pick<StatementRequest, 'accountId' | 'bookId' | 'by'>> & Pick<StatementRequest, 'from' | 'to'>;
 

@@ -2,7 +2,7 @@ import type { Queryable } from '../db/pool.ts';
 import { ask } from './ask.ts';
 import { assertBook } from './books.ts';
 import { assertInstant, assertOrder, type HistoryOrder } from './history.ts';
-import { assertBookId } from './input.ts';
+import { assertBookId, assertObject, assertOptions } from './input.ts';
 import type { Instant } from './instants.ts';
 import { MAIN_BOOK } from './ledger.ts';
 
@@ -61,9 +61,11 @@ export async function trialBalance(
   db: Queryable,
   options: { bookId?: number; asOf?: AsOf | undefined } = {},
 ): Promise<TrialBalance[]> {
+  assertOptions(options, 'bookId', 'asOf');
+  const { asOf } = options;
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
-  const rows = options.asOf === undefined ? await kept(db, bookId) : await recomputed(db, bookId, options.asOf);
+  const rows = asOf === undefined ? await kept(db, bookId) : await recomputed(db, bookId, asOf);
   // Nothing posted and no such book look the same until somebody asks.
   if (rows.length === 0) await assertBook(db, bookId);
   return [...groupBy(rows, ({ currency }) => currency)].map(([currency, found]) => ({
@@ -101,7 +103,9 @@ async function kept(db: Queryable, bookId: number): Promise<Row[]> {
   return rows;
 }
 
-async function recomputed(db: Queryable, bookId: number, { at, by }: AsOf): Promise<readonly Row[]> {
+async function recomputed(db: Queryable, bookId: number, asOf: AsOf): Promise<readonly Row[]> {
+  assertObject('asOf', asOf, AS_OF_FIELDS);
+  const { at, by } = asOf;
   assertInstant(at);
   assertOrder(by);
   return ask<Row>(
@@ -111,6 +115,8 @@ async function recomputed(db: Queryable, bookId: number, { at, by }: AsOf): Prom
     [bookId, by, at],
   );
 }
+
+const AS_OF_FIELDS: ReadonlySet<string> = new Set(['at', 'by'] satisfies (keyof AsOf)[]);
 
 function sumsOf(rows: readonly Row[]): Sums {
   const debitCents = rows.reduce((sum, row) => sum + BigInt(row.debit), 0n);

@@ -151,7 +151,7 @@ describe('giving an account slots', () => {
   });
 
   const cases: [string, string, RegExp, () => Promise<{ accountId: string; slots?: number; bookId?: number }>][] = [
-    ['one slot', 'LEDGER_INVALID', /2 to 64 slots, .* not 1\./, async () => ({ accountId: await openOne(), slots: 1 })],
+    ['one slot', 'LEDGER_INVALID', /from 2 to 64, not 1\./, async () => ({ accountId: await openOne(), slots: 1 })],
     ['65 slots', 'LEDGER_INVALID', /not 65\./, async () => ({ accountId: await openOne(), slots: 65 })],
     ['nobody', 'LEDGER_ACCOUNT_UNKNOWN', /does not exist/, async () => ({ accountId: UNKNOWN })],
     ['what is no id', 'LEDGER_ACCOUNT_UNKNOWN', /does not exist/, async () => ({ accountId: 'me' })],
