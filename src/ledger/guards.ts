@@ -14,10 +14,27 @@ export interface Guard {
 }
 
 /**
- * The functions that the guards consist of, and those that seal and recompute the seals: the migration that last gave each its body, and the body's SHA-256. A test
- * compares them with a fresh migration, and prints what the hashes must be.
+ * The functions that the guards consist of, those that seal, and all that `books verify` asks: the migration that last gave each its
+ * body, and the body's SHA-256. Tests compare them with a fresh migration, and with what a verification asks; they print what the
+ * hashes must be.
  */
 export const GUARD_FUNCTIONS = {
+  certificate_hash: {
+    migration: '0019_bodies_as_text',
+    hash: '6151119b1d58bab533a0be8e5f68d833d842bac1ba9df14622ef0bbe6053adb9',
+  },
+  certificate_text: {
+    migration: '0019_bodies_as_text',
+    hash: 'ec321d18593c4ddebef3444a94165aa78f014cc6d01ad7ec6462ec787ffcfe2e',
+  },
+  certificates_of: {
+    migration: '0010_history',
+    hash: '1304331e286c703f1df44b325a7ba5fc3bfcaa09ed8e6bf94215c10f4e611cab',
+  },
+  chain_hash: {
+    migration: '0016_rare_events',
+    hash: '01cfbd0fda55cdc830e4f1eaa196d4d3fbabd6d601ae4a60679a1cbb90711db7',
+  },
   changed_since_sealed: {
     migration: '0012_seals',
     hash: '277a8cebe8fa3c2597bba3ff3655cca01eff037232d543e6bcc7b717a77c5a78',
@@ -66,6 +83,18 @@ export const GUARD_FUNCTIONS = {
     migration: '0012_seals',
     hash: 'df7857b3274af789958fc43fb9682ef365abe2644f2875562f12432c510bdd1d',
   },
+  entries_of: {
+    migration: '0019_bodies_as_text',
+    hash: '1d7b5cf73ebff4ed603c4f282948437929c7df0ac26da0382cb3b73d5fdd42fd',
+  },
+  event_leaf_hash: {
+    migration: '0019_bodies_as_text',
+    hash: '5606617216129062e41f58f1fa215d3371409e66933570f8d1aab2c83fda6b3c',
+  },
+  instant_text: {
+    migration: '0019_bodies_as_text',
+    hash: '667dd5cbbd0008a9fcf559145a21da9ff3c6ad048a7c9f164f27a6208cccf4dc',
+  },
   is_slotted: {
     migration: '0017_slots',
     hash: 'd1eca6d6282b198234bdfcdc82842fcf42034c2db536921838c52f41e7341f2b',
@@ -81,6 +110,14 @@ export const GUARD_FUNCTIONS = {
   merkle_root: {
     migration: '0012_seals',
     hash: '1edf607a97e01f125e5a9524c449c8257d86840a5519ed8bd6430891d7d65448',
+  },
+  named_uuid: {
+    migration: '0003_ledger_posting',
+    hash: '50febe2c07ba4b5b17488c74ba75e42258cd04ac17a4073d75aaded54d67cc09',
+  },
+  period_movements: {
+    migration: '0014_input',
+    hash: 'd68bd6386fc981bd2d44d4099ce584f4b0a6e5d5083212aa625fb66301e8b7da',
   },
   raise_code: {
     migration: '0017_slots',
@@ -102,7 +139,27 @@ export const GUARD_FUNCTIONS = {
     migration: '0012_seals',
     hash: '40a346af7a6d98a8ff1c7a6ed0e08c981d5450ecc4445c4a929f7679d91e78bf',
   },
+  try_amount: {
+    migration: '0019_bodies_as_text',
+    hash: 'fab499d6b55eb13541c289710d027600b1c22a848c899c27fba54c1be2e8f196',
+  },
+  try_instant: {
+    migration: '0008_posting_with_limits',
+    hash: '49e3a50a8913735f9ce1a5ee70db9899c063907ace59598c9565f8677140b417',
+  },
+  try_uuid: {
+    migration: '0019_bodies_as_text',
+    hash: 'c5e73baeae1766ad2f3c04dadf97dca42693b9452fa0171b14692a5f8b3ccee7',
+  },
 } as const;
+
+/**
+ * Of a row p of pg_proc: what it does, as text. Of an aggregate that is what it is made of: what PostgreSQL has built in has the same
+ * ids in all its versions.
+ */
+export const BODY_OF = `coalesce((
+    select concat_ws(' ', a.aggtransfn::oid, a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggtranstype, a.agginitval)
+    from pg_aggregate a where a.aggfnoid = p.oid), p.prosrc)`;
 
 const STATEMENT = 'for each statement';
 
@@ -259,11 +316,11 @@ export const GUARD_FAULTS = `
   union all
   select format('function payments.%s', g.name),
          case when count(p.oid) = 0 then 'is missing' else 'was given another body' end,
-         format('run its definition in migrations/%s.sql as "create or replace function"', g.migration), false, false
+         format('run its definition in migrations/%s.sql as "create or replace"', g.migration), false, false
   from (values ${EXPECTED_FUNCTIONS.join(', ')}) as g (name, hash, migration)
   left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name
   group by g.name, g.hash, g.migration
-  having coalesce(bool_or(encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex') <> g.hash), true)
+  having coalesce(bool_or(encode(sha256(convert_to(${BODY_OF}, 'UTF8')), 'hex') <> g.hash), true)
   order by is_sql desc, guard`;
 
 /** Whether every guard is in place, for `liventix doctor`. */

@@ -3,12 +3,15 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Tx } from '../../src/db/pool.ts';
 import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
-import { GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
+import { BODY_OF, GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { post } from '../../src/ledger/ledger.ts';
+import { runChecks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { disguised, SEAL_OF_NOTHING } from '../support/tamperings/tampering.ts';
 
 let database: TestDatabase;
 let accounts: TestAccounts;
@@ -194,8 +197,8 @@ describe("the tables' owner, with psql", () => {
   it('finds on a fresh database the functions that the guards are verified with', async () => {
     expect(Object.keys(GUARD_FUNCTIONS)).toEqual(expect.arrayContaining(GUARDS.map(({ runs }) => runs)));
     const { rows } = await database.pool.query<{ name: string; hash: string }>(
-      `select proname as name, encode(sha256(convert_to(prosrc, 'UTF8')), 'hex') as hash
-       from pg_proc where pronamespace = 'payments'::regnamespace and proname = any ($1) order by proname`,
+      `select proname as name, encode(sha256(convert_to(${BODY_OF}, 'UTF8')), 'hex') as hash
+       from pg_proc p where pronamespace = 'payments'::regnamespace and proname = any ($1) order by proname`,
       [Object.keys(GUARD_FUNCTIONS)],
     );
     const found = rows.map(({ name, hash }) => `  ${name}: '${hash}',`).join('\n');
@@ -203,11 +206,57 @@ describe("the tables' owner, with psql", () => {
     expect(expected.join('\n'), `GUARD_FUNCTIONS of src/ledger/guards.ts must be:\n${found}\n`).toBe(found);
   });
 
+  it('finds among them every function that books verify asks, and whatever that asks', async () => {
+    const asked = new Set<string>();
+    const readFrom = (sql: string) => {
+      for (const [, name = ''] of sql.matchAll(/\bpayments\.(\w+)\s*\(/g)) asked.add(name);
+    };
+    const tx = await database.pool.connect();
+    try {
+      await tx.query('begin');
+      // Nothing is cleared by a glance then: each check asks row by row.
+      await tx.query(
+        disguised(
+          'update payments.entries set amount_cents = amount_cents + 1; update payments.events set created_by = created_by || 1',
+        ),
+      );
+      const listening = {
+        query: (sql: string, values?: unknown[]) => {
+          readFrom(sql);
+          return tx.query(sql, values);
+        },
+      } as unknown as Tx;
+      await runChecks(listening);
+      await runChecks(listening, {}, { bookId: 1, since: { ...SEAL_OF_NOTHING, bookId: 1 } });
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+    const { rows } = await database.pool.query<{ name: string; body: string }>(
+      `select proname as name, prosrc as body from pg_proc where pronamespace = 'payments'::regnamespace`,
+    );
+    // A set that grows is walked to its end.
+    for (const name of asked)
+      readFrom(
+        rows
+          .filter((row) => row.name === name)
+          .map(({ body }) => body)
+          .join('\n'),
+      );
+    const functions = [...asked].filter((name) => rows.some((row) => row.name === name));
+    expect(functions).toEqual(
+      expect.arrayContaining(['event_leaf_hash', 'chain_hash', 'try_amount', 'certificates_of', 'merkle_append']),
+    );
+    expect(functions.filter((name) => !Object.hasOwn(GUARD_FUNCTIONS, name))).toEqual([]);
+    expect(rows.filter(({ name, body }) => Object.hasOwn(GUARD_FUNCTIONS, name) && body === '')).toEqual([]);
+  });
+
   it.each(Object.entries(GUARD_FUNCTIONS))(
     'can put %s back from the migration it names',
     async (name, { migration }) => {
       const { rows } = await database.pool.query<{ body: string }>(
-        `select prosrc as body from pg_proc where pronamespace = 'payments'::regnamespace and proname = $1`,
+        `select case prokind when 'a' then 'create aggregate payments.' || proname else prosrc end as body
+         from pg_proc where pronamespace = 'payments'::regnamespace and proname = $1`,
         [name],
       );
       expect(await readFile(new URL(`../../migrations/${migration}.sql`, import.meta.url), 'utf8')).toContain(

@@ -28,14 +28,19 @@ export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
   );
   for (const guard of GUARDS) judgeTrigger(findings, guard, triggers);
   const { rows: functions } = await tx.query<{ name: string; body: string }>(
-    `select p.proname as name, p.prosrc as body from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = 'payments'`,
+    `select p.proname as name, case when a.aggfnoid is null then p.prosrc
+              else concat_ws(' ', a.aggtransfn::oid, a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggtranstype, a.agginitval) end as body
+     from pg_proc p
+     join pg_namespace n on n.oid = p.pronamespace
+     left join pg_aggregate a on a.aggfnoid = p.oid
+     where n.nspname = 'payments'`,
   );
   for (const [name, { hash: expected, migration }] of Object.entries(GUARD_FUNCTIONS)) {
     const hashes = functions.filter((found) => found.name === name).map(({ body }) => hash('sha256', body, 'hex'));
     if (hashes.length > 0 && hashes.every((found) => found === expected)) continue;
     findings.fault(
       'guards',
-      `function payments.${name} ${hashes.length === 0 ? 'is missing' : 'was given another body'}; put it back: run its definition in migrations/${migration}.sql as "create or replace function"`,
+      `function payments.${name} ${hashes.length === 0 ? 'is missing' : 'was given another body'}; put it back: run its definition in migrations/${migration}.sql as "create or replace"`,
     );
   }
 }

@@ -31,6 +31,9 @@ export const TRIGGER_TAMPERINGS = GUARDS.flatMap((guard) =>
   WRONGS.map(([how, sql, state]) => ({ ...guard, how, sql: sql(guard), state })),
 );
 
+const LEAF_ARGUMENTS = `p_book_id integer, p_position bigint, p_event_id uuid, p_effective_at timestamptz, p_recorded_at timestamptz,
+  p_type text, p_created_by text, p_scope text, p_key text, p_request_hash bytea, p_payload jsonb`;
+
 const BODIES: readonly [name: keyof typeof GUARD_FUNCTIONS, signature: string][] = [
   ['refuse_change', '() returns trigger language plpgsql as $$ begin return null; end $$'],
   ['check_new_entries', '() returns trigger language plpgsql as $$ begin return null; end $$'],
@@ -46,13 +49,25 @@ const BODIES: readonly [name: keyof typeof GUARD_FUNCTIONS, signature: string][]
     'seal_events',
     '(p_book_id integer, p_max_events integer default 100000) returns setof payments.seals language sql as $$ select * from payments.seals where false $$',
   ],
+  [
+    'event_leaf_hash',
+    `(${LEAF_ARGUMENTS}) returns bytea language sql stable return (
+       select e.leaf_hash from payments.events e where e.position = p_position and e.book_id = p_book_id)`,
+  ],
+  ['chain_hash', `(bigint) (sfunc = int8larger, stype = bigint, initcond = '0')`],
+  ['chain_hash', `(bigint) (sfunc = hashint8extended, stype = bigint, initcond = '1')`],
+  ['try_amount', '(p_text text) returns bigint language sql immutable return 0::bigint'],
+  [
+    'certificate_text',
+    `(p_certificate jsonb) returns text language sql stable as $$ select p_certificate ->> 'version' $$`,
+  ],
 ];
 
 /** Functions of the guards that were given another body. */
 export const FUNCTION_TAMPERINGS: readonly Tampering<unknown>[] = BODIES.map(([name, definition]) => [
   name,
-  () => `create or replace function payments.${name}${definition}`,
+  () => `create or replace ${name === 'chain_hash' ? 'aggregate' : 'function'} payments.${name}${definition}`,
   () =>
-    `function payments.${name} was given another body; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace function"`,
+    `function payments.${name} was given another body; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace"`,
   IN_PLACE,
 ]);

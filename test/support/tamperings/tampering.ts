@@ -15,7 +15,7 @@ export type Tampering<Books> = readonly [
 ];
 
 /** All of a book is new since then: the queries for what is new must find whatever those for everything find. */
-const SEAL_OF_NOTHING = {
+export const SEAL_OF_NOTHING = {
   sealNumber: 0n,
   sealHash: '00'.repeat(32),
   treeSize: 0n,
