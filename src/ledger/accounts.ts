@@ -43,7 +43,7 @@ export async function changeAccount(
   assertFields('A change of an account', change, FIELDS);
   assertLimit('floorCents', change.floorCents);
   assertLimit('ceilingCents', change.ceilingCents);
-  const body = jsonText({
+  const body = jsonText('The change', {
     account_id: change.accountId,
     status: change.status,
     floor_cents: change.floorCents?.toString() ?? change.floorCents,

@@ -57,7 +57,7 @@ export async function placeHold(db: Queryable, hold: NewHold, options: Options =
   assertBookId(bookId);
   assertFields('A hold', hold, FIELDS);
   assertCents('amountCents', hold.amountCents);
-  const body = jsonText({
+  const body = jsonText('The hold', {
     account_id: hold.accountId,
     amount_cents: hold.amountCents.toString(),
     currency: hold.currency,

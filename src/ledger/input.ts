@@ -6,6 +6,10 @@ import { AppError, type ErrorCode } from '../errors.ts';
 /** Of a value nested deeper PostgreSQL may make nothing. */
 const MAX_DEPTH = 1_000;
 const MAX_SHOWN = 100;
+/** As payments.request_fault has it. */
+const MAX_REQUEST_BYTES = 1_048_576;
+/** Safely below what an array of jsonb (2^28 bytes, and a character may have three) and a string of JavaScript (2^29) can hold. */
+const MAX_CALL_CHARACTERS = 50_000_000;
 const LARGEST_INTEGER = 2_147_483_647;
 const LARGEST_BIGINT = 9_223_372_036_854_775_807n;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -124,18 +128,47 @@ export function isoOf(what: string, date: unknown): string | undefined {
 
 /**
  * The text of a request, as it reaches the database.
- * @throws AppError LEDGER_INVALID for what JSON, or JSON in PostgreSQL, cannot hold
+ * @param what it is, such as `The transaction`
+ * @throws AppError LEDGER_INVALID for what JSON, or JSON in PostgreSQL, cannot hold; for more than the database takes, too
  */
-export function jsonText(body: Record<string, unknown>): string {
+export function jsonText(what: string, body: Record<string, unknown>): string {
   assertMetadata(body['metadata']);
   let text: string;
   try {
     text = JSON.stringify(body);
-  } catch {
-    throw invalid(UNSTORABLE);
+  } catch (error) {
+    // A string of JavaScript ends at half a billion characters.
+    throw error instanceof RangeError ? tooLarge(what, 'too many') : invalid(UNSTORABLE);
   }
+  // PostgreSQL's own text of it is never shorter: it has blanks between.
+  const bytes = Buffer.byteLength(text);
+  if (bytes > MAX_REQUEST_BYTES) throw tooLarge(what, bytes);
   if (UNSTORABLE_ESCAPES.test(text)) throw invalid(UNSTORABLE);
   return text;
+}
+
+function tooLarge(what: string, bytes: number | string): AppError {
+  return invalid(
+    `${what} has ${bytes} bytes, more than ${MAX_REQUEST_BYTES} (1 MiB): keep documents elsewhere and refer to them.`,
+  );
+}
+
+/**
+ * The items of one call as text, with commas between.
+ * @throws AppError LEDGER_INVALID where they are more than one call takes; no further one is looked at then
+ */
+export function joinTexts<T>(items: readonly T[], textOf: (item: T, nth: number) => string): string {
+  const texts: string[] = [];
+  let characters = 0;
+  for (const [nth, item] of items.entries()) {
+    const text = textOf(item, nth);
+    texts.push(text);
+    characters += text.length;
+    if (characters > MAX_CALL_CHARACTERS) {
+      throw invalid(`A call has at most ${MAX_CALL_CHARACTERS} characters of JSON: send them in several calls.`);
+    }
+  }
+  return texts.join(',');
 }
 
 const UNSTORABLE =

@@ -4,17 +4,18 @@ import { ask } from './ask.ts';
 import {
   assertArray,
   assertBookId,
-  assertCents,
   assertFields,
   assertLimit,
-  assertMetadata,
   assertObject,
   assertOptions,
   invalid,
-  isoOf,
+  joinTexts,
   jsonText,
   shown,
 } from './input.ts';
+import { type NewReversal, type NewTransaction, refusedText, transactionText } from './transaction-text.ts';
+
+export type { NewEntry, NewReversal, NewTransaction } from './transaction-text.ts';
 
 export const MAIN_BOOK = 1;
 
@@ -31,40 +32,6 @@ export interface NewAccount {
   /** The balance may not go above it. */
   readonly ceilingCents?: bigint;
 }
-
-export interface NewEntry {
-  readonly accountId: string;
-  /** Minor units of the currency: debit positive, credit negative, never 0. */
-  readonly amountCents: bigint;
-  readonly currency: string;
-  readonly description?: string;
-  readonly metadata?: Readonly<Record<string, unknown>>;
-}
-
-export interface NewTransaction {
-  /** 2 to 1,000, summing to zero per currency. */
-  readonly entries: readonly NewEntry[];
-  readonly transactionId?: string;
-  /** The same key with the same body posts once; with another body it is refused. */
-  readonly idempotencyKey?: string;
-  readonly idempotencyScope?: string;
-  /** When it happened in the world; now, when left out. */
-  readonly effectiveAt?: Date;
-  readonly referenceType?: string;
-  readonly referenceId?: string;
-  readonly description?: string;
-  readonly metadata?: Readonly<Record<string, unknown>>;
-  /** A topic: the posting announces itself through `public.outbox`, in the same database transaction. */
-  readonly announce?: string;
-  /** Stands or falls with the next transaction of the call. */
-  readonly linked?: boolean;
-  /** The hold that this one draws on; `final` releases what is left of it afterwards. */
-  readonly capture?: { readonly holdId: string; readonly final?: boolean };
-}
-
-/** Takes a transaction back: whole or what is left of it, or with entries of its own a part. */
-export type NewReversal = Omit<NewTransaction, 'entries' | 'capture'> &
-  Partial<Pick<NewTransaction, 'entries'>> & { readonly reverses: string };
 
 export type PostOutcome =
   | {
@@ -109,7 +76,7 @@ export async function openAccounts(
   const rows = await ask<{ account_id: string }>(
     db,
     'select account_id from payments.open_accounts($1, $2) order by ordinal',
-    [bookId, `[${accounts.map(accountText).join(',')}]`],
+    [bookId, `[${joinTexts(accounts, accountText)}]`],
   );
   return rows.map((row) => row.account_id);
 }
@@ -119,7 +86,7 @@ function accountText(account: NewAccount, nth: number): string {
   assertFields(what, account, ACCOUNT_FIELDS);
   assertLimit(`${what}: floorCents`, account.floorCents);
   assertLimit(`${what}: ceilingCents`, account.ceilingCents);
-  return jsonText({
+  return jsonText(what, {
     type: account.type,
     currency: account.currency,
     name: account.name,
@@ -156,7 +123,7 @@ export function orThrow(outcome: PostOutcome): Posted {
  * Posts many transactions in one round trip and one commit. Each stands for itself: a rejected one leaves its
  * neighbours alone, unless they are linked.
  * @returns one outcome per transaction, in order
- * @throws AppError LEDGER_BOOK_UNKNOWN, LEDGER_BOOK_FORBIDDEN, DB_*
+ * @throws AppError LEDGER_INVALID for more than 10,000 transactions or 50 million characters; LEDGER_BOOK_UNKNOWN, LEDGER_BOOK_FORBIDDEN, DB_*
  */
 export async function postAll(
   db: Queryable,
@@ -164,12 +131,17 @@ export async function postAll(
   options: PostOptions = {},
 ): Promise<PostOutcome[]> {
   assertArray('Transactions', transactions);
-  const requests = transactions.map(toJsonText);
-  const texts = requests.map((request) => (typeof request === 'string' ? request : 'null'));
-  const outcomes = await postJson(db, `[${texts.join(',')}]`, options);
+  const faults = new Map<number, AppError>();
+  const texts = joinTexts(transactions, (request, nth) => {
+    const text = transactionText(request);
+    if (typeof text === 'string') return text;
+    faults.set(nth, text);
+    return refusedText(request);
+  });
+  const outcomes = await postJson(db, `[${texts}]`, options);
   return outcomes.map((outcome, nth) => {
-    const fault = requests[nth];
-    return fault instanceof AppError ? { status: 'rejected', code: fault.code, message: fault.message } : outcome;
+    const fault = faults.get(nth);
+    return fault === undefined ? outcome : { status: 'rejected', code: fault.code, message: fault.message };
   });
 }
 
@@ -192,16 +164,6 @@ export async function postJson(db: Queryable, transactions: string, options: Pos
     options.prepared === true ? 'liventix.post' : undefined,
   );
   return rows.map(toOutcome);
-}
-
-/** The request's text; or why it is refused, where the database would refuse the whole call with it, or take it otherwise. */
-function toJsonText(request: NewTransaction | NewReversal): string | AppError {
-  try {
-    return jsonText(toRequest(request));
-  } catch (error) {
-    if (error instanceof AppError) return error;
-    throw error;
-  }
 }
 
 /** 64-bit numbers as text: what an application's own client makes of int8 is its own affair. */
@@ -235,72 +197,6 @@ const ACCOUNT_FIELDS: ReadonlySet<string> = new Set([
   'floorCents',
   'ceilingCents',
 ] satisfies (keyof NewAccount)[]);
-const TRANSACTION_FIELDS: ReadonlySet<string> = new Set([
-  'entries',
-  'transactionId',
-  'idempotencyKey',
-  'idempotencyScope',
-  'effectiveAt',
-  'referenceType',
-  'referenceId',
-  'description',
-  'metadata',
-  'announce',
-  'linked',
-  'reverses',
-  'capture',
-] satisfies (keyof NewTransaction | keyof NewReversal)[]);
-const ENTRY_FIELDS: ReadonlySet<string> = new Set([
-  'accountId',
-  'amountCents',
-  'currency',
-  'description',
-  'metadata',
-] satisfies (keyof NewEntry)[]);
-const CAPTURE_FIELDS: ReadonlySet<string> = new Set(['holdId', 'final']);
-
-// Amounts travel as text: a JSON number loses cents beyond 2^53.
-function toRequest(request: NewTransaction | NewReversal): Record<string, unknown> {
-  assertFields('A transaction', request, TRANSACTION_FIELDS);
-  const transaction: Partial<NewTransaction & NewReversal> = request;
-  const { entries } = transaction;
-  if (entries !== undefined && !Array.isArray(entries)) throw invalid(`entries is an array, not ${shown(entries)}.`);
-  return {
-    transaction_id: transaction.transactionId,
-    idempotency_key: transaction.idempotencyKey,
-    idempotency_scope: transaction.idempotencyScope,
-    effective_at: isoOf('effectiveAt', transaction.effectiveAt),
-    reference_type: transaction.referenceType,
-    reference_id: transaction.referenceId,
-    description: transaction.description,
-    metadata: transaction.metadata,
-    announce: transaction.announce,
-    linked: transaction.linked,
-    reverses: transaction.reverses,
-    capture: transaction.capture && toCapture(transaction.capture),
-    entries: entries?.map(toEntry),
-  };
-}
-
-function toCapture(capture: NonNullable<NewTransaction['capture']>): Record<string, unknown> {
-  assertFields('capture', capture, CAPTURE_FIELDS);
-  return { hold_id: capture.holdId, final: capture.final };
-}
-
-function toEntry(entry: NewEntry, nth: number): Record<string, unknown> {
-  const what = `Entry ${nth + 1}`;
-  assertFields(what, entry, ENTRY_FIELDS);
-  assertCents(`${what}: amountCents`, entry.amountCents);
-  assertMetadata(entry.metadata);
-  return {
-    account_id: entry.accountId,
-    amount_cents: entry.amountCents.toString(),
-    currency: entry.currency,
-    description: entry.description,
-    metadata: entry.metadata,
-  };
-}
-
 function knownCode(code: string): ErrorCode {
   return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
 }

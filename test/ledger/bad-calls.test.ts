@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { AppError } from '../../src/errors.ts';
 import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
@@ -455,6 +455,64 @@ describe('whatever JavaScript gives', () => {
     },
   );
 
+  it('refuses a transaction that is too large as the database does, and leaves its neighbours alone', async () => {
+    const large = (length: number) => ({ ...good(), metadata: { note: 'x'.repeat(length) } });
+    const outcome = await undone(async (tx) => {
+      const answers = await postAll(tx, [good(), large(1_048_576), good()]);
+      expect(answers).toMatchObject([
+        { status: 'posted' },
+        { status: 'rejected', code: 'LEDGER_INVALID', message: tooLarge('1048797') },
+        { status: 'posted' },
+      ]);
+      // A text of ours of just 1 MiB is shorter than PostgreSQL's, which has blanks between: the database refuses it.
+      const ofTheDatabase = await postAll(tx, [large(1_048_355)]);
+      expect(ofTheDatabase).toMatchObject([{ code: 'LEDGER_INVALID', message: tooLarge('1048591') }]);
+    });
+    expect(outcome).toBe('fine');
+  });
+
+  it('refuses a transaction whose text is more than a string can hold', async () => {
+    const stringify = vi.spyOn(JSON, 'stringify').mockImplementationOnce(() => {
+      throw new RangeError('Invalid string length');
+    });
+    const outcome = await undone((tx) => post(tx, good()));
+    stringify.mockRestore();
+    expect(outcome).toMatchObject({ code: 'LEDGER_INVALID', message: tooLarge('too many') });
+  });
+
+  it('refuses a call that is too large before its text is more than a string can hold', async () => {
+    const large = { ...good(), metadata: { note: 'x'.repeat(1_048_000) } };
+    let looks = 0;
+    const counted = {
+      get metadata() {
+        looks += 1;
+        return large.metadata;
+      },
+      entries: large.entries,
+    };
+    const call = Array.from({ length: 600 }, () => counted);
+    expect(await undone((tx) => postAll(tx, call))).toMatchObject({
+      code: 'LEDGER_INVALID',
+      message: expect.stringContaining('50000000 characters'),
+    });
+    // Not all of them are turned into text to find that out.
+    expect(looks).toBeLessThan(300);
+  });
+
+  it('keeps a chain together around one that is refused beforehand', async () => {
+    const linked = { ...good(), linked: true };
+    const outcome = await undone(async (tx) => {
+      const answers = await postAll(tx, [linked, { ...linked, description: 5 } as Any, good(), good()]);
+      expect(answers.map((each) => (each.status === 'rejected' ? each.code : each.status))).toEqual([
+        'LEDGER_LINK_FAILED',
+        'LEDGER_INVALID',
+        'LEDGER_LINK_FAILED',
+        'posted',
+      ]);
+    });
+    expect(outcome).toBe('fine');
+  });
+
   it('keeps in metadata what JSON holds, as it is', async () => {
     const metadata = {
       nested: { list: [1, 'two', null, true, { three: 3.5 }] },
@@ -470,6 +528,13 @@ describe('whatever JavaScript gives', () => {
     expect(rows).toEqual([{ metadata: { ...metadata, at: '1970-01-01T00:00:00.000Z' } }, expect.anything()]);
   });
 });
+
+const tooLarge = (bytes: string) =>
+  expect.stringMatching(
+    new RegExp(
+      `^The transaction has ${bytes} bytes, more than 1048576 \\(1 MiB\\): keep documents elsewhere and refer to them\\.$`,
+    ),
+  );
 
 /** What came of work that is undone afterwards: `fine`, or what it threw. */
 async function undone(work: (tx: Tx) => Promise<unknown>): Promise<unknown> {
