@@ -2,7 +2,7 @@ import type { Pool } from '../db/pool.ts';
 import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { callByHalves } from './halving.ts';
-import { assertArray, assertBookId, assertOptions, assertWhole, invalid } from './input.ts';
+import { assertArray, assertBookId, assertOptions, assertWhole, invalid, joinTexts } from './input.ts';
 import {
   MAIN_BOOK,
   type NewReversal,
@@ -10,8 +10,9 @@ import {
   orThrow,
   type Posted,
   type PostOutcome,
-  postAll,
+  postJson,
 } from './ledger.ts';
+import { transactionText } from './transaction-text.ts';
 import { createWaitingLine, type Party } from './waiting-line.ts';
 
 type Request = NewTransaction | NewReversal;
@@ -38,6 +39,7 @@ export interface Poster {
   /**
    * Posts linked transactions: all or none.
    * @returns one outcome each, in order
+   * @throws AppError LEDGER_INVALID for more than may ever wait, or more text than one call takes; LEDGER_BUSY; DB_* as of post
    */
   postChain(transactions: readonly Request[]): Promise<PostOutcome[]>;
   /** Waits for what was asked for, and takes no more. */
@@ -46,13 +48,16 @@ export interface Poster {
 
 /** What one caller waits for: it goes out whole, in one call. */
 interface Waiting extends Party {
-  readonly requests: readonly Request[];
+  /** Its transactions as JSON, with commas between: what is refused for its shape never waits. */
+  readonly text: string;
   readonly resolve: (outcomes: PostOutcome[]) => void;
   readonly reject: (error: unknown) => void;
 }
 
 /** What the database takes in one call. */
 const MAX_CALL = 10_000;
+/** A batch ends before its text passes this: what one call sends, and what the server makes of it, is bounded. */
+const MAX_BATCH_CHARACTERS = 10_000_000;
 const DEFAULT_MAX_BATCH = 512;
 const DEFAULT_MAX_IN_FLIGHT = 2;
 const DEFAULT_MAX_WAITING = 10_000;
@@ -79,13 +84,16 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   let isClosed = false;
   const inFlight = new Set<Promise<void>>();
 
-  const send = (requests: readonly Request[]) => withStatement(pool, (client) => postAll(client, requests, { bookId }));
+  const send = (parties: readonly Waiting[]) => {
+    const texts = `[${parties.map(({ text }) => text).join(',')}]`;
+    return withStatement(pool, (client) => postJson(client, texts, { bookId }));
+  };
 
   function dispatch(): void {
     isScheduled = false;
     while (inFlight.size < maxInFlight && line.mayGo) {
       const share = Math.max(WORTH_A_CALL, Math.ceil(line.size / (maxInFlight - inFlight.size)));
-      const batch = line.letGo({ share, most: maxBatch });
+      const batch = line.letGo({ share, most: maxBatch, mostCharacters: MAX_BATCH_CHARACTERS });
       if (batch.length === 0) break;
       const call = deliver(batch).finally(() => {
         inFlight.delete(call);
@@ -105,11 +113,11 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
 
   async function deliver(batch: readonly Waiting[]): Promise<void> {
     const call = async (parties: readonly Waiting[]) => {
-      const outcomes = await send(parties.flatMap(({ requests }) => requests));
+      const outcomes = await send(parties);
       let from = 0;
-      for (const { requests, resolve } of parties) {
-        resolve(outcomes.slice(from, from + requests.length));
-        from += requests.length;
+      for (const { size, resolve } of parties) {
+        resolve(outcomes.slice(from, from + size));
+        from += size;
       }
     };
     try {
@@ -120,17 +128,30 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
     }
   }
 
-  function enqueue(requests: readonly Request[]): Promise<PostOutcome[]> {
+  /** @throws AppError LEDGER_INVALID, of one transaction alone; LEDGER_BUSY */
+  async function enqueue(requests: readonly Request[]): Promise<PostOutcome[]> {
     if (isClosed) throw new AppError('LEDGER_BUSY', 'This poster is closed and takes no more transactions.');
-    if (line.size + requests.length > maxWaiting) {
+    const size = requests.length;
+    if (size > maxWaiting) {
+      throw invalid(`A chain of ${size} transactions never fits: at most ${maxWaiting} may wait (maxWaiting).`);
+    }
+    if (line.size + size > maxWaiting) {
       throw new AppError(
         'LEDGER_BUSY',
-        `${line.size} transactions wait to be posted, as many as may. Nothing of this one was posted: ask again later.`,
+        `${line.size} transactions wait to be posted, and at most ${maxWaiting} may. Nothing of this one was posted: ask again later.`,
       );
     }
+    let refused: { readonly nth: number; readonly fault: AppError } | undefined;
+    const text = joinTexts(requests, (request, nth) => {
+      const textOrFault = transactionText(request);
+      if (typeof textOrFault === 'string') return textOrFault;
+      refused ??= { nth, fault: textOrFault };
+      return '';
+    });
+    if (refused !== undefined) return refusals(size, refused.nth, refused.fault);
     schedule();
     return new Promise((resolve, reject) =>
-      line.join({ requests, size: requests.length, accounts: accountsOf(requests), resolve, reject }),
+      line.join({ text, size, characters: text.length, accounts: accountsOf(requests), resolve, reject }),
     );
   }
 
@@ -144,7 +165,8 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
     },
     postChain: async (transactions) => {
       assertArray('Transactions', transactions);
-      return enqueue(transactions.map((each, nth) => ({ ...each, linked: nth < transactions.length - 1 })));
+      if (transactions.length === 0) return [];
+      return enqueue(transactions.map((each, nth) => linkedIf(each, nth < transactions.length - 1)));
     },
     close: async () => {
       isClosed = true;
@@ -156,10 +178,21 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
   };
 }
 
-/** Whatever the requests look like: they are judged when they are sent. */
-function accountsOf(requests: readonly Request[]): unknown[] {
-  return requests.flatMap((request) => {
-    const entries: unknown = request?.entries;
-    return Array.isArray(entries) ? entries.map((entry) => entry?.accountId) : [];
-  });
+/** As the database answers to a chain of which the transaction at `nth` is refused. */
+function refusals(size: number, nth: number, { code, message }: AppError): PostOutcome[] {
+  const others = `It is linked to transaction ${nth + 1} of the chain, which was refused: ${code}`;
+  return Array.from({ length: size }, (_, each) =>
+    each === nth
+      ? { status: 'rejected', code, message }
+      : { status: 'rejected', code: 'LEDGER_LINK_FAILED', message: others },
+  );
+}
+
+/** What is no object stays what it is, to be refused as such. */
+function linkedIf(request: Request, linked: boolean): Request {
+  return typeof request === 'object' && request !== null && !Array.isArray(request) ? { ...request, linked } : request;
+}
+
+function accountsOf(requests: readonly Request[]): string[] {
+  return requests.flatMap(({ entries = [] }) => entries.map(({ accountId }) => accountId));
 }

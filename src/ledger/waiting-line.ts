@@ -1,6 +1,7 @@
-/** Somebody who waits to be posted: with so many transactions, on these accounts. */
+/** Somebody who waits to be posted: with so many transactions, of a text of so many characters, on these accounts. */
 export interface Party {
   readonly size: number;
+  readonly characters: number;
   readonly accounts: readonly unknown[];
 }
 
@@ -15,9 +16,9 @@ export interface WaitingLine<T extends Party> {
    * Lets go, together, whoever can: first come, first served. Who shares an account with somebody who is under way is left until
    * `returned` says that one is back; so is whoever shares an account with somebody who is left.
    * @param share so many transactions, and beyond that those that share an account with one of them
-   * @param most never more than that, but for a single party that is larger
+   * @param most never more than that, nor more than `mostCharacters`, but for a single party that is larger
    */
-  letGo(limits: { readonly share: number; readonly most: number }): T[];
+  letGo(limits: { readonly share: number; readonly most: number; readonly mostCharacters: number }): T[];
   /** Those who were let go together are back, and their accounts are free. */
   returned(parties: readonly T[]): void;
 }
@@ -44,10 +45,10 @@ export function createWaitingLine<T extends Party>(): WaitingLine<T> {
       parties.push(party);
       size += party.size;
     },
-    letGo: ({ share, most }) => {
+    letGo: ({ share, most, mostCharacters }) => {
       const [gone, passed]: [T[], T[]] = [[], []];
       const own = new Set<unknown>();
-      let count = 0;
+      let [count, characters] = [0, 0];
       let next = left;
       for (; next < parties.length; next += 1) {
         const party = parties[next] as T;
@@ -56,12 +57,15 @@ export function createWaitingLine<T extends Party>(): WaitingLine<T> {
           passed.push(party);
           continue;
         }
-        if (count > 0 && (count + party.size > most || (count >= share && !shares(party, own)))) break;
+        const isTooMuch = count + party.size > most || characters + party.characters > mostCharacters;
+        if (gone.length > 0 && (isTooMuch || (count >= share && !shares(party, own)))) break;
         for (const id of party.accounts) own.add(id);
         gone.push(party);
         count += party.size;
+        characters += party.characters;
       }
-      parties = [...parties.slice(0, left), ...passed, ...parties.slice(next)];
+      // Where nobody goes, everybody looked at was passed, and the line is as it was: it is long, and not copied.
+      if (gone.length > 0) parties = [...parties.slice(0, left), ...passed, ...parties.slice(next)];
       left += passed.length;
       size -= count;
       for (const id of own) {

@@ -362,6 +362,10 @@ const OBJECTS: Readonly<Record<string, Objects>> = {
   createPoster: {
     options: (_tx, none) => createPoster(database.pool, none),
     'of post, the transaction': (_tx, none) => createPoster(database.pool).post(none),
+    'of postChain, a transaction': (_tx, none) =>
+      createPoster(database.pool)
+        .postChain([none])
+        .then(([each]) => orThrow(each as Any)),
   },
   splitAmount: NONE,
   statementPage: { 'the request': (tx, none) => statementPage(tx, none) },

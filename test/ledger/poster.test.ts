@@ -114,6 +114,40 @@ describe('a poster', () => {
     await expect(poster.post(deposit())).rejects.toMatchObject({ code: 'LEDGER_BUSY' });
   });
 
+  it('tells a chain that can never wait so, and asks nobody about one of none', async () => {
+    const poster = createPoster(database.pool, { maxWaiting: 2 });
+    await expect(poster.postChain([deposit(), deposit(), deposit()])).rejects.toMatchObject({
+      code: 'LEDGER_INVALID',
+      message: expect.stringContaining('maxWaiting'),
+    });
+    const before = await commits();
+    expect(await poster.postChain([])).toEqual([]);
+    await poster.close();
+    expect(await commits()).toBe(before);
+  });
+
+  it('refuses a chain for one of its transactions before it waits, with one outcome each', async () => {
+    const poster = createPoster(database.pool);
+    const before = await commits();
+    const outcomes = await poster.postChain([deposit(), { ...deposit(), metadata: { amount: 5n } }, deposit()]);
+    expect(outcomes).toMatchObject([
+      { code: 'LEDGER_LINK_FAILED', message: expect.stringContaining('transaction 2 of the chain') },
+      { code: 'LEDGER_INVALID' },
+      { code: 'LEDGER_LINK_FAILED' },
+    ]);
+    await poster.close();
+    expect(await commits()).toBe(before);
+  });
+
+  it('ends a call by the length of its text as well as by count', async () => {
+    const poster = createPoster(database.pool, { maxInFlight: 1 });
+    const before = await commits();
+    const metadata = { note: 'x'.repeat(1_000_000) };
+    await Promise.all(Array.from({ length: 12 }, () => poster.post({ ...deposit(), metadata })));
+    await poster.close();
+    expect((await commits()) - before).toBe(2);
+  });
+
   it('ends what was asked for before it is closed', async () => {
     const poster = createPoster(database.pool, { maxBatch: 10, maxInFlight: 1 });
     const asked = Array.from({ length: 35 }, () => poster.post(deposit()));

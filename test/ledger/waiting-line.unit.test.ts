@@ -1,12 +1,12 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createWaitingLine, type Party } from '../../src/ledger/waiting-line.ts';
 
 interface Numbered extends Party {
   readonly nth: number;
 }
 
-const LIMITS = { share: 4, most: 6 };
+const LIMITS = { share: 4, most: 6, mostCharacters: 1_000 };
 
 describe('a waiting line', () => {
   it('lets everybody go once, keeps apart who shares an account, and keeps their order', () => {
@@ -34,7 +34,7 @@ describe('a waiting line', () => {
         for (const each of steps) {
           if (each === 'let go') letGo();
           else if (each === 'back') back();
-          else line.join({ nth: joined++, size: 1, accounts: each });
+          else line.join({ nth: joined++, size: 1, characters: 1, accounts: each });
         }
         while (line.size > 0) {
           letGo();
@@ -53,7 +53,7 @@ describe('a waiting line', () => {
 
   it('takes on whoever would have to wait, up to the most', () => {
     const line = createWaitingLine<Numbered>();
-    for (let nth = 0; nth < 10; nth += 1) line.join({ nth, size: 1, accounts: ['hot', nth] });
+    for (let nth = 0; nth < 10; nth += 1) line.join({ nth, size: 1, characters: 1, accounts: ['hot', nth] });
     expect(line.letGo(LIMITS)).toHaveLength(LIMITS.most);
     expect(line.letGo(LIMITS)).toEqual([]);
     expect(line.size).toBe(4);
@@ -61,10 +61,38 @@ describe('a waiting line', () => {
 
   it('lets a party go that is larger than the most, by itself', () => {
     const line = createWaitingLine<Numbered>();
-    line.join({ nth: 0, size: 100, accounts: [1] });
-    line.join({ nth: 1, size: 1, accounts: [2] });
+    line.join({ nth: 0, size: 100, characters: 1, accounts: [1] });
+    line.join({ nth: 1, size: 1, characters: 1, accounts: [2] });
     expect(line.letGo(LIMITS).map(({ nth }) => nth)).toEqual([0]);
     expect(line.letGo(LIMITS).map(({ nth }) => nth)).toEqual([1]);
+  });
+
+  it('lets no more characters go together than it may, but for a party that is larger by itself', () => {
+    const line = createWaitingLine<Numbered>();
+    for (const [nth, characters] of [400, 600, 1, 5_000, 1_000].entries()) {
+      line.join({ nth, size: 1, characters, accounts: ['hot'] });
+    }
+    const together: number[][] = [];
+    while (line.size > 0) {
+      const gone = line.letGo(LIMITS);
+      together.push(gone.map(({ nth }) => nth));
+      line.returned(gone);
+    }
+    expect(together).toEqual([[0, 1], [2], [3], [4]]);
+  });
+
+  it('is not copied where nobody may go', () => {
+    const line = createWaitingLine<Numbered>();
+    line.join({ nth: 0, size: 1, characters: 1, accounts: ['hot'] });
+    line.letGo(LIMITS);
+    for (let nth = 1; nth <= 1_000; nth += 1) line.join({ nth, size: 1, characters: 1, accounts: ['hot'] });
+    line.letGo(LIMITS);
+    const slice = vi.spyOn(Array.prototype, 'slice');
+    line.join({ nth: 1_001, size: 1, characters: 1, accounts: ['hot'] });
+    line.letGo(LIMITS);
+    const copied = slice.mock.results.reduce((sum, { value }) => sum + (value as unknown[]).length, 0);
+    slice.mockRestore();
+    expect(copied).toBe(0);
   });
 
   it('looks at nobody again who has to wait, until somebody is back', () => {
@@ -72,6 +100,7 @@ describe('a waiting line', () => {
     const party = (nth: number): Numbered => ({
       nth,
       size: 1,
+      characters: 1,
       get accounts() {
         looks += 1;
         return ['hot'];
