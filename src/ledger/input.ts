@@ -177,7 +177,7 @@ const UNSTORABLE =
 const UNSTORABLE_ESCAPES = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
 
 /**
- * Refuses what JSON.stringify would turn into null in silence, and what is nested without end.
+ * Refuses what JSON.stringify would turn into null, or a Map into {}, in silence, and what is nested without end.
  * @throws AppError LEDGER_INVALID
  */
 export function assertMetadata(metadata: unknown): void {
@@ -191,9 +191,40 @@ function assertJson(value: unknown, depth: number): void {
     throw invalid(`metadata holds ${shown(value)}, which JSON does not have.`);
   }
   if (depth >= MAX_DEPTH) throw invalid(`metadata is nested more than ${MAX_DEPTH} deep, or holds itself.`);
-  if (Array.isArray(value)) for (const element of value) assertJson(element, depth + 1);
+  const { toJSON } = value as { toJSON?: unknown };
+  if (typeof toJSON === 'function') assertJson(jsonOf(value as HasJson), depth + 1);
+  else if (Array.isArray(value)) for (const element of value) assertJson(element, depth + 1);
+  else if (!isPlain(value)) {
+    throw invalid(
+      `metadata holds ${nameOf(value)}, of which JSON would keep nothing or not all: give a plain object or an array.`,
+    );
+  }
   // A field of undefined is one that is left out.
   else for (const field of Object.values(value)) if (field !== undefined) assertJson(field, depth + 1);
+}
+
+interface HasJson {
+  toJSON(): unknown;
+}
+
+/** What JSON.stringify asks it for. @throws AppError LEDGER_INVALID where it cannot tell */
+function jsonOf(value: HasJson): unknown {
+  try {
+    return value.toJSON();
+  } catch {
+    throw invalid('metadata holds an object whose toJSON fails.');
+  }
+}
+
+/** Whether it was written as `{…}`, in whatever realm, or has no prototype. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+function nameOf(value: object): string {
+  const name: unknown = value.constructor?.name;
+  return typeof name === 'string' && name !== '' ? `an instance of ${shown(name)}` : 'an instance of a class';
 }
 
 function isWhole(value: unknown, from: number, to: number): boolean {

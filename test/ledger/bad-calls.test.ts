@@ -59,6 +59,8 @@ const VALUES = {
   'an object': {},
   'an object of its own': circle,
   'a deep one': deep,
+  'a map': new Map([['a', 1]]),
+  'a set': new Set([1]),
   'a date': new Date('2026-01-01T00:00:00Z'),
   'no date': new Date(Number.NaN),
   'a function': () => 1,
@@ -517,10 +519,46 @@ describe('whatever JavaScript gives', () => {
     expect(outcome).toBe('fine');
   });
 
+  it.each([
+    ['a Map', new Map([['a', 1]])],
+    ['a Set', new Set([1])],
+    ['a RegExp', /x/],
+    ['an Error', new Error('x')],
+    ['a boxed number', Object(5)],
+    [
+      'an object of a class',
+      new (class Money {
+        readonly #cents = 5;
+        get cents() {
+          return this.#cents;
+        }
+      })(),
+    ],
+    ['whose toJSON gives what JSON does not have', { toJSON: () => Number.NaN }],
+    ['whose toJSON gives a Map', { toJSON: () => new Map() }],
+    [
+      'whose toJSON fails',
+      {
+        toJSON: () => {
+          throw new Error('no');
+        },
+      },
+    ],
+  ])('refuses metadata that holds %s, of which nothing would be kept', async (_what, value) => {
+    for (const metadata of [{ value }, { list: [value] }]) {
+      expect(await undone((tx) => post(tx, { ...good(), metadata }))).toMatchObject({
+        code: 'LEDGER_INVALID',
+        message: expect.stringMatching(/^metadata holds /),
+      });
+    }
+  });
+
   it('keeps in metadata what JSON holds, as it is', async () => {
     const metadata = {
       nested: { list: [1, 'two', null, true, { three: 3.5 }] },
       at: new Date(0),
+      bare: Object.assign(Object.create(null), { a: 1 }),
+      url: new URL('https://example.com/'),
       text: `'; drop table x; -- \\u0000 $$ 😀`,
     };
     const tx = await database.pool.connect();
@@ -529,7 +567,10 @@ describe('whatever JavaScript gives', () => {
     const { rows } = await tx.query('select metadata from payments.entries where transaction_id = $1', [transactionId]);
     await tx.query('rollback');
     tx.release();
-    expect(rows).toEqual([{ metadata: { ...metadata, at: '1970-01-01T00:00:00.000Z' } }, expect.anything()]);
+    expect(rows).toEqual([
+      { metadata: { ...metadata, at: '1970-01-01T00:00:00.000Z', bare: { a: 1 }, url: 'https://example.com/' } },
+      expect.anything(),
+    ]);
   });
 });
 
