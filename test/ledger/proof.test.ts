@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { toJson } from '../../src/cli/output.ts';
 import { createPool, type Tx } from '../../src/db/pool.ts';
 import { post, postAll } from '../../src/ledger/ledger.ts';
 import {
@@ -13,7 +14,7 @@ import {
 } from '../../src/ledger/proof.ts';
 import { listSeals, type Seal, sealBook } from '../../src/ledger/seals.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
-import { CHECKER, changes, checkProof, checkProofs } from '../support/check-proof.ts';
+import { CHECKER, changes, checkProof, checkProofs, saidOfProof } from '../support/check-proof.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 import { auditPath, consistencyProof } from '../support/merkle.ts';
@@ -197,10 +198,16 @@ describe('an inclusion proof', () => {
 });
 
 /** A seal made over for book 2, with the hash that this gives. */
-function ofOtherBook(seal: ConsistencyProof['seals'][0]): ConsistencyProof['seals'][0] {
+const ofOtherBook = (seal: AnySeal): AnySeal => resealed(seal, { book_id: 2 });
+
+type AnySeal = ConsistencyProof['seals'][0];
+
+/** A seal with other fields, and the hash that they give. */
+function resealed(original: AnySeal, fields: Partial<AnySeal>): AnySeal {
+  const seal = { ...original, ...fields };
   const bytes = Buffer.alloc(29);
   bytes.writeUInt8(2, 0);
-  bytes.writeInt32BE(2, 1);
+  bytes.writeInt32BE(seal.book_id, 1);
   bytes.writeBigInt64BE(seal.seal_number, 5);
   bytes.writeBigInt64BE(seal.sealed_at_us, 13);
   bytes.writeBigInt64BE(seal.tree_size, 21);
@@ -208,7 +215,7 @@ function ofOtherBook(seal: ConsistencyProof['seals'][0]): ConsistencyProof['seal
     .update(bytes)
     .update(seal.root + seal.coverage_hash + seal.previous_seal_hash, 'hex')
     .digest('hex');
-  return { ...seal, book_id: 2, seal_hash: hash };
+  return { ...seal, seal_hash: hash };
 }
 
 /** The changes after which a document still holds, for the checker or for the product. */
@@ -283,6 +290,131 @@ describe('the checker', () => {
     ['another format', { format: 'liventix inclusion proof 2' }],
   ])('ends with 1 on %s', (_what, document) => {
     expect(checkProof(document)).toBe(1);
+  });
+});
+
+describe('a forgery', () => {
+  const KNOWN_ELSEWHERE = 'ab'.repeat(32);
+  const sha256 = (...parts: Buffer[]) => createHash('sha256').update(Buffer.concat(parts)).digest('hex');
+
+  /** An event that is in no log, with the leaf hash that its fields give. */
+  function madeUp() {
+    const event = {
+      book_id: 1,
+      position: 3n,
+      event_id: UNKNOWN,
+      effective_at_us: 0n,
+      recorded_at_us: 0n,
+      type: 'transaction.posted',
+      created_by: 'forger',
+      idempotency_scope: null,
+      idempotency_key: null,
+      request_hash: null,
+      payload: '{}',
+    };
+    const head = Buffer.alloc(13);
+    head.writeInt32BE(event.book_id, 1);
+    head.writeBigInt64BE(event.position, 5);
+    const texts = [event.type, event.created_by].flatMap((text) => [
+      Buffer.of(0, 0, 0, text.length),
+      Buffer.from(text),
+    ]);
+    const id = Buffer.from(event.event_id.replaceAll('-', ''), 'hex');
+    const leaf_hash = sha256(head, id, Buffer.alloc(16), ...texts, Buffer.alloc(12, 255), Buffer.from(event.payload));
+    return { event, leaf_hash };
+  }
+  const alone = (): InclusionProof => {
+    const { event, leaf_hash } = madeUp();
+    return {
+      format: 'liventix inclusion proof 1',
+      event,
+      leaf_hash,
+      leaf_index: 0n,
+      path: [],
+      seals: [resealed(sealOf(), { tree_size: 1n, root: leaf_hash })],
+    };
+  };
+  const sealOf = (): AnySeal => ({ ...sealed(newest()), sealed_at_us: 0n, coverage_hash: '00'.repeat(32) });
+
+  it('of one event in a tree of its own holds by itself, and has no root that is known', () => {
+    expect(checkProofs([alone(), alone()], [[], [newest().root]])).toEqual([0, 1]);
+  });
+
+  it.each(['previous_seal_hash', 'coverage_hash'] as const)('is not told from a proof by its %s', (field) => {
+    const [seal] = alone().seals;
+    const forged = { ...alone(), seals: [resealed(seal, { [field]: KNOWN_ELSEWHERE })] };
+    expect(checkProofs([forged, forged], [[], [KNOWN_ELSEWHERE]])).toEqual([0, 1]);
+  });
+
+  it('has what is known in fields that no proof has', () => {
+    const proof = alone();
+    const [seal] = proof.seals;
+    const more = { note: KNOWN_ELSEWHERE };
+    const forged = [
+      { ...proof, seals: [{ ...seal, ...more }] },
+      { ...proof, ...more },
+      { ...proof, event: { ...proof.event, ...more } },
+    ];
+    expect(checkProofs(forged)).toEqual([1, 1, 1]);
+  });
+
+  it('takes what is known for any field of a seal or an event but root and seal_hash', async () => {
+    const proof = await proveInclusion(database.pool, 1, { eventId: SPEAKING });
+    const [{ root, seal_hash, ...others }] = proof.seals;
+    const values = [...Object.values(others), ...Object.values(proof.event), proof.leaf_hash, proof.format];
+    const known = [...values, ...proof.path].map((value) => [`${value}`]);
+    expect(known.length).toBeGreaterThan(25);
+    expect(checkProofs(Array(known.length).fill(proof), known)).toEqual(known.map(() => 1));
+    expect(checkProofs([proof, proof], [[root], [seal_hash]])).toEqual([0, 0]);
+  });
+
+  it('puts the node above two leaves where a path has one hash, beside a leaf that is nowhere', async () => {
+    const proof = await proveInclusion(database.pool, 1, { position: leaves[0]?.position ?? 0n });
+    const [beside = '', ...path] = proof.path;
+    const forged = { ...proof, ...madeUp(), leaf_index: -1n, path: [proof.leaf_hash + beside, ...path] };
+    expect(checkProof(forged, newest().root)).toBe(1);
+  });
+
+  it('moves the bytes of one field into the next, so that there is no root to differ from', () => {
+    const [seal] = alone().seals;
+    const moved = { ...seal, root: '', coverage_hash: seal.root + seal.coverage_hash };
+    expect(checkProof({ ...alone(), leaf_index: 1n, seals: [moved] }, seal.seal_hash)).toBe(1);
+  });
+
+  it('says a thing twice, of which a reader may see the first', async () => {
+    const text = toJson(await proveInclusion(database.pool, 1, { eventId: SPEAKING }));
+    const twice = text.replace('"created_by":', '"created_by":"forger","created_by":');
+    expect(checkProofs([text, twice])).toEqual([0, 1]);
+  });
+
+  it('writes a number as something else that becomes it', async () => {
+    const { event, ...proof } = await proveInclusion(database.pool, 1, { position: 1n });
+    const written = (position: string) =>
+      toJson({ event, ...proof }).replace('"position":1,', `"position":${position},`);
+    const others = ['1.9', '1.0', '1e0', 'true', '"01"', '" 1"', '"1_0"', '"+1"', '"\u0661"', '[1]'];
+    // Beyond 2^53 a number is a string of digits.
+    expect(checkProofs([written('1'), written('"1"'), ...others.map(written)])).toEqual([0, 0, ...others.map(() => 1)]);
+  });
+
+  it('carries an event in a proof that says nothing of any', async () => {
+    const proof = await proveConsistency(database.pool, 1, [seals[0]?.root ?? '', newest().root]);
+    expect(checkProofs([proof, { ...proof, ...madeUp() }, { ...proof, event: madeUp().event }])).toEqual([0, 1, 1]);
+    expect(checkProof({ ...proof, path: Object.fromEntries(proof.path.map((hash) => [hash, 'seen'])) })).toBe(1);
+  });
+
+  it('is of two trees without a leaf', () => {
+    const empty = resealed(sealOf(), { tree_size: 0n, root: KNOWN_ELSEWHERE });
+    const forged = { format: 'liventix consistency proof 1', path: [], seals: [empty, empty] };
+    expect(checkProof(forged, KNOWN_ELSEWHERE)).toBe(1);
+  });
+
+  it('has a seal hash where a root should be: the checker says which of the two is known', async () => {
+    const proof = await proveInclusion(database.pool, 1, { position: 1n });
+    const { root, seal_hash, seal_number } = proof.seals[0];
+    expect(saidOfProof(proof, root, seal_hash)).toBe(
+      `the proof holds, root of seal ${seal_number}, seal_hash of seal ${seal_number}\n`,
+    );
+    expect(saidOfProof(proof)).toBe('the proof holds\n');
   });
 });
 

@@ -15,17 +15,19 @@ codes = []
 for known, file in json.load(sys.stdin):
     sys.argv = [CHECKER, file, *known]
     sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
-    try: runpy.run_path(CHECKER, run_name="__main__")
+    try:
+        runpy.run_path(CHECKER, run_name="__main__")
+        codes.append(0)
     except SystemExit as end: codes.append(0 if end.code is None else end.code if isinstance(end.code, int) else 1)
 sys.__stdout__.write(json.dumps(codes))`;
 
-/** What the checker that the package ships ends with, for each document with the hashes that are known of it. */
+/** What the checker that the package ships ends with, for each document (or its text) with the hashes that are known of it. */
 export function checkProofs(documents: readonly unknown[], known: readonly (readonly string[])[] = []): number[] {
   const folder = mkdtempSync(join(tmpdir(), 'liventix-proof-'));
   try {
     const runs = documents.map((document, nth) => {
       const file = join(folder, `${nth}.json`);
-      writeFileSync(file, toJson(document));
+      writeFileSync(file, typeof document === 'string' ? document : toJson(document));
       return [known[nth] ?? [], file];
     });
     // Isolated: nothing but Python and its standard library.
@@ -41,14 +43,21 @@ export function checkProofs(documents: readonly unknown[], known: readonly (read
 }
 
 /** The same for one document, run as a reader would. */
-export function checkProof(document: unknown, ...known: readonly string[]): number | null {
+export const checkProof = (document: unknown, ...known: readonly string[]): number | null =>
+  runChecker(document, known).status;
+
+/** What the checker prints. */
+export const saidOfProof = (document: unknown, ...known: readonly string[]): string =>
+  runChecker(document, known).stdout;
+
+function runChecker(document: unknown, known: readonly string[]) {
   const folder = mkdtempSync(join(tmpdir(), 'liventix-proof-'));
   try {
     const file = join(folder, 'proof.json');
     writeFileSync(file, toJson(document));
-    const { status, error } = spawnSync('python3', ['-I', CHECKER, file, ...known]);
+    const { status, stdout, error } = spawnSync('python3', ['-I', CHECKER, file, ...known], { encoding: 'utf8' });
     if (error !== undefined) throw error;
-    return status;
+    return { status, stdout };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
