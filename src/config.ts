@@ -141,7 +141,7 @@ export interface Config {
   /** CIDRs that webhooks may reach beside the public addresses. */
   readonly egressAllow: readonly string[];
   readonly poolMax: number;
-  /** How often the worker seals the books; 0: not at all. */
+  /** How often the worker seals the books and writes down which holds have expired; 0: neither at all. */
   readonly sealIntervalS: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }

@@ -22,6 +22,8 @@ export interface Sealing {
 /** A batch takes a second. One that the server says nothing about for so long has failed. */
 const QUERY_TIMEOUT_MS = 60_000;
 const STOP_MS = 4_000;
+/** Each book's holds: all books' seals wait for them. */
+const EXPIRY_LOCK_TIMEOUT_MS = 100;
 /** For the connection, to say goodbye to a server that may have gone silent. */
 const GOODBYE_MS = 500;
 
@@ -38,12 +40,26 @@ export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): 
   const outage = createOutageLog({ log, server: 'Sealing' });
   const stop = new AbortController();
 
-  const sealOnce = async () => {
-    // First, so that the seal has them.
-    const expired = await expireDueHolds(pool);
+  const expireOnce = async () => {
+    const how = { lockTimeoutMs: EXPIRY_LOCK_TIMEOUT_MS, stop: stop.signal };
+    const { expired, postponed } = await expireDueHolds(pool, how);
     if (expired > 0) log.debug({ expired }, 'holds expired');
+    if (postponed.length > 0) {
+      log.warn(
+        { books: postponed },
+        'holds that have expired are written down later: a posting keeps an account locked',
+      );
+    }
+  };
+  const sealOnce = async () => {
+    let failure: unknown;
+    // First, so that the seal has them. Whatever becomes of it, what is there is sealed.
+    await expireOnce().catch((error: unknown) => {
+      failure = error;
+    });
     const seals = await sealBooks(pool, { stop: stop.signal, minAgeMs: intervalMs });
     for (const { book, sealNumber, treeSize, root } of seals) log.debug({ book, sealNumber, treeSize, root }, 'sealed');
+    if (failure !== undefined) throw failure;
     outage.works('sealer');
   };
   const running = (async () => {

@@ -1,4 +1,6 @@
-import type { Queryable } from '../db/pool.ts';
+import type { Pool, Queryable } from '../db/pool.ts';
+import { isLockTimeout } from '../db/sqlstate.ts';
+import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
 import {
@@ -124,20 +126,45 @@ export async function expireHolds(db: Queryable, options: Options & { readonly l
 const EXPIRY_BATCH = 1_000;
 const MAX_EXPIRY_BATCH = 100_000;
 
-/** As `expireHolds`, in every book in which one is due. */
-export async function expireDueHolds(db: Queryable): Promise<number> {
+/** What became of the expiry in every book: how many holds, and the books in which an account stayed locked too long. */
+interface Expiry {
+  readonly expired: number;
+  readonly postponed: readonly number[];
+}
+
+/**
+ * As `expireHolds`, in every book in which one is due, each in a transaction of its own. A book with an account that stays
+ * locked for longer than `lockTimeoutMs` is left for the next time: whatever else its holds come to, nobody waits for them.
+ */
+export async function expireDueHolds(
+  pool: Pool,
+  { lockTimeoutMs, stop }: { readonly lockTimeoutMs: number; readonly stop?: AbortSignal },
+): Promise<Expiry> {
+  assertWhole('lockTimeoutMs', lockTimeoutMs, 1, MAX_LOCK_TIMEOUT_MS);
   const books = await ask<{ book_id: number }>(
-    db,
-    `select distinct h.book_id from payments.holds h where h.state = 'active' and h.expires_at <= clock_timestamp()`,
+    pool,
+    `select distinct h.book_id from payments.holds h
+     where h.state = 'active' and h.expires_at <= clock_timestamp() order by h.book_id`,
     [],
   );
   let expired = 0;
-  for (const { book_id } of books) {
-    const more = await expireHolds(db, { bookId: book_id });
-    expired += more;
+  const postponed: number[] = [];
+  for (const { book_id: bookId } of books) {
+    if (stop?.aborted) break;
+    try {
+      expired += await withTransaction(pool, async (tx) => {
+        await tx.query(`set local lock_timeout = ${lockTimeoutMs}`);
+        return expireHolds(tx, { bookId });
+      });
+    } catch (error) {
+      if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
+      postponed.push(bookId);
+    }
   }
-  return expired;
+  return { expired, postponed };
 }
+
+const MAX_LOCK_TIMEOUT_MS = 60_000;
 
 async function askForHold(db: Queryable, call: string, values: unknown[]): Promise<HoldOutcome> {
   const [row] = await ask<{

@@ -1,9 +1,9 @@
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Sealing, startSealing } from '../../src/cli/sealing.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
-import { post } from '../../src/ledger/ledger.ts';
+import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { listSeals, sealBooks } from '../../src/ledger/seals.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -44,6 +44,7 @@ const give = () => post(database.pool, transfer(accounts.clearing, accounts.wall
 const newestSeal = async () => (await listSeals(database.pool, { bookId: 1, limit: 1 }))[0];
 const everythingIsSealed = async () =>
   (await sealedPositions(database.pool)).length === (await logPositions(database.pool)).length;
+const postponements = () => lines.filter(({ msg }) => msg.startsWith('holds that have expired are written down later'));
 const sealerConnections = async () => {
   const { rows } = await database.pool.query(
     `select from pg_stat_activity where datname = current_database() and application_name = 'liventix-sealer'`,
@@ -67,6 +68,68 @@ describe('sealing in the background', () => {
       return rows[0]?.state === 'expired';
     });
     await eventually('that is sealed too', everythingIsSealed);
+  });
+
+  it('seals, and expires in other books, while a posting that is left open keeps an account locked; then it is made up for', async () => {
+    const { pool } = database;
+    await pool.query(`insert into payments.books (book_id, name) values (2, 'second')`);
+    const [from = '', to = ''] = await openAccounts(
+      pool,
+      [
+        { type: 'receivable', currency: 'USD', name: 'clearing' },
+        { type: 'cash', currency: 'USD', name: 'other' },
+      ],
+      { bookId: 2 },
+    );
+    await give();
+    await post(pool, transfer(from, to), { bookId: 2 });
+    const hold = { amountCents: 5n, currency: 'USD', expiresAt: new Date(Date.now() + 2_000) };
+    const holds = [
+      await placeHold(pool, { ...hold, accountId: accounts.wallet }),
+      await placeHold(pool, { ...hold, accountId: to }, { bookId: 2 }),
+    ];
+    const states = async () => {
+      const { rows } = await pool.query<{ state: string }>(
+        'select state from payments.holds where hold_id = any ($1) order by book_id',
+        [holds.map(({ holdId }) => holdId)],
+      );
+      return rows.map(({ state }) => state).join(' ');
+    };
+    await eventually('both are due', async () => {
+      const { rows } = await pool.query('select from payments.holds where expires_at > clock_timestamp()');
+      return rows.length === 0;
+    });
+    const open = await pool.connect();
+    try {
+      await open.query('begin');
+      await post(open, transfer(accounts.clearing, accounts.wallet));
+      start(20);
+      await eventually('everything that is committed is sealed', everythingIsSealed);
+      await eventually('the other book has its expiry', async () => (await states()) === 'active expired');
+      await eventually('what came since is sealed', everythingIsSealed);
+      await eventually('two rounds say what they left', () => postponements().length > 1);
+      expect(postponements()[0]).toMatchObject({ books: [1] });
+      await open.query('commit');
+    } finally {
+      open.release(true);
+    }
+    await eventually('it is written down', async () => (await states()) === 'expired expired');
+    await eventually('and sealed', everythingIsSealed);
+    // Nothing failed: it is no outage.
+    expect(lines.filter(({ msg }) => msg.includes('fails'))).toEqual([]);
+  });
+
+  it('seals also where the expiry fails, and logs that', async () => {
+    await give();
+    const expiresAt = new Date(Date.now() + 1_000);
+    await placeHold(database.pool, { accountId: accounts.wallet, amountCents: 5n, currency: 'USD', expiresAt });
+    await database.pool.query('alter function payments.expire_holds rename to expire_holds_away');
+    start(20);
+    await eventually('the failure is logged', () => lines.some(({ err }) => err?.message.includes('expire_holds')));
+    await give();
+    await eventually('what came is sealed', everythingIsSealed);
+    await database.pool.query('alter function payments.expire_holds_away rename to expire_holds');
+    await eventually('that it works is logged', () => lines.some(({ msg }) => msg.includes('works again')));
   });
 
   it('seals what is new again and again, in every book, one that is opened meanwhile included', async () => {
@@ -106,12 +169,19 @@ describe('sealing in the background', () => {
       );
       return rows.length === 1;
     });
-    // Longer than it takes to say goodbye to a connection with nothing under way.
-    const released = holder.query('select pg_sleep(1); commit');
-    await stop();
-    expect(await everythingIsSealed()).toBe(true);
-    await released;
-    holder.release();
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const stopped = stop();
+      // Longer than it takes to say goodbye to a connection with nothing under way.
+      await vi.advanceTimersByTimeAsync(3_000);
+      vi.useRealTimers();
+      await holder.query('commit');
+      await eventually('the seal is finished', everythingIsSealed);
+      await stopped;
+    } finally {
+      vi.useRealTimers();
+      holder.release();
+    }
     await eventually('its connection is closed', async () => (await sealerConnections()) === 0);
   });
 
