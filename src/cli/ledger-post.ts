@@ -22,8 +22,10 @@ Each line is one transaction, in JSON, of the shape that payments.post_transacti
 in one database transaction. One that is refused leaves the others alone; so does one that is no JSON, or has more than 10 MB.
 Only those that are "linked": true to the next line stand or fall together, in one call whatever the batch size.
 
-Prints one JSON object a line: line, status (posted, duplicate, rejected), and transaction_id and event_position, or code and
-message. Exits with 0 when every line was posted, now or before, and with 1 when one was rejected.
+Prints one JSON object a line: line, status (posted, duplicate, rejected), and transaction_id, event_position and, of each entry in
+turn, account_seqs (its number within its account) and balances_after_cents (the account's, debit positive), or code and message.
+A number beyond 2^53 is printed as text. A duplicate has what was answered the first time.
+Exits with 0 when every line was posted, now or before, and with 1 when one was rejected.
 
 A batch is sent when it is full, and of what is piped in at the latest 50 ms after its first line: what one writes slowly
 is posted as it comes.
@@ -139,7 +141,12 @@ function outcomeLine(outcome: LineOutcome, { dryRun }: PostCommandOptions): stri
   const said =
     outcome.status === 'rejected'
       ? { code: outcome.code, message: outcome.message }
-      : { transaction_id: outcome.transactionId, event_position: outcome.eventPosition };
+      : {
+          transaction_id: outcome.transactionId,
+          event_position: outcome.eventPosition,
+          account_seqs: outcome.accountSeqs,
+          balances_after_cents: outcome.balancesAfterCents,
+        };
   return `${toJson({ line, status, ...(dryRun ? { dry_run: true } : {}), ...said })}\n`;
 }
 

@@ -251,6 +251,8 @@ interface Result {
   readonly status: 'posted' | 'duplicate' | 'rejected';
   readonly transaction_id?: string;
   readonly event_position?: number;
+  readonly account_seqs?: number[];
+  readonly balances_after_cents?: (number | string)[];
   readonly code?: string;
   readonly message?: string;
 }
@@ -322,6 +324,32 @@ describe('ledger post', () => {
     expect(JSON.parse(again.stderr)).toMatchObject({ lines: 25, posted: 0, duplicates: 25, rejected: 0 });
     expect(results(again)).toEqual(results(first).map((result) => ({ ...result, status: 'duplicate' })));
     expect(await balanceOf(database.pool, accounts.wallet)).toBe(before - 325n);
+  });
+
+  it('says of each entry its number within its account and the balance after it, and the same again for a duplicate', async () => {
+    const [clearing = '', wallet = ''] = await openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'counted_clearing' },
+      { type: 'cash', currency: 'USD', name: 'counted_wallet' },
+    ]);
+    const entries = (cents: bigint) => [
+      { account_id: clearing, amount_cents: `${cents}`, currency: 'USD' },
+      { account_id: wallet, amount_cents: `${-cents}`, currency: 'USD' },
+    ];
+    const unbalanced = [{ account_id: wallet, amount_cents: 1, currency: 'USD' }];
+    const path = await file(
+      ...[entries(100n), unbalanced, entries(50n), entries(2n ** 60n)].map((each) => line({ entries: each })),
+    );
+    const first = await run('post', '--file', path);
+    const [one, refused, two, large] = results(first);
+    expect(one).toMatchObject({ status: 'posted', account_seqs: [1, 1], balances_after_cents: [100, -100] });
+    expect(refused).toEqual({ line: 2, status: 'rejected', code: 'LEDGER_UNBALANCED', message: expect.any(String) });
+    expect(two).toMatchObject({ account_seqs: [2, 2], balances_after_cents: [150, -150] });
+    // Beyond 2^53 as text, as everywhere.
+    const sum = 2n ** 60n + 150n;
+    expect(large).toMatchObject({ account_seqs: [3, 3], balances_after_cents: [`${sum}`, `${-sum}`] });
+    expect(results(await run('post', '--file', path))).toEqual(
+      results(first).map((result) => (result.status === 'posted' ? { ...result, status: 'duplicate' } : result)),
+    );
   });
 
   it('says of each bad line what is wrong with it, and posts the others', async () => {
