@@ -1,5 +1,6 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { assertBook } from './books.ts';
 
 /** What the log is projected to. */
 const PROJECTIONS = [
@@ -40,18 +41,22 @@ export interface RebuiltTable {
 /**
  * Rebuilds the projections from the log, in an empty schema beside the live ones, by the live ones' own functions, and compares
  * both. Reads one snapshot, and leaves nothing behind. Needs the right to create a schema.
+ * @param options.bookId only this book; all of them when left out
+ * @throws AppError LEDGER_BOOK_UNKNOWN, DB_*
  */
 export function compareWithRebuild(
   pool: Pool,
-  watch: { onStep?: (position: bigint, last: bigint) => void } = {},
+  options: { readonly bookId?: number; readonly onStep?: (position: bigint, last: bigint) => void } = {},
 ): Promise<RebuiltTable[]> {
   return withTransaction(
     pool,
     async (tx) => {
+      const { bookId, onStep } = options;
+      if (bookId !== undefined) await assertBook(tx, bookId);
       await createEmptyCopy(tx);
-      await projectWholeLog(tx, watch.onStep);
+      await projectLog(tx, bookId, onStep);
       const tables = [];
-      for (const table of PROJECTIONS) tables.push(await compareTable(tx, table));
+      for (const table of PROJECTIONS) tables.push(await compareTable(tx, table, bookId));
       await tx.query(`drop schema ${SCHEMA} cascade`);
       return tables;
     },
@@ -77,11 +82,16 @@ async function createEmptyCopy(tx: Tx): Promise<void> {
   for (const { definition } of rows) await tx.query(definition.replace(moved, `${SCHEMA}.$1`));
 }
 
-async function projectWholeLog(tx: Tx, onStep?: (position: bigint, last: bigint) => void): Promise<void> {
+async function projectLog(
+  tx: Tx,
+  bookId: number | undefined,
+  onStep?: (position: bigint, last: bigint) => void,
+): Promise<void> {
   const { rows: books } = await tx.query<{ book_id: number; first: bigint | null; last: bigint | null }>(
     `select b.book_id, (select min(e.position) from payments.events e where e.book_id = b.book_id) as first,
             (select max(e.position) from payments.events e where e.book_id = b.book_id) as last
-     from payments.books b order by b.book_id`,
+     from payments.books b where $1::integer is null or b.book_id = $1 order by b.book_id`,
+    [bookId ?? null],
   );
   for (const { book_id, first, last } of books) {
     if (first === null || last === null) continue;
@@ -95,11 +105,13 @@ async function projectWholeLog(tx: Tx, onStep?: (position: bigint, last: bigint)
   }
 }
 
-async function compareTable(tx: Tx, table: string): Promise<RebuiltTable> {
+async function compareTable(tx: Tx, table: string, bookId: number | undefined): Promise<RebuiltTable> {
   const { rows } = await tx.query<{ rows: bigint; rebuilt: bigint; equal: boolean }>(
     `select live.n as rows, rebuilt.n as rebuilt, live.n = rebuilt.n and live.hash is not distinct from rebuilt.hash as equal
-     from (select count(*) as n, sum(hashtextextended(t::text, 0)::numeric) as hash from payments.${table} t) live,
+     from (select count(*) as n, sum(hashtextextended(t::text, 0)::numeric) as hash
+           from payments.${table} t where $1::integer is null or t.book_id = $1) live,
           (select count(*) as n, sum(hashtextextended(t::text, 0)::numeric) as hash from ${SCHEMA}.${table} t) rebuilt`,
+    [bookId ?? null],
   );
   const found = rows[0] ?? { rows: -1n, rebuilt: -1n, equal: false };
   return { table, rows: found.rows, rebuiltRows: found.rebuilt, isEqual: found.equal };

@@ -101,7 +101,6 @@ const OF_NO_BOOK: Readonly<Record<string, string>> = {
   'ledger book open': 'a book is what it opens',
   'ledger book list': 'it lists all books',
   'books account-types': 'the chart is one for all books',
-  'books rebuild': 'it compares whole tables',
 };
 
 const SPOILT = {

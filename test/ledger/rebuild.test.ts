@@ -61,6 +61,36 @@ describe('the projections, rebuilt from the log in an empty schema', () => {
     expect(rows).toEqual([]);
   });
 
+  it('are rebuilt and compared of one book alone', async () => {
+    const one = await compareWithRebuild(database.pool, { bookId: 2 });
+    expect(one.every(({ isEqual }) => isEqual)).toBe(true);
+    expect(Object.fromEntries(one.map(({ table, rows, rebuiltRows }) => [table, [rows, rebuiltRows]]))).toMatchObject({
+      accounts: [1n, 1n],
+      entries: [0n, 0n],
+    });
+    const json = await liventix(['books', 'rebuild', '--book', '2', '--json'], { DATABASE_URL: database.url });
+    expect(JSON.parse(json.stdout)).toMatchObject({
+      equal: true,
+      tables: expect.arrayContaining([{ table: 'accounts', rows: 1, rebuiltRows: 1, isEqual: true }]),
+    });
+    await expect(compareWithRebuild(database.pool, { bookId: 77 })).rejects.toMatchObject({
+      code: 'LEDGER_BOOK_UNKNOWN',
+    });
+  });
+
+  it('differ in one book, and not in another', async () => {
+    const copy = await createDatabase();
+    try {
+      await copyLedger(copy);
+      await copy.pool.query(`update payments.accounts set name = 'x' where book_id = 2`);
+      const differ = async (bookId: number) =>
+        (await compareWithRebuild(copy.pool, { bookId })).filter(({ isEqual }) => !isEqual).map(({ table }) => table);
+      expect([await differ(1), await differ(2)]).toEqual([[], ['accounts']]);
+    } finally {
+      await copy.drop();
+    }
+  });
+
   it('are compared by the command, for people and for machines', async () => {
     const run = await liventix(['books', 'rebuild'], { DATABASE_URL: database.url });
     expect(run).toMatchObject({ exitCode: 0, stderr: '' });
