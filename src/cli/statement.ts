@@ -1,5 +1,7 @@
 import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
+import { type CsvCell, csvLine, freeText } from '../ledger/csv.ts';
+import { decimalText } from '../ledger/export-format.ts';
 import {
   type AccountBalance,
   type AccountFacts,
@@ -21,7 +23,7 @@ import {
 import { type CommandContext, withDatabase } from './context.ts';
 import { afterEndOf, beginningOf, endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
 
 /** What an account stood at, and how it came there. */
 export function registerHistory(books: Command, context: CommandContext): void {
@@ -131,7 +133,7 @@ function registerStatement(books: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\n${INSTANTS_HELP}\nAmounts and balances are positive on the account's normal side; those called signed are positive on the debit side.\nOpening balance + all lines of all pages = closing balance: every page shows the account as it was known when the\nfirst one was made, whatever is posted meanwhile.\n\nExamples:\n  liventix books statement 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --by effective --from 2026-03-01 --to 2026-03-31\n  liventix books statement 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --csv > statement.csv`,
+      `\n${INSTANTS_HELP}\nAmounts and balances are positive on the account's normal side; those called signed are positive on the debit side.\nOpening balance + all lines of all pages = closing balance: every page shows the account as it was known when the\nfirst one was made, whatever is posted meanwhile. In CSV, text that a spreadsheet would take for a formula (it begins with = + - @, a tab\nor a line break) begins with an apostrophe, and so does text that began with one.\n\nExamples:\n  liventix books statement 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --by effective --from 2026-03-01 --to 2026-03-31\n  liventix books statement 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --csv > statement.csv`,
     )
     .action((accountId: string, options: StatementOptions) =>
       withDatabase(context, async (pool) => {
@@ -140,7 +142,7 @@ function registerStatement(books: Command, context: CommandContext): void {
         if (options.csv) {
           let isFirst = true;
           for await (const each of statementPages(pool, { ...request, pageLines: MAX_PAGE_LINES })) {
-            context.out.write(csvOf(each, isFirst));
+            await writeOut(context.out, csvOf(each, isFirst), context.stop);
             isFirst = false;
           }
           return;
@@ -212,42 +214,61 @@ function describe({ referenceType, referenceId, description }: StatementLine): s
   return parts.join(' ').replace(/\p{Cc}+/gu, ' ');
 }
 
-const CSV_COLUMNS =
-  'line,account_seq,recorded_at,effective_at,amount,balance,currency,signed_amount_cents,signed_balance_cents,transaction_id,event_position,entry_id,reference_type,reference_id,description';
+const CSV_COLUMNS = [
+  'line',
+  'account_seq',
+  'recorded_at',
+  'effective_at',
+  'amount',
+  'balance',
+  'currency',
+  'signed_amount_cents',
+  'signed_balance_cents',
+  'transaction_id',
+  'event_position',
+  'entry_id',
+  'reference_type',
+  'reference_id',
+  'description',
+] as const;
 
-/** A page as CSV (RFC 4180), the statement's opening before its first line and its closing after its last. */
+type CsvRow = Partial<Record<(typeof CSV_COLUMNS)[number], CsvCell>>;
+
+const csvRow = (row: CsvRow): string => csvLine(CSV_COLUMNS.map((column) => row[column] ?? null));
+
+/** A page as CSV, the statement's opening before its first line and its closing after its last. */
 function csvOf(page: StatementPage, isFirst: boolean): string {
-  const decimal = (cents: bigint) => formatMoney(cents, page.decimalPlaces).replaceAll(',', '');
+  const { currency, decimalPlaces } = page;
   const total = (line: 'opening' | 'closing') =>
-    csvRow([line, '', '', '', '', decimal(page[line].cents), page.currency, '', page[line].signedCents]);
+    csvRow({
+      line,
+      balance: decimalText(page[line].cents, decimalPlaces),
+      currency,
+      signed_balance_cents: page[line].signedCents,
+    });
   return [
-    ...(isFirst ? [`${CSV_COLUMNS}\r\n`, total('opening')] : []),
+    ...(isFirst ? [csvLine(CSV_COLUMNS), total('opening')] : []),
     ...page.lines.map((line) =>
-      csvRow([
-        'entry',
-        line.accountSeq,
-        line.recordedAt,
-        line.effectiveAt,
-        decimal(line.amount.cents),
-        decimal(line.balance.cents),
-        page.currency,
-        line.amount.signedCents,
-        line.balance.signedCents,
-        line.transactionId,
-        line.eventPosition,
-        line.entryId,
-        line.referenceType,
-        line.referenceId,
-        line.description,
-      ]),
+      csvRow({
+        line: 'entry',
+        account_seq: line.accountSeq,
+        recorded_at: line.recordedAt,
+        effective_at: line.effectiveAt,
+        amount: decimalText(line.amount.cents, decimalPlaces),
+        balance: decimalText(line.balance.cents, decimalPlaces),
+        currency,
+        signed_amount_cents: line.amount.signedCents,
+        signed_balance_cents: line.balance.signedCents,
+        transaction_id: line.transactionId,
+        event_position: line.eventPosition,
+        entry_id: line.entryId,
+        reference_type: freeText(line.referenceType),
+        reference_id: freeText(line.referenceId),
+        description: freeText(line.description),
+      }),
     ),
     ...(page.nextPage === undefined ? [total('closing')] : []),
   ].join('');
-}
-
-function csvRow(values: readonly (string | bigint | null)[]): string {
-  const cells = Array.from({ length: CSV_COLUMNS.split(',').length }, (_, index) => `${values[index] ?? ''}`);
-  return `${cells.map((cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(',')}\r\n`;
 }
 
 function registerAccountTypes(books: Command, context: CommandContext): void {

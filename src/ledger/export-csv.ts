@@ -1,9 +1,8 @@
+import { type CsvCell, csvLine, freeText } from './csv.ts';
 import { decimalText, type ExportedEntry, type ExportedTransaction, type JournalFormat } from './export-format.ts';
 
-type Cell = string | bigint | null;
-
 /** In the order of the file, which never changes: a new one comes last. */
-const COLUMNS: Readonly<Record<string, (entry: ExportedEntry, transaction: ExportedTransaction) => Cell>> = {
+const COLUMNS: Readonly<Record<string, (entry: ExportedEntry, transaction: ExportedTransaction) => CsvCell>> = {
   transaction_id: (_, transaction) => transaction.transactionId,
   event_position: (_, transaction) => transaction.eventPosition,
   entry_id: (entry) => entry.entryId,
@@ -28,25 +27,9 @@ const COLUMNS: Readonly<Record<string, (entry: ExportedEntry, transaction: Expor
 
 /** RFC 4180, one line an entry. */
 export const CSV: JournalFormat = {
-  head: () => line(Object.keys(COLUMNS)),
+  head: () => csvLine(Object.keys(COLUMNS)),
   currency: () => '',
   account: () => '',
   transaction: () => '',
-  entry: (entry, transaction) => line(Object.values(COLUMNS).map((column) => column(entry, transaction))),
+  entry: (entry, transaction) => csvLine(Object.values(COLUMNS).map((column) => column(entry, transaction))),
 };
-
-/**
- * A text that a spreadsheet would take for a formula begins with an apostrophe, and so does one that began with an
- * apostrophe: cutting off the first gives back every text as it was.
- */
-function freeText(text: string | null): string | null {
-  return text !== null && /^[=+\-@＝＋－＠'\t\r\n]/u.test(text) ? `'${text}` : text;
-}
-
-function line(cells: readonly Cell[]): string {
-  return `${cells.map((cell) => quotedWhereNeeded(cell?.toString() ?? '')).join(',')}\r\n`;
-}
-
-function quotedWhereNeeded(text: string): string {
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}

@@ -1,8 +1,12 @@
+import { Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildProgram } from '../../src/cli/main.ts';
+import { loadConfig } from '../../src/config.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { NORMAL_SIDES } from '../../src/ledger/verify.ts';
 import { HOLDER, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
 import { serverNow } from '../support/history.ts';
 import { liventix } from '../support/liventix.ts';
 
@@ -192,6 +196,45 @@ describe('books statement', () => {
     expect(column('signed_amount_cents')).toEqual(['', '-123400', '-123401', '-123402', '-123403', '']);
     expect(column('description')[1]).toBe('one, "two"\n\u001b[2Jthree');
     expect(new Set(rows.map(({ length }) => length))).toEqual(new Set([head.length]));
+  });
+
+  it('writes CSV in which no text of others is a formula, and each can be had back', async () => {
+    const [clearing = '', paid = ''] = await openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'formulas' },
+      { type: 'cash', currency: 'USD', name: 'formulas' },
+    ]);
+    const texts = ['=1+1', '+1', '-1', '@SUM(A1)', '＝1', "'quoted", '\tx', 'plain = text'];
+    for (const text of texts) {
+      await post(
+        database.pool,
+        transfer(clearing, paid, { referenceType: `=${text}`, referenceId: text, description: text }),
+      );
+    }
+    const { stdout } = await run('statement', paid, '--csv');
+    const [head = [], ...rows] = csvRows(stdout);
+    const column = (name: string) => rows.slice(1, -1).map((row) => row[head.indexOf(name)] ?? '');
+    expect(column('reference_type')).toEqual(texts.map((text) => `'=${text}`));
+    for (const name of ['reference_id', 'description']) {
+      expect(column(name)).toEqual(texts.map((text) => (text === 'plain = text' ? text : `'${text}`)));
+    }
+    // Numbers stay numbers.
+    expect(column('signed_amount_cents')).toEqual(texts.map(() => '-100'));
+  });
+
+  it('waits for whoever reads the CSV', async () => {
+    const unread: (() => void)[] = [];
+    const out = new Writable({ highWaterMark: 1, write: (_chunk, _encoding, read) => void unread.push(read) });
+    const program = await buildProgram({
+      config: loadConfig({ DATABASE_URL: database.url }),
+      out,
+      err: { write: () => true },
+      stop: new AbortController().signal,
+      exitWith: () => undefined,
+    });
+    const ended = program.parseAsync(['books', 'statement', wallet, '--csv'], { from: 'user' });
+    await eventually('it waits', () => out.listenerCount('drain') === 1);
+    unread.pop()?.();
+    await ended;
   });
 
   it.each<[string, string[], RegExp]>([
