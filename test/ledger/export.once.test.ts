@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { STREAMED } from '../../src/db/cursor.ts';
+import type { Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { openBook } from '../../src/ledger/books.ts';
 import { EXPORT_FORMATS, type ExportFormat, type ExportOptions, exportJournal } from '../../src/ledger/export.ts';
-import { openAccounts, postAll } from '../../src/ledger/ledger.ts';
+import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import {
   balancesByBeancount,
   balancesByCsv,
@@ -18,6 +19,7 @@ import {
   readCsv,
   transactionsByHledger,
 } from '../support/accounting-tools.ts';
+import { transfer, verifyBooks, verifyBooksIndependently } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { fillDiverseBook, ODD_TEXTS } from '../support/diverse-book.ts';
 
@@ -89,6 +91,76 @@ describe.each(EXPORT_FORMATS)('an export for %s', (format) => {
     for (const slice of [{}, { from: '2026-01-01' }, { to: '2026-01-01' }]) {
       expect(await read(await exported(format, { bookId, ...slice }))).toEqual(new Map());
     }
+  });
+
+  it('begun beside a posting that commits late goes on without it; the next one has it once', async () => {
+    const bookId = await openBook(database.pool, `late for ${format}`);
+    const [a = '', b = '', c = '', d = ''] = await openAccounts(
+      database.pool,
+      ['a', 'b', 'c', 'd'].map((name) => ({ type: 'cash', currency: 'USD', name })),
+      { bookId },
+    );
+    const move = (db: Queryable, accounts: readonly [string, string], amountCents: bigint) =>
+      post(db, transfer(...accounts, { amountCents }), { bookId });
+    await move(database.pool, [a, b], 1n);
+    const late = await database.pool.connect();
+    try {
+      await late.query('begin');
+      const { eventPosition } = await move(late, [a, b], 20n);
+      expect((await move(database.pool, [c, d], 300n)).eventPosition).toBeGreaterThan(eventPosition);
+      const file = join(folder, `late.${format}`);
+      await withTransaction(
+        database.pool,
+        async (tx) => {
+          const texts = exportJournal(tx, { format, bookId });
+          const head = await texts.next();
+          await late.query('commit');
+          const parts = [head.value ?? ''];
+          for await (const text of texts) parts.push(text);
+          await writeFile(file, parts.join(''));
+        },
+        STREAMED,
+      );
+      expect(await read(file)).toEqual(
+        new Map([
+          [a, 100n],
+          [b, -100n],
+          [c, 30_000n],
+          [d, -30_000n],
+        ]),
+      );
+    } finally {
+      late.release(true);
+    }
+    const next = await exported(format, { bookId });
+    expect(await read(next)).toEqual(
+      new Map([
+        [a, 2_100n],
+        [b, -2_100n],
+        [c, 30_000n],
+        [d, -30_000n],
+      ]),
+    );
+  });
+
+  it('has the entries of a currency that was added later, to its last digit', async () => {
+    const bookId = await openBook(database.pool, `new currency for ${format}`);
+    const [code, cents] = [`X${format.slice(0, 2).toUpperCase()}`, 123_456_789n];
+    await database.pool.query(
+      `insert into ref.currencies (code, name, symbol, decimal_places) values ($1, 'Added later', $1, 4)`,
+      [code],
+    );
+    const [a = '', b = ''] = await openAccounts(
+      database.pool,
+      ['a', 'b'].map((name) => ({ type: 'cash', currency: code, name })),
+      { bookId },
+    );
+    await post(database.pool, transfer(a, b, { amountCents: cents, currency: code }), { bookId });
+    const checks = [...(await verifyBooks(database.pool)), ...(await verifyBooksIndependently(database.pool))];
+    expect(checks.filter(({ holds }) => !holds)).toEqual([]);
+    const ours = await balancesOfBook(database.pool, bookId);
+    expect(differences(ours, await read(await exported(format, { bookId })))).toEqual([]);
+    expect([...ours.values()]).toHaveLength(2);
   });
 
   it('holds the entries of its book and of no other', async () => {

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { effectiveBalance, type HistoryOrder, recordedBalance } from '../../src/ledger/history.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { type StatementPage, type StatementRequest, statementPage } from '../../src/ledger/statement.ts';
@@ -313,6 +314,83 @@ describe('history as recorded', () => {
     } finally {
       holder.release(true);
       waiter.release(true);
+    }
+  });
+});
+
+describe('beside a posting that commits late', () => {
+  const centsOf = (pages: readonly StatementPage[]) =>
+    pages.flatMap(({ lines }) => lines.map(({ amount }) => amount.cents));
+
+  it.each(['recorded', 'effective'] as const)(
+    'a statement by what was %s, begun before, goes on without it; one begun after has it once',
+    async (by) => {
+      const [payable = '', receivable = '', suspense = ''] = await freshAccounts();
+      const on = (day: string, amountCents: bigint) =>
+        transfer(receivable, payable, { amountCents, effectiveAt: new Date(`${day}T12:00:00Z`) });
+      for (const day of ['2026-03-01', '2026-03-03', '2026-03-05']) await post(database.pool, on(day, 100n));
+      const request = { accountId: payable, by, pageLines: 1 };
+      const late = await database.pool.connect();
+      try {
+        await late.query('begin');
+        const { eventPosition } = await post(late, on('2026-03-02', 7n));
+        // Later in the log, and committed before.
+        const after = await post(database.pool, transfer(suspense, suspense, { amountCents: 1n }));
+        expect(after.eventPosition).toBeGreaterThan(eventPosition);
+        const first = await statementPage(database.pool, request);
+        expect((await statementPage(database.pool, { ...request, pageLines: 10 })).lines).toHaveLength(3);
+        await late.query('commit');
+        const pages = [first];
+        for (let page = first.nextPage; page !== undefined; page = pages.at(-1)?.nextPage) {
+          pages.push(await statementPage(database.pool, { ...request, page }));
+        }
+        expect(centsOf(pages)).toEqual([100n, 100n, 100n]);
+        expect(pages.at(-1)?.closing.cents).toBe(300n);
+        const whole = await statementPage(database.pool, { ...request, pageLines: 10 });
+        expect(centsOf([whole])).toEqual(by === 'recorded' ? [100n, 100n, 100n, 7n] : [100n, 7n, 100n, 100n]);
+        expect(whole.closing.cents).toBe(307n);
+      } finally {
+        late.release(true);
+      }
+    },
+  );
+
+  it('so does one over slots, where what was posted later to another slot is committed before', async () => {
+    const [, receivable = '', payable = ''] = await openAccounts(
+      database.pool,
+      ['payable', 'receivable', 'payable'].map((type, nth) => ({ type, currency: 'USD', name: `late_${nth}` })),
+    );
+    const [busy = ''] = await freshAccounts();
+    await addSlots(database.pool, { accountId: busy, slots: 2 });
+    for (const amountCents of [1n, 2n]) await post(database.pool, transfer(receivable, busy, { amountCents }));
+    // A slot is chosen by the number of the server's process.
+    const slotOf = (client: object) => ((client as { processID?: number }).processID ?? Number.NaN) % 2;
+    const late = await database.pool.connect();
+    const clients: pg.Client[] = [];
+    try {
+      let prompt: pg.Client;
+      do {
+        expect(clients.length).toBeLessThan(40);
+        prompt = new pg.Client({ connectionString: database.url });
+        clients.push(prompt);
+        await prompt.connect();
+      } while (slotOf(prompt) === slotOf(late));
+      await late.query('begin');
+      const before = await post(late, transfer(receivable, busy, { amountCents: 40n }));
+      const after = await post(prompt, transfer(payable, busy, { amountCents: 8n }));
+      expect(after.eventPosition).toBeGreaterThan(before.eventPosition);
+      const request = { accountId: busy, pageLines: 2 };
+      const first = await statementPage(database.pool, request);
+      await late.query('commit');
+      const second = await statementPage(database.pool, { ...request, page: first.nextPage });
+      expect([centsOf([first]), centsOf([second]), second.nextPage]).toEqual([[1n, 2n], [8n], undefined]);
+      expect(second.closing.cents).toBe(11n);
+      const whole = await statementPage(database.pool, { accountId: busy });
+      expect(centsOf([whole])).toEqual([1n, 2n, 40n, 8n]);
+      expect(whole.closing.cents).toBe(51n);
+    } finally {
+      late.release(true);
+      for (const client of clients) await client.end();
     }
   });
 });
