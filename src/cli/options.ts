@@ -1,4 +1,6 @@
 import { InvalidArgumentError } from 'commander';
+import { isUuid } from '../ledger/input.ts';
+import { isDate } from '../ledger/instants.ts';
 
 /** A book is an integer of PostgreSQL. */
 export const MAX_BOOK = 2_147_483_647;
@@ -14,14 +16,12 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
 
 /** Reads a day of the calendar; in UTC, whatever the machine's zone. */
 export function day(text: string): string {
-  const parsed = /^\d{4}-\d\d-\d\d$/.test(text) && !text.startsWith('0000') ? new Date(`${text}T00:00:00Z`) : undefined;
-  // The 30th of February is taken for the 2nd of March.
-  if (parsed !== undefined && !Number.isNaN(parsed.getTime()) && parsed.toISOString().startsWith(text)) return text;
+  if (isDate(text)) return text;
   throw new InvalidArgumentError('Give a day such as 2026-03-01.');
 }
 
 /** Reads the id of a user or an organization. */
 export function uuid(text: string): string {
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text.toLowerCase();
+  if (isUuid(text)) return text.toLowerCase();
   throw new InvalidArgumentError('Give a UUID such as 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4.');
 }

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
+import { isUuid } from '../ledger/input.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type EventName, proveConsistency, proveInclusion } from '../ledger/proof.ts';
 import { listSeals, type Seal, sealBook } from '../ledger/seals.ts';
@@ -122,7 +123,7 @@ async function prove(pool: Pool, event: EventName | undefined, options: { book: 
 
 function readEvent(text: string): EventName {
   if (/^\d{1,19}$/.test(text) && BigInt(text) <= MAX_POSITION) return { position: BigInt(text) };
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return { eventId: text.toLowerCase() };
+  if (isUuid(text)) return { eventId: text.toLowerCase() };
   throw new InvalidArgumentError('Give a position or a UUID.');
 }
 

@@ -14,6 +14,8 @@ const LARGEST_INTEGER = 2_147_483_647;
 const LARGEST_BIGINT = 9_223_372_036_854_775_807n;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
+export const isUuid = (text: string): boolean => UUID.test(text);
+
 export function invalid(message: string, code: ErrorCode = 'LEDGER_INVALID'): AppError {
   return new AppError(code, message);
 }
@@ -97,7 +99,7 @@ export function assertBookId(bookId: unknown): void {
 
 /** An id that may be of something; where it can be of nothing, `code` says that there is no such thing. */
 export function assertId(what: string, id: unknown, code: ErrorCode): void {
-  if (typeof id === 'string' && UUID.test(id)) return;
+  if (typeof id === 'string' && isUuid(id)) return;
   throw invalid(`${what} ${shown(id)} does not exist: its id is no UUID.`, code);
 }
 

@@ -1,4 +1,5 @@
 import type { Findings } from './findings.ts';
+import type { Microseconds } from './microseconds.ts';
 
 /** How an account stands after the events read so far. Money is signed like entries: debit positive. */
 export interface Account {
@@ -54,8 +55,8 @@ export interface Hold {
   readonly currency: string | null;
   readonly createdAt: string;
   readonly createdBy: string;
-  /** As PostgreSQL would print it, or null. */
-  readonly expiresAt: bigint | null;
+  /** Null for one that expires never. */
+  readonly expiresAt: Microseconds | null;
   readonly referenceType: string | null;
   readonly referenceId: string | null;
   readonly description: string | null;

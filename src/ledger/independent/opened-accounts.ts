@@ -35,7 +35,7 @@ export function openAccount({ book, findings }: Replay, event: LoggedEvent): voi
   judgeLimits({ book, findings }, event, account);
 }
 
-/** Applies what an event changes of an account, and compares the row of the history that says so. */
+/** Applies what an event changes of an account, and judges whether it may. */
 export function changeAccount({ book, findings }: Replay, event: LoggedEvent): void {
   const id = saidUuid(event.said, 'account_id');
   const account = id === null ? undefined : book.accounts.get(id);

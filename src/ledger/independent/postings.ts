@@ -1,5 +1,5 @@
 import type { TextRow } from '../../db/cursor.ts';
-import type { Account, BookState, Replay } from './book-state.ts';
+import type { Account, Replay } from './book-state.ts';
 import { type LoggedEvent, labelOf } from './event.ts';
 import type { Findings } from './findings.ts';
 import { elementsOf, membersOf, textOf } from './json-text.ts';
@@ -52,7 +52,7 @@ export function legsOf({ book, findings }: Replay, event: LoggedEvent): Leg[] {
     }
     return {
       id: event.position * LEGS_A_POSITION + BigInt(nth + 1),
-      account: accountId === null ? undefined : accountFor(book, accountId, currency),
+      account: accountId === null ? undefined : book.account(accountId, currency),
       accountId,
       amount,
       currency,
@@ -63,8 +63,6 @@ export function legsOf({ book, findings }: Replay, event: LoggedEvent): Leg[] {
     };
   });
 }
-
-const accountFor = (book: BookState, id: string, currency: string | null) => book.account(id, currency);
 
 /** Moves the accounts of a transaction, and judges what it did to them as the ledger does: by what it comes to on each of them. */
 export function applyLegs({ findings }: Replay, event: LoggedEvent, legs: readonly Leg[]): void {

@@ -63,10 +63,6 @@ export class SideStream {
     this.abandon();
   }
 
-  async close(): Promise<void> {
-    await this.batches.return();
-  }
-
   /** Collects the rows of a position; those before it belong to no event. */
   private passOver(position: bigint): void {
     while (this.nextPosition !== undefined && this.nextPosition <= position) {
