@@ -335,7 +335,7 @@ describe('ledger post', () => {
       { account_id: clearing, amount_cents: `${cents}`, currency: 'USD' },
       { account_id: wallet, amount_cents: `${-cents}`, currency: 'USD' },
     ];
-    const unbalanced = [{ account_id: wallet, amount_cents: 1, currency: 'USD' }];
+    const unbalanced = entries(1n).map((entry) => ({ ...entry, amount_cents: '1' }));
     const path = await file(
       ...[entries(100n), unbalanced, entries(50n), entries(2n ** 60n)].map((each) => line({ entries: each })),
     );

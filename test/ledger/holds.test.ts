@@ -165,7 +165,7 @@ describe('a hold', () => {
   it('is written down with no more others at once than were asked for, be they of one account', async () => {
     await expireHolds(database.pool);
     const wallet = await walletWith(1_000n);
-    const expiresAt = soon(200);
+    const expiresAt = soon(1_000);
     for (const cents of [1n, 2n, 3n]) await placeHold(database.pool, hold(wallet, cents, { expiresAt }));
     await untilPast(expiresAt);
     for (const expired of [2, 1, 0]) expect(await expireHolds(database.pool, { limit: 2 })).toBe(expired);
@@ -309,7 +309,7 @@ describe('a key that another transaction commits after it was looked for', () =>
     carryOut: () => Promise<T>,
     meanwhile: () => Promise<unknown>,
   ): Promise<T> {
-    const expiresAt = soon(50);
+    const expiresAt = soon(500);
     const { holdId } = await placeHold(database.pool, hold(wallet, 100n, { expiresAt }));
     await untilPast(expiresAt);
     return withTransaction(database.pool, async (holder) => {

@@ -163,15 +163,15 @@ describe('an account that is opened while its lock is looked for', () => {
       );
       const called = call(caller, accountId);
       called.catch(() => undefined);
-      await eventuallyWaits(caller);
+      await eventuallyWaitsFor(opener, caller);
       await openAccounts(opener, [account]);
       await holder.query('begin');
       // Behind the opener, and before the caller.
       const held = holder.query(`lock table payments.${tables.afterJudging} in access exclusive mode`);
-      await eventuallyWaits(holder);
+      await eventuallyWaitsFor(opener, holder);
       await opener.query('commit');
       await held;
-      await eventuallyWaits(caller);
+      await eventuallyWaitsFor(holder, caller);
       await expect(lock(holder, accountId)).rejects.toMatchObject({ code: '55P03' });
       await holder.query('rollback');
       await called;
@@ -215,5 +215,17 @@ async function eventuallyWaits(waiter: Tx): Promise<void> {
       [pid],
     );
     return rows.length > 0;
+  });
+}
+
+/** Not as its session is shown, which for a moment still waits for what it has already. */
+async function eventuallyWaitsFor(other: Tx, waiter: Tx): Promise<void> {
+  const [blocker, blocked] = [other, waiter].map((tx) => (tx as Tx & { processID: number }).processID);
+  await eventually('one waits for the other', async () => {
+    const { rows } = await database.pool.query<{ waits: boolean }>('select $1 = any (pg_blocking_pids($2)) as waits', [
+      blocker,
+      blocked,
+    ]);
+    return rows[0]?.waits === true;
   });
 }
