@@ -28,8 +28,8 @@ export const GUARD_FUNCTIONS = {
     hash: 'ec321d18593c4ddebef3444a94165aa78f014cc6d01ad7ec6462ec787ffcfe2e',
   },
   certificates_of: {
-    migration: '0010_history',
-    hash: '1304331e286c703f1df44b325a7ba5fc3bfcaa09ed8e6bf94215c10f4e611cab',
+    migration: '0022_races_slots_and_grants',
+    hash: '8dfb1a69a1e17146d19f92cde365e68f0b96c6611826666cd5fdf916d11ec659',
   },
   chain_hash: {
     migration: '0016_rare_events',
