@@ -44,7 +44,7 @@ export const GUARD_FUNCTIONS = {
     hash: 'acb0c8c410c10821094abb2cd4193f6d531c348f67beb3280d3691d3d199b39c',
   },
   check_changed_balances: {
-    migration: '0021_posting_reviewed',
+    migration: '0021_bounds_of_posting',
     hash: 'a2ee0d01f5bdc0b4219500955ad3dc5c548b31e4349ef62c59475c9f1a6a1ca1',
   },
   check_changed_books: {

@@ -1,5 +1,5 @@
--- What a reading with fresh eyes found in posting: requests that cost the server far more than they seem to, accounts that were opened
--- between two statements, balances at the very end of 64 bits, ids that somebody else took.
+-- What a posting may cost, and what it may be called: requests that come to far more than they seem to, entries in several currencies,
+-- accounts that were opened between two statements, balances at the very end of 64 bits, ids that the ledger makes itself.
 
 -- Whether a JSON value has a number of more than 40 digits: jsonb keeps 1e131000 in a few bytes, and its text has as many digits.
 -- Small values are not looked through, since what their numbers come to as text is bounded.
