@@ -16,36 +16,7 @@ language sql immutable parallel safe
 return p_text like '______________8%';
 revoke all on function payments.is_named_uuid(text) from public;
 
--- As in 0014; no id that the ledger makes itself.
-create or replace function payments.transaction_fault(p_transaction jsonb) returns text
-language sql stable parallel safe
-return coalesce(case
-  when not payments.has_only_keys(p_transaction, array['entries', 'transaction_id', 'idempotency_key', 'idempotency_scope',
-      'effective_at', 'reference_type', 'reference_id', 'description', 'metadata', 'announce', 'linked', 'reverses', 'capture'])
-    then 'It is no object, or has a key that is not among these:'
-  when jsonb_array_length(payments.entries_of(p_transaction)) not between 2 and 1000
-      and (p_transaction ? 'entries' or p_transaction ->> 'reverses' is null) then 'entries has not 2 to 1000 elements:'
-  when p_transaction ->> 'transaction_id' is not null and payments.try_uuid(p_transaction ->> 'transaction_id') is null
-    then 'transaction_id is no UUID:'
-  when payments.is_named_uuid(p_transaction ->> 'transaction_id')
-    then 'transaction_id is a UUID of version 8, which the ledger makes itself (take one of version 4 or 7, or leave it out):'
-  when p_transaction ->> 'effective_at' is not null and coalesce(payments.try_instant(p_transaction ->> 'effective_at')
-      not between '1900-01-01 00:00+00' and '2199-12-31 23:59+00', true)
-    then 'effective_at is no instant with its offset, from 1900 to 2199:'
-end, payments.labels_fault(p_transaction), case
-  when coalesce(jsonb_typeof(p_transaction -> 'announce'), 'null') not in ('string', 'null')
-      or length(p_transaction ->> 'announce') > 128 or p_transaction ->> 'announce' !~ '^[a-z0-9_]+(\.[a-z0-9_]+)*$'
-    then 'announce is no topic:'
-  when coalesce(jsonb_typeof(p_transaction -> 'linked'), 'boolean') <> 'boolean' then 'linked is neither true nor false:'
-  when p_transaction ? 'reverses' and payments.try_uuid(p_transaction ->> 'reverses') is null then 'reverses is no UUID:'
-  when p_transaction ? 'capture' and not (payments.has_only_keys(p_transaction -> 'capture', array['hold_id', 'final'])
-      and payments.try_uuid(p_transaction -> 'capture' ->> 'hold_id') is not null
-      and coalesce(jsonb_typeof(p_transaction -> 'capture' -> 'final'), 'boolean') = 'boolean')
-    then 'capture is no object of hold_id (UUID) and at most final (true or false):'
-  when p_transaction ? 'capture' and p_transaction ? 'reverses' then 'capture and reverses exclude each other:'
-end);
-
--- As in 0008; and what its text, or what is kept of it, would blow up to.
+-- As in 0008; no id that the ledger makes itself, and nothing whose text, or what is kept of it, would blow up.
 create or replace function payments.request_fault(p_transaction jsonb) returns jsonb
 language plpgsql stable parallel safe as $$
 declare
@@ -57,7 +28,8 @@ begin
       'The transaction has a number of more than 40 digits: give it as text.');
   end if;
   v_bytes := octet_length(p_transaction::text);
-  v_fault := payments.transaction_fault(p_transaction);
+  v_fault := coalesce(payments.transaction_fault(p_transaction), case when payments.is_named_uuid(p_transaction ->> 'transaction_id')
+    then 'transaction_id is a UUID of version 8, which the ledger makes itself (take one of version 4 or 7, or leave it out):' end);
   return case
     when v_bytes > 1048576 then jsonb_build_object('code', 'LEDGER_INVALID', 'message', format(
       'The transaction has %s bytes, more than 1048576 (1 MiB): keep documents elsewhere and refer to them.', v_bytes))

@@ -53,8 +53,10 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
     .addHelpText('after', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
     .configureOutput({ writeErr: () => undefined });
-  const wanted = Object.hasOwn(COMMANDS, name) ? [name] : Object.keys(COMMANDS);
-  for (const register of await Promise.all(wanted.map((each) => COMMANDS[each]?.()))) register?.(program, context);
+  const isKnown = Object.hasOwn(COMMANDS, name);
+  for (const [each, load] of Object.entries(COMMANDS)) {
+    if (!isKnown || each === name) (await load())(program, context);
+  }
   inheritSettings(program);
   nameTheirHelp(program);
   refuseUnknownSubcommands(program);

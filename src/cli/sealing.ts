@@ -52,14 +52,15 @@ export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): 
     }
   };
   const sealOnce = async () => {
-    let failure: unknown;
-    // First, so that the seal has them. Whatever becomes of it, what is there is sealed.
-    await expireOnce().catch((error: unknown) => {
-      failure = error;
-    });
-    const seals = await sealBooks(pool, { stop: stop.signal, minAgeMs: intervalMs });
-    for (const { book, sealNumber, treeSize, root } of seals) log.debug({ book, sealNumber, treeSize, root }, 'sealed');
-    if (failure !== undefined) throw failure;
+    try {
+      // First, so that the seal has them.
+      await expireOnce();
+    } finally {
+      // Whatever became of that, what is there is sealed.
+      const seals = await sealBooks(pool, { stop: stop.signal, minAgeMs: intervalMs });
+      for (const { book, sealNumber, treeSize, root } of seals)
+        log.debug({ book, sealNumber, treeSize, root }, 'sealed');
+    }
     outage.works('sealer');
   };
   const running = (async () => {
