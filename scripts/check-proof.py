@@ -1,8 +1,7 @@
-"""check-proof.py PROOF.json [HASH ...] exits with 0 where the proof holds and has the roots or seal hashes that you know."""
+"""check-proof.py PROOF.json [HASH ...] exits with 0 where the proof holds and has the roots or seal hashes that you know, with 1 where not."""
 import hashlib, json, struct, sys
 SEAL = "book_id seal_number sealed_at_us tree_size root coverage_hash previous_seal_hash seal_hash".split()
-EVENT = "book_id position event_id effective_at_us recorded_at_us type created_by".split()
-EVENT += "idempotency_scope idempotency_key request_hash payload".split()
+EVENT = "book_id position event_id effective_at_us recorded_at_us type created_by idempotency_scope idempotency_key request_hash payload".split()
 PARTS, pack = [SEAL, EVENT, "format path seals".split(), "format event leaf_hash leaf_index path seals".split()], struct.pack
 def given(value, right): return value if right else sys.exit("the proof does NOT hold")
 def part(pairs): return given(dict(pairs), sorted(key for key, _ in pairs) in map(sorted, PARTS))  # each key once, no other
@@ -14,8 +13,8 @@ def split(size): return 1 << ((size - 1).bit_length() - 1)  # the largest power 
 def field(value, read=str.encode): return pack(">i", -1) if value is None else pack(">i", len(read(value))) + read(value)
 def leaf_of(proof):
     book, position, event_id, effective, recorded, *texts, request_hash, payload = map(proof["event"].get, EVENT)
-    head = pack(">iq", number(book), number(position)) + raw(event_id.replace("-", ""), 16)
-    head += pack(">qq", number(effective), number(recorded)) + b"".join(map(field, texts)) + field(request_hash, raw)
+    head = pack(">iq16sqq", number(book), number(position), raw(event_id.replace("-", ""), 16), number(effective), number(recorded))
+    head += b"".join(map(field, texts)) + field(request_hash, raw)
     return given(raw(proof["leaf_hash"]), sha256(b"\x00", head, payload.encode()) == raw(proof["leaf_hash"]))
 def seal_hash(seal): return sha256(b"\x02", pack(">iqqq", *map(number, map(seal.get, SEAL[:4]))), *map(raw, map(seal.get, SEAL[4:7])))
 def root_of(leaf, index, size, path):
@@ -36,5 +35,6 @@ def check(proof, known):  # says which fields are the hashes that are known
     else: computed = roots_of(*sizes, (roots[:1] if sizes[0] in (sizes[1], split(2 * sizes[0])) else []) + path)
     names = {seal[key]: f"{key} of seal {seal['seal_number']}" for key in ("root", "seal_hash") for seal in seals}
     return [names[hash] for hash in given(known, computed == roots and len(books) == 1)]
-try: print("the proof holds", *check(json.load(open(sys.argv[1], "rb"), object_pairs_hook=part), sys.argv[2:]), sep=", ")
+try: print("the proof holds", *check(json.load(open((sys.argv + [""])[1], "rb"), object_pairs_hook=part), sys.argv[2:]), sep=", ")
+except OSError as error: sys.exit(print(error, __doc__, sep="\n", file=sys.stderr) or 2)  # nothing was checked
 except Exception: sys.exit("the proof does NOT hold")

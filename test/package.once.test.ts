@@ -5,7 +5,7 @@ import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createDatabase } from './support/database.ts';
+import { createDatabase, EMPTY } from './support/database.ts';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -87,7 +87,7 @@ it("runs under the machine's own Node, of 20.18.1 or newer", async () => {
 });
 
 it('migrates an empty database, and says afterwards that nothing is pending', async () => {
-  const database = await createDatabase({ from: 'empty' });
+  const database = await createDatabase({ template: EMPTY });
   try {
     const env = { DATABASE_URL: database.url };
     expect((await npx(['migrate'], env)).stdout).toMatch(/^applied 0001_reference_currencies\napplied 0002_/);

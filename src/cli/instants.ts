@@ -17,7 +17,8 @@ export function endOf(text: string): Instant {
 
 /** Reads an instant from which on nothing is included; a date is the beginning of the day after, so that its day is. */
 export function afterEndOf(text: string): Instant {
-  return read(text, isDate(text) ? dayAfter(text) : text);
+  const next = isDate(text) ? dayAfter(text) : undefined;
+  return next === undefined ? endOf(text) : `${next}T00:00:00Z`;
 }
 
 function read(text: string, ofDate: Instant): Instant {
@@ -30,8 +31,8 @@ function read(text: string, ofDate: Instant): Instant {
 
 const DAY_MS = 86_400_000;
 
-function dayAfter(date: string): Instant {
+/** Undefined after 9999-12-31: nothing of ours is read beyond it. */
+export function dayAfter(date: string): string | undefined {
   const next = new Date(Date.parse(`${date}T00:00:00Z`) + DAY_MS).toISOString();
-  // The day after 9999-12-31 has five digits, and nothing of ours is read beyond it.
-  return next.startsWith('+') ? `${date}T23:59:59.999999Z` : next;
+  return next.startsWith('+') ? undefined : next.slice(0, 'yyyy-mm-dd'.length);
 }

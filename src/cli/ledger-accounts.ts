@@ -5,7 +5,7 @@ import { addSlots } from '../ledger/accounts.ts';
 import { MAIN_BOOK, openAccounts } from '../ledger/ledger.ts';
 import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
+import { MAX_BOOK, minorUnits, uuid, wholeNumber } from './options.ts';
 import { formatMoney, toJson, writeOut } from './output.ts';
 
 interface OwnerOptions {
@@ -23,6 +23,8 @@ interface OpenOptions extends OwnerOptions {
   readonly type: string;
   readonly currency: string;
   readonly name: string;
+  readonly floorCents?: bigint;
+  readonly ceilingCents?: bigint;
 }
 
 interface SlotsOptions {
@@ -44,24 +46,28 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
     .requiredOption('--name <name>', 'a-z 0-9 _ . : -, at most 100 characters')
     .option('--user <id>', 'the user that owns it; the platform, when no owner is given', uuid)
     .option('--organization <id>', 'the organization that owns it', uuid)
+    .option('--floor-cents <n>', 'what its balance less its holds never goes below, in minor units', minorUnits)
+    .option('--ceiling-cents <n>', 'what its balance never goes above, in minor units', minorUnits)
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nExample:\n  liventix ledger account open --type cash --currency USD --name wallet --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4',
+      '\nLimits are positive on the normal side of the type. An account that is there keeps those that it has.\n\nExample:\n  liventix ledger account open --type cash --currency USD --name wallet --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --floor-cents 0',
     )
     .action((options: OpenOptions) =>
       withDatabase(context, async (pool) => {
-        const { type, currency, name, book: bookId } = options;
-        const owner = ownerOf(options);
-        const [accountId] = await openAccounts(pool, [{ type, currency, name, ...owner }], { bookId });
-        context.out.write(options.json ? `${toJson({ accountId })}\n` : `account  ${accountId}\n`);
+        const { type, currency, name, floorCents, ceilingCents, book: bookId } = options;
+        const account = { type, currency, name, floorCents, ceilingCents, ...ownerOf(options) };
+        const [accountId] = await openAccounts(pool, [account], { bookId });
+        context.out.write(options.json ? `${toJson({ accountId })}\n` : `${accountId}\n`);
       }),
     );
 
   account
     .command('list')
-    .description('list the accounts with their balances, positive on the normal side of their type')
+    .description(
+      'list the accounts with their balances, positive on the normal side of their type, and what of them is held',
+    )
     .option('--user <id>', 'only those of this user', uuid)
     .option('--organization <id>', 'only those of this organization', uuid)
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
@@ -130,10 +136,16 @@ async function runList(options: ListOptions, context: CommandContext): Promise<v
 const BALANCE_WIDTH = 20;
 
 function accountLine(account: Account): string {
-  const { accountId, type, currency, name, balanceCents, decimalPlaces, status, slots = [] } = account;
+  const { accountId, type, currency, name, balanceCents, availableCents, decimalPlaces, status, slots = [] } = account;
   const money = (cents: bigint) => `${formatMoney(cents, decimalPlaces).padStart(BALANCE_WIDTH)} ${currency}`;
+  const held = balanceCents - availableCents;
+  const remarks = [
+    ownerText(account),
+    held === 0n ? '' : `  ${formatMoney(held, decimalPlaces)} held`,
+    status === 'open' ? '' : `  ${status}`,
+  ].join('');
   return [
-    `${accountId}  ${money(balanceCents)}  ${type}  ${name}${ownerText(account)}${status === 'open' ? '' : `  ${status}`}\n`,
+    `${accountId}  ${money(balanceCents)}  ${type}  ${name}${remarks}\n`,
     ...slots.map((slot, number) => `${slot.accountId}  ${money(slot.balanceCents)}  of these, in slot ${number}\n`),
   ].join('');
 }

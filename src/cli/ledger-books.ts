@@ -15,7 +15,7 @@ export function registerLedgerBooks(ledger: Command, context: CommandContext): v
     .action(({ name, json }: { name: string; json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const bookId = await openBook(pool, name);
-        context.out.write(json ? `${toJson({ bookId })}\n` : `book  ${bookId}\n`);
+        context.out.write(json ? `${toJson({ bookId })}\n` : `${bookId}\n`);
       }),
     );
 

@@ -5,6 +5,7 @@ import { AppError } from '../errors.ts';
 import { EXPORT_FORMATS, type ExportFormat, exportJournal } from '../ledger/export.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { dayAfter } from './instants.ts';
 import { day, MAX_BOOK, wholeNumber } from './options.ts';
 import { writeOut } from './output.ts';
 import { createProgress } from './progress.ts';
@@ -37,7 +38,7 @@ csv        RFC 4180, UTF-8, one line an entry. Text that a spreadsheet would tak
 A file is written under another name and renamed at the end: it is there as a whole or not at all.
 
 Examples:
-  liventix ledger export --format hledger --output 2026.journal --from 2026-01-01 --to 2027-01-01
+  liventix ledger export --format hledger --output 2026.journal --from 2026-01-01 --to 2026-12-31
   liventix ledger export --format csv | gzip > entries.csv.gz`;
 
 export function registerExport(ledger: Command, context: CommandContext): void {
@@ -46,7 +47,7 @@ export function registerExport(ledger: Command, context: CommandContext): void {
     .description('write the journal of a book for hledger, Beancount or a spreadsheet')
     .addOption(new Option('--format <format>', 'what reads it').choices(EXPORT_FORMATS).makeOptionMandatory())
     .option('--from <day>', 'the first day; from the beginning when left out', day)
-    .option('--to <day>', 'the day after the last; to the end when left out', day)
+    .option('--to <day>', 'the last day; to the end when left out', day)
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
     .option('--output <file>', 'where to write; stdout when left out')
     .addHelpText('after', HELP)
@@ -55,13 +56,10 @@ export function registerExport(ledger: Command, context: CommandContext): void {
 
 async function runExport(options: ExportCommandOptions, context: CommandContext): Promise<void> {
   const { format, from, to, book, output } = options;
-  if (from !== undefined && to !== undefined && from >= to) {
-    throw new AppError(
-      'USAGE',
-      `--from ${from} is not before --to ${to}, the day after the last. See: liventix ledger export --help`,
-    );
+  if (from !== undefined && to !== undefined && from > to) {
+    throw new AppError('USAGE', `--from ${from} is after --to ${to}. See: liventix ledger export --help`);
   }
-  const slice = { format, bookId: book, ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) };
+  const slice = { format, bookId: book, from, to: to === undefined ? undefined : dayAfter(to) };
   const progress = createProgress(context);
   const onProgress = (entries: number, total: bigint) => progress.update('entries', entries, total);
   await withDatabase(context, (pool) =>

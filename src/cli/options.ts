@@ -14,6 +14,12 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
+/** Reads an amount in minor units, as an account's limit may be: at most 18 digits. */
+export function minorUnits(text: string): bigint {
+  if (/^-?\d{1,18}$/.test(text)) return BigInt(text);
+  throw new InvalidArgumentError('Give a whole number of minor units, at most 18 digits, such as -50000.');
+}
+
 /** Reads a day of the calendar; in UTC, whatever the machine's zone. */
 export function day(text: string): string {
   if (isDate(text)) return text;

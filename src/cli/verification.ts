@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import type { CheckResult } from '../ledger/verify.ts';
+import { type CheckResult, GUARDS_CHECK } from '../ledger/verify.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -126,12 +126,14 @@ function certificateText({ certificate }: Certified): string {
   return certificate === undefined ? '' : `Certificate: ${certificate.file}, SHA-256 ${certificate.sha256}\n`;
 }
 
-function verdictText({ balance, since, skipped }: Verification): string {
+function verdictText({ balance, checks, since, skipped }: Verification): string {
   const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
   if (balance === null) return `${lines}\nWhat was checked holds; the rest could not be found out.\n`;
   if (since !== null) {
     const verdict = balance ? 'What is new since then balances.' : 'What is new since then does NOT balance.';
     return `${lines}\nTaken for verified: what seal ${since.seal} covers, of hash ${since.sealHash}.\n${verdict}\n`;
   }
-  return `${lines}\n${balance ? 'The books balance.' : 'The books do NOT balance.'}\n`;
+  if (balance) return `${lines}\nThe books balance.\n`;
+  const areOnlyGuardsOff = checks.every(({ check, holds }) => holds || check === GUARDS_CHECK);
+  return `${lines}\n${areOnlyGuardsOff ? 'Every row holds, but NOT what guards them.' : 'The books do NOT balance.'}\n`;
 }

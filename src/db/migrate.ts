@@ -1,6 +1,5 @@
 import { readdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { runner } from 'node-pg-migrate';
 import pg from 'pg';
 import { AppError } from '../errors.ts';
 import { interruptible } from './interrupt.ts';
@@ -43,6 +42,8 @@ async function migrateBy(client: pg.Client): Promise<readonly string[]> {
     await client.connect();
     await assertSupportedServer(client);
     assertNoDrift(await migrationStatus(client));
+    // Loaded by who migrates alone: every command asks for the status, and half of its start would be this.
+    const { runner } = await import('node-pg-migrate');
     const applied = await runner({
       dbClient: client,
       dir: MIGRATIONS_DIR,

@@ -26,9 +26,9 @@ export interface ExportOptions {
   readonly format: ExportFormat;
   readonly bookId?: number;
   /** The first day, in UTC, such as 2026-03-01: what was before it comes in as opening balances. From the beginning, when left out. */
-  readonly from?: string;
+  readonly from?: string | undefined;
   /** The day after the last, in UTC. To the end, when left out. */
-  readonly to?: string;
+  readonly to?: string | undefined;
   /** Told how many entries are written, of how many. */
   readonly onProgress?: (entries: number, total: bigint) => void;
 }

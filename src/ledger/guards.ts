@@ -15,7 +15,7 @@ export interface Guard {
 
 /**
  * The functions that the guards consist of, those that seal, and all that `books verify` asks: the migration that last gave each its
- * body, and the body's SHA-256. Tests compare them with a fresh migration, and with what a verification asks; they print what the
+ * body, and the SHA-256 of what it does. Tests compare them with a fresh migration, and with what a verification asks; they print what the
  * hashes must be.
  */
 export const GUARD_FUNCTIONS = {
@@ -154,12 +154,14 @@ export const GUARD_FUNCTIONS = {
 } as const;
 
 /**
- * Of a row p of pg_proc: what it does, as text. Of an aggregate that is what it is made of: what PostgreSQL has built in has the same
- * ids in all its versions.
+ * Of a row p of pg_proc: what it does, as text, with the settings that it runs under. Of an aggregate that is what it is made of: what
+ * PostgreSQL has built in has the same ids in all its versions.
  */
 export const BODY_OF = `coalesce((
     select concat_ws(' ', a.aggtransfn::oid, a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggtranstype, a.agginitval)
-    from pg_aggregate a where a.aggfnoid = p.oid), p.prosrc)`;
+    from pg_aggregate a where a.aggfnoid = p.oid),
+    concat_ws(' ', p.prosrc, case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end,
+              array_to_string(p.proconfig, ' ')))`;
 
 const STATEMENT = 'for each statement';
 
@@ -315,7 +317,7 @@ export const GUARD_FAULTS = `
   where t.tgenabled is distinct from 'A' or not t.is_ours
   union all
   select format('function payments.%s', g.name),
-         case when count(p.oid) = 0 then 'is missing' else 'was given another body' end,
+         case when count(p.oid) = 0 then 'is missing' else 'was given another body or other settings' end,
          format('run its definition in migrations/%s.sql as "create or replace"', g.migration), false, false
   from (values ${EXPECTED_FUNCTIONS.join(', ')}) as g (name, hash, migration)
   left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name

@@ -110,8 +110,8 @@ export async function voidHold(
 }
 
 /**
- * Writes down which holds have expired, at most `limit` at a time. Nothing waits for it: an expired hold reserves
- * nothing from the instant of its expiry on.
+ * Writes down which holds have expired, at most `limit` at a time, of accounts that nobody has locked; where all are locked, it
+ * waits for them. Nothing waits for it: an expired hold reserves nothing from the instant of its expiry on.
  * @returns how many
  */
 export async function expireHolds(db: Queryable, options: Options & { readonly limit?: number } = {}): Promise<number> {
@@ -126,15 +126,15 @@ export async function expireHolds(db: Queryable, options: Options & { readonly l
 const EXPIRY_BATCH = 1_000;
 const MAX_EXPIRY_BATCH = 100_000;
 
-/** What became of the expiry in every book: how many holds, and the books in which an account stayed locked too long. */
+/** What became of the expiry in every book: how many holds, and the books in which accounts stayed locked too long. */
 interface Expiry {
   readonly expired: number;
   readonly postponed: readonly number[];
 }
 
 /**
- * As `expireHolds`, in every book in which one is due, each in a transaction of its own. A book with an account that stays
- * locked for longer than `lockTimeoutMs` is left for the next time: whatever else its holds come to, nobody waits for them.
+ * As `expireHolds`, in every book in which one is due, until none is left. Accounts that stay locked for longer than
+ * `lockTimeoutMs` are left for the next time, and nobody else's holds wait for them.
  */
 export async function expireDueHolds(
   pool: Pool,
@@ -152,10 +152,14 @@ export async function expireDueHolds(
   for (const { book_id: bookId } of books) {
     if (stop?.aborted) break;
     try {
-      expired += await withTransaction(pool, async (tx) => {
-        await tx.query(`set local lock_timeout = ${lockTimeoutMs}`);
-        return expireHolds(tx, { bookId });
-      });
+      let written: number;
+      do {
+        written = await withTransaction(pool, async (tx) => {
+          await tx.query(`set local lock_timeout = ${lockTimeoutMs}`);
+          return expireHolds(tx, { bookId });
+        });
+        expired += written;
+      } while (written > 0 && !stop?.aborted);
     } catch (error) {
       if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
       postponed.push(bookId);

@@ -28,9 +28,9 @@ export interface NewAccount {
   readonly userId?: string;
   readonly organizationId?: string;
   /** The balance less active holds may not go below it. Minor units, positive on the account type's normal side. */
-  readonly floorCents?: bigint;
+  readonly floorCents?: bigint | undefined;
   /** The balance may not go above it. */
-  readonly ceilingCents?: bigint;
+  readonly ceilingCents?: bigint | undefined;
 }
 
 export type PostOutcome =

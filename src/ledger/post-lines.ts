@@ -122,11 +122,25 @@ function nextOf(chains: AsyncGenerator<Chain, void>): Promise<Chain | undefined>
 async function postBatch(runCall: RunCall, batch: readonly Chain[], bookId: number): Promise<LineOutcome[]> {
   const readable = batch.filter((chain) => chain.every(({ refused }) => refused === undefined));
   const posted = (await postChains(runCall, readable, bookId)).values();
-  return batch.flat().map(({ number, refused }) => {
-    const outcome = refused === undefined ? posted.next().value : { status: 'rejected' as const, ...refused };
-    if (outcome === undefined) throw new AppError('INTERNAL', `The database answered nothing to line ${number}.`);
-    return { line: number, ...outcome };
+  return batch.flatMap((chain) => {
+    const outcomes = chain.map(({ number, refused }): LineOutcome => {
+      const outcome = refused === undefined ? posted.next().value : { status: 'rejected' as const, ...refused };
+      if (outcome === undefined) throw new AppError('INTERNAL', `The database answered nothing to line ${number}.`);
+      return { line: number, ...outcome };
+    });
+    return chain.some(({ refused }) => refused !== undefined) ? outcomes : withCulprit(outcomes);
   });
+}
+
+/** The database numbers the transactions of its call; whoever sends lines numbers those. */
+function withCulprit(chain: readonly LineOutcome[]): LineOutcome[] {
+  const isCulprit = (outcome: LineOutcome) => outcome.status === 'rejected' && outcome.code !== 'LEDGER_LINK_FAILED';
+  const culprit = chain.find(isCulprit);
+  if (culprit?.status !== 'rejected') return [...chain];
+  const message = `It is linked to line ${culprit.line}, which was refused: ${culprit.code}.`;
+  return chain.map((outcome) =>
+    outcome.status === 'rejected' && !isCulprit(outcome) ? { ...outcome, message } : outcome,
+  );
 }
 
 /** In one call; where the database refuses the call for something in it, by halves, down to the chain that it is in. */

@@ -23,7 +23,7 @@ export interface PosterOptions {
   readonly maxBatch?: number;
   /** Calls under way at the same time, each on a connection of the pool; 2. */
   readonly maxInFlight?: number;
-  /** Transactions that wait for a call; 10,000. One more is refused with LEDGER_BUSY. */
+  /** Transactions that wait for a call; 10,000. One more is refused with LEDGER_BUSY, and so is one beyond 100,000,000 characters of their JSON. */
   readonly maxWaiting?: number;
 }
 
@@ -61,6 +61,8 @@ const MAX_BATCH_CHARACTERS = 10_000_000;
 const DEFAULT_MAX_BATCH = 512;
 const DEFAULT_MAX_IN_FLIGHT = 2;
 const DEFAULT_MAX_WAITING = 10_000;
+/** What waits stays in memory, however large each transaction is. */
+const MAX_WAITING_CHARACTERS = 100_000_000;
 /** Transactions that are not spread over two calls: each costs the server as much as some twenty of them. */
 const WORTH_A_CALL = 32;
 
@@ -136,10 +138,7 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       throw invalid(`A chain of ${size} transactions never fits: at most ${maxWaiting} may wait (maxWaiting).`);
     }
     if (line.size + size > maxWaiting) {
-      throw new AppError(
-        'LEDGER_BUSY',
-        `${line.size} transactions wait to be posted, and at most ${maxWaiting} may. Nothing of this one was posted: ask again later.`,
-      );
+      throw busy(`${line.size} transactions wait to be posted, and at most ${maxWaiting} may`);
     }
     let refused: { readonly nth: number; readonly fault: AppError } | undefined;
     const text = joinTexts(requests, (request, nth) => {
@@ -149,6 +148,11 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       return '';
     });
     if (refused !== undefined) return refusals(size, refused.nth, refused.fault);
+    if (line.size > 0 && line.characters + text.length > MAX_WAITING_CHARACTERS) {
+      throw busy(
+        `Transactions of ${line.characters} characters wait to be posted, and at most ${MAX_WAITING_CHARACTERS} may`,
+      );
+    }
     schedule();
     return new Promise((resolve, reject) =>
       line.join({ text, size, characters: text.length, accounts: accountsOf(requests), resolve, reject }),
@@ -176,6 +180,10 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       }
     },
   };
+}
+
+function busy(what: string): AppError {
+  return new AppError('LEDGER_BUSY', `${what}. Nothing of this one was posted: ask again later.`);
 }
 
 /** As the database answers to a chain of which the transaction at `nth` is refused. */

@@ -42,12 +42,14 @@ export const CURRENCIES_BY_EXPONENT: Readonly<Record<number, string>> = {
 const EXPECTED_SIDES = Object.entries(NORMAL_SIDES).map(([type, side]) => `('${type}', '${side}')`);
 const EXPECTED_EXPONENTS = Object.entries(CURRENCIES_BY_EXPONENT).map(([places, codes]) => `(${places}, '${codes}')`);
 
+export const GUARDS_CHECK = 'every guard of the ledger is in place';
+
 // Causes before what follows from them, so that the first check that fails says where to look: the guards, the log, what was
 // projected from it, then what only sums that up.
 function checksOf(rows: Rows, look: () => Promise<Glance>): (Check | Pass)[] {
   return [
     {
-      name: 'every guard of the ledger is in place',
+      name: GUARDS_CHECK,
       unit: 'triggers',
       examined: `select ${GUARDS.length}::bigint`,
       faults: `

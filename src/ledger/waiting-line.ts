@@ -9,6 +9,8 @@ export interface Party {
 export interface WaitingLine<T extends Party> {
   /** Transactions that wait. */
   readonly size: number;
+  /** Of their texts together. */
+  readonly characters: number;
   /** Whether somebody waits who may not have to, as far as is known. */
   readonly mayGo: boolean;
   join(party: T): void;
@@ -25,7 +27,7 @@ export interface WaitingLine<T extends Party> {
 
 /** Nobody is looked at twice before somebody is back, however many wait. */
 export function createWaitingLine<T extends Party>(): WaitingLine<T> {
-  let size = 0;
+  let [size, charactersWaiting] = [0, 0];
   /** In the order in which they came; the first `left` of them were looked at, and are left. */
   let parties: T[] = [];
   let left = 0;
@@ -38,12 +40,16 @@ export function createWaitingLine<T extends Party>(): WaitingLine<T> {
     get size() {
       return size;
     },
+    get characters() {
+      return charactersWaiting;
+    },
     get mayGo() {
       return left < parties.length;
     },
     join: (party) => {
       parties.push(party);
       size += party.size;
+      charactersWaiting += party.characters;
     },
     letGo: ({ share, most, mostCharacters }) => {
       const [gone, passed]: [T[], T[]] = [[], []];
@@ -68,6 +74,7 @@ export function createWaitingLine<T extends Party>(): WaitingLine<T> {
       if (gone.length > 0) parties = [...parties.slice(0, left), ...passed, ...parties.slice(next)];
       left += passed.length;
       size -= count;
+      charactersWaiting -= characters;
       for (const id of own) {
         taken.add(id);
         underWay.add(id);

@@ -2,7 +2,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Check, diagnoseDatabase } from '../../src/db/diagnosis.ts';
 import { freePort } from '../../src/db/server.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix, type Run } from '../support/liventix.ts';
 import { type PgBouncerOptions, startPgBouncer } from '../support/pgbouncer.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -130,7 +130,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
 });
 
 it('exits with 1 and names every migration that is missing', async () => {
-  const empty = await createDatabase({ from: 'empty' });
+  const empty = await createDatabase({ template: EMPTY });
   try {
     const run = await doctor({ DATABASE_URL: empty.url });
     expect(run.exitCode).toBe(1);

@@ -6,6 +6,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { placeHold } from '../../src/ledger/holds.ts';
 import { type NewTransaction, openAccounts, postAll } from '../../src/ledger/ledger.ts';
 import {
   balancesByBeancount,
@@ -54,14 +55,7 @@ describe('wrong usage', () => {
     ['ledger export --format csv --from 2026-2-1', /'2026-2-1' is invalid\. Give a day/],
     ['ledger export --format csv --to 0000-01-01', /'0000-01-01' is invalid\. Give a day/],
     ['ledger export --format csv --to 2026-01-01T00:00:00Z', /is invalid\. Give a day/],
-    [
-      'ledger export --format csv --from 2026-01-01 --to 2026-01-01',
-      /--from 2026-01-01 is not before --to 2026-01-01, /,
-    ],
-    [
-      'ledger export --format csv --from 2026-01-02 --to 2026-01-01',
-      /--from 2026-01-02 is not before --to 2026-01-01, /,
-    ],
+    ['ledger export --format csv --from 2026-01-02 --to 2026-01-01', /--from 2026-01-02 is after --to 2026-01-01\./],
     ['ledger export --format csv --book 0', /'0' is invalid\. Give a whole number from 1 to 2147483647\./],
     ['ledger post', /required option '--file <file>' not specified/],
     ['ledger post --file x --batch-size 0', /Give a whole number from 1 to 10000/],
@@ -125,7 +119,7 @@ describe('books and accounts', () => {
   it('opens a book, finds it again, and lists it', async () => {
     expect(await run('book', 'open', '--name', 'Liventix EU')).toEqual({
       exitCode: 0,
-      stdout: 'book  2\n',
+      stdout: '2\n',
       stderr: '',
     });
     expect((await run('book', 'open', '--name', ' Liventix EU ', '--json')).stdout).toBe('{"bookId":2}\n');
@@ -145,6 +139,25 @@ describe('books and accounts', () => {
       ['ledger', 'book', 'open', '--name', ' '],
       env(),
     ));
+
+  it('opens an account with limits, shows what of it is held, and prints nothing but its id', async () => {
+    const opened = await run(
+      ...['account', 'open', '--type', 'cash', '--currency', 'USD', '--name', 'limited'],
+      ...['--floor-cents', '-500', '--ceiling-cents', '100000'],
+    );
+    expect(opened).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(opened.stdout).toMatch(/^[0-9a-f-]{36}\n$/);
+    const accountId = opened.stdout.trim();
+    await placeHold(database.pool, { accountId, amountCents: 450n, currency: 'USD' });
+    const listed = JSON.parse((await run('account', 'list', '--json')).stdout) as { accountId: string }[];
+    expect(listed.find((account) => account.accountId === accountId)).toMatchObject({
+      floorCents: -500,
+      ceilingCents: 100_000,
+      availableCents: -450,
+    });
+    const text = (await run('account', 'list')).stdout;
+    expect(text).toMatch(new RegExp(`^${accountId} +0\\.00 USD {2}cash {2}limited {2}4\\.50 held$`, 'm'));
+  });
 
   it('opens an account of the platform, of a user, of an organization, and lists them with their balances', async () => {
     const open = async (...flags: string[]) => {
@@ -435,6 +448,9 @@ describe('ledger post', () => {
       [11, 'LEDGER_LINK_FAILED'],
       [12, 'LEDGER_INVALID'],
     ]);
+    // By the numbers of the file, not of the call that a line went out in.
+    expect(results(posted)[4]?.message).toBe('It is linked to line 7, which was refused: LEDGER_UNBALANCED.');
+    expect(results(posted)[5]?.message).toBe(results(posted)[4]?.message);
     expect(await countOf('true')).toBe(before + 5n);
   });
 
@@ -665,6 +681,33 @@ describe('ledger export', () => {
     );
     for (let from = 0; from < TRANSACTIONS; from += 1_000)
       await postAll(database.pool, transactions.slice(from, from + 1_000));
+  });
+
+  it('writes the days from --from to --to, both included', async () => {
+    const [from = '', to = ''] = await openAccounts(database.pool, [
+      { type: 'receivable', currency: 'USD', name: 'days-from' },
+      { type: 'revenue', currency: 'USD', name: 'days-to' },
+    ]);
+    const days = [
+      '2026-02-27T23:59:59.999Z',
+      '2026-02-28T00:00:00Z',
+      '2026-02-28T23:59:59.999Z',
+      '2026-03-01T00:00:00Z',
+    ];
+    await postAll(
+      database.pool,
+      days.map((day, nth) => transfer(from, to, { effectiveAt: new Date(day), description: `day ${nth}` })),
+    );
+    const exported = async (...flags: string[]) => {
+      const { exitCode, stdout } = await run('export', '--format', 'csv', ...flags);
+      return { exitCode, days: [...new Set(stdout.match(/day \d/g))] };
+    };
+    expect(await exported('--from', '2026-02-28', '--to', '2026-02-28')).toEqual({
+      exitCode: 0,
+      days: ['day 1', 'day 2'],
+    });
+    expect(await exported('--to', '2026-02-27')).toEqual({ exitCode: 0, days: ['day 0'] });
+    expect(await exported('--from', '2026-03-01', '--to', '9999-12-31')).toEqual({ exitCode: 0, days: ['day 3'] });
   });
 
   it.each([

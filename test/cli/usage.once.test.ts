@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePort, type LocalServer } from '../../src/db/server.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 import { startOldPostgres } from '../support/old-postgres.ts';
 import { expectRefusal } from '../support/refusal.ts';
@@ -216,7 +216,7 @@ describe('a database that cannot be used', () => {
   });
 
   it('names MIGRATIONS_PENDING on a database that was never migrated, and leaves it as it was', async () => {
-    const empty = await createDatabase({ from: 'empty' });
+    const empty = await createDatabase({ template: EMPTY });
     try {
       for (const args of [['books', 'verify'], ['backfill', 'run'], ['outbox', 'status'], ['worker']]) {
         await expectRefusal({ code: 'MIGRATIONS_PENDING', says: /Run: liventix migrate/ }, args, {
@@ -233,7 +233,7 @@ describe('a database that cannot be used', () => {
   });
 
   it('names DB_PERMISSION_DENIED when the role may not migrate, and leaves nothing half-written', async () => {
-    const empty = await createDatabase({ from: 'empty' });
+    const empty = await createDatabase({ template: EMPTY });
     const stranger = `${empty.name}_stranger`;
     await empty.pool.query(`create role ${stranger} login password 'stranger'`);
     try {

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { assertMigrated, migrate, migrationStatus } from '../../src/db/migrate.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 
 describe('migrate', () => {
   let database: TestDatabase;
   beforeAll(async () => {
-    database = await createDatabase({ from: 'empty' });
+    database = await createDatabase({ template: EMPTY });
   });
   afterAll(() => database.drop());
 

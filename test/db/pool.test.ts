@@ -2,12 +2,12 @@ import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { connectionConfig } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
-  database = await createDatabase({ from: 'empty' });
+  database = await createDatabase({ template: EMPTY });
 });
 afterAll(() => database.drop());
 

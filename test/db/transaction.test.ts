@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { AppError } from '../../src/errors.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
-  database = await createDatabase({ from: 'empty' });
+  database = await createDatabase({ template: EMPTY });
   await database.pool.query(
     'create table counter (id int primary key, n int not null); insert into counter values (1, 0), (2, 0)',
   );

@@ -7,7 +7,7 @@ import {
   type LegacySize,
   type LegacySummary,
 } from '../../src/demo/legacy-database.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 
 const TABLES = [
   'auth.users',
@@ -31,7 +31,7 @@ const HASH_OF_A_SMALL_ONE = 'cd238279277f5b0b0a2d483a571ff412';
 describe('a filled legacy database', () => {
   const databases: TestDatabase[] = [];
   const filled = async (size: LegacySize) => {
-    const database = await createDatabase({ from: 'empty', poolMax: 2 });
+    const database = await createDatabase({ template: EMPTY, poolMax: 2 });
     databases.push(database);
     await createLegacyDatabase(database.pool);
     return { database, summary: await fillLegacyDatabase(database.pool, size) };
@@ -79,7 +79,7 @@ describe('a filled legacy database', () => {
   });
 
   it('holds nothing when the fill fails in the middle', async () => {
-    const database = await createDatabase({ from: 'empty' });
+    const database = await createDatabase({ template: EMPTY });
     databases.push(database);
     await createLegacyDatabase(database.pool);
     const onProgress = ({ step }: FillProgress) => {
@@ -92,7 +92,7 @@ describe('a filled legacy database', () => {
   });
 
   it('keeps every key and index of the tables as it was', async () => {
-    const empty = await createDatabase({ from: 'empty' });
+    const empty = await createDatabase({ template: EMPTY });
     databases.push(empty);
     await createLegacyDatabase(empty.pool);
     const { database } = await filled({ wallets: 3, orgWallets: 1, transactions: 40 });
@@ -111,7 +111,7 @@ describe('a filled legacy database', () => {
     [{ transactions: 10 ** 9 }, /from 0 to 100000000/],
     [{ wallets: 0, orgWallets: 0, transactions: 1 }, /need a wallet/],
   ])('refuses the size %o', async (size, message) => {
-    const database = await createDatabase({ from: 'empty' });
+    const database = await createDatabase({ template: EMPTY });
     databases.push(database);
     const attempt = fillLegacyDatabase(database.pool, size);
     await expect(attempt).rejects.toMatchObject({ code: 'USAGE', message: expect.stringMatching(message) });
@@ -123,7 +123,7 @@ describe('the history of 100 wallets, 5 organizations and 3,000 transactions', (
   let summary: LegacySummary;
   const progress: FillProgress[] = [];
   beforeAll(async () => {
-    database = await createDatabase({ from: 'empty' });
+    database = await createDatabase({ template: EMPTY });
     await createLegacyDatabase(database.pool);
     summary = await fillLegacyDatabase(database.pool, {
       wallets: 100,

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createLegacyDatabase } from '../../src/demo/legacy-database.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import catalogue from './catalogue-wallets.json' with { type: 'json' };
 
 const TABLES = catalogue.tables.map((table) => table.name);
@@ -11,7 +11,7 @@ const [USER, WALLET, ORG, ORG_WALLET, INVOICE] = [1, 2, 3, 4, 5].map((n) => `000
 describe('the legacy wallet tables', () => {
   let database: TestDatabase;
   beforeAll(async () => {
-    database = await createDatabase({ from: 'empty' });
+    database = await createDatabase({ template: EMPTY });
     await createLegacyDatabase(database.pool);
   });
   afterAll(() => database.drop());
@@ -142,7 +142,7 @@ describe('the legacy wallet tables', () => {
   });
 
   it('apply where the roles of Supabase do not exist, leaving out what is for them', async () => {
-    const other = await createDatabase({ from: 'empty' });
+    const other = await createDatabase({ template: EMPTY });
     try {
       // Roles belong to the whole server, so the file is read with the names of roles that it does not have.
       const sql = await readFile(new URL('../../fixtures/legacy/wallets.sql', import.meta.url), 'utf8');

@@ -171,6 +171,38 @@ describe('a hold', () => {
     for (const expired of [2, 1, 0]) expect(await expireHolds(database.pool, { limit: 2 })).toBe(expired);
   });
 
+  it('is written down beside one of an account that somebody keeps locked, which has its turn later', async () => {
+    await expireHolds(database.pool);
+    const [free, locked] = [await walletWith(100n), await walletWith(100n)];
+    const expiresAt = soon(1_000);
+    const ids: string[] = [];
+    for (const wallet of [locked, free]) {
+      ids.push((await placeHold(database.pool, hold(wallet, 10n, { expiresAt }))).holdId);
+    }
+    await untilPast(expiresAt);
+    const states = async () => {
+      const { rows } = await database.pool.query<{ state: string }>(
+        'select state from payments.holds where hold_id = any ($1) order by array_position($1, hold_id)',
+        [ids],
+      );
+      return rows.map(({ state }) => state);
+    };
+    await withTransaction(database.pool, async (tx) => {
+      await post(tx, transfer(accounts.clearing, locked));
+      expect(await expireHolds(database.pool)).toBe(1);
+      expect(await states()).toEqual(['active', 'expired']);
+      // Nothing but what is locked is left: now it is waited for.
+      await expect(
+        withTransaction(database.pool, async (other) => {
+          await other.query(`set local lock_timeout = '50ms'`);
+          return expireHolds(other);
+        }),
+      ).rejects.toMatchObject({ cause: { code: '55P03' } });
+    });
+    expect(await expireHolds(database.pool)).toBe(1);
+    expect(await states()).toEqual(['expired', 'expired']);
+  });
+
   it('is placed once by one key, and refused with another body', async () => {
     const wallet = await walletWith(1_000n);
     const request = hold(wallet, 300n, { idempotencyKey: randomUUID() });

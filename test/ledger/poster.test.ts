@@ -114,6 +114,23 @@ describe('a poster', () => {
     await expect(poster.post(deposit())).rejects.toMatchObject({ code: 'LEDGER_BUSY' });
   });
 
+  it('refuses what is more text than may wait, however few transactions it is', async () => {
+    const poster = createPoster(database.pool, { maxInFlight: 1 });
+    // To an account that there is not: what is asked of the database is to read them.
+    const large = transfer(accounts.clearing, randomUUID(), { metadata: { note: 'y'.repeat(1_000_000) } });
+    const results = await Promise.allSettled(Array.from({ length: 100 }, () => poster.post(large)));
+    expect(results.slice(0, -1)).toEqual(
+      Array.from({ length: 99 }, () => ({
+        status: 'rejected',
+        reason: expect.objectContaining({ code: 'LEDGER_ACCOUNT_UNKNOWN' }),
+      })),
+    );
+    expect(results.at(-1)).toMatchObject({
+      reason: { code: 'LEDGER_BUSY', message: expect.stringMatching(/^Transactions of 99\d{6} characters wait/) },
+    });
+    await poster.close();
+  });
+
   it('tells a chain that can never wait so, and asks nobody about one of none', async () => {
     const poster = createPoster(database.pool, { maxWaiting: 2 });
     await expect(poster.postChain([deposit(), deposit(), deposit()])).rejects.toMatchObject({

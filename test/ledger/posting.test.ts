@@ -219,6 +219,36 @@ describe('posting', () => {
     },
   );
 
+  it('names the key that a request has too many', async () => {
+    const [entry, other] = [
+      { account_id: accounts.clearing, amount_cents: 1, currency: 'USD' },
+      { account_id: accounts.wallet, amount_cents: -1, currency: 'USD' },
+    ];
+    const messages = async (...requests: object[]) =>
+      (await postJson(database.pool, JSON.stringify(requests))).map((outcome) =>
+        outcome.status === 'rejected' ? `${outcome.code}: ${outcome.message}` : outcome.status,
+      );
+    const [misspelt, inAnEntry, ...others] = await messages(
+      { entries: [entry, other], idempotencykey: 'x', efective_at: null },
+      { entries: [entry, { ...other, "ammount'; drop": 1 }] },
+      { entries: [entry, other] },
+      { entries: [entry, 7] },
+    );
+    expect(misspelt).toMatch(
+      /^LEDGER_INVALID: It has the key efective_at, which is not among these: a transaction is an object of /,
+    );
+    expect(inAnEntry).toMatch(
+      /^LEDGER_INVALID: Entry 2: It has the key ammount'; drop, which is not among these: it is an object of account_id, /,
+    );
+    expect(others).toEqual([
+      'posted',
+      expect.stringMatching(/^LEDGER_INVALID: Entry 2: It is no object: it is an object of account_id, /),
+    ]);
+    await expect(database.pool.query(`select payments.place_hold(1, '{"amount": 5}')`)).rejects.toMatchObject({
+      message: expect.stringContaining('It has the key amount, which is not among these: a hold is'),
+    });
+  });
+
   it('refuses texts that its many entries would multiply', async () => {
     const legs = (count: number) =>
       Array.from({ length: count }, (_, nth) => ({

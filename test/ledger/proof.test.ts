@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { toJson } from '../../src/cli/output.ts';
 import { createPool, type Tx } from '../../src/db/pool.ts';
@@ -290,6 +292,18 @@ describe('the checker', () => {
     ['another format', { format: 'liventix inclusion proof 2' }],
   ])('ends with 1 on %s', (_what, document) => {
     expect(checkProof(document)).toBe(1);
+  });
+
+  it.each([
+    ['without a proof', []],
+    ['where the proof is not there', [`${tmpdir()}/no-such-proof.json`]],
+  ])('ends with 2 %s, and says how it is called: nothing was checked', (_what, args) => {
+    const { status, stdout, stderr } = spawnSync('python3', ['-I', CHECKER, ...args], { encoding: 'utf8' });
+    expect({ status, stdout, stderr }).toEqual({
+      status: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^\[Errno 2\] .*\ncheck-proof\.py PROOF\.json \[HASH \.\.\.\] exits with 0 .*\n$/),
+    });
   });
 });
 

@@ -103,6 +103,13 @@ describe('books verify', () => {
     expect(run.stdout).toContain('The books do NOT balance.');
   });
 
+  it.each(WAYS)('exits 1, and says that the rows hold, where a guard alone is off: $how', async ({ flags }) => {
+    const run = await verifyAfter(() => 'alter table payments.entries disable trigger entries_append_only', ...flags);
+    expect(run).toMatchObject({ exitCode: 1, stderr: '' });
+    expect(run.stdout.match(/^FAILS /gm)).toHaveLength(1);
+    expect(run.stdout).toMatch(/\nEvery row holds, but NOT what guards them\.\n$/);
+  });
+
   it.each(WAYS)('says the same to machines: $how', async ({ flags }) => {
     const run = await verifyAfter(deleteVictim, '--json', ...flags);
     expect(run.exitCode).toBe(1);

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
 import { fanOut } from '../../src/outbox/deliveries.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, LOOPBACK, settled } from '../support/outbox.ts';
@@ -210,7 +210,7 @@ describe('liventix worker', () => {
   });
 
   it('refuses a database that is not migrated', async () => {
-    const empty = await createDatabase({ from: 'empty' });
+    const empty = await createDatabase({ template: EMPTY });
     const refused = await run(['worker'], { DATABASE_URL: empty.url });
     expect(refused).toMatchObject({ exitCode: 3, stdout: '' });
     expect(refused.stderr).toMatch(/^liventix: MIGRATIONS_PENDING: [^\n]+\n$/);

@@ -5,7 +5,7 @@ import { createLegacyDatabase, fillLegacyDatabase } from '../../src/demo/legacy-
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { backfill, progressOf, runBackfillUntil, SIZE, undisturbedDigest, WALLET_CHECK } from '../support/backfill.ts';
 import { transfer } from '../support/books.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { booksDigest, givenWallet } from '../support/legacy.ts';
 import { liventix } from '../support/liventix.ts';
 
@@ -23,7 +23,7 @@ describe('books verify', () => {
   const names = (verification: { checks: { check: string }[] }) => verification.checks.map(({ check }) => check);
 
   beforeAll(async () => {
-    database = await createDatabase({ from: 'empty' });
+    database = await createDatabase({ template: EMPTY });
     await createLegacyDatabase(database.pool);
     await fillLegacyDatabase(database.pool, SIZE);
   });

@@ -28,7 +28,8 @@ export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
   );
   for (const guard of GUARDS) judgeTrigger(findings, guard, triggers);
   const { rows: functions } = await tx.query<{ name: string; body: string }>(
-    `select p.proname as name, case when a.aggfnoid is null then p.prosrc
+    `select p.proname as name, case when a.aggfnoid is null then concat_ws(' ', p.prosrc,
+                case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end, array_to_string(p.proconfig, ' '))
               else concat_ws(' ', a.aggtransfn::oid, a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggtranstype, a.agginitval) end as body
      from pg_proc p
      join pg_namespace n on n.oid = p.pronamespace
@@ -40,7 +41,7 @@ export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
     if (hashes.length > 0 && hashes.every((found) => found === expected)) continue;
     findings.fault(
       'guards',
-      `function payments.${name} ${hashes.length === 0 ? 'is missing' : 'was given another body'}; put it back: run its definition in migrations/${migration}.sql as "create or replace"`,
+      `function payments.${name} ${hashes.length === 0 ? 'is missing' : 'was given another body or other settings'}; put it back: run its definition in migrations/${migration}.sql as "create or replace"`,
     );
   }
 }

@@ -63,11 +63,32 @@ const BODIES: readonly [name: keyof typeof GUARD_FUNCTIONS, signature: string][]
   ],
 ];
 
-/** Functions of the guards that were given another body. */
-export const FUNCTION_TAMPERINGS: readonly Tampering<unknown>[] = BODIES.map(([name, definition]) => [
-  name,
-  () => `create or replace ${name === 'chain_hash' ? 'aggregate' : 'function'} payments.${name}${definition}`,
-  () =>
-    `function payments.${name} was given another body; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace"`,
-  IN_PLACE,
-]);
+const SETTINGS: readonly [name: keyof typeof GUARD_FUNCTIONS, signature: string, setting: string][] = [
+  ['check_new_entries', '()', `set search_path = pg_temp, payments`],
+  ['check_changed_balances', '()', 'security definer'],
+  ['certificate_text', '(jsonb)', 'strict'],
+  ['seal_events', '(integer, integer)', 'reset search_path'],
+];
+
+const notInPlace = (name: keyof typeof GUARD_FUNCTIONS) => () =>
+  `function payments.${name} was given another body or other settings; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace"`;
+
+/** Functions of the guards that were given another body, or run under other settings. */
+export const FUNCTION_TAMPERINGS: readonly Tampering<unknown>[] = [
+  ...BODIES.map(
+    ([name, definition]): Tampering<unknown> => [
+      name,
+      () => `create or replace ${name === 'chain_hash' ? 'aggregate' : 'function'} payments.${name}${definition}`,
+      notInPlace(name),
+      IN_PLACE,
+    ],
+  ),
+  ...SETTINGS.map(
+    ([name, signature, setting]): Tampering<unknown> => [
+      `${name}: ${setting}`,
+      () => `alter function payments.${name}${signature} ${setting}`,
+      notInPlace(name),
+      IN_PLACE,
+    ],
+  ),
+];
