@@ -113,7 +113,7 @@ export const GUARD_FUNCTIONS = {
   },
   named_uuid: {
     migration: '0003_ledger_posting',
-    hash: '50febe2c07ba4b5b17488c74ba75e42258cd04ac17a4073d75aaded54d67cc09',
+    hash: '83796e983f7b681bd284ae4ac5031048862e45e20399aa881e830b541661620a',
   },
   period_movements: {
     migration: '0014_input',
@@ -133,7 +133,7 @@ export const GUARD_FUNCTIONS = {
   },
   seal_events: {
     migration: '0012_seals',
-    hash: '7e555304c6ce609fe2cc8e471fdf57d4db99cf2b5eb03abe6cd73f48797ff0a7',
+    hash: '762186eab87f8f85a9db2a734daa94a91560f5ac439c10a91021a75e7908c1c6',
   },
   seal_hash: {
     migration: '0012_seals',
@@ -145,7 +145,7 @@ export const GUARD_FUNCTIONS = {
   },
   try_instant: {
     migration: '0008_posting_with_limits',
-    hash: '49e3a50a8913735f9ce1a5ee70db9899c063907ace59598c9565f8677140b417',
+    hash: '47d727fcb3381853c55f371e8113715c8b423025713e499965c0db5793edb28f',
   },
   try_uuid: {
     migration: '0019_bodies_as_text',

@@ -318,7 +318,7 @@ describe.each(CARRIERS)('$name', ({ shape, answer }) => {
       `select pg_get_functiondef(oid) as definition from pg_proc where pronamespace = 'payments'::regnamespace and proname = $1`,
       [shape.namedIn],
     );
-    const lists = [...(rows[0]?.definition ?? '').matchAll(/has_only_keys\(.*?array\[(.*?)\]\)/gis)].map(
+    const lists = [...(rows[0]?.definition ?? '').matchAll(/(?:has_only_keys|keys_fault)\(.*?array\[(.*?)\]\)/gis)].map(
       ([, list = '']) => [...list.matchAll(/'(\w+)'/g)].map(([, name]) => name).toSorted(),
     );
     expect(lists).toContainEqual(Object.keys(shape.fields).toSorted());
