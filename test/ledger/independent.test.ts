@@ -8,11 +8,10 @@ import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { sealBook } from '../../src/ledger/seals.ts';
 import { runChecks } from '../../src/ledger/verify.ts';
-import { openTestAccounts, transfer, verifyBooksIndependently } from '../support/books.ts';
+import { transfer, verifyBooksIndependently } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { fillDiverseBook } from '../support/diverse-book.ts';
 import { eventually } from '../support/eventually.ts';
-import { liventix } from '../support/liventix.ts';
 import { expectSound, undone } from '../support/tamperings/tampering.ts';
 
 let database: TestDatabase;
@@ -292,25 +291,5 @@ describe('the independent verification', () => {
         },
       ]);
     });
-  });
-});
-
-describe('its memory', () => {
-  it('does not grow with events and entries: 64 MB suffice for books of three times as much', async () => {
-    const own = await createDatabase();
-    const accounts = await openTestAccounts(own.pool);
-    const description = 'd'.repeat(10_000);
-    for (let batch = 0; batch < 20; batch += 1) {
-      await postAll(
-        own.pool,
-        Array.from({ length: 350 }, () => transfer(accounts.clearing, accounts.wallet, { description })),
-      );
-    }
-    const run = await liventix(['books', 'verify', '--independent'], {
-      DATABASE_URL: own.url,
-      NODE_OPTIONS: '--max-old-space-size=64',
-    });
-    await own.drop();
-    expect(run).toMatchObject({ exitCode: 0, stderr: '' });
   });
 });

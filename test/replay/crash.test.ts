@@ -66,7 +66,7 @@ const isAsUndisturbed = async (expected = undisturbed) => {
 };
 
 describe('a backfill that is killed', () => {
-  it.each([1, 100, 250, 500, 777, 1_000, 1_250, 1_440])(
+  it.each(FULL ? [1, 100, 250, 500, 777, 1_000, 1_250, 1_440] : [1, 777, 1_440])(
     'with %i rows behind it gives the same books, byte for byte, when it is run again',
     async (rows) => {
       database = await createLegacyTestDatabase(SIZE);
