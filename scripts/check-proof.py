@@ -34,7 +34,7 @@ def check(proof, known):  # says which fields are the hashes that are known
     if "event" in proof: computed = [root_of(leaf_of(proof), number(proof["leaf_index"]), *sizes, path)]
     else: computed = roots_of(*sizes, (roots[:1] if sizes[0] in (sizes[1], split(2 * sizes[0])) else []) + path)
     names = {seal[key]: f"{key} of seal {seal['seal_number']}" for key in ("root", "seal_hash") for seal in seals}
-    return [names[hash] for hash in given(known, computed == roots and len(books) == 1)]
+    return [names[hash] for hash in given(known, computed == roots and len(books) == 1)] or ["of no root or seal hash that you know"]
 try: print("the proof holds", *check(json.load(open((sys.argv + [""])[1], "rb"), object_pairs_hook=part), sys.argv[2:]), sep=", ")
 except OSError as error: sys.exit(print(error, __doc__, sep="\n", file=sys.stderr) or 2)  # nothing was checked
 except Exception: sys.exit("the proof does NOT hold")

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { createPool } from '../db/pool.ts';
 import { trackSockets } from '../db/sockets.ts';
-import { expireDueHolds } from '../ledger/holds.ts';
+import { expireDueHolds } from '../ledger/expiry.ts';
 import { sealBooks } from '../ledger/seals.ts';
 import { within } from '../outbox/deadline.ts';
 import { createOutageLog } from '../outbox/outage-log.ts';

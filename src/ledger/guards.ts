@@ -2,6 +2,7 @@ import type { Finding } from '../db/diagnosis.ts';
 import { migrationStatus } from '../db/migrate.ts';
 import type { Queryable } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
+import { BOOK_TABLES, createIndex, UNIQUE_INDEXES } from './unique-indexes.ts';
 
 export interface Guard {
   readonly table: string;
@@ -288,6 +289,14 @@ const EXPECTED_FUNCTIONS = Object.entries(GUARD_FUNCTIONS).map(
   ([name, { migration, hash }]) => `('${name}', '${hash}', '${migration}')`,
 );
 
+const EXPECTED_INDEXES = UNIQUE_INDEXES.map(
+  (each) => `('${each.table}', '${each.index}', '${each.over}', '${createIndex(each)}')`,
+);
+const EXPECTED_RLS = BOOK_TABLES.map((table) => `('${table}')`);
+
+/** How many are looked at, functions not counted. */
+export const GUARD_COUNT = GUARDS.length + UNIQUE_INDEXES.length + BOOK_TABLES.length;
+
 /**
  * SELECT of the guards that are not in place: guard, what is wrong with it (state), how to put it back (repair), and
  * whether that is SQL to run as it stands (is_sql), and whether it is wrong whatever version migrated the database
@@ -323,6 +332,27 @@ export const GUARD_FAULTS = `
   left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name
   group by g.name, g.hash, g.migration
   having coalesce(bool_or(encode(sha256(convert_to(${BODY_OF}, 'UTF8')), 'hex') <> g.hash), true)
+  union all
+  select format('index %s on payments.%s', g.index, g."table"),
+         case when x.over is null then 'is missing' else 'is not unique, not valid or over something else' end,
+         case when x.over is null then g.repair else format('drop it, and run: %s', g.repair) end, x.over is null, false
+  from (values ${EXPECTED_INDEXES.join(', ')}) as g ("table", index, over, repair)
+  left join lateral (
+    select split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2) as over,
+           i.indisunique and i.indisvalid and i.indisready and i.indislive as is_sound
+    from pg_index i
+    join pg_class c on c.oid = i.indexrelid
+    join pg_class r on r.oid = i.indrelid
+    join pg_namespace n on n.oid = r.relnamespace and n.nspname = 'payments'
+    where c.relname = g.index and r.relname = g."table"
+  ) x on true
+  where x.over is distinct from g.over or not x.is_sound
+  union all
+  select format('row-level security of payments.%s', g."table"), 'is off',
+         format('alter table payments.%s enable row level security', g."table"), true, false
+  from (values ${EXPECTED_RLS.join(', ')}) as g ("table")
+  join (pg_class c join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments') on c.relname = g."table"
+  where not c.relrowsecurity
   order by is_sql desc, guard`;
 
 /** Whether every guard is in place, for `liventix doctor`. */
@@ -336,7 +366,7 @@ export async function judgeGuards(db: Queryable): Promise<Finding> {
   if (differences.length === 0) {
     return {
       result: 'ok',
-      found: `all ${GUARDS.length} triggers of the ledger are in place, with the functions that they run`,
+      found: `all ${GUARD_COUNT} triggers, unique indexes and row-level securities of the ledger are in place, with the functions that they run`,
     };
   }
   const rows = (await isOfThisVersion(db)) ? differences : differences.filter((fault) => fault.is_wrong_in_any);

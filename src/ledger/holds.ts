@@ -1,6 +1,4 @@
-import type { Pool, Queryable } from '../db/pool.ts';
-import { isLockTimeout } from '../db/sqlstate.ts';
-import { withTransaction } from '../db/transaction.ts';
+import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
 import {
@@ -125,50 +123,6 @@ export async function expireHolds(db: Queryable, options: Options & { readonly l
 
 const EXPIRY_BATCH = 1_000;
 const MAX_EXPIRY_BATCH = 100_000;
-
-/** What became of the expiry in every book: how many holds, and the books in which accounts stayed locked too long. */
-interface Expiry {
-  readonly expired: number;
-  readonly postponed: readonly number[];
-}
-
-/**
- * As `expireHolds`, in every book in which one is due, until none is left. Accounts that stay locked for longer than
- * `lockTimeoutMs` are left for the next time, and nobody else's holds wait for them.
- */
-export async function expireDueHolds(
-  pool: Pool,
-  { lockTimeoutMs, stop }: { readonly lockTimeoutMs: number; readonly stop?: AbortSignal },
-): Promise<Expiry> {
-  assertWhole('lockTimeoutMs', lockTimeoutMs, 1, MAX_LOCK_TIMEOUT_MS);
-  const books = await ask<{ book_id: number }>(
-    pool,
-    `select distinct h.book_id from payments.holds h
-     where h.state = 'active' and h.expires_at <= clock_timestamp() order by h.book_id`,
-    [],
-  );
-  let expired = 0;
-  const postponed: number[] = [];
-  for (const { book_id: bookId } of books) {
-    if (stop?.aborted) break;
-    try {
-      let written: number;
-      do {
-        written = await withTransaction(pool, async (tx) => {
-          await tx.query(`set local lock_timeout = ${lockTimeoutMs}`);
-          return expireHolds(tx, { bookId });
-        });
-        expired += written;
-      } while (written > 0 && !stop?.aborted);
-    } catch (error) {
-      if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
-      postponed.push(bookId);
-    }
-  }
-  return { expired, postponed };
-}
-
-const MAX_LOCK_TIMEOUT_MS = 60_000;
 
 async function askForHold(db: Queryable, call: string, values: unknown[]): Promise<HoldOutcome> {
   const [row] = await ask<{

@@ -97,6 +97,16 @@ function accountText(account: NewAccount, nth: number): string {
   });
 }
 
+const ACCOUNT_FIELDS: ReadonlySet<string> = new Set([
+  'type',
+  'currency',
+  'name',
+  'userId',
+  'organizationId',
+  'floorCents',
+  'ceilingCents',
+] satisfies (keyof NewAccount)[]);
+
 /**
  * Posts one transaction: all of its entries or none. With a client inside an open database transaction it joins that
  * one, and is undone with it.
@@ -188,15 +198,6 @@ function toOutcome(row: OutcomeRow): PostOutcome {
   };
 }
 
-const ACCOUNT_FIELDS: ReadonlySet<string> = new Set([
-  'type',
-  'currency',
-  'name',
-  'userId',
-  'organizationId',
-  'floorCents',
-  'ceilingCents',
-] satisfies (keyof NewAccount)[]);
 function knownCode(code: string): ErrorCode {
   return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
 }

@@ -196,9 +196,14 @@ function refusals(size: number, nth: number, { code, message }: AppError): PostO
   );
 }
 
-/** What is no object stays what it is, to be refused as such. */
-function linkedIf(request: Request, linked: boolean): Request {
-  return typeof request === 'object' && request !== null && !Array.isArray(request) ? { ...request, linked } : request;
+/**
+ * The last one is as it would be by itself, so that it is the same request to whoever asks for it alone again. What is no object
+ * stays what it is, to be refused as such.
+ */
+function linkedIf(request: Request, isLinked: boolean): Request {
+  if (typeof request !== 'object' || request === null || Array.isArray(request)) return request;
+  const { linked: _, ...alone } = request;
+  return isLinked ? { ...alone, linked: true } : alone;
 }
 
 function accountsOf(requests: readonly Request[]): string[] {

@@ -121,7 +121,6 @@ function allRows(bookId: number | undefined): Rows {
 }
 
 function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Rows {
-  const open = `'${openPositions}'::int8multirange`;
   const { gaps, end } = rangesOf(openPositions);
   const rows = (table: string, condition: string) =>
     `select x.* from payments.${table} x where x.book_id = ${bookId} and ${condition}`;
@@ -136,16 +135,15 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     return `(${[rows(table, bounds(end)), ...(gaps === NO_GAPS ? [] : [inGaps])].join(' union all ')})`;
   };
   const at = (table: string, position: string) => within(table, (first, past) => from(`x.${position}`, first, past));
-  const isNew = `x.event_position <@ ${open}`;
 
   const events = at('events', 'position');
   // From one id before a first leg's: what somebody put there is no leg either.
   const entries = within('entries', (first, past) => from('x.id', idsFrom(first), past && idsFrom(past)));
   const rareEvents = `(select * from ${events} e where ${RARE})`;
-  const accounts = of('accounts', isNew);
+  const accounts = at('accounts', 'event_position');
   const accountChanges = at('account_changes', 'event_position');
   const holdEntries = at('hold_entries', 'event_position');
-  const reversals = of('reversals', isNew);
+  const reversals = at('reversals', 'event_position');
   const touched = `(
     select account_id from ${entries} e union select account_id from ${accountChanges} c
     union select account_id from ${holdEntries} h union select id from ${accounts} a)`;
@@ -159,10 +157,13 @@ function newRows({ bookId, sealNumber, treeSize, openPositions }: SealMark): Row
     touched: `(select ${bookId} as book_id, t.account_id from ${touched} t)`,
     accountChanges,
     holdEntries,
-    holds: of('holds', `(${isNew} or x.hold_id in (select hold_id from ${holdEntries} h))`),
+    holds: `(
+      select * from ${at('holds', 'event_position')} h
+      union
+      ${rows('holds', `x.hold_id in (select hold_id from ${holdEntries} h)`)})`,
     holdEvents: of('events', `x.type = 'hold.placed' and x.event_id in (select hold_id from ${holdEntries} h)`),
     reversals,
-    periods: of('periods', isNew),
+    periods: at('periods', 'event_position'),
     accountSlots: of('account_slots', 'true'),
     seals: of('seals', `x.seal_number >= ${sealNumber}`),
     sealTiles: of('seal_tiles', `x.tile_number >= ${treeSize / LEAVES_A_TILE}`),

@@ -1,6 +1,7 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { assertBook } from './books.ts';
+import { forEachBook } from './each-book.ts';
 
 /** One seal of a book's log; hashes in hex. */
 export interface Seal {
@@ -57,6 +58,7 @@ export async function sealBook(pool: Pool, bookId: number, options: SealOptions 
 /**
  * Seals what is new in every book; see `sealBook`.
  * @param options.minAgeMs leaves a book alone whose newest seal is younger than that
+ * @throws AppError the failure of a book, after the others have been sealed
  */
 export async function sealBooks(pool: Pool, options: SealOptions & { minAgeMs?: number } = {}): Promise<Seal[]> {
   const { rows } = await pool.query<{ book: number }>(
@@ -70,7 +72,13 @@ export async function sealBooks(pool: Pool, options: SealOptions & { minAgeMs?: 
     [options.minAgeMs ?? 0],
   );
   const seals: Seal[] = [];
-  for (const { book } of rows) seals.push(...(await sealBook(pool, book, options)));
+  await forEachBook(
+    rows.map(({ book }) => book),
+    async (book) => {
+      seals.push(...(await sealBook(pool, book, options)));
+    },
+    options.stop,
+  );
   return seals;
 }
 

@@ -113,6 +113,9 @@ const SPOILT = {
 /** What names a thing may be any text: with these nothing is wrong. */
 const FINE: Readonly<Record<string, readonly (keyof typeof SPOILT)[]>> = {
   'ledger book open --name': ['wrong', 'negative'],
+  // A limit may be below zero.
+  'ledger account open --floor-cents': ['negative'],
+  'ledger account open --ceiling-cents': ['negative'],
   // A new file of that name.
   'ledger export --output': ['wrong', 'negative'],
   'books verify --certificate': ['wrong', 'negative'],

@@ -119,6 +119,41 @@ describe('sealing in the background', () => {
     expect(lines.filter(({ msg }) => msg.includes('fails'))).toEqual([]);
   });
 
+  it('seals the other books, and expires in them, where one is broken; it is named in the log', async () => {
+    const { pool } = database;
+    await pool.query(`insert into payments.books (book_id, name) values (2, 'second')`);
+    const types = [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      { type: 'cash', currency: 'USD', name: 'other' },
+    ];
+    const [from = '', to = ''] = await openAccounts(pool, types, { bookId: 2 });
+    await give();
+    const expiresAt = new Date(Date.now() + 500);
+    await placeHold(pool, { accountId: accounts.wallet, amountCents: 5n, currency: 'USD', expiresAt });
+    const { holdId } = await placeHold(
+      pool,
+      { accountId: to, amountCents: 5n, currency: 'USD', expiresAt },
+      { bookId: 2 },
+    );
+    for (const table of ['seals', 'hold_entries']) {
+      await pool.query(`alter table payments.${table} add constraint broken check (book_id <> 1) not valid`);
+    }
+    await post(pool, transfer(from, to), { bookId: 2 });
+    start(20);
+    await eventually('the hold of the other book is written down', async () => {
+      const { rows } = await pool.query('select state from payments.holds where hold_id = $1', [holdId]);
+      return rows[0]?.state === 'expired';
+    });
+    await eventually('the other book is sealed', async () => {
+      const { rows } = await pool.query(
+        `select from payments.events e where e.book_id = 2 and not exists (
+           select from payments.seals s where s.book_id = 2 and s.positions @> e.position)`,
+      );
+      return rows.length === 0;
+    });
+    await eventually('the broken one is named', () => lines.some(({ err }) => err?.message.startsWith('Book 1: ')));
+  });
+
   it('seals also where the expiry fails, and logs that', async () => {
     await give();
     const expiresAt = new Date(Date.now() + 1_000);

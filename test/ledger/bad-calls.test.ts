@@ -355,7 +355,6 @@ const OBJECTS: Readonly<Record<string, Objects>> = {
     options: (tx, none) => voidHold(tx, { holdId }, none),
   },
   expireHolds: { options: (tx, none) => expireHolds(tx, none) },
-  expireDueHolds: NONE,
   closePeriod: { 'the request': (tx, none) => closePeriod(tx, none) },
   previewPeriod: { 'the request': (tx, none) => previewPeriod(tx, none) },
   listPeriods: { options: (tx, none) => listPeriods(tx, none) },

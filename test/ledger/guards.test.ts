@@ -8,6 +8,7 @@ import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { BODY_OF, GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { post } from '../../src/ledger/ledger.ts';
+import { BOOK_TABLES, UNIQUE_INDEXES, type UniqueIndex } from '../../src/ledger/unique-indexes.ts';
 import { runChecks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -192,6 +193,21 @@ describe("the tables' owner, with psql", () => {
       await tx.query('rollback');
       tx.release();
     }
+  });
+
+  it('finds on a fresh database the unique indexes and the policies that the books are verified with', async () => {
+    const { rows: indexes } = await database.pool.query<UniqueIndex>(
+      `select r.relname as "table", c.relname as index, split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2) as over
+       from pg_index i join pg_class c on c.oid = i.indexrelid join pg_class r on r.oid = i.indrelid
+       where i.indisunique and r.relnamespace = 'payments'::regnamespace order by r.relname, c.relname collate "C"`,
+    );
+    const inOrder = [...UNIQUE_INDEXES].sort((a, b) => (`${a.table} ${a.index}` < `${b.table} ${b.index}` ? -1 : 1));
+    expect(inOrder).toEqual(indexes);
+    const { rows: tables } = await database.pool.query<{ table: string }>(
+      `select relname as "table" from pg_class
+       where relnamespace = 'payments'::regnamespace and relkind = 'r' and relrowsecurity order by relname`,
+    );
+    expect([...BOOK_TABLES].sort()).toEqual(tables.map(({ table }) => table));
   });
 
   it('finds on a fresh database the functions that the guards are verified with', async () => {

@@ -259,27 +259,6 @@ describe('the independent verification', () => {
     });
   });
 
-  it.each([
-    ['dropped', 'drop index payments.events_idempotency_key', /events_idempotency_key is missing/],
-    [
-      'replaced by one that lets the same in twice',
-      'drop index payments.events_idempotency_key; create index events_idempotency_key on payments.events (idempotency_key, idempotency_scope, book_id) where idempotency_key is not null',
-      /events_idempotency_key is not unique/,
-    ],
-    [
-      'replaced by one over other columns',
-      'alter table payments.events drop constraint events_event_id_key; alter table payments.events add constraint events_event_id_key unique (event_id, book_id, position)',
-      /events_event_id_key is over \(event_id, book_id, position\), expected \(event_id, book_id\)/,
-    ],
-  ])('names the unique index of the log that was %s', async (_how, sql, says) => {
-    await undone(database.pool, async (tx) => {
-      await tx.query(sql);
-      const [failed] = (await verifyIndependently(tx)).filter(({ holds }) => !holds);
-      expect(failed?.check).toBe('no id and no key can be in the log twice');
-      expect(failed?.first[0]).toMatch(says);
-    });
-  });
-
   it('names a book that was given another name, and one that is gone', async () => {
     await undone(database.pool, async (tx) => {
       await tx.query(`update payments.books set name = 'renamed' where book_id = ${other}`);

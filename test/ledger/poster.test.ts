@@ -4,7 +4,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPool, type Pool } from '../../src/db/pool.ts';
 import type { AppError } from '../../src/errors.ts';
-import { openAccounts } from '../../src/ledger/ledger.ts';
+import { type NewTransaction, openAccounts } from '../../src/ledger/ledger.ts';
 import { type LineOutcome, postLines } from '../../src/ledger/post-lines.ts';
 import { createPoster } from '../../src/ledger/poster.ts';
 import { balanceOf, dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
@@ -142,6 +142,21 @@ describe('a poster', () => {
     expect(await poster.postChain([])).toEqual([]);
     await poster.close();
     expect(await commits()).toBe(before);
+  });
+
+  it('asks for the last of a chain, and for a chain of one, as by itself: again alone it is a duplicate', async () => {
+    const poster = createPoster(database.pool);
+    const [first, last, only] = [1, 2, 3].map(() => ({ ...deposit(), idempotencyKey: randomUUID() })) as [
+      NewTransaction,
+      NewTransaction,
+      NewTransaction,
+    ];
+    const [, posted] = await poster.postChain([first, last]);
+    expect(await poster.post(last)).toEqual({ ...posted, status: 'duplicate' });
+    expect(await poster.postChain([only])).toMatchObject([{ status: 'posted' }]);
+    expect(await poster.post(only)).toMatchObject({ status: 'duplicate' });
+    expect(await poster.postChain([first, last])).toMatchObject([{ status: 'duplicate' }, { status: 'duplicate' }]);
+    await poster.close();
   });
 
   it('refuses a chain for one of its transactions before it waits, with one outcome each', async () => {

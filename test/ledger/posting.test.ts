@@ -7,7 +7,7 @@ import { trialBalance } from '../../src/ledger/trial-balance.ts';
 import { balanceOf, dropVerified, HOLDER, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
-import { undone } from '../support/tamperings/tampering.ts';
+import { disguised, undone } from '../support/tamperings/tampering.ts';
 
 let database: TestDatabase;
 let accounts: TestAccounts;
@@ -218,6 +218,53 @@ describe('posting', () => {
       }
     },
   );
+
+  it.each([1, 60])(
+    'refuses an account whose balance somebody removed, and waits for nothing (%i in a call)',
+    async (size) => {
+      const tx = await database.pool.connect();
+      try {
+        await tx.query(`begin; set local statement_timeout = '20s'`);
+        const [broken = ''] = await openAccounts(tx, [{ type: 'cash', currency: 'USD', name: 'broken' }]);
+        await tx.query(disguised(`delete from payments.balances where account_id = '${broken}'`));
+        const request = JSON.stringify({
+          entries: [
+            { account_id: accounts.clearing, amount_cents: 1, currency: 'USD' },
+            { account_id: broken, amount_cents: -1, currency: 'USD' },
+          ],
+        });
+        const outcomes = await postJson(tx, `[${Array.from({ length: size }, () => request).join(',')}]`);
+        for (const outcome of outcomes) {
+          expect(outcome).toMatchObject({
+            code: 'LEDGER_ACCOUNT_UNKNOWN',
+            message: expect.stringMatching(/^Entry 2: account \S+ has no balance/),
+          });
+        }
+      } finally {
+        await tx.query('rollback');
+        tx.release();
+      }
+    },
+  );
+
+  it('records who acts by at most 200 characters of what he calls himself', async () => {
+    const tx = await database.pool.connect();
+    try {
+      await tx.query('begin');
+      await tx.query(`select set_config('request.jwt.claims', $1, true)`, [
+        JSON.stringify({ sub: 'x'.repeat(1_000_000) }),
+      ]);
+      const { transactionId } = await post(tx, transfer(accounts.clearing, accounts.wallet));
+      const { rows } = await tx.query(
+        'select e.created_by, n.created_by as entry from payments.events e join payments.entries n on n.transaction_id = e.event_id where e.event_id = $1 limit 1',
+        [transactionId],
+      );
+      expect(rows).toEqual([{ created_by: 'x'.repeat(200), entry: 'x'.repeat(200) }]);
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+  });
 
   it('names the key that a request has too many', async () => {
     const [entry, other] = [

@@ -428,7 +428,7 @@ describe('a forgery', () => {
     expect(saidOfProof(proof, root, seal_hash)).toBe(
       `the proof holds, root of seal ${seal_number}, seal_hash of seal ${seal_number}\n`,
     );
-    expect(saidOfProof(proof)).toBe('the proof holds\n');
+    expect(saidOfProof(proof)).toBe('the proof holds, of no root or seal hash that you know\n');
   });
 });
 

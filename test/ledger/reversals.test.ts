@@ -135,6 +135,23 @@ describe('a reversal', () => {
     });
   });
 
+  it('has texts of its own, as large as a transaction of its entries may have', async () => {
+    const { transactionId } = await sale(1_000n);
+    const metadata = { note: 'x'.repeat(100_000) };
+    expect(await post(database.pool, { reverses: transactionId, metadata })).toMatchObject({ status: 'posted' });
+    const many = await post(database.pool, {
+      entries: Array.from({ length: 200 }, (_, nth) => ({
+        accountId: nth % 2 === 0 ? accounts.clearing : payable,
+        amountCents: nth % 2 === 0 ? 1n : -1n,
+        currency: 'USD',
+      })),
+    });
+    await expect(post(database.pool, { reverses: many.transactionId, metadata })).rejects.toMatchObject({
+      code: 'LEDGER_INVALID',
+      message: expect.stringContaining('16 MiB'),
+    });
+  });
+
   it('of what does not exist is refused', async () => {
     await expect(post(database.pool, { reverses: randomUUID() })).rejects.toMatchObject({
       code: 'LEDGER_TRANSACTION_UNKNOWN',

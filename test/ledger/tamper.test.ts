@@ -1,9 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { glance } from '../../src/ledger/glance.ts';
 import { GUARDS } from '../../src/ledger/guards.ts';
+import { postJson } from '../../src/ledger/ledger.ts';
+import { rowsOf } from '../../src/ledger/scope.ts';
 import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES } from '../../src/ledger/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { BOOK_TAMPERINGS, fillOpenedBooks, OPENED_BOOK } from '../support/tamperings/books.ts';
-import { FUNCTION_TAMPERINGS, IN_PLACE, TRIGGER_TAMPERINGS } from '../support/tamperings/guards.ts';
+import { FUNCTION_TAMPERINGS, GUARD_TAMPERINGS, IN_PLACE } from '../support/tamperings/guards.ts';
 import { fillLogBooks, LOG_TAMPERINGS, type LogBooks } from '../support/tamperings/log.ts';
 import { disguised, expectFound, expectSound, undone, VERIFICATIONS } from '../support/tamperings/tampering.ts';
 
@@ -38,6 +41,28 @@ describe('books verify, and the independent verification too, of several books,'
   );
 });
 
+it('a glance clears amounts that were written with zeros before them, in transactions of two legs and of more', () =>
+  undone(database.pool, async (tx) => {
+    const { clearing, wallet } = books.accounts;
+    const padded = (...legs: [string, string][]) => ({
+      entries: legs.map(([account_id, amount_cents]) => ({ account_id, amount_cents, currency: 'USD' })),
+    });
+    const posted = await postJson(
+      tx,
+      JSON.stringify([
+        padded([clearing, '007'], [wallet, '-0007']),
+        padded([clearing, '03'], [clearing, '04'], [wallet, '-7']),
+      ]),
+    );
+    expect(posted).toMatchObject([{ status: 'posted' }, { status: 'posted' }]);
+    expect(await glance(tx, rowsOf({}))).toEqual({
+      isUnchanged: true,
+      isAsPosted: true,
+      isBalanced: true,
+      isCarried: true,
+    });
+  }));
+
 describe('what follows from a changed amount', () => {
   it('is named as well, by both: the sums of its transaction and its book, the history and the balance of its account', () =>
     undone(database.pool, async (tx) => {
@@ -69,24 +94,22 @@ describe('what follows from a changed amount', () => {
 });
 
 describe('a guard that is not in place', () => {
-  it.each(TRIGGER_TAMPERINGS)(
-    'is named, with the SQL that puts it back: $trigger, $how',
-    ({ table, trigger, sql, state }) =>
-      undone(database.pool, async (tx) => {
-        await tx.query(`${sql}; savepoint tampered`);
-        for (const { by, verify } of VERIFICATIONS) {
-          const [guards] = await verify(tx, 1);
-          expect(guards, by).toMatchObject({ check: IN_PLACE, holds: false, faults: 1n });
-          const [message, repair = ''] = guards?.first[0]?.split('; put it back: ') ?? [];
-          expect(message, by).toBe(`trigger ${trigger} on payments.${table} ${state}`);
-          await tx.query(repair);
-          expect(
-            (await verify(tx, 1)).filter((check) => !check.holds),
-            by,
-          ).toEqual([]);
-          await tx.query('rollback to savepoint tampered');
-        }
-      }),
+  it.each(GUARD_TAMPERINGS)('is named, with the SQL that puts it back: $guard, $how', ({ guard, sql, state }) =>
+    undone(database.pool, async (tx) => {
+      await tx.query(`${sql}; savepoint tampered`);
+      for (const { by, verify } of VERIFICATIONS) {
+        const [guards] = await verify(tx, 1);
+        expect(guards, by).toMatchObject({ check: IN_PLACE, holds: false, faults: 1n });
+        const [message, repair = ''] = guards?.first[0]?.split('; put it back: ') ?? [];
+        expect(message, by).toBe(`${guard} ${state}`);
+        await tx.query(repair);
+        expect(
+          (await verify(tx, 1)).filter((check) => !check.holds),
+          by,
+        ).toEqual([]);
+        await tx.query('rollback to savepoint tampered');
+      }
+    }),
   );
 
   /** What each verification says of the guards after something was done. */
@@ -115,6 +138,27 @@ describe('a guard that is not in place', () => {
     for (const guards of await guardsAfter(sql)) {
       expect(guards?.first).toEqual([
         expect.stringMatching(/^trigger events_append_only on payments\.events was replaced by another; put it back: /),
+      ]);
+    }
+  });
+
+  it.each([
+    [
+      'events_idempotency_key',
+      'drop index payments.events_idempotency_key; create index events_idempotency_key on payments.events (idempotency_key, idempotency_scope, book_id) where idempotency_key is not null',
+    ],
+    [
+      'events_event_id_key',
+      'alter table payments.events drop constraint events_event_id_key; alter table payments.events add constraint events_event_id_key unique (event_id, book_id, position)',
+    ],
+  ])('is named when the index lets the same in twice: %s', async (index, sql) => {
+    for (const guards of await guardsAfter(sql)) {
+      expect(guards?.first).toEqual([
+        expect.stringMatching(
+          new RegExp(
+            `^index ${index} on payments\\.events is not unique, not valid or over something else; put it back: drop it, and run: create unique index ${index} on `,
+          ),
+        ),
       ]);
     }
   });

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
 import type { Tx } from '../../db/pool.ts';
 import { GUARD_FUNCTIONS, GUARDS, type Guard } from '../guards.ts';
+import { BOOK_TABLES, createIndex, UNIQUE_INDEXES } from '../unique-indexes.ts';
 import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES } from '../verify.ts';
 import type { Findings } from './findings.ts';
 
@@ -14,7 +15,7 @@ interface TriggerRow {
   readonly function_schema: string;
 }
 
-/** Compares the triggers and functions of the catalogs with the list of guards. By name, as whoever only looks may do. */
+/** Compares the triggers, functions and unique indexes of the catalogs with the list of guards. By name, as whoever only looks may do. */
 export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
   const { rows: triggers } = await tx.query<TriggerRow>(
     `select c.relname as "table", t.tgname as trigger, t.tgenabled as enabled, pg_get_triggerdef(t.oid) as definition,
@@ -27,6 +28,8 @@ export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
      where not t.tgisinternal`,
   );
   for (const guard of GUARDS) judgeTrigger(findings, guard, triggers);
+  await judgeIndexes(tx, findings);
+  await judgeRowSecurity(tx, findings);
   const { rows: functions } = await tx.query<{ name: string; body: string }>(
     `select p.proname as name, case when a.aggfnoid is null then concat_ws(' ', p.prosrc,
                 case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end, array_to_string(p.proconfig, ' '))
@@ -73,6 +76,52 @@ function judgeTrigger(findings: Findings, guard: Guard, triggers: readonly Trigg
   );
 }
 
+interface IndexRow {
+  readonly table: string;
+  readonly index: string;
+  readonly definition: string;
+  readonly is_sound: boolean;
+}
+
+async function judgeIndexes(tx: Tx, findings: Findings): Promise<void> {
+  const { rows } = await tx.query<IndexRow>(
+    `select r.relname as "table", c.relname as index, pg_get_indexdef(i.indexrelid) as definition,
+            i.indisunique and i.indisvalid and i.indisready and i.indislive as is_sound
+     from pg_index i
+     join pg_class c on c.oid = i.indexrelid
+     join pg_class r on r.oid = i.indrelid
+     join pg_namespace n on n.oid = r.relnamespace and n.nspname = 'payments'`,
+  );
+  for (const expected of UNIQUE_INDEXES) {
+    findings.examined('guards');
+    const { table, index, over } = expected;
+    const found = rows.find((row) => row.table === table && row.index === index);
+    if (found?.is_sound && found.definition.endsWith(` USING btree ${over}`)) continue;
+    const [state, first] = found
+      ? ['is not unique, not valid or over something else', 'drop it, and run: ']
+      : ['is missing', ''];
+    findings.fault(
+      'guards',
+      `index ${index} on payments.${table} ${state}; put it back: ${first}${createIndex(expected)}`,
+    );
+  }
+}
+
+async function judgeRowSecurity(tx: Tx, findings: Findings): Promise<void> {
+  const { rows } = await tx.query<{ table: string }>(
+    `select c.relname as "table" from pg_class c join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments'
+     where c.relkind = 'r' and not c.relrowsecurity`,
+  );
+  for (const table of BOOK_TABLES) {
+    findings.examined('guards');
+    if (!rows.some((row) => row.table === table)) continue;
+    findings.fault(
+      'guards',
+      `row-level security of payments.${table} is off; put it back: alter table payments.${table} enable row level security`,
+    );
+  }
+}
+
 /** Compares the chart of accounts with what the migrations made; what somebody added is his own. Returns every type's normal side. */
 export async function judgeChart(tx: Tx, findings: Findings): Promise<Map<string, string>> {
   const { rows: types } = await tx.query<{ type: string; side: string }>(
@@ -104,35 +153,4 @@ export async function judgeChart(tx: Tx, findings: Findings): Promise<Map<string
     findings.fault('chart', `currency ${code} has ${places} decimal places, expected ${expected}`);
   }
   return sides;
-}
-
-/**
- * The indexes that keep ids and keys of the log unique. That none is there twice is PostgreSQL's word: to look for oneself, all of
- * them would have to be in memory.
- */
-const UNIQUE_INDEXES: Readonly<Record<string, string>> = {
-  events_pkey: '(position, book_id)',
-  events_event_id_key: '(event_id, book_id)',
-  events_idempotency_key: '(idempotency_key, idempotency_scope, book_id) where (idempotency_key is not null)',
-  entries_pkey: '(id, book_id)',
-};
-
-export async function judgeKeys(tx: Tx, findings: Findings): Promise<void> {
-  const { rows } = await tx.query<{ name: string; definition: string; is_sound: boolean }>(
-    `select c.relname as name, pg_get_indexdef(i.indexrelid) as definition, i.indisunique and i.indisvalid and i.indisready and i.indislive as is_sound
-     from pg_index i
-     join pg_class c on c.oid = i.indexrelid
-     join pg_class r on r.oid = i.indrelid and r.relname in ('events', 'entries')
-     join pg_namespace n on n.oid = r.relnamespace and n.nspname = 'payments'`,
-  );
-  for (const [name, columns] of Object.entries(UNIQUE_INDEXES)) {
-    findings.examined('keys');
-    const found = rows.find((row) => row.name === name);
-    const definition = found?.definition.toLowerCase().split(' using btree ')[1]?.replaceAll('"', '');
-    if (found?.is_sound === true && definition === columns) continue;
-    findings.fault(
-      'keys',
-      `index payments.${name} ${found === undefined ? 'is missing' : found.is_sound ? `is over ${definition}, expected ${columns}` : 'is not unique, or not valid'}: the same may be in the log twice`,
-    );
-  }
 }

@@ -1,7 +1,7 @@
 import type { Tx } from '../../db/pool.ts';
 import type { CheckResult, VerificationWatch } from '../verify.ts';
 import { compareBooks, judgeBookSums } from './books.ts';
-import { judgeChart, judgeGuards, judgeKeys } from './catalog.ts';
+import { judgeChart, judgeGuards } from './catalog.ts';
 import { readClosings } from './closed-periods.ts';
 import { ALL_CHECKS, type Check, Findings, nameOf } from './findings.ts';
 import { LogReader } from './log-reader.ts';
@@ -12,7 +12,7 @@ import { judgeReversals } from './reversals.ts';
 const PRINTED = `set local timezone = 'UTC'; set local datestyle = 'ISO, YMD'; set local bytea_output = 'hex'`;
 
 /** The checks that are made before the log is read; all others are made while it is. */
-const BEFORE = ['guards', 'chart', 'keys'] as const satisfies readonly Check[];
+const BEFORE = ['guards', 'chart'] as const satisfies readonly Check[];
 
 /**
  * Recomputes everything that the ledger promises, as `runChecks` does, and shares nothing with it: no function of the database's
@@ -45,13 +45,11 @@ export async function verifyIndependently(
   watch.onBegin?.(nameOf('chart'));
   const sides = await judgeChart(tx, findings);
   const chart = tell(report(['chart']));
-  await judgeKeys(tx, findings);
-  const keys = tell(report(['keys']));
 
   const rest = ALL_CHECKS.filter((check) => !(BEFORE as readonly Check[]).includes(check));
   watch.onBegin?.(nameOf(rest[0] as Check));
   await readLog(tx, { findings, sides, bookId: options.bookId ?? null, watch });
-  return [...guards, ...chart, ...keys, ...tell(report(rest))];
+  return [...guards, ...chart, ...tell(report(rest))];
 }
 
 interface Reading {

@@ -1,4 +1,5 @@
 import { GUARD_FUNCTIONS, GUARDS, type Guard } from '../../../src/ledger/guards.ts';
+import { BOOK_TABLES, UNIQUE_INDEXES } from '../../../src/ledger/unique-indexes.ts';
 import type { Tampering } from './tampering.ts';
 
 export const IN_PLACE = 'every guard of the ledger is in place';
@@ -26,10 +27,47 @@ const WRONGS: readonly [how: string, sql: (guard: Guard) => string, state: strin
   ],
 ];
 
-/** Each trigger, in each way in which it may not be in place; nothing is disguised. */
-export const TRIGGER_TAMPERINGS = GUARDS.flatMap((guard) =>
-  WRONGS.map(([how, sql, state]) => ({ ...guard, how, sql: sql(guard), state })),
+interface GuardTampering {
+  readonly guard: string;
+  readonly how: string;
+  readonly sql: string;
+  readonly state: string;
+}
+
+const TRIGGER_TAMPERINGS = GUARDS.flatMap((guard) =>
+  WRONGS.map(([how, sql, state]) => ({
+    guard: `trigger ${guard.trigger} on payments.${guard.table}`,
+    how,
+    sql: sql(guard),
+    state,
+  })),
 );
+
+/** Those that no constraint made. */
+const PARTIAL = new Set(['events_idempotency_key', 'hold_entries_one_resolution', 'reversals_one_completes']);
+
+const INDEX_TAMPERINGS = UNIQUE_INDEXES.map(({ table, index }) => ({
+  guard: `index ${index} on payments.${table}`,
+  how: 'dropped',
+  sql: PARTIAL.has(index)
+    ? `drop index payments.${index}`
+    : `alter table payments.${table} drop constraint ${index} cascade`,
+  state: 'is missing',
+}));
+
+const RLS_TAMPERINGS = BOOK_TABLES.map((table) => ({
+  guard: `row-level security of payments.${table}`,
+  how: 'switched off',
+  sql: `alter table payments.${table} disable row level security`,
+  state: 'is off',
+}));
+
+/** Each trigger in each way in which it may not be in place, each unique index, each table's policy; nothing is disguised. */
+export const GUARD_TAMPERINGS: readonly GuardTampering[] = [
+  ...TRIGGER_TAMPERINGS,
+  ...INDEX_TAMPERINGS,
+  ...RLS_TAMPERINGS,
+];
 
 const LEAF_ARGUMENTS = `p_book_id integer, p_position bigint, p_event_id uuid, p_effective_at timestamptz, p_recorded_at timestamptz,
   p_type text, p_created_by text, p_scope text, p_key text, p_request_hash bytea, p_payload jsonb`;
