@@ -17,8 +17,7 @@ const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 export default defineConfig({
   test: {
     pool: 'forks',
-    // One more than cores: whole files wait for timeouts and for processes.
-    maxWorkers: 3,
+    maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 120_000,
     reporters: ['default', new CountingReporter()],
