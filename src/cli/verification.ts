@@ -129,11 +129,13 @@ function certificateText({ certificate }: Certified): string {
 function verdictText({ balance, checks, since, skipped }: Verification): string {
   const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
   if (balance === null) return `${lines}\nWhat was checked holds; the rest could not be found out.\n`;
-  if (since !== null) {
-    const verdict = balance ? 'What is new since then balances.' : 'What is new since then does NOT balance.';
-    return `${lines}\nTaken for verified: what seal ${since.seal} covers, of hash ${since.sealHash}.\n${verdict}\n`;
-  }
-  if (balance) return `${lines}\nThe books balance.\n`;
+  const believed =
+    since === null ? '' : `Taken for verified: what seal ${since.seal} covers, of hash ${since.sealHash}.\n`;
+  const [what, verb] = since === null ? ['The books', 'balance'] : ['What is new since then', 'balances'];
+  if (balance) return `${lines}\n${believed}${what} ${verb}.\n`;
   const areOnlyGuardsOff = checks.every(({ check, holds }) => holds || check === GUARDS_CHECK);
-  return `${lines}\n${areOnlyGuardsOff ? 'Every row holds, but NOT what guards them.' : 'The books do NOT balance.'}\n`;
+  const verdict = areOnlyGuardsOff
+    ? 'Every row that was checked holds, but NOT what guards them.'
+    : `${what} ${since === null ? 'do' : 'does'} NOT balance.`;
+  return `${lines}\n${believed}${verdict}\n`;
 }

@@ -711,6 +711,7 @@ const HELPERS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   books_of: { p_role: 'service_role' },
   certificate_hash: { p_certificate: '{}' },
   certificate_text: { p_certificate: '{}' },
+  check_certificate: { p_certificate: '{}' },
   certificates_of: { p_book_id: 1, p_untils: '{2020-01-01Z}', p_movements: '{}' },
   check_book: { p_book_id: 1 },
   check_order: { p_by: 'recorded' },

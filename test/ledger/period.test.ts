@@ -18,7 +18,7 @@ import { eventually } from '../support/eventually.ts';
 import { allEntries, instantOf, type KeptEntry, postBySql, sum } from '../support/history.ts';
 import { liventix } from '../support/liventix.ts';
 import { CERTIFIED, OF_LOG, PERIOD_TAMPERINGS, TOO_LATE } from '../support/tamperings/periods.ts';
-import { undone } from '../support/tamperings/tampering.ts';
+import { disguised, undone } from '../support/tamperings/tampering.ts';
 
 const RUNS = process.env['LIVENTIX_DRILLS'] === 'full' ? 100 : 15;
 const CONNECTIONS = 16;
@@ -88,6 +88,28 @@ function textOf(
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
 
 describe('closing a period', () => {
+  it('is refused where the books do not sum to zero, and so is its certificate beforehand', async () => {
+    const own = await createDatabase();
+    const [debit = '', credit = ''] = await openAccounts(own.pool, [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      { type: 'cash', currency: 'USD', name: 'wallet' },
+    ]);
+    await post(own.pool, transfer(debit, credit, { effectiveAt: new Date('2026-01-15T00:00:00Z') }));
+    await own.pool.query(
+      disguised('update payments.entries set amount_cents = amount_cents + 1 where amount_cents > 0'),
+    );
+    const refusal = {
+      code: 'LEDGER_UNBALANCED',
+      message: expect.stringMatching(/^Book 1 sums to 1 USD until 2026-02-01\S+, not to zero, and is not closed: /),
+    };
+    await expect(previewPeriod(own.pool, { until: '2026-02-01T00:00:00Z' })).rejects.toMatchObject(refusal);
+    await expect(closePeriod(own.pool, { until: '2026-02-01T00:00:00Z' })).rejects.toMatchObject(refusal);
+    expect(await listPeriods(own.pool, { bookId: 1 })).toEqual([]);
+    // What came before the change can be closed.
+    await closePeriod(own.pool, { until: '2026-01-01T00:00:00Z' });
+    await own.drop();
+  });
+
   it('logs it, with a certificate of what was effective before, and moves closed_until', async () => {
     const book = await freshBook();
     await postTo(book, 100n, '2026-01-10T00:00:00Z');
