@@ -24,10 +24,10 @@ Days are those of the effective dates, in UTC. Entries come in the order of the 
 currency begins with one transaction that brings in what each account had before, against Equity:Opening-Balances (where
 0 remains), so that every balance at the end is the ledger's.
 
-Accounts are named Root:Type:CURRENCY:Name, and the owner's id where there is one; each slot of an account is a sub-account of it. cash, escrow, payable and taxes are
-Liabilities, receivable and suspense Assets, revenue and contra_revenue Income, fees and adjustments Expenses; a type added
-since is an asset or a liability by its normal side. A character that the tools refuse is written as its code point between
-two Q. Amounts are exact: debit positive, credit negative.
+Accounts are named Root:Type:CURRENCY:Name, and the owner's id where there is one; each slot of an account is a sub-account
+of it. cash, escrow, payable and taxes are Liabilities, receivable and suspense Assets, revenue and contra_revenue Income,
+fees and adjustments Expenses; a type added since is an asset or a liability by its normal side. A character that the tools
+refuse is written as its code point between two Q. Amounts are exact: debit positive, credit negative.
 
 hledger    UTF-8, so run hledger under a UTF-8 locale. A description's line breaks become spaces and its semicolons commas;
            then a tag has it as it was. In tags , ; [ ] % and line breaks are percent-encoded.

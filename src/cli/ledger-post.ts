@@ -24,7 +24,8 @@ Only those that are "linked": true to the next line stand or fall together, in o
 
 Prints one JSON object a line: line, status (posted, duplicate, rejected), and transaction_id, event_position and, of each entry in
 turn, account_seqs (its number within its account) and balances_after_cents (the account's, debit positive), or code and message.
-Of an account kept in slots these are those of the slot that took the entry. A number beyond 2^53 is printed as text. A duplicate has what was answered the first time.
+Of an account kept in slots these are those of the slot that took the entry. A number beyond 2^53 is printed as text. A
+duplicate has what was answered the first time.
 Exits with 0 when every line was posted, now or before, and with 1 when one was rejected.
 
 A batch is sent when it is full, and of what is piped in at the latest 50 ms after its first line: what one writes slowly
