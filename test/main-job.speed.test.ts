@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { liventix } from './support/liventix.ts';
+import { startLiventix } from './support/liventix.ts';
 
 const MINUTE_MS = 60_000;
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -26,7 +26,7 @@ describe('on 2 cores', () => {
     'the demo at its default size ends within a minute once everything is installed',
     async () => {
       const startedAt = performance.now();
-      const run = await liventix(['demo', '--json']);
+      const run = await startLiventix(['demo', '--json']).done;
       expect(run.exitCode).toBe(0);
       expect(JSON.parse(run.stdout)).toMatchObject({ legacyTransactions: 100_000 });
       expect(performance.now() - startedAt).toBeLessThan(MINUTE_MS);

@@ -16,15 +16,28 @@ const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage,
  */
 export async function main(args: readonly string[], heard: readonly NodeJS.Signals[] = []): Promise<number> {
   const stop = stopOnSignals(heard);
+  const surroundings = { env: process.env, out: process.stdout, err: process.stderr, stop: stop.signal };
+  process.stdout.on('error', (error) => process.exit(reportUntold(error, surroundings)));
+  process.on('uncaughtException', (error) => process.exit(reportFailure(error, surroundings)));
+  const exitCode = await runCommand(args, surroundings);
+  // One that was stopped does not wait for a reader that does not read.
+  if (exitCode !== 0 && stop.signal.aborted && process.stdout.writableLength > 0) process.exit(exitCode);
+  stop.release();
+  return exitCode;
+}
+
+interface Surroundings extends Pick<CommandContext, 'out' | 'err' | 'stop'> {
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/** Runs one command line, tells its failure in one line, and answers the exit code. Never throws. */
+export async function runCommand(args: readonly string[], surroundings: Surroundings): Promise<number> {
+  const { env, ...streams } = surroundings;
   let exitCode = 0;
-  process.stdout.on('error', (error) => process.exit(reportUntold(error)));
-  process.on('uncaughtException', (error) => process.exit(reportFailure(error)));
   try {
     const context: CommandContext = {
-      config: loadConfig(process.env),
-      out: process.stdout,
-      err: process.stderr,
-      stop: stop.signal,
+      ...streams,
+      config: loadConfig(env),
       exitWith: (code) => {
         exitCode = code;
       },
@@ -33,16 +46,11 @@ export async function main(args: readonly string[], heard: readonly NodeJS.Signa
     await program.parseAsync(args as string[], { from: 'user' });
     return exitCode;
   } catch (error) {
-    const failed = reportFailure(error);
-    // One that was stopped does not wait for a reader that does not read.
-    if (stop.signal.aborted && process.stdout.writableLength > 0) process.exit(failed);
-    return failed;
-  } finally {
-    stop.release();
+    return reportFailure(error, surroundings);
   }
 }
 
-/** Every command, as `main` runs them; or the one of that name, if there is one: what the others need is not loaded. */
+/** Every command, as `runCommand` runs them; or the one of that name, if there is one: what the others need is not loaded. */
 export async function buildProgram(context: CommandContext, name = ''): Promise<Command> {
   const program = new Command('liventix')
     .description(
@@ -52,7 +60,7 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
     .helpOption('--help', 'show this help')
     .addHelpText('after', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
-    .configureOutput({ writeErr: () => undefined });
+    .configureOutput({ writeOut: (text) => context.out.write(text), writeErr: () => undefined });
   const isKnown = Object.hasOwn(COMMANDS, name);
   for (const [each, load] of Object.entries(COMMANDS)) {
     if (!isKnown || each === name) (await load())(program, context);
@@ -115,21 +123,21 @@ function throwUnknownSubcommand(command: Command): void {
   group.parse(command.args, { from: 'user' });
 }
 
-function reportFailure(error: unknown): number {
+function reportFailure(error: unknown, { err, env }: Pick<Surroundings, 'err' | 'env'>): number {
   // --help and --version end here, their text already written.
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const failure = toAppError(error);
-  process.stderr.write(errorLine(failure));
-  if (failure.code === 'INTERNAL' && process.env['LOG_LEVEL'] === 'debug' && error instanceof Error) {
-    process.stderr.write(`${error.stack ?? ''}\n`);
+  err.write(errorLine(failure));
+  if (failure.code === 'INTERNAL' && env['LOG_LEVEL'] === 'debug' && error instanceof Error) {
+    err.write(`${error.stack ?? ''}\n`);
   }
   return failure.exitCode;
 }
 
 /** What was to be told is not told, so it was not found out either. A reader that read enough, as `head` does, is no fault. */
-function reportUntold(error: NodeJS.ErrnoException): number {
+function reportUntold(error: NodeJS.ErrnoException, surroundings: Surroundings): number {
   const failure = systemFailure(error);
-  return error.code === 'EPIPE' ? failure.exitCode : reportFailure(failure);
+  return error.code === 'EPIPE' ? failure.exitCode : reportFailure(failure, surroundings);
 }
 
 function usageMessage(error: CommanderError): string {

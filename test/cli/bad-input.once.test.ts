@@ -3,12 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command, Option } from 'commander';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { CommandContext } from '../../src/cli/context.ts';
 import { buildProgram } from '../../src/cli/main.ts';
 import { loadConfig } from '../../src/config.ts';
-import { toAppError } from '../../src/db/sqlstate.ts';
 import { ledgerState, openTestAccounts, type TestAccounts } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
 
 // Every command of `liventix ledger …` and `liventix books …`, with each of its options and arguments spoilt in every way. A
 // command that is added and not told how to be called makes a test fail.
@@ -34,45 +33,24 @@ afterAll(async () => {
 interface Ended {
   /** `fine` where the command did what it was asked for. */
   readonly code: string;
-  readonly exitCode: number;
+  readonly exitCode: number | null;
   readonly message: string;
   readonly stdout: string;
 }
 
-function programWith(settings: Partial<CommandContext> = {}): Promise<Command> {
-  return buildProgram({
-    config: loadConfig({}),
-    out: { write: () => true },
-    err: { write: () => true },
-    stop: new AbortController().signal,
-    exitWith: () => undefined,
-    ...settings,
-  });
+async function run(args: readonly string[]): Promise<Ended> {
+  const { exitCode, stdout, stderr } = await liventix(args, { DATABASE_URL: database.url });
+  const [, code = 'fine', message = ''] = /^liventix: ([A-Z_]+): ([^]*)\n$/.exec(stderr) ?? [];
+  return { code, exitCode, message, stdout };
 }
 
-async function run(args: readonly string[]): Promise<Ended> {
-  let stdout = '';
-  let exitCode = 0;
-  const program = await programWith({
-    config: loadConfig({ DATABASE_URL: database.url }),
-    out: {
-      write: (text) => {
-        stdout += text;
-      },
-    },
-    exitWith: (code) => {
-      exitCode = code;
-    },
-  });
-  try {
-    await program.parseAsync([...args], { from: 'user' });
-    return { code: 'fine', exitCode, message: '', stdout };
-  } catch (error) {
-    // As main tells it.
-    const failure = toAppError(error);
-    return { code: failure.code, exitCode: failure.exitCode, message: failure.message, stdout };
-  }
-}
+const program = await buildProgram({
+  config: loadConfig({}),
+  out: { write: () => true },
+  err: { write: () => true },
+  stop: new AbortController().signal,
+  exitWith: () => undefined,
+});
 
 /** How each command is called with nothing wrong, in an order in which each finds what it needs; none but `slots` and `seal` writes. */
 const CALLS: Readonly<Record<string, () => string[]>> = {
@@ -124,7 +102,7 @@ const FINE: Readonly<Record<string, readonly (keyof typeof SPOILT)[]>> = {
 /** What was found out is told all the same. */
 const TELLS_BEFORE: readonly string[] = ['books verify --certificate'];
 
-const LEAVES = leavesOf(await programWith()).filter(([name]) => /^(ledger|books) /.test(name));
+const LEAVES = leavesOf(program).filter(([name]) => /^(ledger|books) /.test(name));
 
 function leavesOf(command: Command, path: readonly string[] = []): (readonly [string, Command])[] {
   if (command.commands.length === 0) return [[path.join(' '), command]];
@@ -142,7 +120,7 @@ function faultsOf(ended: Ended): string[] {
   return [
     ...(code === 'fine' ? ['accepted'] : []),
     ...(code === 'INTERNAL' || code.startsWith('DB_') ? [`${code}: ${message}`] : []),
-    ...(code !== 'fine' && ![1, 2, 3].includes(exitCode) ? [`exit code ${exitCode}`] : []),
+    ...(code !== 'fine' && ![1, 2, 3].includes(exitCode ?? 0) ? [`exit code ${exitCode}`] : []),
     ...(/[\r\n]/.test(message) || message.length > 1_000
       ? [`a message of ${message.length} characters: ${message.slice(0, 200)}`]
       : []),

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePort, type LocalServer } from '../../src/db/server.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
-import { liventix } from '../support/liventix.ts';
+import { liventix, startLiventix } from '../support/liventix.ts';
 import { startOldPostgres } from '../support/old-postgres.ts';
 import { expectRefusal } from '../support/refusal.ts';
 
@@ -305,9 +305,9 @@ describe('an output that cannot be written', () => {
 });
 
 it('writes help and version to stdout, and exits with 0', async () => {
-  const help = await liventix(['--help']);
+  const help = await startLiventix(['--help']).done;
   expect(help).toMatchObject({ exitCode: 0, stderr: '' });
   expect(help.stdout).toContain('Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.');
-  const version = await liventix(['--version']);
+  const version = await startLiventix(['--version']).done;
   expect(version).toMatchObject({ exitCode: 0, stderr: '', stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
 });

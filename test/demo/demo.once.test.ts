@@ -50,7 +50,7 @@ function start(...flags: string[]): RunningLiventix {
 }
 const run = (...flags: string[]) => start(...flags).done;
 // From wherever it is asked.
-const stop = () => liventix(['demo', '--stop'], {}, { bin, cwd: tmpdir() });
+const stop = () => startLiventix(['demo', '--stop'], {}, { bin, cwd: tmpdir() }).done;
 const nothingKept = () => ({ exitCode: 0, stdout: `No demo was kept in ${join(folder, '.liventix')}\n`, stderr: '' });
 
 interface Server {
@@ -186,7 +186,7 @@ it('says in one line that its folder cannot be written', async () => {
     const launcher = await copyCheckout(checkout);
     // A file where the folder should be stops root as well.
     await writeFile(join(checkout, '.liventix'), '');
-    const end = await liventix(SMALL, {}, { bin: launcher });
+    const end = await startLiventix(SMALL, {}, { bin: launcher }).done;
     expect(end).toMatchObject({ exitCode: 3, stdout: '' });
     expect(end.stderr).toMatch(/^liventix: EMBEDDED_POSTGRES_FAILED: The folder [^\n]+ set DATABASE_URL\.\n$/);
   } finally {

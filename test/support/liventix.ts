@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { runCommand } from '../../src/cli/main.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
@@ -65,10 +66,26 @@ export function startLiventix(
   };
 }
 
-export function liventix(
-  args: readonly string[],
-  env: Record<string, string> = {},
-  options: LiventixOptions = {},
-): Promise<Run> {
-  return startLiventix(args, env, options).done;
+/**
+ * Runs a command to its end in this process, which costs a tenth of one of its own. What is of the process (signals,
+ * stdin, a working directory, what the environment sets for Node and its libraries) wants `startLiventix`.
+ */
+export async function liventix(args: readonly string[], env: Record<string, string> = {}): Promise<Run> {
+  let stdout = '';
+  let stderr = '';
+  const exitCode = await runCommand(args, {
+    env,
+    out: {
+      write: (text) => {
+        stdout += text;
+      },
+    },
+    err: {
+      write: (text) => {
+        stderr += text;
+      },
+    },
+    stop: new AbortController().signal,
+  });
+  return { exitCode, stdout, stderr };
 }
