@@ -40,7 +40,7 @@ interface Ended {
 
 async function run(args: readonly string[]): Promise<Ended> {
   const { exitCode, stdout, stderr } = await liventix(args, { DATABASE_URL: database.url });
-  const [, code = 'fine', message = ''] = /^liventix: ([A-Z_]+): ([^]*)\n$/.exec(stderr) ?? [];
+  const [, code = 'fine', message = ''] = /^liventix: ([A-Z_]+): ([\s\S]*)\n$/.exec(stderr) ?? [];
   return { code, exitCode, message, stdout };
 }
 
