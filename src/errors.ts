@@ -54,6 +54,7 @@ export const ERROR_CODES = {
   LEDGER_BOOK_FORBIDDEN: { exit: 2, sqlstate: 'LV026' },
   LEDGER_ACCOUNT_IN_USE: { exit: 2, sqlstate: 'LV027' },
   LEDGER_SLOTS_REFUSED: { exit: 2, sqlstate: 'LV028' },
+  LEDGER_BOOK_UNBALANCED: { exit: 1, sqlstate: 'LV029' },
   LEDGER_BUSY: { exit: 3 },
   LEDGER_LINE_INVALID: { exit: 2 },
   LEDGER_EVENT_UNKNOWN: { exit: 2 },

@@ -47,7 +47,7 @@ export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): 
     if (postponed.length > 0) {
       log.warn(
         { books: postponed },
-        'holds that have expired are written down later: a posting keeps an account locked',
+        'holds that have expired are written down later: a posting keeps an account locked, or a period is being closed',
       );
     }
   };

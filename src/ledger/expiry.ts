@@ -2,10 +2,12 @@ import type { Pool } from '../db/pool.ts';
 import { isLockTimeout } from '../db/sqlstate.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { ask } from './ask.ts';
 import { forEachBook } from './each-book.ts';
 import { expireHolds } from './holds.ts';
+import { assertWhole } from './input.ts';
 
-/** What became of the expiry in every book: how many holds, and the books in which accounts stayed locked too long. */
+/** What became of the expiry in every book: how many holds, and the books in which accounts or the period stayed locked too long. */
 interface Expiry {
   readonly expired: number;
   readonly postponed: readonly number[];
@@ -13,6 +15,7 @@ interface Expiry {
 
 /** Calls of `expireHolds` for a book: whatever its holds come to, the seals do not wait for them for long. */
 const MAX_CALLS = 10;
+const MAX_LOCK_TIMEOUT_MS = 60_000;
 
 /**
  * As `expireHolds`, in every book in which one is due, some thousands at most; the rest is for the next time. So are accounts that
@@ -23,9 +26,12 @@ export async function expireDueHolds(
   pool: Pool,
   { lockTimeoutMs, stop }: { readonly lockTimeoutMs: number; readonly stop: AbortSignal },
 ): Promise<Expiry> {
-  const { rows: books } = await pool.query<{ book: number }>(
+  assertWhole('lockTimeoutMs', lockTimeoutMs, 1, MAX_LOCK_TIMEOUT_MS);
+  const books = await ask<{ book: number }>(
+    pool,
     `select distinct h.book_id as book from payments.holds h
      where h.state = 'active' and h.expires_at <= clock_timestamp() order by 1`,
+    [],
   );
   let expired = 0;
   const postponed: number[] = [];

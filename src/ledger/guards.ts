@@ -2,7 +2,16 @@ import type { Finding } from '../db/diagnosis.ts';
 import { migrationStatus } from '../db/migrate.ts';
 import type { Queryable } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
-import { BOOK_TABLES, createIndex, UNIQUE_INDEXES } from './unique-indexes.ts';
+import {
+  BOOK_POLICY,
+  BOOK_TABLES,
+  CONSTRAINTS,
+  constraintRepair,
+  type Declaration,
+  indexRepair,
+  policyRepair,
+  UNIQUE_INDEXES,
+} from './constraints.ts';
 
 export interface Guard {
   readonly table: string;
@@ -15,22 +24,26 @@ export interface Guard {
 }
 
 /**
- * The functions that the guards consist of, those that seal, and all that `books verify` asks: the migration that last gave each its
+ * The functions that the guards consist of, those that say whose book it is, those that seal, and all that `books verify` asks: the migration that last gave each its
  * body, and the SHA-256 of what it does. Tests compare them with a fresh migration, and with what a verification asks; they print what the
  * hashes must be.
  */
 export const GUARD_FUNCTIONS = {
+  books_of: {
+    migration: '0014_input',
+    hash: 'eea9a84bf1f013d449078f43160c9ddc3410226a86b7c53b2e8bac85d0526150',
+  },
   certificate_hash: {
     migration: '0019_bodies_as_text',
-    hash: '6151119b1d58bab533a0be8e5f68d833d842bac1ba9df14622ef0bbe6053adb9',
+    hash: 'fbdc5ae863127297ced3969022fda93026a7c373cad11963a5f6cbbf54e2d584',
   },
   certificate_text: {
     migration: '0019_bodies_as_text',
-    hash: 'ec321d18593c4ddebef3444a94165aa78f014cc6d01ad7ec6462ec787ffcfe2e',
+    hash: '94afa463d0be261996a204b99d5d16385d3d2d124261ffd1add10c5b682e4b56',
   },
   certificates_of: {
     migration: '0022_races_slots_and_grants',
-    hash: '8dfb1a69a1e17146d19f92cde365e68f0b96c6611826666cd5fdf916d11ec659',
+    hash: '4a1bf3e7bf62e6d3113bfb60c17f99122f49c1fe404abd6175026e6607111003',
   },
   chain_hash: {
     migration: '0016_rare_events',
@@ -38,131 +51,145 @@ export const GUARD_FUNCTIONS = {
   },
   changed_since_sealed: {
     migration: '0012_seals',
-    hash: '277a8cebe8fa3c2597bba3ff3655cca01eff037232d543e6bcc7b717a77c5a78',
+    hash: '6a2be8ca8d7f45264d7813b40c0257c5a26bf9945c8cd70207b168fa513afaa8',
   },
   check_account_state: {
     migration: '0015_balances_know_their_currency',
-    hash: 'acb0c8c410c10821094abb2cd4193f6d531c348f67beb3280d3691d3d199b39c',
+    hash: '555bbd3ad3d4208692df77fe68609b508434d0a88b5bf82deae5a4f981c80e8b',
+  },
+  check_book: {
+    migration: '0010_history',
+    hash: '0d6f33066f5cfce1940e4ca503a884699083bb8578b62fac7d32a427d29f213f',
+  },
+  check_call: {
+    migration: '0014_input',
+    hash: '2645c4d52177d280a9e392fc1a5382aef4c52ea058408120bee0ce9cf911cd45',
   },
   check_changed_balances: {
     migration: '0021_bounds_of_posting',
-    hash: 'a2ee0d01f5bdc0b4219500955ad3dc5c548b31e4349ef62c59475c9f1a6a1ca1',
+    hash: 'ff75dd3b1d1d7e0a870efcf806cb2751a0ad572d0f99361d404c47bdb3d3f7ca',
   },
   check_changed_books: {
     migration: '0010_history',
-    hash: '61d8482d7c513cdbbbe69c89d4e25adab32d470b4179dc700a96dba0bd5f44ab',
+    hash: '7fd3885223d0291bc758ebd4d2e1c9b9f2d57adb4abe33dd9ea3fd6ebfb7c24d',
   },
   check_changed_holds: {
     migration: '0007_limits_holds_reversals',
-    hash: '803f194317db89c111f6b16d41a946b8c79de1fa43b015a5f76d8ff3c1e944c7',
+    hash: '39b26ad90b4cac5470ac478c782ba140c6e918ead8bc0ffa45bfd09751b796e6',
   },
   check_new_entries: {
     migration: '0015_balances_know_their_currency',
-    hash: '3e67859472c4863089ec9dc5023196b0175dc06f2804f31a37aa6dd692c49353',
+    hash: 'e2229a50dd18dc5045ca0da0ef24de8d306857903d3df77c58865d3559e46f3c',
   },
   check_new_history: {
     migration: '0007_limits_holds_reversals',
-    hash: '1a716a1deb99a585e99dab152754efcf9cf8d223f6df53efc925712ea4a39e70',
+    hash: '484f3218601556518358c0c9b4efeca81fb8210285384da12913aa76dad7df72',
   },
   check_new_periods: {
     migration: '0010_history',
-    hash: '3aec966592ec196af92bf715c7e11d97129ea371ac3e7158230c07a86178c8c5',
+    hash: 'c705aaa0152c06c75ea5bc0946d4bc825233bc1a6a472946d9c5cd2a01b76de9',
   },
   check_new_seal: {
     migration: '0012_seals',
-    hash: '8bc3421965e02b785b41502bca969036e8cfbbdcfa05cc26a9168a9325e60815',
+    hash: '7221e53f026635de293c1626e4aeba9260367a00d66029838e75ae657e808537',
   },
   check_new_slots: {
     migration: '0017_slots',
-    hash: '4bc96537ebbdaa623b284602bfd3da219825d900f7b1d2f8bd314397eb3907f1',
+    hash: '0210258c1c4f0a089cdb96202f545cf764b41f7c9645a9566e60db44f206955c',
   },
   check_sealed_events: {
     migration: '0012_seals',
-    hash: 'c9a9e42a09b1d44938a3d3c0d447223c3464800c3e8852924231a949ff9041bd',
+    hash: '1ddef579bc5e37bd7112d4e1ea4cce979af011eafb20cb885997f6b7e7e4a936',
   },
   count_positions: {
     migration: '0012_seals',
-    hash: 'df7857b3274af789958fc43fb9682ef365abe2644f2875562f12432c510bdd1d',
+    hash: 'a494e5b2917bb4a8fbefab7e82093b7f0fdec96bad062c468f6edc8cc9020049',
   },
   entries_of: {
     migration: '0019_bodies_as_text',
-    hash: '1d7b5cf73ebff4ed603c4f282948437929c7df0ac26da0382cb3b73d5fdd42fd',
+    hash: 'a4c2bd995966a36030adcbe03110ff2bbb274964fdb13525860ada11be76b1e1',
   },
   event_leaf_hash: {
     migration: '0019_bodies_as_text',
-    hash: '5606617216129062e41f58f1fa215d3371409e66933570f8d1aab2c83fda6b3c',
+    hash: '52ed2415aa2f13bd77fc15728a772f8c7a884d118d2aab107f15896298ff52e6',
   },
   instant_text: {
     migration: '0019_bodies_as_text',
-    hash: '667dd5cbbd0008a9fcf559145a21da9ff3c6ad048a7c9f164f27a6208cccf4dc',
+    hash: 'da3af336adc43c9b59cd739ab9fc9ee40963d1a5acede39a8f60b052f2f6ee89',
+  },
+  is_member: {
+    migration: '0025_announcements_by_column',
+    hash: '609335e364ca6acad19e0e7f06ca3ea792158f5e072132fea427cabf3465d506',
   },
   is_slotted: {
     migration: '0017_slots',
-    hash: 'd1eca6d6282b198234bdfcdc82842fcf42034c2db536921838c52f41e7341f2b',
+    hash: '7e39de25abe4ba7686c6bb66c799d9a49da703a733d1c8f3ce444d37d5083e05',
   },
   limit_passed: {
     migration: '0007_limits_holds_reversals',
-    hash: 'a7e823d6eec896f64a4e3a89b8bfe7bf1cf3e2502f412e8876aef608fbd91f94',
+    hash: '0556e6b27b3e279acbf428c4f0a8635a10ea006f83ae4e8a792a1f688484c140',
   },
   merkle_append: {
     migration: '0012_seals',
-    hash: '25c57d6a0f0ebd9de44827e3df256eba81390799b92073a793af9e4e134c505c',
+    hash: '01c20d1c4c2dab5b0dd8887efe1241ffd8ff72009b84ed24a2ea2066d1288d81',
   },
   merkle_root: {
     migration: '0012_seals',
-    hash: '1edf607a97e01f125e5a9524c449c8257d86840a5519ed8bd6430891d7d65448',
+    hash: '557e6f8d4cc1609faf255244cb543e6ed7e9d0216c97a72dd5a937514310c91c',
   },
   named_uuid: {
     migration: '0003_ledger_posting',
-    hash: '83796e983f7b681bd284ae4ac5031048862e45e20399aa881e830b541661620a',
+    hash: 'a3c3cdf58ceda01a3494ac7793b1f8a7fde6e152837d72bdff06748d60fa0e57',
   },
   period_movements: {
     migration: '0014_input',
-    hash: 'd68bd6386fc981bd2d44d4099ce584f4b0a6e5d5083212aa625fb66301e8b7da',
+    hash: '714d50eeebf1ee197fd8f62136692812d5da99e91c9046421157a9f056e3e350',
   },
   raise_code: {
     migration: '0017_slots',
-    hash: '8743dd64530e7d98874259853c6071247dbce6986c21096a2702221e3a94da94',
+    hash: 'a987a16c343b67ea20ee2f8b2da80e1844b05e67a61ef1793acaa8b5eb85b090',
   },
   raise_seal_code: {
     migration: '0012_seals',
-    hash: '4dfde511c14f9582b615cce6fb54ad68a6edb4d1045a24f2f183489672c3698a',
+    hash: 'f52358a88d50b967feae8d392c757820579713712616e50d11645ad8ed86dfac',
   },
   refuse_change: {
     migration: '0002_ledger_tables',
-    hash: '3f44e0a27c1d11e6e37b4d3a8e06afc67ff8a45db5138c8ac68015864eeb8f2e',
+    hash: 'bab8602e1f0a6a7d8984178fe07b46d40c9e8d65e492966f3ff175a7aa4a2024',
   },
   seal_events: {
     migration: '0012_seals',
-    hash: '762186eab87f8f85a9db2a734daa94a91560f5ac439c10a91021a75e7908c1c6',
+    hash: '53d4ad0ad1d99f21d0c908077731fb6dd71cba4f4bc9e337b141a8e708ba5154',
   },
   seal_hash: {
     migration: '0012_seals',
-    hash: '40a346af7a6d98a8ff1c7a6ed0e08c981d5450ecc4445c4a929f7679d91e78bf',
+    hash: '1953bd7a2dd3d59d79085b8420577b788bbbc9b32463914b2a69f5501e06879f',
   },
   try_amount: {
     migration: '0019_bodies_as_text',
-    hash: 'fab499d6b55eb13541c289710d027600b1c22a848c899c27fba54c1be2e8f196',
+    hash: '1cf88948dae1d020028d6fbddb960c8f151895e1524bcc309accd4aad8f60531',
   },
   try_instant: {
     migration: '0008_posting_with_limits',
-    hash: '47d727fcb3381853c55f371e8113715c8b423025713e499965c0db5793edb28f',
+    hash: '6978314b20a7c377a498baaf8939b43e1a5855c3c0f9a1872015ae1b76732542',
   },
   try_uuid: {
     migration: '0019_bodies_as_text',
-    hash: 'c5e73baeae1766ad2f3c04dadf97dca42693b9452fa0171b14692a5f8b3ccee7',
+    hash: 'cb0f38ac976c07d7e080a1b349bcce85517bad91a2a67fc266e736fe74469857',
   },
 } as const;
 
 /**
- * Of a row p of pg_proc: what it does, as text, with the settings that it runs under. Of an aggregate that is what it is made of: what
- * PostgreSQL has built in has the same ids in all its versions.
+ * Of a row p of pg_proc: what it does, as text, with the settings and the rights that it runs under. Of an aggregate that is what it is
+ * made of: what PostgreSQL has built in has the same ids in all its versions.
  */
 export const BODY_OF = `coalesce((
     select concat_ws(' ', a.aggtransfn::oid, a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggtranstype, a.agginitval)
     from pg_aggregate a where a.aggfnoid = p.oid),
-    concat_ws(' ', p.prosrc, case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end,
-              array_to_string(p.proconfig, ' ')))`;
+    concat_ws(' ', p.prosrc, case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end, p.provolatile,
+              array_to_string(p.proconfig, ' '), (
+                select 'of another owner' from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = 'payments' and c.relname = 'events' and c.relowner <> p.proowner)))`;
 
 const STATEMENT = 'for each statement';
 
@@ -280,38 +307,55 @@ export const GUARDS: readonly Guard[] = [
   { table: 'seals', trigger: 'seals_continue', fires: 'before insert', scope: 'for each row', runs: 'check_new_seal' },
 ];
 
-const EXPECTED_TRIGGERS = GUARDS.map(({ table, trigger, fires, scope, runs }) => {
-  const body = `trigger ${trigger} ${fires} on payments.${table} ${scope}`.replaceAll("'", "''");
-  return `('${table}', '${trigger}', '${body}', '${runs}', 'alter table payments.${table} enable always trigger ${trigger}')`;
-});
+const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
+const valuesOf = (rows: readonly (readonly string[])[]) => rows.map((row) => `(${row.join(', ')})`).join(', ');
 
-const EXPECTED_FUNCTIONS = Object.entries(GUARD_FUNCTIONS).map(
-  ([name, { migration, hash }]) => `('${name}', '${hash}', '${migration}')`,
+const EXPECTED_TRIGGERS = valuesOf(
+  GUARDS.map(({ table, trigger, fires, scope, runs }) =>
+    [
+      table,
+      trigger,
+      `trigger ${trigger} ${fires} on payments.${table} ${scope}`,
+      runs,
+      `alter table payments.${table} enable always trigger ${trigger}`,
+    ].map(literal),
+  ),
 );
 
-const EXPECTED_INDEXES = UNIQUE_INDEXES.map(
-  (each) => `('${each.table}', '${each.index}', '${each.over}', '${createIndex(each)}')`,
+const EXPECTED_FUNCTIONS = valuesOf(
+  Object.entries(GUARD_FUNCTIONS).map(([name, { migration, hash }]) => [name, hash, migration].map(literal)),
 );
-const EXPECTED_RLS = BOOK_TABLES.map((table) => `('${table}')`);
 
-/** How many are looked at, functions not counted. */
-export const GUARD_COUNT = GUARDS.length + UNIQUE_INDEXES.length + BOOK_TABLES.length;
+const declared = (declarations: readonly Declaration[], repair: typeof constraintRepair) =>
+  valuesOf(
+    declarations.map((each, nth) => [
+      `${nth}`,
+      ...[each.table, each.name, each.definition, repair(each, false), repair(each, true)].map(literal),
+    ]),
+  );
+const EXPECTED_CONSTRAINTS = declared(CONSTRAINTS, constraintRepair);
+const EXPECTED_INDEXES = declared(UNIQUE_INDEXES, indexRepair);
+const EXPECTED_POLICIES = valuesOf(BOOK_TABLES.map((table) => [table, policyRepair(table, [])].map(literal)));
+
+/** How many are looked at. */
+export const GUARD_COUNT =
+  GUARDS.length + CONSTRAINTS.length + UNIQUE_INDEXES.length + BOOK_TABLES.length + Object.keys(GUARD_FUNCTIONS).length;
 
 /**
- * SELECT of the guards that are not in place: guard, what is wrong with it (state), how to put it back (repair), and
- * whether that is SQL to run as it stands (is_sql), and whether it is wrong whatever version migrated the database
- * (is_wrong_in_any). By name and not by regclass, which asks for rights that whoever only
- * looks may lack; the function's schema from the catalog, because pg_get_triggerdef names it only outside the search_path.
+ * SELECT of the guards that are not in place, in the order in which they have to be put back: guard, what is wrong with it (state), how to
+ * put it back (repair), whether that is SQL to run as it stands (is_sql), and whether it is wrong whatever version migrated the database
+ * (is_wrong_in_any). By name and not by regclass, which asks for rights that whoever only looks may lack; the schemas of functions and
+ * tables from the catalog, because PostgreSQL spells them back only outside the search_path.
  */
 export const GUARD_FAULTS = `
-  select format('trigger %s on payments.%s', g.trigger, g."table") as guard,
+  select 0 as rank, format('trigger %s on payments.%s', g.trigger, g."table") as guard,
          case when t.tgname is null then 'is missing'
               when not t.is_ours then 'was replaced by another'
               when t.tgenabled = 'D' then 'is disabled'
               else 'is not enabled always' end as state,
          case when t.is_ours then '' else format('create or replace %s execute function payments.%s(); ', g.body, g.runs) end || g.enable as repair,
          true as is_sql, coalesce(t.is_ours, false) as is_wrong_in_any
-  from (values ${EXPECTED_TRIGGERS.join(', ')}) as g ("table", trigger, body, runs, enable)
+  from (values ${EXPECTED_TRIGGERS}) as g ("table", trigger, body, runs, enable)
   left join lateral (
     select x.tgname, x.tgenabled,
            split_part(lower(pg_get_triggerdef(x.oid)), ' execute function ', 1) = 'create ' || g.body
@@ -325,35 +369,65 @@ export const GUARD_FAULTS = `
   ) t on true
   where t.tgenabled is distinct from 'A' or not t.is_ours
   union all
-  select format('function payments.%s', g.name),
-         case when count(p.oid) = 0 then 'is missing' else 'was given another body or other settings' end,
-         format('run its definition in migrations/%s.sql as "create or replace"', g.migration), false, false
-  from (values ${EXPECTED_FUNCTIONS.join(', ')}) as g (name, hash, migration)
-  left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name
-  group by g.name, g.hash, g.migration
-  having coalesce(bool_or(encode(sha256(convert_to(${BODY_OF}, 'UTF8')), 'hex') <> g.hash), true)
-  union all
-  select format('index %s on payments.%s', g.index, g."table"),
-         case when x.over is null then 'is missing' else 'is not unique, not valid or over something else' end,
-         case when x.over is null then g.repair else format('drop it, and run: %s', g.repair) end, x.over is null, false
-  from (values ${EXPECTED_INDEXES.join(', ')}) as g ("table", index, over, repair)
+  select 1 + g.nth, format('constraint %s on payments.%s', g.name, g."table"),
+         case when x.definition is null then 'is missing' else 'is another one, or is not enforced' end,
+         case when x.definition is null then g.when_missing else g.when_there end, true, false
+  from (values ${EXPECTED_CONSTRAINTS}) as g (nth, "table", name, definition, when_missing, when_there)
   left join lateral (
-    select split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2) as over,
+    select case when k.contype = 'f'
+                then regexp_replace(pg_get_constraintdef(k.oid), ' REFERENCES [^(]+', format(' REFERENCES %s.%s', fn.nspname, f.relname))
+                -- As good as one that was validated, for what comes.
+                else replace(pg_get_constraintdef(k.oid), ' NOT VALID', '') end as definition,
+           not exists (select from pg_trigger t where t.tgconstraint = k.oid and t.tgenabled = 'D')
+             and coalesce(i.indisunique and i.indisvalid and i.indisready and i.indislive, k.contype in ('c', 'f')) as is_enforced
+    from pg_constraint k
+    join pg_class c on c.oid = k.conrelid
+    join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments'
+    left join pg_index i on i.indexrelid = k.conindid and k.contype in ('p', 'u')
+    left join (pg_class f join pg_namespace fn on fn.oid = f.relnamespace) on f.oid = k.confrelid
+    where c.relname = g."table" and k.conname = g.name
+  ) x on true
+  where x.definition is distinct from g.definition or not x.is_enforced
+  union all
+  select 1000 + g.nth, format('index %s on payments.%s', g.name, g."table"),
+         case when x.definition is null then 'is missing' else 'is not unique, not valid or over something else' end,
+         case when x.definition is null then g.when_missing else g.when_there end, true, false
+  from (values ${EXPECTED_INDEXES}) as g (nth, "table", name, definition, when_missing, when_there)
+  left join lateral (
+    -- Without what only says how it is stored.
+    select regexp_replace(split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2), ' WITH \\([^)]*\\)', '') as definition,
            i.indisunique and i.indisvalid and i.indisready and i.indislive as is_sound
     from pg_index i
     join pg_class c on c.oid = i.indexrelid
     join pg_class r on r.oid = i.indrelid
     join pg_namespace n on n.oid = r.relnamespace and n.nspname = 'payments'
-    where c.relname = g.index and r.relname = g."table"
+    where c.relname = g.name and r.relname = g."table"
   ) x on true
-  where x.over is distinct from g.over or not x.is_sound
+  where x.definition is distinct from g.definition or not x.is_sound
   union all
-  select format('row-level security of payments.%s', g."table"), 'is off',
-         format('alter table payments.%s enable row level security', g."table"), true, false
-  from (values ${EXPECTED_RLS.join(', ')}) as g ("table")
+  select 2000, format('policy of payments.%s', g."table"),
+         case when c.relrowsecurity then 'is not the one that shows the books granted' else 'is off' end,
+         coalesce(x.drops, '') || g.repair, true, false
+  from (values ${EXPECTED_POLICIES}) as g ("table", repair)
   join (pg_class c join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments') on c.relname = g."table"
-  where not c.relrowsecurity
-  order by is_sql desc, guard`;
+  cross join lateral (
+    select string_agg(format('drop policy %I on payments.%I; ', p.polname, c.relname), '' order by p.polname) as drops,
+           count(*) = 1 and bool_and(p.polname = 'books_granted' and p.polcmd = 'r' and p.polpermissive and p.polroles = '{0}'
+             and p.polwithcheck is null and replace(pg_get_expr(p.polqual, p.polrelid), 'payments.', '') = ${literal(BOOK_POLICY)}
+             and exists (select from pg_depend d join pg_proc b on b.oid = d.refobjid join pg_namespace bn on bn.oid = b.pronamespace
+                         where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid and b.proname = 'books_of' and bn.nspname = 'payments')) as is_ours
+    from pg_policy p where p.polrelid = c.oid
+  ) x
+  where not c.relrowsecurity or x.is_ours is not true
+  union all
+  select 3000, format('function payments.%s', g.name),
+         case when count(p.oid) = 0 then 'is missing' else 'was given another body, other settings or another owner' end,
+         format('run its definition in migrations/%s.sql as "create or replace"', g.migration), false, false
+  from (values ${EXPECTED_FUNCTIONS}) as g (name, hash, migration)
+  left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = 'payments') on p.proname = g.name
+  group by g.name, g.hash, g.migration
+  having coalesce(bool_or(encode(sha256(convert_to(${BODY_OF}, 'UTF8')), 'hex') <> g.hash), true)
+  order by rank, guard`;
 
 /** Whether every guard is in place, for `liventix doctor`. */
 export async function judgeGuards(db: Queryable): Promise<Finding> {
@@ -366,7 +440,7 @@ export async function judgeGuards(db: Queryable): Promise<Finding> {
   if (differences.length === 0) {
     return {
       result: 'ok',
-      found: `all ${GUARD_COUNT} triggers, unique indexes and row-level securities of the ledger are in place, with the functions that they run`,
+      found: `all ${GUARD_COUNT} triggers, constraints, unique indexes, policies and functions of the ledger's guards are in place`,
     };
   }
   const rows = (await isOfThisVersion(db)) ? differences : differences.filter((fault) => fault.is_wrong_in_any);

@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Pool, Tx } from '../db/pool.ts';
 import { withSavepoint, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { nameCulprit } from './culprit.ts';
 import { callByHalves } from './halving.ts';
 import { MAIN_BOOK, type PostOutcome, postJson } from './ledger.ts';
 import { chainsOf, type PostingLine } from './line-chains.ts';
@@ -128,19 +129,10 @@ async function postBatch(runCall: RunCall, batch: readonly Chain[], bookId: numb
       if (outcome === undefined) throw new AppError('INTERNAL', `The database answered nothing to line ${number}.`);
       return { line: number, ...outcome };
     });
-    return chain.some(({ refused }) => refused !== undefined) ? outcomes : withCulprit(outcomes);
+    return chain.some(({ refused }) => refused !== undefined)
+      ? outcomes
+      : nameCulprit(outcomes, ({ line }) => `line ${line}`);
   });
-}
-
-/** The database numbers the transactions of its call; whoever sends lines numbers those. */
-function withCulprit(chain: readonly LineOutcome[]): LineOutcome[] {
-  const isCulprit = (outcome: LineOutcome) => outcome.status === 'rejected' && outcome.code !== 'LEDGER_LINK_FAILED';
-  const culprit = chain.find(isCulprit);
-  if (culprit?.status !== 'rejected') return [...chain];
-  const message = `It is linked to line ${culprit.line}, which was refused: ${culprit.code}.`;
-  return chain.map((outcome) =>
-    outcome.status === 'rejected' && !isCulprit(outcome) ? { ...outcome, message } : outcome,
-  );
 }
 
 /** In one call; where the database refuses the call for something in it, by halves, down to the chain that it is in. */

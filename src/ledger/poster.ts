@@ -1,6 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import { withStatement } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { linkedTo, nameCulprit } from './culprit.ts';
 import { callByHalves } from './halving.ts';
 import { assertArray, assertBookId, assertOptions, assertWhole, invalid, joinTexts } from './input.ts';
 import {
@@ -118,7 +119,7 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       const outcomes = await send(parties);
       let from = 0;
       for (const { size, resolve } of parties) {
-        resolve(outcomes.slice(from, from + size));
+        resolve(nameCulprit(outcomes.slice(from, from + size), (_, nth) => ofChain(nth)));
         from += size;
       }
     };
@@ -148,9 +149,10 @@ export function createPoster(pool: Pool, options: PosterOptions = {}): Poster {
       return '';
     });
     if (refused !== undefined) return refusals(size, refused.nth, refused.fault);
+    // One that is larger by itself waits alone: the database says what is wrong with it.
     if (line.size > 0 && line.characters + text.length > MAX_WAITING_CHARACTERS) {
       throw busy(
-        `Transactions of ${line.characters} characters wait to be posted, and at most ${MAX_WAITING_CHARACTERS} may`,
+        `Transactions of ${line.characters} characters wait to be posted; with ${text.length} more they would pass ${MAX_WAITING_CHARACTERS}`,
       );
     }
     schedule();
@@ -186,9 +188,11 @@ function busy(what: string): AppError {
   return new AppError('LEDGER_BUSY', `${what}. Nothing of this one was posted: ask again later.`);
 }
 
+const ofChain = (nth: number) => `transaction ${nth + 1} of the chain`;
+
 /** As the database answers to a chain of which the transaction at `nth` is refused. */
 function refusals(size: number, nth: number, { code, message }: AppError): PostOutcome[] {
-  const others = `It is linked to transaction ${nth + 1} of the chain, which was refused: ${code}`;
+  const others = linkedTo(ofChain(nth), code);
   return Array.from({ length: size }, (_, each) =>
     each === nth
       ? { status: 'rejected', code, message }

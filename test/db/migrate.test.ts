@@ -1,5 +1,8 @@
+import { runner } from 'node-pg-migrate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { assertMigrated, migrate, migrationStatus } from '../../src/db/migrate.ts';
+import { post } from '../../src/ledger/ledger.ts';
+import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 
@@ -125,5 +128,54 @@ describe('migrate', () => {
         expect(await doctorFinds()).toMatchObject({ guards: { result: 'skipped', todo: null } });
       });
     });
+  });
+});
+
+describe('announcements made before 0025', () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await createDatabase({ template: EMPTY });
+  });
+  afterAll(() => database.drop());
+
+  it('have the book whose posting they announce, and no message of an application has one', async () => {
+    const { pending } = await migrationStatus(database.pool);
+    await runner({
+      databaseUrl: database.url,
+      dir: 'migrations',
+      direction: 'up',
+      count: pending.indexOf('0025_announcements_by_column'),
+      migrationsSchema: 'liventix',
+      createMigrationsSchema: true,
+      migrationsTable: 'migrations',
+      log: () => undefined,
+    });
+    const { clearing, wallet } = await openTestAccounts(database.pool);
+    const { transactionId } = await post(database.pool, transfer(clearing, wallet, { announce: 'wallet.topped_up' }));
+    const own = (topic: string, payload: object) =>
+      database.pool.query('insert into public.outbox (topic, payload) values ($1, $2)', [topic, payload]);
+    await own('ticket.sold', { book_id: 1, transaction_id: transactionId });
+    await own('ticket.sold', { book_id: 'of poems', transaction_id: 'none' });
+    const reader = `${database.name}_reader`;
+    await database.pool.query(`create role ${reader}`);
+    try {
+      await database.pool.query('select payments.grant_book($1, 1, false)', [reader]);
+      await migrate(database.url);
+      const { rows } = await database.pool.query(
+        `select topic, ledger_book_id from public.outbox order by topic desc, payload ->> 'book_id'`,
+      );
+      expect(rows).toEqual([
+        { topic: 'wallet.topped_up', ledger_book_id: 1 },
+        { topic: 'ticket.sold', ledger_book_id: null },
+        { topic: 'ticket.sold', ledger_book_id: null },
+      ]);
+      const { rows: may } = await database.pool.query(
+        `select has_table_privilege($1, 'public.outbox', 'select') as outbox, has_table_privilege($1, 'payments.entries', 'select') as entries`,
+        [reader],
+      );
+      expect(may).toEqual([{ outbox: false, entries: true }]);
+    } finally {
+      await database.pool.query(`grant ${reader} to current_user; drop owned by ${reader}; drop role ${reader}`);
+    }
   });
 });

@@ -162,9 +162,16 @@ describe('announcements', () => {
   });
 
   it('are marked as of a book by the ledger alone', async () => {
-    await expect(
-      as('service_role', `insert into public.outbox (ledger_book_id, topic, payload) values (1, 'a.b', '{}')`),
-    ).rejects.toMatchObject({ code: '42501' });
+    const insert = (book: string) =>
+      `insert into public.outbox (ledger_book_id, topic, payload) values (${book}, 'a.b', '{}')`;
+    await expect(as('service_role', insert('1'))).rejects.toMatchObject({ code: '42501' });
+    // However much of the table a role is granted.
+    await database.pool.query(`grant select, insert on public.outbox to ${nobody}`);
+    await expect(as(nobody, insert('1'))).rejects.toMatchObject({
+      code: '42501',
+      message: expect.stringContaining('row-level security'),
+    });
+    await as(nobody, insert('null'));
   });
 });
 

@@ -5,10 +5,10 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
+import { BOOK_POLICY, BOOK_TABLES, CONSTRAINTS, UNIQUE_INDEXES } from '../../src/ledger/constraints.ts';
 import { BODY_OF, GUARD_FUNCTIONS, GUARDS } from '../../src/ledger/guards.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { post } from '../../src/ledger/ledger.ts';
-import { BOOK_TABLES, UNIQUE_INDEXES, type UniqueIndex } from '../../src/ledger/unique-indexes.ts';
 import { runChecks } from '../../src/ledger/verify.ts';
 import { openTestAccounts, type TestAccounts, transfer, verifyBooks } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -195,19 +195,28 @@ describe("the tables' owner, with psql", () => {
     }
   });
 
-  it('finds on a fresh database the unique indexes and the policies that the books are verified with', async () => {
-    const { rows: indexes } = await database.pool.query<UniqueIndex>(
-      `select r.relname as "table", c.relname as index, split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2) as over
+  it('finds on a fresh database the constraints, unique indexes and policies that the books are verified with', async () => {
+    const inOrder = (rows: readonly { table: string; name: string }[]) =>
+      rows.toSorted((a, b) => (`${a.table} ${a.name}` < `${b.table} ${b.name}` ? -1 : 1));
+    const { rows: constraints } = await database.pool.query<{ table: string; name: string }>(
+      `select c.relname as "table", k.conname as name, replace(pg_get_constraintdef(k.oid), ' NOT VALID', '') as definition
+       from pg_constraint k join pg_class c on c.oid = k.conrelid
+       where c.relnamespace = 'payments'::regnamespace and k.contype in ('p', 'u', 'c', 'f')`,
+    );
+    expect(inOrder(CONSTRAINTS)).toEqual(inOrder(constraints));
+    const { rows: indexes } = await database.pool.query<{ table: string; name: string }>(
+      `select r.relname as "table", c.relname as name, split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2) as definition
        from pg_index i join pg_class c on c.oid = i.indexrelid join pg_class r on r.oid = i.indrelid
-       where i.indisunique and r.relnamespace = 'payments'::regnamespace order by r.relname, c.relname collate "C"`,
+       where i.indisunique and r.relnamespace = 'payments'::regnamespace
+         and not exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u'))`,
     );
-    const inOrder = [...UNIQUE_INDEXES].sort((a, b) => (`${a.table} ${a.index}` < `${b.table} ${b.index}` ? -1 : 1));
-    expect(inOrder).toEqual(indexes);
-    const { rows: tables } = await database.pool.query<{ table: string }>(
-      `select relname as "table" from pg_class
-       where relnamespace = 'payments'::regnamespace and relkind = 'r' and relrowsecurity order by relname`,
+    expect(inOrder(UNIQUE_INDEXES)).toEqual(inOrder(indexes));
+    const { rows: policies } = await database.pool.query<{ table: string }>(
+      `select c.relname as "table", replace(pg_get_expr(p.polqual, p.polrelid), 'payments.', '') as policy
+       from pg_class c left join pg_policy p on p.polrelid = c.oid
+       where c.relnamespace = 'payments'::regnamespace and c.relkind = 'r' and c.relrowsecurity order by c.relname`,
     );
-    expect([...BOOK_TABLES].sort()).toEqual(tables.map(({ table }) => table));
+    expect(policies).toEqual([...BOOK_TABLES].sort().map((table) => ({ table, policy: BOOK_POLICY })));
   });
 
   it('finds on a fresh database the functions that the guards are verified with', async () => {

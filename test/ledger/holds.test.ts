@@ -8,6 +8,7 @@ import { openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
 import { dropVerified, openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
+import { disguised } from '../support/tamperings/tampering.ts';
 
 let database: TestDatabase;
 let accounts: TestAccounts;
@@ -170,6 +171,26 @@ describe('a hold', () => {
     for (const cents of [1n, 2n, 3n]) await placeHold(database.pool, hold(wallet, cents, { expiresAt }));
     await untilPast(expiresAt);
     for (const expired of [2, 1, 0]) expect(await expireHolds(database.pool, { limit: 2 })).toBe(expired);
+  });
+
+  it('is written down beside one of an account whose balance somebody removed', async () => {
+    await expireHolds(database.pool);
+    const [sound, broken] = [await walletWith(100n), await walletWith(100n)];
+    const expiresAt = soon(300);
+    await placeHold(database.pool, hold(broken, 10n, { expiresAt }));
+    await placeHold(database.pool, hold(sound, 10n, { expiresAt }));
+    await untilPast(expiresAt);
+    const tx = await database.pool.connect();
+    try {
+      await tx.query('begin');
+      await tx.query(disguised(`delete from payments.balances where account_id = '${broken}'`));
+      expect(await expireHolds(tx)).toBe(1);
+      expect(await expireHolds(tx)).toBe(0);
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+    expect(await expireHolds(database.pool)).toBe(2);
   });
 
   it('is written down beside one of an account that somebody keeps locked, which has its turn later', async () => {

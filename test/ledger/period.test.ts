@@ -99,11 +99,19 @@ describe('closing a period', () => {
       disguised('update payments.entries set amount_cents = amount_cents + 1 where amount_cents > 0'),
     );
     const refusal = {
-      code: 'LEDGER_UNBALANCED',
+      code: 'LEDGER_BOOK_UNBALANCED',
       message: expect.stringMatching(/^Book 1 sums to 1 USD until 2026-02-01\S+, not to zero, and is not closed: /),
     };
     await expect(previewPeriod(own.pool, { until: '2026-02-01T00:00:00Z' })).rejects.toMatchObject(refusal);
     await expect(closePeriod(own.pool, { until: '2026-02-01T00:00:00Z' })).rejects.toMatchObject(refusal);
+    for (const flags of [[], ['--dry-run']]) {
+      const close = await liventix(['books', 'close', '--until', '2026-02-01', ...flags], { DATABASE_URL: own.url });
+      expect(close).toMatchObject({
+        exitCode: 1,
+        stdout: '',
+        stderr: expect.stringContaining('LEDGER_BOOK_UNBALANCED: '),
+      });
+    }
     expect(await listPeriods(own.pool, { bookId: 1 })).toEqual([]);
     // What came before the change can be closed.
     await closePeriod(own.pool, { until: '2026-01-01T00:00:00Z' });

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { type NewTransaction, openAccounts, post, postAll, postJson } from '../../src/ledger/ledger.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
@@ -219,33 +220,47 @@ describe('posting', () => {
     },
   );
 
-  it.each([1, 60])(
-    'refuses an account whose balance somebody removed, and waits for nothing (%i in a call)',
-    async (size) => {
-      const tx = await database.pool.connect();
-      try {
-        await tx.query(`begin; set local statement_timeout = '20s'`);
-        const [broken = ''] = await openAccounts(tx, [{ type: 'cash', currency: 'USD', name: 'broken' }]);
+  it.each([
+    ['an account', 1],
+    ['an account', 60],
+    ['a slot of an account', 1],
+    ['a slot of an account', 60],
+  ])('refuses %s whose balance somebody removed, and waits for nothing (%i in a call)', async (what, size) => {
+    const tx = await database.pool.connect();
+    try {
+      await tx.query(`begin; set local statement_timeout = '20s'`);
+      const [broken = ''] = await openAccounts(tx, [{ type: 'cash', currency: 'USD', name: 'broken' }]);
+      if (what === 'an account') {
         await tx.query(disguised(`delete from payments.balances where account_id = '${broken}'`));
-        const request = JSON.stringify({
-          entries: [
-            { account_id: accounts.clearing, amount_cents: 1, currency: 'USD' },
-            { account_id: broken, amount_cents: -1, currency: 'USD' },
-          ],
-        });
-        const outcomes = await postJson(tx, `[${Array.from({ length: size }, () => request).join(',')}]`);
-        for (const outcome of outcomes) {
-          expect(outcome).toMatchObject({
-            code: 'LEDGER_ACCOUNT_UNKNOWN',
-            message: expect.stringMatching(/^Entry 2: account \S+ has no balance/),
-          });
-        }
-      } finally {
-        await tx.query('rollback');
-        tx.release();
+      } else {
+        // So many that this connection posts to a slot and not to the account itself.
+        const { rows } = await tx.query<{ slots: number }>(
+          'select n as slots from generate_series(2, 64) n where pg_backend_pid() % n > 0 limit 1',
+        );
+        await addSlots(tx, { accountId: broken, slots: rows[0]?.slots ?? 0 });
+        await tx.query(
+          disguised(`delete from payments.balances b using payments.account_slots s where s.account_id = '${broken}'
+                         and b.account_id = s.slot_account_id`),
+        );
       }
-    },
-  );
+      const request = JSON.stringify({
+        entries: [
+          { account_id: accounts.clearing, amount_cents: 1, currency: 'USD' },
+          { account_id: broken, amount_cents: -1, currency: 'USD' },
+        ],
+      });
+      const outcomes = await postJson(tx, `[${Array.from({ length: size }, () => request).join(',')}]`);
+      for (const outcome of outcomes) {
+        expect(outcome).toMatchObject({
+          code: 'LEDGER_ACCOUNT_UNKNOWN',
+          message: expect.stringMatching(/^Entry 2: account \S+, or a slot of it, has no balance/),
+        });
+      }
+    } finally {
+      await tx.query('rollback');
+      tx.release();
+    }
+  });
 
   it('records who acts by at most 200 characters of what he calls himself', async () => {
     const tx = await database.pool.connect();

@@ -27,6 +27,7 @@ describe('a waiting line', () => {
           expect(parties.flatMap(({ accounts }) => accounts).filter((id) => busy.has(id))).toEqual([]);
           expect(parties.length).toBeLessThanOrEqual(LIMITS.most);
           if (underWay.length === 0 && line.size + parties.length > 0) expect(parties).not.toEqual([]);
+          expect(line.characters).toBe(line.size);
           if (parties.length > 0) underWay.push(parties);
           gone.push(...parties);
         };

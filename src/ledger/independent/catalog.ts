@@ -1,7 +1,15 @@
 import { hash } from 'node:crypto';
 import type { Tx } from '../../db/pool.ts';
+import {
+  BOOK_POLICY,
+  BOOK_TABLES,
+  CONSTRAINTS,
+  constraintRepair,
+  indexRepair,
+  policyRepair,
+  UNIQUE_INDEXES,
+} from '../constraints.ts';
 import { GUARD_FUNCTIONS, GUARDS, type Guard } from '../guards.ts';
-import { BOOK_TABLES, createIndex, UNIQUE_INDEXES } from '../unique-indexes.ts';
 import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES } from '../verify.ts';
 import type { Findings } from './findings.ts';
 
@@ -15,7 +23,7 @@ interface TriggerRow {
   readonly function_schema: string;
 }
 
-/** Compares the triggers, functions and unique indexes of the catalogs with the list of guards. By name, as whoever only looks may do. */
+/** Compares the triggers, constraints, unique indexes, policies and functions of the catalogs with the list of guards. By name, as whoever only looks may do. */
 export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
   const { rows: triggers } = await tx.query<TriggerRow>(
     `select c.relname as "table", t.tgname as trigger, t.tgenabled as enabled, pg_get_triggerdef(t.oid) as definition,
@@ -28,23 +36,31 @@ export async function judgeGuards(tx: Tx, findings: Findings): Promise<void> {
      where not t.tgisinternal`,
   );
   for (const guard of GUARDS) judgeTrigger(findings, guard, triggers);
+  await judgeConstraints(tx, findings);
   await judgeIndexes(tx, findings);
-  await judgeRowSecurity(tx, findings);
+  await judgePolicies(tx, findings);
+  await judgeFunctions(tx, findings);
+}
+
+async function judgeFunctions(tx: Tx, findings: Findings): Promise<void> {
   const { rows: functions } = await tx.query<{ name: string; body: string }>(
     `select p.proname as name, case when a.aggfnoid is null then concat_ws(' ', p.prosrc,
-                case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end, array_to_string(p.proconfig, ' '))
+                case when p.prosecdef then 'security definer' end, case when p.proisstrict then 'strict' end, p.provolatile,
+                array_to_string(p.proconfig, ' '), case when p.proowner <> e.relowner then 'of another owner' end)
               else concat_ws(' ', a.aggtransfn::oid, a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggtranstype, a.agginitval) end as body
      from pg_proc p
      join pg_namespace n on n.oid = p.pronamespace
+     join pg_class e on e.relnamespace = n.oid and e.relname = 'events'
      left join pg_aggregate a on a.aggfnoid = p.oid
      where n.nspname = 'payments'`,
   );
   for (const [name, { hash: expected, migration }] of Object.entries(GUARD_FUNCTIONS)) {
+    findings.examined('guards');
     const hashes = functions.filter((found) => found.name === name).map(({ body }) => hash('sha256', body, 'hex'));
     if (hashes.length > 0 && hashes.every((found) => found === expected)) continue;
     findings.fault(
       'guards',
-      `function payments.${name} ${hashes.length === 0 ? 'is missing' : 'was given another body or other settings'}; put it back: run its definition in migrations/${migration}.sql as "create or replace"`,
+      `function payments.${name} ${hashes.length === 0 ? 'is missing' : 'was given another body, other settings or another owner'}; put it back: run its definition in migrations/${migration}.sql as "create or replace"`,
     );
   }
 }
@@ -76,6 +92,41 @@ function judgeTrigger(findings: Findings, guard: Guard, triggers: readonly Trigg
   );
 }
 
+interface ConstraintRow {
+  readonly table: string;
+  readonly name: string;
+  readonly definition: string;
+  /** Of a foreign key: the table that it is to, with its schema. */
+  readonly to: string | null;
+  readonly is_enforced: boolean;
+}
+
+async function judgeConstraints(tx: Tx, findings: Findings): Promise<void> {
+  const { rows } = await tx.query<ConstraintRow>(
+    `select c.relname as "table", k.conname as name, pg_get_constraintdef(k.oid) as definition, fn.nspname || '.' || f.relname as "to",
+            not exists (select from pg_trigger t where t.tgconstraint = k.oid and t.tgenabled = 'D')
+              and (k.contype not in ('p', 'u') or (i.indisunique and i.indisvalid and i.indisready and i.indislive)) as is_enforced
+     from pg_constraint k
+     join pg_class c on c.oid = k.conrelid
+     join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments'
+     left join pg_index i on i.indexrelid = k.conindid
+     left join pg_class f on f.oid = k.confrelid
+     left join pg_namespace fn on fn.oid = f.relnamespace`,
+  );
+  for (const expected of CONSTRAINTS) {
+    findings.examined('guards');
+    const { table, name, definition } = expected;
+    const found = rows.find((row) => row.table === table && row.name === name);
+    const spelled = found?.definition.replace(' NOT VALID', '').replace(/ REFERENCES [^(]+/, ` REFERENCES ${found.to}`);
+    if (found?.is_enforced && spelled === definition) continue;
+    const state = found ? 'is another one, or is not enforced' : 'is missing';
+    findings.fault(
+      'guards',
+      `constraint ${name} on payments.${table} ${state}; put it back: ${constraintRepair(expected, found !== undefined)}`,
+    );
+  }
+}
+
 interface IndexRow {
   readonly table: string;
   readonly index: string;
@@ -94,30 +145,58 @@ async function judgeIndexes(tx: Tx, findings: Findings): Promise<void> {
   );
   for (const expected of UNIQUE_INDEXES) {
     findings.examined('guards');
-    const { table, index, over } = expected;
-    const found = rows.find((row) => row.table === table && row.index === index);
-    if (found?.is_sound && found.definition.endsWith(` USING btree ${over}`)) continue;
-    const [state, first] = found
-      ? ['is not unique, not valid or over something else', 'drop it, and run: ']
-      : ['is missing', ''];
+    const { table, name, definition } = expected;
+    const found = rows.find((row) => row.table === table && row.index === name);
+    const spelled = found?.definition.replace(/ WITH \([^)]*\)/, '');
+    if (found?.is_sound && spelled?.endsWith(` USING btree ${definition}`)) continue;
+    const state = found ? 'is not unique, not valid or over something else' : 'is missing';
     findings.fault(
       'guards',
-      `index ${index} on payments.${table} ${state}; put it back: ${first}${createIndex(expected)}`,
+      `index ${name} on payments.${table} ${state}; put it back: ${indexRepair(expected, found !== undefined)}`,
     );
   }
 }
 
-async function judgeRowSecurity(tx: Tx, findings: Findings): Promise<void> {
-  const { rows } = await tx.query<{ table: string }>(
-    `select c.relname as "table" from pg_class c join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments'
-     where c.relkind = 'r' and not c.relrowsecurity`,
+interface PolicyRow {
+  readonly table: string;
+  readonly is_on: boolean;
+  /** Null where the table has no policy. */
+  readonly name: string | null;
+  readonly quoted: string;
+  readonly is_ordinary: boolean;
+  readonly shows: string;
+  readonly asks: string[];
+}
+
+async function judgePolicies(tx: Tx, findings: Findings): Promise<void> {
+  const { rows } = await tx.query<PolicyRow>(
+    `select c.relname as "table", c.relrowsecurity as is_on, p.polname as name, quote_ident(p.polname) as quoted,
+            p.polcmd = 'r' and p.polpermissive and p.polroles = '{0}' and p.polwithcheck is null as is_ordinary,
+            pg_get_expr(p.polqual, p.polrelid) as shows,
+            array(select bn.nspname || '.' || b.proname from pg_depend d join pg_proc b on b.oid = d.refobjid
+                  join pg_namespace bn on bn.oid = b.pronamespace where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid) as asks
+     from pg_class c
+     join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'payments'
+     left join pg_policy p on p.polrelid = c.oid
+     where c.relkind = 'r'
+     order by p.polname`,
   );
   for (const table of BOOK_TABLES) {
     findings.examined('guards');
-    if (!rows.some((row) => row.table === table)) continue;
+    const all = rows.filter((row) => row.table === table);
+    const [first] = all;
+    if (first === undefined) continue;
+    const isOurs =
+      all.length === 1 &&
+      first.name === 'books_granted' &&
+      first.is_ordinary &&
+      first.shows.replaceAll('payments.', '') === BOOK_POLICY &&
+      first.asks.includes('payments.books_of');
+    if (first.is_on && isOurs) continue;
+    const present = all.flatMap(({ name, quoted }) => (name === null ? [] : [quoted]));
     findings.fault(
       'guards',
-      `row-level security of payments.${table} is off; put it back: alter table payments.${table} enable row level security`,
+      `policy of payments.${table} ${first.is_on ? 'is not the one that shows the books granted' : 'is off'}; put it back: ${policyRepair(table, present)}`,
     );
   }
 }

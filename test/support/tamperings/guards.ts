@@ -1,5 +1,5 @@
+import { BOOK_TABLES, CONSTRAINTS, UNIQUE_INDEXES } from '../../../src/ledger/constraints.ts';
 import { GUARD_FUNCTIONS, GUARDS, type Guard } from '../../../src/ledger/guards.ts';
-import { BOOK_TABLES, UNIQUE_INDEXES } from '../../../src/ledger/unique-indexes.ts';
 import type { Tampering } from './tampering.ts';
 
 export const IN_PLACE = 'every guard of the ledger is in place';
@@ -43,30 +43,82 @@ const TRIGGER_TAMPERINGS = GUARDS.flatMap((guard) =>
   })),
 );
 
-/** Those that no constraint made. */
-const PARTIAL = new Set(['events_idempotency_key', 'hold_entries_one_resolution', 'reversals_one_completes']);
+const CONSTRAINT_TAMPERINGS = CONSTRAINTS.map(({ table, name }) => ({
+  guard: `constraint ${name} on payments.${table}`,
+  how: 'dropped, with the foreign keys to it',
+  sql: `alter table payments.${table} drop constraint ${name} cascade`,
+  state: 'is missing',
+}));
 
-const INDEX_TAMPERINGS = UNIQUE_INDEXES.map(({ table, index }) => ({
-  guard: `index ${index} on payments.${table}`,
+const INDEX_TAMPERINGS = UNIQUE_INDEXES.map(({ table, name }) => ({
+  guard: `index ${name} on payments.${table}`,
   how: 'dropped',
-  sql: PARTIAL.has(index)
-    ? `drop index payments.${index}`
-    : `alter table payments.${table} drop constraint ${index} cascade`,
+  sql: `drop index payments.${name}`,
   state: 'is missing',
 }));
 
 const RLS_TAMPERINGS = BOOK_TABLES.map((table) => ({
-  guard: `row-level security of payments.${table}`,
+  guard: `policy of payments.${table}`,
   how: 'switched off',
   sql: `alter table payments.${table} disable row level security`,
   state: 'is off',
 }));
 
-/** Each trigger in each way in which it may not be in place, each unique index, each table's policy; nothing is disguised. */
+const ANOTHER_POLICY = 'is not the one that shows the books granted';
+const POLICY_TAMPERINGS = [
+  ['altered', 'alter policy books_granted on payments.entries using (true)'],
+  ['dropped', 'drop policy books_granted on payments.entries'],
+  ['joined by another', 'create policy "All of it" on payments.entries for select using (true)'],
+  [
+    'asking a function of the same name from another schema',
+    `create schema elsewhere; create function elsewhere.books_of(name) returns integer[] language sql return '{1,2}'::integer[];
+     alter policy books_granted on payments.entries using (book_id = any ((select elsewhere.books_of(current_user))::integer[]));
+     set local search_path = elsewhere`,
+  ],
+].map(([how = '', sql = '']) => ({ guard: 'policy of payments.entries', how, sql, state: ANOTHER_POLICY }));
+
+const ANOTHER_CONSTRAINT = 'is another one, or is not enforced';
+const OTHER_TAMPERINGS = [
+  {
+    guard: 'constraint events_event_id_key on payments.events',
+    how: 'over one column more',
+    sql: `alter table payments.events drop constraint events_event_id_key;
+          alter table payments.events add constraint events_event_id_key unique (event_id, book_id, position)`,
+    state: ANOTHER_CONSTRAINT,
+  },
+  {
+    guard: 'constraint entries_amount_not_zero on payments.entries',
+    how: 'one that lets everything in',
+    sql: `alter table payments.entries drop constraint entries_amount_not_zero;
+          alter table payments.entries add constraint entries_amount_not_zero check (amount_cents is not null)`,
+    state: ANOTHER_CONSTRAINT,
+  },
+  {
+    guard: 'constraint accounts_book_id_fkey on payments.accounts',
+    how: 'to a table of the same name in another schema',
+    sql: `create schema elsewhere; create table elsewhere.books as select * from payments.books; alter table elsewhere.books add primary key (book_id);
+          alter table payments.accounts drop constraint accounts_book_id_fkey;
+          alter table payments.accounts add constraint accounts_book_id_fkey foreign key (book_id) references elsewhere.books;
+          set local search_path = elsewhere`,
+    state: ANOTHER_CONSTRAINT,
+  },
+  {
+    guard: 'index events_idempotency_key on payments.events',
+    how: 'not unique',
+    sql: `drop index payments.events_idempotency_key;
+          create index events_idempotency_key on payments.events (idempotency_key, idempotency_scope, book_id) where idempotency_key is not null`,
+    state: 'is not unique, not valid or over something else',
+  },
+];
+
+/** Each trigger in each way in which it may not be in place, each constraint, unique index and policy; nothing is disguised. */
 export const GUARD_TAMPERINGS: readonly GuardTampering[] = [
   ...TRIGGER_TAMPERINGS,
+  ...CONSTRAINT_TAMPERINGS,
   ...INDEX_TAMPERINGS,
   ...RLS_TAMPERINGS,
+  ...POLICY_TAMPERINGS,
+  ...OTHER_TAMPERINGS,
 ];
 
 const LEAF_ARGUMENTS = `p_book_id integer, p_position bigint, p_event_id uuid, p_effective_at timestamptz, p_recorded_at timestamptz,
@@ -106,10 +158,11 @@ const SETTINGS: readonly [name: keyof typeof GUARD_FUNCTIONS, signature: string,
   ['check_changed_balances', '()', 'security definer'],
   ['certificate_text', '(jsonb)', 'strict'],
   ['seal_events', '(integer, integer)', 'reset search_path'],
+  ['books_of', '(name)', 'immutable'],
 ];
 
 const notInPlace = (name: keyof typeof GUARD_FUNCTIONS) => () =>
-  `function payments.${name} was given another body or other settings; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace"`;
+  `function payments.${name} was given another body, other settings or another owner; put it back: run its definition in migrations/${GUARD_FUNCTIONS[name].migration}.sql as "create or replace"`;
 
 /** Functions of the guards that were given another body, or run under other settings. */
 export const FUNCTION_TAMPERINGS: readonly Tampering<unknown>[] = [
@@ -129,4 +182,11 @@ export const FUNCTION_TAMPERINGS: readonly Tampering<unknown>[] = [
       IN_PLACE,
     ],
   ),
+  [
+    'seal_events: another owner',
+    () => `create role stranger; grant stranger to current_user; grant create on schema payments to stranger;
+           alter function payments.seal_events(integer, integer) owner to stranger`,
+    notInPlace('seal_events'),
+    IN_PLACE,
+  ],
 ];
