@@ -17,7 +17,7 @@ const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 export default defineConfig({
   test: {
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 120_000,
     reporters: ['default', new CountingReporter()],

@@ -66,11 +66,7 @@ describe('the demo on Redis', () => {
       const first = jsonOf(await run(['--json', '--seed', '7'], { REDIS_URL: redis.url }));
       expect(first.webhooks).toMatchObject({ messages: 300, delivered: 570 });
       expect(await redis.client.keys('*')).toEqual(['stranger']);
-
-      const second = jsonOf(await run(['--json', '--seed', '7'], { REDIS_URL: redis.url }));
-      expect(second).toMatchObject({ trialBalance: first.trialBalance, drift: first.drift });
-      expect(second.webhooks).toMatchObject({ messages: 300, delivered: 570 });
     },
-    2 * A_DEMO_MS,
+    A_DEMO_MS,
   );
 });

@@ -2,14 +2,22 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { type RunningLiventix, startLiventix } from '../support/liventix.ts';
-import { addTestEndpoint, announceMany, clearOutbox, LOOPBACK, settled, startTestWorker } from '../support/outbox.ts';
+import {
+  addTestEndpoint,
+  announceMany,
+  BACKENDS,
+  clearOutbox,
+  LOOPBACK,
+  settled,
+  startTestWorker,
+} from '../support/outbox.ts';
 import { answer, startReceiver, type TestReceiver } from '../support/receiver.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 
 const MESSAGES = 60;
 const SHORT_LEASES = ['--poll-ms', '100', '--sweep-ms', '100', '--lease-margin-ms', '500'];
 
-describe.each(['PostgreSQL', 'Redis'])('a crash with jobs through %s', (backend) => {
+describe.each(BACKENDS)('a crash with jobs through %s', (backend) => {
   let database: TestDatabase;
   let redis: TestRedis | undefined;
   let receiver: TestReceiver;

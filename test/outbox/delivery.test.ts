@@ -17,7 +17,7 @@ import {
 import { answer, startReceiver, type TestReceiver } from '../support/receiver.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 
-describe.each(['PostgreSQL', 'Redis'])('delivery with jobs through %s', (backend) => {
+describe.each(BACKENDS)('delivery with jobs through %s', (backend) => {
   let database: TestDatabase;
   let redis: TestRedis | undefined;
   let receiver: TestReceiver;

@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import { inject } from 'vitest';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addEndpoint, type NewEndpoint } from '../../src/outbox/endpoints.ts';
@@ -7,6 +8,13 @@ import { type RunningWorker, startWorker, type WorkerOptions } from '../../src/o
 import { eventually } from './eventually.ts';
 
 export const LOOPBACK = ['127.0.0.0/8'];
+
+/**
+ * What carries the jobs. In the short run the older server carries them itself alone: how it stands beside Redis does not depend on
+ * its version, and the long run looks all the same.
+ */
+export const BACKENDS: readonly ('PostgreSQL' | 'Redis')[] =
+  process.env['LIVENTIX_DRILLS'] === 'full' || inject('postgresMajor') > 15 ? ['PostgreSQL', 'Redis'] : ['PostgreSQL'];
 
 /** A worker in this process with short waits, that may reach loopback. */
 export function startTestWorker(
