@@ -9,6 +9,7 @@ import {
   addTestEndpoint,
   announce,
   announceMany,
+  BACKENDS,
   clearOutbox,
   deliveryStates,
   settled,
