@@ -38,7 +38,7 @@ function registerTrialBalance(books: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\nA balance is its debits less its credits. Exits with 0 when every currency sums to zero, 1 when one does not.\nChanges nothing. As of an instant, it reads all entries of the book.\n${INSTANTS_HELP}\n\nExamples:\n  liventix books trial-balance --json\n  liventix books trial-balance --as-of 2026-03-31 --by effective`,
+      `\nA balance is its debits less its credits. Exits with 0 when every currency sums to zero, 1 when one does not.\nChanges nothing. It reads the balances, which books verify compares with the entries; as of an instant, it reads all\nentries of the book.\n${INSTANTS_HELP}\n\nExamples:\n  liventix books trial-balance --json\n  liventix books trial-balance --as-of 2026-03-31 --by effective`,
     )
     .action((options: TrialBalanceOptions, command: Command) =>
       withDatabase(context, async (pool) => {

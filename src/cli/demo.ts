@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { printableDatabaseUrl } from '../config.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
@@ -32,7 +32,9 @@ export function registerDemo(program: Command, context: CommandContext): void {
     .option('--transactions <n>', 'legacy wallet transactions', wholeNumber(0, 100_000_000), 100_000)
     .option('--seed <n>', 'the same seed makes the same legacy database', wholeNumber(0, 2_147_483_647), 1)
     .option('--keep', 'leave the database, and print how to connect to it')
-    .option('--stop', 'stop the server that --keep left running, and do nothing else')
+    .addOption(
+      new Option('--stop', 'stop the server that --keep left running, and do nothing else').conflicts(['keep', 'json']),
+    )
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

@@ -135,7 +135,7 @@ function verdictText({ balance, checks, since, skipped }: Verification): string 
   if (balance) return `${lines}\n${believed}${what} ${verb}.\n`;
   const areOnlyGuardsOff = checks.every(({ check, holds }) => holds || check === GUARDS_CHECK);
   const verdict = areOnlyGuardsOff
-    ? 'Every row that was checked holds, but NOT what guards them.'
+    ? 'Every row that was checked holds, but NOT what guards them: what it keeps out may be there, such as the same row twice.'
     : `${what} ${since === null ? 'do' : 'does'} NOT balance.`;
   return `${lines}\n${believed}${verdict}\n`;
 }

@@ -109,7 +109,8 @@ export async function voidHold(
 
 /**
  * Writes down which holds have expired, at most `limit` at a time, of accounts that nobody has locked; where all are locked, it
- * waits for them. Nothing waits for it: an expired hold reserves nothing from the instant of its expiry on.
+ * waits for one of them. Nothing waits for it: an expired hold reserves nothing from the instant of its expiry on. Once a
+ * transaction: a second call may wait out of order, for whom waits for the first.
  * @returns how many
  */
 export async function expireHolds(db: Queryable, options: Options & { readonly limit?: number } = {}): Promise<number> {
