@@ -17,6 +17,7 @@ const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 export default defineConfig({
   test: {
     pool: 'forks',
+    // One more than there are processors where there are two: some tests mostly wait.
     maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 120_000,

@@ -195,7 +195,7 @@ it('exits with 1 and says where a function comes from whose body was replaced, a
     expect(checksOf(run)['guards']).toMatchObject({
       result: 'failed',
       found:
-        'trigger events_append_only on payments.events is disabled; function payments.refuse_change was given another body or other settings',
+        'trigger events_append_only on payments.events is disabled; function payments.refuse_change was given another body, other settings or another owner',
       todo: 'Run as the tables\' owner: alter table payments.events enable always trigger events_append_only; Restore payments.refuse_change: run its definition in migrations/0002_ledger_tables.sql as "create or replace". Then see what changed meanwhile: liventix books verify',
     });
   } finally {

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { A_DEMO_MS, demoDatabaseExists, demosOnGivenServer, demoUrl, given, jsonOf } from '../support/demos.ts';
 import { liventix } from '../support/liventix.ts';
+import { BACKENDS } from '../support/outbox.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 
-// The main job end to end, on each version of the server and with each queue. How else it may end: demo-ends.once.test.ts.
+// The main job end to end, on each version of the server and with each queue (in the short run, the older server without Redis). How else it may end: demo-ends.once.test.ts.
 
 const { run } = demosOnGivenServer();
 
@@ -52,7 +53,7 @@ describe('the demo', () => {
   );
 });
 
-describe('the demo on Redis', () => {
+describe.each(BACKENDS.filter((backend) => backend === 'Redis'))('the demo on %s', () => {
   let redis: TestRedis;
   beforeAll(async () => {
     redis = await startRedis();

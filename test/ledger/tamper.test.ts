@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { glance } from '../../src/ledger/glance.ts';
-import { GUARDS } from '../../src/ledger/guards.ts';
+import { GUARD_FAULTS, GUARDS } from '../../src/ledger/guards.ts';
 import { postJson } from '../../src/ledger/ledger.ts';
 import { rowsOf } from '../../src/ledger/scope.ts';
 import { CURRENCIES_BY_EXPONENT, NORMAL_SIDES } from '../../src/ledger/verify.ts';
@@ -109,10 +109,7 @@ describe('a guard that is not in place', () => {
         for (const [what] of faults.slice(1))
           expect(what, by).toMatch(/^constraint \w+_fkey on payments\.\w+ is missing$/);
         for (const [, repair = ''] of faults) await tx.query(repair);
-        expect(
-          (await verify(tx, 1)).filter((check) => !check.holds),
-          by,
-        ).toEqual([]);
+        expect((await tx.query(GUARD_FAULTS)).rows, by).toEqual([]);
         await tx.query('rollback to savepoint tampered');
       }
     }),

@@ -19,6 +19,10 @@ export const WALLET_CHECK = 'every legacy wallet equals its account';
 export const backfill = (database: TestDatabase, ...flags: string[]): Promise<Run> =>
   liventix(['backfill', 'run', ...flags], { DATABASE_URL: database.url });
 
+/** `liventix backfill status`, for machines. */
+export const backfillStatus = async (database: TestDatabase) =>
+  JSON.parse((await liventix(['backfill', 'status', '--json'], { DATABASE_URL: database.url })).stdout);
+
 /** The digest of the books that one undisturbed run makes of a legacy database. */
 export async function undisturbedDigest(size: LegacySize = SIZE): Promise<string> {
   const database = await createLegacyTestDatabase(size);

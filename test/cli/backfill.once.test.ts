@@ -1,0 +1,198 @@
+import { Command } from 'commander';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { registerBackfill } from '../../src/cli/backfill.ts';
+import { loadConfig } from '../../src/config.ts';
+import { runBackfill } from '../../src/replay/backfill.ts';
+import { driftByCause } from '../../src/replay/report.ts';
+import { backfill, backfillStatus, legacyDatabases, progressOf, runBackfillUntil, SIZE } from '../support/backfill.ts';
+import type { TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { booksDigest, createLegacyTestDatabase } from '../support/legacy.ts';
+import { liventix, startLiventix } from '../support/liventix.ts';
+
+const ROWS = 1_200;
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createLegacyTestDatabase({ wallets: 40, orgWallets: 5, transactions: ROWS, seed: 3 });
+});
+afterAll(() => database.drop());
+
+async function rowsInLog(): Promise<number> {
+  const { rows } = await database.pool.query<{ n: number }>(
+    'select coalesce(sum(rows), 0)::integer as n from replay.progress',
+  );
+  return rows[0]?.n ?? 0;
+}
+
+/** Runs it in this process, told to stop before it begins. */
+async function runStopped(...flags: string[]): Promise<{ exitCode: number; stdout: string }> {
+  let [exitCode, stdout] = [0, ''];
+  const program = new Command();
+  registerBackfill(program, {
+    config: loadConfig({ DATABASE_URL: database.url }),
+    out: {
+      write: (text) => {
+        stdout += text;
+      },
+    },
+    err: { write: () => undefined },
+    stop: AbortSignal.abort(),
+    exitWith: (code) => {
+      exitCode = code;
+    },
+  });
+  await program.parseAsync(['backfill', 'run', ...flags], { from: 'user' });
+  return { exitCode, stdout };
+}
+
+describe('backfill run', () => {
+  it('exits with 3 when it was stopped, and the run that goes on says what all of them brought in', async () => {
+    const first = startLiventix(['backfill', 'run', '--chunk', '20'], { DATABASE_URL: database.url });
+    await eventually('it is under way', async () => (await rowsInLog()) >= 100);
+    first.kill('SIGTERM');
+    const stopped = await first.done;
+    const before = await rowsInLog();
+    expect(before).toBeLessThan(ROWS);
+    expect(stopped).toMatchObject({ exitCode: 3, stderr: '' });
+    expect(stopped.stdout).toMatch(
+      new RegExp(`^${before} of 1,200 rows replayed in .*\\n${before} of 1,200 rows are in`),
+    );
+    expect(stopped.stdout).toMatch(/\nStopped before the end\. Run it again to go on\.\n$/);
+    expect(stopped.stdout).not.toContain('wallets compared');
+
+    const rest = await liventix(['backfill', 'run', '--json'], { DATABASE_URL: database.url });
+    expect(rest).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(JSON.parse(rest.stdout)).toMatchObject({
+      finished: true,
+      imported: ROWS - before,
+      inLog: ROWS,
+      legacyTransactions: ROWS,
+      walletsCompared: 45,
+      walletsDiffering: 0,
+    });
+  });
+
+  it('does not call itself stopped when nothing was left to do', async () => {
+    const { exitCode, stdout } = await runStopped();
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^0 of 1,200 rows replayed in .*\n1,200 of 1,200 rows are in the log\n/);
+    expect(stdout).toMatch(/\n45 wallets compared, 0 differ\n$/);
+    expect(JSON.parse((await runStopped('--json')).stdout)).toMatchObject({ finished: true });
+  });
+
+  it('calls itself stopped when something was left to do, though an earlier run had finished', async () => {
+    await database.pool.query('update public.wallets set balance_credits = balance_credits + 1');
+    const { exitCode, stdout } = await runStopped();
+    expect(exitCode).toBe(3);
+    expect(stdout).toMatch(/\nStopped before the end\. Run it again to go on\.\n$/);
+  });
+});
+
+const { filled } = legacyDatabases();
+
+describe('what the commands print', () => {
+  it('is a status before, during and after', async () => {
+    const database = await filled();
+    const words = () => liventix(['backfill', 'status'], { DATABASE_URL: database.url });
+    expect(await words()).toEqual({
+      exitCode: 0,
+      stdout: 'The backfill has not run yet. Start it with: liventix backfill run\n',
+      stderr: '',
+    });
+    expect(await backfillStatus(database)).toEqual({ sources: [], drift: {} });
+
+    await runBackfillUntil(database.pool, ({ step, done }) => step === 'rows' && done >= 200n, { chunkRows: 100 });
+    const during = await words();
+    expect(during.exitCode).toBe(0);
+    const rows = Number(await progressOf(database.pool));
+    expect(rows).toBeGreaterThanOrEqual(200);
+    expect(during.stdout).toMatch(new RegExp(`^wallet_transactions +${rows} of 2,250 rows, not finished\\n`));
+
+    await runBackfill(database.pool);
+    const after = await words();
+    expect(after.exitCode).toBe(0);
+    expect(after.stdout).toMatch(
+      /^wallet_transactions +([\d,]+) of \1 rows, finished\norg_wallet_transactions +([\d,]+) of \2 rows, finished\n( {2}[a-z_]+ +\d+ +-?[\d,]+\.\d\d USD\n)+$/,
+    );
+    const json = await backfillStatus(database);
+    expect(Object.keys(json)).toEqual(['sources', 'drift']);
+    expect(json.sources.map(({ rows, total }: { rows: number; total: number }) => rows - total)).toEqual([0, 0]);
+    for (const cause of await driftByCause(database.pool)) {
+      expect(json.drift[cause.cause]).toEqual({ count: Number(cause.count), cents: Number(cause.cents) });
+    }
+  });
+
+  it('is with --dry-run what there is to replay, before and half-way, and nothing is changed by it', async () => {
+    const database = await filled();
+    const everything = async () => [
+      await booksDigest(database.pool),
+      (await database.pool.query('select p.*, xmin from replay.progress p')).rows,
+      (await database.pool.query('select f.*, xmin from replay.findings f order by legacy_id')).rows,
+    ];
+    const remaining = async () => {
+      const before = await everything();
+      const run = await backfill(database, '--dry-run', '--json');
+      expect(await everything()).toEqual(before);
+      return JSON.parse(run.stdout).wouldReplay;
+    };
+    const [users, orgs] = [
+      { source: 'wallet_transactions', rowsInTable: 2_250, wallets: 120 },
+      { source: 'org_wallet_transactions', rowsInTable: 750, wallets: 12 },
+    ];
+    expect(await remaining()).toEqual([
+      { ...users, rowsLeft: 2_250 },
+      { ...orgs, rowsLeft: 750 },
+    ]);
+    await runBackfillUntil(database.pool, ({ step }) => step === 'rows', { chunkRows: 100 });
+    const inLog = Number(await progressOf(database.pool));
+    expect(await remaining()).toEqual([
+      { ...users, rowsLeft: 2_250 - inLog },
+      { ...orgs, rowsLeft: 750 },
+    ]);
+    const words = await backfill(database, '--dry-run');
+    expect(words).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(words.stdout).toContain(
+      `${(2_250 - inLog).toLocaleString('en-US')} of 2,250 rows to replay, of 120 wallets\n`,
+    );
+    expect(words.stdout).toMatch(/\nNothing was changed\.\n$/);
+  });
+
+  it('is one JSON object of a run', async () => {
+    const database = await filled();
+    const run = await backfill(database, '--json');
+    expect(run).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(run.stdout.split('\n')).toHaveLength(2);
+    const printed = JSON.parse(run.stdout);
+    expect(printed).toEqual({
+      finished: true,
+      legacyTransactions: SIZE.transactions,
+      imported: SIZE.transactions,
+      inLog: SIZE.transactions,
+      wallets: SIZE.wallets + SIZE.orgWallets,
+      seconds: expect.any(Number),
+      drift: (await backfillStatus(database)).drift,
+      walletsCompared: SIZE.wallets + SIZE.orgWallets,
+      walletsDiffering: 0,
+    });
+  });
+
+  it('is a summary for people of a run, and nothing on stderr where nobody watches', async () => {
+    const database = await filled();
+    const run = await backfill(database);
+    expect(run).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(run.stdout).toMatch(/^3,000 of 3,000 rows replayed in [\d.]+ s \([\d,]+\/s\)\n/);
+    expect(run.stdout).toMatch(/\n132 wallets compared, 0 differ\n$/);
+  });
+
+  it.each(['0', '100001', 'many'])('refuses --chunk %j as wrong usage', async (chunk) => {
+    const run = await liventix(['backfill', 'run', `--chunk=${chunk}`], {
+      DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none',
+    });
+    expect(run).toMatchObject({
+      exitCode: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^liventix: USAGE: .*100000.*\n$/),
+    });
+  });
+});
