@@ -74,6 +74,17 @@ begin
   on conflict (grantee, book_id) do update set may_post = excluded.may_post;
 end $$;
 
+-- As in 0022; a role that does not exist and has no book is a slip, which must not look like done. Raises LEDGER_INVALID.
+create or replace function payments.revoke_book(p_role name, p_book_id integer) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  delete from payments.book_grants g where g.grantee = p_role and g.book_id = p_book_id;
+  if not found and (p_role is null or to_regrole(quote_ident(nullif(p_role, ''))) is null) then
+    perform payments.raise_code('LEDGER_INVALID', format(
+      'There is no role %s, and none of that name has book %s.', payments.shown(p_role), coalesce(p_book_id::text, 'null')));
+  end if;
+end $$;
+
 -- As in 0014, but kept as text, in which verification finds what somebody changed.
 create or replace function payments.is_member(p_role name, p_of name) returns boolean
 language sql stable as $$

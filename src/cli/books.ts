@@ -49,7 +49,7 @@ function registerTrialBalance(books: Command, context: CommandContext): void {
         context.out.write(
           options.json
             ? `${toJson({ book, asOf, balance, currencies })}\n`
-            : `${asOf === undefined ? '' : `By what was ${asOf.by} at ${asOf.at}.\n\n`}${trialBalanceText(book, currencies)}`,
+            : `${asOf === undefined ? '' : `By what was ${asOf.by} at ${asOf.at}.\n\n`}${trialBalanceText(book, currencies, asOf)}`,
         );
         if (!balance) context.exitWith(1);
       }),
@@ -71,8 +71,9 @@ function asOfIn({ asOf, by }: TrialBalanceOptions, command: Command): AsOf | und
   return undefined;
 }
 
-function trialBalanceText(book: number, currencies: readonly TrialBalance[]): string {
-  if (currencies.length === 0) return `Book ${book} has no accounts.\n`;
+function trialBalanceText(book: number, currencies: readonly TrialBalance[], asOf: AsOf | undefined): string {
+  if (currencies.length === 0)
+    return `Book ${book} has no accounts${asOf?.by === 'recorded' ? ' recorded by then' : ''}.\n`;
   const broken = currencies.filter(({ balanceCents }) => balanceCents !== 0n);
   const verdicts = broken.map(
     ({ currency, balanceCents, decimalPlaces }) =>

@@ -19,6 +19,7 @@ import { beginningOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { packageVersion } from './version.ts';
+import { assertNewFile } from './whole-file.ts';
 
 /** Closing periods, and proving what they were closed with. */
 export function registerPeriods(books: Command, context: CommandContext): void {
@@ -60,7 +61,7 @@ function registerClose(books: Command, context: CommandContext): void {
           return;
         }
         context.err.write(
-          `Closing book ${options.book} of ${await databaseName(pool)} until ${options.until}: no earlier effective date is posted any more.\n`,
+          `Closing book ${options.book} of ${await databaseName(pool)} until ${options.until}, for ever.\n`,
         );
         const period = await closeInto(options.certificate, () => closePeriod(pool, request));
         context.out.write(options.json ? `${toJson(certificateOf(period))}\n` : closedText(period));
@@ -77,6 +78,7 @@ async function databaseName(pool: Pool): Promise<string> {
 // none takes the place of another.
 async function closeInto(path: string | undefined, close: () => Promise<ClosedPeriod>): Promise<ClosedPeriod> {
   if (path === undefined) return close();
+  await assertNewFile(path);
   const file = await open(path, 'wx');
   try {
     const period = await close().catch(async (error: unknown) => {

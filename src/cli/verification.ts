@@ -10,7 +10,7 @@ import { MAX_BOOK, wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 import { packageVersion } from './version.ts';
-import { writeWholeFile } from './whole-file.ts';
+import { assertNewFile, writeWholeFile } from './whole-file.ts';
 
 interface VerifyOptions {
   readonly book?: number;
@@ -50,7 +50,7 @@ export function registerVerify(books: Command, context: CommandContext): void {
       wholeNumber(1, Number.MAX_SAFE_INTEGER),
     )
     .addOption(new Option('--independent', 'recompute it in this program alone, from the rows').conflicts('since'))
-    .option('--certificate <file>', 'write what was checked, and what came of it, into a file')
+    .option('--certificate <file>', 'write what was checked, and what came of it, into a new file')
     .option('--json', 'print one JSON object')
     .addHelpText('after', HELP)
     .action((options: VerifyOptions) => withDatabase(context, (pool) => runVerify(options, context, pool)));
@@ -100,6 +100,7 @@ async function certify(
     done.push({ verification, text });
     yield text;
   }
+  await assertNewFile(file);
   await writeWholeFile(file, write());
   const [{ verification, text }] = done as [(typeof done)[number]];
   return { verification, certificate: { file, sha256: createHash('sha256').update(text).digest('hex') } };

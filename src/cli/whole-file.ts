@@ -34,6 +34,20 @@ export async function writeWholeFile(path: string, chunks: AsyncIterable<string>
   }
 }
 
+/**
+ * For what is kept as evidence: none takes the place of another.
+ * @throws AppError USAGE where a file of that name is there
+ */
+export async function assertNewFile(path: string): Promise<void> {
+  const existing = await stat(path).catch(() => undefined);
+  if (existing?.isFile()) {
+    throw new AppError(
+      'USAGE',
+      `"${path}" is there already, and no certificate takes its place. Give the name of a new file.`,
+    );
+  }
+}
+
 async function writeAll(file: FileHandle, chunks: AsyncIterable<string>): Promise<void> {
   try {
     for await (const chunk of chunks) await orSystemFailure(file.appendFile(chunk));

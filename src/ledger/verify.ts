@@ -53,7 +53,7 @@ function checksOf(rows: Rows, look: () => Promise<Glance>): (Check | Pass)[] {
       unit: 'guards',
       examined: `select ${GUARD_COUNT}::bigint`,
       faults: `
-      select format('%s %s; put it back: %s', guard, state, repair)
+      select format('%s %s; put it back: %s%s', guard, state, repair, case when is_sql then ';' end)
       from (${GUARD_FAULTS}) f`,
       named: GUARD_COUNT,
     },

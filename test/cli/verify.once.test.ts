@@ -130,7 +130,7 @@ describe('books verify', () => {
       const disabled = GUARDS.filter(({ table }) => table === 'balances' || table === 'events');
       for (const { table, trigger } of disabled) {
         expect(run.stdout).toContain(
-          `trigger ${trigger} on payments.${table} is disabled; put it back: alter table payments.${table} enable always trigger ${trigger}\n`,
+          `trigger ${trigger} on payments.${table} is disabled; put it back: alter table payments.${table} enable always trigger ${trigger};\n`,
         );
       }
     },

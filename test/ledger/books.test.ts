@@ -215,6 +215,12 @@ describe('granting a role a book', () => {
 
   it('is ended by revoking it: what the role may call shows it nothing', async () => {
     await grant(granted, ACME, true);
+    await expect(
+      database.pool.query('select payments.revoke_book($1, $2)', [`${granted}x`, ACME]),
+    ).rejects.toMatchObject({
+      code: 'LV001',
+      message: expect.stringContaining(`There is no role ${granted}x, `),
+    });
     await database.pool.query('select payments.revoke_book($1, $2)', [granted, ACME]);
     expect(await booksSeen()).toEqual([]);
     await expect(post()).rejects.toMatchObject({ code: 'LV026' });

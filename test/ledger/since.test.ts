@@ -273,10 +273,19 @@ describe('a certificate', () => {
     const other = await createDatabase();
     await post(other.pool, transfer(...(await pairIn(other))));
     await other.pool.query(disguised('update payments.balances set balance_cents = 7'));
-    const run = await liventix(['books', 'verify', '--certificate', file], { DATABASE_URL: other.url });
+    const broken = join(folder, 'broken.json');
+    const run = await liventix(['books', 'verify', '--certificate', broken], { DATABASE_URL: other.url });
     await other.drop();
     expect(run.exitCode).toBe(1);
-    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ balance: false });
+    expect(JSON.parse(await readFile(broken, 'utf8'))).toMatchObject({ balance: false });
+
+    const before = await readFile(broken, 'utf8');
+    expect(await verify('--certificate', broken)).toMatchObject({
+      exitCode: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^liventix: USAGE: "[^"]+broken\.json" is there already, [^\n]+\n$/),
+    });
+    expect(await readFile(broken, 'utf8')).toBe(before);
   });
 
   it('that cannot be written is one line, before anything is checked', async () => {

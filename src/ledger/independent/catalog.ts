@@ -88,7 +88,7 @@ function judgeTrigger(findings: Findings, guard: Guard, triggers: readonly Trigg
   const create = isOurs ? '' : `create or replace ${body} execute function payments.${runs}(); `;
   findings.fault(
     'guards',
-    `trigger ${trigger} on payments.${table} ${state}; put it back: ${create}alter table payments.${table} enable always trigger ${trigger}`,
+    `trigger ${trigger} on payments.${table} ${state}; put it back: ${create}alter table payments.${table} enable always trigger ${trigger};`,
   );
 }
 
@@ -122,7 +122,7 @@ async function judgeConstraints(tx: Tx, findings: Findings): Promise<void> {
     const state = found ? 'is another one, or is not enforced' : 'is missing';
     findings.fault(
       'guards',
-      `constraint ${name} on payments.${table} ${state}; put it back: ${constraintRepair(expected, found !== undefined)}`,
+      `constraint ${name} on payments.${table} ${state}; put it back: ${constraintRepair(expected, found !== undefined)};`,
     );
   }
 }
@@ -152,7 +152,7 @@ async function judgeIndexes(tx: Tx, findings: Findings): Promise<void> {
     const state = found ? 'is not unique, not valid or over something else' : 'is missing';
     findings.fault(
       'guards',
-      `index ${name} on payments.${table} ${state}; put it back: ${indexRepair(expected, found !== undefined)}`,
+      `index ${name} on payments.${table} ${state}; put it back: ${indexRepair(expected, found !== undefined)};`,
     );
   }
 }
@@ -196,7 +196,7 @@ async function judgePolicies(tx: Tx, findings: Findings): Promise<void> {
     const present = all.flatMap(({ name, quoted }) => (name === null ? [] : [quoted]));
     findings.fault(
       'guards',
-      `policy of payments.${table} ${first.is_on ? 'is not the one that shows the books granted' : 'is off'}; put it back: ${policyRepair(table, present)}`,
+      `policy of payments.${table} ${first.is_on ? 'is not the one that shows the books granted' : 'is off'}; put it back: ${policyRepair(table, present)};`,
     );
   }
 }
