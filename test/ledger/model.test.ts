@@ -205,7 +205,7 @@ class Run {
         const given = addSlots(pool, { accountId, slots: each.slots, ...this.options }).then(() => ({
           status: 'slotted',
         }));
-        const verdict = this.model.addSlots(accountId);
+        const verdict = this.model.addSlots(accountId, each.slots);
         expect(await verdictOf(given)).toBe(verdict);
         return;
       }

@@ -10,8 +10,8 @@ export interface ModelAccount {
   floor: bigint | undefined;
   ceiling: bigint | undefined;
   status: 'open' | 'frozen' | 'closed';
-  /** Kept in slots: its balance is one all the same, but it has no limits and no holds. */
-  isSlotted?: boolean;
+  /** Kept in so many, where it is in more than one: its balance is one all the same, but it has no limits and no holds. */
+  slots?: number;
 }
 
 interface ModelHold {
@@ -184,7 +184,7 @@ export class LedgerModel {
   placeHold(holdId: string, accountId: string, amountCents: bigint): Verdict {
     const account = this.account(accountId);
     if (account.status !== 'open') return `LEDGER_ACCOUNT_${account.status.toUpperCase()}`;
-    if (account.isSlotted === true) return 'LEDGER_SLOTS_REFUSED';
+    if (account.slots !== undefined) return 'LEDGER_SLOTS_REFUSED';
     if (account.floor !== undefined && this.available(account) - amountCents < account.floor)
       return 'LEDGER_FLOOR_PASSED';
     this.holds.set(holdId, { account, remaining: amountCents, state: 'active' });
@@ -205,7 +205,7 @@ export class LedgerModel {
     change: { status?: ModelAccount['status']; floorCents?: bigint | null; ceilingCents?: bigint | null },
   ): Verdict {
     const account = this.account(accountId);
-    if (account.isSlotted === true && (change.floorCents ?? change.ceilingCents ?? null) !== null)
+    if (account.slots !== undefined && (change.floorCents ?? change.ceilingCents ?? null) !== null)
       return 'LEDGER_SLOTS_REFUSED';
     const floor = change.floorCents === undefined ? account.floor : (change.floorCents ?? undefined);
     const ceiling = change.ceilingCents === undefined ? account.ceiling : (change.ceilingCents ?? undefined);
@@ -216,13 +216,13 @@ export class LedgerModel {
     return 'changed';
   }
 
-  addSlots(accountId: string): Verdict {
+  addSlots(accountId: string, slots: number): Verdict {
     const account = this.account(accountId);
-    if (account.isSlotted === true) return 'slotted';
+    if ((account.slots ?? 1) >= slots) return 'slotted';
     const isHeld = [...this.holds.values()].some((hold) => hold.account === account && hold.state === 'active');
     const isLimited = account.floor !== undefined || account.ceiling !== undefined;
     if (account.status !== 'open' || isLimited || isHeld) return 'LEDGER_SLOTS_REFUSED';
-    account.isSlotted = true;
+    account.slots = slots;
     return 'slotted';
   }
 
