@@ -1,7 +1,4 @@
-import { Command } from 'commander';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { registerBackfill } from '../../src/cli/backfill.ts';
-import { loadConfig } from '../../src/config.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { driftByCause } from '../../src/replay/report.ts';
 import { backfill, backfillStatus, legacyDatabases, progressOf, runBackfillUntil, SIZE } from '../support/backfill.ts';
@@ -18,33 +15,11 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-async function rowsInLog(): Promise<number> {
-  const { rows } = await database.pool.query<{ n: number }>(
-    'select coalesce(sum(rows), 0)::integer as n from replay.progress',
-  );
-  return rows[0]?.n ?? 0;
-}
+const rowsInLog = async () => Number(await progressOf(database.pool));
 
-/** Runs it in this process, told to stop before it begins. */
-async function runStopped(...flags: string[]): Promise<{ exitCode: number; stdout: string }> {
-  let [exitCode, stdout] = [0, ''];
-  const program = new Command();
-  registerBackfill(program, {
-    config: loadConfig({ DATABASE_URL: database.url }),
-    out: {
-      write: (text) => {
-        stdout += text;
-      },
-    },
-    err: { write: () => undefined },
-    stop: AbortSignal.abort(),
-    exitWith: (code) => {
-      exitCode = code;
-    },
-  });
-  await program.parseAsync(['backfill', 'run', ...flags], { from: 'user' });
-  return { exitCode, stdout };
-}
+/** Told to stop before it begins. */
+const runStopped = (...flags: string[]) =>
+  liventix(['backfill', 'run', ...flags], { DATABASE_URL: database.url }, AbortSignal.abort());
 
 describe('backfill run', () => {
   it('exits with 3 when it was stopped, and the run that goes on says what all of them brought in', async () => {

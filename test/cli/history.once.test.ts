@@ -1,7 +1,6 @@
 import { Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { buildProgram } from '../../src/cli/main.ts';
-import { loadConfig } from '../../src/config.ts';
+import { runCommand } from '../../src/cli/main.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { NORMAL_SIDES } from '../../src/ledger/verify.ts';
 import { HOLDER, transfer } from '../support/books.ts';
@@ -224,17 +223,15 @@ describe('books statement', () => {
   it('waits for whoever reads the CSV', async () => {
     const unread: (() => void)[] = [];
     const out = new Writable({ highWaterMark: 1, write: (_chunk, _encoding, read) => void unread.push(read) });
-    const program = await buildProgram({
-      config: loadConfig({ DATABASE_URL: database.url }),
+    const ended = runCommand(['books', 'statement', wallet, '--csv'], {
+      env: { DATABASE_URL: database.url },
       out,
       err: { write: () => true },
       stop: new AbortController().signal,
-      exitWith: () => undefined,
     });
-    const ended = program.parseAsync(['books', 'statement', wallet, '--csv'], { from: 'user' });
     await eventually('it waits', () => out.listenerCount('drain') === 1);
     unread.pop()?.();
-    await ended;
+    expect(await ended).toBe(0);
   });
 
   it.each<[string, string[], RegExp]>([

@@ -70,7 +70,11 @@ export function startLiventix(
  * Runs a command to its end in this process, which costs a tenth of one of its own. What is of the process (signals,
  * stdin, a working directory, what the environment sets for Node and its libraries) wants `startLiventix`.
  */
-export async function liventix(args: readonly string[], env: Record<string, string> = {}): Promise<Run> {
+export async function liventix(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  stop = new AbortController().signal,
+): Promise<Run> {
   let stdout = '';
   let stderr = '';
   const exitCode = await runCommand(args, {
@@ -85,7 +89,7 @@ export async function liventix(args: readonly string[], env: Record<string, stri
         stderr += text;
       },
     },
-    stop: new AbortController().signal,
+    stop,
   });
   return { exitCode, stdout, stderr };
 }
