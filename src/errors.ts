@@ -70,6 +70,11 @@ export const ERROR_CODES = {
   // The replay
   LEGACY_TABLE_MISSING: { exit: 3 },
   LEGACY_COLUMN_MISMATCH: { exit: 3 },
+  LEGACY_TRUNCATE_REFUSED: { exit: 2, sqlstate: 'LV032' },
+  CAPTURE_OFF: { exit: 3 },
+  CAPTURE_BUSY: { exit: 3 },
+  CAPTURE_INTERRUPTED: { exit: 3 },
+  CAPTURE_OTHER_BOOK: { exit: 3 },
   BACKFILL_RUNNING: { exit: 3 },
 
   // The outbox

@@ -9,6 +9,7 @@ import { removeQueue } from '../outbox/redis-backend.ts';
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { startWorker } from '../outbox/worker.ts';
 import { runBackfill } from '../replay/backfill.ts';
+import { turnCaptureOn } from '../replay/capture.ts';
 import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from './legacy-database.ts';
@@ -95,12 +96,13 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
   try {
     await step('legacy', () => makeLegacyDatabase(pool, options));
     await step('migrate', () => migrate(options.databaseUrl));
-    const backfill = await step('backfill', () =>
-      runBackfill(pool, {
+    const backfill = await step('backfill', async () => {
+      await turnCaptureOn(pool);
+      return runBackfill(pool, {
         stop: options.stop,
         onProgress: (at) => options.onProgress(`${at.source}: ${at.step}`, at.done, at.total),
-      }),
-    );
+      });
+    });
     const told = await tellTheOutside(pool, options, step);
     const verification = await step('verify', () =>
       verifyBooksAndWallets(pool, { onBegin: (check) => options.onProgress(`verify: ${check}`, 0, 0) }),

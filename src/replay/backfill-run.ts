@@ -1,5 +1,6 @@
 import type { Pool } from '../db/pool.ts';
 import type { BackfillLock } from './backfill-lock.ts';
+import type { Capture } from './capture.ts';
 import type { LegacyTables } from './legacy.ts';
 import type { Source } from './sources.ts';
 
@@ -9,12 +10,17 @@ export interface BackfillOptions {
   readonly chunkRows?: number;
   /** How long to wait for another run of the same book to end. */
   readonly patienceMs?: number;
+  /**
+   * How long a wallet must have been left alone before its difference is booked: old code writes a row and the balance one after the
+   * other, and between the two they differ.
+   */
+  readonly settleMs?: number;
   readonly stop?: AbortSignal;
   readonly onProgress?: (progress: BackfillProgress) => void;
 }
 
 export interface BackfillProgress {
-  readonly step: 'survey' | 'accounts' | 'rows' | 'balances';
+  readonly step: 'survey' | 'accounts' | 'rows' | 'changes' | 'balances';
   readonly source: Source['name'];
   readonly done: bigint;
   readonly total: bigint;
@@ -28,9 +34,16 @@ export interface Run {
   readonly pool: Pool;
   readonly bookId: number;
   readonly tables: LegacyTables;
+  readonly capture: Capture;
   readonly options: BackfillOptions;
   readonly lock: BackfillLock;
   readonly chunkRows: number;
+}
+
+/** How much a source holds. */
+export interface Totals {
+  readonly rows: bigint;
+  readonly wallets: bigint;
 }
 
 /** Whether the run was told to stop. Throws when it lost its lock, because another may be running by now. */

@@ -1,13 +1,23 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { takeBackfillLock } from './backfill-lock.ts';
-import { type BackfillOptions, isStopped, type Run } from './backfill-run.ts';
+import { type BackfillOptions, isStopped, type Run, type Totals } from './backfill-run.ts';
+import { getCapture } from './capture.ts';
+import { type Drained, drain } from './drain.ts';
 import { getLegacyTables } from './legacy.ts';
 import { countRowsSql } from './mapping.ts';
-import { importInOrder, importMissing, isComplete } from './row-steps.ts';
+import { importInOrder } from './row-steps.ts';
 import { SOURCES, type Source } from './sources.ts';
-import { prepare } from './survey.ts';
-import { openPlatformAccounts, reconcileBalances } from './wallet-steps.ts';
+import { survey } from './survey.ts';
+import {
+  DEFAULT_SETTLE_MS,
+  openPlatformAccounts,
+  openWalletAccounts,
+  reconcileBalances,
+  reconcileChanged,
+} from './wallet-steps.ts';
 
 export interface BackfillResult {
   /** False when it was stopped; run it again to go on. */
@@ -16,6 +26,8 @@ export interface BackfillResult {
   readonly legacyTransactions: bigint;
   /** Rows that this run brought into the log. */
   readonly imported: bigint;
+  /** Changes to rows that were in the log already, each an event of its own. */
+  readonly corrected: bigint;
   readonly wallets: bigint;
   readonly seconds: number;
 }
@@ -25,9 +37,11 @@ export const DEFAULT_CHUNK_ROWS = 5_000;
 const DEFAULT_PATIENCE_MS = 2_000;
 
 /**
- * Replays every legacy wallet into the ledger. Each chunk commits together with its checkpoint, and every event's id is
- * made from its legacy row, so the run may be stopped or killed at any point and run again.
- * @throws AppError BACKFILL_RUNNING, LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_*
+ * Replays every legacy wallet into the ledger while the old platform goes on: rows of before the capture in chunks, then what was
+ * captured, then what balances have beyond their rows. Each chunk commits together with its checkpoint, and every event's id is made
+ * from its legacy row, so the run may be stopped or killed at any point and run again.
+ * @throws AppError BACKFILL_RUNNING, CAPTURE_OFF, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY, LEGACY_TABLE_MISSING,
+ *   LEGACY_COLUMN_MISMATCH, DB_*
  */
 export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Promise<BackfillResult> {
   const bookId = options.bookId ?? MAIN_BOOK;
@@ -35,25 +49,97 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
   const tables = await getLegacyTables(pool);
   const lock = await takeBackfillLock(pool, bookId, options.patienceMs ?? DEFAULT_PATIENCE_MS);
   try {
-    const run: Run = { pool, bookId, tables, options, lock, chunkRows: options.chunkRows ?? DEFAULT_CHUNK_ROWS };
+    const capture = await getCapture(pool, { bookId, ...(options.stop === undefined ? {} : { stop: options.stop }) });
+    const chunkRows = options.chunkRows ?? DEFAULT_CHUNK_ROWS;
+    const run: Run = { pool, bookId, tables, capture, options, lock, chunkRows };
+    const totals: Totals[] = [];
+    let imported = 0n;
     await openPlatformAccounts(run);
-    const total = { rows: 0n, imported: 0n, wallets: 0n };
     for (const source of SOURCES) {
-      const done = await replaySource(run, source);
-      total.rows += done.rows;
-      total.imported += done.imported;
-      total.wallets += done.wallets;
+      const total = await countSource(run, source);
+      imported += await replayRows(run, source, total);
+      totals.push(total);
     }
+    const drained = await drain(run);
+    for (const [nth, source] of SOURCES.entries()) await reconcileBalances(run, source, totals[nth]?.wallets ?? 0n);
+    const settled = await settle(run);
+    const finished = !isStopped(run);
+    if (finished) await finish(run);
     return {
-      finished: options.stop?.aborted !== true,
-      legacyTransactions: total.rows,
-      imported: total.imported,
-      wallets: total.wallets,
+      finished,
+      legacyTransactions: totals.reduce((sum, { rows }) => sum + rows, 0n),
+      imported: imported + drained.imported + settled.imported,
+      corrected: drained.corrected + settled.corrected,
+      wallets: totals.reduce((sum, { wallets }) => sum + wallets, 0n),
       seconds: (performance.now() - startedAt) / 1_000,
     };
   } finally {
     await lock.release();
   }
+}
+
+async function replayRows(run: Run, source: Source, total: Totals): Promise<bigint> {
+  await run.pool.query('insert into replay.progress (book_id, source) values ($1, $2) on conflict do nothing', [
+    run.bookId,
+    source.name,
+  ]);
+  if (isStopped(run)) return 0n;
+  await survey(run, source, total);
+  await openWalletAccounts(run, source, total.wallets);
+  return importInOrder(run, source, total);
+}
+
+/** Brings in what changed while the balances were compared, and looks at those wallets again once they were left alone. */
+async function settle(run: Run): Promise<Drained> {
+  const { rows } = await run.pool.query('select from replay.unreconciled where book_id = $1 limit 1', [run.bookId]);
+  const settleMs = run.options.settleMs ?? DEFAULT_SETTLE_MS;
+  if (rows.length > 0) await sleep(settleMs, undefined, { signal: run.options.stop }).catch(() => undefined);
+  const drained = await drain(run);
+  for (const source of SOURCES) await reconcileChanged(run, source);
+  return drained;
+}
+
+/** @throws AppError CAPTURE_INTERRUPTED where rows are missing in the log that nobody captured */
+async function finish(run: Run): Promise<void> {
+  for (const source of SOURCES) {
+    const missing = await findMissing(run, source);
+    if (missing === undefined) continue;
+    throw new AppError(
+      'CAPTURE_INTERRUPTED',
+      `${run.tables[source.transactions]} holds ${missing.inTable} rows, and the log ${missing.inLog}, or other ones: some were written behind the capture's back. Begin again: liventix backfill abort, then capture on and run; what is in the log already is not booked twice.`,
+    );
+  }
+  await run.pool.query(
+    'update replay.progress set finished_at = coalesce(finished_at, clock_timestamp()) where book_id = $1',
+    [run.bookId],
+  );
+}
+
+/**
+ * Whether every row of a source is in the log, by count, sum and hash of the ids, in one snapshot. While changes wait that are
+ * captured, that cannot be told.
+ */
+async function findMissing(run: Run, source: Source): Promise<{ inTable: bigint; inLog: bigint } | undefined> {
+  const { rows } = await run.pool.query<{ inTable: bigint; inLog: bigint }>(
+    `select t.rows as "inTable", p.rows as "inLog"
+     from replay.progress p
+     cross join (
+       select count(*) as rows, coalesce(sum(credits_delta), 0)::bigint as delta_cents,
+              coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash
+       from ${run.tables[source.transactions]}
+     ) t
+     where p.book_id = $1 and p.source = $2 and (p.rows, p.delta_cents, p.id_hash) <> (t.rows, t.delta_cents, t.id_hash)
+       and not exists (select from replay.captured_rows c where c.source = $2)`,
+    [run.bookId, source.name],
+  );
+  return rows[0];
+}
+
+async function countSource({ pool, tables }: Run, { transactions, wallets }: Source): Promise<Totals> {
+  const { rows } = await pool.query<Totals>(
+    `select (select count(*) from ${tables[transactions]}) as rows, (select count(*) from ${tables[wallets]}) as wallets`,
+  );
+  return rows[0] ?? { rows: 0n, wallets: 0n };
 }
 
 /** What a run would find to do in one legacy table. */
@@ -82,32 +168,4 @@ export async function findRemaining(
     remaining.push(...rows.map((counts) => ({ source: source.name, ...counts })));
   }
   return remaining;
-}
-
-async function replaySource(run: Run, source: Source): Promise<{ rows: bigint; imported: bigint; wallets: bigint }> {
-  const { pool, bookId, tables } = run;
-  await pool.query('insert into replay.progress (book_id, source) values ($1, $2) on conflict do nothing', [
-    bookId,
-    source.name,
-  ]);
-  const rows = await countRows(pool, tables[source.transactions]);
-  const wallets = await countRows(pool, tables[source.wallets]);
-  const total = { rows, wallets };
-  if (!isStopped(run)) await prepare(run, source, total);
-  let imported = await importInOrder(run, source, total);
-  // Rows that appeared behind the checkpoint: written with an earlier time, or committed later than their neighbours.
-  if (!(await isComplete(run, source))) imported += await importMissing(run, source, total);
-  await reconcileBalances(run, source, wallets);
-  if (!isStopped(run)) {
-    await pool.query(
-      'update replay.progress set finished_at = coalesce(finished_at, clock_timestamp()) where book_id = $1 and source = $2',
-      [bookId, source.name],
-    );
-  }
-  return { rows, imported, wallets };
-}
-
-async function countRows(pool: Pool, table: string): Promise<bigint> {
-  const { rows } = await pool.query<{ n: bigint }>(`select count(*) as n from ${table}`);
-  return rows[0]?.n ?? 0n;
 }

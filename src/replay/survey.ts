@@ -1,34 +1,42 @@
 import { withTransaction } from '../db/transaction.ts';
-import { type Run, report, SORT_MEMORY } from './backfill-run.ts';
-import type { Source } from './sources.ts';
-import { openWalletAccounts } from './wallet-steps.ts';
+import { type Run, report, SORT_MEMORY, type Totals } from './backfill-run.ts';
+import { isBeforeHorizon, type Source } from './sources.ts';
 
-/** How much a source holds. */
-export interface Totals {
-  readonly rows: bigint;
-  readonly wallets: bigint;
-}
-
-/** What must be known and open before the rows of a source can be booked. */
-export async function prepare(run: Run, source: Source, total: Totals): Promise<void> {
-  report(run, { step: 'survey', source: source.name, done: 0n, total: total.rows });
-  await survey(run, source);
-  await openWalletAccounts(run, source, total.wallets);
-}
-
-/** Finds what the flows do not explain, in one pass over the whole table: a row is judged by those before it. */
-async function survey(run: Run, source: Source): Promise<void> {
+/**
+ * Finds what the flows do not explain, in one pass over the rows of before the capture: a row is judged by those before it. Once per
+ * capture: what is written later is judged when it is drained.
+ */
+export async function survey(run: Run, source: Source, total: Totals): Promise<void> {
   await withTransaction(run.pool, async (tx) => {
+    const ids = [run.bookId, source.name];
+    const { rows } = await tx.query<{ isDone: boolean; isFirst: boolean }>(
+      `select capture_id is not distinct from $3 and surveyed_at is not null as "isDone", rows = 0 as "isFirst"
+       from replay.progress where book_id = $1 and source = $2 for update`,
+      [...ids, run.capture.id],
+    );
+    const { isDone = false, isFirst = false } = rows[0] ?? {};
+    if (isDone) return;
+    report(run, { step: 'survey', source: source.name, done: 0n, total: total.rows });
     await tx.query(`set local work_mem = '${SORT_MEMORY}'`);
-    await tx.query('delete from replay.findings where book_id = $1 and source = $2', [run.bookId, source.name]);
+    await tx.query('delete from replay.findings where book_id = $1 and source = $2', ids);
     await tx.query(
-      // In one statement, so that the snapshot kept is the one that the rows were judged in.
-      `with found as (
-         insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
-         select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables)}) s
-       )
-       update replay.progress set survey = pg_current_snapshot() where book_id = $1 and source = $2`,
-      [run.bookId, source.name],
+      `insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
+       select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables, isFirst)}) s`,
+      ids,
+    );
+    // A row without a time has no place among the chunks: it is brought in as if it were written now.
+    await tx.query(
+      `insert into replay.captured_rows (source, operation, wallet_id, new)
+       select $1, 'insert', t.wallet_id, ${source.image} from ${run.tables[source.transactions]} t
+       where t.created_at is null and ${isBeforeHorizon('t.xmin')}`,
+      [source.name],
+    );
+    await tx.query(
+      `update replay.progress
+       set capture_id = $3, surveyed_at = clock_timestamp(), finished_at = null,
+           last_created_at = null, last_id = null, rows = 0, delta_cents = 0, id_hash = 0
+       where book_id = $1 and source = $2`,
+      [...ids, run.capture.id],
     );
   });
 }

@@ -2,85 +2,103 @@ import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import type { BackfillProgress, Run } from './backfill-run.ts';
 import { isStopped, report } from './backfill-run.ts';
-import { platformAccountIds, reconcileChunkSql, walletAccountId, walletsInRange } from './mapping.ts';
-import { CAUSES, PLATFORM_ACCOUNTS, REPLAY_CURRENCY, type Source, WALLET_ACCOUNT } from './sources.ts';
+import { differingWalletsSql, reconcileWalletsSql } from './mapping.ts';
+import { REPLAY_CURRENCY, type Source } from './sources.ts';
 
 const WALLETS_A_CHUNK = 1_000;
 
 /** Opens the accounts that the replay books the other side on. */
 export async function openPlatformAccounts(run: Run): Promise<void> {
-  const accounts = [...PLATFORM_ACCOUNTS, ...CAUSES.map((name) => ({ type: 'suspense', name }))];
   await withTransaction(run.pool, (tx) =>
-    tx.query('select payments.open_accounts($1, $2)', [
-      run.bookId,
-      JSON.stringify(accounts.map((account) => ({ ...account, currency: REPLAY_CURRENCY }))),
-    ]),
+    tx.query(
+      `select payments.open_accounts($1, (
+         select jsonb_agg(jsonb_build_object('type', c.type, 'name', c.name, 'currency', $2::text)) from replay.chart() c))`,
+      [run.bookId, REPLAY_CURRENCY],
+    ),
   );
 }
 
 /** Opens the account of every holder. */
 export async function openWalletAccounts(run: Run, source: Source, total: bigint): Promise<void> {
-  await inWalletChunks(run, source, { step: 'accounts', total }, async (tx, range) => {
+  await inWalletChunks(run, source, { step: 'accounts', total }, async (tx, ids) => {
     await tx.query(
-      `select payments.open_accounts($1, (
-         select coalesce(jsonb_agg(jsonb_build_object('type', 'cash', 'currency', $2::text, 'name', $3::text, $4::text, w.${source.ownerColumn})), '[]')
-         from ${run.tables[source.wallets]} w where ${walletsInRange('$5', '$6')}))`,
-      [run.bookId, REPLAY_CURRENCY, WALLET_ACCOUNT, `${source.ownerKind}_id`, range.after, range.upTo],
+      `select replay.bind_wallets($1, $2, array_agg(w.id order by w.id), array_agg(w.${source.ownerColumn} order by w.id))
+       from ${run.tables[source.wallets]} w where w.id = any ($3)`,
+      [run.bookId, source.name, ids],
     );
   });
   // Every chunk looks its accounts up: one by one where they are many, which the planner must know to choose.
   // A vacuum at work is not waited for: it would be for advice alone.
-  if (!isStopped(run)) await run.pool.query('analyze (skip_locked) payments.accounts, payments.balances');
+  if (!isStopped(run)) {
+    await run.pool.query('analyze (skip_locked) payments.accounts, payments.balances, replay.wallets');
+  }
 }
 
-/** Posts what is left between the old balance and the replayed one to suspense, by cause, so that both agree. */
+/** Posts what wallets have beyond the sum of their rows to suspense, by cause, so that the log's balance is what their owner saw. */
 export async function reconcileBalances(run: Run, source: Source, total: bigint): Promise<void> {
-  const sql = reconcileChunkSql(source, run.tables);
-  await inWalletChunks(run, source, { step: 'balances', total }, async (tx, range) => {
-    await tx.query(
-      `select payments.lock_accounts($1, array(
-         select ${walletAccountId(source, `w.${source.ownerColumn}`)} from ${run.tables[source.wallets]} w
-         where ${walletsInRange('$2', '$3')}) || ${platformAccountIds()})`,
-      [run.bookId, range.after, range.upTo],
-    );
-    await tx.query(sql, [run.bookId, source.name, range.after, range.upTo]);
-  });
+  await inWalletChunks(run, source, { step: 'balances', total }, (tx, ids) => reconcile(tx, run, source, ids));
 }
 
-interface WalletRange {
-  /** Null: from the first on. */
-  readonly after: string | null;
-  readonly upTo: string;
+/** The same for those wallets of which something changed since. */
+export async function reconcileChanged(run: Run, source: Source): Promise<void> {
+  let after = '00000000-0000-0000-0000-000000000000';
+  while (!isStopped(run)) {
+    const { rows } = await run.pool.query<{ id: string }>(
+      `select wallet_id as id from replay.unreconciled
+       where book_id = $1 and source = $2 and wallet_id > $3 order by wallet_id limit $4`,
+      [run.bookId, source.name, after, WALLETS_A_CHUNK],
+    );
+    const ids = rows.map(({ id }) => id);
+    const last = ids.at(-1);
+    if (last === undefined) break;
+    await withTransaction(run.pool, (tx) => reconcile(tx, run, source, ids));
+    after = last;
+  }
 }
+
+async function reconcile(tx: Tx, run: Run, source: Source, ids: readonly string[]): Promise<void> {
+  const differing = await tx.query<{ id: string }>(differingWalletsSql(source, run.tables), [
+    run.bookId,
+    source.name,
+    ids,
+    run.options.settleMs ?? DEFAULT_SETTLE_MS,
+  ]);
+  if (differing.rows.length === 0) return;
+  const differingIds = differing.rows.map(({ id }) => id);
+  await tx.query(
+    `select payments.lock_accounts($1, replay.platform_account_ids($1) || array(
+       select r.account_id from replay.wallets r where r.book_id = $1 and r.source = $2 and r.wallet_id = any ($3)))`,
+    [run.bookId, source.name, differingIds],
+  );
+  await tx.query(reconcileWalletsSql(source, run.tables), [run.bookId, source.name, differingIds]);
+}
+
+/** Longer than old code takes from a row to the balance that goes with it. */
+export const DEFAULT_SETTLE_MS = 2_000;
 
 async function inWalletChunks(
   run: Run,
   source: Source,
   progress: Pick<BackfillProgress, 'step' | 'total'>,
-  work: (tx: Tx, range: WalletRange) => Promise<void>,
+  work: (tx: Tx, ids: readonly string[]) => Promise<void>,
 ): Promise<void> {
   let after: string | null = null;
   let done = 0n;
   while (!isStopped(run)) {
-    const next = await nextWallets(run, source, after);
-    if (next.upTo === null) break;
-    const range: WalletRange = { after, upTo: next.upTo };
-    await withTransaction(run.pool, (tx) => work(tx, range));
-    after = range.upTo;
-    done += next.count;
+    const ids = await nextWallets(run, source, after);
+    const last = ids.at(-1);
+    if (last === undefined) break;
+    await withTransaction(run.pool, (tx) => work(tx, ids));
+    after = last;
+    done += BigInt(ids.length);
     report(run, { ...progress, source: source.name, done });
   }
 }
 
-async function nextWallets(
-  run: Run,
-  source: Source,
-  after: string | null,
-): Promise<{ count: bigint; upTo: string | null }> {
-  const { rows } = await run.pool.query<{ count: bigint; upTo: string | null }>(
-    `select count(*) as count, max(id::text) as "upTo"
-     from (select id from ${run.tables[source.wallets]} where $1::uuid is null or id > $1::uuid order by id limit $2) w`,
+async function nextWallets(run: Run, source: Source, after: string | null): Promise<string[]> {
+  const { rows } = await run.pool.query<{ id: string }>(
+    `select id from ${run.tables[source.wallets]} where $1::uuid is null or id > $1::uuid order by id limit $2`,
     [after, WALLETS_A_CHUNK],
   );
-  return rows[0] ?? { count: 0n, upTo: null };
+  return rows.map(({ id }) => id);
 }

@@ -1,0 +1,217 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describeHolder, findHorizonHolders } from '../db/horizon.ts';
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { isLockTimeout } from '../db/sqlstate.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { getLegacyTables, type LegacyTables } from './legacy.ts';
+import { SOURCES } from './sources.ts';
+
+/** How long the old platform's statements may have to wait for one of ours. */
+const LOCK_TIMEOUT_MS = 50;
+/** Between two tries the old platform is left alone for this long, by chance, so that two who try do not keep meeting. */
+const PAUSE_MS = { least: 50, most: 500 };
+const MAX_TRIES = 40;
+/** How long an older transaction may take to end. */
+const PATIENCE_MS = 60_000;
+const POLL_MS = 50;
+
+/** A capture that is on. */
+export interface Capture {
+  readonly id: bigint;
+  /** Whether every change since it was turned on has been captured: its triggers are the ones that were made then. */
+  readonly isWhole: boolean;
+  readonly bookId: number;
+  readonly installedAt: Date;
+}
+
+export interface CaptureOptions {
+  readonly bookId?: number;
+  readonly stop?: AbortSignal;
+  /** How often the locks were not free yet. */
+  readonly onBusy?: (tries: number) => void;
+  readonly patienceMs?: number;
+}
+
+/**
+ * Captures every change to the four wallet tables from now on. All of it is installed in one database transaction that gives way to
+ * the old platform after 50 ms, and is tried again. Done before, it does nothing.
+ * @returns whether it was off until now
+ * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, CAPTURE_BUSY, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, DB_*
+ */
+export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): Promise<boolean> {
+  const { bookId = MAIN_BOOK } = options;
+  const tables = await getLegacyTables(pool);
+  const before = await findCapture(pool);
+  if (before !== undefined) {
+    assertUsable(before, bookId);
+    await awaitOlderTransactions(pool, options);
+    return false;
+  }
+  await givingWay(pool, options, async (tx) => {
+    await lockTables(tx, tables);
+    for (const statement of installSql(tables)) await tx.query(statement);
+    await tx.query(
+      `insert into replay.capture (book_id, triggers) select $1, ${TRIGGERS}
+       on conflict do nothing`,
+      [bookId],
+    );
+  });
+  await awaitOlderTransactions(pool, options);
+  return true;
+}
+
+/**
+ * Ends the capture, and forgets what was captured and is not in the log yet.
+ * @returns whether it was on
+ * @throws AppError CAPTURE_BUSY, DB_*
+ */
+export async function turnCaptureOff(pool: Pool, options: CaptureOptions = {}): Promise<boolean> {
+  if ((await findCapture(pool)) === undefined) return false;
+  await givingWay(pool, options, async (tx) => {
+    const { rows } = await tx.query<{ statement: string }>(
+      `select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) as statement from (${OUR_TRIGGERS}) t order by t.tgrelid`,
+    );
+    for (const { statement } of rows) await tx.query(statement);
+    await tx.query(
+      'delete from replay.capture; delete from replay.captured_rows; delete from replay.captured_wallets; delete from replay.unreconciled',
+    );
+  });
+  return true;
+}
+
+/** The capture that is on, if one is. */
+export async function findCapture(db: Queryable): Promise<Capture | undefined> {
+  const { rows } = await db.query<Capture>(
+    `select id, book_id as "bookId", installed_at as "installedAt", triggers = ${TRIGGERS} as "isWhole" from replay.capture`,
+  );
+  return rows[0];
+}
+
+/**
+ * The capture of a book, once no transaction is left that is older than it.
+ * @throws AppError CAPTURE_OFF, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY
+ */
+export async function getCapture(pool: Pool, options: CaptureOptions = {}): Promise<Capture> {
+  const capture = await findCapture(pool);
+  if (capture === undefined) {
+    throw new AppError(
+      'CAPTURE_OFF',
+      'Changes to the legacy wallets are not captured, so that what is written during the backfill would be missed. Turn it on: liventix backfill capture on',
+    );
+  }
+  assertUsable(capture, options.bookId ?? MAIN_BOOK);
+  await awaitOlderTransactions(pool, options);
+  return capture;
+}
+
+function assertUsable(capture: Capture, bookId: number): void {
+  if (capture.bookId !== bookId) {
+    throw new AppError(
+      'CAPTURE_OTHER_BOOK',
+      `Changes are captured for book ${capture.bookId}, not for book ${bookId}: the legacy wallets can be replayed into one book at a time.`,
+    );
+  }
+  if (capture.isWhole) return;
+  throw new AppError(
+    'CAPTURE_INTERRUPTED',
+    `A trigger of the capture of ${capture.installedAt.toISOString()} was dropped, disabled or made anew behind its back, so that changes may be missing. Begin again: liventix backfill abort, then capture on and run; what is in the log already is not booked twice.`,
+  );
+}
+
+/** Ours on the legacy tables, as far as they fire for everybody. */
+const OUR_TRIGGERS = `
+  select t.oid, t.xmin, t.tgname, t.tgrelid, t.tgenabled from pg_trigger t
+  join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'replay'::regnamespace
+  where not t.tgisinternal and t.tgname like 'liventix%'`;
+
+/** Row and version of each in the catalog: whoever drops, disables or makes one anew changes it. */
+const TRIGGERS = `(select coalesce(array_agg(format('%s:%s', t.oid, t.xmin) order by t.oid), '{}') from (${OUR_TRIGGERS}) t where t.tgenabled = 'A')`;
+
+function installSql(tables: LegacyTables): string[] {
+  return SOURCES.flatMap(({ name, transactions, wallets, ownerColumn }) => {
+    const [rowTable, walletTable] = [tables[transactions], tables[wallets]];
+    const changed = ['id', ownerColumn, 'balance_credits'].map((column) => `old.${column} is distinct from new.${column}`);
+    const triggers = [
+      [rowTable, 'liventix_capture', `after insert or update or delete on ${rowTable} for each row execute function replay.capture_row('${name}')`],
+      [walletTable, 'liventix_capture', `after insert or delete on ${walletTable} for each row execute function replay.capture_wallet('${name}')`],
+      [walletTable, 'liventix_capture_change', `after update on ${walletTable} for each row when (${changed.join(' or ')}) execute function replay.capture_wallet('${name}')`],
+      ...[rowTable, walletTable].map((table) => [
+        table,
+        'liventix_capture_truncate',
+        `before truncate on ${table} for each statement execute function replay.refuse_truncate()`,
+      ]),
+    ];
+    return triggers.flatMap(([table, trigger, rest]) => [
+      `create trigger ${trigger} ${rest}`,
+      // Replication applies changes as a replica does, and those count too.
+      `alter table ${table} enable always trigger ${trigger}`,
+    ]);
+  });
+}
+
+/** What creating a trigger needs anyway, all at once: waiting for one while holding another is bounded by the lock_timeout. */
+function lockTables(tx: Tx, tables: LegacyTables): Promise<unknown> {
+  const names = SOURCES.flatMap(({ transactions, wallets }) => [tables[wallets], tables[transactions]]);
+  return tx.query(`lock table ${names.join(', ')} in share row exclusive mode`);
+}
+
+/** Runs a transaction that takes locks the old platform needs too: it gives way, pauses, and tries again, so and so often. */
+async function givingWay(pool: Pool, options: CaptureOptions, work: (tx: Tx) => Promise<void>): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await withTransaction(pool, async (tx) => {
+        await tx.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
+        await work(tx);
+      });
+    } catch (error) {
+      if (!isLockTimeout(error)) throw error;
+      options.onBusy?.(tries);
+      if (tries === MAX_TRIES || options.stop?.aborted === true) {
+        throw new AppError(
+          'CAPTURE_BUSY',
+          `The legacy wallet tables were busy each of ${tries} times, for ${LOCK_TIMEOUT_MS} ms. Nothing was changed. Run it again when no long transaction holds them.`,
+          { cause: error },
+        );
+      }
+      await sleep(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least));
+    }
+  }
+}
+
+/**
+ * Sets the horizon of the capture, and waits until every transaction of this database that is older has ended: such a one could
+ * still write rows that are older than the horizon, after a survey has looked for them.
+ */
+async function awaitOlderTransactions(pool: Pool, options: CaptureOptions): Promise<void> {
+  // After the transaction that installed it: until that ended, nobody could have written who is not captured.
+  await pool.query(
+    'update replay.capture set horizon = pg_snapshot_xmax(pg_current_snapshot()) where horizon is null',
+  );
+  const deadline = performance.now() + (options.patienceMs ?? PATIENCE_MS);
+  while (await hasOlderTransactions(pool)) {
+    if (performance.now() > deadline || options.stop?.aborted === true) {
+      const { holders } = await findHorizonHolders(pool, 0);
+      const oldest = holders.find((holder) => holder.kind !== 'slot');
+      throw new AppError(
+        'CAPTURE_BUSY',
+        `The capture is on, but a transaction that is older has not ended${oldest === undefined ? '' : `: ${describeHolder(oldest)}`}. Let it end, or end it, and run this again.`,
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+async function hasOlderTransactions(pool: Pool): Promise<boolean> {
+  const { rows } = await pool.query<{ found: boolean }>(
+    `select exists (
+       select from pg_stat_activity a
+       where a.datname = current_database() and a.pid <> pg_backend_pid() and age(a.backend_xid) > age(c.horizon::xid)
+     ) or exists (
+       select from pg_prepared_xacts p where p.database = current_database() and age(p.transaction) > age(c.horizon::xid)
+     ) as found
+     from replay.capture c`,
+  );
+  return rows[0]?.found === true;
+}
