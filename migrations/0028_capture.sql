@@ -298,10 +298,11 @@ create table replay.changed_rows (
 
 comment on table replay.changed_rows is 'Rows that were corrected after they had been booked: the number of the last event, and the row as that left it, null where it was deleted.';
 
-alter table replay.progress add capture_id bigint, add surveyed_at timestamptz, drop survey;
+alter table replay.progress add capture_id bigint, add surveyed_at timestamptz, add read_at timestamptz, drop survey;
 drop function replay.take_turn(integer, integer, text, timestamptz, uuid, pg_snapshot);
 
 comment on column replay.progress.capture_id is 'The capture whose horizon the rows were read up to: under another one, they are read again.';
+comment on column replay.progress.read_at is 'When the last row of before the horizon was read; from then on there is only what is captured.';
 
 create table replay.pause (
   book_id integer not null constraint pause_book_id_fkey references payments.books,
@@ -354,6 +355,12 @@ begin
   else
     if tg_op <> 'INSERT' then v_old_owner_id := old.org_id; end if;
     if tg_op <> 'DELETE' then v_new_owner_id := new.org_id; end if;
+  end if;
+  -- Not a condition of the trigger, which would keep the columns from being altered.
+  if tg_op = 'UPDATE'
+    and (old.id, v_old_owner_id, old.balance_credits) is not distinct from (new.id, v_new_owner_id, new.balance_credits)
+  then
+    return null;
   end if;
   insert into replay.captured_wallets (
     source, operation, wallet_id, old_owner_id, new_owner_id, old_balance, new_balance)

@@ -1,8 +1,11 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
-import type { BackfillProgress } from '../replay/backfill-run.ts';
+import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
+import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
+import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
+import { registerBackfillControl } from './backfill-control.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -12,6 +15,7 @@ const MAX_CHUNK_ROWS = 100_000;
 
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
+  registerBackfillControl(backfill, context);
   backfill
     .command('run')
     .description('replay what is not replayed yet; stopped or killed at any point, it goes on when run again')
@@ -99,25 +103,28 @@ function outcomeJson({ comparison, drift, ...outcome }: Outcome): Record<string,
     drift: driftObject(drift),
     walletsCompared: comparison?.compared,
     walletsDiffering: comparison?.differing,
+    walletsChanging: comparison?.changing,
   };
 }
 
 function outcomeText(outcome: Outcome): string {
-  const { imported, seconds, legacyTransactions, comparison } = outcome;
+  const { imported, corrected, seconds, legacyTransactions, comparison } = outcome;
   const rate = seconds > 0 ? Math.round(Number(imported) / seconds) : 0;
   const total = formatCount(legacyTransactions);
   return [
     `${formatCount(imported)} of ${total} rows replayed in ${seconds.toFixed(1)} s (${formatCount(rate)}/s)\n`,
     `${formatCount(outcome.inLog)} of ${total} rows are in the log\n`,
+    ...(corrected === 0n ? [] : [`${formatCount(corrected)} rows changed after they were booked, each is corrected\n`]),
     driftLines(outcome.drift),
     ...(comparison === undefined ? [] : comparisonLines(comparison)),
     ...(outcome.finished ? [] : ['Stopped before the end. Run it again to go on.\n']),
   ].join('');
 }
 
-function comparisonLines({ compared, differing, first }: WalletComparison): string[] {
+function comparisonLines({ compared, changing, differing, first }: WalletComparison): string[] {
   return [
     `${formatCount(compared)} wallets compared, ${formatCount(differing)} differ\n`,
+    ...(changing === 0n ? [] : [`${formatCount(changing)} wallets changed since, and are not compared\n`]),
     ...first.map((line) => `  ${line}\n`),
   ];
 }
@@ -125,22 +132,38 @@ function comparisonLines({ compared, differing, first }: WalletComparison): stri
 async function status(pool: Pool, options: { json?: boolean }, context: CommandContext): Promise<void> {
   const sources = await backfillStatus(pool);
   const drift = await driftByCause(pool);
+  const capture = await captureStatus(pool);
+  const { pausedAt } = await pauseStatus(pool);
   if (options.json) {
-    context.out.write(`${toJson({ sources, drift: driftObject(drift) })}\n`);
+    context.out.write(`${toJson({ sources, drift: driftObject(drift), capture, pausedAt })}\n`);
     return;
   }
-  if (sources.length === 0) context.out.write('The backfill has not run yet. Start it with: liventix backfill run\n');
+  if (sources.length === 0)
+    context.out.write(
+      'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n',
+    );
   for (const source of sources) {
     const state = source.finished ? 'finished' : 'not finished';
     context.out.write(
       `${source.source.padEnd(26)} ${formatCount(source.rows)} of ${formatCount(source.total)} rows, ${state}\n`,
     );
   }
+  context.out.write(captureLine(capture));
+  if (pausedAt !== null) context.out.write(`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`);
   context.out.write(driftLines(drift));
 }
 
+function captureLine(capture: CaptureStatus | null): string {
+  if (capture === null) return 'changes are not captured: liventix backfill capture on\n';
+  const { installedAt, isWhole, waiting, oldestSeconds } = capture;
+  const lag =
+    waiting === 0n ? 'none waits' : `${formatCount(waiting)} wait, the oldest for ${Math.floor(oldestSeconds)} s`;
+  const broken = isWhole ? '' : '; INTERRUPTED, a trigger was dropped, disabled or made anew';
+  return `changes are captured since ${installedAt.toISOString()}, ${lag}${broken}\n`;
+}
+
 function showBackfill(progress: Progress, at: BackfillProgress): void {
-  progress.update(`${at.source}: ${at.step}`, at.done, at.total);
+  progress.update(labelOf(at), at.done, at.total);
 }
 
 export function driftObject(drift: readonly Drift[]): Record<string, { count: bigint; cents: bigint }> {

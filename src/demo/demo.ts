@@ -9,6 +9,7 @@ import { removeQueue } from '../outbox/redis-backend.ts';
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { startWorker } from '../outbox/worker.ts';
 import { runBackfill } from '../replay/backfill.ts';
+import { labelOf } from '../replay/backfill-run.ts';
 import { turnCaptureOn } from '../replay/capture.ts';
 import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
@@ -100,7 +101,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
       await turnCaptureOn(pool);
       return runBackfill(pool, {
         stop: options.stop,
-        onProgress: (at) => options.onProgress(`${at.source}: ${at.step}`, at.done, at.total),
+        onProgress: (at) => options.onProgress(labelOf(at), at.done, at.total),
       });
     });
     const told = await tellTheOutside(pool, options, step);

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool } from '../db/pool.ts';
 import type { BackfillLock } from './backfill-lock.ts';
 import type { Capture } from './capture.ts';
@@ -20,8 +21,9 @@ export interface BackfillOptions {
 }
 
 export interface BackfillProgress {
-  readonly step: 'survey' | 'accounts' | 'rows' | 'changes' | 'balances';
-  readonly source: Source['name'];
+  readonly step: 'survey' | 'accounts' | 'rows' | 'changes' | 'balances' | 'paused';
+  /** Undefined where the step is of all of them. */
+  readonly source?: Source['name'];
   readonly done: bigint;
   readonly total: bigint;
 }
@@ -44,6 +46,24 @@ export interface Run {
 export interface Totals {
   readonly rows: bigint;
   readonly wallets: bigint;
+}
+
+/** What a progress bar calls it. */
+export function labelOf({ source, step }: BackfillProgress): string {
+  return source === undefined ? step : `${source}: ${step}`;
+}
+
+const PAUSE_POLL_MS = 500;
+
+/** Waits while the backfill is paused; false once the run was told to stop. Asked before each chunk. */
+export async function mayGoOn(run: Run): Promise<boolean> {
+  while (!isStopped(run)) {
+    const { rowCount } = await run.pool.query('select from replay.pause where book_id = $1', [run.bookId]);
+    if (rowCount === 0) return true;
+    report(run, { step: 'paused', done: 0n, total: 0n });
+    await sleep(PAUSE_POLL_MS, undefined, { signal: run.options.stop }).catch(() => undefined);
+  }
+  return false;
 }
 
 /** Whether the run was told to stop. Throws when it lost its lock, because another may be running by now. */

@@ -85,8 +85,21 @@ async function replayRows(run: Run, source: Source, total: Totals): Promise<bigi
   ]);
   if (isStopped(run)) return 0n;
   await survey(run, source, total);
+  const ids = [run.bookId, source.name];
+  const read = await run.pool.query(
+    'select from replay.progress where book_id = $1 and source = $2 and read_at is not null',
+    ids,
+  );
+  if (read.rowCount === 1) return 0n;
   await openWalletAccounts(run, source, total.wallets);
-  return importInOrder(run, source, total);
+  const imported = await importInOrder(run, source, total);
+  if (!isStopped(run)) {
+    await run.pool.query(
+      'update replay.progress set read_at = clock_timestamp() where book_id = $1 and source = $2',
+      ids,
+    );
+  }
+  return imported;
 }
 
 /** Brings in what changed while the balances were compared, and looks at those wallets again once they were left alone. */

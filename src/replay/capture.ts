@@ -130,13 +130,19 @@ const OUR_TRIGGERS = `
 const TRIGGERS = `(select coalesce(array_agg(format('%s:%s', t.oid, t.xmin) order by t.oid), '{}') from (${OUR_TRIGGERS}) t where t.tgenabled = 'A')`;
 
 function installSql(tables: LegacyTables): string[] {
-  return SOURCES.flatMap(({ name, transactions, wallets, ownerColumn }) => {
+  return SOURCES.flatMap(({ name, transactions, wallets }) => {
     const [rowTable, walletTable] = [tables[transactions], tables[wallets]];
-    const changed = ['id', ownerColumn, 'balance_credits'].map((column) => `old.${column} is distinct from new.${column}`);
     const triggers = [
-      [rowTable, 'liventix_capture', `after insert or update or delete on ${rowTable} for each row execute function replay.capture_row('${name}')`],
-      [walletTable, 'liventix_capture', `after insert or delete on ${walletTable} for each row execute function replay.capture_wallet('${name}')`],
-      [walletTable, 'liventix_capture_change', `after update on ${walletTable} for each row when (${changed.join(' or ')}) execute function replay.capture_wallet('${name}')`],
+      [
+        rowTable,
+        'liventix_capture',
+        `after insert or update or delete on ${rowTable} for each row execute function replay.capture_row('${name}')`,
+      ],
+      [
+        walletTable,
+        'liventix_capture',
+        `after insert or update or delete on ${walletTable} for each row execute function replay.capture_wallet('${name}')`,
+      ],
       ...[rowTable, walletTable].map((table) => [
         table,
         'liventix_capture_truncate',
@@ -166,7 +172,7 @@ async function givingWay(pool: Pool, options: CaptureOptions, work: (tx: Tx) => 
         await work(tx);
       });
     } catch (error) {
-      if (!isLockTimeout(error)) throw error;
+      if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
       options.onBusy?.(tries);
       if (tries === MAX_TRIES || options.stop?.aborted === true) {
         throw new AppError(
@@ -186,9 +192,7 @@ async function givingWay(pool: Pool, options: CaptureOptions, work: (tx: Tx) => 
  */
 async function awaitOlderTransactions(pool: Pool, options: CaptureOptions): Promise<void> {
   // After the transaction that installed it: until that ended, nobody could have written who is not captured.
-  await pool.query(
-    'update replay.capture set horizon = pg_snapshot_xmax(pg_current_snapshot()) where horizon is null',
-  );
+  await pool.query('update replay.capture set horizon = pg_snapshot_xmax(pg_current_snapshot()) where horizon is null');
   const deadline = performance.now() + (options.patienceMs ?? PATIENCE_MS);
   while (await hasOlderTransactions(pool)) {
     if (performance.now() > deadline || options.stop?.aborted === true) {

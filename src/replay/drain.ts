@@ -1,7 +1,7 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
-import { isStopped, type Run, report } from './backfill-run.ts';
-import { SOURCES } from './sources.ts';
+import { mayGoOn, type Run, report } from './backfill-run.ts';
+import { findCapture } from './capture.ts';
 
 /** Captured changes a database transaction. */
 const CHANGES_A_BATCH = 500;
@@ -15,17 +15,16 @@ export interface Drained {
 
 /** Brings what is captured into the log, until nothing is left or the run is told to stop. */
 export async function drain(run: Run): Promise<Drained> {
-  const [source] = SOURCES;
   const total = await countCaptured(run.pool);
   let done = 0n;
   let [imported, corrected] = [0n, 0n];
-  while (source !== undefined && !isStopped(run)) {
+  while (await mayGoOn(run)) {
     const batch = await drainBatch(run.pool, run.bookId);
     if (batch.taken === 0n) break;
     imported += batch.imported;
     corrected += batch.corrected;
     done += batch.taken;
-    report(run, { step: 'changes', source: source.name, done, total: done > total ? done : total });
+    report(run, { step: 'changes', done, total: done > total ? done : total });
   }
   return { imported, corrected };
 }
@@ -55,4 +54,25 @@ export async function countCaptured(db: Queryable): Promise<bigint> {
     'select (select count(*) from replay.captured_rows) + (select count(*) from replay.captured_wallets) as n',
   );
   return rows[0]?.n ?? 0n;
+}
+
+export interface CaptureStatus {
+  readonly installedAt: Date;
+  /** False when a trigger was dropped, disabled or made anew since: changes may be missing. */
+  readonly isWhole: boolean;
+  /** Changes that are not in the log yet, and the age of the oldest. */
+  readonly waiting: bigint;
+  readonly oldestSeconds: number;
+}
+
+/** Null where nothing is captured. */
+export async function captureStatus(db: Queryable): Promise<CaptureStatus | null> {
+  const capture = await findCapture(db);
+  if (capture === undefined) return null;
+  const { rows } = await db.query<{ oldestSeconds: number }>(
+    `select coalesce(extract(epoch from clock_timestamp() - min(captured_at)), 0)::float8 as "oldestSeconds"
+     from (select captured_at from replay.captured_rows union all select captured_at from replay.captured_wallets) captured`,
+  );
+  const { installedAt, isWhole } = capture;
+  return { installedAt, isWhole, waiting: await countCaptured(db), oldestSeconds: rows[0]?.oldestSeconds ?? 0 };
 }

@@ -34,7 +34,8 @@ export function importChunkSql(source: Source, tables: LegacyTables): string {
     )
     select rows, delta::text as delta, id_hash::text as id_hash,
            case when replay.take_turn($1, $7, $2, $3, $4, $8) then
-             payments.import_events($1, account_ids || replay.platform_account_ids($1), events)::bigint
+             case when rows = 0 then 0
+                  else payments.import_events($1, account_ids || replay.platform_account_ids($1), events)::bigint end
            end as imported
     from gathered`;
 }
@@ -102,7 +103,7 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
     with wallet as materialized (
       select r.wallet_id as id, r.account_id, w.balance_credits::bigint as legacy, w.created_at, b.last_seq,
              history.rows, history.cents, history.last_at, posted.by_cause, posted.cents as posted,
-             case when w.id is null then 0 else w.balance_credits - history.cents end as drift
+             coalesce(w.balance_credits, 0) - history.cents as drift
       from replay.wallets r
       join payments.balances b on b.account_id = r.account_id and b.book_id = $1
       left join ${tables[source.wallets]} w on w.id = r.wallet_id
@@ -155,7 +156,7 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
 /** SQL of why wallet \`w\` has more or less than its rows come to. */
 function driftCause(source: Source, tables: LegacyTables): string {
   return `
-        case when w.legacy is null then 'wallet_removed'
+        case when w.legacy is null then 'orphan'
              when w.rows = 0 then 'opening_balance'
              -- A stale balance was written back over one movement: that movement is missing from it.
              when (select t.id from ${tables[source.transactions]} t

@@ -1,7 +1,7 @@
 import type { Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { isStopped, type Run, report, SORT_MEMORY, type Totals } from './backfill-run.ts';
+import { isStopped, mayGoOn, type Run, report, SORT_MEMORY, type Totals } from './backfill-run.ts';
 import { chunkEndSql, importChunkSql } from './mapping.ts';
 import type { Source } from './sources.ts';
 
@@ -33,7 +33,7 @@ export async function importInOrder(run: Run, source: Source, total: Totals): Pr
   let next = await readCheckpoint(run.pool, run, source);
   try {
     for (;;) {
-      const mayBegin = !isRefused && underWay.length < maxUnderWay && !isStopped(run);
+      const mayBegin = !isRefused && underWay.length < maxUnderWay && (await mayGoOn(run));
       const upTo = mayBegin ? await findChunkEnd(run, source, next) : undefined;
       if (upTo !== undefined) {
         begun += 1;

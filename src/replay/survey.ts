@@ -33,7 +33,7 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
     );
     await tx.query(
       `update replay.progress
-       set capture_id = $3, surveyed_at = clock_timestamp(), finished_at = null,
+       set capture_id = $3, surveyed_at = clock_timestamp(), read_at = null, finished_at = null,
            last_created_at = null, last_id = null, rows = 0, delta_cents = 0, id_hash = 0
        where book_id = $1 and source = $2`,
       [...ids, run.capture.id],

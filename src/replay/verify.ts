@@ -40,6 +40,9 @@ export interface VerificationRequest {
   readonly summaries?: boolean;
 }
 
+/** A run that is at work takes seconds. */
+const FORGOTTEN_AFTER = '1 minute';
+
 const WALLET_CHECK = 'every legacy wallet equals its account';
 
 /**
@@ -97,9 +100,26 @@ async function findSkipped(tx: Tx): Promise<SkippedCheck[]> {
     return [{ check: WALLET_CHECK, reason: `not compared, the legacy table ${missing.join(', ')} cannot be found` }];
   }
   const unfinished = await findUnfinishedBackfill(tx);
-  if (unfinished === undefined) return [];
+  if (unfinished === undefined) return findForgotten(tx);
   const [rows, total] = [unfinished.rows, unfinished.total].map((count) => count.toLocaleString('en-US'));
   return [{ check: WALLET_CHECK, reason: `not compared, the backfill has not finished (${rows} of ${total} rows)` }];
+}
+
+/** Wallets that changed so long ago that nobody can be at work on them. */
+async function findForgotten(tx: Tx): Promise<SkippedCheck[]> {
+  const { rows } = await tx.query<{ wallets: bigint; since: Date }>(
+    `select count(distinct wallet_id) as wallets, min(captured_at) as since
+     from (
+       select wallet_id, captured_at from replay.captured_rows
+       union all select wallet_id, captured_at from replay.captured_wallets
+       union all select wallet_id, changed_at from replay.unreconciled
+     ) changed
+     having min(captured_at) < now() - interval '${FORGOTTEN_AFTER}'`,
+  );
+  return rows.map(({ wallets, since }) => ({
+    check: WALLET_CHECK,
+    reason: `${wallets} changed since ${since.toISOString()} and nobody brought that in: liventix backfill run`,
+  }));
 }
 
 async function checkWallets(tx: Tx): Promise<CheckResult | undefined> {

@@ -1,7 +1,7 @@
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import type { BackfillProgress, Run } from './backfill-run.ts';
-import { isStopped, report } from './backfill-run.ts';
+import { isStopped, mayGoOn, report } from './backfill-run.ts';
 import { differingWalletsSql, reconcileWalletsSql } from './mapping.ts';
 import { REPLAY_CURRENCY, type Source } from './sources.ts';
 
@@ -42,7 +42,7 @@ export async function reconcileBalances(run: Run, source: Source, total: bigint)
 /** The same for those wallets of which something changed since. */
 export async function reconcileChanged(run: Run, source: Source): Promise<void> {
   let after = '00000000-0000-0000-0000-000000000000';
-  while (!isStopped(run)) {
+  while (await mayGoOn(run)) {
     const { rows } = await run.pool.query<{ id: string }>(
       `select wallet_id as id from replay.unreconciled
        where book_id = $1 and source = $2 and wallet_id > $3 order by wallet_id limit $4`,
@@ -84,7 +84,7 @@ async function inWalletChunks(
 ): Promise<void> {
   let after: string | null = null;
   let done = 0n;
-  while (!isStopped(run)) {
+  while (await mayGoOn(run)) {
     const ids = await nextWallets(run, source, after);
     const last = ids.at(-1);
     if (last === undefined) break;

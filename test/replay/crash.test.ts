@@ -136,15 +136,22 @@ describe('a backfill that is killed', () => {
     let drift = 0n;
     try {
       await blocker.query('begin');
-      // A wallet of the second thousand that no row ever moved: nothing but the balances' step takes its lock.
+      // A wallet of the second thousand whose balance no row ever moved: nothing but the balances' step takes its lock.
       await blocker.query(
         `select from payments.balances where account_id = (
            select payments.account_id(1, 'cash', 'USD', 'wallet', w.user_id::text, null) from wallets w
-           where not exists (select from wallet_transactions t where t.wallet_id = w.id) order by w.id desc limit 1)
+           where w.balance_credits <> 0 and not exists (select from wallet_transactions t where t.wallet_id = w.id)
+           order by w.id desc limit 1)
          for no key update`,
       );
       const running = start();
-      await eventually('it waits in the second step', () => howManyWait(pool, 1));
+      await eventually('it waits in the second step', async () => {
+        const { rows } = await pool.query(
+          `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+             and query like '%lock_accounts(%'`,
+        );
+        return rows.length > 0;
+      });
       drift = await countDrift(pool);
       await kill(running);
       await blocker.query('commit');

@@ -1,17 +1,25 @@
 import { createHash, randomUUID } from 'node:crypto';
 import type { Queryable } from '../../src/db/pool.ts';
 import { createLegacyDatabase, fillLegacyDatabase, type LegacySize } from '../../src/demo/legacy-database.ts';
+import { turnCaptureOn } from '../../src/replay/capture.ts';
 import { createDatabase, type TestDatabase, templateOf } from './database.ts';
 
 /** What every free-text field of a built row says: it must never reach the log. */
 export const FREE_TEXT = 'for Ada Lovelace, +1 555 0100';
 
-/** A migrated database of the test's own with the legacy tables, filled deterministically when a size is given. */
-export async function createLegacyTestDatabase(size?: LegacySize): Promise<TestDatabase> {
+/**
+ * A migrated database of the test's own with the legacy tables, filled deterministically when a size is given. What is written there
+ * from then on is captured, unless told otherwise.
+ */
+export async function createLegacyTestDatabase(
+  size?: LegacySize,
+  { isCaptured = true }: { isCaptured?: boolean } = {},
+): Promise<TestDatabase> {
   const what = size === undefined ? '' : `_${createHash('md5').update(JSON.stringify(size)).digest('hex')}`;
-  const template = await templateOf(`template_legacy${what}`, async (pool) => {
+  const template = await templateOf(`template_legacy${isCaptured ? '_captured' : ''}${what}`, async (pool) => {
     await createLegacyDatabase(pool);
     if (size !== undefined) await fillLegacyDatabase(pool, size);
+    if (isCaptured) await turnCaptureOn(pool);
   });
   return createDatabase({ template });
 }

@@ -1,0 +1,111 @@
+import type { Command } from 'commander';
+import { turnCaptureOff, turnCaptureOn } from '../replay/capture.ts';
+import { countCaptured } from '../replay/drain.ts';
+import { getLegacyTables } from '../replay/legacy.ts';
+import { pauseBackfill, resumeBackfill } from '../replay/pause.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { formatCount, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
+
+interface Flags {
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
+
+/** What is done to a backfill beside running it, from any terminal. */
+export function registerBackfillControl(backfill: Command, context: CommandContext): void {
+  const say = ({ json }: Flags, outcome: Record<string, unknown>, words: string) =>
+    context.out.write(json ? `${toJson(outcome)}\n` : `${words}\n`);
+
+  backfill
+    .command('capture')
+    .description('record what old code does to the wallets while they are replayed')
+    .command('on')
+    .description('install the triggers that record it; done before, it does nothing')
+    .option('--dry-run', 'say on which tables, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+All of it is installed in one database transaction. Whatever lock it does not get within 50 ms it leaves to the old platform,
+and tries again a little later, at most 40 times. TRUNCATE of the wallet tables is refused from then on.
+
+Example:
+  DATABASE_URL=postgresql://localhost/app liventix backfill capture on`,
+    )
+    .action((flags: Flags) =>
+      withDatabase(
+        context,
+        async (pool) => {
+          if (flags.dryRun) {
+            const { invoices: _, ...tables } = await getLegacyTables(pool);
+            const names = Object.values(tables);
+            say(
+              flags,
+              { wouldCapture: names },
+              `Would capture what changes in ${names.join(', ')}. Nothing was changed.`,
+            );
+            return;
+          }
+          const progress = createProgress(context);
+          const turnedOn = await turnCaptureOn(pool, {
+            stop: context.stop,
+            onBusy: (tries) => progress.update('waiting for the wallet tables, tries', tries, 0),
+          }).finally(progress.clear);
+          say(flags, { turnedOn }, turnedOn ? 'Changes are captured from now on.' : 'Changes were captured already.');
+        },
+        { stopsItself: true },
+      ),
+    );
+
+  backfill
+    .command('pause')
+    .description('let the backfill stand still after the chunk under way, until it is resumed')
+    .option('--json', 'print one JSON object')
+    .action((flags: Flags) =>
+      withDatabase(context, async (pool) => {
+        const paused = await pauseBackfill(pool);
+        say(flags, { paused }, paused ? 'Paused. Go on with: liventix backfill resume' : 'It was paused already.');
+      }),
+    );
+
+  backfill
+    .command('resume')
+    .description('let a paused backfill go on')
+    .option('--json', 'print one JSON object')
+    .action((flags: Flags) =>
+      withDatabase(context, async (pool) => {
+        const resumed = await resumeBackfill(pool);
+        say(flags, { resumed }, resumed ? 'It goes on.' : 'It was not paused.');
+      }),
+    );
+
+  backfill
+    .command('abort')
+    .description('give the backfill up: end the capture; what is in the log stays there')
+    .option('--dry-run', 'say what would be forgotten, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nChanges that were captured and are not in the log yet are forgotten. A later backfill reads all rows again, and books none twice.',
+    )
+    .action((flags: Flags) =>
+      withDatabase(context, async (pool) => {
+        const forgotten = await countCaptured(pool);
+        if (flags.dryRun) {
+          say(
+            flags,
+            { wouldForget: forgotten },
+            `Would end the capture and forget ${formatCount(forgotten)} changes. Nothing was changed.`,
+          );
+          return;
+        }
+        const aborted = await turnCaptureOff(pool, { stop: context.stop });
+        await resumeBackfill(pool);
+        const words = aborted
+          ? `The capture has ended, and ${formatCount(forgotten)} changes that were not in the log yet are forgotten.`
+          : 'Nothing was captured.';
+        say(flags, { aborted, forgotten: aborted ? forgotten : 0 }, words);
+      }),
+    );
+}
