@@ -10,7 +10,11 @@ language plpgsql as $$
 begin
   raise exception using
     message = p_message,
-    errcode = case p_code when 'LEGACY_TRUNCATE_REFUSED' then 'LV032' end;
+    errcode = case p_code
+      when 'LEGACY_TRUNCATE_REFUSED' then 'LV032'
+      when 'LEGACY_WALLET_FIXED' then 'LV033'
+      when 'MIRROR_OVERFLOW' then 'LV034'
+    end;
 end $$;
 
 -- ------------------------------------------------------------------------------------------------ what a row is
@@ -203,12 +207,14 @@ create table replay.capture (
   book_id integer not null constraint capture_book_id_fkey references payments.books,
   horizon xid8,
   triggers text[] not null,
+  new_wallets text not null default 'legacy' constraint capture_new_wallets_values check (new_wallets in ('legacy', 'ledger')),
   installed_at timestamptz not null default clock_timestamp(),
   constraint capture_pkey primary key (only_one)
 );
 
 comment on table replay.capture is 'The capture that is on. The old tables have one set of triggers, so it is for one book.';
 comment on column replay.capture.horizon is 'Transactions from this one on are captured, and no older one was still open when a survey began; null until its transaction is known.';
+comment on column replay.capture.new_wallets is 'The mode of a wallet that is made from now on.';
 comment on column replay.capture.triggers is 'Row and version of each trigger in pg_trigger: where one was dropped, disabled or made anew since, they differ.';
 
 create table replay.captured_rows (
@@ -248,11 +254,14 @@ create table replay.wallets (
   source text not null,
   owner_id uuid not null,
   account_id uuid not null,
+  mode text not null default 'legacy' constraint wallets_mode_values check (mode in ('legacy', 'ledger')),
   book_id integer not null constraint wallets_book_id_fkey references payments.books,
   constraint wallets_pkey primary key (wallet_id, source, book_id)
 );
+create index wallets_account on replay.wallets (account_id, book_id);
 
 comment on table replay.wallets is 'The account of each legacy wallet, kept when the wallet is gone.';
+comment on column replay.wallets.mode is 'Whose word counts: legacy, the old tables'', which the log follows; ledger, the log''s, which the old tables mirror. Who writes to either holds a share lock on the row until it commits.';
 
 create table replay.unreconciled (
   wallet_id uuid not null,
@@ -304,6 +313,18 @@ drop function replay.take_turn(integer, integer, text, timestamptz, uuid, pg_sna
 comment on column replay.progress.capture_id is 'The capture whose horizon the rows were read up to: under another one, they are read again.';
 comment on column replay.progress.read_at is 'When the last row of before the horizon was read; from then on there is only what is captured.';
 
+create table replay.mirrored_rows (
+  legacy_id uuid not null,
+  source text not null,
+  event_id uuid not null,
+  account_id uuid not null,
+  book_id integer not null constraint mirrored_rows_book_id_fkey references payments.books,
+  constraint mirrored_rows_pkey primary key (legacy_id, source, book_id),
+  constraint mirrored_rows_event_key unique (event_id, account_id, book_id)
+);
+
+comment on table replay.mirrored_rows is 'Rows of the old tables that mirror a transaction of the ledger: what its entries moved on the wallet''s account.';
+
 create table replay.pause (
   book_id integer not null constraint pause_book_id_fkey references payments.books,
   paused_at timestamptz not null default clock_timestamp(),
@@ -312,10 +333,46 @@ create table replay.pause (
 
 comment on table replay.pause is 'Books whose backfill stands still until it is resumed.';
 
--- Captures a change to a row. Parameter: the source. A row that goes to another wallet, or is given another id, leaves one place and
--- comes to another: two changes. What changes nothing that the replay reads is not kept.
+-- The wallet's row, kept from changing its mode until this transaction ends. Made here for a wallet that has none yet, so that nobody
+-- writes without the lock; its account is opened when it is drained. Returns null for a wallet that is not there.
+create function replay.hold_wallet(p_source text, p_wallet_id uuid) returns replay.wallets
+language plpgsql as $$
+declare
+  v_wallet replay.wallets;
+  v_owner_id uuid;
+begin
+  for i in 1 .. 2 loop
+    select w.* into v_wallet
+    from replay.wallets w
+    join replay.capture c on c.book_id = w.book_id
+    where w.wallet_id = p_wallet_id and w.source = p_source
+    for share of w;
+    exit when found;
+    if p_source = 'wallet_transactions' then
+      select w.user_id into v_owner_id from wallets w where w.id = p_wallet_id;
+    else
+      select w.org_id into v_owner_id from org_wallets w where w.id = p_wallet_id;
+    end if;
+    exit when v_owner_id is null;
+    insert into replay.wallets (wallet_id, source, owner_id, account_id, mode, book_id)
+    select p_wallet_id, p_source, v_owner_id, replay.wallet_account_id(c.book_id, p_source, v_owner_id), c.new_wallets, c.book_id
+    from replay.capture c
+    on conflict do nothing;
+  end loop;
+  return v_wallet;
+end $$;
+
+create function replay.wallet_account_id(p_book_id integer, p_source text, p_owner_id uuid) returns uuid
+language sql immutable parallel safe
+return payments.account_id(p_book_id, 'cash', 'USD', 'wallet',
+  case p_source when 'wallet_transactions' then p_owner_id::text end,
+  case p_source when 'wallet_transactions' then null else p_owner_id::text end);
+
+-- Keeps a change to a row for the drain, or posts it, as the wallet's mode says. Parameter: the source. A row that goes to another
+-- wallet, or is given another id, leaves one place and comes to another: two changes. What changes nothing that the replay reads is
+-- nothing.
 create function replay.capture_row() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, public, payments, organizations, pg_temp as $$
 declare
   v_source constant text := tg_argv[0];
   v_old replay.row_image;
@@ -329,27 +386,41 @@ begin
     if tg_op <> 'DELETE' then v_new := replay.org_row_image(new); end if;
   end if;
 
-  if tg_op <> 'UPDATE' then
-    insert into replay.captured_rows (source, operation, wallet_id, old, new)
-    values (v_source, lower(tg_op), coalesce(v_new.wallet_id, v_old.wallet_id), v_old, v_new);
-  elsif (v_old.id, v_old.wallet_id) is distinct from (v_new.id, v_new.wallet_id) then
-    insert into replay.captured_rows (source, operation, wallet_id, old, new)
-    values (v_source, 'delete', v_old.wallet_id, v_old, null), (v_source, 'insert', v_new.wallet_id, null, v_new);
+  if tg_op = 'UPDATE' and (v_old.id, v_old.wallet_id) is distinct from (v_new.id, v_new.wallet_id) then
+    perform replay.take_row_change(v_source, 'delete', v_old.wallet_id, v_old, null);
+    perform replay.take_row_change(v_source, 'insert', v_new.wallet_id, null, v_new);
   elsif v_old is distinct from v_new then
-    insert into replay.captured_rows (source, operation, wallet_id, old, new)
-    values (v_source, 'update', v_new.wallet_id, v_old, v_new);
+    perform replay.take_row_change(v_source, lower(tg_op), coalesce(v_new.wallet_id, v_old.wallet_id), v_old, v_new);
   end if;
   return null;
 end $$;
 
--- Captures that a wallet was made, removed, or its balance moved. Parameter: the source.
-create function replay.capture_wallet() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+create function replay.take_row_change(
+  p_source text, p_operation text, p_wallet_id uuid, p_old replay.row_image, p_new replay.row_image
+) returns void
+language plpgsql as $$
 declare
+  v_wallet constant replay.wallets := replay.hold_wallet(p_source, p_wallet_id);
+begin
+  if v_wallet.mode = 'ledger' then
+    perform replay.post_row_change(v_wallet, p_operation, p_old, p_new);
+  else
+    insert into replay.captured_rows (source, operation, wallet_id, old, new)
+    values (p_source, p_operation, p_wallet_id, p_old, p_new);
+  end if;
+end $$;
+
+-- Keeps for the drain that a wallet was made, removed, or its balance moved, or posts it, as the wallet's mode says. Parameter: the
+-- source.
+create function replay.capture_wallet() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, payments, organizations, pg_temp as $$
+declare
+  v_source constant text := tg_argv[0];
   v_old_owner_id uuid;
   v_new_owner_id uuid;
+  v_wallet replay.wallets;
 begin
-  if tg_argv[0] = 'wallet_transactions' then
+  if v_source = 'wallet_transactions' then
     if tg_op <> 'INSERT' then v_old_owner_id := old.user_id; end if;
     if tg_op <> 'DELETE' then v_new_owner_id := new.user_id; end if;
   else
@@ -362,10 +433,25 @@ begin
   then
     return null;
   end if;
-  insert into replay.captured_wallets (
-    source, operation, wallet_id, old_owner_id, new_owner_id, old_balance, new_balance)
-  values (tg_argv[0], lower(tg_op), case tg_op when 'DELETE' then old.id else new.id end, v_old_owner_id, v_new_owner_id,
-    case when tg_op <> 'INSERT' then old.balance_credits end, case when tg_op <> 'DELETE' then new.balance_credits end);
+
+  v_wallet := replay.hold_wallet(v_source, case tg_op when 'INSERT' then new.id else old.id end);
+  if v_wallet.mode = 'ledger' then
+    if tg_op = 'UPDATE' and (old.id, v_old_owner_id) is distinct from (new.id, v_new_owner_id) then
+      perform replay.raise_code('LEGACY_WALLET_FIXED', format(
+        'Wallet %s is kept by the ledger: its id and its owner stay as they are. Move the money to another wallet instead.', old.id));
+    end if;
+    if tg_op = 'DELETE' then
+      perform replay.post_removal(v_wallet);
+    else
+      perform replay.post_balance_change(
+        v_wallet, new.balance_credits, case tg_op when 'INSERT' then 'opening_balance' else 'balance_without_row' end);
+    end if;
+  else
+    insert into replay.captured_wallets (
+      source, operation, wallet_id, old_owner_id, new_owner_id, old_balance, new_balance)
+    values (v_source, lower(tg_op), case tg_op when 'DELETE' then old.id else new.id end, v_old_owner_id, v_new_owner_id,
+      case when tg_op <> 'INSERT' then old.balance_credits end, case when tg_op <> 'DELETE' then new.balance_credits end);
+  end if;
   return null;
 end $$;
 
@@ -471,6 +557,12 @@ begin
       join payments.entries e on e.book_id = p_book_id and e.transaction_id = replay.row_event_id(v_source, v_id, n)
       join payments.accounts a on a.book_id = p_book_id and a.id = e.account_id and a.type = 'cash'
       union all
+      -- A row that mirrors a transaction of the ledger has that one for its first.
+      select e.account_id, -e.amount_cents
+      from replay.mirrored_rows m
+      join payments.entries e on e.book_id = p_book_id and e.transaction_id = m.event_id and e.account_id = m.account_id
+      where m.legacy_id = v_id and m.source = v_source and m.book_id = p_book_id
+      union all
       select p_account_id, -(p_change.new).delta where (p_change.new).id is not null and p_account_id is not null
     ) m
     group by m.account_id
@@ -525,26 +617,33 @@ create function replay.bind_wallets(p_book_id integer, p_source text, p_wallet_i
 language plpgsql as $$
 declare
   v_owner_key constant text := case p_source when 'wallet_transactions' then 'user_id' else 'organization_id' end;
-  v_wallet_ids uuid[];
-  v_owner_ids uuid[];
+  v_accounts jsonb;
 begin
-  select array_agg(n.wallet_id order by n.wallet_id), array_agg(n.owner_id order by n.wallet_id)
-  into v_wallet_ids, v_owner_ids
-  from (select distinct on (u.wallet_id) u.wallet_id, u.owner_id from unnest(p_wallet_ids, p_owner_ids) as u (wallet_id, owner_id)) n
+  select jsonb_agg(distinct jsonb_build_object('type', 'cash', 'currency', 'USD', 'name', 'wallet', v_owner_key, n.owner_id))
+  into v_accounts
+  from unnest(p_owner_ids) as n (owner_id)
   where n.owner_id is not null and not exists (
-    select from replay.wallets w where w.wallet_id = n.wallet_id and w.source = p_source and w.book_id = p_book_id);
-  if v_wallet_ids is null then
-    return;
+    select from payments.accounts a
+    where a.id = replay.wallet_account_id(p_book_id, p_source, n.owner_id) and a.book_id = p_book_id);
+  if v_accounts is not null then
+    perform payments.open_accounts(p_book_id, v_accounts);
   end if;
   insert into replay.wallets (wallet_id, source, owner_id, account_id, book_id)
-  select w.wallet_id, p_source, w.owner_id, a.account_id, p_book_id
-  from unnest(v_wallet_ids, v_owner_ids) with ordinality as w (wallet_id, owner_id, ordinality)
-  join payments.open_accounts(p_book_id, (
-    select jsonb_agg(jsonb_build_object('type', 'cash', 'currency', 'USD', 'name', 'wallet', v_owner_key, o.owner_id) order by o.ordinality)
-    from unnest(v_owner_ids) with ordinality as o (owner_id, ordinality)
-  )) a on a.ordinal = w.ordinality
+  select distinct on (n.wallet_id)
+         n.wallet_id, p_source, n.owner_id, replay.wallet_account_id(p_book_id, p_source, n.owner_id), p_book_id
+  from unnest(p_wallet_ids, p_owner_ids) as n (wallet_id, owner_id)
+  where n.owner_id is not null
+  order by n.wallet_id
   on conflict do nothing;
 end $$;
+
+-- Whether the log has a row, as an event of its own or as one that the row mirrors.
+create function replay.is_in_log(p_book_id integer, p_source text, p_id uuid) returns boolean
+language sql stable
+return exists (
+    select from payments.events e where e.book_id = p_book_id and e.event_id = replay.row_event_id(p_source, p_id, 1))
+  or exists (
+    select from replay.mirrored_rows m where m.legacy_id = p_id and m.source = p_source and m.book_id = p_book_id);
 
 -- Brings captured changes to rows into the log, in their order. Parameters: how many at most; the wallets whose changes are taken
 -- (null: of all). Returns how many were taken, how many rows came into the log, and how many that were there were corrected. Locks
@@ -600,7 +699,8 @@ begin
   perform replay.drain_wallets(p_book_id, null, array(
     select n.wallet_id from unnest(v_changes) n
     where not exists (
-      select from replay.wallets w where w.wallet_id = n.wallet_id and w.source = n.source and w.book_id = p_book_id)));
+      select from replay.wallets w join payments.accounts a on a.id = w.account_id and a.book_id = w.book_id
+      where w.wallet_id = n.wallet_id and w.source = n.source and w.book_id = p_book_id)));
   v_open_since := payments.open_since(p_book_id);
   v_account_ids := replay.platform_account_ids(p_book_id) || array(
     select w.account_id from replay.wallets w
@@ -623,9 +723,7 @@ begin
       select coalesce(max(c.version), 1) from replay.changed_rows c
       where c.legacy_id = v_id and c.source = v_change.source and c.book_id = p_book_id);
 
-    if not exists (
-      select from payments.events e where e.book_id = p_book_id and e.event_id = replay.row_event_id(v_change.source, v_id, 1))
-    then
+    if not replay.is_in_log(p_book_id, v_change.source, v_id) then
       v_judgement := replay.judge_row(p_book_id, v_change.source, v_row, v_account_id);
       if exists (
         select from payments.events v

@@ -114,6 +114,7 @@ async function settle(run: Run): Promise<Drained> {
 
 /** @throws AppError CAPTURE_INTERRUPTED where rows are missing in the log that nobody captured */
 async function finish(run: Run): Promise<void> {
+  await run.pool.query('select replay.fold_row_counts($1)', [run.bookId]);
   for (const source of SOURCES) {
     const missing = await findMissing(run, source);
     if (missing === undefined) continue;
@@ -142,7 +143,8 @@ async function findMissing(run: Run, source: Source): Promise<{ inTable: bigint;
        from ${run.tables[source.transactions]}
      ) t
      where p.book_id = $1 and p.source = $2 and (p.rows, p.delta_cents, p.id_hash) <> (t.rows, t.delta_cents, t.id_hash)
-       and not exists (select from replay.captured_rows c where c.source = $2)`,
+       and not exists (select from replay.captured_rows c where c.source = $2)
+       and not exists (select from replay.row_counts c where c.source = $2)`,
     [run.bookId, source.name],
   );
   return rows[0];

@@ -1,18 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeHolder, findHorizonHolders } from '../db/horizon.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { isLockTimeout } from '../db/sqlstate.ts';
-import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { type GivingWay, givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { SOURCES } from './sources.ts';
 
-/** How long the old platform's statements may have to wait for one of ours. */
-const LOCK_TIMEOUT_MS = 50;
-/** Between two tries the old platform is left alone for this long, by chance, so that two who try do not keep meeting. */
-const PAUSE_MS = { least: 50, most: 500 };
-const MAX_TRIES = 40;
 /** How long an older transaction may take to end. */
 const PATIENCE_MS = 60_000;
 const POLL_MS = 50;
@@ -49,7 +43,7 @@ export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): P
     await awaitOlderTransactions(pool, options);
     return false;
   }
-  await givingWay(pool, options, async (tx) => {
+  await givingWay(pool, busy(options), async (tx) => {
     await lockTables(tx, tables);
     for (const statement of installSql(tables)) await tx.query(statement);
     await tx.query(
@@ -69,7 +63,7 @@ export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): P
  */
 export async function turnCaptureOff(pool: Pool, options: CaptureOptions = {}): Promise<boolean> {
   if ((await findCapture(pool)) === undefined) return false;
-  await givingWay(pool, options, async (tx) => {
+  await givingWay(pool, busy(options), async (tx) => {
     const { rows } = await tx.query<{ statement: string }>(
       `select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) as statement from (${OUR_TRIGGERS}) t order by t.tgrelid`,
     );
@@ -105,6 +99,17 @@ export async function getCapture(pool: Pool, options: CaptureOptions = {}): Prom
   await awaitOlderTransactions(pool, options);
   return capture;
 }
+
+const busy = ({ stop, onBusy }: CaptureOptions): GivingWay => ({
+  stop,
+  onBusy,
+  givenUp: (tries, cause) =>
+    new AppError(
+      'CAPTURE_BUSY',
+      `The legacy wallet tables were busy each of ${tries} times, for ${LOCK_TIMEOUT_MS} ms. Nothing was changed. Run it again when no long transaction holds them.`,
+      { cause },
+    ),
+});
 
 function assertUsable(capture: Capture, bookId: number): void {
   if (capture.bookId !== bookId) {
@@ -143,6 +148,11 @@ function installSql(tables: LegacyTables): string[] {
         'liventix_capture',
         `after insert or update or delete on ${walletTable} for each row execute function replay.capture_wallet('${name}')`,
       ],
+      [
+        walletTable,
+        'liventix_balance',
+        `before update on ${walletTable} for each row execute function replay.take_balance('${name}')`,
+      ],
       ...[rowTable, walletTable].map((table) => [
         table,
         'liventix_capture_truncate',
@@ -161,29 +171,6 @@ function installSql(tables: LegacyTables): string[] {
 function lockTables(tx: Tx, tables: LegacyTables): Promise<unknown> {
   const names = SOURCES.flatMap(({ transactions, wallets }) => [tables[wallets], tables[transactions]]);
   return tx.query(`lock table ${names.join(', ')} in share row exclusive mode`);
-}
-
-/** Runs a transaction that takes locks the old platform needs too: it gives way, pauses, and tries again, so and so often. */
-async function givingWay(pool: Pool, options: CaptureOptions, work: (tx: Tx) => Promise<void>): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await withTransaction(pool, async (tx) => {
-        await tx.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
-        await work(tx);
-      });
-    } catch (error) {
-      if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
-      options.onBusy?.(tries);
-      if (tries === MAX_TRIES || options.stop?.aborted === true) {
-        throw new AppError(
-          'CAPTURE_BUSY',
-          `The legacy wallet tables were busy each of ${tries} times, for ${LOCK_TIMEOUT_MS} ms. Nothing was changed. Run it again when no long transaction holds them.`,
-          { cause: error },
-        );
-      }
-      await sleep(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least));
-    }
-  }
 }
 
 /**

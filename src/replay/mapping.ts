@@ -178,7 +178,10 @@ export function replayedBalance(balance: string, legacyCents: string): string {
         -- Found in an index of what was asked for, so that not a single event of the import is looked at.
         select v.position from payments.events v
         where v.book_id = n.book_id and v.position = n.event_position and v.request_hash is not null
-      ) is not null
+      ) is not null and not exists (
+        -- What the old tables mirror is theirs too.
+        select from replay.mirrored_rows m
+        where m.event_id = n.transaction_id and m.account_id = n.account_id and m.book_id = n.book_id)
     ), 0)::bigint end`;
 }
 

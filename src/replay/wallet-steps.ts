@@ -2,6 +2,7 @@ import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import type { BackfillProgress, Run } from './backfill-run.ts';
 import { isStopped, mayGoOn, report } from './backfill-run.ts';
+import type { LegacyTables } from './legacy.ts';
 import { differingWalletsSql, reconcileWalletsSql } from './mapping.ts';
 import { REPLAY_CURRENCY, type Source } from './sources.ts';
 
@@ -64,13 +65,21 @@ async function reconcile(tx: Tx, run: Run, source: Source, ids: readonly string[
     run.options.settleMs ?? DEFAULT_SETTLE_MS,
   ]);
   if (differing.rows.length === 0) return;
-  const differingIds = differing.rows.map(({ id }) => id);
+  const { bookId, tables } = run;
+  await reconcileWallets(tx, { bookId, source, tables, ids: differing.rows.map(({ id }) => id) });
+}
+
+/** Books what some wallets have beyond the sum of their rows. Locks their accounts and the platform's. */
+export async function reconcileWallets(
+  tx: Tx,
+  { bookId, source, tables, ids }: { bookId: number; source: Source; tables: LegacyTables; ids: readonly string[] },
+): Promise<void> {
   await tx.query(
     `select payments.lock_accounts($1, replay.platform_account_ids($1) || array(
        select r.account_id from replay.wallets r where r.book_id = $1 and r.source = $2 and r.wallet_id = any ($3)))`,
-    [run.bookId, source.name, differingIds],
+    [bookId, source.name, ids],
   );
-  await tx.query(reconcileWalletsSql(source, run.tables), [run.bookId, source.name, differingIds]);
+  await tx.query(reconcileWalletsSql(source, tables), [bookId, source.name, ids]);
 }
 
 /** Longer than old code takes from a row to the balance that goes with it. */

@@ -1,0 +1,365 @@
+import pg from 'pg';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { connectionConfig } from '../../src/db/pool.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
+import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { runBackfill } from '../../src/replay/backfill.ts';
+import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
+import { driftByCause } from '../../src/replay/report.ts';
+import { booksHold } from '../support/backfill.ts';
+import { transfer } from '../support/books.ts';
+import type { TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import {
+  createLegacyTestDatabase,
+  givenRow,
+  givenWallet,
+  type LegacyWallet,
+  type OwnerKind,
+  setBalance,
+} from '../support/legacy.ts';
+
+let database: TestDatabase;
+const clients: pg.Client[] = [];
+
+beforeEach(async () => {
+  database = await createLegacyTestDatabase();
+});
+afterEach(async () => {
+  for (const client of clients.splice(0)) await client.end();
+  await database.drop();
+});
+
+const connect = async (): Promise<pg.Client> => {
+  const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
+  clients.push(client);
+  await client.connect();
+  return client;
+};
+const ADJUSTMENT = { type: 'adjustment', referenceType: 'system' } as const;
+const TABLES = {
+  user: ['wallets', 'wallet_transactions'],
+  organization: ['org_wallets', 'org_wallet_transactions'],
+} as const;
+const KINDS: readonly OwnerKind[] = ['user', 'organization'];
+
+/** A wallet that the ledger keeps, with one row that explains its balance. */
+const cutOverWallet = async (kind: OwnerKind, balance = 100): Promise<LegacyWallet> => {
+  const { pool } = database;
+  const wallet = await givenWallet(pool, { kind, balance });
+  if (balance !== 0) await givenRow(pool, wallet, { ...ADJUSTMENT, delta: balance });
+  await runBackfill(pool, { settleMs: 0 });
+  expect(await flip(wallet)).toMatchObject({ flipped: 1n, refused: [] });
+  return wallet;
+};
+const flip = (wallet: LegacyWallet) => cutOver(database.pool, { owners: { kind: wallet.kind, id: wallet.ownerId } });
+const flipBack = (wallet: LegacyWallet) =>
+  rollBack(database.pool, { owners: { kind: wallet.kind, id: wallet.ownerId } });
+
+/** What both sides say about a wallet. */
+const sides = async ({ id, kind, ownerId }: LegacyWallet) => {
+  const [wallets, rows] = TABLES[kind];
+  const { rows: found } = await database.pool.query<{ old: bigint; ledger: bigint; rows: number[] }>(
+    `select (select balance_credits::bigint from ${wallets} where id = $1) as old,
+            (select balance_cents from payments.account_balances where $2 in (user_id, organization_id) and type = 'cash') as ledger,
+            array(select credits_delta::integer from ${rows} where wallet_id = $1 order by created_at, id) as rows`,
+    [id, ownerId],
+  );
+  return found[0];
+};
+/** The last events of the log, as cents by account. */
+const lastBooked = async (count: number): Promise<string[][]> => {
+  const { rows } = await database.pool.query<{ legs: string[] }>(
+    `select array(select format('%s %s', a.name, n.amount_cents) from payments.entries n join payments.accounts a on a.id = n.account_id
+              where n.transaction_id = e.event_id order by n.id) as legs
+     from payments.events e where e.type = 'transaction.posted' order by e.position desc limit $1`,
+    [count],
+  );
+  return rows.map(({ legs }) => legs).toReversed();
+};
+
+describe('before the cut-over', () => {
+  it('is too early while the backfill has not finished, and unknown for an owner without a wallet', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await expect(flip(wallet)).rejects.toMatchObject({ code: 'CUTOVER_TOO_EARLY' });
+    await runBackfill(pool);
+    await expect(cutOver(pool, { owners: { kind: 'user', id: wallet.id } })).rejects.toMatchObject({
+      code: 'CUTOVER_OWNER_UNKNOWN',
+    });
+  });
+
+  it('a posting beside the replay keeps its owner from it, and nothing is changed', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await runBackfill(pool);
+    const [clearing = '', cash = ''] = await openAccounts(pool, [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      { type: 'cash', currency: 'USD', name: 'wallet', userId: wallet.ownerId },
+    ]);
+    await post(pool, transfer(clearing, cash));
+    await setBalance(pool, wallet, 9);
+    expect(await flip(wallet)).toMatchObject({
+      flipped: 0n,
+      refused: [
+        {
+          walletId: wallet.id,
+          reason: expect.stringContaining('1 transactions of its account are not in the old tables'),
+        },
+      ],
+    });
+    expect((await pool.query('select from replay.captured_wallets')).rowCount).toBeGreaterThan(0);
+  });
+});
+
+describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
+  const [wallets, rowsTable] = TABLES[kind];
+
+  it('takes in what was captured and not drained, and the difference of the balance, when it is cut over', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool, { kind, balance: 5 });
+    await runBackfill(pool);
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 7 });
+    await setBalance(pool, wallet, 20);
+    expect(await flip(wallet)).toMatchObject({
+      finished: true,
+      flipped: 1n,
+      refused: [],
+      longestMs: expect.any(Number),
+    });
+    expect(await flip(wallet)).toMatchObject({ flipped: 0n, already: 1n });
+    expect(await sides(wallet)).toEqual({ old: 20n, ledger: 20n, rows: [7] });
+    await booksHold(pool);
+  });
+
+  it('has in the old tables what is posted to the ledger, in the same transaction, as a row and a balance', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    const [clearing = '', cash = ''] = await openAccounts(pool, [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      {
+        type: 'cash',
+        currency: 'USD',
+        name: 'wallet',
+        ...(kind === 'user' ? { userId: wallet.ownerId } : { organizationId: wallet.ownerId }),
+      },
+    ]);
+    await post(pool, { ...transfer(clearing, cash, { amountCents: 30n }), referenceType: 'credit_purchase' });
+    expect(await sides(wallet)).toEqual({ old: 130n, ledger: 130n, rows: [100, 30] });
+    const client = await connect();
+    await client.query('begin');
+    await post(client, transfer(cash, clearing, { amountCents: 50n }));
+    await client.query('rollback');
+    expect(await sides(wallet)).toEqual({ old: 130n, ledger: 130n, rows: [100, 30] });
+    await booksHold(pool);
+  });
+
+  it('posts the row that old code inserts, and takes the balance that it writes afterwards as said', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    const { rows } = await pool.query(
+      `insert into ${rowsTable} (wallet_id, ${kind === 'user' ? 'type' : 'transaction_type'}, credits_delta) values ($1, 'spend', -40) returning credits_delta`,
+      [wallet.id],
+    );
+    expect(rows).toEqual([{ credits_delta: -40 }]);
+    expect(await sides(wallet)).toEqual({ old: 60n, ledger: 60n, rows: [100, -40] });
+    const updated = await pool.query(
+      `update ${wallets} set balance_credits = 60 where id = $1 returning balance_credits`,
+      [wallet.id],
+    );
+    expect(updated.rows).toEqual([{ balance_credits: 60 }]);
+    expect(await lastBooked(1)).toEqual([['ad_campaigns -40', 'wallet 40']]);
+    expect(await driftByCause(pool)).toEqual([]);
+    await booksHold(pool);
+  });
+
+  it('posts what is written over its balance to suspense', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    await setBalance(pool, wallet, 75);
+    expect(await lastBooked(1)).toEqual([['balance_without_row -25', 'wallet 25']]);
+    expect(await sides(wallet)).toEqual({ old: 75n, ledger: 75n, rows: [100] });
+    await booksHold(pool);
+  });
+
+  it.each([
+    ['row, then balance', true],
+    ['balance, then row', false],
+  ] as const)('takes %s of one transaction for one movement, moved or overwritten', async (_, rowFirst) => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    for (const balance of ['balance_credits + 9', '118']) {
+      const client = await connect();
+      const write = () => givenRow(client, wallet, { ...ADJUSTMENT, delta: 9 });
+      await client.query('begin');
+      if (rowFirst) await write();
+      await client.query(`update ${wallets} set balance_credits = ${balance} where id = $1`, [wallet.id]);
+      if (!rowFirst) await write();
+      await client.query('commit');
+    }
+    expect(await sides(wallet)).toEqual({ old: 118n, ledger: 118n, rows: [100, 9, 9] });
+    const drift = await driftByCause(pool);
+    expect(drift.reduce((sum, { cents }) => sum + cents, 0n)).toBe(0n);
+    await booksHold(pool);
+  });
+
+  it('keeps its balance where a row of it is changed or deleted, and corrects the books against suspense', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    const row = await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 20 });
+    await pool.query(`update ${rowsTable} set credits_delta = 50 where id = $1`, [row.id]);
+    expect(await sides(wallet)).toEqual({ old: 120n, ledger: 120n, rows: [100, 50] });
+    await pool.query(`delete from ${rowsTable} where id = $1`, [row.id]);
+    expect(await sides(wallet)).toEqual({ old: 120n, ledger: 120n, rows: [100] });
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 20, id: row.id });
+    expect(await sides(wallet)).toEqual({ old: 140n, ledger: 140n, rows: [100, 20] });
+    expect(await flipBack(wallet)).toMatchObject({ flipped: 1n, refused: [] });
+    await booksHold(pool);
+  });
+
+  it('works under row locks and upserts of old code', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    const client = await connect();
+    await client.query('begin');
+    await client.query(`select balance_credits from ${wallets} where id = $1 for update`, [wallet.id]);
+    await givenRow(client, wallet, { ...ADJUSTMENT, delta: 1 });
+    const owner = kind === 'user' ? 'user_id' : 'org_id';
+    const upserted = await client.query(
+      `insert into ${wallets} (${owner}, balance_credits) values ($1, 101)
+       on conflict (${owner}) do update set balance_credits = excluded.balance_credits returning id, balance_credits`,
+      [wallet.ownerId],
+    );
+    expect(upserted.rows).toEqual([{ id: wallet.id, balance_credits: 101 }]);
+    await client.query('commit');
+    expect(await sides(wallet)).toEqual({ old: 101n, ledger: 101n, rows: [100, 1] });
+    await booksHold(pool);
+  });
+
+  it('is refused another owner or id, and its deletion leaves nothing on its account', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    const other = await givenWallet(pool, { kind });
+    await pool.query(`delete from ${wallets} where id = $1`, [other.id]);
+    const owner = kind === 'user' ? 'user_id' : 'org_id';
+    await expect(
+      pool.query(`update ${wallets} set ${owner} = $1 where id = $2`, [other.ownerId, wallet.id]),
+    ).rejects.toMatchObject({
+      code: 'LV033',
+      message: expect.stringContaining(wallet.id),
+    });
+    await pool.query(`delete from ${wallets} where id = $1`, [wallet.id]);
+    expect(await sides(wallet)).toMatchObject({ old: null, ledger: 0n });
+    await runBackfill(pool, { settleMs: 0 });
+    await booksHold(pool);
+  });
+
+  it('goes back with every row and balance that came since, and is captured again', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    const [clearing = '', cash = ''] = await openAccounts(pool, [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      {
+        type: 'cash',
+        currency: 'USD',
+        name: 'wallet',
+        ...(kind === 'user' ? { userId: wallet.ownerId } : { organizationId: wallet.ownerId }),
+      },
+    ]);
+    await post(pool, transfer(clearing, cash, { amountCents: 30n }));
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: -10 });
+    await setBalance(pool, wallet, 121);
+    const before = await sides(wallet);
+    expect(await flipBack(wallet)).toMatchObject({ flipped: 1n, refused: [] });
+    expect(await sides(wallet)).toEqual(before);
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 4 });
+    await setBalance(pool, wallet, 125);
+    expect((await pool.query('select from replay.captured_rows')).rowCount).toBe(1);
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({ imported: 1n });
+    expect(await sides(wallet)).toMatchObject({ old: 125n, ledger: 125n });
+    await booksHold(pool);
+    expect(await flip(wallet)).toMatchObject({ flipped: 1n, refused: [] });
+    await post(pool, transfer(cash, clearing, { amountCents: 5n }));
+    expect(await sides(wallet)).toMatchObject({ old: 120n, ledger: 120n });
+    await booksHold(pool);
+  });
+
+  it('of an owner who came after all were cut over is the ledger’s from the beginning', async () => {
+    const { pool } = database;
+    await cutOverWallet(kind);
+    expect(await cutOver(pool, { owners: 'all' })).toMatchObject({ finished: true, flipped: 0n, already: 1n });
+    const late = await givenWallet(pool, { kind, balance: 3 });
+    await givenRow(pool, late, { ...ADJUSTMENT, delta: 4 });
+    expect(await sides(late)).toEqual({ old: 7n, ledger: 7n, rows: [4] });
+    expect((await pool.query('select from replay.captured_rows')).rowCount).toBe(0);
+    expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ flipped: 2n, refused: [] });
+    const later = await givenWallet(pool, { kind, balance: 3 });
+    expect(await sides(later)).toMatchObject({ ledger: null });
+  });
+});
+
+describe('a writer', () => {
+  it('of an owner who is being cut over waits for it, and is posted', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await runBackfill(pool);
+    const [holder, writer] = [await connect(), await connect()];
+    await holder.query('begin; select from replay.wallets for update');
+    const written = givenRow(writer, wallet, { ...ADJUSTMENT, delta: 5 });
+    await eventually('the writer waits', async () => {
+      const { rows } = await pool.query(
+        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      );
+      return rows.length === 1;
+    });
+    await holder.query(`update replay.wallets set mode = 'ledger'; commit`);
+    await written;
+    expect((await pool.query('select from replay.captured_rows')).rowCount).toBe(0);
+    expect(await sides(wallet)).toMatchObject({ ledger: 5n });
+  });
+
+  it('that is at work keeps its owner from being cut over until it has committed, and nothing of it is lost', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await runBackfill(pool);
+    const writer = await connect();
+    await writer.query('begin');
+    await givenRow(writer, wallet, { ...ADJUSTMENT, delta: 5 });
+    await setBalance(writer, wallet, 5);
+    const flipped = flip(wallet);
+    await eventually('it was tried', async () => {
+      const { rows } = await pool.query<{ n: bigint }>(
+        `select count(*) as n from pg_trigger where tgname = 'entries_mirrored'`,
+      );
+      return rows[0]?.n === 1n;
+    });
+    await writer.query('commit');
+    expect(await flipped).toMatchObject({ flipped: 1n, refused: [] });
+    expect(await sides(wallet)).toEqual({ old: 5n, ledger: 5n, rows: [5] });
+    await booksHold(pool);
+  });
+
+  it('of the ledger gives way to old code that holds the wallet, and both come through', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet('user');
+    const [clearing = '', cash = ''] = await openAccounts(pool, [
+      { type: 'receivable', currency: 'USD', name: 'clearing' },
+      { type: 'cash', currency: 'USD', name: 'wallet', userId: wallet.ownerId },
+    ]);
+    const old = await connect();
+    await old.query('begin');
+    await old.query('select from wallets where id = $1 for update', [wallet.id]);
+    const posted = withTransaction(pool, (tx) => post(tx, transfer(clearing, cash, { amountCents: 30n })));
+    await eventually('the posting waits for the wallet', async () => {
+      const { rows } = await pool.query(
+        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      );
+      return rows.length === 1;
+    });
+    await givenRow(old, wallet, { ...ADJUSTMENT, delta: 1 });
+    await old.query('commit');
+    await posted;
+    expect(await sides(wallet)).toMatchObject({ old: 131n, ledger: 131n });
+    await booksHold(pool);
+  });
+});
