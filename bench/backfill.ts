@@ -9,6 +9,7 @@ import { migrate } from '../src/db/migrate.ts';
 import { connectionConfig, openPool, type Pool } from '../src/db/pool.ts';
 import { type DemoHome, openDemoHome } from '../src/demo/home.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
+import { turnCaptureOn } from '../src/replay/capture.ts';
 import { median, print, spread } from './figures.ts';
 
 const MEMORY_SAMPLE_MS = 100;
@@ -92,6 +93,7 @@ async function oneRound(
     await createLegacyDatabase(pool);
     await fillLegacyDatabase(pool, { transactions: rows });
     await migrate(databaseUrl);
+    await turnCaptureOn(pool);
     const { backfillMs, peakRssMb } = await runBackfill(databaseUrl);
     const bareMs = await bareLimit(pool);
     return { backfillMs, bareMs, ratio: bareMs / backfillMs, peakRssMb };

@@ -75,7 +75,6 @@ export const ERROR_CODES = {
   MIRROR_OVERFLOW: { exit: 2, sqlstate: 'LV034' },
   CUTOVER_TOO_EARLY: { exit: 3 },
   CUTOVER_BUSY: { exit: 3 },
-  CUTOVER_DIFFERS: { exit: 1 },
   CUTOVER_OWNER_UNKNOWN: { exit: 2 },
   CAPTURE_OFF: { exit: 3 },
   CAPTURE_BUSY: { exit: 3 },

@@ -6,6 +6,7 @@ import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
 import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { registerBackfillControl } from './backfill-control.ts';
+import { registerCutOver } from './backfill-cutover.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -16,6 +17,7 @@ const MAX_CHUNK_ROWS = 100_000;
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
   registerBackfillControl(backfill, context);
+  registerCutOver(backfill, context);
   backfill
     .command('run')
     .description('replay what is not replayed yet; stopped or killed at any point, it goes on when run again')
@@ -90,7 +92,7 @@ async function outcomeOf(pool: Pool, result: BackfillResult): Promise<Outcome> {
   return {
     ...result,
     // A stop that came when nothing was left to do stopped nothing.
-    finished: result.finished || comparison?.differing === 0n,
+    finished: result.finished || (comparison?.differing === 0n && comparison.changing === 0n),
     inLog: sources.reduce((sum, source) => sum + source.rows, 0n),
     drift: await driftByCause(pool),
     comparison,

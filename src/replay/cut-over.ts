@@ -16,6 +16,8 @@ export interface FlipOptions {
   readonly bookId?: number;
   /** Per wallet, what nobody can explain and nobody has signed for. */
   readonly maxUnexplainedCents?: bigint;
+  /** Everything is done and compared, and undone again. */
+  readonly dryRun?: boolean;
   readonly stop?: AbortSignal;
   readonly onProgress?: (done: bigint, total: bigint) => void;
 }
@@ -58,11 +60,11 @@ export async function cutOver(pool: Pool, options: FlipOptions): Promise<FlipRes
   const tables = await getLegacyTables(pool);
   await getCapture(pool, options.stop === undefined ? { bookId } : { bookId, stop: options.stop });
   await assertReplayed(pool, bookId);
-  await turnMirrorOn(pool, options);
+  if (options.dryRun !== true) await turnMirrorOn(pool, options);
   const result = await flipAll(pool, options, 'ledger', (tx, wallet) =>
     cutOverWallet(tx, wallet, { ...options, bookId, tables }),
   );
-  if (owners === 'all' && result.finished) {
+  if (owners === 'all' && result.finished && options.dryRun !== true) {
     // Wallets that are made from now on.
     await pool.query(`update replay.capture set new_wallets = 'ledger' where book_id = $1`, [bookId]);
   }
@@ -78,7 +80,7 @@ export async function rollBack(pool: Pool, options: FlipOptions): Promise<FlipRe
   const { bookId = MAIN_BOOK, owners } = options;
   const tables = await getLegacyTables(pool);
   await getCapture(pool, options.stop === undefined ? { bookId } : { bookId, stop: options.stop });
-  if (owners === 'all')
+  if (owners === 'all' && options.dryRun !== true)
     await pool.query(`update replay.capture set new_wallets = 'legacy' where book_id = $1`, [bookId]);
   return flipAll(pool, options, 'legacy', (tx, wallet) => rollBackWallet(tx, wallet, { bookId, tables }));
 }
@@ -126,7 +128,7 @@ type Outcome =
 /** Whose word counts is changed while nobody writes to the wallet, by whoever may. */
 async function flipOne(
   pool: Pool,
-  { stop }: FlipOptions,
+  { stop, dryRun = false }: FlipOptions,
   { wallet, bookId, to, flip }: { wallet: Wallet; bookId: number; to: Mode; flip: Flip },
 ): Promise<Outcome> {
   let heldSince = 0;
@@ -142,7 +144,7 @@ async function flipOne(
       if (rows[0]?.mode === to) return 'already';
       const reason = await flip(tx, wallet);
       // Nothing of it is kept: what was drained and booked is found again by the next run.
-      if (reason !== undefined) throw new AppError('CUTOVER_DIFFERS', reason);
+      if (reason !== undefined || dryRun) throw new Undone(reason);
       await tx.query('update replay.wallets set mode = $4 where wallet_id = $1 and source = $2 and book_id = $3', [
         ...key,
         to,
@@ -151,8 +153,19 @@ async function flipOne(
     });
     return { status, heldMs: status === 'flipped' ? held() : 0 };
   } catch (error) {
-    if (!(error instanceof AppError) || error.code !== 'CUTOVER_DIFFERS') throw error;
-    return { status: 'refused', reason: error.message, heldMs: held() };
+    if (!(error instanceof AppError) || !(error.cause instanceof Undone)) throw error;
+    const { reason } = error.cause;
+    return reason === undefined ? { status: 'flipped', heldMs: held() } : { status: 'refused', reason, heldMs: held() };
+  }
+}
+
+/** Ends a transaction of which nothing is to stay. */
+class Undone extends Error {
+  readonly reason: string | undefined;
+
+  constructor(reason: string | undefined) {
+    super('undone');
+    this.reason = reason;
   }
 }
 

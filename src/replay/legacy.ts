@@ -93,7 +93,7 @@ async function elsewhere(db: Queryable, missing: readonly string[]): Promise<str
   const { rows } = await db.query<{ qualified: string }>(
     `select format('%I.%I', n.nspname, c.relname) as qualified
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p') and c.relname = any ($1) and n.nspname <> all ($2)
+     where c.relkind in ('r', 'p') and c.relname = any ($1) and n.nspname <> all ($2) and n.nspname <> 'replay'
      order by 1 limit 5`,
     [missing, SCHEMAS],
   );

@@ -102,14 +102,23 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
   return `
     with wallet as materialized (
       select r.wallet_id as id, r.account_id, w.balance_credits::bigint as legacy, w.created_at, b.last_seq,
-             history.rows, history.cents, history.last_at, posted.by_cause, posted.cents as posted,
+             history.rows, history.cents, history.last_at, history.least_running, posted.by_cause, posted.cents as posted,
+             (select f.cause from replay.findings f join ${tables[source.transactions]} t on t.id = f.legacy_id
+              where f.book_id = $1 and f.source = $2 and t.wallet_id = r.wallet_id
+              group by f.cause
+              having sum(t.credits_delta - f.explained_cents) = history.cents - coalesce(w.balance_credits, 0) and sum(t.credits_delta - f.explained_cents) <> 0
+              order by f.cause limit 1) as corrected_cause,
              coalesce(w.balance_credits, 0) - history.cents as drift
       from replay.wallets r
       join payments.balances b on b.account_id = r.account_id and b.book_id = $1
       left join ${tables[source.wallets]} w on w.id = r.wallet_id
       cross join lateral (
-        select count(*) as rows, coalesce(sum(t.credits_delta), 0)::bigint as cents, max(t.created_at) as last_at
-        from ${tables[source.transactions]} t where t.wallet_id = r.wallet_id
+        select count(*) as rows, coalesce(sum(t.credits_delta), 0)::bigint as cents, max(t.created_at) as last_at,
+               min(t.running) as least_running
+        from (
+          select t.credits_delta, t.created_at, sum(t.credits_delta) over (order by t.created_at, t.id) as running
+          from ${tables[source.transactions]} t where t.wallet_id = r.wallet_id
+        ) t
       ) history
       cross join lateral (
         select coalesce(sum(d.cents), 0)::bigint as cents, jsonb_object_agg(d.cause, d.cents) filter (where d.cents <> 0) as by_cause
@@ -119,17 +128,13 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
     ), explained as materialized (
       select w.*, ${driftCause(source, tables)} as cause
       from wallet w
-      where w.drift <> w.posted
+      cross join replay.progress p
+      where w.drift <> w.posted and p.book_id = $1 and p.source = $2
     ), step as materialized (
-      select e.id, e.account_id, c.cause, sum(c.cents)::bigint as cents
-      from explained e
-      cross join lateral (
-        select e.cause, e.drift as cents
-        union all
-        select p.key, -(p.value::bigint) from jsonb_each_text(e.by_cause) p
-      ) c
-      group by e.id, e.account_id, c.cause
-      having sum(c.cents) <> 0
+      select e.id, e.account_id, e.cause, e.drift - e.posted as cents from explained e where e.drift <> 0
+      union all
+      -- Nothing is left to explain: what was posted is taken back from where it was.
+      select e.id, e.account_id, c.key, -c.value::bigint from explained e cross join lateral jsonb_each_text(e.by_cause) c where e.drift = 0
     ), kept as (
       insert into replay.drift as d (wallet_id, source, cause, cents, book_id)
       select s.id, $2, s.cause, s.cents, $1 from step s
@@ -153,15 +158,23 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
     select payments.import_events($1, account_ids || replay.platform_account_ids($1), events) from gathered where events is not null`;
 }
 
-/** SQL of why wallet \`w\` has more or less than its rows come to. */
+/**
+ * SQL of why wallet `w` has more or less than its rows come to, as far as something speaks for it. Source `p` says whether it was
+ * looked at before: then whatever moved it since was seen to move without a row.
+ */
 function driftCause(source: Source, tables: LegacyTables): string {
-  return `
-        case when w.legacy is null then 'orphan'
-             when w.rows = 0 then 'opening_balance'
-             -- A stale balance was written back over one movement: that movement is missing from it.
-             when (select t.id from ${tables[source.transactions]} t
-               where t.wallet_id = w.id and t.credits_delta = -w.drift limit 1) is not null then 'lost_update'
-             else 'balance_without_row' end`;
+  const rows = `${tables[source.transactions]} t where t.wallet_id = w.id`;
+  return `case
+        when w.legacy is null then 'orphan'
+        when w.rows = 0 then 'opening_balance'
+        -- Somebody put the balance right where the rows are not: it lacks what suspense holds for that cause.
+        when w.posted = 0 and w.corrected_cause is not null then w.corrected_cause
+        -- A stale balance was written back over one movement: that movement is missing from it.
+        when exists (select from ${rows} and t.credits_delta = w.posted - w.drift) then 'lost_update'
+        when p.finished_at is not null then 'balance_without_row'
+        -- Its rows spend what was never there: it must have begun with something.
+        when w.drift > 0 and w.drift >= -w.least_running and w.least_running < 0 then 'opening_balance'
+        else 'unexplained' end`;
 }
 
 /**

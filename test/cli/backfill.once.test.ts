@@ -72,10 +72,17 @@ describe('what the commands print', () => {
     const words = () => liventix(['backfill', 'status'], { DATABASE_URL: database.url });
     expect(await words()).toEqual({
       exitCode: 0,
-      stdout: 'The backfill has not run yet. Start it with: liventix backfill run\n',
+      stdout: expect.stringMatching(
+        /^The backfill has not run yet\. Start it with: liventix backfill capture on, .*\nchanges are captured since .*, none waits\n$/,
+      ),
       stderr: '',
     });
-    expect(await backfillStatus(database)).toEqual({ sources: [], drift: {} });
+    expect(await backfillStatus(database)).toEqual({
+      sources: [],
+      drift: {},
+      capture: { installedAt: expect.any(String), isWhole: true, waiting: 0, oldestSeconds: 0 },
+      pausedAt: null,
+    });
 
     await runBackfillUntil(database.pool, ({ step, done }) => step === 'rows' && done >= 200n, { chunkRows: 100 });
     const during = await words();
@@ -88,10 +95,10 @@ describe('what the commands print', () => {
     const after = await words();
     expect(after.exitCode).toBe(0);
     expect(after.stdout).toMatch(
-      /^wallet_transactions +([\d,]+) of \1 rows, finished\norg_wallet_transactions +([\d,]+) of \2 rows, finished\n( {2}[a-z_]+ +\d+ +-?[\d,]+\.\d\d USD\n)+$/,
+      /^wallet_transactions +([\d,]+) of \1 rows, finished\norg_wallet_transactions +([\d,]+) of \2 rows, finished\nchanges are captured since [^\n]*\n( {2}[a-z_]+ +\d+ +-?[\d,]+\.\d\d USD\n)+$/,
     );
     const json = await backfillStatus(database);
-    expect(Object.keys(json)).toEqual(['sources', 'drift']);
+    expect(Object.keys(json)).toEqual(['sources', 'drift', 'capture', 'pausedAt']);
     expect(json.sources.map(({ rows, total }: { rows: number; total: number }) => rows - total)).toEqual([0, 0]);
     for (const cause of await driftByCause(database.pool)) {
       expect(json.drift[cause.cause]).toEqual({ count: Number(cause.count), cents: Number(cause.cents) });
@@ -143,12 +150,14 @@ describe('what the commands print', () => {
       finished: true,
       legacyTransactions: SIZE.transactions,
       imported: SIZE.transactions,
+      corrected: 0,
       inLog: SIZE.transactions,
       wallets: SIZE.wallets + SIZE.orgWallets,
       seconds: expect.any(Number),
       drift: (await backfillStatus(database)).drift,
       walletsCompared: SIZE.wallets + SIZE.orgWallets,
       walletsDiffering: 0,
+      walletsChanging: 0,
     });
   });
 

@@ -69,9 +69,9 @@ describe('a filled legacy database', () => {
     const drift = await driftByCause(pool);
     expect(drift.map(({ cause }) => cause)).toEqual(
       expect.arrayContaining([
-        'balance_without_row',
         'cumulative_refund',
         'lost_update',
+        'unexplained',
         'unreferenced_credit',
         'zero_row',
       ]),

@@ -42,6 +42,7 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
   const begin = async () => {
     database = await createLegacyTestDatabase(undefined, { isCaptured: way === 'captured' });
     seen = { position: 0n, rows: 0n };
+    if (way === 'captured') await replay();
   };
   const end = () => database.drop();
   /** For tests whose rows a later run may follow: each brings its own holders. */
@@ -110,6 +111,10 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
     if (way === 'read') await turnCaptureOff(pool);
     return log;
   }
+
+  /** What suspense holds, by cause. */
+  const suspense = async (): Promise<Record<string, bigint>> =>
+    Object.fromEntries((await driftByCause(database.pool)).map(({ cause, cents }) => [cause, cents]));
 
   async function readLog(): Promise<Booked[]> {
     const { rows } = await database.pool.query<Booked>(
@@ -313,18 +318,28 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
       );
     });
 
-    it('books a difference that is no row’s as a balance without a row', async () => {
+    it('books a difference that is no row’s as unexplained, and as a balance without a row where it was seen to come', async () => {
       const holder = await wallet(kind, 93);
       const invoice = await invoiced(holder, 100);
       const purchase = await row(holder, { type: 'purchase', delta: 100, usdCents: 100, invoice });
+      const cause = way === 'captured' ? 'balance_without_row' : 'unexplained';
       expect((await replay())[1]).toEqual(
         booked(purchase, {
           reference: 'adjustment',
           referenceId: holder.id,
-          cause: 'balance_without_row',
-          entries: ['suspense/balance_without_row -7', into(holder, -7)],
+          cause,
+          entries: [`suspense/${cause} -7`, into(holder, -7)],
         }),
       );
+    });
+
+    it('books a balance from which its rows spend what was never there as opened with it', async () => {
+      const holder = await wallet(kind, 25);
+      await row(holder, { type: 'spend', delta: -40 });
+      await row(holder, { type: 'adjustment', referenceType: 'system', delta: 10 });
+      // Seen to come, it came with the wallet, and no row of its size is missing from it.
+      const cause = way === 'captured' ? 'balance_without_row' : 'opening_balance';
+      expect((await replay()).at(-1)).toMatchObject({ cause, entries: [`suspense/${cause} 55`, into(holder, 55)] });
     });
 
     it('writes nothing for a wallet that is empty and has no rows', async () => {
@@ -508,6 +523,25 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
       expect((await replay())[2]?.entries).toEqual(['suspense/cumulative_refund -300', into(holder, -300)]);
     });
 
+    it('books a balance that was put right against what suspense holds for the row that was wrong', async () => {
+      const holder = await wallet('user', 100);
+      const invoice = await invoiced(holder, 100);
+      for (const key of ['right', 'wrong']) {
+        await row(holder, { type: 'purchase', delta: 100, usdCents: 100, invoice, key: key + way });
+      }
+      const refunded = await wallet('user', 50);
+      const other = await invoiced(refunded, 100);
+      await row(refunded, { type: 'purchase', delta: 100, usdCents: 100, invoice: other });
+      for (const delta of [-20, -50]) await row(refunded, { type: 'refund', delta, invoice: other });
+      const before = await suspense();
+      await replay();
+      expect(await suspense()).toEqual({
+        ...before,
+        duplicate_credit: before['duplicate_credit'] ?? 0n,
+        cumulative_refund: before['cumulative_refund'] ?? 0n,
+      });
+    });
+
     it('counts the refunds of each invoice by themselves', async () => {
       const holder = await wallet('user', 1_000);
       for (let nth = 0; nth < 2; nth += 1) {
@@ -609,7 +643,7 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
         'cumulative_refund',
         null,
         null,
-        'balance_without_row',
+        way === 'captured' ? 'balance_without_row' : 'opening_balance',
       ]);
     });
 

@@ -46,7 +46,7 @@ describe.each([
     });
   });
 
-  it.each(BEYOND.map((theCase) => [theCase.title, theCase] as const))('%s', async (_name, theCase) => {
+  it.each(BEYOND_WHAT_WAS_SEEN.map((theCase) => [theCase.title, theCase] as const))('%s', async (_name, theCase) => {
     expectAsPromised(theCase, await runner.run(theCase));
   });
 
@@ -65,7 +65,7 @@ describe('the file of the wallet functions', () => {
   afterAll(() => database.drop());
 
   it.each(FUNCTIONS)(
-    'gives $name its old signature, and the platform’s rights to whoever calls it',
+    'gives $name its old signature, and runs it as its owner on a fixed search path',
     async (theFunction) => {
       const { rows } = await database.pool.query(
         `select proargnames[:pronargs] as names, proargtypes::regtype[]::text[] as types, pronargdefaults as defaults,
@@ -134,7 +134,7 @@ describe('the file of the wallet functions', () => {
     const forget = async () => {
       await database.pool.query('truncate writes');
     };
-    const cases = BEYOND.filter((theCase) => theCase.id.startsWith('books/'));
+    const cases = BEYOND_WHAT_WAS_SEEN.filter((theCase) => theCase.id.startsWith('books/'));
     const seen: string[][] = [];
     try {
       for (const theCase of cases) {
@@ -375,7 +375,7 @@ const enqueue = (reason: string) =>
   });
 
 /** What the replacements promise where nobody looked at the old ones; `books/…` are calls that move a balance once. */
-const BEYOND: readonly WalletFunctionCase[] = [
+const BEYOND_WHAT_WAS_SEEN: readonly WalletFunctionCase[] = [
   {
     id: 'books/wallet_apply_purchase',
     title: 'a purchase keeps the receipt that the invoice has where none is given',
@@ -616,7 +616,7 @@ const BEYOND: readonly WalletFunctionCase[] = [
     title: 'a recompute waits for a row that is being inserted',
     given: userGiven(0, []),
     concurrent: true,
-    calls: [insertRow(adjusted(700)), recompute],
+    calls: [insertRow(adjusted(700)), { ...recompute, waited: true }],
     should_be: { results: [null, 700], final: balanceOf(700) },
   },
   {
@@ -624,8 +624,26 @@ const BEYOND: readonly WalletFunctionCase[] = [
     title: 'a failure that is reported on two connections at once is one dead letter with the newer reason',
     given: {},
     concurrent: true,
-    calls: [enqueue('HTTP 500'), enqueue('HTTP 502')],
-    should_be: { results: ['<id 1>', '<id 1>'], new_rows: { dead_letter_webhooks: 1 } },
+    calls: [
+      { ...enqueue('HTTP 500'), result: '<id 1>' },
+      { ...enqueue('HTTP 502'), result: '<id 1>', waited: true },
+    ],
+    changes: {
+      dead_letter_webhooks: {
+        inserted: [
+          {
+            ...LETTER,
+            id: '<id 1>',
+            failure_reason: 'HTTP 502',
+            status: 'pending',
+            retry_count: 0,
+            last_retry_at: null,
+            created_at: '<now>',
+            updated_at: '<now>',
+          },
+        ],
+      },
+    },
   },
   {
     id: 'enqueue-again-after-success',
@@ -655,10 +673,7 @@ const BEYOND: readonly WalletFunctionCase[] = [
       ],
     },
     concurrent: true,
-    calls: [
-      { ...asService('dlq_pop_next', {}), result: [popped(LETTER.id, id(750))], waited: false },
-      { ...asService('dlq_pop_next', {}), result: [popped(id(701), id(751))], waited: false },
-    ],
+    calls: [asService('dlq_pop_next', {}), { ...asService('dlq_pop_next', {}), waited: false }],
     should_be: {
       results: [[popped(LETTER.id, id(750))], [popped(id(701), id(751))]],
       final: {

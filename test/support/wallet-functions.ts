@@ -329,13 +329,15 @@ async function readTables(db: Queryable): Promise<Tables> {
 export function expectAsPromised(theCase: WalletFunctionCase, run: CaseRun): void {
   const placeholders = new Placeholders(run.instants);
   const changes = changesOf(run.before, run.after);
+  for (const { waited } of theCase.calls) {
+    if (waited !== undefined) expect({ waited: run.hasWaited }).toEqual({ waited });
+  }
   if (theCase.should_be !== undefined) {
     expectAsItShouldBe(theCase.should_be, { run, changes, placeholders });
     return;
   }
   theCase.calls.forEach((call, index) => {
     expectOutcome(expectationOf(call), run.outcomes[index], placeholders);
-    if (call.waited !== undefined) expect(run.hasWaited).toBe(call.waited);
   });
   const expected = Object.entries(theCase.changes ?? {}).map(
     ([table, change]) => [table, withoutStamps(change)] as const,

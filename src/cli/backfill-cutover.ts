@@ -1,0 +1,108 @@
+import type { Command } from 'commander';
+import { AppError } from '../errors.ts';
+import { cutOver, type FlipOptions, type FlipResult, type Owners, rollBack } from '../replay/cut-over.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { minorUnits, uuid } from './options.ts';
+import { formatCount, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
+
+interface OwnerFlags {
+  readonly org?: string;
+  readonly user?: string;
+  readonly all?: boolean;
+  readonly json?: boolean;
+}
+
+interface CutOverFlags extends OwnerFlags {
+  readonly dryRun?: boolean;
+  readonly maxUnexplainedCents: bigint;
+}
+
+const NAMED_REFUSALS = 10;
+
+/** Whose word counts for a wallet, the old tables' or the ledger's. */
+export function registerCutOver(backfill: Command, context: CommandContext): void {
+  withOwners(
+    backfill.command('cutover').description('let the ledger keep the wallets of an owner; the old tables mirror it'),
+  )
+    .option('--max-unexplained-cents <n>', 'how much of a wallet may be unexplained without approval', minorUnits, 0n)
+    .option('--dry-run', 'compare, say who would be cut over, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Each owner is one short transaction, in which writes of that owner wait: what was captured is drained, every row compared with the
+log, and the mode flipped. An owner of whom something differs stays as he is, and is named; the exit code is 1 then.
+
+Examples:
+  liventix backfill cutover --org 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --dry-run
+  liventix backfill cutover --all`,
+    )
+    .action((flags: CutOverFlags) =>
+      flip(context, flags, (pool, options) =>
+        cutOver(pool, { ...options, maxUnexplainedCents: flags.maxUnexplainedCents, dryRun: flags.dryRun === true }),
+      ),
+    );
+
+  withOwners(
+    backfill
+      .command('rollback')
+      .description('let the old tables keep the wallets of an owner again; nothing written since is lost'),
+  )
+    .option('--dry-run', 'compare, say who would go back, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix backfill rollback --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4')
+    .action((flags: CutOverFlags) =>
+      flip(context, flags, (pool, options) => rollBack(pool, { ...options, dryRun: flags.dryRun === true })),
+    );
+}
+
+function withOwners(command: Command): Command {
+  return command
+    .option('--org <id>', 'the organization', uuid)
+    .option('--user <id>', 'the user', uuid)
+    .option('--all', 'every owner, and every wallet that is made from then on');
+}
+
+async function flip(
+  context: CommandContext,
+  flags: CutOverFlags,
+  work: (pool: Parameters<typeof cutOver>[0], options: FlipOptions) => Promise<FlipResult>,
+): Promise<void> {
+  const owners = ownersOf(flags);
+  await withDatabase(
+    context,
+    async (pool) => {
+      const progress = createProgress(context);
+      const onProgress = (done: bigint, total: bigint) => progress.update('owners', done, total);
+      const result = await work(pool, { owners, stop: context.stop, onProgress }).finally(progress.clear);
+      context.out.write(flags.json ? `${toJson(result)}\n` : flipText(result, flags.dryRun === true));
+      if (!result.finished) context.exitWith(3);
+      else if (result.refused.length > 0) context.exitWith(1);
+    },
+    { stopsItself: true },
+  );
+}
+
+function ownersOf({ org, user, all }: OwnerFlags): Owners {
+  const chosen = [org, user, all].filter((choice) => choice !== undefined);
+  if (chosen.length !== 1) throw new AppError('USAGE', 'Say whose wallets: one of --org, --user and --all.');
+  if (org !== undefined) return { kind: 'organization', id: org };
+  return user !== undefined ? { kind: 'user', id: user } : 'all';
+}
+
+function flipText({ finished, flipped, already, refused, longestMs }: FlipResult, isDryRun: boolean): string {
+  const named = refused
+    .slice(0, NAMED_REFUSALS)
+    .map(({ table, walletId, reason }) => `  ${table} ${walletId}: ${reason}\n`);
+  const more = refused.length - named.length;
+  return [
+    `${formatCount(flipped)} wallets ${isDryRun ? 'would be flipped' : 'flipped'}, ${formatCount(already)} were there already, ${formatCount(refused.length)} refused\n`,
+    ...named,
+    ...(more > 0 ? [`  and ${formatCount(more)} more: --json names all\n`] : []),
+    isDryRun
+      ? 'Nothing was changed.\n'
+      : `The longest that writes of one owner could have to wait: ${longestMs.toFixed(0)} ms\n`,
+    ...(finished ? [] : ['Stopped before the end. Run it again to go on.\n']),
+  ].join('');
+}
