@@ -307,7 +307,7 @@ create table replay.changed_rows (
 
 comment on table replay.changed_rows is 'Rows that were corrected after they had been booked: the number of the last event, and the row as that left it, null where it was deleted.';
 
-alter table replay.progress add capture_id bigint, add surveyed_at timestamptz, add read_at timestamptz, drop survey;
+alter table replay.progress add capture_id bigint, add surveyed_at timestamptz, add read_at timestamptz, add retired_at timestamptz, drop survey;
 drop function replay.take_turn(integer, integer, text, timestamptz, uuid, pg_snapshot);
 
 comment on column replay.progress.capture_id is 'The capture whose horizon the rows were read up to: under another one, they are read again.';
@@ -324,6 +324,8 @@ create table replay.mirrored_rows (
 );
 
 comment on table replay.mirrored_rows is 'Rows of the old tables that mirror a transaction of the ledger: what its entries moved on the wallet''s account.';
+
+comment on column replay.progress.retired_at is 'When the old tables were retired: they are neither captured nor compared any more.';
 
 create table replay.pause (
   book_id integer not null constraint pause_book_id_fkey references payments.books,

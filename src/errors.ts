@@ -76,11 +76,14 @@ export const ERROR_CODES = {
   CUTOVER_TOO_EARLY: { exit: 3 },
   CUTOVER_BUSY: { exit: 3 },
   CUTOVER_OWNER_UNKNOWN: { exit: 2 },
+  FINISH_REFUSED: { exit: 1 },
+  CAPTURE_NEEDED: { exit: 2 },
   CAPTURE_OFF: { exit: 3 },
   CAPTURE_BUSY: { exit: 3 },
   CAPTURE_INTERRUPTED: { exit: 3 },
   CAPTURE_OTHER_BOOK: { exit: 3 },
   BACKFILL_RUNNING: { exit: 3 },
+  BACKFILL_RETIRED: { exit: 2 },
 
   // The outbox
   OUTBOX_ENDPOINT_URL_INVALID: { exit: 2 },

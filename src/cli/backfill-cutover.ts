@@ -1,9 +1,12 @@
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { AppError } from '../errors.ts';
-import { cutOver, type FlipOptions, type FlipResult, type Owners, rollBack } from '../replay/cut-over.ts';
+import { approveDrift } from '../replay/approve.ts';
+import { cutOver, type FlipOptions, type FlipResult, rollBack } from '../replay/cut-over.ts';
+import { finishCutOver } from '../replay/finish.ts';
+import type { Owners } from '../replay/owners.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { minorUnits, uuid } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, formatMoney, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 
 interface OwnerFlags {
@@ -55,6 +58,63 @@ Examples:
     .action((flags: CutOverFlags) =>
       flip(context, flags, (pool, options) => rollBack(pool, { ...options, dryRun: flags.dryRun === true })),
     );
+
+  registerApprove(backfill, context);
+  registerFinish(backfill, context);
+}
+
+function registerApprove(backfill: Command, context: CommandContext): void {
+  withOwners(
+    backfill
+      .command('approve')
+      .description('sign for what nobody can explain, so that it no longer keeps its owner from being cut over'),
+  )
+    .requiredOption(
+      '--reason <text>',
+      'why; it stays in the log for ever, so name nobody (1 to 500 characters)',
+      reason,
+    )
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample:\n  liventix backfill approve --all --reason "moved by hand in 2021, see ticket 4711"',
+    )
+    .action((flags: OwnerFlags & { reason: string }) => {
+      const owners = ownersOf(flags);
+      return withDatabase(context, async (pool) => {
+        const approved = await approveDrift(pool, { owners, reason: flags.reason });
+        const { wallets, cents } = approved;
+        const words = `Signed for ${formatMoney(cents)} USD of ${formatCount(wallets)} wallets.`;
+        context.out.write(flags.json ? `${toJson(approved)}\n` : `${words}\n`);
+      });
+    });
+}
+
+function registerFinish(backfill: Command, context: CommandContext): void {
+  backfill
+    .command('finish')
+    .description('retire the old tables: no capture and no mirror any more, and no way back')
+    .option('--dry-run', 'say whether anything stands against it, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nRefused with exit code 1 while an owner is kept by the old tables, or a wallet differs from its account.',
+    )
+    .action(({ dryRun = false, json }: { dryRun?: boolean; json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        await finishCutOver(pool, { dryRun, stop: context.stop });
+        const words = dryRun
+          ? 'Nothing stands against it. Nothing was changed.'
+          : 'The old tables are retired: they stay as they are, and nothing follows them or feeds them any more.';
+        context.out.write(json ? `${toJson({ finished: !dryRun })}\n` : `${words}\n`);
+      }),
+    );
+}
+
+function reason(text: string): string {
+  const trimmed = text.trim();
+  if (trimmed.length >= 1 && trimmed.length <= 500) return trimmed;
+  throw new InvalidArgumentError('Give 1 to 500 characters.');
 }
 
 function withOwners(command: Command): Command {

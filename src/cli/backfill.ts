@@ -145,7 +145,7 @@ async function status(pool: Pool, options: { json?: boolean }, context: CommandC
       'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n',
     );
   for (const source of sources) {
-    const state = source.finished ? 'finished' : 'not finished';
+    const state = source.retiredAt !== null ? 'retired' : source.finished ? 'finished' : 'not finished';
     context.out.write(
       `${source.source.padEnd(26)} ${formatCount(source.rows)} of ${formatCount(source.total)} rows, ${state}\n`,
     );

@@ -32,11 +32,13 @@ export interface CaptureOptions {
  * Captures every change to the four wallet tables from now on. All of it is installed in one database transaction that gives way to
  * the old platform after 50 ms, and is tried again. Done before, it does nothing.
  * @returns whether it was off until now
- * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, CAPTURE_BUSY, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, DB_*
+ * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, CAPTURE_BUSY, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED,
+ *   BACKFILL_RETIRED, DB_*
  */
 export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): Promise<boolean> {
   const { bookId = MAIN_BOOK } = options;
   const tables = await getLegacyTables(pool);
+  await assertNotRetired(pool, bookId);
   const before = await findCapture(pool);
   if (before !== undefined) {
     assertUsable(before, bookId);
@@ -59,20 +61,45 @@ export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): P
 /**
  * Ends the capture, and forgets what was captured and is not in the log yet.
  * @returns whether it was on
- * @throws AppError CAPTURE_BUSY, DB_*
+ * @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet, CAPTURE_BUSY, DB_*
  */
 export async function turnCaptureOff(pool: Pool, options: CaptureOptions = {}): Promise<boolean> {
   if ((await findCapture(pool)) === undefined) return false;
   await givingWay(pool, busy(options), async (tx) => {
-    const { rows } = await tx.query<{ statement: string }>(
-      `select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) as statement from (${OUR_TRIGGERS}) t order by t.tgrelid`,
-    );
-    for (const { statement } of rows) await tx.query(statement);
+    await dropOurTriggers(tx);
+    const kept = await tx.query(`select from replay.wallets where mode = 'ledger'`);
+    if (kept.rowCount !== 0) {
+      throw new AppError(
+        'CAPTURE_NEEDED',
+        `${kept.rowCount} wallets are kept by the ledger, and the old tables mirror it. Let them go back first: liventix backfill rollback --all`,
+      );
+    }
     await tx.query(
       'delete from replay.capture; delete from replay.captured_rows; delete from replay.captured_wallets; delete from replay.unreconciled',
     );
   });
   return true;
+}
+
+async function assertNotRetired(pool: Pool, bookId: number): Promise<void> {
+  const { rows } = await pool.query<{ retiredAt: Date }>(
+    'select retired_at as "retiredAt" from replay.progress where book_id = $1 and retired_at is not null limit 1',
+    [bookId],
+  );
+  const [retired] = rows;
+  if (retired === undefined) return;
+  throw new AppError(
+    'BACKFILL_RETIRED',
+    `The old tables were retired at ${retired.retiredAt.toISOString()}: the ledger keeps the wallets, and nothing of the old tables is replayed any more.`,
+  );
+}
+
+/** Nobody writes to the tables from then on until the transaction ends. */
+export async function dropOurTriggers(tx: Tx): Promise<void> {
+  const { rows } = await tx.query<{ statement: string }>(
+    `select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) as statement from (${OUR_TRIGGERS}) t order by t.tgrelid`,
+  );
+  for (const { statement } of rows) await tx.query(statement);
 }
 
 /** The capture that is on, if one is. */

@@ -6,10 +6,9 @@ import { compareWallet, faultOf } from './compare-wallet.ts';
 import { givingWay } from './giving-way.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { turnMirrorOn } from './mirror.ts';
+import { type Owners, ownerFilter } from './owners.ts';
 import { SOURCES, type Source } from './sources.ts';
 import { reconcileWallets } from './wallet-steps.ts';
-
-export type Owners = { readonly kind: Source['ownerKind']; readonly id: string } | 'all';
 
 export interface FlipOptions {
   readonly owners: Owners;
@@ -56,32 +55,34 @@ const WALLETS_A_PAGE = 1_000;
  * @throws AppError CUTOVER_TOO_EARLY, CUTOVER_OWNER_UNKNOWN, CAPTURE_OFF, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY, DB_*
  */
 export async function cutOver(pool: Pool, options: FlipOptions): Promise<FlipResult> {
-  const { bookId = MAIN_BOOK, owners } = options;
+  const { bookId = MAIN_BOOK } = options;
   const tables = await getLegacyTables(pool);
   await getCapture(pool, options.stop === undefined ? { bookId } : { bookId, stop: options.stop });
   await assertReplayed(pool, bookId);
   if (options.dryRun !== true) await turnMirrorOn(pool, options);
-  const result = await flipAll(pool, options, 'ledger', (tx, wallet) =>
-    cutOverWallet(tx, wallet, { ...options, bookId, tables }),
-  );
-  if (owners === 'all' && result.finished && options.dryRun !== true) {
-    // Wallets that are made from now on.
-    await pool.query(`update replay.capture set new_wallets = 'ledger' where book_id = $1`, [bookId]);
-  }
-  return result;
+  await setModeOfNewWallets(pool, options, 'ledger');
+  return flipAll(pool, options, 'ledger', (tx, wallet) => cutOverWallet(tx, wallet, { ...options, bookId, tables }));
+}
+
+// Before the others are flipped: one that is made meanwhile would be passed over.
+async function setModeOfNewWallets(
+  pool: Pool,
+  { owners, dryRun, bookId = MAIN_BOOK }: FlipOptions,
+  mode: Mode,
+): Promise<void> {
+  if (owners !== 'all' || dryRun === true) return;
+  await pool.query('update replay.capture set new_wallets = $2 where book_id = $1', [bookId, mode]);
 }
 
 /**
  * Lets the old tables keep the wallets of some owners again. They have every row and balance, because they mirrored the ledger, so
  * that this is a flip; it is compared all the same, and refused for an owner of whom something differs.
- * @throws AppError CUTOVER_OWNER_UNKNOWN, CAPTURE_*, DB_*
+ * @throws AppError CUTOVER_OWNER_UNKNOWN, CUTOVER_BUSY, DB_*
  */
 export async function rollBack(pool: Pool, options: FlipOptions): Promise<FlipResult> {
-  const { bookId = MAIN_BOOK, owners } = options;
+  const { bookId = MAIN_BOOK } = options;
   const tables = await getLegacyTables(pool);
-  await getCapture(pool, options.stop === undefined ? { bookId } : { bookId, stop: options.stop });
-  if (owners === 'all' && options.dryRun !== true)
-    await pool.query(`update replay.capture set new_wallets = 'legacy' where book_id = $1`, [bookId]);
+  await setModeOfNewWallets(pool, options, 'legacy');
   return flipAll(pool, options, 'legacy', (tx, wallet) => rollBackWallet(tx, wallet, { bookId, tables }));
 }
 
@@ -224,11 +225,6 @@ async function countWallets(pool: Pool, bookId: number, owners: Owners): Promise
     [bookId, ...ownerFilter(owners)],
   );
   return rows[0]?.n ?? 0n;
-}
-
-function ownerFilter(owners: Owners): [string | null, string | null] {
-  if (owners === 'all') return [null, null];
-  return [SOURCES.find(({ ownerKind }) => ownerKind === owners.kind)?.name ?? null, owners.id];
 }
 
 async function* walletsOf(pool: Pool, bookId: number, owners: Owners): AsyncGenerator<Wallet> {

@@ -1,4 +1,4 @@
-import type { Pool } from '../db/pool.ts';
+import type { Pool, Tx } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
 
@@ -18,6 +18,10 @@ export async function turnMirrorOn(pool: Pool, { stop }: { readonly stop?: Abort
     );
     await tx.query(`alter table payments.entries enable always trigger ${TRIGGER}`);
   });
+}
+
+export async function turnMirrorOff(tx: Tx): Promise<void> {
+  await tx.query(`drop trigger if exists ${TRIGGER} on payments.entries`);
 }
 
 async function isMirrorOn(pool: Pool): Promise<boolean> {

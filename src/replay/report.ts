@@ -9,13 +9,15 @@ export interface SourceStatus {
   readonly rows: bigint;
   readonly total: bigint;
   readonly finished: boolean;
+  /** When the old tables were retired; they are compared with nothing from then on. */
+  readonly retiredAt: Date | null;
 }
 
 /** How far the backfill of one book is. Empty where it never ran. */
 export async function backfillStatus(db: Queryable, bookId = MAIN_BOOK): Promise<SourceStatus[]> {
   const tables = await findLegacyTables(db);
-  const { rows } = await db.query<{ source: Source['name']; rows: bigint; finished: boolean }>(
-    'select source, rows, finished_at is not null as finished from replay.progress where book_id = $1 order by source desc',
+  const { rows } = await db.query<Omit<SourceStatus, 'total'>>(
+    'select source, rows, finished_at is not null as finished, retired_at as "retiredAt" from replay.progress where book_id = $1 order by source desc',
     [bookId],
   );
   const statuses: SourceStatus[] = [];
@@ -75,7 +77,7 @@ const NAMED_WALLETS = 5;
 export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise<WalletComparison | undefined> {
   const tables = await findLegacyTables(db);
   const status = await backfillStatus(db, bookId);
-  if (!hasWallets(tables) || !isFinished(status)) return undefined;
+  if (!hasWallets(tables) || !isFinished(status) || isRetired(status)) return undefined;
   const pairs = SOURCES.map(
     (source) => `
       select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy,
@@ -149,12 +151,16 @@ export async function findUnfinishedBackfill(
 export async function findMissingWallets(db: Queryable, bookId = MAIN_BOOK): Promise<readonly string[]> {
   const tables = await findLegacyTables(db);
   const missing = SOURCES.map((source) => source.wallets).filter((table) => tables[table] === undefined);
-  const hasBegun = (await backfillStatus(db, bookId)).length > 0;
-  return hasBegun && missing.length < SOURCES.length ? missing : [];
+  const status = await backfillStatus(db, bookId);
+  return status.length > 0 && !isRetired(status) && missing.length < SOURCES.length ? missing : [];
 }
 
 function hasWallets(tables: Partial<LegacyTables>): boolean {
   return SOURCES.every((source) => tables[source.wallets] !== undefined);
+}
+
+function isRetired(status: readonly SourceStatus[]): boolean {
+  return status.some(({ retiredAt }) => retiredAt !== null);
 }
 
 function isFinished(status: readonly SourceStatus[]): boolean {

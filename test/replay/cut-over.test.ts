@@ -3,9 +3,13 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connectionConfig } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { approveDrift } from '../../src/replay/approve.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
+import { turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
+import { finishCutOver } from '../../src/replay/finish.ts';
 import { driftByCause } from '../../src/replay/report.ts';
+import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
 import { booksHold } from '../support/backfill.ts';
 import { transfer } from '../support/books.ts';
 import type { TestDatabase } from '../support/database.ts';
@@ -295,6 +299,66 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
     expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ flipped: 2n, refused: [] });
     const later = await givenWallet(pool, { kind, balance: 3 });
     expect(await sides(later)).toMatchObject({ ledger: null });
+  });
+});
+
+describe('what nobody can explain', () => {
+  it('keeps its owner from the cut-over until somebody has signed for it, and what comes on top does again', async () => {
+    const { pool } = database;
+    await turnCaptureOff(pool);
+    const wallet = await givenWallet(pool, { balance: 93 });
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 100 });
+    await turnCaptureOn(pool);
+    await runBackfill(pool);
+    const owners = { kind: 'user', id: wallet.ownerId } as const;
+    expect(await flip(wallet)).toMatchObject({
+      flipped: 0n,
+      refused: [{ walletId: wallet.id, reason: expect.stringMatching(/^7 cents .* unexplained .* backfill approve$/) }],
+    });
+    expect(await cutOver(pool, { owners, maxUnexplainedCents: 7n, dryRun: true })).toMatchObject({ flipped: 1n });
+    expect(await cutOver(pool, { owners, dryRun: true })).toMatchObject({ flipped: 0n, refused: [{}] });
+    const request = { owners, reason: 'moved by hand, ticket 4711' };
+    expect(await approveDrift(pool, request)).toEqual({ wallets: 1n, cents: 7n });
+    expect(await approveDrift(pool, request)).toEqual({ wallets: 0n, cents: 0n });
+    const { rows } = await pool.query(
+      `select payload from payments.events where payload ->> 'note' = 'drift_approved'`,
+    );
+    expect(rows).toEqual([
+      {
+        payload: {
+          note: 'drift_approved',
+          metadata: { wallet_id: wallet.id, table: 'wallet_transactions', cents: -7, reason: request.reason },
+        },
+      },
+    ]);
+    expect(await flip(wallet)).toMatchObject({ flipped: 1n, refused: [] });
+    await booksHold(pool);
+  });
+});
+
+describe('the end', () => {
+  it('is refused while an owner is kept by the old tables; the capture cannot end while one is kept by the ledger', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet('user');
+    const other = await givenWallet(pool);
+    await runBackfill(pool);
+    await expect(finishCutOver(pool)).rejects.toMatchObject({
+      code: 'FINISH_REFUSED',
+      message: expect.stringContaining('1 wallets are still kept by the old tables'),
+    });
+    await expect(turnCaptureOff(pool)).rejects.toMatchObject({ code: 'CAPTURE_NEEDED' });
+    await setBalance(pool, wallet, 101);
+    expect(await sides(wallet)).toMatchObject({ ledger: 101n });
+    expect(await flip(other)).toMatchObject({ flipped: 1n });
+    await finishCutOver(pool, { dryRun: true });
+    await setBalance(pool, wallet, 102);
+    expect(await sides(wallet)).toMatchObject({ ledger: 102n });
+    await finishCutOver(pool);
+    await setBalance(pool, wallet, 103);
+    expect(await sides(wallet)).toMatchObject({ ledger: 102n });
+    await pool.query('truncate wallet_transactions cascade');
+    await expect(turnCaptureOn(pool)).rejects.toMatchObject({ code: 'BACKFILL_RETIRED' });
+    expect(await verifyBooksAndWallets(pool)).toMatchObject({ balance: true });
   });
 });
 

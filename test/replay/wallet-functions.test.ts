@@ -99,7 +99,8 @@ describe('the file of the wallet functions', () => {
   it('lets nobody call the helpers but the owner', async () => {
     const { rows } = await database.pool.query(
       `select p.oid::regprocedure::text as helper, r.rolname as role from pg_proc p, pg_roles r
-       where p.pronamespace = 'replay'::regnamespace and r.rolname = any ($1) and has_function_privilege(r.oid, p.oid, 'execute')`,
+       where p.pronamespace = 'replay'::regnamespace and r.rolname = any ($1)
+         and has_function_privilege(r.oid, p.oid, 'execute')`,
       [ROLES],
     );
     expect(rows).toEqual([]);
@@ -374,7 +375,7 @@ const enqueue = (reason: string) =>
     p_failure_reason: reason,
   });
 
-/** What the replacements promise where nobody looked at the old ones; `books/…` are calls that move a balance once. */
+/** What the replacements promise where nobody looked at the old ones; `books/…` move one balance once. */
 const BEYOND_WHAT_WAS_SEEN: readonly WalletFunctionCase[] = [
   {
     id: 'books/wallet_apply_purchase',
@@ -392,7 +393,7 @@ const BEYOND_WHAT_WAS_SEEN: readonly WalletFunctionCase[] = [
     given: userGiven(5000, [BOUGHT], {
       credit_lots: [
         lot(LOT, { wallet_id: WALLET, invoice_id: INVOICE }, 5000),
-        lot(OTHER_LOT, { wallet_id: WALLET }, 100),
+        lot(OTHER_LOT, { wallet_id: WALLET }, 100, { created_at: '2020-01-01T00:00:00+00:00' }),
       ],
     }),
     calls: [refund(2000, 'evt_r1')],

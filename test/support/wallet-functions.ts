@@ -26,8 +26,8 @@ export interface WalletFunction {
 }
 
 /**
- * What is there, what is called, and what comes of it: `changes` where the functions do as they did, `should_be` where they
- * do better. `<id 1>` is an id that is made, the same name the same id; `<now>` the time of a call's transaction;
+ * What is there, what is called, and what comes of it: `changes` where the functions do as they did, `should_be` where
+ * they do better. `<id 1>` is an id that is made, the same name the same id; `<now>` the time of a call's transaction;
  * `<now - 40 days>` that long before `given` was inserted.
  */
 export interface WalletFunctionCase {

@@ -1,0 +1,49 @@
+import type { Pool } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { type Owners, ownerFilter } from './owners.ts';
+
+export interface Approved {
+  readonly wallets: bigint;
+  readonly cents: bigint;
+}
+
+/**
+ * Signs for what nobody can explain about the wallets of some owners, as it is now: it no longer keeps them from being cut over; what
+ * comes on top of it does again. Each is a note in the log, with who signed, for how much and why.
+ * @param request.reason what a reader of the log needs to know; no personal data, the log is for ever
+ * @throws AppError DB_*
+ */
+export async function approveDrift(
+  pool: Pool,
+  {
+    owners,
+    reason,
+    bookId = MAIN_BOOK,
+  }: { readonly owners: Owners; readonly reason: string; readonly bookId?: number },
+): Promise<Approved> {
+  return withTransaction(pool, async (tx) => {
+    const { rows } = await tx.query<Approved>(
+      `with due as materialized (
+         select d.wallet_id, d.source, d.cents, gen_random_uuid() as event_id
+         from replay.drift d
+         join replay.wallets w on w.wallet_id = d.wallet_id and w.source = d.source and w.book_id = d.book_id
+         left join replay.approvals a on a.wallet_id = d.wallet_id and a.source = d.source and a.book_id = d.book_id
+         where d.book_id = $1 and d.cause = 'unexplained' and abs(d.cents) > coalesce(a.cents, 0)
+           and ($2::text is null or w.source = $2 and w.owner_id = $3)
+       ), signed as (
+         insert into replay.approvals as a (wallet_id, source, cents, event_id, book_id)
+         select wallet_id, source, abs(cents), event_id, $1 from due
+         on conflict (wallet_id, source, book_id) do update set cents = excluded.cents, event_id = excluded.event_id
+       ), noted as (
+         select payments.import_events($1, '{}', array_agg(row('note.recorded', event_id, null, null, null, null, jsonb_build_object(
+           'note', 'drift_approved',
+           'metadata', jsonb_build_object('wallet_id', wallet_id, 'table', source, 'cents', cents, 'reason', $4::text)
+         ))::payments.new_event order by source, wallet_id)) from due having count(*) > 0
+       )
+       select count(*) as wallets, coalesce(sum(abs(cents)), 0)::bigint as cents from due left join noted on true`,
+      [bookId, ...ownerFilter(owners), reason],
+    );
+    return rows[0] ?? { wallets: 0n, cents: 0n };
+  });
+}
