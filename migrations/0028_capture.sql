@@ -405,6 +405,8 @@ declare
   v_wallet constant replay.wallets := replay.hold_wallet(p_source, p_wallet_id);
 begin
   if v_wallet.mode = 'ledger' then
+    -- Before any account: others of old code have locked it first, and post then.
+    perform replay.lock_old_wallet(p_source, p_wallet_id);
     perform replay.post_row_change(v_wallet, p_operation, p_old, p_new);
   else
     insert into replay.captured_rows (source, operation, wallet_id, old, new)
@@ -464,6 +466,20 @@ begin
     'TRUNCATE of %s is refused while its changes are captured: no row would say what is gone. Delete the rows instead, or end the capture.',
     tg_relid::regclass));
 end $$;
+
+-- Where the horizon is, as seen by the current statement: the next transaction id, and how far the horizon lies behind it.
+create type replay.horizon as (next_xid bigint, distance bigint);
+create function replay.capture_horizon() returns replay.horizon
+language sql stable as $$
+  select row(n.next_xid, n.next_xid - c.horizon::text::bigint)::replay.horizon
+  from replay.capture c, (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next_xid) n
+$$;
+
+-- Whether a row that this statement sees was written before the horizon, by the 32 bits of its transaction id. Not by age(), which
+-- counts from where the whole transaction began: whoever committed since is younger than that, and of negative age.
+create function replay.is_before_horizon(p_xmin xid, p_horizon replay.horizon) returns boolean
+language sql immutable parallel safe
+return (((p_horizon).next_xid - p_xmin::text::bigint) & 4294967295) > (p_horizon).distance;
 
 -- ---------------------------------------------------------------------------------------------- judging one row
 
@@ -659,7 +675,6 @@ set search_path = pg_catalog, public, payments, organizations, pg_temp
 set timezone = 'UTC' as $$
 declare
   v_changes replay.captured_rows[];
-  v_horizon_age bigint;
   v_open_since timestamptz;
   v_flows constant replay.flow_accounts := replay.flow_accounts(p_book_id);
   v_account_ids uuid[];
@@ -678,7 +693,6 @@ declare
 begin
   imported := 0;
   corrected := 0;
-  select age(c.horizon::xid) into strict v_horizon_age from replay.capture c where c.book_id = p_book_id;
   with taken as (
     delete from replay.captured_rows c
     where c.id in (
@@ -687,8 +701,8 @@ begin
       order by n.id
       limit p_limit
       for update)
-    -- A change and its row have one xmin. A negative age is that of a row frozen more than 2^31 transactions ago.
-    returning c, age(c.xmin) not between 0 and v_horizon_age as is_before_horizon
+    -- A change and its row have one xmin.
+    returning c, replay.is_before_horizon(c.xmin, (select h from replay.capture_horizon() h)) as is_before_horizon
   )
   select count(*), array_agg(t.c order by (t.c).id) filter (where not t.is_before_horizon)
   into taken, v_changes

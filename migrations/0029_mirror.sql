@@ -104,7 +104,7 @@ begin
   end if;
   perform replay.count_row(v_book_id, v_source, p_old, p_new);
   v_open_since := payments.open_since(v_book_id);
-  perform payments.lock_accounts(v_book_id, array[p_wallet.account_id] || replay.platform_account_ids(v_book_id));
+  perform replay.lock_for_old_code(p_wallet);
 
   v_balance := replay.balance_of(p_wallet);
 
@@ -143,6 +143,24 @@ begin
     perform replay.note_written(p_wallet, p_new.delta, 0);
   elsif replay.has_wallet(v_source, p_wallet.wallet_id) then
     perform replay.post_balance(p_wallet, v_balance, 'balance_without_row');
+  end if;
+end $$;
+
+-- Locks every account that old code's writes to a wallet may post to: all at once, because its next statement may post to others, and
+-- whoever takes locks in two rounds takes them out of order.
+create function replay.lock_for_old_code(p_wallet replay.wallets) returns void
+language sql as $$
+  select payments.lock_accounts(p_wallet.book_id, array[p_wallet.account_id] || replay.platform_account_ids(p_wallet.book_id))
+$$;
+
+-- Locks a wallet of the old tables as an update of its balance does; it may be gone.
+create function replay.lock_old_wallet(p_source text, p_wallet_id uuid) returns void
+language plpgsql as $$
+begin
+  if p_source = 'wallet_transactions' then
+    perform from wallets w where w.id = p_wallet_id for no key update;
+  else
+    perform from org_wallets w where w.id = p_wallet_id for no key update;
   end if;
 end $$;
 
@@ -194,8 +212,7 @@ declare
   v_before bigint;
 begin
   perform replay.bind_wallets(p_wallet.book_id, p_wallet.source, array[p_wallet.wallet_id], array[p_wallet.owner_id]);
-  perform payments.lock_accounts(p_wallet.book_id, array[
-    p_wallet.account_id, replay.platform_account_id(p_wallet.book_id, 'suspense', p_cause)]);
+  perform replay.lock_for_old_code(p_wallet);
   v_before := replay.balance_of(p_wallet);
   if p_balance <> v_before then
     perform replay.post_balance(p_wallet, p_balance, p_cause);
@@ -212,8 +229,7 @@ declare
     select coalesce(sum(d.cents), 0) from replay.drift d
     where d.wallet_id = p_wallet.wallet_id and d.source = p_wallet.source and d.book_id = p_wallet.book_id);
 begin
-  perform payments.lock_accounts(p_wallet.book_id, array[
-    p_wallet.account_id, replay.platform_account_id(p_wallet.book_id, 'suspense', 'orphan')]);
+  perform replay.lock_for_old_code(p_wallet);
   perform replay.post_balance(p_wallet, replay.balance_of(p_wallet) - v_drift, 'orphan');
 end $$;
 
@@ -235,7 +251,7 @@ begin
   end if;
   v_written := replay.written_by_now(v_wallet);
   if v_written.rows_cents <> 0 then
-    perform payments.lock_accounts(v_wallet.book_id, array[v_wallet.account_id]);
+    perform replay.lock_for_old_code(v_wallet);
     v_balance := replay.balance_of(v_wallet);
     if new.balance_credits - v_balance = v_written.rows_cents then
       new.balance_credits := v_balance;
@@ -253,7 +269,7 @@ end $$;
 create function replay.mirror_entries() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, payments, organizations, pg_temp
-set lock_timeout = '200ms' as $$
+set lock_timeout = '20ms' as $$
 declare
   v_moved record;
 begin

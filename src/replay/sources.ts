@@ -20,12 +20,9 @@ export const WALLET_ACCOUNT = 'wallet';
 /** A row of zero credits moves nothing: it is noted in the log and booked nowhere. */
 export const ZERO_ROW = 'zero_row';
 
-/**
- * SQL of whether a row was written before the horizon of the capture, by the transaction id that wrote it: what was written later is
- * captured. A negative age is that of a row frozen more than 2^31 transactions ago.
- */
+/** SQL of whether a row was written before the horizon of the capture: what was written later is captured. */
 export function isBeforeHorizon(xmin: string): string {
-  return `(age(${xmin}) not between 0 and (select age(c.horizon::xid) from replay.capture c))`;
+  return `replay.is_before_horizon(${xmin}, (select h from replay.capture_horizon() h))`;
 }
 
 const CHRONOLOGICAL = 't.created_at, t.id';
