@@ -82,11 +82,16 @@ create or replace function replay.book_user_row(
 ) returns integer
 language plpgsql as $$
 declare
+  v_id constant uuid := gen_random_uuid();
   v_balance integer;
 begin
+  -- Before the row, whose trigger may book it at once.
+  if p_type = 'refund' then
+    insert into replay.partial_refunds (legacy_id) values (v_id);
+  end if;
   insert into wallet_transactions (
-    wallet_id, type, credits_delta, usd_cents, reference_type, reference_id, memo, idempotency_key)
-  values (p_wallet_id, p_type, p_credits, p_usd_cents, 'invoice', p_invoice_id::text, p_memo, p_key);
+    id, wallet_id, type, credits_delta, usd_cents, reference_type, reference_id, memo, idempotency_key)
+  values (v_id, p_wallet_id, p_type, p_credits, p_usd_cents, 'invoice', p_invoice_id::text, p_memo, p_key);
 
   update wallets w set balance_credits = p_balance + p_credits where w.id = p_wallet_id
   returning w.balance_credits into v_balance;
@@ -806,10 +811,15 @@ declare
     'public.dlq_pop_next(text)',
     'public.prune_dead_letters(integer)'];
   v_functions constant text := array_to_string(v_of_users || v_of_the_platform, ', ');
+  v_function text;
   v_role text;
   v_table regclass;
 begin
   execute format('revoke all on function %s from public', v_functions);
+  -- By which it is known that they are these.
+  foreach v_function in array v_of_users || v_of_the_platform loop
+    execute format('comment on function %s is %L', v_function, 'liventix');
+  end loop;
   for v_role in select r.rolname from pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role') loop
     execute format('revoke all on function %s from %I', v_functions, v_role);
     if v_role = 'service_role' then
@@ -826,5 +836,19 @@ begin
     where to_regclass(t.name) is not null and r.rolname in ('anon', 'authenticated')
   loop
     execute format('revoke insert on table %s from %I', v_table, v_role);
+  end loop;
+
+  -- A policy lets users change their own wallet: its settings, but not what it holds, whose it is and whether it is frozen.
+  for v_table, v_role in
+    select to_regclass(t.name), r.rolname
+    from unnest(array['public.wallets', 'payments.wallets', 'public.org_wallets', 'organizations.org_wallets']) as t (name), pg_roles r
+    where to_regclass(t.name) is not null and r.rolname in ('anon', 'authenticated')
+  loop
+    execute format('revoke update on table %s from %I', v_table, v_role);
+    execute (
+      select format('grant update (%s) on table %s to %I', string_agg(quote_ident(a.attname), ', ' order by a.attnum), v_table, v_role)
+      from pg_attribute a
+      where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped
+        and a.attname not in ('id', 'user_id', 'org_id', 'balance_credits', 'status', 'created_at'));
   end loop;
 end $$;

@@ -74,6 +74,7 @@ export const ERROR_CODES = {
   LEGACY_WALLET_FIXED: { exit: 2, sqlstate: 'LV033' },
   MIRROR_OVERFLOW: { exit: 2, sqlstate: 'LV034' },
   CUTOVER_TOO_EARLY: { exit: 3 },
+  CUTOVER_OLD_FUNCTIONS: { exit: 3 },
   CUTOVER_BUSY: { exit: 3 },
   CUTOVER_OWNER_UNKNOWN: { exit: 2 },
   FINISH_REFUSED: { exit: 1 },

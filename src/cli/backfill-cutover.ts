@@ -4,6 +4,7 @@ import { approveDrift } from '../replay/approve.ts';
 import { cutOver, type FlipOptions, type FlipResult, rollBack } from '../replay/cut-over.ts';
 import { finishCutOver } from '../replay/finish.ts';
 import type { Owners } from '../replay/owners.ts';
+import { findWalletFunctions, replaceWalletFunctions } from '../replay/wallet-functions.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { minorUnits, uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -59,8 +60,32 @@ Examples:
       flip(context, flags, (pool, options) => rollBack(pool, { ...options, dryRun: flags.dryRun === true })),
     );
 
+  registerFunctions(backfill, context);
   registerApprove(backfill, context);
   registerFinish(backfill, context);
+}
+
+function registerFunctions(backfill: Command, context: CommandContext): void {
+  backfill
+    .command('functions')
+    .description(
+      'replace the old functions over wallets, lots and dead letters: same names and answers, without their faults',
+    )
+    .option('--dry-run', 'say which of them there are, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nThey work for owners on either side of the cut-over. What changes for callers: docs/wallet-compatibility.md.',
+    )
+    .action(({ dryRun = false, json }: { dryRun?: boolean; json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        if (!dryRun) await replaceWalletFunctions(pool, { stop: context.stop });
+        const functions = await findWalletFunctions(pool);
+        const lines = functions.map(({ signature, isReplaced }) => `${isReplaced ? 'new' : 'OLD'}  ${signature}\n`);
+        const last = dryRun ? `${formatCount(lines.length)} functions found. Nothing was changed.\n` : '';
+        context.out.write(json ? `${toJson({ functions })}\n` : `${lines.join('')}${last}`);
+      }),
+    );
 }
 
 function registerApprove(backfill: Command, context: CommandContext): void {

@@ -8,6 +8,7 @@ import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { turnMirrorOn } from './mirror.ts';
 import { type Owners, ownerFilter } from './owners.ts';
 import { SOURCES, type Source } from './sources.ts';
+import { assertFunctionsReplaced } from './wallet-functions.ts';
 import { reconcileWallets } from './wallet-steps.ts';
 
 export interface FlipOptions {
@@ -52,13 +53,14 @@ const WALLETS_A_PAGE = 1_000;
  * Lets the ledger keep the wallets of some owners: from then on the old tables mirror it, and what old code writes there is posted.
  * Each owner is one transaction, during which writes of that owner wait: what is captured of them is drained, the difference
  * booked, every row compared with the log, and the mode flipped. An owner who does not agree stays as he is.
- * @throws AppError CUTOVER_TOO_EARLY, CUTOVER_OWNER_UNKNOWN, CAPTURE_OFF, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY, DB_*
+ * @throws AppError CUTOVER_TOO_EARLY, CUTOVER_OLD_FUNCTIONS, CUTOVER_OWNER_UNKNOWN, CAPTURE_OFF, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY, DB_*
  */
 export async function cutOver(pool: Pool, options: FlipOptions): Promise<FlipResult> {
   const { bookId = MAIN_BOOK } = options;
   const tables = await getLegacyTables(pool);
   await getCapture(pool, options.stop === undefined ? { bookId } : { bookId, stop: options.stop });
   await assertReplayed(pool, bookId);
+  await assertFunctionsReplaced(pool);
   if (options.dryRun !== true) await turnMirrorOn(pool, options);
   await setModeOfNewWallets(pool, options, 'ledger');
   return flipAll(pool, options, 'ledger', (tx, wallet) => cutOverWallet(tx, wallet, { ...options, bookId, tables }));

@@ -82,7 +82,8 @@ export const SOURCES: readonly Source[] = [
             when r.type = 'refund' and r.invoice_id is null then 'orphan'
             when r.type = 'purchase' and r.nth > 1 then 'duplicate_credit'
             -- The processor reports what was refunded so far, and each report was booked in full.
-            when r.type = 'refund' and r.refunded_before is not null then 'cumulative_refund'
+            when r.type = 'refund' and r.refunded_before is not null
+              and not exists (select from replay.partial_refunds p where p.legacy_id = r.id) then 'cumulative_refund'
           end as cause
         from row_with_invoice r
       )

@@ -68,13 +68,7 @@ describe('a filled legacy database', () => {
     await runBackfill(pool);
     const drift = await driftByCause(pool);
     expect(drift.map(({ cause }) => cause)).toEqual(
-      expect.arrayContaining([
-        'cumulative_refund',
-        'lost_update',
-        'unexplained',
-        'unreferenced_credit',
-        'zero_row',
-      ]),
+      expect.arrayContaining(['cumulative_refund', 'lost_update', 'unexplained', 'unreferenced_credit', 'zero_row']),
     );
     const { rows } = await pool.query<{ suspense: bigint; unexplained: bigint }>(
       `select (select sum(balance_cents) from payments.account_balances where type = 'suspense')::bigint as suspense,

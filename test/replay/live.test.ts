@@ -15,6 +15,8 @@ const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
 const LASTS_MS = FULL ? 60_000 : 8_000;
 const WRITERS = FULL ? 4 : 2;
 const WALLETS = 12;
+const ENOUGH = 5;
+const EXTRA_MS = 60_000;
 
 let database: TestDatabase;
 afterEach(() => database.drop());
@@ -107,13 +109,19 @@ it(
       const kind: OwnerKind = nth % 2 === 0 ? 'user' : 'organization';
       held.push({ wallet: await givenWallet(pool, { kind, balance: nth * 10 }), expected: nth * 10 });
     }
-    const until = performance.now() + LASTS_MS;
+    const begunAt = performance.now();
+    const goesOn = () => {
+      const lastedMs = performance.now() - begunAt;
+      // On a busy machine it takes longer until enough has happened.
+      return lastedMs < LASTS_MS || (!hasEnough() && lastedMs < LASTS_MS + EXTRA_MS);
+    };
+    const hasEnough = () => Math.min(tally.old, tally.posted, Number(tally.flipped), Number(tally.back)) > ENOUGH;
     const failures: unknown[] = [];
     const tally = { old: 0, posted: 0, flipped: 0n, back: 0n, refused: [] as string[] };
 
     const oldCode = async (nth: number) => {
       const random = new Random({ seed, purpose: 1, index: nth });
-      while (performance.now() < until) {
+      while (goesOn()) {
         const one = random.pick(held as [Held, ...Held[]]);
         const work = OLD_CODE[random.pick(Object.keys(OLD_CODE) as [string, ...string[]])];
         const rollsBack = random.oneIn(8);
@@ -135,7 +143,7 @@ it(
     const newCode = async () => {
       const random = new Random({ seed, purpose: 2, index: 0 });
       const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
-      while (performance.now() < until) {
+      while (goesOn()) {
         const one = random.pick(held as [Held, ...Held[]]);
         const cents = random.between(1, 50);
         const posted = await withTransaction(pool, (tx) => postIfKept(tx, one.wallet, { clearing, cents })).catch(
@@ -151,7 +159,7 @@ it(
     };
     const engineer = async () => {
       const random = new Random({ seed, purpose: 3, index: 0 });
-      while (performance.now() < until) {
+      while (goesOn()) {
         await runBackfill(pool, { settleMs: 0 });
         for (let nth = 0; nth < WALLETS / 2; nth += 1) {
           const { kind, ownerId: id } = random.pick(held as [Held, ...Held[]]).wallet;
@@ -175,8 +183,7 @@ it(
     );
     expect(failures).toEqual([]);
     expect(tally.refused).toEqual([]);
-    for (const count of [tally.old, tally.posted, Number(tally.flipped), Number(tally.back)])
-      expect(count).toBeGreaterThan(5);
+    expect(hasEnough()).toBe(true);
 
     await agree(pool, held);
     expect(await cutOver(pool, { owners: 'all', maxUnexplainedCents: 1_000_000n })).toMatchObject({ refused: [] });
@@ -184,7 +191,7 @@ it(
     expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ refused: [] });
     await agree(pool, held);
   },
-  LASTS_MS + 60_000,
+  LASTS_MS + EXTRA_MS + 60_000,
 );
 
 /** New code posts to a wallet that the ledger keeps, which it looks at in its own transaction. */

@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
+import { openBook } from '../../src/ledger/books.ts';
+import { runBackfill } from '../../src/replay/backfill.ts';
+import { turnCaptureOn } from '../../src/replay/capture.ts';
+import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import type { TestDatabase } from '../support/database.ts';
 import {
   type CaseRunner,
@@ -57,6 +61,65 @@ describe.each([
   });
 });
 
+describe('the wallet functions over wallets that the ledger keeps', () => {
+  let database: TestDatabase;
+  let runner: CaseRunner;
+  let bookId = 1;
+  beforeAll(async () => {
+    database = await createWalletFunctionsDatabase();
+    await turnCaptureOn(database.pool);
+    await runBackfill(database.pool);
+    runner = await openCaseRunner(database, FUNCTIONS);
+  });
+  afterAll(async () => {
+    await runner.close();
+    await database.drop();
+  });
+
+  /** Each case has the same ids: a book of its own keeps what the log knows of them apart. */
+  const inABookOfItsOwn = async () => {
+    bookId = await openBook(database.pool, `case ${bookId}`);
+    await database.pool.query('delete from replay.captured_rows; delete from replay.captured_wallets');
+    await database.pool.query('update replay.capture set book_id = $1', [bookId]);
+    await database.pool.query(
+      `insert into replay.progress (book_id, source, finished_at) select $1, source, finished_at from replay.progress where book_id = 1`,
+      [bookId],
+    );
+    await database.pool.query(
+      `select payments.open_accounts($1, (
+         select jsonb_agg(jsonb_build_object('type', type, 'name', name, 'currency', 'USD')) from replay.chart()))`,
+      [bookId],
+    );
+  };
+  const cutOverAll = async () => {
+    const flip = await cutOver(database.pool, { owners: 'all', bookId, maxUnexplainedCents: 1_000_000_000n });
+    expect(flip.refused).toEqual([]);
+  };
+  const hooks = { afterEmptied: inABookOfItsOwn, afterGiven: cutOverAll };
+  const agree = async () => {
+    const { rows } = await database.pool.query(`select from replay.wallets where book_id = $1 and mode = 'legacy'`, [
+      bookId,
+    ]);
+    // Those that a call made.
+    await cutOverAll();
+    expect(rows.length).toBeLessThanOrEqual(1);
+    const refused = await rollBack(database.pool, { owners: 'all', bookId });
+    expect(refused.refused).toEqual([]);
+  };
+
+  describe.each(FUNCTIONS.filter(({ name }) => !/dlq|dead_letters/.test(name)))('$name', ({ cases }) => {
+    it.each(cases.map((theCase) => [nameOf(theCase), theCase] as const))('%s', async (_name, theCase) => {
+      expectAsPromised(theCase, await runner.run(theCase, hooks));
+      await agree();
+    });
+  });
+
+  it.each(BEYOND_WHAT_WAS_SEEN.map((theCase) => [theCase.title, theCase] as const))('%s', async (_name, theCase) => {
+    expectAsPromised(theCase, await runner.run(theCase, hooks));
+    await agree();
+  });
+});
+
 describe('the file of the wallet functions', () => {
   let database: TestDatabase;
   beforeAll(async () => {
@@ -94,6 +157,30 @@ describe('the file of the wallet functions', () => {
     expect(await callersOf(database.pool)).toEqual(
       Object.fromEntries(FUNCTIONS.map(({ name, executable_by }) => [name, [...executable_by]])),
     );
+  });
+
+  it('lets users write the settings of their wallet, and neither what it holds nor whether it is frozen', async () => {
+    const { rows } = await database.pool.query(
+      `select r.rolname as role, t.name, a.attname as column from pg_roles r, unnest(array['wallets', 'org_wallets']) as t (name), pg_attribute a
+       where r.rolname = any ($1) and a.attrelid = ('public.' || t.name)::regclass and a.attnum > 0
+         and a.attname in ('balance_credits', 'status', 'low_balance_threshold')
+         and has_column_privilege(r.oid, a.attrelid, a.attnum, 'update')
+       order by 1, 2, 3`,
+      [ROLES],
+    );
+    const may = ['org_wallets', 'wallets'];
+    expect(rows).toEqual([
+      ...['anon', 'authenticated'].flatMap((role) =>
+        may.map((name) => ({ role, name, column: 'low_balance_threshold' })),
+      ),
+      ...may.flatMap((name) =>
+        ['balance_credits', 'low_balance_threshold', 'status'].map((column) => ({
+          role: 'service_role',
+          name,
+          column,
+        })),
+      ),
+    ]);
   });
 
   it('lets nobody call the helpers but the owner', async () => {
@@ -139,7 +226,7 @@ describe('the file of the wallet functions', () => {
     const seen: string[][] = [];
     try {
       for (const theCase of cases) {
-        expectAsPromised(theCase, await runner.run(theCase, forget));
+        expectAsPromised(theCase, await runner.run(theCase, { afterGiven: forget }));
         const { rows } = await database.pool.query<{ what: string }>('select what from writes order by nr');
         seen.push([theCase.id, ...rows.map(({ what }) => what)]);
       }

@@ -122,12 +122,18 @@ export async function createWalletFunctionsDatabase(): Promise<TestDatabase> {
   return database;
 }
 
+export interface CaseHooks {
+  afterEmptied?(): Promise<void>;
+  afterGiven?(): Promise<void>;
+}
+
 export interface CaseRunner {
   /**
    * Runs a case on tables that it empties first.
-   * @param afterGiven called when `given` is there, before anything is called
+   * @param hooks.afterEmptied called when nothing is there any more
+   * @param hooks.afterGiven called when `given` is there, before anything is called
    */
-  run(theCase: WalletFunctionCase, afterGiven?: () => Promise<void>): Promise<CaseRun>;
+  run(theCase: WalletFunctionCase, hooks?: CaseHooks): Promise<CaseRun>;
   close(): Promise<void>;
 }
 
@@ -142,15 +148,16 @@ export async function openCaseRunner(
   const callOf = (call: Call) => ({ ...call, ...statementOf(call, functions) });
 
   return {
-    run: async (theCase, afterGiven) => {
+    run: async (theCase, hooks) => {
       await database.pool.query(
         [...TABLES]
           .reverse()
           .map((table) => `delete from ${qualified(table)}`)
           .join(';'),
       );
+      await hooks?.afterEmptied?.();
       const given = await insertGiven(database.pool, theCase.given);
-      await afterGiven?.();
+      await hooks?.afterGiven?.();
       const before = await readTables(database.pool);
       const calls = theCase.calls.map(callOf);
       const { ran, hasWaited } = theCase.concurrent
