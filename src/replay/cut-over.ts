@@ -34,7 +34,7 @@ export interface FlipResult {
   readonly longestMs: number;
 }
 
-export interface Refusal {
+interface Refusal {
   readonly table: string;
   readonly walletId: string;
   readonly ownerId: string;

@@ -122,7 +122,7 @@ export async function createWalletFunctionsDatabase(): Promise<TestDatabase> {
   return database;
 }
 
-export interface CaseHooks {
+interface CaseHooks {
   afterEmptied?(): Promise<void>;
   afterGiven?(): Promise<void>;
 }
