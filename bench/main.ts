@@ -1,4 +1,5 @@
 import { benchBackfill } from './backfill.ts';
+import { benchCapture } from './capture.ts';
 import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
 import { benchVerify } from './verify.ts';
@@ -6,6 +7,7 @@ import { benchVerify } from './verify.ts';
 /** Each answers whether its targets were met. */
 const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
   backfill: benchBackfill,
+  capture: benchCapture,
   history: benchHistory,
   ledger: benchLedger,
   verify: benchVerify,

@@ -21,7 +21,10 @@ export function importChunkSql(source: Source, tables: LegacyTables): string {
       left join replay.findings f on f.book_id = $1 and f.source = $2 and f.legacy_id = r.id
     ), event as (
       select c.created_at, c.id, (c.image).delta as delta, c.account_id,
-             replay.row_event($1, $2, c.image, c.account_id, c.cause, c.explained, c.paid, b.open_since, b.flows) as event
+             -- Of a row that mirrors a transaction of the ledger, that transaction is the event.
+             case when not exists (
+               select from replay.mirrored_rows m where m.legacy_id = c.id and m.source = $2 and m.book_id = $1
+             ) then replay.row_event($1, $2, c.image, c.account_id, c.cause, c.explained, c.paid, b.open_since, b.flows) end as event
       from chunk c
       cross join (
         select coalesce(closed_until, '-infinity') as open_since, replay.flow_accounts($1) as flows from payments.books where book_id = $1
@@ -29,12 +32,12 @@ export function importChunkSql(source: Source, tables: LegacyTables): string {
     ), gathered as (
       select count(*) as rows, coalesce(sum(delta), 0) as delta, coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash,
              coalesce(array_agg(distinct account_id) filter (where account_id is not null), '{}') as account_ids,
-             array_agg(event order by created_at, id) as events
+             array_agg(event order by created_at, id) filter (where event is distinct from null) as events
       from event
     )
     select rows, delta::text as delta, id_hash::text as id_hash,
            case when replay.take_turn($1, $7, $2, $3, $4, $8) then
-             case when rows = 0 then 0
+             case when events is null then 0
                   else payments.import_events($1, account_ids || replay.platform_account_ids($1), events)::bigint end
            end as imported
     from gathered`;

@@ -19,6 +19,8 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
     report(run, { step: 'survey', source: source.name, done: 0n, total: total.rows });
     await tx.query(`set local work_mem = '${SORT_MEMORY}'`);
     await tx.query('delete from replay.findings where book_id = $1 and source = $2', ids);
+    // What was counted apart under an earlier capture is read again.
+    await tx.query('delete from replay.row_counts where book_id = $1 and source = $2', ids);
     await tx.query(
       `insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
        select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables, isFirst)}) s`,

@@ -60,6 +60,15 @@ const flip = (wallet: LegacyWallet) => cutOver(database.pool, { owners: { kind: 
 const flipBack = (wallet: LegacyWallet) =>
   rollBack(database.pool, { owners: { kind: wallet.kind, id: wallet.ownerId } });
 
+const accountsOf = async ({ kind, ownerId }: LegacyWallet) => {
+  const owner = kind === 'user' ? { userId: ownerId } : { organizationId: ownerId };
+  const [clearing = '', cash = ''] = await openAccounts(database.pool, [
+    { type: 'receivable', currency: 'USD', name: 'clearing' },
+    { type: 'cash', currency: 'USD', name: 'wallet', ...owner },
+  ]);
+  return { clearing, cash };
+};
+
 /** What both sides say about a wallet. */
 const sides = async ({ id, kind, ownerId }: LegacyWallet) => {
   const [wallets, rows] = TABLES[kind];
@@ -97,10 +106,7 @@ describe('before the cut-over', () => {
     const { pool } = database;
     const wallet = await givenWallet(pool);
     await runBackfill(pool);
-    const [clearing = '', cash = ''] = await openAccounts(pool, [
-      { type: 'receivable', currency: 'USD', name: 'clearing' },
-      { type: 'cash', currency: 'USD', name: 'wallet', userId: wallet.ownerId },
-    ]);
+    const { clearing, cash } = await accountsOf(wallet);
     await post(pool, transfer(clearing, cash));
     await setBalance(pool, wallet, 9);
     expect(await flip(wallet)).toMatchObject({
@@ -139,15 +145,7 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
   it('has in the old tables what is posted to the ledger, in the same transaction, as a row and a balance', async () => {
     const { pool } = database;
     const wallet = await cutOverWallet(kind);
-    const [clearing = '', cash = ''] = await openAccounts(pool, [
-      { type: 'receivable', currency: 'USD', name: 'clearing' },
-      {
-        type: 'cash',
-        currency: 'USD',
-        name: 'wallet',
-        ...(kind === 'user' ? { userId: wallet.ownerId } : { organizationId: wallet.ownerId }),
-      },
-    ]);
+    const { clearing, cash } = await accountsOf(wallet);
     await post(pool, { ...transfer(clearing, cash, { amountCents: 30n }), referenceType: 'credit_purchase' });
     expect(await sides(wallet)).toEqual({ old: 130n, ledger: 130n, rows: [100, 30] });
     const client = await connect();
@@ -261,15 +259,7 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
   it('goes back with every row and balance that came since, and is captured again', async () => {
     const { pool } = database;
     const wallet = await cutOverWallet(kind);
-    const [clearing = '', cash = ''] = await openAccounts(pool, [
-      { type: 'receivable', currency: 'USD', name: 'clearing' },
-      {
-        type: 'cash',
-        currency: 'USD',
-        name: 'wallet',
-        ...(kind === 'user' ? { userId: wallet.ownerId } : { organizationId: wallet.ownerId }),
-      },
-    ]);
+    const { clearing, cash } = await accountsOf(wallet);
     await post(pool, transfer(clearing, cash, { amountCents: 30n }));
     await givenRow(pool, wallet, { ...ADJUSTMENT, delta: -10 });
     await setBalance(pool, wallet, 121);
@@ -286,6 +276,22 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
     await post(pool, transfer(cash, clearing, { amountCents: 5n }));
     expect(await sides(wallet)).toMatchObject({ old: 120n, ledger: 120n });
     await booksHold(pool);
+  });
+
+  it('is read again, and nothing of it booked twice, where the capture ended and begins anew', async () => {
+    const { pool } = database;
+    const wallet = await cutOverWallet(kind);
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 20 });
+    const { clearing, cash } = await accountsOf(wallet);
+    await post(pool, transfer(clearing, cash, { amountCents: 5n }));
+    expect(await flipBack(wallet)).toMatchObject({ flipped: 1n });
+    await turnCaptureOff(pool);
+    await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 3 });
+    await setBalance(pool, wallet, 128);
+    await turnCaptureOn(pool);
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({ imported: 1n, corrected: 0n });
+    await booksHold(pool);
+    expect(await flip(wallet)).toMatchObject({ flipped: 1n, refused: [] });
   });
 
   it('of an owner who came after all were cut over is the ledger’s from the beginning', async () => {
@@ -406,10 +412,7 @@ describe('a writer', () => {
   it('of the ledger gives way to old code that holds the wallet, and both come through', async () => {
     const { pool } = database;
     const wallet = await cutOverWallet('user');
-    const [clearing = '', cash = ''] = await openAccounts(pool, [
-      { type: 'receivable', currency: 'USD', name: 'clearing' },
-      { type: 'cash', currency: 'USD', name: 'wallet', userId: wallet.ownerId },
-    ]);
+    const { clearing, cash } = await accountsOf(wallet);
     const old = await connect();
     await old.query('begin');
     await old.query('select from wallets where id = $1 for update', [wallet.id]);
