@@ -40,7 +40,7 @@ beforeAll(async () => {
 describe('a filled legacy database', () => {
   it('is in the log row by row, each exactly once, and nothing else is', async () => {
     const { pool } = await filled();
-    expect(await runBackfill(pool)).toMatchObject({
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({
       finished: true,
       legacyTransactions: ROWS,
       imported: ROWS,
@@ -65,7 +65,7 @@ describe('a filled legacy database', () => {
 
   it('has what it cannot explain in suspense, by cause: the sum of the wallets less what the flows explain', async () => {
     const { pool } = await filled();
-    await runBackfill(pool);
+    await runBackfill(pool, { settleMs: 0 });
     const drift = await driftByCause(pool);
     expect(drift.map(({ cause }) => cause)).toEqual(
       expect.arrayContaining(['cumulative_refund', 'lost_update', 'unexplained', 'unreferenced_credit', 'zero_row']),
@@ -115,8 +115,12 @@ describe('a filled legacy database', () => {
 
   it('imports nothing and changes nothing when it is run again', async () => {
     const { pool } = await filled();
-    await runBackfill(pool);
-    expect(await runBackfill(pool)).toMatchObject({ finished: true, legacyTransactions: ROWS, imported: 0n });
+    await runBackfill(pool, { settleMs: 0 });
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({
+      finished: true,
+      legacyTransactions: ROWS,
+      imported: 0n,
+    });
     expect(await booksDigest(pool)).toBe(undisturbed);
   });
 
@@ -124,7 +128,7 @@ describe('a filled legacy database', () => {
     const digests = new Set<string>();
     for (const chunkRows of [1, 7, 5_000]) {
       const { pool } = await keep(createLegacyTestDatabase({ ...SIZE, transactions: 400 }));
-      expect(await runBackfill(pool, { chunkRows })).toMatchObject({ imported: 400n });
+      expect(await runBackfill(pool, { chunkRows, settleMs: 0 })).toMatchObject({ imported: 400n });
       digests.add(await booksDigest(pool));
     }
     expect(digests.size).toBe(1);
@@ -148,7 +152,7 @@ describe('a filled legacy database', () => {
     const { pool } = await filled();
     const { rows } = await pool.query('select rolsuper from pg_roles where rolname = current_user');
     expect(rows).toEqual([{ rolsuper: false }]);
-    await runBackfill(pool);
+    await runBackfill(pool, { settleMs: 0 });
     expect(await booksDigest(pool)).toBe(undisturbed);
   });
 
@@ -183,14 +187,14 @@ describe('rows', () => {
         await givenRow(pool, wallet, { type: 'adjustment', referenceType: 'system', delta: 1, at });
       }
     }
-    expect(await runBackfill(pool, { chunkRows: 3 })).toMatchObject({ finished: true, imported: 20n });
+    expect(await runBackfill(pool, { chunkRows: 3, settleMs: 0 })).toMatchObject({ finished: true, imported: 20n });
     await booksHold(pool);
     expect(await driftByCause(pool)).toEqual([]);
   });
 
   it('written behind the checkpoint after a run has finished are brought in by the next', async () => {
     const { pool } = await filled();
-    await runBackfill(pool);
+    await runBackfill(pool, { settleMs: 0 });
     const { rows: wallets } = await pool.query<{ id: string }>('select id from wallets order by id limit 1');
     const wallet = { id: wallets[0]?.id ?? '', kind: 'user', ownerId: '' } as const;
     await pool.query('update wallets set balance_credits = balance_credits + 15 where id = $1', [wallet.id]);
@@ -198,10 +202,10 @@ describe('rows', () => {
     for (const at of ['-infinity', '1999-01-01T00:00:00Z', '2199-01-01T00:00:00Z']) {
       await givenRow(pool, wallet, { type: 'adjustment', referenceType: 'system', delta: 5, at });
     }
-    expect(await runBackfill(pool, { chunkRows: 1 })).toMatchObject({ finished: true, imported: 3n });
+    expect(await runBackfill(pool, { chunkRows: 1, settleMs: 0 })).toMatchObject({ finished: true, imported: 3n });
     expect(await driftByCause(pool)).toEqual(before);
     await booksHold(pool);
-    expect(await runBackfill(pool)).toMatchObject({ imported: 0n });
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({ imported: 0n });
   });
 
   it('written behind the checkpoint are judged by what is booked already, not the other way round', async () => {
@@ -212,13 +216,13 @@ describe('rows', () => {
     await givenRow(pool, wallet, { type: 'refund', delta: -30, invoice, at: '2024-02-03T00:00:00Z' });
     const org = await givenWallet(pool, { kind: 'organization', balance: -10 });
     await givenRow(pool, org, { type: 'spend', delta: -10, spendKey: 'k', at: '2024-02-02T00:00:00Z' });
-    await runBackfill(pool);
+    await runBackfill(pool, { settleMs: 0 });
     await givenRow(pool, wallet, { type: 'purchase', delta: 100, usdCents: 100, invoice, at: '2024-01-02T00:00:00Z' });
     await givenRow(pool, wallet, { type: 'refund', delta: -40, invoice, at: '2024-01-03T00:00:00Z' });
     await givenRow(pool, org, { type: 'spend', delta: -10, spendKey: 'k', at: '2024-01-02T00:00:00Z' });
     await setBalance(pool, wallet, 100 - 30 + 100 - 40);
     await setBalance(pool, org, -20);
-    expect(await runBackfill(pool)).toMatchObject({ imported: 3n });
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({ imported: 3n });
     await booksHold(pool);
     expect(await driftByCause(pool)).toEqual([
       { cause: 'cumulative_refund', count: 1n, cents: -30n },
@@ -233,7 +237,7 @@ describe('rows', () => {
     await givenRow(pool, wallet, { type: 'adjustment', referenceType: 'system', delta: 10 });
     const blocker = await pool.connect();
     try {
-      await runBackfill(pool);
+      await runBackfill(pool, { settleMs: 0 });
       // A difference to be booked, whose account somebody holds.
       await setBalance(pool, wallet, 13);
       await blocker.query('begin');
@@ -250,18 +254,18 @@ describe('rows', () => {
     const drift = [{ cause: 'balance_without_row', count: 1n, cents: 3n }];
     expect(await driftByCause(pool)).toEqual(drift);
     await booksHold(pool);
-    expect(await runBackfill(pool)).toMatchObject({ imported: 0n });
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({ imported: 0n });
     expect(await driftByCause(pool)).toEqual(drift);
   });
 
   it('of a wallet that was made while the run went on do not stop it', async () => {
     const { pool } = await unfilled();
-    await runBackfill(pool);
+    await runBackfill(pool, { settleMs: 0 });
     const blocker = await pool.connect();
     try {
       await blocker.query('begin');
       await blocker.query(`select from replay.progress where source = 'wallet_transactions' for update`);
-      const second = runBackfill(pool);
+      const second = runBackfill(pool, { settleMs: 0 });
       await eventually('the run waits to begin its first chunk', () => howManyWait(pool, 1));
       const wallet = await givenWallet(pool, { balance: 10 });
       await givenRow(pool, wallet, { type: 'purchase', delta: 10 });
@@ -307,7 +311,7 @@ describe('two backfills at once', () => {
     const stop = new AbortController();
     const first = runBackfill(pool, { stop: stop.signal });
     await eventually('the first is under way', () => howManyWait(pool, 1));
-    const second = runBackfill(pool);
+    const second = runBackfill(pool, { settleMs: 0 });
     await eventually('the second waits for it', () => howManyWait(pool, 2));
     stop.abort();
     await holder.query('commit');
@@ -345,7 +349,7 @@ describe('stopping', () => {
     const { pool } = await filled();
     expect(await runBackfill(pool, { stop: AbortSignal.abort() })).toMatchObject({ finished: false, imported: 0n });
     expect((await booksHold(pool)).map(({ check }) => check)).not.toContain(WALLET_CHECK);
-    await runBackfill(pool);
+    await runBackfill(pool, { settleMs: 0 });
     expect(await booksDigest(pool)).toBe(undisturbed);
   });
 });

@@ -34,10 +34,10 @@ describe('what happens beside the replay', () => {
     const wallet = await givenWallet(database.pool, { balance: 100 });
     const invoice = await givenInvoice(database.pool, wallet, 100);
     await givenRow(database.pool, wallet, { type: 'purchase', delta: 100, invoice, usdCents: 100 });
-    await runBackfill(database.pool);
+    await runBackfill(database.pool, { settleMs: 0 });
     const { clearing, cash } = await accountsOf(wallet);
     await post(database.pool, transfer(clearing, cash, { amountCents: 500n }));
-    await runBackfill(database.pool);
+    await runBackfill(database.pool, { settleMs: 0 });
     expect(await balanceOf(database.pool, cash)).toBe(-600n);
     expect(await driftByCause(database.pool)).toEqual([]);
     expect(await verifyBooksAndWallets(database.pool)).toMatchObject({ balance: true });
@@ -45,7 +45,7 @@ describe('what happens beside the replay', () => {
 
   it('a legacy balance that moves afterwards is told from what was posted beside it', async () => {
     const wallet = await givenWallet(database.pool);
-    await runBackfill(database.pool);
+    await runBackfill(database.pool, { settleMs: 0 });
     const { clearing, cash } = await accountsOf(wallet);
     await post(database.pool, transfer(clearing, cash, { amountCents: 500n }));
     await setBalance(database.pool, wallet, 7);
@@ -70,7 +70,7 @@ describe('what happens beside the replay', () => {
       },
     });
     await written;
-    await runBackfill(database.pool);
+    await runBackfill(database.pool, { settleMs: 0 });
     const causes = (await driftByCause(database.pool)).map(({ cause }) => cause);
     expect(causes).toEqual(expect.arrayContaining(['unreferenced_credit', 'wrong_sign']));
   });
@@ -81,6 +81,6 @@ describe('what happens beside the replay', () => {
     const literal = `sha256:${createHash('sha256').update(long).digest('hex')}`;
     await givenRow(database.pool, wallet, { type: 'spend', delta: -1, key: long });
     await givenRow(database.pool, wallet, { type: 'spend', delta: -2, key: literal });
-    expect(await runBackfill(database.pool)).toMatchObject({ finished: true, imported: 2n });
+    expect(await runBackfill(database.pool, { settleMs: 0 })).toMatchObject({ finished: true, imported: 2n });
   });
 });

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { driftByCause } from '../../src/replay/report.ts';
@@ -34,8 +34,14 @@ const EVERY_CAUSE = [
   'wrong_sign',
 ];
 
-/** Rows come into the log from the tables, which are read as they were before the capture, or one by one as they are captured. */
-describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
+/**
+ * Rows come into the log from the tables, which are read as they were before the capture, or one by one as they are captured. On the
+ * older server the short run looks at the first alone.
+ */
+const WAYS = (['read', 'captured'] as const).filter(
+  (way) => way === 'read' || process.env['LIVENTIX_DRILLS'] === 'full' || inject('postgresMajor') > 15,
+);
+describe.each(WAYS)('rows that are %s', (way) => {
   let database: TestDatabase;
   /** The last event, and how many rows, that an earlier test of the same database has looked at. */
   let seen = { position: 0n, rows: 0n };
@@ -92,7 +98,7 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
     const { pool } = database;
     const rows = await countLegacyRows(pool);
     await turnCaptureOn(pool);
-    expect(await runBackfill(pool)).toMatchObject({
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({
       finished: true,
       imported: rows - seen.rows,
       legacyTransactions: rows,
@@ -104,7 +110,7 @@ describe.each(['read', 'captured'] as const)('rows that are %s', (way) => {
     const { rows: leaks } = await pool.query(`select payload from payments.events e where e::text ilike '%lovelace%'`);
     expect(FREE_TEXT).toMatch(/lovelace/i);
     expect(leaks).toEqual([]);
-    expect(await runBackfill(pool)).toMatchObject({ finished: true, imported: 0n });
+    expect(await runBackfill(pool, { settleMs: 0 })).toMatchObject({ finished: true, imported: 0n });
     expect(await readLog()).toEqual(log);
     const last = await pool.query<{ position: bigint }>('select max(position) as position from payments.events');
     seen = { position: last.rows[0]?.position ?? 0n, rows };

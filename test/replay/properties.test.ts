@@ -157,19 +157,19 @@ describe('whatever the old history was', () => {
                 for (let nth = 0; nth < INVOICES; nth += 1) await givenInvoice(database.pool, holder, nth * 5);
               }
               const first = await write(database, wallets, false);
-              expect(await runBackfill(database.pool, { chunkRows })).toMatchObject({
+              expect(await runBackfill(database.pool, { chunkRows, settleMs: 0 })).toMatchObject({
                 finished: true,
                 imported: BigInt(first),
               });
               await holds(database);
 
               const late = await write(database, wallets, true);
-              expect(await runBackfill(database.pool, { chunkRows })).toMatchObject({
+              expect(await runBackfill(database.pool, { chunkRows, settleMs: 0 })).toMatchObject({
                 finished: true,
                 imported: BigInt(late),
               });
               await holds(database);
-              expect(await runBackfill(database.pool)).toMatchObject({ finished: true, imported: 0n });
+              expect(await runBackfill(database.pool, { settleMs: 0 })).toMatchObject({ finished: true, imported: 0n });
               await holds(database);
               await agreesWithTheModel(database);
             } finally {
