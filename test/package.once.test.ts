@@ -53,15 +53,26 @@ it('holds the build, the migrations, the fixtures and the error codes, and neith
   const names = new Set(packed.map((path) => path.split('/')[0]));
   // npm packs a README whether it is listed or not.
   names.delete('README.md');
-  expect([...names].sort()).toEqual(['bin', 'dist', 'docs', 'fixtures', 'migrations', 'package.json', 'scripts']);
+  expect([...names].sort()).toEqual([
+    'bin',
+    'compat',
+    'dist',
+    'docs',
+    'fixtures',
+    'migrations',
+    'package.json',
+    'scripts',
+  ]);
   expect(packed).toEqual(
     expect.arrayContaining([
       'bin/liventix',
+      'compat/wallet-functions.sql',
       'dist/cli/main.js',
       'dist/ledger/ledger.js',
       'dist/ledger/ledger.d.ts',
       'docs/errors.md',
       'docs/proofs.md',
+      'docs/wallet-compatibility.md',
       'fixtures/legacy/wallets.sql',
       'migrations/0001_reference_currencies.sql',
     ]),

@@ -2,14 +2,14 @@ import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
 import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
-import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
-import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { registerBackfillControl } from './backfill-control.ts';
 import { registerCutOver } from './backfill-cutover.ts';
+import { registerReconcile } from './backfill-reconcile.ts';
+import { driftLines, driftObject, registerStatus } from './backfill-status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, toJson } from './output.ts';
 import { createProgress, type Progress } from './progress.ts';
 
 const MAX_CHUNK_ROWS = 100_000;
@@ -17,6 +17,7 @@ const MAX_CHUNK_ROWS = 100_000;
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
   registerBackfillControl(backfill, context);
+  registerReconcile(backfill, context);
   registerCutOver(backfill, context);
   backfill
     .command('run')
@@ -34,11 +35,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
         : withDatabase(context, (pool) => run(pool, options, context), { stopsItself: true }),
     );
 
-  backfill
-    .command('status')
-    .description('how far the backfill is, and what it could not explain')
-    .option('--json', 'print one JSON object')
-    .action((options: { json?: boolean }) => withDatabase(context, (pool) => status(pool, options, context)));
+  registerStatus(backfill, context);
 }
 
 interface RunOptions {
@@ -131,52 +128,6 @@ function comparisonLines({ compared, changing, differing, first }: WalletCompari
   ];
 }
 
-async function status(pool: Pool, options: { json?: boolean }, context: CommandContext): Promise<void> {
-  const sources = await backfillStatus(pool);
-  const drift = await driftByCause(pool);
-  const capture = await captureStatus(pool);
-  const { pausedAt } = await pauseStatus(pool);
-  if (options.json) {
-    context.out.write(`${toJson({ sources, drift: driftObject(drift), capture, pausedAt })}\n`);
-    return;
-  }
-  if (sources.length === 0)
-    context.out.write(
-      'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n',
-    );
-  for (const source of sources) {
-    const state = source.retiredAt !== null ? 'retired' : source.finished ? 'finished' : 'not finished';
-    context.out.write(
-      `${source.source.padEnd(26)} ${formatCount(source.rows)} of ${formatCount(source.total)} rows, ${state}\n`,
-    );
-  }
-  context.out.write(captureLine(capture));
-  if (pausedAt !== null) context.out.write(`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`);
-  context.out.write(driftLines(drift));
-}
-
-function captureLine(capture: CaptureStatus | null): string {
-  if (capture === null) return 'changes are not captured: liventix backfill capture on\n';
-  const { installedAt, isWhole, waiting, oldestSeconds } = capture;
-  const lag =
-    waiting === 0n ? 'none waits' : `${formatCount(waiting)} wait, the oldest for ${Math.floor(oldestSeconds)} s`;
-  const broken = isWhole ? '' : '; INTERRUPTED, a trigger was dropped, disabled or made anew';
-  return `changes are captured since ${installedAt.toISOString()}, ${lag}${broken}\n`;
-}
-
 function showBackfill(progress: Progress, at: BackfillProgress): void {
   progress.update(labelOf(at), at.done, at.total);
-}
-
-export function driftObject(drift: readonly Drift[]): Record<string, { count: bigint; cents: bigint }> {
-  return Object.fromEntries(drift.map(({ cause, count, cents }) => [cause, { count, cents }]));
-}
-
-export function driftLines(drift: readonly Drift[]): string {
-  return drift
-    .map(
-      ({ cause, count, cents }) =>
-        `  ${cause.padEnd(22)} ${formatCount(count).padStart(8)}  ${formatMoney(cents).padStart(16)} USD\n`,
-    )
-    .join('');
 }

@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander';
 import { printableDatabaseUrl } from '../config.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
-import { driftLines, driftObject } from './backfill.ts';
+import { driftLines, driftObject } from './backfill-status.ts';
 import { trialBalanceLines } from './books.ts';
 import type { CommandContext } from './context.ts';
 import { createLogger } from './log.ts';

@@ -29,6 +29,16 @@ export async function backfillStatus(db: Queryable, bookId = MAIN_BOOK): Promise
   return statuses;
 }
 
+/** How many wallets the old tables keep, and how many the ledger. */
+export async function countByMode(db: Queryable, bookId = MAIN_BOOK): Promise<{ legacy: bigint; ledger: bigint }> {
+  const { rows } = await db.query<{ legacy: bigint; ledger: bigint }>(
+    `select count(*) filter (where mode = 'legacy') as legacy, count(*) filter (where mode = 'ledger') as ledger
+     from replay.wallets where book_id = $1`,
+    [bookId],
+  );
+  return rows[0] ?? { legacy: 0n, ledger: 0n };
+}
+
 export interface Drift {
   readonly cause: string;
   readonly count: bigint;

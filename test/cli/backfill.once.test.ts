@@ -82,6 +82,7 @@ describe('what the commands print', () => {
       drift: {},
       capture: { installedAt: expect.any(String), isWhole: true, waiting: 0, oldestSeconds: 0 },
       pausedAt: null,
+      wallets: { legacy: 0, ledger: 0 },
     });
 
     await runBackfillUntil(database.pool, ({ step, done }) => step === 'rows' && done >= 200n, { chunkRows: 100 });
@@ -98,11 +99,28 @@ describe('what the commands print', () => {
       /^wallet_transactions +([\d,]+) of \1 rows, finished\norg_wallet_transactions +([\d,]+) of \2 rows, finished\nchanges are captured since [^\n]*\n( {2}[a-z_]+ +\d+ +-?[\d,]+\.\d\d USD\n)+$/,
     );
     const json = await backfillStatus(database);
-    expect(Object.keys(json)).toEqual(['sources', 'drift', 'capture', 'pausedAt']);
+    expect(Object.keys(json)).toEqual(['sources', 'capture', 'pausedAt', 'wallets', 'drift']);
     expect(json.sources.map(({ rows, total }: { rows: number; total: number }) => rows - total)).toEqual([0, 0]);
     for (const cause of await driftByCause(database.pool)) {
       expect(json.drift[cause.cause]).toEqual({ count: Number(cause.count), cents: Number(cause.cents) });
     }
+  });
+
+  it('is with --watch a status each second until it is stopped', async () => {
+    const database = await filled();
+    await runBackfill(database.pool);
+    const watching = startLiventix(['backfill', 'status', '--watch', '--json'], { DATABASE_URL: database.url });
+    let seen = '';
+    watching.stdout.on('data', (chunk: string) => {
+      seen += chunk;
+    });
+    await eventually('it has looked twice', async () => seen.split('\n').length > 2);
+    watching.kill('SIGINT');
+    const { exitCode, stdout } = await watching.done;
+    expect(exitCode).toBe(0);
+    const looks = stdout.trim().split('\n');
+    expect(looks.length).toBeGreaterThan(1);
+    for (const look of looks) expect(JSON.parse(look)).toMatchObject({ capture: { isWhole: true }, pausedAt: null });
   });
 
   it('is with --dry-run what there is to replay, before and half-way, and nothing is changed by it', async () => {

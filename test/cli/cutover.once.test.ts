@@ -85,11 +85,36 @@ describe('from the capture to the end', () => {
     expect(dryRun.stdout).toMatch(
       /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of its balance are unexplained and nobody has signed for them: liventix backfill approve\n)+Nothing was changed\.\n$/,
     );
+    const report = await run('reconcile');
+    expect(report).toMatchObject({ exitCode: 1, stderr: '' });
+    expect(report.stdout).toMatch(
+      /^equal +\d+ wallets\nexplained +\d+ wallets\nunexplained +\d wallets\nopen +0 wallets\n/,
+    );
+    expect(report.stdout).toMatch(
+      /^ {2}unexplained: (org_)?wallets [0-9a-f-]{36} holds -?\d+, its rows come to -?\d+, its account has -?\d+$/m,
+    );
     await refused('USAGE', /1 to 500/, 'approve', '--all', '--reason', ' ');
     expect((await run('approve', '--all', '--reason', 'moved by hand, ticket 4711')).stdout).toMatch(
       /^Signed for [\d,.]+ USD of \d wallets\.\n$/,
     );
     expect(await json('approve', '--all', '--reason', 'again')).toEqual({ wallets: 0, cents: 0 });
+    expect(await run('reconcile')).toMatchObject({
+      exitCode: 0,
+      stdout: expect.stringMatching(/^unexplained +0 wallets$/m),
+    });
+    const lines = (await run('reconcile', '--format', 'json', '--all')).stdout.trim().split('\n');
+    const wallets = lines.map((line) => JSON.parse(line));
+    expect(wallets).toHaveLength(24);
+    for (const { balanceCents, rowsCents, ledgerCents, drift } of wallets) {
+      expect(ledgerCents).toBe(balanceCents);
+      const booked = (Object.values(drift) as number[]).reduce((sum, cents) => sum + cents, 0);
+      expect(booked).toBe(balanceCents - rowsCents);
+    }
+    const csv = (await run('reconcile', '--format', 'csv')).stdout.split('\r\n');
+    expect(csv[0]).toBe(
+      'standing,table,wallet_id,owner_id,kept_by,balance_cents,rows,rows_cents,ledger_cents,drift,findings',
+    );
+    expect(csv).toHaveLength(wallets.filter(({ standing }) => standing !== 'equal').length + 2);
   });
 
   it('cuts one organization over and back, and then everybody', async () => {

@@ -1,0 +1,143 @@
+import { type Command, Option } from 'commander';
+import { STREAMED } from '../db/cursor.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { csvLine } from '../ledger/csv.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { type ReconciledWallet, reconcile, type Standing, standingOf } from '../replay/reconcile.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
+
+const FORMATS = ['text', 'json', 'csv'] as const;
+
+interface Flags {
+  readonly format: (typeof FORMATS)[number];
+  readonly all?: boolean;
+}
+
+const COLUMNS = [
+  'standing',
+  'table',
+  'wallet_id',
+  'owner_id',
+  'kept_by',
+  'balance_cents',
+  'rows',
+  'rows_cents',
+  'ledger_cents',
+  'drift',
+  'findings',
+];
+
+export function registerReconcile(backfill: Command, context: CommandContext): void {
+  backfill
+    .command('reconcile')
+    .description('every old wallet beside its books: what its rows come to, what is booked beyond them, and why')
+    .addOption(new Option('--format <format>', 'how to write it').choices(FORMATS).default('text'))
+    .option('--all', 'json and csv: wallets with nothing to explain, too')
+    .addHelpText(
+      'after',
+      `
+A wallet is equal (nothing to explain), explained (what it has beyond its rows, or rows that no flow explains, are booked by cause, or
+somebody has signed for it), unexplained, or open (its books are not those of its balance yet). One snapshot; json is one object a line.
+Exits with 1 when a wallet is unexplained or open.
+
+Example:
+  liventix backfill reconcile --format csv > wallets.csv`,
+    )
+    .action(({ format, all = false }: Flags) =>
+      withDatabase(context, (pool) =>
+        withTransaction(
+          pool,
+          async (tx) => {
+            const tally = startTally();
+            if (format === 'csv') await writeOut(context.out, csvLine(COLUMNS), context.stop);
+            for await (const wallets of reconcile(tx, MAIN_BOOK)) {
+              for (const wallet of wallets) {
+                const standing = standingOf(wallet);
+                tally.add(wallet, standing);
+                if (format === 'text' || (standing === 'equal' && !all)) continue;
+                await writeOut(context.out, lineOf(wallet, standing, format), context.stop);
+              }
+            }
+            if (format === 'text') context.out.write(tally.text());
+            if (!tally.holds()) context.exitWith(1);
+          },
+          STREAMED,
+        ),
+      ),
+    );
+}
+
+function lineOf(wallet: ReconciledWallet, standing: Standing, format: 'json' | 'csv'): string {
+  if (format === 'json') return `${toJson({ standing, ...wallet })}\n`;
+  const { table, walletId, ownerId, mode, balanceCents, rows, rowsCents, ledgerCents, drift, findings } = wallet;
+  return csvLine([
+    standing,
+    table,
+    walletId,
+    ownerId,
+    mode,
+    balanceCents,
+    rows,
+    rowsCents,
+    ledgerCents,
+    pairs(drift),
+    pairs(findings),
+  ]);
+}
+
+/** `lost_update=-500 opening_balance=20` */
+function pairs(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .map(([cause, count]) => `${cause}=${count}`)
+    .join(' ');
+}
+
+const NAMED = 10;
+
+function startTally() {
+  const standings: Record<Standing, bigint> = { equal: 0n, explained: 0n, unexplained: 0n, open: 0n };
+  const causes = new Map<string, { wallets: bigint; cents: bigint; rows: bigint }>();
+  const named: string[] = [];
+  const of = (cause: string) => {
+    const counted = causes.get(cause) ?? { wallets: 0n, cents: 0n, rows: 0n };
+    causes.set(cause, counted);
+    return counted;
+  };
+  return {
+    add: (wallet: ReconciledWallet, standing: Standing): void => {
+      standings[standing] += 1n;
+      for (const cause of new Set([...Object.keys(wallet.drift), ...Object.keys(wallet.findings)])) {
+        const counted = of(cause);
+        counted.wallets += 1n;
+        counted.cents += BigInt(wallet.drift[cause] ?? 0);
+        counted.rows += BigInt(wallet.findings[cause] ?? 0);
+      }
+      if ((standing === 'open' || standing === 'unexplained') && named.length < NAMED) {
+        const { table, walletId, balanceCents, rowsCents, ledgerCents } = wallet;
+        named.push(
+          `  ${standing}: ${table} ${walletId} holds ${balanceCents}, its rows come to ${rowsCents}, its account has ${ledgerCents ?? 'none'}\n`,
+        );
+      }
+    },
+    holds: (): boolean => standings.open + standings.unexplained === 0n,
+    text: (): string =>
+      [
+        ...Object.entries(standings).map(
+          ([standing, count]) => `${standing.padEnd(12)} ${formatCount(count).padStart(10)} wallets\n`,
+        ),
+        ...(causes.size === 0
+          ? []
+          : [
+              `\n${'cause'.padEnd(22)} ${'wallets'.padStart(9)} ${'rows'.padStart(9)} ${'beyond the rows'.padStart(18)}\n`,
+            ]),
+        ...[...causes]
+          .toSorted(([a], [b]) => a.localeCompare(b))
+          .map(
+            ([cause, { wallets, rows, cents }]) =>
+              `${cause.padEnd(22)} ${formatCount(wallets).padStart(9)} ${formatCount(rows).padStart(9)} ${formatMoney(cents).padStart(14)} USD\n`,
+          ),
+        ...(named.length === 0 ? [] : ['\n', ...named]),
+      ].join(''),
+  };
+}

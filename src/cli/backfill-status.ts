@@ -1,0 +1,125 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Command } from 'commander';
+import type { Pool } from '../db/pool.ts';
+import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
+import { pauseStatus } from '../replay/pause.ts';
+import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { formatCount, formatMoney, toJson } from './output.ts';
+import { progressLine } from './progress.ts';
+
+const WATCH_MS = 1_000;
+const CLEAR_SCREEN = '\u001b[H\u001b[2J';
+
+interface Flags {
+  readonly json?: boolean;
+  readonly watch?: boolean;
+}
+
+export function registerStatus(backfill: Command, context: CommandContext): void {
+  backfill
+    .command('status')
+    .description('how far the backfill is, what was captured and waits, who is cut over, and what nobody could explain')
+    .option('--watch', 'look again every second, with the rate and an estimate, until Ctrl-C')
+    .option('--json', 'print one JSON object; with --watch one a line')
+    .action((flags: Flags) =>
+      withDatabase(context, (pool) => (flags.watch ? watch(pool, flags, context) : look(pool, flags, context)), {
+        stopsItself: flags.watch === true,
+      }),
+    );
+}
+
+async function look(pool: Pool, { json }: Flags, context: CommandContext): Promise<void> {
+  const status = await statusOf(pool);
+  context.out.write(json ? statusJson(status) : statusText(status));
+}
+
+async function watch(pool: Pool, { json }: Flags, context: CommandContext): Promise<void> {
+  let first: { status: Status; at: number } | undefined;
+  while (!context.stop.aborted) {
+    const status = await statusOf(pool);
+    first ??= { status, at: performance.now() };
+    const since = { rows: sumOf(first.status.sources, 'rows'), elapsedMs: performance.now() - first.at };
+    const screen = context.err.isTTY === true ? CLEAR_SCREEN : '';
+    context.out.write(json ? statusJson(status) : `${screen}${watchLine(status, since)}${statusText(status)}`);
+    await sleep(WATCH_MS, undefined, { signal: context.stop }).catch(() => undefined);
+  }
+}
+
+interface Status {
+  readonly sources: readonly SourceStatus[];
+  readonly drift: readonly Drift[];
+  readonly capture: CaptureStatus | null;
+  readonly pausedAt: Date | null;
+  /** Wallets by who keeps them. */
+  readonly wallets: { readonly legacy: bigint; readonly ledger: bigint };
+}
+
+async function statusOf(pool: Pool): Promise<Status> {
+  return {
+    sources: await backfillStatus(pool),
+    drift: await driftByCause(pool),
+    capture: await captureStatus(pool),
+    ...(await pauseStatus(pool)),
+    wallets: await countByMode(pool),
+  };
+}
+
+function statusJson({ drift, ...status }: Status): string {
+  return `${toJson({ ...status, drift: driftObject(drift) })}\n`;
+}
+
+function statusText({ sources, drift, capture, pausedAt, wallets }: Status): string {
+  const none =
+    'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n';
+  return [
+    ...(sources.length === 0 ? [none] : sources.map(sourceLine)),
+    captureLine(capture),
+    ...(pausedAt === null ? [] : [`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`]),
+    ...(wallets.ledger === 0n
+      ? []
+      : [
+          `${formatCount(wallets.ledger)} wallets are kept by the ledger, ${formatCount(wallets.legacy)} by the old tables\n`,
+        ]),
+    driftLines(drift),
+  ].join('');
+}
+
+function sourceLine({ source, rows, total, finished, retiredAt }: SourceStatus): string {
+  const state = retiredAt !== null ? 'retired' : finished ? 'finished' : 'not finished';
+  return `${source.padEnd(26)} ${formatCount(rows)} of ${formatCount(total)} rows, ${state}\n`;
+}
+
+/** Rows in the log, their rate since the first look, and what is left at it. */
+function watchLine({ sources }: Status, since: { rows: bigint; elapsedMs: number }): string {
+  const [rows, total] = [sumOf(sources, 'rows'), sumOf(sources, 'total')];
+  if (rows >= total) return '';
+  const [done, left] = [Number(rows - since.rows), Number(total - since.rows)];
+  return `${progressLine({ label: 'rows since the first look', done, total: left, elapsedMs: since.elapsedMs })}\n`;
+}
+
+function sumOf(sources: readonly SourceStatus[], what: 'rows' | 'total'): bigint {
+  return sources.reduce((sum, source) => sum + source[what], 0n);
+}
+
+function captureLine(capture: CaptureStatus | null): string {
+  if (capture === null) return 'changes are not captured: liventix backfill capture on\n';
+  const { installedAt, isWhole, waiting, oldestSeconds } = capture;
+  const lag =
+    waiting === 0n ? 'none waits' : `${formatCount(waiting)} wait, the oldest for ${Math.floor(oldestSeconds)} s`;
+  const broken = isWhole ? '' : '; INTERRUPTED, a trigger was dropped, disabled or made anew';
+  return `changes are captured since ${installedAt.toISOString()}, ${lag}${broken}\n`;
+}
+
+export function driftObject(drift: readonly Drift[]): Record<string, { count: bigint; cents: bigint }> {
+  return Object.fromEntries(drift.map(({ cause, count, cents }) => [cause, { count, cents }]));
+}
+
+export function driftLines(drift: readonly Drift[]): string {
+  return drift
+    .map(
+      ({ cause, count, cents }) =>
+        `  ${cause.padEnd(22)} ${formatCount(count).padStart(8)}  ${formatMoney(cents).padStart(16)} USD\n`,
+    )
+    .join('');
+}
