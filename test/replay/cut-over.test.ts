@@ -2,6 +2,7 @@ import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connectionConfig } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { approveDrift } from '../../src/replay/approve.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
@@ -119,6 +120,18 @@ describe('before the cut-over', () => {
       ],
     });
     expect((await pool.query('select from replay.captured_wallets')).rowCount).toBeGreaterThan(0);
+  });
+});
+
+it('an account that is kept in slots keeps its owner from the cut-over', async () => {
+  const { pool } = database;
+  const wallet = await givenWallet(pool);
+  await runBackfill(pool);
+  const { cash } = await accountsOf(wallet);
+  await addSlots(pool, { accountId: cash, slots: 2 });
+  expect(await flip(wallet)).toMatchObject({
+    flipped: 0n,
+    refused: [{ reason: expect.stringContaining('kept in slots') }],
   });
 });
 
