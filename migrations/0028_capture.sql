@@ -148,6 +148,8 @@ declare
   v_legacy jsonb := jsonb_build_object(
     'table', p_source, 'id', p_row.id, 'type', p_row.type, 'reference_type', p_row.reference_type);
   v_metadata jsonb;
+  -- Null, which is when it is recorded, for a row without a time.
+  v_effective_at constant timestamptz := case when p_row.created_at is not null then greatest(p_row.created_at, p_open_since) end;
   v_has_key constant boolean := p_row.key_scope is not null and p_cause is distinct from 'duplicate_spend';
   v_settled bigint := p_explained;
   v_flow uuid;
@@ -164,7 +166,7 @@ begin
                      else jsonb_build_object('cause', p_cause, 'legacy', v_legacy) end;
 
   if p_row.delta = 0 or p_account_id is null then
-    return row('note.recorded', v_event_id, greatest(p_row.created_at, p_open_since), null, null, null, jsonb_build_object(
+    return row('note.recorded', v_event_id, v_effective_at, null, null, null, jsonb_build_object(
       'note', case when p_account_id is null then 'orphan' else 'zero_row' end, 'metadata', v_metadata))::payments.new_event;
   end if;
 
@@ -189,7 +191,7 @@ begin
       case when p_cause is null then p_flows.promotions else replay.platform_account_id(p_book_id, 'suspense', p_cause) end,
       p_row.delta - v_settled) || v_wallet;
   end if;
-  return row('transaction.posted', v_event_id, greatest(p_row.created_at, p_open_since),
+  return row('transaction.posted', v_event_id, v_effective_at,
     case when v_has_key then p_row.key_scope end, case when v_has_key then p_row.key end, null, jsonb_build_object(
       'reference_type', case p_row.type
         when 'purchase' then 'credit_purchase' when 'refund' then 'refund' when 'spend' then 'campaign_spend'
@@ -293,7 +295,9 @@ from payments.accounts a
 join payments.entries s on s.book_id = a.book_id and s.account_id = a.id and s.metadata ? 'legacy_balance_cents'
 join payments.entries e on e.book_id = s.book_id and e.transaction_id = s.transaction_id and e.account_id <> s.account_id
 join payments.accounts w on w.book_id = e.book_id and w.id = e.account_id
-where a.type = 'suspense'
+where a.type = 'suspense' and payments.try_uuid(s.metadata ->> 'wallet_id') is not null
+  -- Of a request: somebody else's.
+  and (select v.request_hash from payments.events v where v.book_id = s.book_id and v.position = s.event_position) is null
 group by 1, 2, 3, 5;
 
 create table replay.changed_rows (
@@ -371,8 +375,8 @@ return payments.account_id(p_book_id, 'cash', 'USD', 'wallet',
   case p_source when 'wallet_transactions' then null else p_owner_id::text end);
 
 -- Keeps a change to a row for the drain, or posts it, as the wallet's mode says. Parameter: the source. A row that goes to another
--- wallet, or is given another id, leaves one place and comes to another: two changes. What changes nothing that the replay reads is
--- nothing.
+-- wallet, or is given another id, leaves one place and comes to another: two changes. Kept for the drain is also what changes nothing
+-- that the replay reads: the row is younger than the horizon then, and read from the table no more.
 create function replay.capture_row() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, payments, organizations, pg_temp as $$
 declare
@@ -391,7 +395,7 @@ begin
   if tg_op = 'UPDATE' and (v_old.id, v_old.wallet_id) is distinct from (v_new.id, v_new.wallet_id) then
     perform replay.take_row_change(v_source, 'delete', v_old.wallet_id, v_old, null);
     perform replay.take_row_change(v_source, 'insert', v_new.wallet_id, null, v_new);
-  elsif v_old is distinct from v_new then
+  else
     perform replay.take_row_change(v_source, lower(tg_op), coalesce(v_new.wallet_id, v_old.wallet_id), v_old, v_new);
   end if;
   return null;
@@ -405,6 +409,9 @@ declare
   v_wallet constant replay.wallets := replay.hold_wallet(p_source, p_wallet_id);
 begin
   if v_wallet.mode = 'ledger' then
+    if p_old is not distinct from p_new then
+      return;
+    end if;
     -- Before any account: others of old code have locked it first, and post then.
     perform replay.lock_old_wallet(p_source, p_wallet_id);
     perform replay.post_row_change(v_wallet, p_operation, p_old, p_new);
@@ -446,9 +453,10 @@ begin
     end if;
     if tg_op = 'DELETE' then
       perform replay.post_removal(v_wallet);
+    elsif tg_op = 'INSERT' then
+      perform replay.post_opening(v_wallet, new.balance_credits);
     else
-      perform replay.post_balance_change(
-        v_wallet, new.balance_credits, case tg_op when 'INSERT' then 'opening_balance' else 'balance_without_row' end);
+      perform replay.post_balance_change(v_wallet, new.balance_credits, 'balance_without_row');
     end if;
   else
     insert into replay.captured_wallets (
@@ -460,7 +468,7 @@ begin
 end $$;
 
 create function replay.refuse_truncate() returns trigger
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform replay.raise_code('LEGACY_TRUNCATE_REFUSED', format(
     'TRUNCATE of %s is refused while its changes are captured: no row would say what is gone. Delete the rows instead, or end the capture.',
@@ -581,13 +589,14 @@ begin
       select e.account_id, -e.amount_cents as cents
       from generate_series(1, p_version - 1) as n
       join payments.entries e on e.book_id = p_book_id and e.transaction_id = replay.row_event_id(v_source, v_id, n)
-      join payments.accounts a on a.book_id = p_book_id and a.id = e.account_id and a.type = 'cash'
+        -- A row that went to another wallet is taken from each by a change of its own.
+        and e.account_id = p_account_id
       union all
       -- A row that mirrors a transaction of the ledger has that one for its first.
       select e.account_id, -e.amount_cents
       from replay.mirrored_rows m
       join payments.entries e on e.book_id = p_book_id and e.transaction_id = m.event_id and e.account_id = m.account_id
-      where m.legacy_id = v_id and m.source = v_source and m.book_id = p_book_id
+      where m.legacy_id = v_id and m.source = v_source and m.book_id = p_book_id and m.account_id = p_account_id
       union all
       select p_account_id, -(p_change.new).delta where (p_change.new).id is not null and p_account_id is not null
     ) m
@@ -776,6 +785,7 @@ begin
       v_waiting := '{}';
     end if;
 
+    continue when v_change.old is not distinct from v_change.new;
     v_events := v_events || replay.correction_event(p_book_id, v_change, v_version + 1, v_account_id, v_open_since);
     v_waiting := v_waiting || v_touched;
     corrected := corrected + 1;

@@ -92,6 +92,7 @@ declare
   v_judgement replay.judgement;
   v_open_since timestamptz;
   v_balance bigint;
+  v_written_cents bigint;
   v_version integer;
 begin
   if p_operation = 'insert' and exists (
@@ -119,7 +120,8 @@ begin
     perform payments.import_events(v_book_id, array[p_wallet.account_id], array[replay.row_event(
       v_book_id, v_source, v_row, p_wallet.account_id, v_judgement.cause, v_judgement.explained, v_judgement.paid, v_open_since,
       replay.flow_accounts(v_book_id))]);
-    if (replay.written_by_now(p_wallet)).balance_cents = v_row.delta then
+    v_written_cents := (replay.written_by_now(p_wallet)).balance_cents;
+    if v_row.delta <> 0 and sign(v_written_cents) = sign(v_row.delta) and abs(v_written_cents) >= abs(v_row.delta) then
       -- It explains a balance that was written before it.
       perform replay.post_balance(p_wallet, v_balance, 'balance_without_row');
       perform replay.note_written(p_wallet, 0, -v_row.delta);
@@ -211,12 +213,49 @@ language plpgsql as $$
 declare
   v_before bigint;
 begin
-  perform replay.bind_wallets(p_wallet.book_id, p_wallet.source, array[p_wallet.wallet_id], array[p_wallet.owner_id]);
+  -- As the mirror itself writes it: it has locked what it posts to, and no more is to be locked beside that.
+  if p_balance = replay.balance_of(p_wallet) then
+    return;
+  end if;
   perform replay.lock_for_old_code(p_wallet);
   v_before := replay.balance_of(p_wallet);
   if p_balance <> v_before then
     perform replay.post_balance(p_wallet, p_balance, p_cause);
     perform replay.note_written(p_wallet, 0, p_balance - v_before);
+  end if;
+end $$;
+
+-- Posts what old code opened a wallet with that the ledger keeps from its beginning: on top of what its owner has there already,
+-- of which the wallet is given the rows and the balance. Locks its account.
+create function replay.post_opening(p_wallet replay.wallets, p_balance bigint) returns void
+language plpgsql as $$
+declare
+  v_before bigint;
+begin
+  perform replay.bind_wallets(p_wallet.book_id, p_wallet.source, array[p_wallet.wallet_id], array[p_wallet.owner_id]);
+  perform replay.lock_for_old_code(p_wallet);
+  v_before := replay.balance_of(p_wallet);
+  perform replay.mirror_row(p_wallet.source, p_wallet.wallet_id, m.delta, m.reference_type, m.reference_id, m.effective_at,
+    m.transaction_id, p_wallet.account_id, p_wallet.book_id)
+  from (
+    select n.transaction_id, -sum(n.amount_cents)::bigint as delta, min(n.effective_at) as effective_at,
+           min(n.reference_type) as reference_type, min(n.reference_id) as reference_id
+    from payments.entries n
+    join payments.events v on v.book_id = n.book_id and v.position = n.event_position and v.request_hash is not null
+    where n.book_id = p_wallet.book_id and n.account_id = p_wallet.account_id and not exists (
+      select from replay.mirrored_rows m
+      where m.event_id = n.transaction_id and m.account_id = n.account_id and m.book_id = n.book_id)
+    group by n.transaction_id, n.event_position
+    having sum(n.amount_cents) <> 0
+    order by n.event_position
+  ) m;
+  if p_balance <> 0 then
+    perform replay.post_balance(p_wallet, v_before + p_balance, 'opening_balance');
+    perform replay.note_written(p_wallet, 0, p_balance);
+  elsif v_before <> 0 and p_wallet.source = 'wallet_transactions' then
+    update wallets w set balance_credits = v_before where w.id = p_wallet.wallet_id;
+  elsif v_before <> 0 then
+    update org_wallets w set balance_credits = v_before where w.id = p_wallet.wallet_id;
   end if;
 end $$;
 
@@ -253,11 +292,11 @@ begin
   if v_written.rows_cents <> 0 then
     perform replay.lock_for_old_code(v_wallet);
     v_balance := replay.balance_of(v_wallet);
-    if new.balance_credits - v_balance = v_written.rows_cents then
+    if sign(new.balance_credits - v_balance) = sign(v_written.rows_cents)
+      and abs(new.balance_credits - v_balance) <= abs(v_written.rows_cents)
+    then
+      perform replay.note_written(v_wallet, v_balance - new.balance_credits, 0);
       new.balance_credits := v_balance;
-    end if;
-    if new.balance_credits = v_balance then
-      perform replay.note_written(v_wallet, -v_written.rows_cents, 0);
     end if;
   end if;
   return new;
@@ -273,6 +312,12 @@ set lock_timeout = '20ms' as $$
 declare
   v_moved record;
 begin
+  -- A snapshot of before a cut-over shows the mode of before: whoever has one fails here, and runs again.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform from replay.wallets w
+    where exists (select from new_entries n where n.account_id = w.account_id and n.book_id = w.book_id)
+    for share;
+  end if;
   for v_moved in
     select w.wallet_id, w.source, n.event_position, n.transaction_id, w.account_id, w.book_id,
            -sum(n.amount_cents)::bigint as delta,
@@ -283,6 +328,8 @@ begin
     group by w.wallet_id, w.source, n.event_position, n.transaction_id, w.account_id, w.book_id
     order by w.wallet_id, n.event_position
   loop
+    -- Of a wallet that was deleted the account remains.
+    continue when not replay.has_wallet(v_moved.source, v_moved.wallet_id);
     perform from replay.wallets w
     where w.wallet_id = v_moved.wallet_id and w.source = v_moved.source and w.book_id = v_moved.book_id
     for share;

@@ -90,7 +90,8 @@ export async function rollBack(pool: Pool, options: FlipOptions): Promise<FlipRe
 
 async function assertReplayed(pool: Pool, bookId: number): Promise<void> {
   const { rows } = await pool.query<{ n: bigint }>(
-    'select count(*) as n from replay.progress where book_id = $1 and finished_at is not null',
+    `select count(*) as n from replay.progress p join replay.capture c on c.id = p.capture_id and c.book_id = p.book_id
+     where p.book_id = $1 and p.read_at is not null and p.finished_at is not null`,
     [bookId],
   );
   if (rows[0]?.n === BigInt(SOURCES.length)) return;

@@ -321,6 +321,94 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
   });
 });
 
+describe('found by a review', () => {
+  it('new code posts to two mirrored wallets at once, and neither waits for the other', async () => {
+    const { pool } = database;
+    const [first, second] = [await cutOverWallet('user'), await cutOverWallet('organization')];
+    const others = await openAccounts(
+      pool,
+      ['x1', 'x2'].map((name) => ({ type: 'revenue', currency: 'USD', name })),
+    );
+    const open = await connect();
+    await open.query('begin');
+    await post(open, transfer(others[0] ?? '', (await accountsOf(first)).cash));
+    await post(pool, transfer(others[1] ?? '', (await accountsOf(second)).cash));
+    await open.query('commit');
+    await booksHold(pool);
+  });
+
+  it.each([
+    ['rows, then their sum', ['5', '7', '+12']],
+    ['their sum, then rows', ['+12', '5', '7']],
+    ['rows, then each', ['5', '7', '+5', '+7']],
+    ['each, then rows', ['+5', '+7', '5', '7']],
+  ] as const)('several rows and balances of one transaction are one movement each: %s', async (_, writes) => {
+    const { pool } = database;
+    const wallet = await cutOverWallet('user');
+    const client = await connect();
+    await client.query('begin');
+    for (const write of writes) {
+      if (write.startsWith('+')) await client.query(`update wallets set balance_credits = balance_credits ${write}`);
+      else await givenRow(client, wallet, { ...ADJUSTMENT, delta: Number(write) });
+    }
+    await client.query('commit');
+    expect(await sides(wallet)).toMatchObject({ old: 112n, ledger: 112n });
+    await booksHold(pool);
+  });
+
+  it('a wallet that old code makes for somebody who has money in the ledger shows that money', async () => {
+    const { pool } = database;
+    await cutOverWallet('user');
+    await cutOver(pool, { owners: 'all' });
+    const former = await givenWallet(pool);
+    await pool.query('delete from wallets where id = $1', [former.id]);
+    const { clearing, cash } = await accountsOf(former);
+    await post(pool, transfer(clearing, cash, { amountCents: 500n }));
+    await pool.query('insert into wallets (id, user_id) values (gen_random_uuid(), $1)', [former.ownerId]);
+    const { rows } = await pool.query<{ id: string }>('select id from wallets where user_id = $1', [former.ownerId]);
+    const again = { ...former, id: rows[0]?.id ?? '' };
+    expect(await sides(again)).toEqual({ old: 500n, ledger: 500n, rows: [500] });
+    await post(pool, transfer(clearing, cash, { amountCents: 1n }));
+    expect(await sides(again)).toEqual({ old: 501n, ledger: 501n, rows: [500, 1] });
+    await booksHold(pool);
+  });
+
+  it('a row that goes from an owner of the old tables to one of the ledger is his, and leaves the other', async () => {
+    const { pool } = database;
+    const kept = await cutOverWallet('user', 10);
+    const old = await givenWallet(pool, { balance: 100 });
+    const row = await givenRow(pool, old, { ...ADJUSTMENT, delta: 100 });
+    await runBackfill(pool, { settleMs: 0 });
+    await pool.query('update wallet_transactions set wallet_id = $2 where id = $1', [row.id, kept.id]);
+    await setBalance(pool, old, 0);
+    await runBackfill(pool, { settleMs: 0 });
+    expect(await sides(kept)).toMatchObject({ old: 110n, ledger: 110n });
+    expect(await sides(old)).toMatchObject({ old: 0n, ledger: 0n });
+    await booksHold(pool);
+  });
+
+  it('a posting with a snapshot of before the cut-over runs again, and is mirrored', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await runBackfill(pool);
+    const { clearing, cash } = await accountsOf(wallet);
+    const early = await connect();
+    await early.query('begin isolation level repeatable read; select from payments.balances');
+    expect(await flip(wallet)).toMatchObject({ flipped: 1n });
+    await expect(post(early, transfer(clearing, cash))).rejects.toMatchObject({ code: 'DB_CONFLICT' });
+    await early.query('rollback');
+  });
+
+  it('a backfill of an earlier capture is no leave to cut over', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await runBackfill(pool);
+    await turnCaptureOff(pool);
+    await turnCaptureOn(pool);
+    await expect(flip(wallet)).rejects.toMatchObject({ code: 'CUTOVER_TOO_EARLY' });
+  });
+});
+
 describe('what nobody can explain', () => {
   it('keeps its owner from the cut-over until somebody has signed for it, and what comes on top does again', async () => {
     const { pool } = database;

@@ -82,7 +82,8 @@ describe('the wallet functions over wallets that the ledger keeps', () => {
     await database.pool.query('delete from replay.captured_rows; delete from replay.captured_wallets');
     await database.pool.query('update replay.capture set book_id = $1', [bookId]);
     await database.pool.query(
-      `insert into replay.progress (book_id, source, finished_at) select $1, source, finished_at from replay.progress where book_id = 1`,
+      `insert into replay.progress (book_id, source, capture_id, read_at, finished_at)
+       select $1, source, capture_id, read_at, finished_at from replay.progress where book_id = 1`,
       [bookId],
     );
     await database.pool.query(
