@@ -456,7 +456,7 @@ begin
     elsif tg_op = 'INSERT' then
       perform replay.post_opening(v_wallet, new.balance_credits);
     else
-      perform replay.post_balance_change(v_wallet, new.balance_credits, 'balance_without_row');
+      perform replay.post_balance_change(v_wallet, new.balance_credits);
     end if;
   else
     insert into replay.captured_wallets (
@@ -684,6 +684,29 @@ return exists (
   or exists (
     select from replay.mirrored_rows m where m.legacy_id = p_id and m.source = p_source and m.book_id = p_book_id);
 
+-- The row, without the scope of its key where the log has an event under it.
+create function replay.with_free_key(p_book_id integer, p_row replay.row_image) returns replay.row_image
+language plpgsql stable as $$
+begin
+  if exists (
+    select from payments.events v
+    where v.book_id = p_book_id and v.idempotency_scope = p_row.key_scope and v.idempotency_key = p_row.key)
+  then
+    p_row.key_scope := null;
+  end if;
+  return p_row;
+end $$;
+
+-- Keeps the last version of a row that was corrected: its number, and the row as that left it (null: deleted).
+create function replay.keep_version(
+  p_book_id integer, p_source text, p_id uuid, p_version integer, p_image replay.row_image
+) returns void
+language sql as $$
+  insert into replay.changed_rows (legacy_id, source, version, image, book_id)
+  values (p_id, p_source, p_version, p_image, p_book_id)
+  on conflict (legacy_id, source, book_id) do update set version = excluded.version, image = excluded.image
+$$;
+
 -- Brings captured changes to rows into the log, in their order. Parameters: how many at most; the wallets whose changes are taken
 -- (null: of all). Returns how many were taken, how many rows came into the log, and how many that were there were corrected. Locks
 -- the changes, then the accounts of their wallets and the platform's, in the order of their ids. Changes of before the horizon are
@@ -762,14 +785,8 @@ begin
 
     if not replay.is_in_log(p_book_id, v_change.source, v_id) then
       v_judgement := replay.judge_row(p_book_id, v_change.source, v_row, v_account_id);
-      if exists (
-        select from payments.events v
-        where v.book_id = p_book_id and v.idempotency_scope = v_row.key_scope and v.idempotency_key = v_row.key)
-      then
-        v_row.key_scope := null;
-      end if;
       v_events := v_events || replay.row_event(
-        p_book_id, v_change.source, v_row, v_account_id, v_judgement.cause, v_judgement.explained, v_judgement.paid, v_open_since, v_flows);
+        p_book_id, v_change.source, replay.with_free_key(p_book_id, v_row), v_account_id, v_judgement.cause, v_judgement.explained, v_judgement.paid, v_open_since, v_flows);
       v_waiting := v_waiting || v_touched;
       imported := imported + 1;
       if v_judgement.cause is not null then
@@ -789,9 +806,7 @@ begin
     v_events := v_events || replay.correction_event(p_book_id, v_change, v_version + 1, v_account_id, v_open_since);
     v_waiting := v_waiting || v_touched;
     corrected := corrected + 1;
-    insert into replay.changed_rows (legacy_id, source, version, image, book_id)
-    values (v_id, v_change.source, v_version + 1, v_change.new, p_book_id)
-    on conflict (legacy_id, source, book_id) do update set version = excluded.version, image = excluded.image;
+    perform replay.keep_version(p_book_id, v_change.source, v_id, v_version + 1, v_change.new);
   end loop;
   perform payments.import_events(p_book_id, v_account_ids, v_events);
 
@@ -817,7 +832,6 @@ begin
   order by 1, 2
   on conflict (wallet_id, source, book_id) do update set changed_at = excluded.changed_at;
 end $$;
-
 
 -- Takes the checkpoint of a source for the chunk that begins after the given key (null: the first) and was judged under the given
 -- capture, and tells whether it is that one's turn. Waits for the transaction of the chunk before: chunks are mapped side by side

@@ -88,7 +88,6 @@ declare
   v_book_id constant integer := p_wallet.book_id;
   v_source constant text := p_wallet.source;
   v_id constant uuid := coalesce(p_new.id, p_old.id);
-  v_row replay.row_image := p_new;
   v_judgement replay.judgement;
   v_open_since timestamptz;
   v_balance bigint;
@@ -110,23 +109,17 @@ begin
   v_balance := replay.balance_of(p_wallet);
 
   if not replay.is_in_log(v_book_id, v_source, v_id) then
-    v_judgement := replay.judge_row(v_book_id, v_source, v_row, p_wallet.account_id);
-    if exists (
-      select from payments.events v
-      where v.book_id = v_book_id and v.idempotency_scope = v_row.key_scope and v.idempotency_key = v_row.key)
-    then
-      v_row.key_scope := null;
-    end if;
+    v_judgement := replay.judge_row(v_book_id, v_source, p_new, p_wallet.account_id);
     perform payments.import_events(v_book_id, array[p_wallet.account_id], array[replay.row_event(
-      v_book_id, v_source, v_row, p_wallet.account_id, v_judgement.cause, v_judgement.explained, v_judgement.paid, v_open_since,
-      replay.flow_accounts(v_book_id))]);
+      v_book_id, v_source, replay.with_free_key(v_book_id, p_new), p_wallet.account_id, v_judgement.cause, v_judgement.explained,
+      v_judgement.paid, v_open_since, replay.flow_accounts(v_book_id))]);
     v_written_cents := (replay.written_by_now(p_wallet)).balance_cents;
-    if v_row.delta <> 0 and sign(v_written_cents) = sign(v_row.delta) and abs(v_written_cents) >= abs(v_row.delta) then
+    if p_new.delta <> 0 and sign(v_written_cents) = sign(p_new.delta) and abs(v_written_cents) >= abs(p_new.delta) then
       -- It explains a balance that was written before it.
       perform replay.post_balance(p_wallet, v_balance, 'balance_without_row');
-      perform replay.note_written(p_wallet, 0, -v_row.delta);
+      perform replay.note_written(p_wallet, 0, -p_new.delta);
     else
-      perform replay.note_written(p_wallet, v_row.delta, 0);
+      perform replay.note_written(p_wallet, p_new.delta, 0);
     end if;
     return;
   end if;
@@ -138,9 +131,7 @@ begin
     v_book_id,
     row(null, pg_current_xact_id(), clock_timestamp(), v_source, p_operation, p_wallet.wallet_id, p_old, p_new)::replay.captured_rows,
     v_version, p_wallet.account_id, v_open_since)]);
-  insert into replay.changed_rows (legacy_id, source, version, image, book_id)
-  values (v_id, v_source, v_version, p_new, v_book_id)
-  on conflict (legacy_id, source, book_id) do update set version = excluded.version, image = excluded.image;
+  perform replay.keep_version(v_book_id, v_source, v_id, v_version, p_new);
   if p_operation = 'insert' then
     perform replay.note_written(p_wallet, p_new.delta, 0);
   elsif replay.has_wallet(v_source, p_wallet.wallet_id) then
@@ -208,7 +199,7 @@ begin
 end $$;
 
 -- Posts what old code wrote over the balance of a wallet that the ledger keeps, as far as the log does not say it already.
-create function replay.post_balance_change(p_wallet replay.wallets, p_balance bigint, p_cause text) returns void
+create function replay.post_balance_change(p_wallet replay.wallets, p_balance bigint) returns void
 language plpgsql as $$
 declare
   v_before bigint;
@@ -220,7 +211,7 @@ begin
   perform replay.lock_for_old_code(p_wallet);
   v_before := replay.balance_of(p_wallet);
   if p_balance <> v_before then
-    perform replay.post_balance(p_wallet, p_balance, p_cause);
+    perform replay.post_balance(p_wallet, p_balance, 'balance_without_row');
     perform replay.note_written(p_wallet, 0, p_balance - v_before);
   end if;
 end $$;
@@ -395,7 +386,6 @@ create table replay.approvals (
 );
 
 comment on table replay.approvals is 'Unexplained differences that somebody signed for, as large as they were then; the event says who and why.';
-
 
 revoke all on all tables in schema replay from public;
 revoke all on all functions in schema replay from public;

@@ -1,5 +1,5 @@
 import type { LegacyTables } from './legacy.ts';
-import { isBeforeHorizon, REPLAY_CURRENCY, type Source, WALLET_ACCOUNT } from './sources.ts';
+import { isBeforeHorizon, type Source } from './sources.ts';
 
 /**
  * SQL that imports one chunk: the rows of before the capture between two keys. Parameters: $1 book, $2 source, $3 and $4 the
@@ -203,7 +203,6 @@ export function replayedBalance(balance: string, legacyCents: string): string {
 
 /** SQL of a holder's account id, null where there is no holder; $1 is the book. */
 export function walletAccountId(source: Source, ownerExpression: string): string {
-  const owners = source.ownerKind === 'user' ? `${ownerExpression}::text, null` : `null, ${ownerExpression}::text`;
   return `case when ${ownerExpression} is not null
-    then payments.account_id($1, 'cash', '${REPLAY_CURRENCY}', '${WALLET_ACCOUNT}', ${owners}) end`;
+    then replay.wallet_account_id($1, '${source.name}', ${ownerExpression}) end`;
 }
