@@ -1,8 +1,9 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { AppError } from '../errors.ts';
 import { approveDrift } from '../replay/approve.ts';
-import { cutOver, type FlipOptions, type FlipResult, rollBack } from '../replay/cut-over.ts';
+import { cutOver, rollBack } from '../replay/cut-over.ts';
 import { finishCutOver } from '../replay/finish.ts';
+import type { FlipOptions, FlipResult } from '../replay/flip.ts';
 import type { Owners } from '../replay/owners.ts';
 import { findWalletFunctions, replaceWalletFunctions } from '../replay/wallet-functions.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -35,8 +36,8 @@ export function registerCutOver(backfill: Command, context: CommandContext): voi
     .addHelpText(
       'after',
       `
-Each owner is one short transaction, in which writes of that owner wait: what was captured is drained, every row compared with the
-log, and the mode flipped. An owner of whom something differs stays as he is, and is named; the exit code is 1 then.
+What was captured of an owner is drained and every row compared with the log while old code goes on; then, in one short transaction in
+which writes of that owner wait, what came since. An owner of whom something differs stays as he is, and is named; the exit code is 1.
 
 Examples:
   liventix backfill cutover --org 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --dry-run

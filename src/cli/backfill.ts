@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
 import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
+import type { HeldBack } from '../replay/held-back.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { registerBackfillControl } from './backfill-control.ts';
 import { registerCutOver } from './backfill-cutover.ts';
@@ -115,9 +116,15 @@ function outcomeText(outcome: Outcome): string {
     `${formatCount(outcome.inLog)} of ${total} rows are in the log\n`,
     ...(corrected === 0n ? [] : [`${formatCount(corrected)} rows changed after they were booked, each is corrected\n`]),
     driftLines(outcome.drift),
+    ...heldBackLines(outcome.heldBack),
     ...(comparison === undefined ? [] : comparisonLines(comparison)),
     ...(outcome.finished ? [] : ['Stopped before the end. Run it again to go on.\n']),
   ].join('');
+}
+
+function heldBackLines({ wallets, first }: HeldBack): string[] {
+  if (wallets === 0n) return [];
+  return [`${formatCount(wallets)} wallets are held back, the ledger does not post to their accounts: ${first}\n`];
 }
 
 function comparisonLines({ compared, changing, differing, first }: WalletComparison): string[] {

@@ -29,11 +29,11 @@ export async function approveDrift(
          from replay.drift d
          join replay.wallets w on w.wallet_id = d.wallet_id and w.source = d.source and w.book_id = d.book_id
          left join replay.approvals a on a.wallet_id = d.wallet_id and a.source = d.source and a.book_id = d.book_id
-         where d.book_id = $1 and d.cause = 'unexplained' and abs(d.cents) > coalesce(a.cents, 0)
+         where d.book_id = $1 and d.cause = 'unexplained' and replay.unapproved_cents(d.cents, a.cents) > 0
            and ($2::text is null or w.source = $2 and w.owner_id = $3)
        ), signed as (
          insert into replay.approvals as a (wallet_id, source, cents, event_id, book_id)
-         select wallet_id, source, abs(cents), event_id, $1 from due
+         select wallet_id, source, cents, event_id, $1 from due
          on conflict (wallet_id, source, book_id) do update set cents = excluded.cents, event_id = excluded.event_id
        ), noted as (
          select payments.import_events($1, '{}', array_agg(row('note.recorded', event_id, null, null, null, null, jsonb_build_object(

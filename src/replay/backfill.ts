@@ -6,6 +6,7 @@ import { takeBackfillLock } from './backfill-lock.ts';
 import { type BackfillOptions, isStopped, type Run, type Totals } from './backfill-run.ts';
 import { getCapture } from './capture.ts';
 import { type Drained, drain } from './drain.ts';
+import { findHeldBack, type HeldBack, letGoAll } from './held-back.ts';
 import { getLegacyTables } from './legacy.ts';
 import { countRowsSql } from './mapping.ts';
 import { importInOrder } from './row-steps.ts';
@@ -29,6 +30,8 @@ export interface BackfillResult {
   /** Changes to rows that were in the log already, each an event of its own. */
   readonly corrected: bigint;
   readonly wallets: bigint;
+  /** Wallets whose account the ledger does not post to as it stands: what they lack waits. */
+  readonly heldBack: HeldBack;
   readonly seconds: number;
 }
 
@@ -55,6 +58,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
     const totals: Totals[] = [];
     let imported = 0n;
     await openPlatformAccounts(run);
+    await letGoAll(pool, bookId);
     for (const source of SOURCES) {
       const total = await countSource(run, source);
       imported += await replayRows(run, source, total);
@@ -71,6 +75,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
       imported: imported + drained.imported + settled.imported,
       corrected: drained.corrected + settled.corrected,
       wallets: totals.reduce((sum, { wallets }) => sum + wallets, 0n),
+      heldBack: await findHeldBack(pool, bookId),
       seconds: (performance.now() - startedAt) / 1_000,
     };
   } finally {

@@ -22,7 +22,7 @@ export interface Capture {
 
 export interface CaptureOptions {
   readonly bookId?: number;
-  readonly stop?: AbortSignal;
+  readonly stop?: AbortSignal | undefined;
   /** How often the locks were not free yet. */
   readonly onBusy?: (tries: number) => void;
   readonly patienceMs?: number;

@@ -1,7 +1,8 @@
-import type { Pool, Queryable } from '../db/pool.ts';
+import type { Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { mayGoOn, type Run, report } from './backfill-run.ts';
 import { findCapture } from './capture.ts';
+import { doOneByOne, refusalOf, type Wallet } from './held-back.ts';
 
 /** Captured changes a database transaction. */
 const CHANGES_A_BATCH = 500;
@@ -22,33 +23,62 @@ export async function drain(run: Run): Promise<Drained> {
   let done = 0n;
   let [imported, corrected] = [0n, 0n];
   while (done < total && (await mayGoOn(run))) {
-    const batch = await drainBatch(run.pool, run.bookId);
-    if (batch.taken === 0n) break;
-    imported += batch.imported;
-    corrected += batch.corrected;
-    done += batch.taken;
+    const batches = await drainBatch(run);
+    const taken = batches.reduce((sum, batch) => sum + batch.taken, 0n);
+    if (taken === 0n) break;
+    for (const batch of batches) {
+      imported += batch.imported;
+      corrected += batch.corrected;
+    }
+    done += taken;
     report(run, { step: 'changes', done, total });
   }
   return { imported, corrected };
 }
 
-async function drainBatch(pool: Pool, bookId: number): Promise<Drained & { taken: bigint }> {
-  return withTransaction(pool, async (tx) => {
-    const wallets = await tx.query<{ taken: number }>('select replay.drain_wallets($1, $2) as taken', [
-      bookId,
-      CHANGES_A_BATCH,
-    ]);
-    const { rows } = await tx.query<{ taken: number; imported: number; corrected: number }>(
-      'select taken, imported, corrected from replay.drain_rows($1, $2)',
-      [bookId, CHANGES_A_BATCH],
-    );
-    const { taken = 0, imported = 0, corrected = 0 } = rows[0] ?? {};
-    return {
-      taken: BigInt(taken + (wallets.rows[0]?.taken ?? 0)),
-      imported: BigInt(imported),
-      corrected: BigInt(corrected),
-    };
-  });
+type Batch = Drained & { readonly taken: bigint };
+
+/** The next changes, all at once, or wallet by wallet where the ledger refuses one of them. */
+async function drainBatch({ pool, bookId }: Run): Promise<Batch[]> {
+  const wallets = await withTransaction(pool, (tx) => drainWallets(tx, bookId));
+  try {
+    return [wallets, await withTransaction(pool, (tx) => drainRows(tx, bookId, null))];
+  } catch (error) {
+    if (refusalOf(error) === undefined) throw error;
+    const next = await findNextWallets(pool, bookId);
+    return [wallets, ...(await doOneByOne(pool, next, (tx, { id }) => drainRows(tx, bookId, [id])))];
+  }
+}
+
+async function drainWallets(tx: Tx, bookId: number): Promise<Batch> {
+  const { rows } = await tx.query<{ taken: number }>('select replay.drain_wallets($1, $2) as taken', [
+    bookId,
+    CHANGES_A_BATCH,
+  ]);
+  return { taken: BigInt(rows[0]?.taken ?? 0), imported: 0n, corrected: 0n };
+}
+
+async function drainRows(tx: Tx, bookId: number, walletIds: readonly string[] | null): Promise<Batch> {
+  const { rows } = await tx.query<{ taken: number; imported: number; corrected: number }>(
+    'select taken, imported, corrected from replay.drain_rows($1, $2, $3)',
+    [bookId, CHANGES_A_BATCH, walletIds],
+  );
+  const { taken = 0, imported = 0, corrected = 0 } = rows[0] ?? {};
+  return { taken: BigInt(taken), imported: BigInt(imported), corrected: BigInt(corrected) };
+}
+
+async function findNextWallets(db: Queryable, bookId: number): Promise<Wallet[]> {
+  const { rows } = await db.query<Omit<Wallet, 'bookId'>>(
+    `select distinct n.wallet_id as id, n.source
+     from (
+       select c.wallet_id, c.source from replay.captured_rows c
+       left join replay.wallets w on w.wallet_id = c.wallet_id and w.source = c.source and w.book_id = $1
+       where w.held_back is null order by c.id limit $2
+     ) n
+     order by 1`,
+    [bookId, CHANGES_A_BATCH],
+  );
+  return rows.map((row) => ({ ...row, bookId }));
 }
 
 /** How many changes are captured and not in the log yet. */

@@ -2,34 +2,66 @@ import type { Pool, Tx } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
 
-const TRIGGER = 'entries_mirrored';
+/** What stands on the ledger's tables while the old ones mirror it. */
+const TRIGGERS = [
+  {
+    name: 'entries_mirrored',
+    table: 'payments.entries',
+    definition: `after insert on payments.entries referencing new table as new_entries
+      for each statement execute function replay.mirror_entries()`,
+  },
+  {
+    name: 'account_slots_unmirrored',
+    table: 'payments.account_slots',
+    definition: `after insert on payments.account_slots referencing new table as new_slots
+      for each statement execute function replay.refuse_slots()`,
+  },
+] as const;
+
+/** Writers of old code that post beside each other, in each of the platform's accounts. */
+const PLATFORM_SLOTS = 16;
 
 /**
- * Lets new entries of wallets that the ledger keeps be written to the old tables, in the transaction that posts them. Done before,
- * it does nothing.
+ * Lets new entries of wallets that the ledger keeps be written to the old tables, in the transaction that posts them, and gives the
+ * platform's accounts slots, so that writers of old code need not wait for each other. Done before, it does nothing.
  * @throws AppError CUTOVER_BUSY, DB_*
  */
-export async function turnMirrorOn(pool: Pool, { stop }: { readonly stop?: AbortSignal }): Promise<void> {
-  if (await isMirrorOn(pool)) return;
-  await givingWay(pool, { stop, givenUp: busy }, async (tx) => {
+export async function turnMirrorOn(
+  pool: Pool,
+  { bookId, stop }: { readonly bookId: number; readonly stop?: AbortSignal | undefined },
+): Promise<void> {
+  const patience = { stop, givenUp: busy };
+  await givingWay(pool, patience, async (tx) => {
+    // An account with a limit, or that is not open, stays as it is: those who post to it wait for each other.
     await tx.query(
-      `create trigger ${TRIGGER} after insert on payments.entries referencing new table as new_entries
-       for each statement execute function replay.mirror_entries()`,
+      `select payments.add_slots($1, b.account_id, $2)
+       from payments.balances b
+       where b.book_id = $1 and b.account_id = any (replay.platform_account_ids($1)) and payments.slots_fault($1, b) is null
+         and cardinality(payments.slots_of($1, b.account_id)) < $2
+       order by b.account_id`,
+      [bookId, PLATFORM_SLOTS],
     );
-    await tx.query(`alter table payments.entries enable always trigger ${TRIGGER}`);
+  });
+  if (await isMirrorOn(pool)) return;
+  await givingWay(pool, patience, async (tx) => {
+    for (const { name, table, definition } of TRIGGERS) {
+      await tx.query(`create or replace trigger ${name} ${definition}`);
+      await tx.query(`alter table ${table} enable always trigger ${name}`);
+    }
   });
 }
 
 export async function turnMirrorOff(tx: Tx): Promise<void> {
-  await tx.query(`drop trigger if exists ${TRIGGER} on payments.entries`);
+  for (const { name, table } of TRIGGERS) await tx.query(`drop trigger if exists ${name} on ${table}`);
 }
 
 async function isMirrorOn(pool: Pool): Promise<boolean> {
-  const { rowCount } = await pool.query(
-    `select from pg_trigger where tgrelid = 'payments.entries'::regclass and tgname = $1 and tgenabled = 'A'`,
-    [TRIGGER],
+  const { rows } = await pool.query<{ n: bigint }>(
+    `select count(*) as n from pg_trigger t join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'replay'::regnamespace
+     where t.tgname = any ($1) and t.tgenabled = 'A' and t.tgrelid = any ($2::regclass[])`,
+    [TRIGGERS.map(({ name }) => name), TRIGGERS.map(({ table }) => table)],
   );
-  return rowCount === 1;
+  return rows[0]?.n === BigInt(TRIGGERS.length);
 }
 
 function busy(tries: number, cause: AppError): AppError {

@@ -21,19 +21,19 @@ export interface ReconciledWallet {
   readonly drift: Readonly<Record<string, number>>;
   /** Rows that the flows do not explain, by cause: how many. */
   readonly findings: Readonly<Record<string, number>>;
-  /** Of what is unexplained, what somebody has signed for. */
+  /** What somebody has signed for, and how much of what is unexplained nobody has. */
   readonly approvedCents: bigint;
+  readonly unapprovedCents: bigint;
 }
 
 /** A wallet's standing: nothing to explain, explained or signed for, not explained, or not booked as it is now. */
 export type Standing = 'equal' | 'explained' | 'unexplained' | 'open';
 
 export function standingOf(wallet: ReconciledWallet): Standing {
-  const { balanceCents, rowsCents, ledgerCents, drift, findings, approvedCents } = wallet;
+  const { balanceCents, rowsCents, ledgerCents, drift, findings, unapprovedCents } = wallet;
   const booked = Object.values(drift).reduce((sum, cents) => sum + BigInt(cents), 0n);
   if (ledgerCents !== balanceCents || booked !== balanceCents - rowsCents) return 'open';
-  const unexplained = BigInt(Math.abs(drift['unexplained'] ?? 0));
-  if (unexplained > approvedCents) return 'unexplained';
+  if (unapprovedCents > 0n) return 'unexplained';
   return Object.keys(drift).length + Object.keys(findings).length === 0 ? 'equal' : 'explained';
 }
 
@@ -67,7 +67,8 @@ function reconcileSql(source: Source, tables: LegacyTables): string {
     select '${source.wallets}' as "table", w.id as "walletId", w.${source.ownerColumn} as "ownerId", coalesce(r.mode, 'legacy') as mode,
            w.balance_credits::bigint as "balanceCents", coalesce(h.rows, 0) as rows, coalesce(h.cents, 0)::bigint as "rowsCents",
            ${replayedBalance('b', 'w.balance_credits')} as "ledgerCents",
-           coalesce(d.by_cause, '{}') as drift, coalesce(f.by_cause, '{}') as findings, coalesce(a.cents, 0)::bigint as "approvedCents"
+           coalesce(d.by_cause, '{}') as drift, coalesce(f.by_cause, '{}') as findings, coalesce(a.cents, 0)::bigint as "approvedCents",
+           coalesce(replay.unapproved_cents((d.by_cause ->> 'unexplained')::bigint, a.cents), 0) as "unapprovedCents"
     from ${tables[source.wallets]} w
     left join replay.wallets r on r.wallet_id = w.id and r.source = $2 and r.book_id = $1
     left join payments.balances b on b.account_id = r.account_id and b.book_id = $1

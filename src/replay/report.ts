@@ -52,9 +52,10 @@ export async function driftByCause(db: Queryable, bookId = MAIN_BOOK): Promise<D
     `select cause, count(*) as count, sum(cents)::bigint as cents
      from (
        select a.name as cause, e.amount_cents as cents
-       from payments.accounts a
-       join payments.entries e on e.book_id = a.book_id and e.account_id = a.id
-       where a.book_id = $1 and a.type = 'suspense'
+       from payments.accounts p
+       join payments.accounts a on a.id = payments.account_of(p.book_id, p.id) and a.book_id = p.book_id
+       join payments.entries e on e.book_id = p.book_id and e.account_id = p.id
+       where p.book_id = $1 and p.type = 'suspense'
        union all
        select n.payload ->> 'note', 0
        from payments.events n

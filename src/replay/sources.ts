@@ -30,6 +30,10 @@ const CHRONOLOGICAL = 't.created_at, t.id';
 const LOG_ORDER = `not exists (
   select from payments.events e where e.book_id = $1 and e.event_id = replay.row_event_id($2, t.id, 1)), ${CHRONOLOGICAL}`;
 
+/** What mirrors the ledger was posted there, and needs no explanation. */
+const IS_OLD_CODE =
+  'not exists (select from replay.mirrored_rows m where m.legacy_id = t.id and m.source = $2 and m.book_id = $1)';
+
 export interface Source {
   readonly name: 'wallet_transactions' | 'org_wallet_transactions';
   readonly transactions: keyof LegacyTables;
@@ -70,7 +74,7 @@ export const SOURCES: readonly Source[] = [
         )}
           and (t.type <> 'purchase' or coalesce(t.usd_cents, 0) <= i.amount_usd_cents)
         -- Nearly every row takes credits for something else than a refund, and nothing about it needs an explanation.
-        where (t.credits_delta >= 0 or t.type in ('purchase', 'refund')) and ${isBeforeHorizon('t.xmin')}
+        where (t.credits_delta >= 0 or t.type in ('purchase', 'refund')) and ${isBeforeHorizon('t.xmin')} and ${IS_OLD_CODE}
         window in_log_order as (partition by i.id, t.type order by ${isFirst ? CHRONOLOGICAL : LOG_ORDER})
       ), judged as (
         select r.*,
@@ -111,7 +115,7 @@ export const SOURCES: readonly Source[] = [
                t.metadata ->> 'idempotency_key' as key
         from ${tables.org_wallet_transactions} t
         left join ${tables.invoices} i on i.id = t.invoice_id and i.org_wallet_id = t.wallet_id
-        where ${isBeforeHorizon('t.xmin')}
+        where ${isBeforeHorizon('t.xmin')} and ${IS_OLD_CODE}
       )
       select id as legacy_id, cause, 0 as explained_cents
       from (

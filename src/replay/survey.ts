@@ -1,5 +1,6 @@
 import { withTransaction } from '../db/transaction.ts';
 import { type Run, report, SORT_MEMORY, type Totals } from './backfill-run.ts';
+import { findUnnoticedChanges } from './resync.ts';
 import { isBeforeHorizon, type Source } from './sources.ts';
 
 /**
@@ -26,6 +27,7 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
        select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables, isFirst)}) s`,
       ids,
     );
+    if (!isFirst) await findUnnoticedChanges(tx, run, source);
     // A row without a time has no place among the chunks: it is brought in as if it were written now.
     await tx.query(
       `insert into replay.captured_rows (source, operation, wallet_id, new)

@@ -1,12 +1,15 @@
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
 import type { BackfillProgress, Run } from './backfill-run.ts';
 import { isStopped, mayGoOn, report } from './backfill-run.ts';
+import { givingWay } from './giving-way.ts';
+import { doOneByOne, refusalOf } from './held-back.ts';
 import type { LegacyTables } from './legacy.ts';
 import { differingWalletsSql, reconcileWalletsSql } from './mapping.ts';
 import { REPLAY_CURRENCY, type Source } from './sources.ts';
 
-const WALLETS_A_CHUNK = 1_000;
+const WALLETS_A_CHUNK = 500;
 
 /** Opens the accounts that the replay books the other side on. */
 export async function openPlatformAccounts(run: Run): Promise<void> {
@@ -19,14 +22,20 @@ export async function openPlatformAccounts(run: Run): Promise<void> {
   );
 }
 
-/** Opens the account of every holder. */
+/**
+ * Opens the account of every holder. Old code that touches a wallet for the first time binds it too, and keeps it until it commits:
+ * so this gives way, or the two could wait for each other.
+ * @throws AppError CAPTURE_BUSY
+ */
 export async function openWalletAccounts(run: Run, source: Source, total: bigint): Promise<void> {
-  await inWalletChunks(run, source, { step: 'accounts', total }, async (tx, ids) => {
-    await tx.query(
-      `select replay.bind_wallets($1, $2, array_agg(w.id order by w.id), array_agg(w.${source.ownerColumn} order by w.id))
-       from ${run.tables[source.wallets]} w where w.id = any ($3)`,
-      [run.bookId, source.name, ids],
-    );
+  const { pool, bookId, tables, options } = run;
+  const bindSql = `
+    select replay.bind_wallets($1, $2, array_agg(w.id order by w.id), array_agg(w.${source.ownerColumn} order by w.id))
+    from ${tables[source.wallets]} w where w.id = any ($3)`;
+  await inWalletChunks(run, source, { step: 'accounts', total }, async (ids) => {
+    await givingWay(pool, { stop: options.stop, givenUp: walletsBusy }, async (tx) => {
+      await tx.query(bindSql, [bookId, source.name, ids]);
+    });
   });
   // Every chunk looks its accounts up: one by one where they are many, which the planner must know to choose.
   // A vacuum at work is not waited for: it would be for advice alone.
@@ -35,9 +44,17 @@ export async function openWalletAccounts(run: Run, source: Source, total: bigint
   }
 }
 
+function walletsBusy(tries: number, cause: AppError): AppError {
+  return new AppError(
+    'CAPTURE_BUSY',
+    `A transaction that has just written to a wallet for the first time did not end, ${tries} times: let it end, or end it, and run the backfill again.`,
+    { cause },
+  );
+}
+
 /** Posts what wallets have beyond the sum of their rows to suspense, by cause, so that the log's balance is what their owner saw. */
 export async function reconcileBalances(run: Run, source: Source, total: bigint): Promise<void> {
-  await inWalletChunks(run, source, { step: 'balances', total }, (tx, ids) => reconcile(tx, run, source, ids));
+  await inWalletChunks(run, source, { step: 'balances', total }, (ids) => reconcile(run, source, ids));
 }
 
 /** The same for those wallets of which something changed since. */
@@ -52,21 +69,30 @@ export async function reconcileChanged(run: Run, source: Source): Promise<void> 
     const ids = rows.map(({ id }) => id);
     const last = ids.at(-1);
     if (last === undefined) break;
-    await withTransaction(run.pool, (tx) => reconcile(tx, run, source, ids));
+    await reconcile(run, source, ids);
     after = last;
   }
 }
 
-async function reconcile(tx: Tx, run: Run, source: Source, ids: readonly string[]): Promise<void> {
-  const differing = await tx.query<{ id: string }>(differingWalletsSql(source, run.tables), [
-    run.bookId,
+/** All at once, or one by one where the ledger refuses to post to one of their accounts. */
+async function reconcile(run: Run, source: Source, ids: readonly string[]): Promise<void> {
+  const { pool, bookId, tables } = run;
+  const differing = await pool.query<{ id: string }>(differingWalletsSql(source, tables), [
+    bookId,
     source.name,
     ids,
     run.options.settleMs ?? DEFAULT_SETTLE_MS,
   ]);
-  if (differing.rows.length === 0) return;
-  const { bookId, tables } = run;
-  await reconcileWallets(tx, { bookId, source, tables, ids: differing.rows.map(({ id }) => id) });
+  const book = (tx: Tx, due: readonly string[]) => reconcileWallets(tx, { bookId, source, tables, ids: due });
+  const due = differing.rows.map(({ id }) => id);
+  if (due.length === 0) return;
+  try {
+    await withTransaction(pool, (tx) => book(tx, due));
+  } catch (error) {
+    if (refusalOf(error) === undefined) throw error;
+    const wallets = due.map((id) => ({ bookId, source: source.name, id }));
+    await doOneByOne(pool, wallets, (tx, { id }) => book(tx, [id]));
+  }
 }
 
 /** Books what some wallets have beyond the sum of their rows. Locks their accounts and the platform's. */
@@ -89,7 +115,7 @@ async function inWalletChunks(
   run: Run,
   source: Source,
   progress: Pick<BackfillProgress, 'step' | 'total'>,
-  work: (tx: Tx, ids: readonly string[]) => Promise<void>,
+  work: (ids: readonly string[]) => Promise<void>,
 ): Promise<void> {
   let after: string | null = null;
   let done = 0n;
@@ -97,7 +123,7 @@ async function inWalletChunks(
     const ids = await nextWallets(run, source, after);
     const last = ids.at(-1);
     if (last === undefined) break;
-    await withTransaction(run.pool, (tx) => work(tx, ids));
+    await work(ids);
     after = last;
     done += BigInt(ids.length);
     report(run, { ...progress, source: source.name, done });

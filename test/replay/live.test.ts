@@ -165,7 +165,7 @@ it(
           const { kind, ownerId: id } = random.pick(held as [Held, ...Held[]]).wallet;
           const owners = { kind, id };
           if (random.oneIn(2)) {
-            const flip = await cutOver(pool, { owners, maxUnexplainedCents: 1_000_000n });
+            const flip = await cutOver(pool, { owners, maxUnexplainedCents: 1_000_000n, settleMs: 0 });
             tally.flipped += flip.flipped;
             tally.refused.push(...flip.refused.map(({ reason }) => reason));
           } else {
@@ -186,7 +186,9 @@ it(
     expect(hasEnough()).toBe(true);
 
     await agree(pool, held);
-    expect(await cutOver(pool, { owners: 'all', maxUnexplainedCents: 1_000_000n })).toMatchObject({ refused: [] });
+    expect(await cutOver(pool, { owners: 'all', maxUnexplainedCents: 1_000_000n, settleMs: 0 })).toMatchObject({
+      refused: [],
+    });
     await agree(pool, held);
     expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ refused: [] });
     await agree(pool, held);
