@@ -13,6 +13,9 @@ alter table replay.captured_rows
   add constraint captured_rows_operation_values check (operation in ('insert', 'update', 'delete', 'resync'));
 comment on column replay.captured_rows.operation is 'resync: found by comparing the table with the log, after a time in which nothing was captured.';
 
+alter table replay.progress add is_repeat boolean not null default false;
+comment on column replay.progress.is_repeat is 'Whether rows were read before, under another capture: those that the log has are passed over.';
+
 -- As large as it was, and to which side.
 update replay.approvals a
 set cents = sign(d.cents) * a.cents
@@ -27,14 +30,12 @@ return case
   when p_approved_cents is null or sign(p_approved_cents) <> sign(p_unexplained_cents) then abs(p_unexplained_cents)
   else greatest(abs(p_unexplained_cents) - abs(p_approved_cents), 0) end;
 
-create table replay.replaced_functions (
-  signature text not null,
-  definition text,
-  grants aclitem[],
-  replaced_at timestamptz not null default clock_timestamp(),
-  constraint replaced_functions_pkey primary key (signature)
+create table replay.old_functions (
+  id bigint generated always as identity,
+  restore text not null,
+  constraint old_functions_pkey primary key (id)
 );
-comment on table replay.replaced_functions is 'The old functions over wallets as they were before they were replaced, for the way back.';
+comment on table replay.old_functions is 'The statements that bring back the old functions over wallets as they were before they were replaced, with what they could do; in their order.';
 
 create function replay.note_unreconciled(p_book_id integer, p_sources text[], p_wallet_ids uuid[], p_changed_at timestamptz[]) returns void
 language sql as $$

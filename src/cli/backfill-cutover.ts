@@ -5,7 +5,7 @@ import { cutOver, rollBack } from '../replay/cut-over.ts';
 import { finishCutOver } from '../replay/finish.ts';
 import type { FlipOptions, FlipResult } from '../replay/flip.ts';
 import type { Owners } from '../replay/owners.ts';
-import { findWalletFunctions, replaceWalletFunctions } from '../replay/wallet-functions.ts';
+import { findWalletFunctions, replaceWalletFunctions, restoreWalletFunctions } from '../replay/wallet-functions.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { minorUnits, uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -72,15 +72,20 @@ function registerFunctions(backfill: Command, context: CommandContext): void {
     .description(
       'replace the old functions over wallets, lots and dead letters: same names and answers, without their faults',
     )
+    .option('--restore', 'bring the old ones back as they were, with their grants, once nobody is cut over any more')
     .option('--dry-run', 'say which of them there are, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       '\nThey work for owners on either side of the cut-over. What changes for callers: docs/wallet-compatibility.md.',
     )
-    .action(({ dryRun = false, json }: { dryRun?: boolean; json?: boolean }) =>
+    .action(({ dryRun = false, restore = false, json }: { dryRun?: boolean; restore?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        if (!dryRun) await replaceWalletFunctions(pool, { stop: context.stop });
+        if (restore && !dryRun) {
+          const { refused } = await restoreWalletFunctions(pool, { stop: context.stop });
+          for (const line of refused) context.err.write(`not brought back: ${line}\n`);
+          if (refused.length > 0) context.exitWith(1);
+        } else if (!dryRun) await replaceWalletFunctions(pool, { stop: context.stop });
         const functions = await findWalletFunctions(pool);
         const lines = functions.map(({ signature, isReplaced }) => `${isReplaced ? 'new' : 'OLD'}  ${signature}\n`);
         const last = dryRun ? `${formatCount(lines.length)} functions found. Nothing was changed.\n` : '';

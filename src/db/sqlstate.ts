@@ -55,6 +55,11 @@ export function isRetryableConflict(failure: unknown): boolean {
   return RETRYABLE.has(error.code) || (error.code === '23505' && RACED_CONSTRAINTS.has(error.constraint ?? ''));
 }
 
+/** Whether a row, or an index, would have had a key twice. */
+export function isUniqueViolation(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '23505';
+}
+
 /** Whether a statement waited for a lock as long as its lock_timeout allows. */
 export function isLockTimeout(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '55P03';

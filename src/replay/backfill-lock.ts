@@ -3,6 +3,9 @@ import type { Pool } from '../db/pool.ts';
 import { isLockTimeout, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 
+/** As long as a server may take to notice that a run was killed whose work somebody goes on with at once. */
+export const BACKFILL_PATIENCE_MS = 2_000;
+
 /** Keeps other backfills of a book away. */
 export interface BackfillLock {
   /** @throws AppError DB_UNREACHABLE */

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { takeBackfillLock } from './backfill-lock.ts';
+import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
 import { type BackfillOptions, isStopped, type Run, type Totals } from './backfill-run.ts';
 import { getCapture } from './capture.ts';
 import { type Drained, drain } from './drain.ts';
@@ -36,8 +36,6 @@ export interface BackfillResult {
 }
 
 export const DEFAULT_CHUNK_ROWS = 5_000;
-/** As long as a server may take to notice that a run was killed whose work somebody goes on with at once. */
-const DEFAULT_PATIENCE_MS = 2_000;
 
 /**
  * Replays every legacy wallet into the ledger while the old platform goes on: rows of before the capture in chunks, then what was
@@ -50,7 +48,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
   const bookId = options.bookId ?? MAIN_BOOK;
   const startedAt = performance.now();
   const tables = await getLegacyTables(pool);
-  const lock = await takeBackfillLock(pool, bookId, options.patienceMs ?? DEFAULT_PATIENCE_MS);
+  const lock = await takeBackfillLock(pool, bookId, options.patienceMs ?? BACKFILL_PATIENCE_MS);
   try {
     const capture = await getCapture(pool, { bookId, ...(options.stop === undefined ? {} : { stop: options.stop }) });
     const chunkRows = options.chunkRows ?? DEFAULT_CHUNK_ROWS;

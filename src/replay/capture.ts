@@ -3,8 +3,9 @@ import { describeHolder, findHorizonHolders } from '../db/horizon.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
 import { type GivingWay, givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
-import { getLegacyTables, type LegacyTables } from './legacy.ts';
+import { findLegacyTables, getLegacyTables, type LegacyTables } from './legacy.ts';
 import { SOURCES } from './sources.ts';
 
 /** How long an older transaction may take to end. */
@@ -61,24 +62,41 @@ export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): P
 /**
  * Ends the capture, and forgets what was captured and is not in the log yet.
  * @returns whether it was on
- * @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet, CAPTURE_BUSY, DB_*
+ * @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet, BACKFILL_RUNNING, CAPTURE_BUSY, DB_*
  */
 export async function turnCaptureOff(pool: Pool, options: CaptureOptions = {}): Promise<boolean> {
-  if ((await findCapture(pool)) === undefined) return false;
-  await givingWay(pool, busy(options), async (tx) => {
-    await dropOurTriggers(tx);
-    const kept = await tx.query(`select from replay.wallets where mode = 'ledger'`);
-    if (kept.rowCount !== 0) {
-      throw new AppError(
-        'CAPTURE_NEEDED',
-        `${kept.rowCount} wallets are kept by the ledger, and the old tables mirror it. Let them go back first: liventix backfill rollback --all`,
-      );
-    }
-    await tx.query(
-      'delete from replay.capture; delete from replay.captured_rows; delete from replay.captured_wallets; delete from replay.unreconciled',
-    );
-  });
+  const capture = await findCapture(pool);
+  if (capture === undefined) return false;
+  const tables = await findLegacyTables(pool);
+  // A run that is at work would go on without it.
+  const lock = await takeBackfillLock(pool, capture.bookId, BACKFILL_PATIENCE_MS);
+  try {
+    await givingWay(pool, busy(options), async (tx) => {
+      await lockTables(tx, tables);
+      await assertNotNeeded(tx, tables);
+      await tx.query('truncate replay.captured_rows, replay.captured_wallets, replay.unreconciled');
+      await tx.query('delete from replay.capture');
+      await dropOurTriggers(tx);
+    });
+  } finally {
+    await lock.release();
+  }
   return true;
+}
+
+/** @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet */
+export async function assertNotNeeded(tx: Tx, tables: Partial<LegacyTables>): Promise<void> {
+  // One that is gone is kept by nobody.
+  const kept = SOURCES.filter(({ wallets }) => tables[wallets] !== undefined).map(
+    ({ name, wallets }) =>
+      `select from replay.wallets r join ${tables[wallets]} w on w.id = r.wallet_id where r.source = '${name}' and r.mode = 'ledger'`,
+  );
+  const { rowCount } = kept.length === 0 ? { rowCount: 0 } : await tx.query(kept.join(' union all '));
+  if (rowCount === 0) return;
+  throw new AppError(
+    'CAPTURE_NEEDED',
+    `${rowCount} wallets are kept by the ledger, and the old tables mirror it. Let them go back first: liventix backfill rollback --all`,
+  );
 }
 
 async function assertNotRetired(pool: Pool, bookId: number): Promise<void> {
@@ -94,7 +112,7 @@ async function assertNotRetired(pool: Pool, bookId: number): Promise<void> {
   );
 }
 
-/** Nobody writes to the tables from then on until the transaction ends. */
+/** Nobody reads or writes the tables from then on until the transaction ends: the last thing that it does. */
 export async function dropOurTriggers(tx: Tx): Promise<void> {
   const { rows } = await tx.query<{ statement: string }>(
     `select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass) as statement from (${OUR_TRIGGERS}) t order by t.tgrelid`,
@@ -194,10 +212,14 @@ function installSql(tables: LegacyTables): string[] {
   });
 }
 
-/** What creating a trigger needs anyway, all at once: waiting for one while holding another is bounded by the lock_timeout. */
-function lockTables(tx: Tx, tables: LegacyTables): Promise<unknown> {
+/**
+ * Keeps writers away from the wallet tables until the transaction ends, and lets readers go on: what creating a trigger needs anyway,
+ * all at once, because waiting for one while holding another is bounded by the lock_timeout.
+ */
+export async function lockTables(tx: Tx, tables: Partial<LegacyTables>): Promise<void> {
   const names = SOURCES.flatMap(({ transactions, wallets }) => [tables[wallets], tables[transactions]]);
-  return tx.query(`lock table ${names.join(', ')} in share row exclusive mode`);
+  const found = names.filter((name) => name !== undefined);
+  if (found.length > 0) await tx.query(`lock table ${found.join(', ')} in share row exclusive mode`);
 }
 
 /**

@@ -1,13 +1,17 @@
-import type { Pool } from '../db/pool.ts';
+import type { Pool, Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { dropOurTriggers, getCapture } from './capture.ts';
+import { dropOurTriggers, getCapture, lockTables } from './capture.ts';
+import { countCaptured } from './drain.ts';
 import { givingWay } from './giving-way.ts';
+import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { turnMirrorOff } from './mirror.ts';
 import { compareWallets } from './report.ts';
+import { SOURCES } from './sources.ts';
 
 /**
  * Retires the old tables: nothing is captured, mirrored or posted any more, and they stay as they are. There is no way back from it.
+ * Everything is compared first, while writers go on; they wait only for a last look at what may have changed since.
  * @throws AppError FINISH_REFUSED while an owner is kept by the old tables, or anything differs; CAPTURE_*, CUTOVER_BUSY, DB_*
  */
 export async function finishCutOver(
@@ -15,28 +19,42 @@ export async function finishCutOver(
   options: { readonly bookId?: number; readonly dryRun?: boolean; readonly stop?: AbortSignal } = {},
 ): Promise<void> {
   const { bookId = MAIN_BOOK, stop, dryRun = false } = options;
-  await getCapture(pool, stop === undefined ? { bookId } : { bookId, stop });
-  const fault = await findObstacle(pool, bookId);
-  if (fault !== undefined) throw new AppError('FINISH_REFUSED', fault);
+  const tables = await getLegacyTables(pool);
+  await getCapture(pool, { bookId, stop });
+  refuseFor((await findUnflipped(pool, tables, bookId)) ?? (await findDifference(pool, bookId)));
   if (dryRun) return;
   await givingWay(pool, { stop, givenUp: busy }, async (tx) => {
-    await dropOurTriggers(tx);
-    await turnMirrorOff(tx);
-    // Since the look before, which nothing kept from changing.
-    const late = await findObstacle(tx, bookId);
-    if (late !== undefined) throw new AppError('FINISH_REFUSED', late);
+    await lockTables(tx, tables);
+    refuseFor((await findUnflipped(tx, tables, bookId)) ?? (await findWaiting(tx)));
     await tx.query('delete from replay.capture');
     await tx.query('update replay.progress set retired_at = clock_timestamp() where book_id = $1', [bookId]);
+    await turnMirrorOff(tx);
+    await dropOurTriggers(tx);
   });
 }
 
-async function findObstacle(db: Parameters<typeof compareWallets>[0], bookId: number): Promise<string | undefined> {
-  const { rows } = await db.query<{ n: bigint }>(
-    `select count(*) as n from replay.wallets where book_id = $1 and mode = 'legacy'`,
-    [bookId],
+function refuseFor(obstacle: string | undefined): void {
+  if (obstacle !== undefined) throw new AppError('FINISH_REFUSED', obstacle);
+}
+
+/** A wallet that is gone is kept by nobody. */
+async function findUnflipped(db: Queryable, tables: LegacyTables, bookId: number): Promise<string | undefined> {
+  const counts = SOURCES.map(
+    ({ name, wallets }) => `(select count(*) from ${tables[wallets]} w
+       left join replay.wallets r on r.wallet_id = w.id and r.source = '${name}' and r.book_id = $1
+       where r.mode is distinct from 'ledger')`,
   );
+  const { rows } = await db.query<{ n: bigint }>(`select ${counts.join(' + ')} as n`, [bookId]);
   const left = rows[0]?.n ?? 0n;
-  if (left > 0n) return `${left} wallets are still kept by the old tables: liventix backfill cutover --all`;
+  return left > 0n ? `${left} wallets are still kept by the old tables: liventix backfill cutover --all` : undefined;
+}
+
+async function findWaiting(db: Queryable): Promise<string | undefined> {
+  const waiting = await countCaptured(db);
+  return waiting > 0n ? `${waiting} changes wait that the log does not know yet: liventix backfill run` : undefined;
+}
+
+async function findDifference(db: Queryable, bookId: number): Promise<string | undefined> {
   const comparison = await compareWallets(db, bookId);
   if (comparison === undefined) return 'The backfill has not finished: liventix backfill run';
   const { differing, changing, first } = comparison;

@@ -21,13 +21,12 @@ export function importChunkSql(source: Source, tables: LegacyTables): string {
       left join replay.findings f on f.book_id = $1 and f.source = $2 and f.legacy_id = r.id
     ), event as (
       select c.created_at, c.id, (c.image).delta as delta, c.account_id,
-             -- Of a row that mirrors a transaction of the ledger, that transaction is the event.
-             case when not exists (
-               select from replay.mirrored_rows m where m.legacy_id = c.id and m.source = $2 and m.book_id = $1
-             ) then replay.row_event($1, $2, c.image, c.account_id, c.cause, c.explained, c.paid, b.open_since, b.flows) end as event
+             -- One that the log has may have changed since, which is a correction. A first time is not looked up: the log refuses it.
+             case when not (b.is_repeat and replay.is_in_log($1, $2, c.id)) then replay.row_event($1, $2, c.image, c.account_id, c.cause, c.explained, c.paid, b.open_since, b.flows) end as event
       from chunk c
       cross join (
-        select coalesce(closed_until, '-infinity') as open_since, replay.flow_accounts($1) as flows from payments.books where book_id = $1
+        select coalesce(k.closed_until, '-infinity') as open_since, replay.flow_accounts($1) as flows, p.is_repeat
+        from payments.books k join replay.progress p on p.book_id = k.book_id and p.source = $2 where k.book_id = $1
       ) b
     ), gathered as (
       select count(*) as rows, coalesce(sum(delta), 0) as delta, coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash,

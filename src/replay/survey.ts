@@ -11,7 +11,7 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
   await withTransaction(run.pool, async (tx) => {
     const ids = [run.bookId, source.name];
     const { rows } = await tx.query<{ isDone: boolean; isFirst: boolean }>(
-      `select capture_id is not distinct from $3 and surveyed_at is not null as "isDone", rows = 0 as "isFirst"
+      `select capture_id is not distinct from $3 and surveyed_at is not null as "isDone", rows = 0 and surveyed_at is null as "isFirst"
        from replay.progress where book_id = $1 and source = $2 for update`,
       [...ids, run.capture.id],
     );
@@ -37,7 +37,7 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
     );
     await tx.query(
       `update replay.progress
-       set capture_id = $3, surveyed_at = clock_timestamp(), read_at = null, finished_at = null,
+       set capture_id = $3, is_repeat = is_repeat or rows > 0 or surveyed_at is not null, surveyed_at = clock_timestamp(), read_at = null, finished_at = null,
            last_created_at = null, last_id = null, rows = 0, delta_cents = 0, id_hash = 0
        where book_id = $1 and source = $2`,
       [...ids, run.capture.id],

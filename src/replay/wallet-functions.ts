@@ -1,7 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import type { Pool, Queryable } from '../db/pool.ts';
+import { isUniqueViolation, toAppError } from '../db/sqlstate.ts';
+import { withSavepoint } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { assertNotNeeded } from './capture.ts';
 import { givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
+import { findLegacyTables } from './legacy.ts';
 
 const SQL = new URL('../../compat/wallet-functions.sql', import.meta.url);
 /** What the file says about each function that it makes. */
@@ -24,15 +28,94 @@ export async function findWalletFunctions(db: Queryable): Promise<readonly OldFu
   return rows;
 }
 
+/** SQL of the statements that bring back what the file replaces. Parameters: $1 the functions' names, $2 what it marks its own with. */
+const RESTORE = `
+  with old as (
+    select p.oid, p.oid::regprocedure::text as signature, p.proacl, p.proowner, obj_description(p.oid, 'pg_proc') as comment
+    from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname = any ($1)
+  ), role as (
+    select r.oid, quote_ident(r.rolname) as name from pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role')
+  ), open_table as (
+    select c.oid::regclass::text as name, v.privilege, c.relacl, c.relowner
+    from (values ('wallet_transactions', 'insert'), ('wallets', 'update'), ('org_wallets', 'update')) as v (name, privilege)
+    join pg_class c on c.relname = v.name and c.relkind in ('r', 'p', 'v')
+      and c.relnamespace in (select n.oid from pg_namespace n where n.nspname in ('public', 'payments', 'organizations'))
+  )
+  select s.statement
+  from (
+    select 1 as part, o.signature as name, pg_get_functiondef(o.oid) as statement from old o
+    union all
+    select 2, o.signature, format('comment on function %s is %L', o.signature, o.comment) from old o
+    union all
+    select 3, o.signature, format('revoke all on function %s from public', o.signature) from old o
+    union all
+    select 3, o.signature, format('revoke all on function %s from %s', o.signature, r.name) from old o, role r
+    union all
+    select 4, o.signature, format('grant execute on function %s to %s', o.signature, case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
+    from old o, aclexplode(coalesce(o.proacl, acldefault('f', o.proowner))) a
+    union all
+    select 5, t.name, format('revoke %s on table %s from %s', t.privilege, t.name, r.name) from open_table t, role r
+    union all
+    select 6, t.name, format('grant %s on table %s to %s', t.privilege, t.name, r.name)
+    from open_table t, aclexplode(coalesce(t.relacl, acldefault('r', t.relowner))) a
+    join role r on r.oid = a.grantee
+    where a.privilege_type = upper(t.privilege)
+    union all
+    select 7, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
+    from pg_index i join pg_class c on c.oid = i.indexrelid and c.relname = 'uq_org_wallet_txn_invoice_refund'
+  ) s
+  where not exists (select from replay.old_functions) and not exists (select from old o where o.comment = $2)
+  order by s.part, s.name, s.statement`;
+
 /**
  * Gives the functions their new inside, under their names and signatures, all in one transaction: docs/wallet-compatibility.md says
  * what changes. Done before, it changes nothing.
  * @throws AppError CUTOVER_BUSY, LEGACY_TABLE_MISSING, DB_*
  */
-export async function replaceWalletFunctions(pool: Pool, options: { readonly stop?: AbortSignal } = {}): Promise<void> {
+export async function replaceWalletFunctions(
+  pool: Pool,
+  options: { readonly stop?: AbortSignal | undefined } = {},
+): Promise<void> {
   const sql = await readFile(SQL, 'utf8');
+  const names = await namesInFile();
   await givingWay(pool, { stop: options.stop, givenUp: busy }, async (tx) => {
+    await tx.query(`insert into replay.old_functions (restore) ${RESTORE}`, [names, OURS]);
     await tx.query(sql);
+  });
+}
+
+/** What the way back did. */
+export interface Restored {
+  readonly statements: number;
+  /** What could not be brought back, because of rows that came since, and why. */
+  readonly refused: readonly string[];
+}
+
+/**
+ * Brings the old functions back as they were, with their grants and those of the tables, all in one transaction.
+ * @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet, CUTOVER_BUSY, DB_*
+ */
+export async function restoreWalletFunctions(
+  pool: Pool,
+  options: { readonly stop?: AbortSignal | undefined } = {},
+): Promise<Restored> {
+  const tables = await findLegacyTables(pool);
+  return givingWay(pool, { stop: options.stop, givenUp: busy }, async (tx) => {
+    await assertNotNeeded(tx, tables);
+    const { rows } = await tx.query<{ restore: string }>(
+      'with gone as (delete from replay.old_functions returning id, restore) select restore from gone order by id',
+    );
+    const refused: string[] = [];
+    for (const { restore } of rows) {
+      try {
+        await withSavepoint(tx, (within) => within.query(restore));
+      } catch (error) {
+        const failure = toAppError(error);
+        if (!isUniqueViolation(failure.cause)) throw failure;
+        refused.push(`${restore}: ${failure.message}`);
+      }
+    }
+    return { statements: rows.length - refused.length, refused };
   });
 }
 

@@ -1,0 +1,71 @@
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { runBackfill } from '../../src/replay/backfill.ts';
+import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
+import {
+  findWalletFunctions,
+  replaceWalletFunctions,
+  restoreWalletFunctions,
+} from '../../src/replay/wallet-functions.ts';
+import type { TestDatabase } from '../support/database.ts';
+import { createLegacyTestDatabase, givenInvoice, givenWallet } from '../support/legacy.ts';
+
+let database: TestDatabase;
+beforeEach(async () => {
+  database = await createLegacyTestDatabase();
+  await database.pool.query(`
+    create or replace function public.wallet_freeze_if_negative(p_wallet_id uuid) returns void language sql as 'select 4711';
+    comment on function public.wallet_freeze_if_negative(uuid) is 'as it was'`);
+});
+afterEach(() => database.drop());
+
+/** What the functions and the tables allow, and the index that goes. */
+const state = async () => {
+  const { rows } = await database.pool.query<{ line: string }>(
+    `select format('%s %s %s', p.oid::regprocedure, md5(p.prosrc), obj_description(p.oid, 'pg_proc')) as line
+     from pg_proc p where p.proname = 'wallet_freeze_if_negative'
+     union all
+     select format('%s %s', c.relname, array(select a::text from unnest(c.relacl) a order by 1)) from pg_class c
+     where c.relname in ('wallets', 'wallet_transactions', 'org_wallets') and c.relkind = 'r'
+     union all
+     select pg_get_indexdef(i.indexrelid) from pg_index i where i.indexrelid::regclass::text = 'uq_org_wallet_txn_invoice_refund'
+     order by 1`,
+  );
+  return rows.map(({ line }) => line);
+};
+
+it('the old functions come back as they were, once nobody is cut over any more', async () => {
+  const { pool } = database;
+  await givenWallet(pool);
+  await runBackfill(pool);
+  const before = await state();
+  await replaceWalletFunctions(pool);
+  await replaceWalletFunctions(pool);
+  expect(await state()).not.toEqual(before);
+  await cutOver(pool, { owners: 'all' });
+  await expect(restoreWalletFunctions(pool)).rejects.toMatchObject({ code: 'CAPTURE_NEEDED' });
+  await rollBack(pool, { owners: 'all' });
+  expect(await restoreWalletFunctions(pool)).toMatchObject({ refused: [] });
+  expect(await state()).toEqual(before);
+  expect((await findWalletFunctions(pool)).filter(({ isReplaced }) => !isReplaced)).toEqual([
+    { signature: 'wallet_freeze_if_negative(uuid)', isReplaced: false },
+  ]);
+  expect(await restoreWalletFunctions(pool)).toEqual({ statements: 0, refused: [] });
+});
+
+it('what rows that came since stand against is named, and all else comes back', async () => {
+  const { pool } = database;
+  await replaceWalletFunctions(pool);
+  const wallet = await givenWallet(pool, { kind: 'organization' });
+  const invoice = await givenInvoice(pool, wallet, 100);
+  await pool.query(
+    `insert into org_wallet_transactions (wallet_id, transaction_type, credits_delta, invoice_id)
+     values ($1, 'refund', -1, $2), ($1, 'refund', -2, $2)`,
+    [wallet.id, invoice],
+  );
+  expect(await restoreWalletFunctions(pool)).toMatchObject({
+    refused: [expect.stringContaining('uq_org_wallet_txn_invoice_refund')],
+  });
+  expect((await findWalletFunctions(pool)).find(({ signature }) => signature.startsWith('wallet_freeze'))).toMatchObject({
+    isReplaced: false,
+  });
+});

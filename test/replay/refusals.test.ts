@@ -1,0 +1,302 @@
+import pg from 'pg';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { connectionConfig } from '../../src/db/pool.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
+import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
+import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { approveDrift } from '../../src/replay/approve.ts';
+import { runBackfill } from '../../src/replay/backfill.ts';
+import { turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
+import { compareWallet, faultOf } from '../../src/replay/compare-wallet.ts';
+import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
+import { finishCutOver } from '../../src/replay/finish.ts';
+import { getLegacyTables } from '../../src/replay/legacy.ts';
+import { reconcile, standingOf } from '../../src/replay/reconcile.ts';
+import { SOURCES } from '../../src/replay/sources.ts';
+import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
+import { booksHold, howManyWait } from '../support/backfill.ts';
+import { transfer } from '../support/books.ts';
+import type { TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { createLegacyTestDatabase, givenRow, givenWallet, type LegacyWallet, setBalance } from '../support/legacy.ts';
+
+let database: TestDatabase;
+const clients: pg.Client[] = [];
+
+beforeEach(async () => {
+  database = await createLegacyTestDatabase();
+});
+afterEach(async () => {
+  for (const client of clients.splice(0)) await client.end();
+  await database.drop();
+});
+
+const ADJUSTMENT = { type: 'adjustment', referenceType: 'system' } as const;
+const run = () => runBackfill(database.pool, { settleMs: 0 });
+const flip = (...[wallet]: [LegacyWallet?]) =>
+  cutOver(database.pool, {
+    owners: wallet === undefined ? 'all' : { kind: wallet.kind, id: wallet.ownerId },
+    settleMs: 0,
+  });
+const cashOf = async ({ ownerId }: LegacyWallet) => {
+  const [cash = ''] = await openAccounts(database.pool, [
+    { type: 'cash', currency: 'USD', name: 'wallet', userId: ownerId },
+  ]);
+  return cash;
+};
+/** A row and the balance that goes with it, as old code writes them. */
+const write = (wallet: LegacyWallet, delta: number) =>
+  withTransaction(database.pool, async (tx) => {
+    const row = await givenRow(tx, wallet, { ...ADJUSTMENT, delta });
+    await tx.query('update wallets set balance_credits = balance_credits + $2 where id = $1', [wallet.id, delta]);
+    return row;
+  });
+const ledgerCents = async ({ ownerId }: LegacyWallet) => {
+  const { rows } = await database.pool.query<{ cents: bigint }>(
+    `select balance_cents as cents from payments.account_balances where user_id = $1 and type = 'cash'`,
+    [ownerId],
+  );
+  return rows[0]?.cents;
+};
+
+describe('an account that the ledger does not post to', () => {
+  it('keeps back what was captured of its wallet, says so, and nothing of others; it comes in when the account is open again', async () => {
+    const { pool } = database;
+    const [frozen, other] = [await givenWallet(pool), await givenWallet(pool)];
+    await run();
+    const account = await cashOf(frozen);
+    await changeAccount(pool, { accountId: account, status: 'frozen' });
+    for (const wallet of [frozen, other, frozen, other]) await write(wallet, 5);
+    expect(await run()).toMatchObject({
+      finished: true,
+      imported: 2n,
+      heldBack: {
+        wallets: 1n,
+        first: expect.stringMatching(new RegExp(`^wallet ${frozen.id}: .*${account}.* frozen`)),
+      },
+    });
+    expect([await ledgerCents(frozen), await ledgerCents(other)]).toEqual([0n, 10n]);
+    expect(await run()).toMatchObject({ imported: 0n, heldBack: { wallets: 1n } });
+    await changeAccount(pool, { accountId: account, status: 'open' });
+    expect(await run()).toMatchObject({ imported: 2n, heldBack: { wallets: 0n, first: null } });
+    expect(await ledgerCents(frozen)).toBe(10n);
+    await booksHold(pool);
+  });
+
+  it('keeps back what its wallet has beyond its rows, and not what others have', async () => {
+    const { pool } = database;
+    const [frozen, other] = [await givenWallet(pool), await givenWallet(pool)];
+    await run();
+    await changeAccount(pool, { accountId: await cashOf(frozen), status: 'frozen' });
+    await setBalance(pool, frozen, 7);
+    await setBalance(pool, other, 7);
+    expect(await run()).toMatchObject({ finished: true, heldBack: { wallets: 1n } });
+    expect([await ledgerCents(frozen), await ledgerCents(other)]).toEqual([0n, 7n]);
+  });
+
+  it.each([
+    [{ status: 'frozen' } as const, /it is frozen/],
+    [{ floorCents: 0n }, /floor/],
+  ])('keeps its owner from the cut-over, where old code would be refused: %o', async (change, reason) => {
+    const { pool } = database;
+    const [restricted, other] = [await givenWallet(pool), await givenWallet(pool)];
+    await write(restricted, 5);
+    await run();
+    await changeAccount(pool, { accountId: await cashOf(restricted), ...change });
+    const refused = [{ walletId: restricted.id, reason: expect.stringMatching(reason) }];
+    expect(await flip()).toMatchObject({ flipped: 1n, refused });
+    await write(restricted, -3);
+    expect(await flip()).toMatchObject({ flipped: 0n, already: 1n, refused: [{ walletId: restricted.id }] });
+    await write(other, 3);
+    expect(await ledgerCents(other)).toBe(3n);
+  });
+
+  it('is not made of one that the old tables mirror: slots are refused', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await run();
+    await flip();
+    const request = { accountId: await cashOf(wallet), slots: 4 };
+    await expect(addSlots(pool, request)).rejects.toMatchObject({
+      code: 'LEDGER_SLOTS_REFUSED',
+      message: expect.stringContaining('the old tables mirror it'),
+    });
+    await rollBack(pool, { owners: 'all' });
+    await addSlots(pool, request);
+  });
+});
+
+describe('what changed while nothing was captured', () => {
+  it('is found when a capture begins anew: rows changed, deleted, moved and come back, wallets that went', async () => {
+    const { pool } = database;
+    const [one, two, gone] = [await givenWallet(pool), await givenWallet(pool), await givenWallet(pool)];
+    const [changed, deleted, moved, zeroed, same] = [
+      await write(one, 10),
+      await write(one, 20),
+      await write(one, 40),
+      await write(one, 80),
+      await write(one, 160),
+    ];
+    await write(gone, 5);
+    await run();
+    await turnCaptureOff(pool);
+    const update = (set: string, id: string) => pool.query(`update wallet_transactions set ${set} where id = $1`, [id]);
+    await update('credits_delta = 11', changed.id);
+    await pool.query('delete from wallet_transactions where id = $1', [deleted.id]);
+    await update(`wallet_id = '${two.id}'`, moved.id);
+    await update('credits_delta = 0', zeroed.id);
+    await update(`memo = 'another'`, same.id);
+    await pool.query('delete from wallets where id = $1', [gone.id]);
+    await givenRow(pool, two, { ...ADJUSTMENT, delta: 3 });
+    await setBalance(pool, one, 171);
+    await setBalance(pool, two, 43);
+    await turnCaptureOn(pool);
+    expect(await run()).toMatchObject({ finished: true, imported: 1n, corrected: 5n + 1n });
+    expect([await ledgerCents(one), await ledgerCents(two), await ledgerCents(gone)]).toEqual([171n, 43n, 0n]);
+    expect(await pool.query('select from replay.drift where cents <> 0')).toMatchObject({ rowCount: 0 });
+    await booksHold(pool);
+    expect(await run()).toMatchObject({ imported: 0n, corrected: 0n });
+    expect(await flip()).toMatchObject({ flipped: 2n, refused: [] });
+    await finishCutOver(pool);
+    await booksHold(pool);
+  });
+
+  it('is not what mirrored the ledger: that has come back with its owner, and is no finding', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    await run();
+    await flip();
+    await write(wallet, 9);
+    const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
+    await post(pool, transfer(clearing, await cashOf(wallet), { amountCents: 4n }));
+    await rollBack(pool, { owners: 'all' });
+    await turnCaptureOff(pool);
+    await turnCaptureOn(pool);
+    expect(await run()).toMatchObject({ imported: 0n, corrected: 0n });
+    const found = await withTransaction(pool, async (tx) => (await reconcile(tx, 1).next()).value ?? [], {
+      mode: 'isolation level repeatable read',
+    });
+    expect(found.map(standingOf)).toEqual(['equal']);
+    expect(await ledgerCents(wallet)).toBe(13n);
+    await booksHold(pool);
+  });
+});
+
+it('a row of no wallet is no fault of who writes it, and a note in the log', async () => {
+  const { pool } = database;
+  await pool.query('alter table wallet_transactions alter wallet_id drop not null');
+  await run();
+  await pool.query(`insert into wallet_transactions (type, credits_delta) values ('adjustment', 5)`);
+  expect(await run()).toMatchObject({ finished: true, imported: 1n });
+  const notes = await pool.query(`select from payments.events where payload ->> 'note' = 'orphan'`);
+  expect(notes.rowCount).toBe(1);
+  await booksHold(pool);
+});
+
+it('a signature is for one side: who lacks now what he had too much is not signed for', async () => {
+  const { pool } = database;
+  await turnCaptureOff(pool);
+  const wallet = await givenWallet(pool, { balance: 93 });
+  await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 100 });
+  await turnCaptureOn(pool);
+  await run();
+  expect(await approveDrift(pool, { owners: 'all', reason: 'ticket 4711' })).toEqual({ wallets: 1n, cents: 7n });
+  await pool.query(`update replay.drift set cents = 7 where cause = 'unexplained'`);
+  expect(await flip()).toMatchObject({ refused: [{ reason: expect.stringMatching(/^7 cents .* unexplained/) }] });
+});
+
+describe('two sides of one wallet', () => {
+  it('are compared in full, and then what came since, with the rows that are named', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    const [first, second] = [await write(wallet, 5), await write(wallet, 6)];
+    await run();
+    const [source] = SOURCES;
+    if (source === undefined) throw new Error('there is a source');
+    const which = { bookId: 1, source, tables: await getLegacyTables(pool), walletId: wallet.id };
+    const whole = await compareWallet(pool, which);
+    expect(faultOf(whole)).toBeUndefined();
+    const behindTheCapture = (sql: string) =>
+      pool.query(`alter table wallet_transactions disable trigger liventix_capture; ${sql};
+        alter table wallet_transactions enable always trigger liventix_capture`);
+    await behindTheCapture(`update wallet_transactions set credits_delta = 7 where id = '${second.id}'`);
+    const part = (ids: string[]) => compareWallet(pool, which, { afterSeq: whole.lastSeq, ids });
+    expect(faultOf(await part([first.id]))).toBeUndefined();
+    expect(faultOf(await part([first.id, second.id]))).toBe(
+      `1 of its rows differ, the first wallet_transactions ${second.id}: 7 credits, in the log 6`,
+    );
+    expect(faultOf(await compareWallet(pool, which))).toMatch(/^1 of its rows differ/);
+    await behindTheCapture(`update wallet_transactions set credits_delta = 6 where id = '${second.id}'`);
+    const third = await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 7 });
+    expect(await compareWallet(pool, which)).toMatchObject({ differingRows: 0n, pendingIds: [third.id] });
+    await pool.query('select replay.drain_rows(1, null)');
+    await behindTheCapture(`delete from wallet_transactions where id = '${third.id}'`);
+    expect(faultOf(await part([]))).toMatch(/^1 of its rows differ, the first wallet_transactions/);
+  });
+});
+
+it('writers of old code post beside each other on wallets that the ledger keeps', async () => {
+  const { pool } = database;
+  const [one, two] = [await givenWallet(pool), await givenWallet(pool)];
+  await run();
+  await flip();
+  const connect = async () => {
+    const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
+    clients.push(client);
+    await client.connect();
+    const { rows } = await client.query<{ slot: number }>('select pg_backend_pid() % 16 as slot');
+    return { client, slot: rows[0]?.slot };
+  };
+  const first = await connect();
+  let second = await connect();
+  while (second.slot === first.slot) second = await connect();
+  await first.client.query('begin');
+  await givenRow(first.client, one, { ...ADJUSTMENT, delta: 5 });
+  await givenRow(second.client, two, { ...ADJUSTMENT, delta: 6 });
+  expect(await howManyWait(pool, 1)).toBe(false);
+  await first.client.query('commit');
+  expect([await ledgerCents(one), await ledgerCents(two)]).toEqual([5n, 6n]);
+  await booksHold(pool);
+});
+
+it('a mirror that somebody disabled is put right by the next cut-over', async () => {
+  const { pool } = database;
+  const wallet = await givenWallet(pool);
+  await run();
+  await flip();
+  await pool.query('alter table payments.entries disable trigger entries_mirrored');
+  expect(await flip()).toMatchObject({ already: 1n, refused: [] });
+  const { rows } = await pool.query(`select tgenabled from pg_trigger where tgname = 'entries_mirrored'`);
+  expect(rows).toEqual([{ tgenabled: 'A' }]);
+  await write(wallet, 1);
+  await booksHold(pool);
+});
+
+it('a wallet that was made again for the same owner is cut over and retired without the first one', async () => {
+  const { pool } = database;
+  const first = await givenWallet(pool, { balance: 30 });
+  await write(first, 5);
+  await run();
+  await pool.query('delete from wallets where id = $1', [first.id]);
+  await pool.query('insert into wallets (user_id, balance_credits) values ($1, 8)', [first.ownerId]);
+  await run();
+  expect(await flip()).toMatchObject({ flipped: 1n, refused: [] });
+  expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ flipped: 1n, refused: [] });
+  expect(await flip()).toMatchObject({ flipped: 1n, refused: [] });
+  expect(await ledgerCents(first)).toBe(8n);
+  await finishCutOver(pool);
+  expect(await verifyBooksAndWallets(pool)).toMatchObject({ balance: true });
+});
+
+it('a wallet that old code is in the middle of writing to is cut over when it is done', async () => {
+  const { pool } = database;
+  const wallet = await givenWallet(pool);
+  await run();
+  await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 5 });
+  const flipped = cutOver(pool, { owners: 'all', settleMs: 2_000 });
+  await eventually('its row is in the log', async () => (await ledgerCents(wallet)) === 5n);
+  await setBalance(pool, wallet, 5);
+  expect(await flipped).toMatchObject({ flipped: 1n, refused: [] });
+  expect(await pool.query('select from replay.drift where cents <> 0')).toMatchObject({ rowCount: 0 });
+  await booksHold(pool);
+});
