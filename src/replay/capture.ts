@@ -4,7 +4,7 @@ import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
-import { type GivingWay, givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
+import { type GivingWay, givingWay } from './giving-way.ts';
 import { findLegacyTables, getLegacyTables, type LegacyTables } from './legacy.ts';
 import { SOURCES } from './sources.ts';
 
@@ -148,12 +148,8 @@ export async function getCapture(pool: Pool, options: CaptureOptions = {}): Prom
 const busy = ({ stop, onBusy }: CaptureOptions): GivingWay => ({
   stop,
   onBusy,
-  givenUp: (tries, cause) =>
-    new AppError(
-      'CAPTURE_BUSY',
-      `The legacy wallet tables were busy each of ${tries} times, for ${LOCK_TIMEOUT_MS} ms. Nothing was changed. Run it again when no long transaction holds them.`,
-      { cause },
-    ),
+  code: 'CAPTURE_BUSY',
+  what: 'A wallet table',
 });
 
 function assertUsable(capture: Capture, bookId: number): void {

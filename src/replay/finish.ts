@@ -23,7 +23,7 @@ export async function finishCutOver(
   await getCapture(pool, { bookId, stop });
   refuseFor((await findUnflipped(pool, tables, bookId)) ?? (await findDifference(pool, bookId)));
   if (dryRun) return;
-  await givingWay(pool, { stop, givenUp: busy }, async (tx) => {
+  await givingWay(pool, { stop, code: 'CUTOVER_BUSY', what: 'A wallet table' }, async (tx) => {
     await lockTables(tx, tables);
     refuseFor((await findUnflipped(tx, tables, bookId)) ?? (await findWaiting(tx)));
     await tx.query('delete from replay.capture');
@@ -61,14 +61,4 @@ async function findDifference(db: Queryable, bookId: number): Promise<string | u
   if (changing > 0n) return `${changing} wallets changed, which the log does not know yet: liventix backfill run`;
   if (differing > 0n) return `${differing} wallets differ from their accounts, the first: ${first[0]}`;
   return undefined;
-}
-
-function busy(tries: number, cause: AppError): AppError {
-  return new AppError(
-    'CUTOVER_BUSY',
-    `The wallet tables were in use each of ${tries} times. Nothing was changed. Run it again.`,
-    {
-      cause,
-    },
-  );
 }

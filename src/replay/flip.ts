@@ -54,6 +54,7 @@ export type Verdict =
   | { readonly status: 'refused' | 'moving'; readonly reason: string };
 
 const WALLETS_A_PAGE = 1_000;
+const BUSY = { code: 'CUTOVER_BUSY', what: 'A wallet', left: 'Those before it are flipped.' } as const;
 
 /**
  * Flips one wallet of some owners after the other.
@@ -92,7 +93,7 @@ export async function flipUnderLock(
   let heldSince = 0;
   const heldMs = () => (heldSince === 0 ? 0 : performance.now() - heldSince);
   return undoing(heldMs, () =>
-    givingWay<Outcome>(pool, { stop, givenUp: busy }, async (tx) => {
+    givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
       const key = [wallet.walletId, wallet.source.name, wallet.bookId];
       const { rows } = await tx.query<{ mode: Mode }>(
         'select mode from replay.wallets where wallet_id = $1 and source = $2 and book_id = $3 for update',
@@ -121,7 +122,7 @@ export async function rehearse(
   return undoing(
     () => 0,
     () =>
-      givingWay<Outcome>(pool, { stop, givenUp: busy }, async (tx) => {
+      givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
         throw new Undone(await judge(tx));
       }),
   );
@@ -157,14 +158,6 @@ class Undone extends Error {
     super('undone');
     this.verdict = verdict;
   }
-}
-
-function busy(tries: number, cause: AppError): AppError {
-  return new AppError(
-    'CUTOVER_BUSY',
-    `A wallet was in use each of ${tries} times; those before it are flipped. Run it again.`,
-    { cause },
-  );
 }
 
 function ownerUnknown({ kind, id }: Exclude<Owners, 'all'>): AppError {

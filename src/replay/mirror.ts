@@ -1,6 +1,5 @@
 import type { Pool, Tx } from '../db/pool.ts';
-import { AppError } from '../errors.ts';
-import { givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
+import { givingWay } from './giving-way.ts';
 
 /** What stands on the ledger's tables while the old ones mirror it. */
 const TRIGGERS = [
@@ -30,7 +29,7 @@ export async function turnMirrorOn(
   pool: Pool,
   { bookId, stop }: { readonly bookId: number; readonly stop?: AbortSignal | undefined },
 ): Promise<void> {
-  const patience = { stop, givenUp: busy };
+  const patience = { stop, code: 'CUTOVER_BUSY', what: 'The ledger' } as const;
   await givingWay(pool, patience, async (tx) => {
     // An account with a limit, or that is not open, stays as it is: those who post to it wait for each other.
     await tx.query(
@@ -62,12 +61,4 @@ async function isMirrorOn(pool: Pool): Promise<boolean> {
     [TRIGGERS.map(({ name }) => name), TRIGGERS.map(({ table }) => table)],
   );
   return rows[0]?.n === BigInt(TRIGGERS.length);
-}
-
-function busy(tries: number, cause: AppError): AppError {
-  return new AppError(
-    'CUTOVER_BUSY',
-    `The ledger was in use each of ${tries} times, for ${LOCK_TIMEOUT_MS} ms. Nothing was changed. Run it again.`,
-    { cause },
-  );
 }

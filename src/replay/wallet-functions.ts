@@ -4,12 +4,14 @@ import { isUniqueViolation, toAppError } from '../db/sqlstate.ts';
 import { withSavepoint } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { assertNotNeeded } from './capture.ts';
-import { givingWay, LOCK_TIMEOUT_MS } from './giving-way.ts';
+import { givingWay } from './giving-way.ts';
 import { findLegacyTables } from './legacy.ts';
 
 const SQL = new URL('../../compat/wallet-functions.sql', import.meta.url);
 /** What the file says about each function that it makes. */
 const OURS = 'liventix';
+
+const BUSY = { code: 'CUTOVER_BUSY', what: 'A wallet table' } as const;
 
 /** A function of the old platform over wallets, lots or dead letters. */
 export interface OldFunction {
@@ -78,7 +80,7 @@ export async function replaceWalletFunctions(
 ): Promise<void> {
   const sql = await readFile(SQL, 'utf8');
   const names = await namesInFile();
-  await givingWay(pool, { stop: options.stop, givenUp: busy }, async (tx) => {
+  await givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
     await tx.query(`insert into replay.old_functions (restore) ${RESTORE}`, [names, OURS]);
     await tx.query(sql);
   });
@@ -100,7 +102,7 @@ export async function restoreWalletFunctions(
   options: { readonly stop?: AbortSignal | undefined } = {},
 ): Promise<Restored> {
   const tables = await findLegacyTables(pool);
-  return givingWay(pool, { stop: options.stop, givenUp: busy }, async (tx) => {
+  return givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
     await assertNotNeeded(tx, tables);
     const { rows } = await tx.query<{ restore: string }>(
       'with gone as (delete from replay.old_functions returning id, restore) select restore from gone order by id',
@@ -132,12 +134,4 @@ export async function assertFunctionsReplaced(db: Queryable): Promise<void> {
 async function namesInFile(): Promise<string[]> {
   const sql = await readFile(SQL, 'utf8');
   return [...sql.matchAll(/^create or replace function public\.(\w+)/gm)].map(([, name = '']) => name);
-}
-
-function busy(tries: number, cause: AppError): AppError {
-  return new AppError(
-    'CUTOVER_BUSY',
-    `A wallet table was in use each of ${tries} times, for ${LOCK_TIMEOUT_MS} ms. Nothing was changed. Run it again.`,
-    { cause },
-  );
 }

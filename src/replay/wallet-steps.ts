@@ -1,6 +1,5 @@
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
-import { AppError } from '../errors.ts';
 import type { BackfillProgress, Run } from './backfill-run.ts';
 import { isStopped, mayGoOn, report } from './backfill-run.ts';
 import { givingWay } from './giving-way.ts';
@@ -33,7 +32,8 @@ export async function openWalletAccounts(run: Run, source: Source, total: bigint
     select replay.bind_wallets($1, $2, array_agg(w.id order by w.id), array_agg(w.${source.ownerColumn} order by w.id))
     from ${tables[source.wallets]} w where w.id = any ($3)`;
   await inWalletChunks(run, source, { step: 'accounts', total }, async (ids) => {
-    await givingWay(pool, { stop: options.stop, givenUp: walletsBusy }, async (tx) => {
+    const what = 'A wallet that old code has just written to for the first time';
+    await givingWay(pool, { stop: options.stop, code: 'CAPTURE_BUSY', what }, async (tx) => {
       await tx.query(bindSql, [bookId, source.name, ids]);
     });
   });
@@ -42,14 +42,6 @@ export async function openWalletAccounts(run: Run, source: Source, total: bigint
   if (!isStopped(run)) {
     await run.pool.query('analyze (skip_locked) payments.accounts, payments.balances, replay.wallets');
   }
-}
-
-function walletsBusy(tries: number, cause: AppError): AppError {
-  return new AppError(
-    'CAPTURE_BUSY',
-    `A transaction that has just written to a wallet for the first time did not end, ${tries} times: let it end, or end it, and run the backfill again.`,
-    { cause },
-  );
 }
 
 /** Posts what wallets have beyond the sum of their rows to suspense, by cause, so that the log's balance is what their owner saw. */

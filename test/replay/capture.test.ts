@@ -140,7 +140,7 @@ describe('a capture', () => {
     };
     await expect(turnCaptureOn(pool, { stop: stop.signal, onBusy })).rejects.toMatchObject({
       code: 'CAPTURE_BUSY',
-      message: expect.stringMatching(/were busy each of 3 times.*Nothing was changed/),
+      message: expect.stringMatching(/was in use each of 3 times.*Nothing was changed/),
     });
     expect(tries).toEqual([1, 2, 3]);
     expect(await findCapture(pool)).toBeUndefined();

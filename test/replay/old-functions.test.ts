@@ -65,7 +65,9 @@ it('what rows that came since stand against is named, and all else comes back', 
   expect(await restoreWalletFunctions(pool)).toMatchObject({
     refused: [expect.stringContaining('uq_org_wallet_txn_invoice_refund')],
   });
-  expect((await findWalletFunctions(pool)).find(({ signature }) => signature.startsWith('wallet_freeze'))).toMatchObject({
+  expect(
+    (await findWalletFunctions(pool)).find(({ signature }) => signature.startsWith('wallet_freeze')),
+  ).toMatchObject({
     isReplaced: false,
   });
 });
