@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
-import { openPool, type Pool } from '../src/db/pool.ts';
+import { openPool, type Pool, type Tx } from '../src/db/pool.ts';
 import { openDemoHome } from '../src/demo/home.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
 import { runBackfill } from '../src/replay/backfill.ts';
@@ -78,28 +78,29 @@ async function writesPerSecond(pool: Pool, { ms, clients }: { ms: number; client
   return counts.reduce((sum, count) => sum + count, 0) / (ms / 1_000);
 }
 
+/** What old code does to a wallet, again and again until then. Answers how often. */
 async function writeUntil(pool: Pool, walletId: string, until: number): Promise<number> {
   const client = await pool.connect();
-  let count = 0;
   try {
-    for (; performance.now() < until; count += 1) {
-      await client.query('begin');
-      const { rows } = await client.query<{ balance: number }>(
-        'select balance_credits as balance from wallets where id = $1 for update',
-        [walletId],
-      );
-      await client.query(
-        `insert into wallet_transactions (wallet_id, type, credits_delta, reference_type) values ($1, 'adjustment', 1, 'system')`,
-        [walletId],
-      );
-      await client.query('update wallets set balance_credits = $2 where id = $1', [
-        walletId,
-        (rows[0]?.balance ?? 0) + 1,
-      ]);
-      await client.query('commit');
-    }
+    let count = 0;
+    for (; performance.now() < until; count += 1) await writeAsOldCode(client, walletId);
     return count;
   } finally {
     client.release();
   }
+}
+
+/** Locks a user's wallet, inserts a row, writes the balance, commits. */
+export async function writeAsOldCode(client: Tx, walletId: string): Promise<void> {
+  await client.query('begin');
+  const { rows } = await client.query<{ balance: number }>(
+    'select balance_credits as balance from wallets where id = $1 for update',
+    [walletId],
+  );
+  await client.query(
+    `insert into wallet_transactions (wallet_id, type, credits_delta, reference_type) values ($1, 'adjustment', 1, 'system')`,
+    [walletId],
+  );
+  await client.query('update wallets set balance_credits = $2 where id = $1', [walletId, (rows[0]?.balance ?? 0) + 1]);
+  await client.query('commit');
 }

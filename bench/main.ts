@@ -1,5 +1,6 @@
 import { benchBackfill } from './backfill.ts';
 import { benchCapture } from './capture.ts';
+import { benchCutOver } from './cut-over.ts';
 import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
 import { benchVerify } from './verify.ts';
@@ -8,6 +9,7 @@ import { benchVerify } from './verify.ts';
 const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
   backfill: benchBackfill,
   capture: benchCapture,
+  'cut-over': benchCutOver,
   history: benchHistory,
   ledger: benchLedger,
   verify: benchVerify,
