@@ -2,8 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
+import { type ThrottleStatus, throttleStatus } from '../replay/pacing.ts';
 import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
+import { throttleLines } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { progressLine } from './progress.ts';
@@ -51,6 +53,7 @@ interface Status {
   readonly drift: readonly Drift[];
   readonly capture: CaptureStatus | null;
   readonly pausedAt: Date | null;
+  readonly throttle: ThrottleStatus | null;
   /** Wallets by who keeps them. */
   readonly wallets: { readonly legacy: bigint; readonly ledger: bigint };
 }
@@ -61,6 +64,7 @@ async function statusOf(pool: Pool): Promise<Status> {
     drift: await driftByCause(pool),
     capture: await captureStatus(pool),
     ...(await pauseStatus(pool)),
+    throttle: await throttleStatus(pool),
     wallets: await countByMode(pool),
   };
 }
@@ -69,13 +73,14 @@ function statusJson({ drift, ...status }: Status): string {
   return `${toJson({ ...status, drift: driftObject(drift) })}\n`;
 }
 
-function statusText({ sources, drift, capture, pausedAt, wallets }: Status): string {
+function statusText({ sources, drift, capture, pausedAt, throttle, wallets }: Status): string {
   const none =
     'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n';
   return [
     ...(sources.length === 0 ? [none] : sources.map(sourceLine)),
     captureLine(capture),
     ...(pausedAt === null ? [] : [`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`]),
+    ...throttleLines(throttle),
     ...(wallets.ledger === 0n
       ? []
       : [

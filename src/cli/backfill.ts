@@ -4,16 +4,19 @@ import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } f
 import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
 import type { HeldBack } from '../replay/held-back.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
+import { DEFAULT_LIMITS, type Limits } from '../replay/throttle.ts';
 import { registerBackfillControl } from './backfill-control.ts';
 import { registerCutOver } from './backfill-cutover.ts';
 import { registerReconcile } from './backfill-reconcile.ts';
 import { driftLines, driftObject, registerStatus } from './backfill-status.ts';
+import { throttleNote } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { createProgress, type Progress } from './progress.ts';
 
 const MAX_CHUNK_ROWS = 100_000;
+const atLeastZero = wholeNumber(0, 1_000_000);
 
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
@@ -23,12 +26,45 @@ export function registerBackfill(program: Command, context: CommandContext): voi
   backfill
     .command('run')
     .description('replay what is not replayed yet; stopped or killed at any point, it goes on when run again')
-    .option('--chunk <rows>', 'legacy rows a database transaction', wholeNumber(1, MAX_CHUNK_ROWS), DEFAULT_CHUNK_ROWS)
+    .option(
+      '--chunk <rows>',
+      'legacy rows a database transaction, at most',
+      wholeNumber(1, MAX_CHUNK_ROWS),
+      DEFAULT_CHUNK_ROWS,
+    )
+    .option(
+      '--max-canary-ms <ms>',
+      'slow down where a write like those of old code takes longer (default: half more than before)',
+      atLeastZero,
+    )
+    .option(
+      '--max-lock-waiters <count>',
+      'or where more sessions wait for it',
+      atLeastZero,
+      DEFAULT_LIMITS.maxLockWaiters,
+    )
+    .option(
+      '--max-replication-lag <s>',
+      'or a replica is farther behind',
+      atLeastZero,
+      DEFAULT_LIMITS.maxReplicationLagSeconds,
+    )
+    .option('--max-wal-mb-per-second <mb>', 'or the server writes more WAL (default: any)', atLeastZero)
+    .option('--full-speed', 'measure nothing, and slow down for nobody')
     .option('--dry-run', 'say what there is to replay, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nExits with 1 when a wallet differs, with 3 when it was stopped before the end.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app liventix backfill run --json',
+      `
+Twenty times a second it locks a random wallet, writes a row of its own and commits. While such a write takes too long, at 99 of 100,
+and anybody else is at work, chunks become smaller and rarer, down to a 64th of full speed; --max-canary-ms counts also when nobody is.
+What it does now, and why: liventix backfill status --watch
+
+Exits with 1 when a wallet differs, with 3 when it was stopped before the end.
+
+Examples:
+  DATABASE_URL=postgresql://localhost/app liventix backfill run --json
+  DATABASE_URL=postgresql://localhost/app liventix backfill run --max-canary-ms 20 --max-wal-mb-per-second 16`,
     )
     .action((options: RunOptions) =>
       options.dryRun
@@ -41,8 +77,22 @@ export function registerBackfill(program: Command, context: CommandContext): voi
 
 interface RunOptions {
   readonly chunk: number;
+  readonly maxCanaryMs?: number;
+  readonly maxLockWaiters: number;
+  readonly maxReplicationLag: number;
+  readonly maxWalMbPerSecond?: number;
+  readonly fullSpeed?: boolean;
   readonly dryRun?: boolean;
   readonly json?: boolean;
+}
+
+function limitsOf(options: RunOptions): Limits {
+  return {
+    maxCanaryMs: options.maxCanaryMs,
+    maxLockWaiters: options.maxLockWaiters,
+    maxReplicationLagSeconds: options.maxReplicationLag,
+    maxWalMbPerSecond: options.maxWalMbPerSecond,
+  };
 }
 
 async function dryRun(pool: Pool, options: RunOptions, context: CommandContext): Promise<void> {
@@ -65,6 +115,7 @@ async function run(pool: Pool, options: RunOptions, context: CommandContext): Pr
   const progress = createProgress(context);
   const result = await runBackfill(pool, {
     chunkRows: options.chunk,
+    ...(options.fullSpeed ? {} : { limits: limitsOf(options) }),
     stop: context.stop,
     onProgress: (at) => showBackfill(progress, at),
   });
@@ -136,5 +187,5 @@ function comparisonLines({ compared, changing, differing, first }: WalletCompari
 }
 
 function showBackfill(progress: Progress, at: BackfillProgress): void {
-  progress.update(labelOf(at), at.done, at.total);
+  progress.update(labelOf(at), at.done, at.total, throttleNote(at.pace));
 }

@@ -6,8 +6,8 @@ const BAR_WIDTH = 24;
 const RATE_AFTER_MS = 500;
 
 export interface Progress {
-  /** Shows how far `label` is; `total` 0 means unknown. */
-  update(label: string, done: number | bigint, total: number | bigint): void;
+  /** Shows how far `label` is; `total` 0 means unknown. The note may change while the label stays. */
+  update(label: string, done: number | bigint, total: number | bigint, note?: string): void;
   /** Ends the bar and leaves no trace of it. */
   clear(): void;
 }
@@ -19,12 +19,12 @@ export function createProgress(streams: Streams, now: () => number = () => perfo
   let startedAt = 0;
   let drawnAt = Number.NEGATIVE_INFINITY;
   return {
-    update: (newLabel, done, total) => {
+    update: (newLabel, done, total, note = '') => {
       if (newLabel === label && now() - drawnAt < REDRAW_MS) return;
       if (newLabel !== label) [label, startedAt] = [newLabel, now()];
       drawnAt = now();
       streams.err.write(
-        `\r\u001b[2K${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}`,
+        `\r\u001b[2K${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}${note}`,
       );
     },
     clear: () => streams.err.write('\r\u001b[2K'),

@@ -65,6 +65,11 @@ export function isLockTimeout(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '55P03';
 }
 
+/** Whether the role lacks a right. */
+export function isDenied(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '42501';
+}
+
 /**
  * Maps whatever a query threw to an AppError: the one place that knows SQLSTATEs. An AppError passes through; a server
  * error that nobody foresaw becomes DB_FAILED with its SQLSTATE.

@@ -3,12 +3,16 @@ import type { Pool } from '../db/pool.ts';
 import type { BackfillLock } from './backfill-lock.ts';
 import type { Capture } from './capture.ts';
 import type { LegacyTables } from './legacy.ts';
+import type { Pacing } from './pacing.ts';
 import type { Source } from './sources.ts';
+import type { Limits, Pace } from './throttle.ts';
 
 export interface BackfillOptions {
   readonly bookId?: number;
-  /** Legacy rows a database transaction. */
+  /** Legacy rows a database transaction, at most. */
   readonly chunkRows?: number;
+  /** What somebody else may notice of it; left out, it goes at full speed. */
+  readonly limits?: Limits;
   /** How long to wait for another run of the same book to end. */
   readonly patienceMs?: number;
   /**
@@ -26,6 +30,7 @@ export interface BackfillProgress {
   readonly source?: Source['name'];
   readonly done: bigint;
   readonly total: bigint;
+  readonly pace: Pace;
 }
 
 /** What a step may sort in; in the default 4 MB it would be sorted on disk. */
@@ -40,6 +45,7 @@ export interface Run {
   readonly options: BackfillOptions;
   readonly lock: BackfillLock;
   readonly chunkRows: number;
+  readonly pacing: Pacing;
 }
 
 /** How much a source holds. */
@@ -55,8 +61,12 @@ export function labelOf({ source, step }: BackfillProgress): string {
 
 const PAUSE_POLL_MS = 500;
 
-/** Waits while the backfill is paused; false once the run was told to stop. Asked before each chunk. */
+/**
+ * Leaves the server alone for as long as the pace asks for, and waits while the backfill is paused; false once the run was told to
+ * stop. Asked before each chunk.
+ */
 export async function mayGoOn(run: Run): Promise<boolean> {
+  await run.pacing.rest(run.options.stop);
   while (!isStopped(run)) {
     const { rowCount } = await run.pool.query('select from replay.pause where book_id = $1', [run.bookId]);
     if (rowCount === 0) return true;
@@ -72,6 +82,6 @@ export function isStopped(run: Run): boolean {
   return run.options.stop?.aborted === true;
 }
 
-export function report(run: Run, progress: BackfillProgress): void {
-  run.options.onProgress?.(progress);
+export function report(run: Run, progress: Omit<BackfillProgress, 'pace'>): void {
+  run.options.onProgress?.({ ...progress, pace: run.pacing.pace() });
 }

@@ -9,6 +9,7 @@ import { type Drained, drain } from './drain.ts';
 import { findHeldBack, type HeldBack, letGoAll } from './held-back.ts';
 import { getLegacyTables } from './legacy.ts';
 import { countRowsSql } from './mapping.ts';
+import { startPacing, UNPACED } from './pacing.ts';
 import { importInOrder } from './row-steps.ts';
 import { SOURCES, type Source } from './sources.ts';
 import { survey } from './survey.ts';
@@ -49,10 +50,14 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
   const startedAt = performance.now();
   const tables = await getLegacyTables(pool);
   const lock = await takeBackfillLock(pool, bookId, options.patienceMs ?? BACKFILL_PATIENCE_MS);
+  let pacing = UNPACED;
   try {
     const capture = await getCapture(pool, { bookId, ...(options.stop === undefined ? {} : { stop: options.stop }) });
     const chunkRows = options.chunkRows ?? DEFAULT_CHUNK_ROWS;
-    const run: Run = { pool, bookId, tables, capture, options, lock, chunkRows };
+    if (options.limits !== undefined) {
+      pacing = await startPacing({ pool, bookId, tables, chunkRows, limits: options.limits });
+    }
+    const run: Run = { pool, bookId, tables, capture, options, lock, chunkRows, pacing };
     const totals: Totals[] = [];
     let imported = 0n;
     await openPlatformAccounts(run);
@@ -77,6 +82,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
       seconds: (performance.now() - startedAt) / 1_000,
     };
   } finally {
+    await pacing.stop();
     await lock.release();
   }
 }

@@ -4,7 +4,7 @@ import { mayGoOn, type Run, report } from './backfill-run.ts';
 import { findCapture } from './capture.ts';
 import { doOneByOne, refusalOf, type Wallet } from './held-back.ts';
 
-/** Captured changes a database transaction. */
+/** Captured changes a database transaction, at most. */
 const CHANGES_A_BATCH = 500;
 
 export interface Drained {
@@ -23,7 +23,7 @@ export async function drain(run: Run): Promise<Drained> {
   let done = 0n;
   let [imported, corrected] = [0n, 0n];
   while (done < total && (await mayGoOn(run))) {
-    const batches = await drainBatch(run);
+    const batches = await drainBatch(run, run.pacing.rows(CHANGES_A_BATCH));
     const taken = batches.reduce((sum, batch) => sum + batch.taken, 0n);
     if (taken === 0n) break;
     for (const batch of batches) {
@@ -39,35 +39,42 @@ export async function drain(run: Run): Promise<Drained> {
 type Batch = Drained & { readonly taken: bigint };
 
 /** The next changes, all at once, or wallet by wallet where the ledger refuses one of them. */
-async function drainBatch({ pool, bookId }: Run): Promise<Batch[]> {
-  const wallets = await withTransaction(pool, (tx) => drainWallets(tx, bookId));
+async function drainBatch({ pool, bookId }: Run, limit: number): Promise<Batch[]> {
+  const wallets = await withTransaction(pool, (tx) => drainWallets(tx, { bookId, limit }));
   try {
-    return [wallets, await withTransaction(pool, (tx) => drainRows(tx, bookId, null))];
+    return [wallets, await withTransaction(pool, (tx) => drainRows(tx, { bookId, limit, walletIds: null }))];
   } catch (error) {
     if (refusalOf(error) === undefined) throw error;
-    const next = await findNextWallets(pool, bookId);
-    return [wallets, ...(await doOneByOne(pool, next, (tx, { id }) => drainRows(tx, bookId, [id])))];
+    const next = await findNextWallets(pool, { bookId, limit });
+    const drainOne = (tx: Tx, { id }: Wallet) => drainRows(tx, { bookId, limit, walletIds: [id] });
+    return [wallets, ...(await doOneByOne(pool, next, drainOne))];
   }
 }
 
-async function drainWallets(tx: Tx, bookId: number): Promise<Batch> {
-  const { rows } = await tx.query<{ taken: number }>('select replay.drain_wallets($1, $2) as taken', [
-    bookId,
-    CHANGES_A_BATCH,
-  ]);
+interface Part {
+  readonly bookId: number;
+  /** Changes at most. */
+  readonly limit: number;
+}
+
+async function drainWallets(tx: Tx, { bookId, limit }: Part): Promise<Batch> {
+  const { rows } = await tx.query<{ taken: number }>('select replay.drain_wallets($1, $2) as taken', [bookId, limit]);
   return { taken: BigInt(rows[0]?.taken ?? 0), imported: 0n, corrected: 0n };
 }
 
-async function drainRows(tx: Tx, bookId: number, walletIds: readonly string[] | null): Promise<Batch> {
+async function drainRows(
+  tx: Tx,
+  { bookId, limit, walletIds }: Part & { readonly walletIds: readonly string[] | null },
+): Promise<Batch> {
   const { rows } = await tx.query<{ taken: number; imported: number; corrected: number }>(
     'select taken, imported, corrected from replay.drain_rows($1, $2, $3)',
-    [bookId, CHANGES_A_BATCH, walletIds],
+    [bookId, limit, walletIds],
   );
   const { taken = 0, imported = 0, corrected = 0 } = rows[0] ?? {};
   return { taken: BigInt(taken), imported: BigInt(imported), corrected: BigInt(corrected) };
 }
 
-async function findNextWallets(db: Queryable, bookId: number): Promise<Wallet[]> {
+async function findNextWallets(db: Queryable, { bookId, limit }: Part): Promise<Wallet[]> {
   const { rows } = await db.query<Omit<Wallet, 'bookId'>>(
     `select distinct n.wallet_id as id, n.source
      from (
@@ -76,7 +83,7 @@ async function findNextWallets(db: Queryable, bookId: number): Promise<Wallet[]>
        where w.held_back is null order by c.id limit $2
      ) n
      order by 1`,
-    [bookId, CHANGES_A_BATCH],
+    [bookId, limit],
   );
   return rows.map((row) => ({ ...row, bookId }));
 }

@@ -33,7 +33,7 @@ export async function importInOrder(run: Run, source: Source, total: Totals): Pr
   let next = await readCheckpoint(run.pool, run, source);
   try {
     for (;;) {
-      const mayBegin = !isRefused && underWay.length < maxUnderWay && (await mayGoOn(run));
+      const mayBegin = !isRefused && underWay.length < run.pacing.underWay(maxUnderWay) && (await mayGoOn(run));
       const upTo = mayBegin ? await findChunkEnd(run, source, next) : undefined;
       if (upTo !== undefined) {
         begun += 1;
@@ -85,7 +85,7 @@ async function findChunkEnd(run: Run, source: Source, after: Key | null): Promis
   const { rows } = await run.pool.query<Key>(chunkEndSql(source, run.tables), [
     after?.created_at,
     after?.id,
-    run.chunkRows,
+    run.pacing.rows(run.chunkRows),
   ]);
   return rows[0];
 }

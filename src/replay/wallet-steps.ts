@@ -8,6 +8,7 @@ import type { LegacyTables } from './legacy.ts';
 import { differingWalletsSql, reconcileWalletsSql } from './mapping.ts';
 import { REPLAY_CURRENCY, type Source } from './sources.ts';
 
+/** At most. */
 const WALLETS_A_CHUNK = 500;
 
 /** Opens the accounts that the replay books the other side on. */
@@ -56,7 +57,7 @@ export async function reconcileChanged(run: Run, source: Source): Promise<void> 
     const { rows } = await run.pool.query<{ id: string }>(
       `select wallet_id as id from replay.unreconciled
        where book_id = $1 and source = $2 and wallet_id > $3 order by wallet_id limit $4`,
-      [run.bookId, source.name, after, WALLETS_A_CHUNK],
+      [run.bookId, source.name, after, run.pacing.rows(WALLETS_A_CHUNK)],
     );
     const ids = rows.map(({ id }) => id);
     const last = ids.at(-1);
@@ -125,7 +126,7 @@ async function inWalletChunks(
 async function nextWallets(run: Run, source: Source, after: string | null): Promise<string[]> {
   const { rows } = await run.pool.query<{ id: string }>(
     `select id from ${run.tables[source.wallets]} where $1::uuid is null or id > $1::uuid order by id limit $2`,
-    [after, WALLETS_A_CHUNK],
+    [after, run.pacing.rows(WALLETS_A_CHUNK)],
   );
   return rows.map(({ id }) => id);
 }

@@ -82,6 +82,7 @@ describe('what the commands print', () => {
       drift: {},
       capture: { installedAt: expect.any(String), isWhole: true, waiting: 0, oldestSeconds: 0 },
       pausedAt: null,
+      throttle: null,
       wallets: { legacy: 0, ledger: 0 },
     });
 
@@ -99,7 +100,7 @@ describe('what the commands print', () => {
       /^wallet_transactions +([\d,]+) of \1 rows, finished\norg_wallet_transactions +([\d,]+) of \2 rows, finished\nchanges are captured since [^\n]*\n( {2}[a-z_]+ +\d+ +-?[\d,]+\.\d\d USD\n)+$/,
     );
     const json = await backfillStatus(database);
-    expect(Object.keys(json)).toEqual(['sources', 'capture', 'pausedAt', 'wallets', 'drift']);
+    expect(Object.keys(json)).toEqual(['sources', 'capture', 'pausedAt', 'throttle', 'wallets', 'drift']);
     expect(json.sources.map(({ rows, total }: { rows: number; total: number }) => rows - total)).toEqual([0, 0]);
     for (const cause of await driftByCause(database.pool)) {
       expect(json.drift[cause.cause]).toEqual({ count: Number(cause.count), cents: Number(cause.cents) });
@@ -185,6 +186,26 @@ describe('what the commands print', () => {
     expect(run).toMatchObject({ exitCode: 0, stderr: '' });
     expect(run.stdout).toMatch(/^3,000 of 3,000 rows replayed in [\d.]+ s \([\d,]+\/s\)\n/);
     expect(run.stdout).toMatch(/\n132 wallets compared, 0 differ\n$/);
+  });
+
+  it('is, beside a run, what it is slowed down by', async () => {
+    const database = await filled();
+    const flags = ['--chunk', '500', '--max-canary-ms', '0'];
+    const running = startLiventix(['backfill', 'run', ...flags], { DATABASE_URL: database.url });
+    const words = await eventually('it says that it is slowed down', async () => {
+      const { stdout } = await liventix(['backfill', 'status'], { DATABASE_URL: database.url });
+      return stdout.includes('slowed down') && stdout;
+    });
+    expect(words).toMatch(
+      /^runs slowed down to [\d.]+ %, a write like those of old code took [\d.]+ ms, allowed are 0; chunks of \d+ rows; p99 of a write .*, [\d.]+ ms before the run$/m,
+    );
+    expect((await backfillStatus(database)).throttle).toMatchObject({
+      passed: { name: 'canary_ms', limit: 0 },
+      chunkRows: expect.any(Number),
+    });
+    running.kill('SIGTERM');
+    expect(await running.done).toMatchObject({ exitCode: 3 });
+    expect(await backfill(database, '--full-speed')).toMatchObject({ exitCode: 0 });
   });
 
   it.each(['0', '100001', 'many'])('refuses --chunk %j as wrong usage', async (chunk) => {

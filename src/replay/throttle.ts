@@ -1,0 +1,107 @@
+/**
+ * How fast the backfill may go, decided from what was measured since the last decision. Nothing here looks at a clock or a server.
+ *
+ *   measured                          what it does
+ *   a limit is passed                 half the share, down to the least
+ *   none is passed, seen long enough  the share times 1.25, up to full speed
+ *   none is passed, not long enough   nothing
+ *
+ * The share scales a chunk's rows, and the part of the time in which one is under way. It is never zero: what stands still without
+ * being told to looks broken.
+ */
+
+export interface Limits {
+  /** The p99 of a write as old code makes it, whoever else is at work; left out, it is relative to what it was before the first chunk. */
+  readonly maxCanaryMs?: number | undefined;
+  /** Sessions at a time that wait for a lock of ours. */
+  readonly maxLockWaiters: number;
+  readonly maxReplicationLagSeconds: number;
+  /** Of the whole server; left out, any. */
+  readonly maxWalMbPerSecond?: number | undefined;
+}
+
+export const DEFAULT_LIMITS = { maxLockWaiters: 1, maxReplicationLagSeconds: 10 } as const satisfies Limits;
+
+/** What somebody else may notice: the p99 of their writes, as a part of what it was before, and beyond the noise of a quick disk. */
+const CANARY_FACTOR = 1.5;
+const CANARY_SLACK_MS = 2;
+
+export interface Measured {
+  readonly canary: {
+    readonly writes: number;
+    /** Undefined before the first. */
+    readonly p99Ms: number | undefined;
+    readonly baselineP99Ms: number;
+  };
+  /** No other session of the database did anything lately, so that there is nobody to notice. */
+  readonly isAlone: boolean;
+  readonly lockWaiters: number;
+  readonly replicationLagSeconds: number;
+  readonly walMbPerSecond: number;
+}
+
+export type LimitName = 'canary_ms' | 'lock_waiters' | 'replication_lag_s' | 'wal_mb_per_s';
+
+export interface Passed {
+  readonly name: LimitName;
+  readonly value: number;
+  readonly limit: number;
+}
+
+export interface Pace {
+  /** Of full speed: above 0, at most 1. */
+  readonly share: number;
+  /** What it was slowed down by, until full speed is reached again. */
+  readonly passed: Passed | undefined;
+}
+
+export const FULL_PACE: Pace = { share: 1, passed: undefined };
+
+export const LEAST_SHARE = 1 / 64;
+const BACK_OFF = 0.5;
+const RECOVERY = 1.25;
+/** Before that many canaries came through, nobody knows that a pace is bearable. */
+export const ENOUGH_CANARIES = 15;
+
+export function decidePace(pace: Pace, measured: Measured, limits: Limits): Pace {
+  const passed = findPassed(measured, limits);
+  if (passed !== undefined) return { share: Math.max(LEAST_SHARE, pace.share * BACK_OFF), passed };
+  if (pace.share === 1 || measured.canary.writes < ENOUGH_CANARIES) return pace;
+  const share = Math.min(1, pace.share * RECOVERY);
+  return share === 1 ? FULL_PACE : { share, passed: pace.passed };
+}
+
+function findPassed({ canary, isAlone, ...measured }: Measured, limits: Limits): Passed | undefined {
+  const canaryMs = limits.maxCanaryMs ?? (isAlone ? undefined : canary.baselineP99Ms * CANARY_FACTOR + CANARY_SLACK_MS);
+  const candidates: { name: LimitName; value: number | undefined; limit: number | undefined }[] = [
+    { name: 'lock_waiters', value: measured.lockWaiters, limit: limits.maxLockWaiters },
+    { name: 'replication_lag_s', value: measured.replicationLagSeconds, limit: limits.maxReplicationLagSeconds },
+    { name: 'canary_ms', value: canary.p99Ms, limit: canaryMs },
+    { name: 'wal_mb_per_s', value: measured.walMbPerSecond, limit: limits.maxWalMbPerSecond },
+  ];
+  for (const { name, value, limit } of candidates) {
+    if (value !== undefined && limit !== undefined && value > limit) return { name, value, limit };
+  }
+  return undefined;
+}
+
+/** Below that, a chunk is mostly its own overhead. */
+const LEAST_ROWS = 50;
+/** Two under way keep two processors busy. */
+const SHARE_OF_ONE_UNDER_WAY = 1;
+const MOST_REST_MS = 2_000;
+
+/** How many rows the next chunk may have, where there may be so many at most. */
+export function rowsAt({ share }: Pace, most: number): number {
+  return Math.min(most, Math.max(LEAST_ROWS, Math.round(most * share)));
+}
+
+/** How many chunks may be under way at once, where so many may at most. */
+export function underWayAt({ share }: Pace, most: number): number {
+  return share < SHARE_OF_ONE_UNDER_WAY ? 1 : most;
+}
+
+/** How long to leave the server alone after having worked for so long. */
+export function restAfterMs({ share }: Pace, workedMs: number): number {
+  return Math.min(MOST_REST_MS, workedMs * (1 / share - 1));
+}

@@ -1,0 +1,158 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { lagSeconds, walMbPerSecond } from '../../src/replay/load.ts';
+import {
+  DEFAULT_LIMITS,
+  decidePace,
+  ENOUGH_CANARIES,
+  FULL_PACE,
+  LEAST_SHARE,
+  type Limits,
+  type Measured,
+  type Pace,
+  restAfterMs,
+  rowsAt,
+  underWayAt,
+} from '../../src/replay/throttle.ts';
+
+const CALM: Measured = {
+  canary: { writes: ENOUGH_CANARIES, p99Ms: 4, baselineP99Ms: 4 },
+  isAlone: false,
+  lockWaiters: 0,
+  replicationLagSeconds: 0,
+  walMbPerSecond: 30,
+};
+const canary = (p99Ms: number | undefined, writes = ENOUGH_CANARIES) => ({ canary: { ...CALM.canary, p99Ms, writes } });
+const HALF: Pace = { share: 0.5, passed: { name: 'lock_waiters', value: 3, limit: 1 } };
+
+describe('a pace', () => {
+  it.each<[string, Partial<Measured>, Partial<Limits>, Pace['passed']]>([
+    [
+      'a canary takes more than half longer than before, and others are at work',
+      canary(9),
+      {},
+      { name: 'canary_ms', value: 9, limit: 8 },
+    ],
+    [
+      'a canary takes longer than is allowed',
+      canary(21),
+      { maxCanaryMs: 20 },
+      { name: 'canary_ms', value: 21, limit: 20 },
+    ],
+    [
+      'that is so with nobody else at work',
+      { ...canary(21), isAlone: true },
+      { maxCanaryMs: 20 },
+      { name: 'canary_ms', value: 21, limit: 20 },
+    ],
+    ['nothing at all is allowed', canary(0.1), { maxCanaryMs: 0 }, { name: 'canary_ms', value: 0.1, limit: 0 }],
+    [
+      'the first canary since has not come through yet, and took too long already',
+      canary(300, 0),
+      {},
+      { name: 'canary_ms', value: 300, limit: 8 },
+    ],
+    ['sessions wait for it', { lockWaiters: 2 }, {}, { name: 'lock_waiters', value: 2, limit: 1 }],
+    ['a replica is behind', { replicationLagSeconds: 11 }, {}, { name: 'replication_lag_s', value: 11, limit: 10 }],
+    ['the server writes too much WAL', {}, { maxWalMbPerSecond: 16 }, { name: 'wal_mb_per_s', value: 30, limit: 16 }],
+  ])('is halved where %s', (_, measured, limits, passed) => {
+    const judged = { ...CALM, ...measured };
+    const held = { ...DEFAULT_LIMITS, ...limits };
+    expect(decidePace(FULL_PACE, judged, held)).toEqual({ share: 0.5, passed });
+    expect(decidePace(HALF, judged, held)).toEqual({ share: 0.25, passed });
+    expect(decidePace({ share: LEAST_SHARE, passed: undefined }, judged, held)).toEqual({ share: LEAST_SHARE, passed });
+  });
+
+  it.each<[string, Partial<Measured>, Partial<Limits>]>([
+    ['a canary takes as long as is allowed', canary(8), {}],
+    ['a canary takes long and nobody else is at work', { ...canary(500), isAlone: true }, {}],
+    ['one session waits', { lockWaiters: 1 }, {}],
+    ['a replica is as far behind as it may', { replicationLagSeconds: 10 }, {}],
+    ['nobody limits the WAL', { walMbPerSecond: 10_000 }, {}],
+  ])('is not slowed down, and recovers, where %s', (_, measured, limits) => {
+    const judged = { ...CALM, ...measured };
+    const held = { ...DEFAULT_LIMITS, ...limits };
+    expect(decidePace(FULL_PACE, judged, held)).toEqual(FULL_PACE);
+    expect(decidePace(HALF, judged, held)).toEqual({ share: 0.625, passed: HALF.passed });
+    expect(decidePace({ ...HALF, share: 0.9 }, judged, held)).toEqual(FULL_PACE);
+  });
+
+  it('does not recover before enough canaries came through to tell', () => {
+    expect(decidePace(HALF, { ...CALM, ...canary(4, ENOUGH_CANARIES - 1) }, DEFAULT_LIMITS)).toEqual(HALF);
+    expect(decidePace(HALF, { ...CALM, ...canary(undefined, 0) }, DEFAULT_LIMITS)).toEqual(HALF);
+  });
+
+  const number = fc.double({ min: 0, max: 1e6, noNaN: true });
+  const anyMeasured: fc.Arbitrary<Measured> = fc.record({
+    canary: fc.record({ writes: fc.nat(100), p99Ms: fc.option(number, { nil: undefined }), baselineP99Ms: number }),
+    isAlone: fc.boolean(),
+    lockWaiters: fc.nat(100),
+    replicationLagSeconds: number,
+    walMbPerSecond: number,
+  });
+  const anyLimits: fc.Arbitrary<Limits> = fc.record({
+    maxCanaryMs: fc.option(number, { nil: undefined }),
+    maxLockWaiters: fc.nat(10),
+    maxReplicationLagSeconds: number,
+    maxWalMbPerSecond: fc.option(number, { nil: undefined }),
+  });
+  const isSlowerSaid = ({ share, passed }: Pace) => (share === 1) === (passed === undefined);
+
+  it('is never below the least nor above full speed, never slower without saying why, and full speed again once it is calm', () => {
+    fc.assert(
+      fc.property(fc.array(anyMeasured, { maxLength: 40 }), anyLimits, (history, limits) => {
+        let pace = FULL_PACE;
+        for (const measured of history) {
+          pace = decidePace(pace, measured, limits);
+          expect(pace.share).toBeGreaterThanOrEqual(LEAST_SHARE);
+          expect(pace.share).toBeLessThanOrEqual(1);
+          expect(isSlowerSaid(pace)).toBe(true);
+        }
+        const quiet = { ...CALM, ...canary(0), walMbPerSecond: 0 };
+        for (let nth = 0; nth < 20; nth += 1) pace = decidePace(pace, quiet, limits);
+        expect(pace).toEqual(FULL_PACE);
+      }),
+    );
+  });
+
+  it('makes chunks smaller and rarer, and never so small or rare that nothing goes on', () => {
+    const share = fc.double({ min: LEAST_SHARE, max: 1, noNaN: true });
+    fc.assert(
+      fc.property(share, fc.integer({ min: 1, max: 100_000 }), number, (share, most, workedMs) => {
+        const pace = { share, passed: undefined };
+        expect(rowsAt(pace, most)).toBeGreaterThanOrEqual(Math.min(most, 50));
+        expect(rowsAt(pace, most)).toBeLessThanOrEqual(most);
+        expect(restAfterMs(pace, workedMs)).toBeGreaterThanOrEqual(0);
+        expect(restAfterMs(pace, workedMs)).toBeLessThanOrEqual(2_000);
+      }),
+    );
+    expect([rowsAt(FULL_PACE, 5_000), underWayAt(FULL_PACE, 2), restAfterMs(FULL_PACE, 400)]).toEqual([5_000, 2, 0]);
+    expect([rowsAt(HALF, 5_000), underWayAt(HALF, 2), restAfterMs(HALF, 200)]).toEqual([2_500, 1, 200]);
+  });
+});
+
+describe('how far a replica is behind', () => {
+  const positions = [
+    { atMs: 1_000, position: 100 },
+    { atMs: 2_000, position: 100 },
+    { atMs: 3_000, position: 250 },
+    { atMs: 4_000, position: 400 },
+  ];
+  it.each([
+    ['there is none', null, 0],
+    ['it has everything', 400, 0],
+    ['it lacks what was written last', 399, 1],
+    ['it has what was written until three seconds ago', 100, 2],
+    ['it has nothing of what we saw', 0, 4],
+  ])('is told where %s', (_, replayed, seconds) => {
+    expect(lagSeconds(positions, replayed, 5_000)).toBe(seconds);
+  });
+
+  it('is beside the rate of the WAL, of the last two seconds', () => {
+    const mb = (count: number) => count * 1_000_000;
+    const at = (atMs: number, count: number) => ({ atMs, position: mb(count) });
+    expect(walMbPerSecond([])).toBe(0);
+    expect(walMbPerSecond([at(0, 7)])).toBe(0);
+    expect(walMbPerSecond([at(0, 0), at(1_000, 900), at(2_000, 920), at(3_000, 940)])).toBe(20);
+  });
+});
