@@ -17,8 +17,16 @@ export function importChunkSql(source: Source, tables: LegacyTables): string {
         where ${isBetween('t', ['$3', '$4'], ['$5', '$6'])} and ${isBeforeHorizon('t.xmin')}
         offset 0
       ) r
-      left join replay.wallets w on w.wallet_id = (r.image).wallet_id and w.source = $2 and w.book_id = $1
-      left join replay.findings f on f.book_id = $1 and f.source = $2 and f.legacy_id = r.id
+      -- Row by row, in an index: as plain joins, what was never analyzed was read as a whole for every row of the chunk, and what was,
+      -- for every chunk.
+      left join lateral (
+        select w.account_id from replay.wallets w
+        where w.wallet_id = (r.image).wallet_id and w.source = $2 and w.book_id = $1 limit 1
+      ) w on true
+      left join lateral (
+        select f.cause, f.explained_cents from replay.findings f
+        where f.book_id = $1 and f.source = $2 and f.legacy_id = r.id limit 1
+      ) f on true
     ), event as (
       select c.created_at, c.id, (c.image).delta as delta, c.account_id,
              -- One that the log has may have changed since, which is a correction. A first time is not looked up: the log refuses it.
