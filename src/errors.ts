@@ -70,6 +70,7 @@ export const ERROR_CODES = {
   // The replay
   LEGACY_TABLE_MISSING: { exit: 3 },
   LEGACY_COLUMN_MISMATCH: { exit: 3 },
+  LEGACY_REVISION_UNKNOWN: { exit: 1 },
   LEGACY_TRUNCATE_REFUSED: { exit: 2, sqlstate: 'LV032' },
   LEGACY_WALLET_FIXED: { exit: 2, sqlstate: 'LV033' },
   MIRROR_OVERFLOW: { exit: 2, sqlstate: 'LV034' },

@@ -7,6 +7,7 @@ import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletCo
 import { DEFAULT_LIMITS, type Limits } from '../replay/throttle.ts';
 import { registerBackfillControl } from './backfill-control.ts';
 import { registerCutOver } from './backfill-cutover.ts';
+import { registerPlan } from './backfill-plan.ts';
 import { registerReconcile } from './backfill-reconcile.ts';
 import { driftLines, driftObject, registerStatus } from './backfill-status.ts';
 import { throttleNote } from './backfill-throttle.ts';
@@ -20,6 +21,7 @@ const atLeastZero = wholeNumber(0, 1_000_000);
 
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
+  registerPlan(backfill, context);
   registerBackfillControl(backfill, context);
   registerReconcile(backfill, context);
   registerCutOver(backfill, context);

@@ -28,10 +28,12 @@ export function requireDatabaseUrl(config: Config): string {
 interface WithDatabase {
   /** The command watches `stop`, to end at a safe point and to say how far it came. */
   readonly stopsItself?: boolean;
+  /** The command asks nothing of ours, and may run before `migrate`. */
+  readonly isBeforeMigrations?: boolean;
 }
 
 /**
- * Runs `work` with a pool on a database whose migrations are all applied, and closes the pool. A stop ends the pool's
+ * Runs `work` with a pool on a database whose migrations are all applied, unless told otherwise, and closes the pool. A stop ends the pool's
  * connections, unless the command stops itself.
  * @throws AppError STOPPED
  */
@@ -43,7 +45,7 @@ export async function withDatabase<T>(
   const databaseUrl = requireDatabaseUrl(context.config);
   const pool = await openPool({ databaseUrl, max: context.config.poolMax });
   const checked = async () => {
-    await assertMigrated(pool);
+    if (options.isBeforeMigrations !== true) await assertMigrated(pool);
     return await work(pool);
   };
   try {

@@ -8,7 +8,7 @@ import { AppError } from '../errors.ts';
 const LOCK_TIMEOUT_MS = 50;
 /** Between two tries the old platform is left alone for this long, by chance, so that two who try do not keep meeting. */
 const PAUSE_MS = { least: 50, most: 500 };
-const MAX_TRIES = 40;
+export const MAX_TRIES = 40;
 
 export interface GivingWay {
   readonly stop?: AbortSignal | undefined;

@@ -46,6 +46,44 @@ const REQUIRED: Readonly<Record<string, Readonly<Record<string, readonly string[
   },
 };
 
+const CREDITS = ['integer', 'bigint'] as const;
+const TEXT = ['text'] as const;
+const UUID = ['uuid'] as const;
+const INSTANT = ['timestamp with time zone'] as const;
+
+/** The other columns of the legacy tables: the replay reads none of them, and knows that they hold no money of a wallet. */
+const UNREAD: Readonly<Record<keyof LegacyTables, Readonly<Record<string, readonly string[]>>>> = {
+  wallets: {
+    low_balance_threshold: CREDITS,
+    auto_reload_enabled: ['boolean'],
+    auto_reload_topup_credits: CREDITS,
+    default_payment_method_id: TEXT,
+    status: TEXT,
+    updated_at: INSTANT,
+  },
+  wallet_transactions: { memo: TEXT },
+  org_wallets: {
+    low_balance_threshold: CREDITS,
+    auto_reload_enabled: ['boolean'],
+    auto_reload_topup_credits: CREDITS,
+    status: TEXT,
+    updated_at: INSTANT,
+  },
+  org_wallet_transactions: { description: TEXT },
+  invoices: {
+    stripe_invoice_id: TEXT,
+    stripe_payment_intent_id: TEXT,
+    credits_purchased: CREDITS,
+    promo_code: TEXT,
+    tax_usd_cents: CREDITS,
+    status: TEXT,
+    receipt_url: TEXT,
+    created_at: INSTANT,
+    updated_at: INSTANT,
+    purchased_by_user_id: UUID,
+  },
+};
+
 /** `public` before the restructuring, the target schemas after it. */
 const SCHEMAS = ['public', 'payments', 'organizations'] as const;
 
@@ -67,15 +105,7 @@ export async function findLegacyTables(db: Queryable): Promise<Partial<LegacyTab
  * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_PERMISSION_DENIED
  */
 export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
-  const located = await locate(db);
-  const missing = Object.keys(REQUIRED).filter((table) => !located.has(table));
-  if (missing.length > 0) {
-    throw new AppError(
-      'LEGACY_TABLE_MISSING',
-      `The legacy ${missing.length === 1 ? 'table' : 'tables'} ${missing.join(', ')} cannot be found in the schemas ${SCHEMAS.join(', ')}.${await elsewhere(db, missing)} Point DATABASE_URL at the database that holds the wallets.`,
-      { details: { missing } },
-    );
-  }
+  const located = await locateAll(db);
   const faults: string[] = [];
   for (const [table, qualified] of located) faults.push(...(await columnFaults(db, table, qualified)));
   if (faults.length > 0) {
@@ -86,6 +116,50 @@ export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
     );
   }
   return Object.fromEntries(located) as LegacyTables;
+}
+
+/**
+ * The legacy tables, where every column of theirs is known and the role may read them: a column that nobody knows may hold money.
+ * @param ignored columns that may be there although nobody knows them, such as `wallets.colour`
+ * @throws AppError LEGACY_TABLE_MISSING, DB_PERMISSION_DENIED; LEGACY_REVISION_UNKNOWN, which names every fault at once
+ */
+export async function getKnownLegacyTables(db: Queryable, ignored: readonly string[]): Promise<LegacyTables> {
+  const located = await locateAll(db);
+  await assertReadable(db, [...located.values()]);
+  const faults: string[] = [];
+  for (const [table, qualified] of located) {
+    faults.push(
+      ...(await columnFaults(db, table, qualified)),
+      ...(await unknownColumns(db, table, qualified, ignored)),
+    );
+  }
+  if (faults.length > 0) {
+    throw new AppError(
+      'LEGACY_REVISION_UNKNOWN',
+      `${faults.join('; ')}. The database is at another revision than this mapping, and may hold money that nobody reads. Adapt src/replay/legacy.ts; where a column holds none: --ignore-column <table.column>`,
+      { details: { faults } },
+    );
+  }
+  return Object.fromEntries(located) as LegacyTables;
+}
+
+/** Whether a name is `table.column` of a legacy table, whether it has that column or not. */
+export function isLegacyColumn(name: string): boolean {
+  const [table = '', column, ...rest] = name.split('.');
+  return Object.hasOwn(REQUIRED, table) && column !== undefined && column !== '' && rest.length === 0;
+}
+
+async function locateAll(db: Queryable): Promise<Map<string, string>> {
+  const located = await locate(db);
+  const missing = Object.keys(REQUIRED).filter((table) => !located.has(table));
+  if (missing.length > 0) {
+    throw new AppError(
+      'LEGACY_TABLE_MISSING',
+      `The legacy ${missing.length === 1 ? 'table' : 'tables'} ${missing.join(', ')} cannot be found in the schemas ${SCHEMAS.join(', ')}.${await elsewhere(db, missing)} Point DATABASE_URL at the database that holds the wallets.`,
+      { details: { missing } },
+    );
+  }
+  return located;
 }
 
 // A role whose name is that of a schema creates its tables there: the role liventix in the schema liventix.
@@ -122,13 +196,49 @@ async function locate(db: Queryable): Promise<Map<string, string>> {
   return new Map(rows.map((row) => [row.table, row.qualified]));
 }
 
-async function columnFaults(db: Queryable, table: string, qualified: string): Promise<string[]> {
+async function assertReadable(db: Queryable, tables: readonly string[]): Promise<void> {
+  const { rows } = await db.query<{ table: string; role: string }>(
+    `select t.name as table, current_user as role from unnest($1::text[]) as t (name)
+     where not has_table_privilege(to_regclass(t.name), 'select') order by 1`,
+    [tables],
+  );
+  if (rows.length === 0) return;
+  throw new AppError(
+    'DB_PERMISSION_DENIED',
+    `${rows[0]?.role} may not read ${rows.map(({ table }) => table).join(', ')}. Run as the owner of the tables, or have it granted: grant select on …`,
+  );
+}
+
+/** By name. */
+async function columnTypes(db: Queryable, qualified: string): Promise<Map<string, string>> {
   const { rows } = await db.query<{ name: string; type: string }>(
     `select attname as name, format_type(atttypid, atttypmod) as type
-     from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped`,
+     from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped order by attnum`,
     [qualified],
   );
-  const types = new Map(rows.map((row) => [row.name, row.type]));
+  return new Map(rows.map((row) => [row.name, row.type]));
+}
+
+async function unknownColumns(
+  db: Queryable,
+  table: string,
+  qualified: string,
+  ignored: readonly string[],
+): Promise<string[]> {
+  const unread = UNREAD[table as keyof LegacyTables];
+  const faults: string[] = [];
+  for (const [column, type] of await columnTypes(db, qualified)) {
+    if (REQUIRED[table]?.[column] !== undefined || ignored.includes(`${table}.${column}`)) continue;
+    const expected = unread[column];
+    if (expected === undefined) faults.push(`${qualified}.${column}, ${type}, is unknown`);
+    else if (!expected.includes(type))
+      faults.push(`${qualified}.${column} is ${type}, expected ${expected.join(' or ')}`);
+  }
+  return faults;
+}
+
+async function columnFaults(db: Queryable, table: string, qualified: string): Promise<string[]> {
+  const types = await columnTypes(db, qualified);
   return Object.entries(REQUIRED[table] ?? {}).flatMap(([column, expected]) => {
     const found = types.get(column);
     if (found !== undefined && expected.includes(found)) return [];

@@ -30,9 +30,37 @@ const CHRONOLOGICAL = 't.created_at, t.id';
 const LOG_ORDER = `not exists (
   select from payments.events e where e.book_id = $1 and e.event_id = replay.row_event_id($2, t.id, 1)), ${CHRONOLOGICAL}`;
 
-/** What mirrors the ledger was posted there, and needs no explanation. */
-const IS_OLD_CODE =
-  'not exists (select from replay.mirrored_rows m where m.legacy_id = t.id and m.source = $2 and m.book_id = $1)';
+/** Which rows a survey judges, and what beside the old tables it asks. */
+export interface SurveyScope {
+  /** SQL of whether row `t` is judged. */
+  readonly isJudged: string;
+  readonly order: string;
+  /** SQL of a text as an id, null where it can be none. */
+  readonly idOf: (text: string) => string;
+  /** SQL of whether refund `r` says what was refunded by it, and not what was refunded so far. */
+  readonly isPartialRefund: string;
+}
+
+/** The rows of before the capture; what mirrors the ledger was posted there, and needs no explanation. Parameters: $1 book, $2 source. */
+export function beforeHorizon(isFirst: boolean): SurveyScope {
+  return {
+    isJudged: `${isBeforeHorizon('t.xmin')} and not exists (
+      select from replay.mirrored_rows m where m.legacy_id = t.id and m.source = $2 and m.book_id = $1)`,
+    order: isFirst ? CHRONOLOGICAL : LOG_ORDER,
+    idOf: (text) => `payments.try_uuid(${text})`,
+    isPartialRefund: 'exists (select from replay.partial_refunds p where p.legacy_id = r.id)',
+  };
+}
+
+/** All rows, before anything of ours is installed: nothing is asked but the old tables. */
+export const AS_FOUND: SurveyScope = {
+  isJudged: 'true',
+  order: CHRONOLOGICAL,
+  // As payments.try_uuid.
+  idOf: (text) => `case when ${text} like '________-____-____-____-____________' and ${text} ~ '^[0-9a-fA-F-]*$'
+    and length(replace(${text}, '-', '')) = 32 then ${text}::uuid end`,
+  isPartialRefund: 'false',
+};
 
 export interface Source {
   readonly name: 'wallet_transactions' | 'org_wallet_transactions';
@@ -42,14 +70,15 @@ export interface Source {
   readonly ownerKind: 'user' | 'organization';
   /** SQL of the image of row `t`. */
   readonly image: string;
-  /** SELECT of (legacy_id, cause, explained_cents) over the rows of before the capture. Parameters: $1 book, $2 source. */
-  surveySql(tables: LegacyTables, isFirst: boolean): string;
+  /** SELECT of (legacy_id, cause, explained_cents) over the rows of a scope, with its parameters. */
+  surveySql(tables: LegacyTables, scope: SurveyScope): string;
   /** SQL of what was paid for row `t`, null save for a purchase. */
   paidSql(tables: LegacyTables): string;
 }
 
 // The reference is free text in user rows: it is read as an id only where it can be one.
-const invoiceIdOf = (condition: string) => `case when ${condition} then payments.try_uuid(t.reference_id) end`;
+const invoiceIdOf = (condition: string, { idOf }: SurveyScope) =>
+  `case when ${condition} then ${idOf('t.reference_id')} end`;
 
 export const SOURCES: readonly Source[] = [
   {
@@ -61,7 +90,7 @@ export const SOURCES: readonly Source[] = [
     image: 'replay.user_row_image(t)',
     // Any signed-in user could insert rows here, so a credit counts as paid only beside an invoice of the same wallet, and
     // only for what that invoice says.
-    surveySql: (tables, isFirst) => `
+    surveySql: (tables, scope) => `
       with row_with_invoice as (
         select t.id, t.type, t.credits_delta, t.reference_type, i.id as invoice_id,
                row_number() over in_log_order as nth,
@@ -71,11 +100,12 @@ export const SOURCES: readonly Source[] = [
         from ${tables.wallet_transactions} t
         left join ${tables.invoices} i on i.wallet_id = t.wallet_id and i.id = ${invoiceIdOf(
           `(t.type = 'purchase' and t.credits_delta > 0 or t.type = 'refund' and t.credits_delta < 0)`,
+          scope,
         )}
           and (t.type <> 'purchase' or coalesce(t.usd_cents, 0) <= i.amount_usd_cents)
         -- Nearly every row takes credits for something else than a refund, and nothing about it needs an explanation.
-        where (t.credits_delta >= 0 or t.type in ('purchase', 'refund')) and ${isBeforeHorizon('t.xmin')} and ${IS_OLD_CODE}
-        window in_log_order as (partition by i.id, t.type order by ${isFirst ? CHRONOLOGICAL : LOG_ORDER})
+        where (t.credits_delta >= 0 or t.type in ('purchase', 'refund')) and ${scope.isJudged}
+        window in_log_order as (partition by i.id, t.type order by ${scope.order})
       ), judged as (
         select r.*,
           case
@@ -87,7 +117,7 @@ export const SOURCES: readonly Source[] = [
             when r.type = 'purchase' and r.nth > 1 then 'duplicate_credit'
             -- The processor reports what was refunded so far, and each report was booked in full.
             when r.type = 'refund' and r.refunded_before is not null
-              and not exists (select from replay.partial_refunds p where p.legacy_id = r.id) then 'cumulative_refund'
+              and not ${scope.isPartialRefund} then 'cumulative_refund'
           end as cause
         from row_with_invoice r
       )
@@ -106,16 +136,16 @@ export const SOURCES: readonly Source[] = [
     ownerKind: 'organization',
     image: 'replay.org_row_image(t)',
     // Signs and one credit per invoice are enforced here; what is not unique is the key of a spend.
-    surveySql: (tables, isFirst) => `
+    surveySql: (tables, scope) => `
       with row_with_invoice as (
         select t.id, t.transaction_type as type, t.credits_delta, i.id as invoice_id,
                row_number() over (
-                 partition by t.wallet_id, t.transaction_type, t.metadata ->> 'idempotency_key' order by ${isFirst ? CHRONOLOGICAL : LOG_ORDER}
+                 partition by t.wallet_id, t.transaction_type, t.metadata ->> 'idempotency_key' order by ${scope.order}
                ) as nth_of_key,
                t.metadata ->> 'idempotency_key' as key
         from ${tables.org_wallet_transactions} t
         left join ${tables.invoices} i on i.id = t.invoice_id and i.org_wallet_id = t.wallet_id
-        where ${isBeforeHorizon('t.xmin')} and ${IS_OLD_CODE}
+        where ${scope.isJudged}
       )
       select id as legacy_id, cause, 0 as explained_cents
       from (

@@ -1,7 +1,7 @@
 import { withTransaction } from '../db/transaction.ts';
 import { type Run, report, SORT_MEMORY, type Totals } from './backfill-run.ts';
 import { findUnnoticedChanges } from './resync.ts';
-import { isBeforeHorizon, type Source } from './sources.ts';
+import { beforeHorizon, isBeforeHorizon, type Source } from './sources.ts';
 
 /**
  * Finds what the flows do not explain, in one pass over the rows of before the capture: a row is judged by those before it. Once per
@@ -24,7 +24,7 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
     await tx.query('delete from replay.row_counts where book_id = $1 and source = $2', ids);
     await tx.query(
       `insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
-       select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables, isFirst)}) s`,
+       select $1, $2, s.legacy_id, s.cause, s.explained_cents from (${source.surveySql(run.tables, beforeHorizon(isFirst))}) s`,
       ids,
     );
     if (!isFirst) await findUnnoticedChanges(tx, run, source);
