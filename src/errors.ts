@@ -86,6 +86,11 @@ export const ERROR_CODES = {
   CAPTURE_OTHER_BOOK: { exit: 3 },
   BACKFILL_RUNNING: { exit: 3 },
   BACKFILL_RETIRED: { exit: 2 },
+  REBUILD_RUNNING: { exit: 3 },
+  REBUILD_BUSY: { exit: 3 },
+  REBUILD_REFUSED: { exit: 3 },
+  REBUILD_EVENT_REFUSED: { exit: 1 },
+  REBUILD_LOG_CHANGED: { exit: 1 },
 
   // The outbox
   OUTBOX_ENDPOINT_URL_INVALID: { exit: 2 },

@@ -4,7 +4,6 @@ import type { HistoryOrder } from '../ledger/history.ts';
 import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type AsOf, type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
-import { registerRebuild } from './books-rebuild.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
@@ -20,7 +19,6 @@ export function registerBooks(program: Command, context: CommandContext): void {
     .description('prove that the books balance, look into their history, close their periods, seal them');
   registerVerify(books, context);
   registerTrialBalance(books, context);
-  registerRebuild(books, context);
   registerHistory(books, context);
   registerPeriods(books, context);
   registerSeals(books, context);

@@ -92,6 +92,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   demo: async () => (await import('./demo.ts')).registerDemo,
   migrate: async () => (await import('./migrate.ts')).registerMigrate,
   backfill: async () => (await import('./backfill.ts')).registerBackfill,
+  replay: async () => (await import('./replay.ts')).registerReplay,
   books: async () => (await import('./books.ts')).registerBooks,
   ledger: async () => (await import('./ledger.ts')).registerLedger,
   outbox: async () => (await import('./outbox.ts')).registerOutbox,

@@ -11,7 +11,7 @@ const OF_THE_CALL: ReadonlySet<string> = new Set(['LEDGER_BOOK_UNKNOWN', 'LEDGER
 const SQLSTATE_OF_THE_CALL = /^(?:08|0B|25|26|28|2D|34|3B|3D|3F|40|42|53|55|57|58|72|F0|HV|XX)/;
 
 /** Whether a call was refused for one of its transactions, so that the others pass without it. */
-function isOfContent({ code, details }: AppError): boolean {
+export function isOfContent({ code, details }: AppError): boolean {
   if (code !== 'DB_FAILED') return code.startsWith('LEDGER_') && !OF_THE_CALL.has(code);
   return typeof details['sqlstate'] === 'string' && !SQLSTATE_OF_THE_CALL.test(details['sqlstate']);
 }

@@ -5,7 +5,7 @@ import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 
 /** How long the old platform's statements may have to wait for one of ours. */
-const LOCK_TIMEOUT_MS = 50;
+export const LOCK_TIMEOUT_MS = 50;
 /** Between two tries the old platform is left alone for this long, by chance, so that two who try do not keep meeting. */
 const PAUSE_MS = { least: 50, most: 500 };
 export const MAX_TRIES = 40;

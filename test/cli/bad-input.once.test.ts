@@ -9,7 +9,7 @@ import { ledgerState, openTestAccounts, type TestAccounts } from '../support/boo
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 
-// Every command of `liventix ledger …` and `liventix books …`, with each of its options and arguments spoilt in every way. A
+// Every command of `liventix ledger …`, `liventix books …` and `liventix replay …`, with each of its options and arguments spoilt in every way. A
 // command that is added and not told how to be called makes a test fail.
 
 let database: TestDatabase;
@@ -63,7 +63,8 @@ const CALLS: Readonly<Record<string, () => string[]>> = {
   'ledger export': () => ['--format', 'csv'],
   'books verify': () => [],
   'books trial-balance': () => [],
-  'books rebuild': () => [],
+  'replay rebuild': () => [],
+  'replay verify': () => [],
   'books balance': () => [accounts.wallet],
   'books statement': () => [accounts.wallet],
   'books account-types': () => [],
@@ -102,7 +103,7 @@ const FINE: Readonly<Record<string, readonly (keyof typeof SPOILT)[]>> = {
 /** What was found out is told all the same. */
 const TELLS_BEFORE: readonly string[] = ['books verify --certificate'];
 
-const LEAVES = leavesOf(program).filter(([name]) => /^(ledger|books) /.test(name));
+const LEAVES = leavesOf(program).filter(([name]) => /^(ledger|books|replay) /.test(name));
 
 function leavesOf(command: Command, path: readonly string[] = []): (readonly [string, Command])[] {
   if (command.commands.length === 0) return [[path.join(' '), command]];
@@ -128,7 +129,7 @@ function faultsOf(ended: Ended): string[] {
   ];
 }
 
-describe('every command of ledger and books', () => {
+describe('every command of ledger, books and replay', () => {
   it('is called here, and works', async () => {
     expect(LEAVES.map(([name]) => name).toSorted()).toEqual(Object.keys(CALLS).toSorted());
     const failed: string[] = [];

@@ -8,7 +8,7 @@ import { openBook } from '../../src/ledger/books.ts';
 import { expireHolds, type HoldOutcome, type NewHold, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, type PostOutcome, postAll } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
-import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
+import { compareWithRebuild } from '../../src/ledger/rebuild/rebuild.ts';
 import { verifyBooks, verifyBooksIndependently } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';

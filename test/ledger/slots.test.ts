@@ -8,7 +8,7 @@ import { openBook } from '../../src/ledger/books.ts';
 import { effectiveBalance, type HistoryOrder, recordedBalance } from '../../src/ledger/history.ts';
 import { placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { type NewAccount, openAccounts, post, postAll } from '../../src/ledger/ledger.ts';
-import { compareWithRebuild } from '../../src/ledger/rebuild.ts';
+import { compareWithRebuild } from '../../src/ledger/rebuild/rebuild.ts';
 import { statementPages } from '../../src/ledger/statement.ts';
 import { trialBalance } from '../../src/ledger/trial-balance.ts';
 import {

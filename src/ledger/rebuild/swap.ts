@@ -1,0 +1,213 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { isLockTimeout } from '../../db/sqlstate.ts';
+import { withTransaction } from '../../db/transaction.ts';
+import { AppError } from '../../errors.ts';
+import { logState, project, projectStep, type StepOptions } from './project.ts';
+import { PROJECTIONS, type Projection, SCHEMA, sameKey } from './projections.ts';
+
+/** How long those who post may have to wait for each lock that is not free. */
+const LOCK_TIMEOUT_MS = 50;
+/** Between two tries they are left alone for this long, by chance, so that two who try do not keep meeting. */
+const PAUSE_MS = { least: 50, most: 500 };
+const MAX_TRIES = 40;
+/** How long the lock that keeps vacuum away, and nobody who posts, is waited for: PostgreSQL sends autovacuum away after a second. */
+const VACUUM_TIMEOUT_MS = 5_000;
+
+export interface SwapOptions extends StepOptions {
+  /** More than so many rows are not put in place. */
+  readonly maxRows: bigint;
+  readonly stop: AbortSignal | undefined;
+  /** Told how often the locks were not free. */
+  readonly onBusy?: ((tries: number) => void) | undefined;
+}
+
+export interface Swap {
+  /** Rows that differed, were missing or too many, and no longer do. */
+  readonly rows: bigint;
+  /** For how long nobody could post. */
+  readonly lockedMs: number;
+  readonly tries: number;
+}
+
+/**
+ * Makes the live projections what the log gives. The rows that differ were noted by a comparison; under a lock that keeps every poster out
+ * the rest of the log is projected, what that touched is compared as well, and those rows alone are replaced: readers go on reading.
+ * @throws AppError REBUILD_BUSY, REBUILD_REFUSED, DB_*
+ */
+export async function swapProjections(pool: Pool, options: SwapOptions): Promise<Swap> {
+  for (let tries = 1; ; tries += 1) {
+    // So that little is left to be done under the lock.
+    while ((await projectStep(pool, options)).isMore);
+    try {
+      return await tryToSwap(pool, options, tries);
+    } catch (error) {
+      if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
+      options.onBusy?.(tries);
+      if (tries === MAX_TRIES || options.stop?.aborted === true) throw givenUp(tries, error);
+      await sleep(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least));
+    }
+  }
+}
+
+async function tryToSwap(pool: Pool, options: SwapOptions, tries: number): Promise<Swap> {
+  let lockedAt = 0;
+  const rows = await withTransaction(pool, async (tx) => {
+    await keepPostersOut(tx);
+    lockedAt = performance.now();
+    await project(tx, await logState(tx), { bookId: options.bookId });
+    return replaceRows(tx, options);
+  });
+  return { rows, lockedMs: performance.now() - lockedAt, tries };
+}
+
+// First what only vacuum and changes of tables wait for: autovacuum gives way when it was waited for longer than the short timeout allows.
+// Then the book's periods, which every posting locks before any row, in the order of their ids; who holds none of them is out of the tables
+// as well. The tables after that, for whoever writes them by hand: readers go on.
+async function keepPostersOut(tx: Tx): Promise<void> {
+  const tables = ['events', ...PROJECTIONS.map(({ table }) => table)].map((table) => `payments.${table}`).join(', ');
+  await tx.query(`
+    set local lock_timeout = ${VACUUM_TIMEOUT_MS};
+    lock table ${tables} in share update exclusive mode;
+    set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
+  await tx.query(
+    `select pg_advisory_xact_lock(hashtext('liventix.period'), b.book_id)
+     from (select b.book_id from payments.books b order by b.book_id offset 0) b`,
+  );
+  await tx.query(`lock table ${tables} in share row exclusive mode`);
+}
+
+async function replaceRows(tx: Tx, options: SwapOptions): Promise<bigint> {
+  let total = 0n;
+  const damaged: Projection[] = [];
+  const fresh = await freshRanges(tx);
+  for (const projection of PROJECTIONS) {
+    const rows = await judgeAgain(tx, projection, fresh, options.bookId);
+    total += rows;
+    if (rows > 0n) damaged.push(projection);
+  }
+  if (total > options.maxRows) {
+    throw new AppError(
+      'REBUILD_REFUSED',
+      `${total} rows differ, more than the ${options.maxRows} that may be replaced while nobody can post. Nothing was changed. Give --max-rows when it may take that long.`,
+      { details: { rows: total } },
+    );
+  }
+  if (damaged.length > 0) {
+    await withoutTriggers(tx, damaged, async () => {
+      for (const projection of damaged) await replaceIn(tx, projection);
+    });
+    for (const projection of damaged) await assertReplaced(tx, projection);
+  }
+  await tx.query(`update ${SCHEMA}.run set fresh_positions = '{}'`);
+  return total;
+}
+
+interface Range {
+  readonly first: bigint;
+  readonly beyond: bigint;
+}
+
+async function freshRanges(tx: Tx): Promise<Range[]> {
+  const { rows } = await tx.query<Range>(
+    `select lower(f) as first, upper(f) as beyond from ${SCHEMA}.run r cross join lateral unnest(r.fresh_positions) as f`,
+  );
+  return rows;
+}
+
+/** Adds the rows that events since the comparison wrote to those that differed, and takes out what is the same by now. */
+async function judgeAgain(
+  tx: Tx,
+  projection: Projection,
+  fresh: readonly Range[],
+  bookId: number | undefined,
+): Promise<bigint> {
+  const { table, key } = projection;
+  const differing = `${SCHEMA}.differing_${table}`;
+  if (fresh.length > 0) {
+    const sources = ['payments', SCHEMA].flatMap((schema) =>
+      projection.writtenWith.map(
+        ([written, columns]) =>
+          `select ${columns}, book_id from ${schema}.${written} where (${isIn(written, fresh)})${bookId === undefined ? '' : ` and book_id = ${bookId}`}`,
+      ),
+    );
+    await tx.query(
+      `insert into ${differing} (${[...key, 'book_id'].join(', ')}, kind)
+       select f.*, 'fresh' from (${sources.join(' union ')}) f on conflict do nothing`,
+    );
+  }
+  const { rows } = await tx.query<{ count: bigint }>(
+    `with same as (
+       delete from ${differing} d
+       using payments.${table} l, ${SCHEMA}.${table} r
+       where ${sameKey(projection, 'l', 'd')} and ${sameKey(projection, 'r', 'd')} and l operator(pg_catalog.*=) r
+         and (select count(*) from payments.${table} t where ${sameKey(projection, 't', 'd')}) = 1
+       returning 1
+     )
+     select (select count(*) from ${differing}) - (select count(*) from same) as count`,
+  );
+  return rows[0]?.count ?? 0n;
+}
+
+// As constants, which are looked up in an index however many rows there are. An entry's id begins with its event's position.
+const isIn = (table: string, ranges: readonly Range[]) =>
+  ranges
+    .map(({ first, beyond }) =>
+      table === 'entries'
+        ? `id >= ${first * 1024n} and id < ${beyond * 1024n}`
+        : `event_position >= ${first} and event_position < ${beyond}`,
+    )
+    .join(' or ');
+
+// Deleted and inserted, in one statement: unique keys may have changed places, and to who refers to a row it never was gone.
+async function replaceIn(tx: Tx, projection: Projection): Promise<void> {
+  const { table } = projection;
+  const differing = `${SCHEMA}.differing_${table}`;
+  await tx.query(
+    `with gone as (
+       delete from payments.${table} l using ${differing} d where ${sameKey(projection, 'l', 'd')} returning 1
+     )
+     insert into payments.${table}
+     select r.* from (select count(*) from gone) g, ${differing} d join ${SCHEMA}.${table} r on ${sameKey(projection, 'r', 'd')}`,
+  );
+}
+
+/** Whatever somebody made of an insert, the rows are those of the log, or nothing was changed. */
+async function assertReplaced(tx: Tx, projection: Projection): Promise<void> {
+  const { table } = projection;
+  const { rows } = await tx.query<{ count: bigint }>(
+    `select count(*) from ${SCHEMA}.differing_${table} d
+     left join payments.${table} l on ${sameKey(projection, 'l', 'd')}
+     left join ${SCHEMA}.${table} r on ${sameKey(projection, 'r', 'd')}
+     where (l.book_id is null) <> (r.book_id is null) or l.book_id is not null and not (l operator(pg_catalog.*=) r)`,
+  );
+  if (rows[0]?.count === 0n) return;
+  throw new AppError(
+    'REBUILD_REFUSED',
+    `${rows[0]?.count} rows of payments.${table} were written and are not what was written: something rewrites them. Nothing was changed. See: liventix doctor`,
+  );
+}
+
+/** Takes the triggers of these tables out of the way, all that fire, and puts each back as it was. Nobody writes meanwhile. */
+async function withoutTriggers(tx: Tx, projections: readonly Projection[], work: () => Promise<void>): Promise<void> {
+  const { rows } = await tx.query<{ off: string; on: string }>(
+    `select format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname) as off,
+            format('alter table %s enable %s trigger %I', t.tgrelid::regclass,
+              case t.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, t.tgname) as on
+     from pg_trigger t join pg_class c on c.oid = t.tgrelid
+     where c.relnamespace = 'payments'::regnamespace and c.relname = any ($1) and not t.tgisinternal and t.tgenabled <> 'D'
+     order by c.relname, t.tgname`,
+    [projections.map(({ table }) => table)],
+  );
+  await tx.query(rows.map(({ off }) => off).join('; '));
+  await work();
+  await tx.query(rows.map(({ on }) => on).join('; '));
+}
+
+function givenUp(tries: number, cause: AppError): AppError {
+  return new AppError(
+    'REBUILD_BUSY',
+    `The ledger was in use at each of ${tries} tries, ${LOCK_TIMEOUT_MS} ms each, and nothing was changed. What was rebuilt is kept: run it again when less is posted, and end a transaction that was forgotten. See: liventix doctor`,
+    { details: { tries }, cause },
+  );
+}
