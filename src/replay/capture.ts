@@ -99,16 +99,22 @@ export async function assertNotNeeded(tx: Tx, tables: Partial<LegacyTables>): Pr
   );
 }
 
-async function assertNotRetired(pool: Pool, bookId: number): Promise<void> {
-  const { rows } = await pool.query<{ retiredAt: Date }>(
+/** When the old tables were retired; undefined where they are not. */
+export async function findRetirement(db: Queryable, bookId: number): Promise<Date | undefined> {
+  const { rows } = await db.query<{ retiredAt: Date }>(
     'select retired_at as "retiredAt" from replay.progress where book_id = $1 and retired_at is not null limit 1',
     [bookId],
   );
-  const [retired] = rows;
-  if (retired === undefined) return;
+  return rows[0]?.retiredAt;
+}
+
+/** @throws AppError BACKFILL_RETIRED */
+export async function assertNotRetired(db: Queryable, bookId: number): Promise<void> {
+  const retiredAt = await findRetirement(db, bookId);
+  if (retiredAt === undefined) return;
   throw new AppError(
     'BACKFILL_RETIRED',
-    `The old tables were retired at ${retired.retiredAt.toISOString()}: the ledger keeps the wallets, and nothing of the old tables is replayed any more.`,
+    `The old tables were retired at ${retiredAt.toISOString()}: the ledger keeps the wallets, and nothing of the old tables is replayed any more.`,
   );
 }
 
@@ -130,11 +136,12 @@ export async function findCapture(db: Queryable): Promise<Capture | undefined> {
 
 /**
  * The capture of a book, once no transaction is left that is older than it.
- * @throws AppError CAPTURE_OFF, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY
+ * @throws AppError CAPTURE_OFF, BACKFILL_RETIRED, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY
  */
 export async function getCapture(pool: Pool, options: CaptureOptions = {}): Promise<Capture> {
   const capture = await findCapture(pool);
   if (capture === undefined) {
+    await assertNotRetired(pool, options.bookId ?? MAIN_BOOK);
     throw new AppError(
       'CAPTURE_OFF',
       'Changes to the legacy wallets are not captured, so that what is written during the backfill would be missed. Turn it on: liventix backfill capture on',

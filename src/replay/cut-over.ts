@@ -3,7 +3,7 @@ import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { getCapture } from './capture.ts';
+import { assertNotRetired, getCapture } from './capture.ts';
 import { balanceFaultOf, compareWallet, faultOf, type WalletSides, type Which } from './compare-wallet.ts';
 import {
   type FlipOptions,
@@ -60,10 +60,11 @@ export async function cutOver(pool: Pool, options: CutOverOptions): Promise<Flip
 /**
  * Lets the old tables keep the wallets of some owners again. They have every row and balance, because they mirrored the ledger, so
  * that this is a flip; it is compared all the same, and refused for an owner of whom something differs.
- * @throws AppError CUTOVER_OWNER_UNKNOWN, CUTOVER_BUSY, DB_*
+ * @throws AppError BACKFILL_RETIRED, CUTOVER_OWNER_UNKNOWN, CUTOVER_BUSY, DB_*
  */
 export async function rollBack(pool: Pool, options: FlipOptions): Promise<FlipResult> {
   const { bookId = MAIN_BOOK, stop } = options;
+  await assertNotRetired(pool, bookId);
   const tables = await getLegacyTables(pool);
   await setModeOfNewWallets(pool, options, 'legacy');
   return flipAll(pool, { ...options, bookId, tables }, (wallet) =>

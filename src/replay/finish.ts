@@ -1,7 +1,7 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { dropOurTriggers, getCapture, lockTables } from './capture.ts';
+import { dropOurTriggers, findRetirement, getCapture, lockTables } from './capture.ts';
 import { countCaptured } from './drain.ts';
 import { givingWay } from './giving-way.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
@@ -11,6 +11,7 @@ import { SOURCES } from './sources.ts';
 
 /**
  * Retires the old tables: nothing is captured, mirrored or posted any more, and they stay as they are. There is no way back from it.
+ * Done before, it does nothing.
  * Everything is compared first, while writers go on; they wait only for a last look at what may have changed since.
  * @throws AppError FINISH_REFUSED while an owner is kept by the old tables, or anything differs; CAPTURE_*, CUTOVER_BUSY, DB_*
  */
@@ -19,6 +20,7 @@ export async function finishCutOver(
   options: { readonly bookId?: number; readonly dryRun?: boolean; readonly stop?: AbortSignal } = {},
 ): Promise<void> {
   const { bookId = MAIN_BOOK, stop, dryRun = false } = options;
+  if ((await findRetirement(pool, bookId)) !== undefined) return;
   const tables = await getLegacyTables(pool);
   await getCapture(pool, { bookId, stop });
   refuseFor((await findUnflipped(pool, tables, bookId)) ?? (await findDifference(pool, bookId)));

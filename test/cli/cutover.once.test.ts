@@ -136,7 +136,10 @@ describe('from the capture to the end', () => {
   it('retires the old tables, once', async () => {
     expect((await run('finish', '--dry-run')).stdout).toBe('Nothing stands against it. Nothing was changed.\n');
     expect((await run('finish')).stdout).toMatch(/^The old tables are retired/);
-    await refused('BACKFILL_RETIRED', /the ledger keeps the wallets/, 'capture', 'on');
+    expect((await run('finish')).stdout).toMatch(/^The old tables are retired/);
+    for (const command of ['capture on', 'run', 'cutover --all', 'rollback --all']) {
+      await refused('BACKFILL_RETIRED', /the ledger keeps the wallets/, ...command.split(' '));
+    }
     expect((await run('status')).stdout).toMatch(/^wallet_transactions .* retired$/m);
     expect(await liventix(['books', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
   });

@@ -18,23 +18,34 @@ export interface TestDatabase {
 /** What an empty database is a clone of. */
 export const EMPTY = 'template0';
 
+/** Where databases are made: the server of the project, unless a test has one of its own. */
+export interface TestServer {
+  readonly ownerUrl: string;
+  readonly adminUrl: string;
+}
+
+const serverOfProject = (): TestServer => ({ ownerUrl: inject('ownerUrl'), adminUrl: inject('adminUrl') });
+
 /**
  * A database of the test's own: a clone of the migrated template, unless told of what else.
  * Drop it in `afterAll`; it closes the pool too.
  */
-export async function createDatabase(options: { template?: string; poolMax?: number } = {}): Promise<TestDatabase> {
+export async function createDatabase(
+  options: { template?: string; poolMax?: number; server?: TestServer } = {},
+): Promise<TestDatabase> {
+  const { server = serverOfProject() } = options;
   const name = `test_${randomBytes(6).toString('hex')}`;
-  await maintenance((client) => cloneDatabase(client, name, options.template ?? MIGRATED_TEMPLATE));
-  const url = onDatabase(inject('ownerUrl'), name);
+  await maintenance(server, (client) => cloneDatabase(client, name, options.template ?? MIGRATED_TEMPLATE));
+  const url = onDatabase(server.ownerUrl, name);
   const pool = createPool({ databaseUrl: url, max: options.poolMax ?? 10 });
   return {
     name,
     url,
-    adminUrl: onDatabase(inject('adminUrl'), name),
+    adminUrl: onDatabase(server.adminUrl, name),
     pool,
     drop: async () => {
       await pool.end();
-      await maintenance((client) => dropDatabase(client, name));
+      await maintenance(server, (client) => dropDatabase(client, name));
     },
   };
 }
@@ -43,8 +54,12 @@ export async function createDatabase(options: { template?: string; poolMax?: num
  * A template of a name, made by whoever asks for it first on this server; who asks meanwhile waits.
  * @param fill given a clone of the migrated template
  */
-export async function templateOf(name: string, fill: (pool: Pool) => Promise<unknown>): Promise<string> {
-  await maintenance(async (client) => {
+export async function templateOf(
+  name: string,
+  fill: (pool: Pool) => Promise<unknown>,
+  server = serverOfProject(),
+): Promise<string> {
+  await maintenance(server, async (client) => {
     // Held until the session ends.
     await client.query('select pg_advisory_lock(hashtext($1))', [name]);
     const { rowCount } = await client.query('select from pg_database where datname = $1', [name]);
@@ -52,7 +67,7 @@ export async function templateOf(name: string, fill: (pool: Pool) => Promise<unk
     const unfinished = `${name}_unfinished`;
     await dropDatabase(client, unfinished);
     await cloneDatabase(client, unfinished, MIGRATED_TEMPLATE);
-    const pool = createPool({ databaseUrl: onDatabase(inject('ownerUrl'), unfinished) });
+    const pool = createPool({ databaseUrl: onDatabase(server.ownerUrl, unfinished) });
     await fill(pool).finally(() => pool.end());
     await client.query(`alter database ${unfinished} rename to ${name}`);
   });
@@ -63,8 +78,8 @@ export async function templateOf(name: string, fill: (pool: Pool) => Promise<unk
 const cloneDatabase = (client: pg.Client, name: string, template: string) =>
   client.query(`create database ${name} template ${template} strategy file_copy`);
 
-async function maintenance(work: (client: pg.Client) => Promise<unknown>): Promise<void> {
-  const client = new pg.Client({ connectionString: inject('ownerUrl') });
+async function maintenance(server: TestServer, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
+  const client = new pg.Client({ connectionString: server.ownerUrl });
   await client.connect();
   try {
     await work(client);

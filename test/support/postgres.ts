@@ -33,7 +33,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     settings: ['fsync=off', 'full_page_writes=off', 'max_connections=300'],
   });
   try {
-    const ownerUrl = await prepare(server.adminUrl);
+    const ownerUrl = await prepareServer(server.adminUrl);
     project.provide('ownerUrl', ownerUrl);
     project.provide('adminUrl', server.adminUrl);
     project.provide('postgresMajor', await majorVersion(server.adminUrl));
@@ -68,7 +68,8 @@ async function removeLeftovers(testsDir: string): Promise<void> {
   }
 }
 
-async function prepare(adminUrl: string): Promise<string> {
+/** Makes the roles and the migrated template. Answers how the owner connects. */
+export async function prepareServer(adminUrl: string): Promise<string> {
   const admin = new pg.Client({ connectionString: adminUrl });
   await admin.connect();
   await admin.query(`create role ${OWNER} login createdb createrole nosuperuser password 'owner'`);
