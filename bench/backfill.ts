@@ -1,7 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
 import { dropDatabase } from '../src/db/databases.ts';
@@ -10,93 +6,159 @@ import { connectionConfig, openPool, type Pool } from '../src/db/pool.ts';
 import { type DemoHome, openDemoHome } from '../src/demo/home.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
 import { turnCaptureOn } from '../src/replay/capture.ts';
+import { type Beside, benchBeside } from './backfill-beside.ts';
+import { runToTheEnd } from './backfill-command.ts';
 import { median, print, spread } from './figures.ts';
 
-const MEMORY_SAMPLE_MS = 100;
-const ROUND_DATABASE = 'liventix_bench_round';
+const DATABASES = { filled: 'liventix_bench_filled', idle: 'liventix_bench_idle', loaded: 'liventix_bench_loaded' };
+const HUGE_ROWS = 10_000_000;
 
-/** What the backfill owes: its speed as a part of the bare one's, and the memory of its process. */
-const TARGET_RATIO = 0.5;
-const TARGET_PEAK_MB = 200;
+/** What the backfill owes: see docs/benchmarks.md. */
+const TARGETS = { ratio: 0.6, peakMb: 200, p99: 1.5, again: 5, flat: 0.9 };
+
+interface Flags {
+  readonly rows: number;
+  readonly rounds: number;
+  /** How long old code writes beside it; 0: not at all. */
+  readonly besideMs: number;
+  readonly sameServer: boolean;
+}
 
 /**
- * How fast is the backfill against the bare INSERT … SELECT of the same rows into tables of the same columns and indexes
- * without triggers? Both in one run on one server, in turns; the ratio is the figure. Each round has a new server, unless
+ * How fast is the backfill against the bare INSERT … SELECT of the same rows into tables of the same columns and indexes without
+ * triggers, and what does old code notice of it? By turns on one server, the ratio is the figure. Each round has a new server, unless
  * `--same-server`: one that has written before is faster, and at the bare insert more so. Answers whether the targets were met.
  */
 export async function benchBackfill(args: readonly string[]): Promise<boolean> {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      rows: { type: 'string', default: '100000' },
+      rows: { type: 'string', default: '1000000' },
       rounds: { type: 'string', default: '3' },
+      seconds: { type: 'string', default: '30' },
+      huge: { type: 'boolean', default: false },
       'same-server': { type: 'boolean', default: false },
     },
   });
-  const [rows, rounds] = [Number(values.rows), Number(values.rounds)];
-  const ratios: number[] = [];
-  let peakMb = 0;
-  const kept = values['same-server'] ? await openHome() : undefined;
+  const flags: Flags = {
+    rows: Number(values.rows),
+    rounds: Number(values.rounds),
+    besideMs: Number(values.seconds) * 1_000,
+    sameServer: values['same-server'],
+  };
+  const rounds = await benchRounds(flags);
+  const isMet = judge(flags, rounds);
+  if (!values.huge) return isMet;
+  const huge = await benchRounds({ ...flags, rows: HUGE_ROWS, rounds: 1, besideMs: 0 });
+  const flat = median(huge.map(rowsPerSecond)) / median(rounds.map(rowsPerSecond));
+  print(`the rate at ${HUGE_ROWS} rows is ${flat.toFixed(2)} of that at ${flags.rows}, target ${TARGETS.flat}`);
+  return judge({ ...flags, rows: HUGE_ROWS }, huge) && flat >= TARGETS.flat && isMet;
+}
+
+interface Round {
+  readonly rows: number;
+  readonly backfillMs: number;
+  readonly bareMs: number;
+  readonly againMs: number;
+  readonly peakRssMb: number;
+  readonly walBytesARow: { readonly backfill: number; readonly bare: number };
+  readonly beside: Beside | undefined;
+}
+
+const rowsPerSecond = ({ rows, backfillMs }: Round): number => rows / (backfillMs / 1_000);
+
+async function benchRounds(flags: Flags): Promise<Round[]> {
+  const done: Round[] = [];
+  const kept = flags.sameServer ? await openHome() : undefined;
   try {
-    for (let round = 1; round <= rounds; round += 1) {
-      const measured = await onServer(kept, (databaseUrl) => oneRound(rows, databaseUrl));
-      ratios.push(measured.ratio);
-      peakMb = Math.max(peakMb, measured.peakRssMb);
+    for (let round = 1; round <= flags.rounds; round += 1) {
+      const home = kept ?? (await openHome());
+      const measured = await oneRound(flags, home).finally(async () => {
+        if (home !== kept) await home.close({ keep: false });
+      });
+      done.push(measured);
+      const { backfillMs, bareMs, againMs, walBytesARow, peakRssMb } = measured;
       print(
-        `round ${round}: backfill ${perSecond(rows, measured.backfillMs)}, bare ${perSecond(rows, measured.bareMs)}, ratio ${measured.ratio.toFixed(2)}, node peak ${Math.round(measured.peakRssMb)} MB`,
+        `round ${round}: backfill ${perSecond(flags.rows, backfillMs)}, bare ${perSecond(flags.rows, bareMs)}, ratio ${(bareMs / backfillMs).toFixed(2)}, node peak ${Math.round(peakRssMb)} MB, again ${(backfillMs / againMs).toFixed(1)} times faster, WAL ${walBytesARow.backfill} and ${walBytesARow.bare} bytes a row`,
       );
     }
   } finally {
     await kept?.close({ keep: false });
   }
+  return done;
+}
+
+function judge({ rows }: Flags, rounds: readonly Round[]): boolean {
+  const ratios = rounds.map(({ bareMs, backfillMs }) => bareMs / backfillMs);
+  const again = rounds.map(({ backfillMs, againMs }) => backfillMs / againMs);
+  const peakMb = Math.max(...rounds.map(({ peakRssMb }) => peakRssMb));
   print(
-    `${rows} rows, ${rounds} rounds: backfill at ${spread(ratios)} of the bare INSERT … SELECT, target ${TARGET_RATIO}; ${Math.round(peakMb)} MB, target ${TARGET_PEAK_MB}`,
+    `${rows} rows, ${rounds.length} rounds: backfill at ${spread(ratios)} of the bare INSERT … SELECT, target ${TARGETS.ratio}; again ${spread(again, 1)} times faster, target ${TARGETS.again}; ${Math.round(peakMb)} MB, target ${TARGETS.peakMb}`,
   );
-  return median(ratios) >= TARGET_RATIO && peakMb <= TARGET_PEAK_MB;
+  const beside = rounds.flatMap(({ beside }) => beside ?? []);
+  const isHeld = beside.length === 0 || judgeBeside(beside);
+  return median(ratios) >= TARGETS.ratio && median(again) >= TARGETS.again && peakMb <= TARGETS.peakMb && isHeld;
+}
+
+function judgeBeside(rounds: readonly Beside[]): boolean {
+  const p99 = rounds.map(({ alone, beside }) => beside.p99 / alone.p99);
+  const errors = rounds.reduce((sum, round) => sum + round.errors, 0);
+  print(`old code beside it: p99 at ${spread(p99)} of what it is by itself, target ${TARGETS.p99}; ${errors} errors`);
+  return median(p99) <= TARGETS.p99 && errors === 0;
 }
 
 const openHome = () => openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
 
-/** Works in an empty database: on a new server, or in one of its own on the server that is kept. */
-async function onServer<T>(kept: DemoHome | undefined, work: (databaseUrl: string) => Promise<T>): Promise<T> {
-  if (kept === undefined) {
-    const home = await openHome();
-    try {
-      return await work(home.databaseUrl);
-    } finally {
-      await home.close({ keep: false });
-    }
-  }
-  const client = new pg.Client(connectionConfig({ databaseUrl: kept.databaseUrl }));
+async function oneRound({ rows, besideMs }: Flags, home: DemoHome): Promise<Round> {
+  const urlOf = (name: string) => Object.assign(new URL(home.databaseUrl), { pathname: `/${name}` }).href;
+  const client = new pg.Client(connectionConfig({ databaseUrl: home.databaseUrl }));
   await client.connect();
+  const made: string[] = [];
+  const create = async (name: string, template?: string) => {
+    await client.query(`create database ${name} ${template === undefined ? '' : `template ${template}`}`);
+    // Only now is it ours to drop.
+    made.push(name);
+  };
   try {
-    await client.query(`create database ${ROUND_DATABASE}`);
-  } catch (error) {
-    await client.end();
-    throw error;
-  }
-  // Only now is it ours to drop.
-  try {
-    return await work(Object.assign(new URL(kept.databaseUrl), { pathname: `/${ROUND_DATABASE}` }).href);
+    await create(DATABASES.filled);
+    await fill(urlOf(DATABASES.filled), rows);
+    await create(DATABASES.idle, DATABASES.filled);
+    const idle = await benchIdle(urlOf(DATABASES.idle), rows);
+    if (besideMs === 0) return { ...idle, beside: undefined };
+    await create(DATABASES.loaded, DATABASES.filled);
+    return { ...idle, beside: await benchBeside({ databaseUrl: urlOf(DATABASES.loaded), ms: besideMs }) };
   } finally {
-    await dropDatabase(client, ROUND_DATABASE);
+    for (const name of made) await dropDatabase(client, name);
     await client.end();
   }
 }
 
-async function oneRound(
-  rows: number,
-  databaseUrl: string,
-): Promise<{ backfillMs: number; bareMs: number; ratio: number; peakRssMb: number }> {
+async function fill(databaseUrl: string, rows: number): Promise<void> {
   const pool = await openPool({ databaseUrl });
   try {
     await createLegacyDatabase(pool);
     await fillLegacyDatabase(pool, { transactions: rows });
     await migrate(databaseUrl);
     await turnCaptureOn(pool);
-    const { backfillMs, peakRssMb } = await runBackfill(databaseUrl);
-    const bareMs = await bareLimit(pool);
-    return { backfillMs, bareMs, ratio: bareMs / backfillMs, peakRssMb };
+  } finally {
+    await pool.end();
+  }
+}
+
+async function benchIdle(databaseUrl: string, rows: number): Promise<Omit<Round, 'beside'>> {
+  const pool = await openPool({ databaseUrl });
+  try {
+    const first = await walBytes(pool, () => runToTheEnd(databaseUrl));
+    const again = await runToTheEnd(databaseUrl);
+    const bare = await walBytes(pool, () => bareLimit(pool));
+    return {
+      rows,
+      backfillMs: first.result.seconds * 1_000,
+      bareMs: bare.result,
+      againMs: again.seconds * 1_000,
+      peakRssMb: first.result.peakRssMb,
+      walBytesARow: { backfill: Math.round(first.bytes / rows), bare: Math.round(bare.bytes / rows) },
+    };
   } finally {
     await pool.end();
   }
@@ -109,52 +171,23 @@ async function bareLimit(pool: Pool): Promise<number> {
   for (const table of tables) await pool.query(`create table bare.${table} (like payments.${table} including all)`);
   const client = await pool.connect();
   try {
-    return await timed(async () => {
-      await client.query('begin');
-      for (const table of tables) await client.query(`insert into bare.${table} select * from payments.${table}`);
-      await client.query('commit');
-    });
+    const startedAt = performance.now();
+    await client.query('begin');
+    for (const table of tables) await client.query(`insert into bare.${table} select * from payments.${table}`);
+    await client.query('commit');
+    return performance.now() - startedAt;
   } finally {
     client.release();
   }
 }
 
-/** The command as a user runs it, in a process of its own, so that its memory is its own too. */
-async function runBackfill(databaseUrl: string): Promise<{ backfillMs: number; peakRssMb: number }> {
-  const bin = fileURLToPath(new URL('../bin/liventix', import.meta.url));
-  const child = spawn(process.execPath, [bin, 'backfill', 'run', '--json'], {
-    env: { ...process.env, DATABASE_URL: databaseUrl },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let peakRssMb = 0;
-  const timer = setInterval(() => {
-    peakRssMb = Math.max(peakRssMb, peakMemoryMb(child.pid));
-  }, MEMORY_SAMPLE_MS);
-  let stdout = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    stdout += chunk;
-  });
-  await once(child, 'close');
-  clearInterval(timer);
-  const result = JSON.parse(stdout) as { seconds: number; finished: boolean; walletsDiffering: number };
-  if (!result.finished || result.walletsDiffering !== 0) throw new Error(`the backfill did not hold: ${stdout}`);
-  return { backfillMs: result.seconds * 1_000, peakRssMb };
-}
-
-/** The kernel's own high-water mark of a process; 0 where there is no /proc. */
-function peakMemoryMb(pid: number | undefined): number {
-  try {
-    const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-    return Number(line?.[1] ?? 0) / 1024;
-  } catch {
-    return 0;
-  }
-}
-
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const startedAt = performance.now();
-  await work();
-  return performance.now() - startedAt;
+async function walBytes<T>(pool: Pool, work: () => Promise<T>): Promise<{ result: T; bytes: number }> {
+  const position = async () =>
+    (await pool.query<{ at: number }>(`select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as at`)).rows[0]
+      ?.at ?? 0;
+  const before = await position();
+  const result = await work();
+  return { result, bytes: (await position()) - before };
 }
 
 function perSecond(rows: number, ms: number): string {

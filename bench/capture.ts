@@ -1,12 +1,13 @@
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
-import { openPool, type Pool, type Tx } from '../src/db/pool.ts';
+import { openPool, type Pool } from '../src/db/pool.ts';
 import { openDemoHome } from '../src/demo/home.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
 import { runBackfill } from '../src/replay/backfill.ts';
 import { turnCaptureOff, turnCaptureOn } from '../src/replay/capture.ts';
 import { cutOver, rollBack } from '../src/replay/cut-over.ts';
 import { median, print, spread } from './figures.ts';
+import { writeAsOldCode } from './old-code.ts';
 
 const SIZE = { wallets: 500, orgWallets: 20, transactions: 5_000 };
 /** What old code may feel of it: its writes with the capture, against those without. */
@@ -88,19 +89,4 @@ async function writeUntil(pool: Pool, walletId: string, until: number): Promise<
   } finally {
     client.release();
   }
-}
-
-/** Locks a user's wallet, inserts a row, writes the balance, commits. */
-export async function writeAsOldCode(client: Tx, walletId: string): Promise<void> {
-  await client.query('begin');
-  const { rows } = await client.query<{ balance: number }>(
-    'select balance_credits as balance from wallets where id = $1 for update',
-    [walletId],
-  );
-  await client.query(
-    `insert into wallet_transactions (wallet_id, type, credits_delta, reference_type) values ($1, 'adjustment', 1, 'system')`,
-    [walletId],
-  );
-  await client.query('update wallets set balance_credits = $2 where id = $1', [walletId, (rows[0]?.balance ?? 0) + 1]);
-  await client.query('commit');
 }

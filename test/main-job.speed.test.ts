@@ -10,14 +10,14 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 // Speed is only told by a machine that does nothing else: these run by themselves, after all other drills.
 describe('on 2 cores', () => {
   it(
-    'the backfill of 100,000 rows has half the speed of the bare INSERT … SELECT, or more',
+    'the backfill of 100,000 rows has 0.6 of the speed of the bare INSERT … SELECT, or more',
     async () => {
       const bench = promisify(execFile)(
         process.execPath,
-        ['bench/main.ts', 'backfill', '--rows', '100000', '--rounds', '5'],
+        ['bench/main.ts', 'backfill', '--rows', '100000', '--rounds', '5', '--seconds', '0'],
         { cwd: root },
       );
-      await expect(bench).resolves.toMatchObject({ stdout: expect.stringMatching(/target 0\.5/) });
+      await expect(bench).resolves.toMatchObject({ stdout: expect.stringMatching(/target 0\.6/) });
     },
     10 * MINUTE_MS,
   );

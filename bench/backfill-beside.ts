@@ -1,0 +1,71 @@
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { runToTheEnd, startBackfill } from './backfill-command.ts';
+import { print } from './figures.ts';
+import type { Worked, Workload } from './old-code.ts';
+
+/** Of a platform: so many connections, at half of what the server can take. */
+const CLIENTS = 16;
+const SHARE_OF_CAPACITY = 0.5;
+
+export interface Beside {
+  readonly perSecond: number;
+  readonly rowsPerSecond: number;
+  readonly alone: Latency;
+  readonly beside: Latency;
+  readonly errors: number;
+}
+
+interface Latency {
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/**
+ * What old code notices of a backfill of the wallets that it writes to: a fixed rate, by itself before and after, and beside the run in
+ * between, for so long each. What the run has not done by then it does afterwards, and the books must hold.
+ */
+export async function benchBeside({ databaseUrl, ms }: { databaseUrl: string; ms: number }): Promise<Beside> {
+  const workload = (perSecond?: number) => onThread({ databaseUrl, clients: CLIENTS, ms, perSecond });
+  // The first finds plans and pages, and is no measure.
+  await onThread({ databaseUrl, clients: CLIENTS, ms: ms / 4 });
+  const perSecond = Math.round(((await workload()).writes / ms) * 1_000 * SHARE_OF_CAPACITY);
+  const before = await workload(perSecond);
+  const command = startBackfill(databaseUrl);
+  const beside = await workload(perSecond);
+  command.stop();
+  const run = await command.result;
+  const after = await workload(perSecond);
+  await runToTheEnd(databaseUrl, '--full-speed');
+  const measured = {
+    perSecond,
+    rowsPerSecond: Math.round(run.imported / run.seconds),
+    alone: latencyOf([...before.tookMs, ...after.tookMs]),
+    beside: latencyOf(beside.tookMs),
+    errors: before.errors + beside.errors + after.errors,
+  };
+  print(
+    `  ${perSecond} writes/s of old code by itself: before ${words(latencyOf(before.tookMs))}; after ${words(latencyOf(after.tookMs))}`,
+  );
+  print(
+    `  beside the backfill, at ${measured.rowsPerSecond} rows/s: ${words(measured.beside)}, ${measured.errors} errors`,
+  );
+  return measured;
+}
+
+async function onThread(workload: Workload): Promise<Worked> {
+  const worker = new Worker(new URL('./old-code-worker.ts', import.meta.url), { workerData: workload });
+  const [worked] = (await once(worker, 'message')) as [Worked];
+  return worked;
+}
+
+function latencyOf(tookMs: readonly number[]): Latency {
+  const sorted = tookMs.toSorted((a, b) => a - b);
+  const at = (share: number) => sorted[Math.ceil(sorted.length * share) - 1] ?? Number.NaN;
+  return { p50: at(0.5), p99: at(0.99), max: at(1) };
+}
+
+function words({ p50, p99, max }: Latency): string {
+  return `p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)}, max ${max.toFixed(0)}`;
+}
