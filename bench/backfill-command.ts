@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 const MEMORY_SAMPLE_MS = 100;
 
-export interface RunResult {
+interface RunResult {
   readonly seconds: number;
   readonly finished: boolean;
   readonly imported: number;
