@@ -2,6 +2,9 @@ import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { connectionConfig, createPool, openPool } from '../../src/db/pool.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
+import { getLegacyTables } from '../../src/replay/legacy.ts';
+import { importChunkSql } from '../../src/replay/mapping.ts';
+import { SOURCES, type Source } from '../../src/replay/sources.ts';
 import { booksHold, howManyWait, progressOf, undisturbedDigest } from '../support/backfill.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -178,6 +181,34 @@ describe('chunks, mapped side by side', () => {
       message: expect.stringMatching(/wallet_transactions was given up after 20 tries .* when no other backfill/),
     });
     expect(await rowsInLog()).toEqual([]);
+  });
+
+  it('look findings and wallets up in an index, also where nothing was ever analyzed', async () => {
+    const { pool } = database;
+    await runBackfill(pool, { stop: AbortSignal.abort() });
+    await pool.query(
+      `alter table replay.findings set (autovacuum_enabled = false);
+       alter table replay.wallets set (autovacuum_enabled = false);
+       insert into replay.findings (book_id, source, legacy_id, cause, explained_cents)
+       select 1, 'wallet_transactions', gen_random_uuid(), 'orphan', 0 from generate_series(1, 5000);
+       insert into replay.wallets (wallet_id, source, owner_id, account_id, book_id)
+       select gen_random_uuid(), 'wallet_transactions', gen_random_uuid(), gen_random_uuid(), 1 from generate_series(1, 5000)`,
+    );
+    const [source] = SOURCES;
+    const key = [
+      '2000-01-01',
+      '00000000-0000-0000-0000-000000000000',
+      '2100-01-01',
+      '00000000-0000-0000-0000-000000000000',
+    ];
+    const { rows } = await pool.query<{ 'QUERY PLAN': string }>(
+      `explain ${importChunkSql(source as Source, await getLegacyTables(pool))}`,
+      [1, source?.name, ...key, 1, 1],
+    );
+    const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+    expect(plan).toMatch(/Index (Only )?Scan using findings_pkey/);
+    expect(plan).toMatch(/Index (Only )?Scan using wallets_pkey on wallets w/);
+    expect(plan).not.toMatch(/Seq Scan on (findings|wallets)|Bitmap Heap Scan on (findings|wallets)/);
   });
 
   it('do not wait for a vacuum of the accounts', async () => {
