@@ -19,13 +19,14 @@ const BLIND: Readonly<Record<string, string>> = {
 
 /** What a progress bar adds while the run is slowed down. */
 export function throttleNote({ share, passed }: Pace): string {
-  return passed === undefined ? '' : `   slowed down to ${percent(share)}: ${reason(passed)}`;
+  if (share === 1) return '';
+  return `   slowed down to ${percent(share)}: ${reason(passed)}`;
 }
 
 export function throttleLines(throttle: ThrottleStatus | null): string[] {
   if (throttle === null) return [];
   const { share, chunkRows, passed, canaryP99Ms, baselineP99Ms, blind } = throttle;
-  const pace = passed === null ? 'at full speed' : `slowed down to ${percent(share)}, ${reason(passed)}`;
+  const pace = share === 1 ? 'at full speed' : `slowed down to ${percent(share)}, ${reason(passed)}`;
   const now = canaryP99Ms === null ? 'not measured yet' : `${decimal(canaryP99Ms)} ms`;
   return [
     `runs ${pace}; chunks of ${formatCount(chunkRows)} rows; p99 of a write ${now}, ${decimal(baselineP99Ms)} ms before the run\n`,
@@ -33,8 +34,9 @@ export function throttleLines(throttle: ThrottleStatus | null): string[] {
   ];
 }
 
-function reason({ name, value, limit }: Passed): string {
-  return WORDS[name](decimal(value), decimal(limit));
+function reason(passed: Passed | null | undefined): string {
+  if (passed == null) return 'others are at work, and faster was not tried yet';
+  return WORDS[passed.name](decimal(passed.value), decimal(passed.limit));
 }
 
 const percent = (share: number) => `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;

@@ -35,20 +35,24 @@ export async function watchLoad(input: { pool: Pool; bookId: number; tables: Leg
   client.on('error', (error) => {
     failure ??= error;
   });
-  await client.connect();
-  const canary = await startCanary(input).catch(async (error: unknown) => {
+  let last: Look;
+  let canary: Canary;
+  try {
+    await client.connect();
+    // What this run did before, on connections that nobody tells us of, is no company; who writes beside the first canaries is.
+    last = await lookAtServer(client, { ours: pidsOf(pool), since: undefined });
+    canary = await startCanary(input);
+  } catch (error) {
     await client.end();
-    throw error;
-  });
+    throw toAppError(error);
+  }
   const positions: WalPosition[] = [];
-  // What this run did before it looked, on connections that nobody tells us of, is no company.
-  let last = await lookAtServer(client, { ours: pidsOf(pool, canary), since: undefined });
   let companyAt = Number.NEGATIVE_INFINITY;
 
   return {
     measure: async () => {
       if (failure !== undefined) throw toAppError(failure);
-      last = await lookAtServer(client, { ours: pidsOf(pool, canary), since: last.at });
+      last = await lookAtServer(client, { ours: [canary.pid, ...pidsOf(pool)], since: last.at });
       const now = performance.now();
       positions.push({ atMs: now, position: last.walPosition });
       positions.splice(0, positions.length - WAL_POSITIONS_KEPT);
@@ -138,9 +142,6 @@ async function lookAtServer(
   return look;
 }
 
-function pidsOf(pool: Pool, canary: Canary): number[] {
-  return [
-    canary.pid,
-    ...connectionsOf(pool).flatMap((client) => ('processID' in client ? [client.processID as number] : [])),
-  ];
+function pidsOf(pool: Pool): number[] {
+  return connectionsOf(pool).flatMap((client) => ('processID' in client ? [client.processID as number] : []));
 }

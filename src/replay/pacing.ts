@@ -1,11 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool, Queryable } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import type { LegacyTables } from './legacy.ts';
 import { type Load, watchLoad } from './load.ts';
 import {
   decidePace,
   FULL_PACE,
+  firstPace,
   type LimitName,
   type Limits,
   type Measured,
@@ -56,7 +58,13 @@ interface Input {
 export async function startPacing(input: Input): Promise<Pacing> {
   const load = await watchLoad(input);
   const stopped = new AbortController();
-  let pace = FULL_PACE;
+  let pace: Pace;
+  try {
+    pace = firstPace(await load.measure());
+  } catch (error) {
+    await load.stop();
+    throw toAppError(error);
+  }
   let failure: unknown;
   let restedAt = performance.now();
 

@@ -3,7 +3,7 @@
  *
  *   measured                          what it does
  *   a limit is passed                 half the share, down to the least
- *   none is passed, seen long enough  the share times 1.25, up to full speed
+ *   none is passed, seen long enough  the share times 1.25, up to full speed; times 1.05 near where one was passed last
  *   none is passed, not long enough   nothing
  *
  * The share scales a chunk's rows, and the part of the time in which one is under way. It is never zero: what stands still without
@@ -51,24 +51,41 @@ export interface Passed {
 export interface Pace {
   /** Of full speed: above 0, at most 1. */
   readonly share: number;
-  /** What it was slowed down by, until full speed is reached again. */
+  /** What it was slowed down by, until full speed is reached again; undefined below that where no faster was tried yet. */
   readonly passed: Passed | undefined;
+  /** The share at which that was. */
+  readonly passedAt: number | undefined;
 }
 
-export const FULL_PACE: Pace = { share: 1, passed: undefined };
+export const FULL_PACE: Pace = { share: 1, passed: undefined, passedAt: undefined };
+/** Whoever is at work already should not notice the first chunks either. */
+const FIRST_PACE: Pace = { ...FULL_PACE, share: 1 / 8 };
+
+export function firstPace({ isAlone }: Measured): Pace {
+  return isAlone ? FULL_PACE : FIRST_PACE;
+}
 
 export const LEAST_SHARE = 1 / 64;
 const BACK_OFF = 0.5;
 const RECOVERY = 1.25;
+/** Where a limit was passed, it will be again: then by little, and rarely. */
+const CAREFUL_RECOVERY = 1.05;
+const NEAR = { least: 0.7, most: 1.1 };
 /** Before that many canaries came through, nobody knows that a pace is bearable. */
 export const ENOUGH_CANARIES = 15;
 
 export function decidePace(pace: Pace, measured: Measured, limits: Limits): Pace {
   const passed = findPassed(measured, limits);
-  if (passed !== undefined) return { share: Math.max(LEAST_SHARE, pace.share * BACK_OFF), passed };
+  if (passed !== undefined) {
+    return { share: Math.max(LEAST_SHARE, pace.share * BACK_OFF), passed, passedAt: pace.share };
+  }
   if (pace.share === 1 || measured.canary.writes < ENOUGH_CANARIES) return pace;
-  const share = Math.min(1, pace.share * RECOVERY);
-  return share === 1 ? FULL_PACE : { share, passed: pace.passed };
+  const share = Math.min(1, pace.share * (isNear(pace) ? CAREFUL_RECOVERY : RECOVERY));
+  return share === 1 ? FULL_PACE : { ...pace, share };
+}
+
+function isNear({ share, passedAt }: Pace): boolean {
+  return passedAt !== undefined && share >= passedAt * NEAR.least && share < passedAt * NEAR.most;
 }
 
 function findPassed({ canary, isAlone, ...measured }: Measured, limits: Limits): Passed | undefined {
@@ -87,8 +104,6 @@ function findPassed({ canary, isAlone, ...measured }: Measured, limits: Limits):
 
 /** Below that, a chunk is mostly its own overhead. */
 const LEAST_ROWS = 50;
-/** Two under way keep two processors busy. */
-const SHARE_OF_ONE_UNDER_WAY = 1;
 const MOST_REST_MS = 2_000;
 
 /** How many rows the next chunk may have, where there may be so many at most. */
@@ -96,9 +111,9 @@ export function rowsAt({ share }: Pace, most: number): number {
   return Math.min(most, Math.max(LEAST_ROWS, Math.round(most * share)));
 }
 
-/** How many chunks may be under way at once, where so many may at most. */
+/** How many chunks may be under way at once, where so many may at most: two keep two processors busy. */
 export function underWayAt({ share }: Pace, most: number): number {
-  return share < SHARE_OF_ONE_UNDER_WAY ? 1 : most;
+  return share < 1 ? 1 : most;
 }
 
 /** How long to leave the server alone after having worked for so long. */

@@ -6,6 +6,7 @@ import {
   decidePace,
   ENOUGH_CANARIES,
   FULL_PACE,
+  firstPace,
   LEAST_SHARE,
   type Limits,
   type Measured,
@@ -23,7 +24,7 @@ const CALM: Measured = {
   walMbPerSecond: 30,
 };
 const canary = (p99Ms: number | undefined, writes = ENOUGH_CANARIES) => ({ canary: { ...CALM.canary, p99Ms, writes } });
-const HALF: Pace = { share: 0.5, passed: { name: 'lock_waiters', value: 3, limit: 1 } };
+const HALF: Pace = { share: 0.5, passed: { name: 'lock_waiters', value: 3, limit: 1 }, passedAt: 1 };
 
 describe('a pace', () => {
   it.each<[string, Partial<Measured>, Partial<Limits>, Pace['passed']]>([
@@ -58,9 +59,10 @@ describe('a pace', () => {
   ])('is halved where %s', (_, measured, limits, passed) => {
     const judged = { ...CALM, ...measured };
     const held = { ...DEFAULT_LIMITS, ...limits };
-    expect(decidePace(FULL_PACE, judged, held)).toEqual({ share: 0.5, passed });
-    expect(decidePace(HALF, judged, held)).toEqual({ share: 0.25, passed });
-    expect(decidePace({ share: LEAST_SHARE, passed: undefined }, judged, held)).toEqual({ share: LEAST_SHARE, passed });
+    expect(decidePace(FULL_PACE, judged, held)).toEqual({ share: 0.5, passed, passedAt: 1 });
+    expect(decidePace(HALF, judged, held)).toEqual({ share: 0.25, passed, passedAt: 0.5 });
+    const least = { ...HALF, share: LEAST_SHARE };
+    expect(decidePace(least, judged, held)).toEqual({ share: LEAST_SHARE, passed, passedAt: LEAST_SHARE });
   });
 
   it.each<[string, Partial<Measured>, Partial<Limits>]>([
@@ -73,8 +75,23 @@ describe('a pace', () => {
     const judged = { ...CALM, ...measured };
     const held = { ...DEFAULT_LIMITS, ...limits };
     expect(decidePace(FULL_PACE, judged, held)).toEqual(FULL_PACE);
-    expect(decidePace(HALF, judged, held)).toEqual({ share: 0.625, passed: HALF.passed });
-    expect(decidePace({ ...HALF, share: 0.9 }, judged, held)).toEqual(FULL_PACE);
+    expect(decidePace(HALF, judged, held)).toEqual({ ...HALF, share: 0.625 });
+    expect(decidePace({ ...HALF, share: 0.96 }, judged, held)).toEqual(FULL_PACE);
+  });
+
+  it('goes carefully where a limit was passed before, and quickly beyond', () => {
+    const at = (share: number): Pace => ({ ...HALF, share, passedAt: 0.4 });
+    const next = (share: number) => decidePace(at(share), CALM, DEFAULT_LIMITS).share / share;
+    expect([0.2, 0.27, 0.29, 0.4, 0.43, 0.45].map((share) => Number(next(share).toFixed(4)))).toEqual([
+      1.25, 1.25, 1.05, 1.05, 1.05, 1.25,
+    ]);
+  });
+
+  it('begins at full speed where nobody is at work, and slowly where somebody is', () => {
+    expect(firstPace({ ...CALM, isAlone: true })).toEqual(FULL_PACE);
+    const first = firstPace(CALM);
+    expect(first).toEqual({ ...FULL_PACE, share: 0.125 });
+    expect(decidePace(first, CALM, DEFAULT_LIMITS)).toEqual({ ...first, share: 0.125 * 1.25 });
   });
 
   it('does not recover before enough canaries came through to tell', () => {
@@ -97,6 +114,7 @@ describe('a pace', () => {
     maxWalMbPerSecond: fc.option(number, { nil: undefined }),
   });
   const isSlowerSaid = ({ share, passed }: Pace) => (share === 1) === (passed === undefined);
+  const fullSpeedIn = 80;
 
   it('is never below the least nor above full speed, never slower without saying why, and full speed again once it is calm', () => {
     fc.assert(
@@ -109,7 +127,7 @@ describe('a pace', () => {
           expect(isSlowerSaid(pace)).toBe(true);
         }
         const quiet = { ...CALM, ...canary(0), walMbPerSecond: 0 };
-        for (let nth = 0; nth < 20; nth += 1) pace = decidePace(pace, quiet, limits);
+        for (let nth = 0; nth < fullSpeedIn; nth += 1) pace = decidePace(pace, quiet, limits);
         expect(pace).toEqual(FULL_PACE);
       }),
     );
@@ -119,7 +137,7 @@ describe('a pace', () => {
     const share = fc.double({ min: LEAST_SHARE, max: 1, noNaN: true });
     fc.assert(
       fc.property(share, fc.integer({ min: 1, max: 100_000 }), number, (share, most, workedMs) => {
-        const pace = { share, passed: undefined };
+        const pace = { ...FULL_PACE, share };
         expect(rowsAt(pace, most)).toBeGreaterThanOrEqual(Math.min(most, 50));
         expect(rowsAt(pace, most)).toBeLessThanOrEqual(most);
         expect(restAfterMs(pace, workedMs)).toBeGreaterThanOrEqual(0);
