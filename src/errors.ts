@@ -91,6 +91,10 @@ export const ERROR_CODES = {
   REBUILD_REFUSED: { exit: 3 },
   REBUILD_EVENT_REFUSED: { exit: 1 },
   REBUILD_LOG_CHANGED: { exit: 1 },
+  PROOF_TOO_EARLY: { exit: 3 },
+  PROOF_FILE_INVALID: { exit: 2 },
+  PROOF_FILE_CHANGED: { exit: 1 },
+  PROOF_OTHER_DATABASE: { exit: 2 },
 
   // The outbox
   OUTBOX_ENDPOINT_URL_INVALID: { exit: 2 },

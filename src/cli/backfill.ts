@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
 import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
@@ -8,6 +8,7 @@ import { DEFAULT_LIMITS, type Limits } from '../replay/throttle.ts';
 import { registerBackfillControl } from './backfill-control.ts';
 import { registerCutOver } from './backfill-cutover.ts';
 import { registerPlan } from './backfill-plan.ts';
+import { proofText, registerProof, writeProof } from './backfill-proof.ts';
 import { registerReconcile } from './backfill-reconcile.ts';
 import { driftLines, driftObject, registerStatus } from './backfill-status.ts';
 import { throttleNote } from './backfill-throttle.ts';
@@ -15,6 +16,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { createProgress, type Progress } from './progress.ts';
+import { assertNewFile } from './whole-file.ts';
 
 const MAX_CHUNK_ROWS = 100_000;
 const atLeastZero = wholeNumber(0, 1_000_000);
@@ -24,6 +26,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
   registerPlan(backfill, context);
   registerBackfillControl(backfill, context);
   registerReconcile(backfill, context);
+  registerProof(backfill, context);
   registerCutOver(backfill, context);
   backfill
     .command('run')
@@ -53,6 +56,12 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     )
     .option('--max-wal-mb-per-second <mb>', 'or the server writes more WAL (default: any)', atLeastZero)
     .option('--full-speed', 'measure nothing, and slow down for nobody')
+    .addOption(
+      new Option(
+        '--proof <file>',
+        'write what was compared into a new file at the end, as backfill proof write does',
+      ).conflicts('dryRun'),
+    )
     .option('--dry-run', 'say what there is to replay, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -84,6 +93,7 @@ interface RunOptions {
   readonly maxReplicationLag: number;
   readonly maxWalMbPerSecond?: number;
   readonly fullSpeed?: boolean;
+  readonly proof?: string;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
@@ -114,6 +124,7 @@ async function dryRun(pool: Pool, options: RunOptions, context: CommandContext):
 }
 
 async function run(pool: Pool, options: RunOptions, context: CommandContext): Promise<void> {
+  if (options.proof !== undefined) await assertNewFile(options.proof);
   const progress = createProgress(context);
   const result = await runBackfill(pool, {
     chunkRows: options.chunk,
@@ -123,9 +134,13 @@ async function run(pool: Pool, options: RunOptions, context: CommandContext): Pr
   });
   progress.clear();
   const outcome = await outcomeOf(pool, result);
-  context.out.write(options.json ? `${toJson(outcomeJson(outcome))}\n` : outcomeText(outcome));
+  const proof =
+    outcome.finished && options.proof !== undefined ? await writeProof(pool, options.proof, context) : undefined;
+  context.out.write(
+    options.json ? `${toJson({ ...outcomeJson(outcome), proof })}\n` : outcomeText(outcome) + proofText(proof),
+  );
   if (!outcome.finished) context.exitWith(3);
-  else if (outcome.comparison?.differing !== 0n) context.exitWith(1);
+  else if (outcome.comparison?.differing !== 0n || proof?.holds === false) context.exitWith(1);
 }
 
 interface Outcome extends BackfillResult {

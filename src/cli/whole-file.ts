@@ -43,7 +43,7 @@ export async function assertNewFile(path: string): Promise<void> {
   if (existing?.isFile()) {
     throw new AppError(
       'USAGE',
-      `"${path}" is there already, and no certificate takes its place. Give the name of a new file.`,
+      `"${path}" is there already, and nothing takes its place. Give the name of a new file.`,
     );
   }
 }
