@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { damage } from '../support/damage.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { createLegacyTestDatabase } from '../support/legacy.ts';
 import { liventix } from '../support/liventix.ts';
@@ -131,6 +132,30 @@ describe('from the capture to the end', () => {
     expect(await json('cutover', '--all')).toMatchObject({ flipped: 0, already: 24 });
     expect(await liventix(['books', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
     expect(await liventix(['replay', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
+  });
+
+  it('tells the old tables nothing of entries that a rebuild puts back', async () => {
+    const old = async () => {
+      const { rows } = await database.pool.query<{ state: string }>(
+        `select concat_ws(' ', (select count(*) from wallet_transactions), (select count(*) from org_wallet_transactions),
+                (select sum(balance_credits) from wallets), (select count(*) from replay.mirrored_rows)) as state`,
+      );
+      return rows[0]?.state;
+    };
+    const before = await old();
+    await damage(
+      database.pool,
+      `delete from payments.entries where transaction_id in (
+         select e.transaction_id from payments.entries e join replay.wallets w on w.account_id = e.account_id order by e.id desc limit 20)`,
+    );
+    const rebuilt = await liventix(['replay', 'rebuild', '--swap', '--json'], { DATABASE_URL: database.url });
+    expect(JSON.parse(rebuilt.stdout).swap.rows).toBeGreaterThanOrEqual(20);
+    expect(await old()).toBe(before);
+    expect(await liventix(['books', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
+    const { rowCount } = await database.pool.query(
+      `select from pg_trigger where tgname = 'entries_mirrored' and tgenabled = 'A'`,
+    );
+    expect(rowCount).toBe(1);
   });
 
   it('retires the old tables, once', async () => {

@@ -4,7 +4,7 @@ import { post } from '../../src/ledger/ledger.ts';
 import { compareWithRebuild, discardRebuild, rebuildProjections } from '../../src/ledger/rebuild/rebuild.ts';
 import {
   dropVerified,
-  ledgerState,
+  liveState,
   type TestAccounts,
   transfer,
   verifyBooks,
@@ -31,13 +31,6 @@ const faults = async () =>
   );
 const leftBehind = async () =>
   (await database.pool.query(`select from pg_namespace where nspname like '%rebuilt%'`)).rowCount;
-const liveState = async () => {
-  const { rows } = await database.pool.query<{ triggers: string }>(
-    `select string_agg(concat(tgrelid::regclass, ' ', tgname, ' ', tgenabled), ', ' order by tgrelid, tgname) as triggers
-     from pg_trigger where not tgisinternal`,
-  );
-  return `${await ledgerState(database.pool)}\n${rows[0]?.triggers}`;
-};
 const postsOn = () => post(database.pool, transfer(accounts.clearing, accounts.wallet));
 
 /** Each as its table's owner can who means harm; and how many rows are not what the log gives then. */
@@ -147,10 +140,10 @@ describe('rebuild --swap, where', () => {
 describe('a rebuild', () => {
   it('changes nothing without --swap, keeps what it found for one, and removes it when told', async () => {
     await damage(database.pool, 'update payments.balances set balance_cents = 1 where balance_cents > 0');
-    const before = await liveState();
+    const before = await liveState(database.pool);
     const first = await rebuildProjections(database.pool, { keep: true });
     expect(first).toMatchObject({ isEqual: false, resumedAt: 0n, swap: undefined, isKept: true });
-    expect(await liveState()).toBe(before);
+    expect(await liveState(database.pool)).toBe(before);
     // Compared only, nothing of it is lost.
     expect((await compareWithRebuild(database.pool)).every(({ isEqual }) => isEqual)).toBe(false);
     expect(await leftBehind()).toBe(1);

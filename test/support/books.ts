@@ -82,3 +82,12 @@ export async function ledgerState(db: Queryable): Promise<string> {
   const { rows } = await db.query<{ state: string }>(`select concat_ws(e'\\n', ${hashes.join(', ')}) as state`);
   return rows[0]?.state ?? '';
 }
+
+/** As `ledgerState`, with every trigger and how it is enabled. */
+export async function liveState(db: Queryable): Promise<string> {
+  const { rows } = await db.query<{ triggers: string }>(
+    `select string_agg(concat(tgrelid::regclass, ' ', tgname, ' ', tgenabled), ', ' order by tgrelid, tgname) as triggers
+     from pg_trigger where not tgisinternal`,
+  );
+  return `${await ledgerState(db)}\n${rows[0]?.triggers}`;
+}

@@ -15,6 +15,13 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
+/** Runs SQL in a test's database as the superuser. */
+export async function asSuperuser(database: TestDatabase, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: database.adminUrl });
+  await client.connect();
+  await client.query(sql).finally(() => client.end());
+}
+
 /** What an empty database is a clone of. */
 export const EMPTY = 'template0';
 

@@ -11,7 +11,8 @@ import { PROJECTIONS, SCHEMA } from './projections.ts';
 export async function assertOwner(db: Queryable): Promise<void> {
   const { rows } = await db.query<{ table: string; role: string }>(
     `select c.relname as table, current_user as role from pg_class c
-     where c.relnamespace = 'payments'::regnamespace and c.relname = any ($1) and not pg_has_role(c.relowner, 'USAGE')`,
+     where c.relnamespace = 'payments'::regnamespace and c.relname = any ($1) and not pg_has_role(c.relowner, 'USAGE')
+     order by c.relname limit 1`,
     [PROJECTIONS.map(({ table }) => table)],
   );
   const [denied] = rows;

@@ -107,7 +107,7 @@ interface Next {
 
 // A place that is empty stays open as long as one of those is at work who wrote when it was seen first.
 async function findNext(tx: Tx, log: LogState, limit: number | null): Promise<Next> {
-  const { rows } = await tx.query<Omit<Next, 'ranges'> & { first: bigint[]; last: bigint[] }>(
+  const { rows } = await tx.query<Omit<Next, 'ranges'> & { first: string[]; last: string[] }>(
     `with before as (
        select r.open_writers, r.open_positions * int8multirange(int8range(1, $1, '[]')) as look,
               (select max(lower(o)) from unnest(r.open_positions) as o) as new_from
@@ -139,8 +139,8 @@ async function findNext(tx: Tx, log: LogState, limit: number | null): Promise<Ne
      select j.position, j.count, j.books, j.projected::text, j.decided::text,
             (case when $4 or $3::text[] && j.open_writers then j.empty * int8multirange(int8range(null, j.new_from)) else '{}' end
              + case when $3::text[] <> '{}' then j.empty * int8multirange(int8range(j.new_from, null)) else '{}' end)::text as open,
-            array(select lower(r) from unnest(j.projected) as r order by r) as first,
-            array(select upper(r) - 1 from unnest(j.projected) as r order by r) as last
+            array(select lower(r)::text from unnest(j.projected) as r order by r) as first,
+            array(select (upper(r) - 1)::text from unnest(j.projected) as r order by r) as last
      from judged j`,
     [log.top, limit, log.writers, log.hasPrepared],
   );
@@ -148,7 +148,10 @@ async function findNext(tx: Tx, log: LogState, limit: number | null): Promise<Ne
   if (row === undefined)
     throw new AppError('INTERNAL', `${SCHEMA}.run has no row: what was rebuilt was changed by hand.`);
   const { first, last, ...next } = row;
-  return { ...next, ranges: first.map((position, nth) => ({ first: position, last: last[nth] ?? position })) };
+  return {
+    ...next,
+    ranges: first.map((position, nth) => ({ first: BigInt(position), last: BigInt(last[nth] ?? position) })),
+  };
 }
 
 async function projectRange(tx: Tx, book: number, range: Range): Promise<void> {

@@ -78,21 +78,15 @@ async function keepPostersOut(tx: Tx): Promise<void> {
 }
 
 async function replaceRows(tx: Tx, options: SwapOptions): Promise<bigint> {
+  await addFresh(tx, options.bookId);
   let total = 0n;
   const damaged: Projection[] = [];
-  const fresh = await freshRanges(tx);
-  for (const projection of PROJECTIONS) {
-    const rows = await judgeAgain(tx, projection, fresh, options.bookId);
+  for (const projection of await withDifferences(tx)) {
+    const rows = await judgeAgain(tx, projection);
     total += rows;
     if (rows > 0n) damaged.push(projection);
   }
-  if (total > options.maxRows) {
-    throw new AppError(
-      'REBUILD_REFUSED',
-      `${total} rows differ, more than the ${options.maxRows} that may be replaced while nobody can post. Nothing was changed. Give --max-rows when it may take that long.`,
-      { details: { rows: total } },
-    );
-  }
+  if (total > options.maxRows) throw tooMany(total, options.maxRows);
   if (damaged.length > 0) {
     await withoutTriggers(tx, damaged, async () => {
       for (const projection of damaged) await replaceIn(tx, projection);
@@ -108,34 +102,42 @@ interface Range {
   readonly beyond: bigint;
 }
 
-async function freshRanges(tx: Tx): Promise<Range[]> {
-  const { rows } = await tx.query<Range>(
+/** Adds to the rows that differed those that events since the comparison wrote, here or there. */
+async function addFresh(tx: Tx, bookId: number | undefined): Promise<void> {
+  const { rows: fresh } = await tx.query<Range>(
     `select lower(f) as first, upper(f) as beyond from ${SCHEMA}.run r cross join lateral unnest(r.fresh_positions) as f`,
   );
-  return rows;
-}
-
-/** Adds the rows that events since the comparison wrote to those that differed, and takes out what is the same by now. */
-async function judgeAgain(
-  tx: Tx,
-  projection: Projection,
-  fresh: readonly Range[],
-  bookId: number | undefined,
-): Promise<bigint> {
-  const { table, key } = projection;
-  const differing = `${SCHEMA}.differing_${table}`;
-  if (fresh.length > 0) {
+  if (fresh.length === 0) return;
+  const ofBook = bookId === undefined ? '' : ` and book_id = ${bookId}`;
+  for (const { table, key, writtenWith } of PROJECTIONS) {
     const sources = ['payments', SCHEMA].flatMap((schema) =>
-      projection.writtenWith.map(
+      writtenWith.map(
         ([written, columns]) =>
-          `select ${columns}, book_id from ${schema}.${written} where (${isIn(written, fresh)})${bookId === undefined ? '' : ` and book_id = ${bookId}`}`,
+          `select ${columns}, book_id from ${schema}.${written} where (${isIn(written, fresh)})${ofBook}`,
       ),
     );
     await tx.query(
-      `insert into ${differing} (${[...key, 'book_id'].join(', ')}, kind)
+      `insert into ${SCHEMA}.differing_${table} (${[...key, 'book_id'].join(', ')}, kind)
        select f.*, 'fresh' from (${sources.join(' union ')}) f on conflict do nothing`,
     );
   }
+}
+
+async function withDifferences(tx: Tx): Promise<Projection[]> {
+  const { rows } = await tx.query<{ table: string }>(
+    PROJECTIONS.map(
+      ({ table }) => `select '${table}' as table where exists (select from ${SCHEMA}.differing_${table})`,
+    ).join(' union all '),
+  );
+  return PROJECTIONS.filter(({ table }) => rows.some((row) => row.table === table));
+}
+
+/** Takes out what is the same by now. Answers how many rows are left. */
+async function judgeAgain(tx: Tx, projection: Projection): Promise<bigint> {
+  const { table } = projection;
+  const differing = `${SCHEMA}.differing_${table}`;
+  // Or whole tables are read for a few rows.
+  await tx.query(`analyze ${differing}`);
   const { rows } = await tx.query<{ count: bigint }>(
     `with same as (
        delete from ${differing} d
@@ -202,6 +204,14 @@ async function withoutTriggers(tx: Tx, projections: readonly Projection[], work:
   await tx.query(rows.map(({ off }) => off).join('; '));
   await work();
   await tx.query(rows.map(({ on }) => on).join('; '));
+}
+
+function tooMany(rows: bigint, maxRows: bigint): AppError {
+  return new AppError(
+    'REBUILD_REFUSED',
+    `${rows} rows differ, more than the ${maxRows} that may be replaced while nobody can post. Nothing was changed. Give --max-rows ${rows} when it may take that long.`,
+    { details: { rows } },
+  );
 }
 
 function givenUp(tries: number, cause: AppError): AppError {
