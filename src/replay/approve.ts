@@ -23,6 +23,8 @@ export async function approveDrift(
   }: { readonly owners: Owners; readonly reason: string; readonly bookId?: number },
 ): Promise<Approved> {
   return withTransaction(pool, async (tx) => {
+    // Two who sign at once would both find what is not signed for.
+    await tx.query('lock table replay.approvals in share row exclusive mode');
     const { rows } = await tx.query<Approved>(
       `with due as materialized (
          select d.wallet_id, d.source, d.cents, gen_random_uuid() as event_id

@@ -46,17 +46,19 @@ export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): P
     await awaitOlderTransactions(pool, options);
     return false;
   }
-  await givingWay(pool, busy(options), async (tx) => {
+  const turnedOn = await givingWay(pool, busy(options), async (tx) => {
     await lockTables(tx, tables);
+    const meanwhile = await findCapture(tx);
+    if (meanwhile !== undefined) {
+      assertUsable(meanwhile, bookId);
+      return false;
+    }
     for (const statement of installSql(tables)) await tx.query(statement);
-    await tx.query(
-      `insert into replay.capture (book_id, triggers) select $1, ${TRIGGERS}
-       on conflict do nothing`,
-      [bookId],
-    );
+    await tx.query(`insert into replay.capture (book_id, triggers) select $1, ${TRIGGERS}`, [bookId]);
+    return true;
   });
   await awaitOlderTransactions(pool, options);
-  return true;
+  return turnedOn;
 }
 
 /**
@@ -71,17 +73,17 @@ export async function turnCaptureOff(pool: Pool, options: CaptureOptions = {}): 
   // A run that is at work would go on without it.
   const lock = await takeBackfillLock(pool, capture.bookId, BACKFILL_PATIENCE_MS);
   try {
-    await givingWay(pool, busy(options), async (tx) => {
+    return await givingWay(pool, busy(options), async (tx) => {
       await lockTables(tx, tables);
       await assertNotNeeded(tx, tables);
       await tx.query('truncate replay.captured_rows, replay.captured_wallets, replay.unreconciled');
-      await tx.query('delete from replay.capture');
+      const { rowCount } = await tx.query('delete from replay.capture');
       await dropOurTriggers(tx);
+      return rowCount === 1;
     });
   } finally {
     await lock.release();
   }
-  return true;
 }
 
 /** @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet */

@@ -27,6 +27,7 @@ export async function finishCutOver(
   if (dryRun) return;
   await givingWay(pool, { stop, code: 'CUTOVER_BUSY', what: 'A wallet table' }, async (tx) => {
     await lockTables(tx, tables);
+    if ((await findRetirement(tx, bookId)) !== undefined) return;
     refuseFor((await findUnflipped(tx, tables, bookId)) ?? (await findWaiting(tx)));
     await tx.query('delete from replay.capture');
     await tx.query('update replay.progress set retired_at = clock_timestamp() where book_id = $1', [bookId]);

@@ -201,7 +201,26 @@ export async function undisturbed(
   }
 }
 
-async function databaseBefore(command: Command, server?: TestServer): Promise<TestDatabase> {
+/** What two of the same command come to that begin at once, each as its user would: the history must be that of one. */
+export async function drillAtOnce(
+  command: Command,
+): Promise<{ outcomes: PromiseSettledResult<unknown>[]; history: string }> {
+  const database = await databaseBefore(command);
+  const { pool } = database;
+  const [first, second] = [createPool({ databaseUrl: database.url }), createPool({ databaseUrl: database.url })];
+  try {
+    await write(pool, command);
+    const outcomes = await Promise.allSettled([command.run(first), command.run(second)]);
+    await command.run(pool);
+    return { outcomes, history: await historyAtEnd(pool, command) };
+  } finally {
+    await Promise.all([first.end(), second.end()]);
+    await database.drop();
+  }
+}
+
+/** A database in which a command may be run; the caller drops it. */
+export async function databaseBefore(command: Command, server?: TestServer): Promise<TestDatabase> {
   const template = await templateOf(`template_drill_${command.before.name}`, command.before, server);
   return createDatabase({ template, ...(server === undefined ? {} : { server }) });
 }

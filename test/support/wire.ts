@@ -19,6 +19,7 @@ export interface Wire {
   readonly url: string;
   /** Whether it came to what was to happen. */
   isStruck(): boolean;
+  /** Once what happens has come to its end; fails where that did. */
   stop(): Promise<void>;
 }
 
@@ -26,7 +27,8 @@ export interface Wire {
 export async function startWire({ databaseUrl, at, strike }: WireOptions): Promise<Wire> {
   const server = new URL(databaseUrl);
   const sockets = new Set<Socket>();
-  let [passed, isStruck, isCut] = [0, false, false];
+  let [passed, isCut] = [0, false];
+  let struck: Promise<unknown> | undefined;
   const cut = () => {
     isCut = true;
     for (const socket of sockets) socket.destroy();
@@ -37,8 +39,9 @@ export async function startWire({ databaseUrl, at, strike }: WireOptions): Promi
       return passed === at.nth ? at.when : undefined;
     },
     strike: async (backendPid) => {
-      isStruck = true;
-      await (strike ?? cut)(backendPid);
+      struck = (async () => (strike ?? cut)(backendPid))();
+      // It is heard in the end.
+      await struck.catch(() => undefined);
     },
   };
   const listener = createServer((client) => {
@@ -60,12 +63,13 @@ export async function startWire({ databaseUrl, at, strike }: WireOptions): Promi
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   return {
     url: Object.assign(new URL(databaseUrl), { host: `127.0.0.1:${port}` }).href,
-    isStruck: () => isStruck,
+    isStruck: () => struck !== undefined,
     stop: async () => {
       const closed = once(listener, 'close');
       listener.close();
       cut();
       await closed;
+      await struck;
     },
   };
 }
