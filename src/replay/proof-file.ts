@@ -51,6 +51,7 @@ const schema = z.strictObject({
 /** What a proof file says. */
 export type ProofDocument = z.infer<typeof schema>;
 export type ProvenChunk = z.infer<typeof chunk>;
+export type ProvenSums = Omit<ProvenChunk, 'table' | 'chunk'>;
 
 const DIGEST = '\n"sha256": "';
 
@@ -127,7 +128,7 @@ export function tupleOf({ count, cents, number }: Sum): ProvenChunk['old'] {
 }
 
 /** The sums of the file's chunks, of one of its columns. */
-export function sumsOf(chunks: readonly ProvenChunk[], column: 'old' | 'log'): Sums {
+export function sumsOf(chunks: readonly ProvenChunk[], column: keyof ProvenSums): Sums {
   const sums = new Sums();
   for (const { table, chunk: number, [column]: of } of chunks) {
     const key: ChunkKey = { table, chunk: number };

@@ -7,7 +7,15 @@ import { sealBook } from '../ledger/seals.ts';
 import { SORT_MEMORY } from './backfill-run.ts';
 import { findCapture } from './capture.ts';
 import { getLegacyTables } from './legacy.ts';
-import { FORMAT, numberOf, type ProofDocument, type ProvenChunk, sumsOf, tupleOf } from './proof-file.ts';
+import {
+  FORMAT,
+  numberOf,
+  type ProofDocument,
+  type ProvenChunk,
+  type ProvenSums,
+  sumsOf,
+  tupleOf,
+} from './proof-file.ts';
 import { type Recomputed, recompute } from './proof-recomputed.ts';
 import {
   type AsOf,
@@ -80,25 +88,30 @@ export async function verifyProof(pool: Pool, document: ProofDocument, options: 
     async (tx) => {
       await assertSameDatabase(tx, document);
       const faults = document.holds ? [] : ['the two sides were not the same when the proof was taken'];
-      const seal = await findSeal(tx, bookId, BigInt(document.seal.seal_number));
-      if (seal?.seal_hash !== document.seal.seal_hash) {
-        faults.push(
-          `seal ${document.seal.seal_number} is ${seal === undefined ? 'gone' : 'not the one that the proof names'}`,
-        );
-      }
-      const compared = await compare(tx, {
-        bookId,
-        seal: { ...document.seal, seal_number: BigInt(document.seal.seal_number) },
-        onStep,
-      });
+      const sealNumber = BigInt(document.seal.seal_number);
+      faults.push(...sealFaults(document, await findSeal(tx, bookId, sealNumber)));
+      // As the proof has it, whatever the table says of it by now.
+      const seal = { ...document.seal, seal_number: sealNumber, tree_size: BigInt(document.seal.tree_size) };
+      const compared = await compare(tx, { bookId, seal, onStep });
       return judge(tx, compared, [...faults, ...changedSince(document, compared)]);
     },
     STREAMED,
   );
 }
 
+function sealFaults({ seal: proven }: ProofDocument, seal: Seal | undefined): string[] {
+  if (seal === undefined) return [`seal ${proven.seal_number} is gone`];
+  const isSame =
+    seal.root === proven.root &&
+    seal.seal_hash === proven.seal_hash &&
+    seal.tree_size === BigInt(proven.tree_size) &&
+    seal.open_positions === proven.open_positions;
+  return isSame ? [] : [`seal ${proven.seal_number} is not the one that the proof names`];
+}
+
 interface Seal {
   readonly seal_number: bigint;
+  readonly tree_size: bigint;
   readonly root: string;
   readonly seal_hash: string;
   readonly open_positions: string;
@@ -107,12 +120,8 @@ interface Seal {
 const SEAL_COLUMNS = `
   s.seal_number, s.tree_size, encode(s.root, 'hex') as root, encode(s.seal_hash, 'hex') as seal_hash, s.open_positions::text as open_positions`;
 
-interface StoredSeal extends Seal {
-  readonly tree_size: bigint;
-}
-
-async function getSeal(tx: Tx, bookId: number): Promise<StoredSeal> {
-  const { rows } = await tx.query<StoredSeal>(
+async function getSeal(tx: Tx, bookId: number): Promise<Seal> {
+  const { rows } = await tx.query<Seal>(
     `select ${SEAL_COLUMNS} from payments.seals s where s.book_id = $1 order by s.seal_number desc limit 1`,
     [bookId],
   );
@@ -120,8 +129,8 @@ async function getSeal(tx: Tx, bookId: number): Promise<StoredSeal> {
   return rows[0];
 }
 
-async function findSeal(tx: Tx, bookId: number, number: bigint): Promise<StoredSeal | undefined> {
-  const { rows } = await tx.query<StoredSeal>(
+async function findSeal(tx: Tx, bookId: number, number: bigint): Promise<Seal | undefined> {
+  const { rows } = await tx.query<Seal>(
     `select ${SEAL_COLUMNS} from payments.seals s where s.book_id = $1 and s.seal_number = $2`,
     [bookId, number],
   );
@@ -157,7 +166,7 @@ interface Compared {
   readonly rows: BothSides;
   readonly balances: BothSides;
   readonly recomputed: Recomputed;
-  readonly root: string;
+  readonly seal: Seal;
   readonly notCompared: NotCompared;
 }
 
@@ -175,16 +184,16 @@ async function compare(
   const notCompared = await countNotCompared(tx, asOf);
   const onRows = (done: number) => onStep('recomputing from rows and events', done);
   const recomputed = await recompute(tx, { ...asOf, sealNumber: seal.seal_number, onRows });
-  return { asOf, rows, balances, recomputed, root: seal.root, notCompared };
+  return { asOf, rows, balances, recomputed, seal, notCompared };
 }
 
 /** Where the two sides, or the two ways, differ; and what differs there. */
 async function judge(tx: Tx, compared: Compared, others: readonly string[]): Promise<Verdict> {
-  const { asOf, rows, balances, recomputed, root, notCompared } = compared;
+  const { asOf, rows, balances, recomputed, seal, notCompared } = compared;
   const faults = [...others, ...recomputed.legFaults];
-  if (recomputed.root !== root) {
+  if (recomputed.root !== seal.root || BigInt(recomputed.treeSize) !== seal.tree_size) {
     faults.push(
-      `the events give the root ${recomputed.root}, the seal has ${root}: liventix books verify says which changed`,
+      `the events give the root ${recomputed.root} of ${recomputed.treeSize} leaves, the seal has ${seal.root} of ${seal.tree_size}: liventix books verify says which changed`,
     );
   }
   const differing = { rows: differingKeys(rows.old, rows.log), balances: differingKeys(balances.old, balances.log) };
@@ -230,28 +239,29 @@ function recomputedFaults({ rows, balances, recomputed }: Compared): string[] {
 }
 
 /** What a proof says otherwise than the tables now say of then. */
-function changedSince(document: ProofDocument, { rows, balances, root }: Compared): string[] {
-  const faults: string[] = [];
-  if (document.seal.root !== root) faults.push(`the proof names the root ${document.seal.root}, its seal has ${root}`);
+function changedSince(document: ProofDocument, { rows, balances, recomputed }: Compared): string[] {
   const parts = [
-    [document.rows, rows, 'rows'],
-    [document.balances, balances, 'balances'],
+    ['rows', document.rows, rows, recomputed.rows],
+    ['balances', document.balances, balances, recomputed.balances],
   ] as const;
-  for (const [chunks, sides, what] of parts) {
-    for (const [side, why] of [
-      ['old', 'the old tables were changed, and the log does not know'],
-      ['log', 'the log was changed'],
-    ] as const) {
-      const differing = differingKeys(sumsOf(chunks, side), sides[side]);
-      faults.push(
-        ...firstOf(
-          differing,
-          ({ table, chunk }) => `the ${what} in chunk ${chunk} of ${table} are not those of the proof: ${why}`,
-        ),
+  return parts.flatMap(([what, chunks, bySql, byProgram]) => {
+    const differ = (columns: readonly (keyof ProvenSums)[], sides: readonly Sums[], why: string) => {
+      const keys = columns.flatMap((column, nth) => differingKeys(sumsOf(chunks, column), sides[nth] as Sums));
+      const distinct = new Map(keys.map((key) => [`${key.table} ${key.chunk}`, key]));
+      return firstOf(
+        [...distinct.values()],
+        ({ table, chunk }) => `the ${what} in chunk ${chunk} of ${table} are not those of the proof: ${why}`,
       );
-    }
-  }
-  return faults;
+    };
+    return [
+      ...differ(
+        ['old', 'old_recomputed'],
+        [bySql.old, byProgram.old],
+        'the old tables were changed, and the log does not know',
+      ),
+      ...differ(['log', 'log_recomputed'], [bySql.log, byProgram.log], 'the log was changed'),
+    ];
+  });
 }
 
 const NAMED = 10;
@@ -284,7 +294,7 @@ async function documentOf(
     seal,
     compared,
     holds,
-  }: { bookId: number; program: string; seal: StoredSeal; compared: Compared; holds: boolean },
+  }: { bookId: number; program: string; seal: Seal; compared: Compared; holds: boolean },
 ): Promise<ProofDocument> {
   const { rows } = await tx.query<{ postgres: string; database: string; taken_at: Date; position: bigint }>(
     `select current_setting('server_version') as postgres, current_database() as database, now() as taken_at,
