@@ -91,7 +91,7 @@ export const ERROR_CODES = {
   REBUILD_REFUSED: { exit: 3 },
   REBUILD_EVENT_REFUSED: { exit: 1 },
   REBUILD_LOG_CHANGED: { exit: 1 },
-  PROOF_TOO_EARLY: { exit: 3 },
+  BACKFILL_UNFINISHED: { exit: 3 },
   PROOF_FILE_INVALID: { exit: 2 },
   PROOF_FILE_CHANGED: { exit: 1 },
   PROOF_OTHER_DATABASE: { exit: 2 },

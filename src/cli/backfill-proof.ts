@@ -76,7 +76,7 @@ export interface ProofWritten extends Verdict {
 
 /**
  * Takes a proof and writes it into a new file.
- * @throws AppError USAGE where the file is there; PROOF_TOO_EARLY, STOPPED, SYSTEM_FAILED, DB_*
+ * @throws AppError USAGE where the file is there; BACKFILL_UNFINISHED, STOPPED, SYSTEM_FAILED, DB_*
  */
 export async function writeProof(pool: Pool, file: string, context: CommandContext): Promise<ProofWritten> {
   await assertNewFile(file);

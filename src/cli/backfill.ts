@@ -10,6 +10,7 @@ import { registerCutOver } from './backfill-cutover.ts';
 import { registerPlan } from './backfill-plan.ts';
 import { proofText, registerProof, writeProof } from './backfill-proof.ts';
 import { registerReconcile } from './backfill-reconcile.ts';
+import { registerShadow } from './backfill-shadow.ts';
 import { driftLines, driftObject, registerStatus } from './backfill-status.ts';
 import { throttleNote } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -27,6 +28,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
   registerBackfillControl(backfill, context);
   registerReconcile(backfill, context);
   registerProof(backfill, context);
+  registerShadow(backfill, context);
   registerCutOver(backfill, context);
   backfill
     .command('run')

@@ -6,6 +6,7 @@ import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { sealBook } from '../ledger/seals.ts';
 import { SORT_MEMORY } from './backfill-run.ts';
 import { findCapture } from './capture.ts';
+import { assertFinished } from './finished.ts';
 import { getLegacyTables } from './legacy.ts';
 import {
   FORMAT,
@@ -52,7 +53,7 @@ export interface Verdict {
 /**
  * Compares the old tables with the log, chunk by chunk, in two ways, as of the newest seal, which is made first where something is
  * not sealed.
- * @throws AppError PROOF_TOO_EARLY before a backfill has finished, LEGACY_*, DB_*
+ * @throws AppError BACKFILL_UNFINISHED before a backfill has finished, LEGACY_*, DB_*
  */
 export async function takeProof(
   pool: Pool,
@@ -135,17 +136,6 @@ async function findSeal(tx: Tx, bookId: number, number: bigint): Promise<Seal | 
     [bookId, number],
   );
   return rows[0];
-}
-
-async function assertFinished(pool: Pool, bookId: number): Promise<void> {
-  const { rowCount } = await pool.query('select from replay.progress where book_id = $1 and finished_at is not null', [
-    bookId,
-  ]);
-  if (rowCount === SOURCES.length) return;
-  throw new AppError(
-    'PROOF_TOO_EARLY',
-    'The backfill has not finished, so that the log lacks rows of the old tables. Run it to its end first: liventix backfill run',
-  );
 }
 
 /** Told by the book's first seal, which all later ones are chained to; where it is another one in a database of that name, it was changed. */

@@ -40,7 +40,7 @@ const forge = async (name: string, change: (document: ProofDocument) => void) =>
 /** In the order in which an engineer goes; each goes on from the ones before. */
 describe('liventix backfill proof', () => {
   it('is refused before the backfill has finished, and leaves no file', async () => {
-    await refused('PROOF_TOO_EARLY', /liventix backfill run$/m, 'write', file('first.json'));
+    await refused('BACKFILL_UNFINISHED', /liventix backfill run$/m, 'write', file('first.json'));
     await expect(readFile(file('first.json'))).rejects.toMatchObject({ code: 'ENOENT' });
   });
 

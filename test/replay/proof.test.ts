@@ -145,7 +145,7 @@ describe('rows of every kind', () => {
 
   it('are refused before the backfill has finished', async () => {
     const { pool } = await keep(createLegacyTestDatabase());
-    await expect(takeProof(pool, 'a test')).rejects.toMatchObject({ code: 'PROOF_TOO_EARLY' });
+    await expect(takeProof(pool, 'a test')).rejects.toMatchObject({ code: 'BACKFILL_UNFINISHED' });
   });
 });
 
