@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   DB_TOO_OLD: { exit: 3 },
   DB_POOLER_UNSUITABLE: { exit: 3 },
   DB_PERMISSION_DENIED: { exit: 3 },
+  DB_DISK_FULL: { exit: 3 },
   DB_CONFLICT: { exit: 3 },
   DB_FAILED: { exit: 3 },
   MIGRATIONS_PENDING: { exit: 3 },

@@ -27,6 +27,7 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
       whatToDo: 'A pooler stands in between: add options to its ignore_startup_parameters, or name the server itself.',
     },
   ],
+  ['53100', { code: 'DB_DISK_FULL', whatToDo: 'Make room there and run again: what came before is kept.' }],
   ['53300', { code: 'DB_UNREACHABLE', whatToDo: 'Close other connections or raise max_connections.' }],
   ['57P01', { code: 'DB_UNREACHABLE', whatToDo: SERVER_STOPS }],
   ['57P02', { code: 'DB_UNREACHABLE', whatToDo: SERVER_STOPS }],

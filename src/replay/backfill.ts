@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
 import { type BackfillOptions, isStopped, type Run, type Totals } from './backfill-run.ts';
-import { getCapture } from './capture.ts';
+import { assertStillCaptured, getCapture } from './capture.ts';
 import { type Drained, drain } from './drain.ts';
 import { findHeldBack, type HeldBack, letGoAll } from './held-back.ts';
 import { getLegacyTables } from './legacy.ts';
@@ -117,12 +117,27 @@ async function settle(run: Run): Promise<Drained> {
   const settleMs = run.options.settleMs ?? DEFAULT_SETTLE_MS;
   if (rows.length > 0) await sleep(settleMs, undefined, { signal: run.options.stop }).catch(() => undefined);
   const drained = await drain(run);
+  await forgetUnbound(run);
   for (const source of SOURCES) await reconcileChanged(run, source);
   return drained;
 }
 
+/**
+ * A wallet that nobody owns has no account that anything could be booked on: it is compared as it is, and named, instead of being taken
+ * for one that is about to be looked at. Given an owner, it is captured, and looked at then.
+ */
+async function forgetUnbound({ pool, bookId }: Run): Promise<void> {
+  await pool.query(
+    `delete from replay.unreconciled u
+     where u.book_id = $1 and not exists (
+       select from replay.wallets w where w.wallet_id = u.wallet_id and w.source = u.source and w.book_id = u.book_id)`,
+    [bookId],
+  );
+}
+
 /** @throws AppError CAPTURE_INTERRUPTED where rows are missing in the log that nobody captured */
 async function finish(run: Run): Promise<void> {
+  await assertStillCaptured(run.pool, run.capture);
   await run.pool.query('select replay.fold_row_counts($1)', [run.bookId]);
   for (const source of SOURCES) {
     const missing = await findMissing(run, source);

@@ -144,14 +144,29 @@ export async function getCapture(pool: Pool, options: CaptureOptions = {}): Prom
   const capture = await findCapture(pool);
   if (capture === undefined) {
     await assertNotRetired(pool, options.bookId ?? MAIN_BOOK);
-    throw new AppError(
-      'CAPTURE_OFF',
-      'Changes to the legacy wallets are not captured, so that what is written during the backfill would be missed. Turn it on: liventix backfill capture on',
-    );
+    throw captureOff();
   }
   assertUsable(capture, options.bookId ?? MAIN_BOOK);
   await awaitOlderTransactions(pool, options);
   return capture;
+}
+
+/**
+ * Whether everything was captured until now: a trigger may go while a run is at work, and what is missed by that shows neither in
+ * the count of the rows nor in their sum.
+ * @throws AppError CAPTURE_OFF, CAPTURE_INTERRUPTED
+ */
+export async function assertStillCaptured(pool: Pool, capture: Capture): Promise<void> {
+  const now = await findCapture(pool);
+  if (now === undefined) throw captureOff();
+  assertUsable(now.id === capture.id ? now : { ...capture, isWhole: false }, capture.bookId);
+}
+
+function captureOff(): AppError {
+  return new AppError(
+    'CAPTURE_OFF',
+    'Changes to the legacy wallets are not captured, so that what is written during the backfill would be missed. Turn it on: liventix backfill capture on',
+  );
 }
 
 const busy = ({ stop, onBusy }: CaptureOptions): GivingWay => ({

@@ -94,7 +94,7 @@ export type LegacyTables = Readonly<
 
 /**
  * Those of the legacy tables that the database has.
- * @throws AppError DB_PERMISSION_DENIED where row-level security shows only a part of one
+ * @throws AppError DB_PERMISSION_DENIED where the role may not read one, or row-level security shows only a part of it
  */
 export async function findLegacyTables(db: Queryable): Promise<Partial<LegacyTables>> {
   return Object.fromEntries(await locate(db));
@@ -177,14 +177,30 @@ async function elsewhere(db: Queryable, missing: readonly string[]): Promise<str
 
 async function locate(db: Queryable): Promise<Map<string, string>> {
   // Tables only: after the restructuring a view of the same name stands in public.
-  const { rows } = await db.query<{ table: string; qualified: string; role: string; isPartial: boolean }>(
+  const { rows } = await db.query<Located>(
     `select distinct on (c.relname) c.relname as table, format('%I.%I', n.nspname, c.relname) as qualified,
-            current_user as role, row_security_active(c.oid) as "isPartial"
+            quote_ident(current_user) as role, row_security_active(c.oid) as "isPartial",
+            has_table_privilege(c.oid, 'select') as "isReadable"
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p') and c.relname = any ($1) and n.nspname = any ($2)
      order by c.relname, array_position($2::text[], n.nspname::text)`,
     [Object.keys(REQUIRED), SCHEMAS],
   );
+  assertReadable(rows);
+  return new Map(rows.map((row) => [row.table, row.qualified]));
+}
+
+interface Located {
+  readonly table: string;
+  readonly qualified: string;
+  /** Who looks. */
+  readonly role: string;
+  readonly isPartial: boolean;
+  readonly isReadable: boolean;
+}
+
+/** Asked beforehand: found out at the first row of the fourth table, what is in the log by then would be a part of the whole. */
+function assertReadable(rows: readonly Located[]): void {
   // Rows that are hidden would be taken for rows that are not there.
   const partial = rows.filter((row) => row.isPartial);
   if (partial.length > 0) {
@@ -193,7 +209,14 @@ async function locate(db: Queryable): Promise<Map<string, string>> {
       `Row-level security hides rows of ${partial.map((row) => row.qualified).join(', ')} from ${partial[0]?.role}. Run as the owner of the tables, or as a role with BYPASSRLS.`,
     );
   }
-  return new Map(rows.map((row) => [row.table, row.qualified]));
+  const unreadable = rows.filter((row) => !row.isReadable).map((row) => row.qualified);
+  if (unreadable.length > 0) {
+    const [tables, role] = [unreadable.join(', '), rows[0]?.role];
+    throw new AppError(
+      'DB_PERMISSION_DENIED',
+      `The role ${role} may not read ${tables}. Nothing was written. Let the owner: grant select on ${tables} to ${role}`,
+    );
+  }
 }
 
 async function assertReadable(db: Queryable, tables: readonly string[]): Promise<void> {

@@ -99,7 +99,8 @@ export function differingWalletsSql(source: Source, tables: LegacyTables): strin
     left join ${tables[source.wallets]} w on w.id = i.id
     left join replay.unreconciled u on u.wallet_id = i.id and u.source = $2 and u.book_id = $1
     where (u.wallet_id is not null or w.id is null or w.balance_credits <> ${replayedBalance('b', 'w.balance_credits')})
-      and (u.changed_at < clock_timestamp() - $4 * interval '1 ms') is not false`;
+      -- Changed at a time that is yet to come: the clock was set back, and nobody waits until it has caught up.
+      and (u.changed_at < clock_timestamp() - $4 * interval '1 ms' or u.changed_at > clock_timestamp()) is not false`;
 }
 
 /**

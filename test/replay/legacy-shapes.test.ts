@@ -162,6 +162,17 @@ describe('a database that is not what the mapping expects', () => {
     expect((await booksHold(pool)).map(({ check }) => check)).toContain(WALLET_CHECK);
   });
 
+  it('refuses views that have no table of their name behind them, and nothing is written', async () => {
+    const database = await unfilled();
+    await database.pool.query(
+      'alter table wallets rename to wallets_of_before; create view wallets as select * from wallets_of_before',
+    );
+    expect(await backfill(database)).toEqual(
+      failure('LEGACY_TABLE_MISSING', 'The legacy table wallets cannot be found'),
+    );
+    await untouched(database);
+  });
+
   it('goes on with the same log when the tables move between two runs', async () => {
     const { pool } = await filled();
     await runBackfillUntil(pool, ({ step }) => step === 'rows', { chunkRows: 100 });

@@ -161,22 +161,30 @@ interface Drilled {
 }
 
 /**
- * Runs a command, struck as often as told or until it comes through, lets old code write after the first time, runs it again as its
+ * Runs a command, struck as often as told or until it comes through, lets old code write after one of the times, runs it again as its
  * user would, and goes on to the end, where the books must hold and nothing that old code wrote is lost or doubled.
  */
-export async function drill(command: Command, strikes: Iterable<Strike>, server?: TestServer): Promise<Drilled> {
+export async function drill(
+  command: Command,
+  strikes: Iterable<Strike>,
+  { server, writesAfter = 1 }: { server?: TestServer; writesAfter?: number } = {},
+): Promise<Drilled> {
   const database = await databaseBefore(command, server);
   const { pool } = database;
-  let [struck, isFollowed] = [0, true];
+  let [struck, isFollowed, isWritten] = [0, true, false];
+  const oldCode = async () => {
+    if (isWritten) return;
+    isFollowed = command.name !== 'finish' || (await findCapture(pool)) !== undefined;
+    await write(pool, command);
+    isWritten = true;
+  };
   try {
     for (const strike of strikes) {
       if (!(await tryOnce(database, command, strike))) break;
       struck += 1;
-      if (struck > 1) continue;
-      isFollowed = command.name !== 'finish' || (await findCapture(pool)) !== undefined;
-      await write(pool, command);
+      if (struck === writesAfter) await oldCode();
     }
-    if (struck === 0) await write(pool, command);
+    await oldCode();
     await command.run(pool);
     return { struck, isFollowed, history: await historyAtEnd(pool, command) };
   } finally {
@@ -226,8 +234,9 @@ export async function databaseBefore(command: Command, server?: TestServer): Pro
 }
 
 async function write(pool: Pool, { changes = nothing }: Command): Promise<void> {
-  await oldCodeWrites(pool, 2);
+  // First, so that a row that is changed comes before the others of its wallet, whether it was read by then or is captured.
   await changes(pool);
+  await oldCodeWrites(pool, 2);
 }
 
 /** Whether it was struck, or came through before. */
