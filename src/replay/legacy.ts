@@ -125,7 +125,6 @@ export async function getLegacyTables(db: Queryable): Promise<LegacyTables> {
  */
 export async function getKnownLegacyTables(db: Queryable, ignored: readonly string[]): Promise<LegacyTables> {
   const located = await locateAll(db);
-  await assertReadable(db, [...located.values()]);
   const faults: string[] = [];
   for (const [table, qualified] of located) {
     faults.push(
@@ -217,19 +216,6 @@ function assertReadable(rows: readonly Located[]): void {
       `The role ${role} may not read ${tables}. Nothing was written. Let the owner: grant select on ${tables} to ${role}`,
     );
   }
-}
-
-async function assertReadable(db: Queryable, tables: readonly string[]): Promise<void> {
-  const { rows } = await db.query<{ table: string; role: string }>(
-    `select t.name as table, current_user as role from unnest($1::text[]) as t (name)
-     where not has_table_privilege(to_regclass(t.name), 'select') order by 1`,
-    [tables],
-  );
-  if (rows.length === 0) return;
-  throw new AppError(
-    'DB_PERMISSION_DENIED',
-    `${rows[0]?.role} may not read ${rows.map(({ table }) => table).join(', ')}. Run as the owner of the tables, or have it granted: grant select on …`,
-  );
 }
 
 /** By name. */
