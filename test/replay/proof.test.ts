@@ -1,4 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
@@ -77,6 +79,54 @@ describe('a proof of a finished backfill', () => {
     const again = (await prove(database.pool)).document;
     expect(again.rows).toEqual(document.rows);
     expect(again.balances).toEqual(document.balances);
+  });
+});
+
+describe('docs/proofs.md', () => {
+  const markdown = readFileSync(new URL('../../docs/proofs.md', import.meta.url), 'utf8');
+  const [python = ''] = /(?<=```python\n).*?(?=```)/s.exec(markdown) ?? [];
+  const SUM_UP = `
+import json, sys
+sums = {}
+def hexed(value): return None if value is None else bytes.fromhex(value.replace('-', ''))
+def add(table, id, amount, of):
+    count, cents, total = sums.get((table, chunk(id)), (0, 0, 0))
+    sums[table, chunk(id)] = (count + 1, cents + amount, total + of)
+given = json.load(sys.stdin)
+for r in given['rows']:
+    add(r['table'], hexed(r['id']), r['credits'], row(1 if r['table'] == 'wallet_transactions' else 2, hexed(r['id']), hexed(r['account']),
+        r['credits'], r['created_at_us'], r['type'], r['reference_type'], r['reference'], r['key']))
+for b in given['balances']:
+    add(b['table'], hexed(b['account']), b['cents'], balance(3 if b['table'] == 'wallets' else 4, hexed(b['account']), b['cents']))
+print(json.dumps([[table, number, [count, cents, str(total)]] for (table, number), (count, cents, total) in sorted(sums.items())]))`;
+
+  it('is enough for another language to rebuild every sum of the old tables', async () => {
+    const database = await createLegacyTestDatabase(SIZE);
+    await run(database.pool);
+    const { document } = await prove(database.pool);
+    const image = (table: string, wallets: string, owner: string, imageSql: string) => `
+      select '${table}' as table, (i).id, replay.wallet_account_id(1, '${table}', w.${owner}) as account, (i).delta as credits,
+             (extract(epoch from (i).created_at - '2000-01-01 00:00+00') * 1000000)::bigint as created_at_us, (i).type, (i).reference_type,
+             (i).reference_id as reference, (i).key
+      from (select ${imageSql} as i from ${table} t) t join ${wallets} w on w.id = (i).wallet_id`;
+    const { rows } = await database.pool.query<{ given: string }>(`
+      select json_build_object(
+        'rows', (select json_agg(r) from (
+          ${image('wallet_transactions', 'wallets', 'user_id', 'replay.user_row_image(t)')} union all
+          ${image('org_wallet_transactions', 'org_wallets', 'org_id', 'replay.org_row_image(t)')}) r),
+        'balances', (select json_agg(b) from (
+          select 'wallets' as table, replay.wallet_account_id(1, 'wallet_transactions', user_id) as account, balance_credits as cents from wallets union all
+          select 'org_wallets', replay.wallet_account_id(1, 'org_wallet_transactions', org_id), balance_credits from org_wallets) b))::text as given`);
+    await database.drop();
+    const { stdout, stderr } = spawnSync('python3', ['-I', '-c', python + SUM_UP], {
+      input: rows[0]?.given ?? '',
+      encoding: 'utf8',
+    });
+    expect(stderr).toBe('');
+    const ofFile = [...document.rows, ...document.balances].map(({ table, chunk, old }) => [table, chunk, old]);
+    expect(new Map(JSON.parse(stdout).map(([table, chunk, sum]: unknown[]) => [`${table} ${chunk}`, sum]))).toEqual(
+      new Map(ofFile.map(([table, chunk, sum]) => [`${table} ${chunk}`, sum])),
+    );
   });
 });
 
@@ -304,13 +354,16 @@ const LEAF = `leaf_hash = payments.event_leaf_hash(book_id, position, event_id, 
 describe('tampering since a proof was taken', () => {
   let database: TestDatabase;
   let document: ProofDocument;
-  let [rowId, eventId, mirroredId, walletId, accountId, orgWalletId] = ['', '', '', '', '', ''];
+  let [rowId, eventId, correctionId, mirroredId, walletId, accountId, orgWalletId] = ['', '', '', '', '', '', ''];
 
   beforeAll(async () => {
     database = await createLegacyTestDatabase({ wallets: 20, orgWallets: 4, transactions: 300, seed: 3 });
     const { pool } = database;
     const wallet = await givenWallet(pool, { balance: 100 });
     const row = await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 100 });
+    const changed = await givenRow(pool, await givenWallet(pool), { ...ADJUSTMENT, delta: 1 });
+    await run(pool);
+    await pool.query('update wallet_transactions set credits_delta = 3 where id = $1', [changed.id]);
     await run(pool);
     await cutOver(pool, { owners: { kind: 'user', id: wallet.ownerId } });
     const { clearing, cash } = await accountsOf(pool, wallet);
@@ -318,11 +371,17 @@ describe('tampering since a proof was taken', () => {
     document = (await prove(pool)).document;
     const { rows } = await pool.query(
       `select replay.row_event_id('wallet_transactions', $1, 1) as event, (select legacy_id from replay.mirrored_rows) as mirrored,
-              (select id from org_wallets limit 1) as org`,
-      [row.id],
+              (select id from org_wallets limit 1) as org, replay.row_event_id('wallet_transactions', $2, 2) as correction
+       `,
+      [row.id, changed.id],
     );
     [rowId, walletId, accountId] = [row.id, wallet.id, cash];
-    [eventId, mirroredId, orgWalletId] = [rows[0].event, rows[0].mirrored, rows[0].org];
+    [eventId, mirroredId, orgWalletId, correctionId] = [
+      rows[0].event,
+      rows[0].mirrored,
+      rows[0].org,
+      rows[0].correction,
+    ];
   });
   afterAll(() => database.drop());
 
@@ -331,6 +390,13 @@ describe('tampering since a proof was taken', () => {
       'payments.events',
       `update payments.events set payload = jsonb_set(payload, '{entries,-1,amount_cents}', '${cents}') where event_id = '${eventId}';
       update payments.events set ${LEAF} where event_id = '${eventId}'`,
+    );
+  const correctedBy = (cents: number) =>
+    unnoticed(
+      'payments.events',
+      `update payments.events e set payload = jsonb_set(payload, '{entries}', (
+        select jsonb_agg(case when l.value ->> 'amount_cents' in ('-2', '-7') then jsonb_set(l.value, '{amount_cents}', '-${cents}') else l.value end order by l.ordinality)
+        from jsonb_array_elements(e.payload -> 'entries') with ordinality l)) where event_id = '${correctionId}'`,
     );
   const credits = (delta: number) =>
     unnoticed('wallet_transactions', `update wallet_transactions set credits_delta = ${delta} where id = '${rowId}'`);
@@ -357,6 +423,14 @@ describe('tampering since a proof was taken', () => {
         LOG_ROWS,
         new RegExp(`^wallet_transactions ${rowId}: 100 credits, in the log 1$`),
         /^the balances of the log in chunk .*recomputed/,
+      ],
+    }),
+    'with what a correction moves': () => ({
+      does: correctedBy(7),
+      undoes: correctedBy(2),
+      says: [
+        ROOT,
+        new RegExp(`^event \\d+ \\(${correctionId}\\) says that a row changed by 2, and moves its wallet by 7$`),
       ],
     }),
     'with an event, taken out': () => ({
