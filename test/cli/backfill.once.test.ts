@@ -23,7 +23,7 @@ const runStopped = (...flags: string[]) =>
 
 describe('backfill run', () => {
   it('exits with 3 when it was stopped, and the run that goes on says what all of them brought in', async () => {
-    const first = startLiventix(['backfill', 'run', '--chunk', '20'], { DATABASE_URL: database.url });
+    const first = startLiventix(['backfill', 'run', '--full-speed', '--chunk', '20'], { DATABASE_URL: database.url });
     await eventually('it is under way', async () => (await rowsInLog()) >= 100);
     first.kill('SIGTERM');
     const stopped = await first.done;

@@ -291,7 +291,7 @@ describe('two backfills at once', () => {
   it('are refused: one works, the other says so and changes nothing', async () => {
     const database = await filled();
     const holder = await holdFindings(database);
-    const first = startLiventix(['backfill', 'run', '--json'], { DATABASE_URL: database.url });
+    const first = startLiventix(['backfill', 'run', '--full-speed', '--json'], { DATABASE_URL: database.url });
     await eventually('the first is under way', () => howManyWait(database.pool, 1));
     const before = await booksDigest(database.pool);
     expect(await backfill(database)).toEqual(failure('BACKFILL_RUNNING', 'book 1'));
@@ -326,7 +326,7 @@ describe('stopping', () => {
     'on %s ends at a chunk border with exit code 3, says so, and the next run finishes',
     async (signal) => {
       const database = await filled();
-      const first = startLiventix(['backfill', 'run', '--chunk', '20'], { DATABASE_URL: database.url });
+      const first = startLiventix(['backfill', 'run', '--full-speed', '--chunk', '20'], { DATABASE_URL: database.url });
       await eventually('it is under way', async () => (await progressOf(database.pool)) >= 100n);
       first.kill(signal);
       const stopped = await first.done;

@@ -37,7 +37,9 @@ afterEach(async () => {
 });
 
 const start = (): RunningLiventix => {
-  const running = startLiventix(['backfill', 'run', '--chunk', String(CHUNK)], { DATABASE_URL: database.url });
+  const running = startLiventix(['backfill', 'run', '--full-speed', '--chunk', String(CHUNK)], {
+    DATABASE_URL: database.url,
+  });
   processes.push(running);
   return running;
 };
@@ -55,7 +57,9 @@ const imported = async (pool: Pool): Promise<number> => {
 
 /** Runs it to its end as its user would, and finds the books as if nothing had happened. */
 const finishes = async (expected = undisturbed) => {
-  const run = await liventix(['backfill', 'run', '--chunk', String(CHUNK)], { DATABASE_URL: database.url });
+  const run = await liventix(['backfill', 'run', '--full-speed', '--chunk', String(CHUNK)], {
+    DATABASE_URL: database.url,
+  });
   expect(run).toMatchObject({ exitCode: 0, stderr: '' });
   await isAsUndisturbed(expected);
 };
