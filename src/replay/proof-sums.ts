@@ -10,19 +10,7 @@ export interface Sum {
   readonly number: bigint;
 }
 
-export const NOTHING: Sum = { count: 0n, cents: 0n, number: 0n };
-
-export const plus = (a: Sum, b: Sum): Sum => ({
-  count: a.count + b.count,
-  cents: a.cents + b.cents,
-  number: a.number + b.number,
-});
-
-export const minus = (a: Sum, b: Sum): Sum => ({
-  count: a.count - b.count,
-  cents: a.cents - b.cents,
-  number: a.number - b.number,
-});
+const NOTHING: Sum = { count: 0n, cents: 0n, number: 0n };
 
 export const areEqual = (a: Sum, b: Sum): boolean =>
   a.count === b.count && a.cents === b.cents && a.number === b.number;
@@ -31,9 +19,17 @@ export const areEqual = (a: Sum, b: Sum): boolean =>
 export class Sums {
   private readonly byKey = new Map<string, Sum>();
 
-  add(key: ChunkKey, sum: Sum): void {
-    const text = `${key.table} ${key.chunk}`;
-    this.byKey.set(text, plus(this.byKey.get(text) ?? NOTHING, sum));
+  add({ table, chunk }: ChunkKey, { count, cents, number }: Sum): void {
+    const before = this.of({ table, chunk });
+    this.byKey.set(`${table} ${chunk}`, {
+      count: before.count + count,
+      cents: before.cents + cents,
+      number: before.number + number,
+    });
+  }
+
+  subtract(key: ChunkKey, { count, cents, number }: Sum): void {
+    this.add(key, { count: -count, cents: -cents, number: -number });
   }
 
   of({ table, chunk }: ChunkKey): Sum {
@@ -169,54 +165,56 @@ export async function sumRows(tx: Tx, { bookId, tables, openPositions }: AsOf): 
     for (const row of rows) sides.old.add({ table: row.source, chunk: row.chunk }, sumOf(row));
   }
   const pending = await tx.query<SumRow>(rowSumsSql(pendingRows(ANY_ROW), 'chunk'), [bookId]);
-  for (const row of pending.rows) sides.old.add({ table: row.source, chunk: row.chunk }, minus(NOTHING, sumOf(row)));
+  for (const row of pending.rows) sides.old.subtract({ table: row.source, chunk: row.chunk }, sumOf(row));
   const logged = await tx.query<SumRow>(rowSumsSql(loggedRows(ANY_ROW), 'chunk'), [bookId, openPositions]);
   for (const row of logged.rows) {
     const key = { table: row.source, chunk: row.chunk };
-    if (row.is_open) sides.old.add(key, minus(NOTHING, sumOf(row)));
+    if (row.is_open) sides.old.subtract(key, sumOf(row));
     else sides.log.add(key, sumOf(row));
   }
   return sides;
 }
 
+/** SQL of the wallets of which something is captured, or was not looked at since; `$1` is the book. */
+const CHANGING = `
+  select wallet_id, source from replay.captured_rows union select wallet_id, source from replay.captured_wallets
+  union select wallet_id, source from replay.unreconciled where book_id = $1`;
+
 /**
  * SQL of every holder's account: what the old wallets hold, and what the log brought to it, before the open positions and in them. What
- * was posted beside the replay, the old wallet knows nothing of. `$1` is the book, `$2` the open positions.
+ * was posted beside the replay, the old wallet knows nothing of. `$1` is the book, `$2` the open positions. Everything is laid on one
+ * pile and summed by account: as joins of what is unknown in size, each was paired with each.
  */
 function holdersSql(tables: LegacyTables): string {
-  const wallets = SOURCES.map(
-    (source) => `select '${source.name}' as source, w.id, w.balance_credits from ${tables[source.wallets]} w`,
+  const held = SOURCES.map(
+    (source) => `
+    select r.account_id, r.source, w.balance_credits::bigint as held, false as is_changing, 0 as cents, false as is_open
+    from replay.wallets r left join ${tables[source.wallets]} w on w.id = r.wallet_id
+    where r.book_id = $1 and r.source = '${source.name}'`,
   ).join(' union all ');
+  const isOpen = '$2::int8multirange @> n.event_position';
   return `
-    with changing as materialized (
-      select wallet_id, source from replay.captured_rows union select wallet_id, source from replay.captured_wallets
-      union select wallet_id, source from replay.unreconciled where book_id = $1
-    ), holder as materialized (
-      select r.account_id, r.source, coalesce(sum(w.balance_credits), 0)::bigint as held, bool_or(c.wallet_id is not null) as is_changing
-      from replay.wallets r
-      left join (${wallets}) w on w.id = r.wallet_id and w.source = r.source
-      left join changing c on c.wallet_id = r.wallet_id and c.source = r.source
-      where r.book_id = $1
-      group by r.account_id, r.source
-    ), beside as materialized (
-      select e.position, e.event_id from payments.events e where e.book_id = $1 and e.request_hash is not null
-    ), moved as materialized (
-      select n.account_id, $2::int8multirange @> n.event_position as is_open, -sum(n.amount_cents)::bigint as cents
-      from payments.entries n
-      left join beside b on b.position = n.event_position
-      where n.book_id = $1 and n.account_id in (select account_id from holder)
-        and (b.position is null or exists (
-          select from replay.mirrored_rows m
-          where m.event_id = n.transaction_id and m.account_id = n.account_id and m.book_id = n.book_id))
-      group by 1, 2
-    )
-    select h.account_id, h.source, h.held, h.is_changing,
-           coalesce((select m.cents from moved m where m.account_id = h.account_id and not m.is_open), 0) as before,
-           coalesce((select m.cents from moved m where m.account_id = h.account_id and m.is_open), 0) as after
-    from holder h
-    where exists (
+    select p.account_id, max(p.source) as source, coalesce(sum(p.held), 0)::bigint as held, bool_or(p.is_changing) as is_changing,
+           coalesce(sum(p.cents) filter (where not p.is_open), 0)::bigint as before,
+           coalesce(sum(p.cents) filter (where p.is_open), 0)::bigint as after
+    from (
+      ${held}
+      union all
+      select r.account_id, r.source, 0, true, 0, false
+      from (${CHANGING}) c join replay.wallets r on r.wallet_id = c.wallet_id and r.source = c.source and r.book_id = $1
+      union all
+      select n.account_id, null, 0, false, -n.amount_cents, ${isOpen} from payments.entries n where n.book_id = $1
+      union all
+      select n.account_id, null, 0, false, n.amount_cents, ${isOpen}
+      from payments.events e
+      join payments.entries n on n.transaction_id = e.event_id and n.book_id = e.book_id
+      where e.book_id = $1 and e.request_hash is not null and not exists (
+        select from replay.mirrored_rows m where m.event_id = e.event_id and m.account_id = n.account_id and m.book_id = e.book_id)
+    ) p
+    group by p.account_id
+    having max(p.source) is not null and exists (
       select from payments.events e
-      where e.book_id = $1 and e.event_id = h.account_id and e.type = 'account.opened' and not $2::int8multirange @> e.position)`;
+      where e.book_id = $1 and e.event_id = p.account_id and e.type = 'account.opened' and not $2::int8multirange @> e.position)`;
 }
 
 /** The balances of both sides, by holder. Of a wallet that is changing the old one cannot be told: it counts as the log's. */
@@ -315,7 +313,7 @@ export interface NotCompared {
   readonly walletsWithoutAccount: bigint;
 }
 
-export async function countNotCompared(tx: Tx, { bookId, tables, openPositions }: AsOf): Promise<NotCompared> {
+export async function countNotCompared(tx: Tx, { bookId, tables }: AsOf): Promise<NotCompared> {
   const noAccount = (source: Source, walletId: string) =>
     `not exists (select from replay.wallets r where r.wallet_id = ${walletId} and r.source = '${source.name}' and r.book_id = $1)`;
   const orphans = SOURCES.map(
@@ -327,11 +325,12 @@ export async function countNotCompared(tx: Tx, { bookId, tables, openPositions }
   ).join(' union all ');
   const { rows } = await tx.query<NotCompared>(
     `select (select count(*) from replay.captured_rows) as "pendingChanges",
-            (select count(*) from (${holdersSql(tables)}) h where h.is_changing) as "changingHolders",
+            (select count(distinct r.account_id) from (${CHANGING}) c
+             join replay.wallets r on r.wallet_id = c.wallet_id and r.source = c.source and r.book_id = $1) as "changingHolders",
             (select count(*) from (${orphans}) o) as "orphanRows",
             (select coalesce(sum(cents), 0)::bigint from (${orphans}) o) as "orphanCents",
             (select count(*) from (${wallets}) w) as "walletsWithoutAccount"`,
-    [bookId, openPositions],
+    [bookId],
   );
   const [counted] = rows;
   if (counted === undefined) throw new Error('a select without a from clause answers one row');

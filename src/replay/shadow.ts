@@ -19,7 +19,7 @@ export interface ShadowOptions {
 }
 
 /** A read that the two sides answer differently. */
-export interface ShadowDifference {
+interface ShadowDifference {
   readonly table: string;
   readonly walletId: string;
   readonly read: string;
@@ -27,7 +27,7 @@ export interface ShadowDifference {
   readonly ledger: string | null;
 }
 
-export interface Latency {
+interface Latency {
   readonly read: string;
   readonly old: { readonly p50Ms: number; readonly p99Ms: number };
   readonly ledger: { readonly p50Ms: number; readonly p99Ms: number };
