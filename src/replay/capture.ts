@@ -48,6 +48,7 @@ export async function turnCaptureOn(pool: Pool, options: CaptureOptions = {}): P
   }
   const turnedOn = await givingWay(pool, busy(options), async (tx) => {
     await lockTables(tx, tables);
+    // Somebody else may have been faster.
     const meanwhile = await findCapture(tx);
     if (meanwhile !== undefined) {
       assertUsable(meanwhile, bookId);

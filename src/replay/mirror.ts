@@ -1,4 +1,4 @@
-import type { Pool, Tx } from '../db/pool.ts';
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { givingWay } from './giving-way.ts';
 
 /** What stands on the ledger's tables while the old ones mirror it. */
@@ -43,6 +43,9 @@ export async function turnMirrorOn(
   });
   if (await isMirrorOn(pool)) return;
   await givingWay(pool, patience, async (tx) => {
+    await tx.query(`lock table ${TRIGGERS.map(({ table }) => table).join(', ')} in share row exclusive mode`);
+    // Somebody else may have been faster.
+    if (await isMirrorOn(tx)) return;
     for (const { name, table, definition } of TRIGGERS) {
       await tx.query(`create or replace trigger ${name} ${definition}`);
       await tx.query(`alter table ${table} enable always trigger ${name}`);
@@ -54,8 +57,8 @@ export async function turnMirrorOff(tx: Tx): Promise<void> {
   for (const { name, table } of TRIGGERS) await tx.query(`drop trigger if exists ${name} on ${table}`);
 }
 
-async function isMirrorOn(pool: Pool): Promise<boolean> {
-  const { rows } = await pool.query<{ n: bigint }>(
+async function isMirrorOn(db: Queryable): Promise<boolean> {
+  const { rows } = await db.query<{ n: bigint }>(
     `select count(*) as n from pg_trigger t join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'replay'::regnamespace
      where t.tgname = any ($1) and t.tgenabled = 'A' and t.tgrelid = any ($2::regclass[])`,
     [TRIGGERS.map(({ name }) => name), TRIGGERS.map(({ table }) => table)],

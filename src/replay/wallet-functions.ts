@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { Pool, Queryable } from '../db/pool.ts';
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { isUniqueViolation, toAppError } from '../db/sqlstate.ts';
 import { withSavepoint } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
@@ -81,9 +81,15 @@ export async function replaceWalletFunctions(
   const sql = await readFile(SQL, 'utf8');
   const names = await namesInFile();
   await givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
+    await waitForOthers(tx);
     await tx.query(`insert into replay.old_functions (restore) ${RESTORE}`, [names, OURS]);
     await tx.query(sql);
   });
+}
+
+/** One after the other: PostgreSQL fails the second of two who replace one function. */
+async function waitForOthers(tx: Tx): Promise<void> {
+  await tx.query(`select pg_advisory_xact_lock(hashtext('liventix.wallet_functions'))`);
 }
 
 /** What the way back did. */
@@ -103,6 +109,7 @@ export async function restoreWalletFunctions(
 ): Promise<Restored> {
   const tables = await findLegacyTables(pool);
   return givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
+    await waitForOthers(tx);
     await assertNotNeeded(tx, tables);
     const { rows } = await tx.query<{ restore: string }>(
       'with gone as (delete from replay.old_functions returning id, restore) select restore from gone order by id',

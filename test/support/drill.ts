@@ -19,6 +19,7 @@ import { type Point, startWire } from './wire.ts';
 
 const SIZE = { wallets: 4, orgWallets: 2, transactions: 42, seed: 11 };
 const CHUNK = 7;
+const AT_ONCE = 3;
 const ALL = { owners: 'all' } as const;
 
 // ---------------------------------------------------------------------------------------------------- old code
@@ -99,6 +100,10 @@ async function sign(pool: Pool): Promise<void> {
   await approveDrift(pool, { ...ALL, reason: 'for the drill' });
   await oldCodeWrites(pool, 0);
 }
+async function replaced(pool: Pool): Promise<void> {
+  await sign(pool);
+  await replaceWalletFunctions(pool);
+}
 async function kept(pool: Pool): Promise<void> {
   await sign(pool);
   await flipAll(cutOver)(pool);
@@ -137,7 +142,7 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   { name: 'approve', before: replay, run: (pool) => approveDrift(pool, { ...ALL, reason: 'again' }), after: run },
-  { name: 'functions', before: sign, run: replaceWalletFunctions, after: run },
+  { name: 'functions', before: replaced, run: replaceWalletFunctions, after: run },
   { name: 'cutover', before: sign, run: flipAll(cutOver), after: run },
   { name: 'rollback', before: kept, run: flipAll(rollBack), after: run },
   { name: 'finish', before: kept, run: finishCutOver, after: nothing },
@@ -209,20 +214,20 @@ export async function undisturbed(
   }
 }
 
-/** What two of the same command come to that begin at once, each as its user would: the history must be that of one. */
+/** What some of the same command come to that begin at once, each as its user would: the history must be that of one. */
 export async function drillAtOnce(
   command: Command,
 ): Promise<{ outcomes: PromiseSettledResult<unknown>[]; history: string }> {
   const database = await databaseBefore(command);
   const { pool } = database;
-  const [first, second] = [createPool({ databaseUrl: database.url }), createPool({ databaseUrl: database.url })];
+  const pools = Array.from({ length: AT_ONCE }, () => createPool({ databaseUrl: database.url }));
   try {
     await write(pool, command);
-    const outcomes = await Promise.allSettled([command.run(first), command.run(second)]);
+    const outcomes = await Promise.allSettled(pools.map((each) => command.run(each)));
     await command.run(pool);
     return { outcomes, history: await historyAtEnd(pool, command) };
   } finally {
-    await Promise.all([first.end(), second.end()]);
+    for (const each of pools) await each.end();
     await database.drop();
   }
 }
