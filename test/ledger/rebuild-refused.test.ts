@@ -118,6 +118,14 @@ describe('a rebuild', () => {
     await database.pool.query('drop table public.members');
   });
 
+  it('undoes all of it where something rewrites what is put back', async () => {
+    await damage(database.pool, `${WRONG_BALANCE}; delete from payments.holds`);
+    await database.pool.query('create rule never as on insert to payments.holds do instead nothing');
+    await refuses('REBUILD_REFUSED', /^2 rows of payments\.holds were written and are not what was written/);
+    await database.pool.query('drop rule never on payments.holds');
+    expect((await rebuildProjections(database.pool, SWAP)).swap?.rows).toBe(3n);
+  });
+
   it('leaves a schema of its name alone that somebody else made', async () => {
     await database.pool.query('create schema payments_rebuilt; create table payments_rebuilt.notes (note text)');
     await refuses('REBUILD_REFUSED', /^There is a schema payments_rebuilt that no rebuild made/);

@@ -122,8 +122,6 @@ const PUT_BACK: Readonly<Record<string, string>> = {
 describe('rebuild --swap, where', () => {
   it.each(DAMAGES)('%s, makes the live tables what the log gives', async (what, sql, rows) => {
     await damage(database.pool, sql);
-    expect(await faults()).not.toEqual([]);
-
     const { isEqual, swap, tables } = await rebuildProjections(database.pool, SWAP);
     expect({ isEqual, rows: swap?.rows }).toEqual({ isEqual: false, rows });
     expect(tables.reduce((sum, each) => sum + each.differing + each.missing + each.surplus, 0n)).toBe(rows);
@@ -131,7 +129,6 @@ describe('rebuild --swap, where', () => {
 
     if (PUT_BACK[what] !== undefined) await database.pool.query(PUT_BACK[what]);
     expect(await faults()).toEqual([]);
-    expect((await compareWithRebuild(database.pool)).every((table) => table.isEqual)).toBe(true);
     await postsOn();
     expect(await leftBehind()).toBe(0);
   });

@@ -19,8 +19,6 @@ export interface ComparedTable {
   readonly isEqual: boolean;
 }
 
-/** Joins of large tables; PostgreSQL's default is made for requests. */
-const WORK_MEMORY = '128MB';
 const NAMED_ROWS = 3;
 /** Of a value that differs so much is shown. */
 const SHOWN_CHARACTERS = 60;
@@ -38,7 +36,6 @@ export async function compareProjections(
   return withTransaction(
     pool,
     async (tx) => {
-      await tx.query(`set local work_mem = '${WORK_MEMORY}'`);
       await project(tx, log, { bookId });
       const tables = [];
       for (const projection of PROJECTIONS) {

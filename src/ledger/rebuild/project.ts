@@ -8,6 +8,9 @@ import { PROJECTORS, SCHEMA } from './projections.ts';
 /** How many events one step, which is one database transaction, projects, unless told. */
 const STEP_EVENTS = 10_000;
 
+/** Sorts and joins of a step, and of large tables; PostgreSQL's default is made for requests. */
+const WORK_MEMORY = '128MB';
+
 export interface StepOptions {
   /** Only this book; all of them when left out. */
   readonly bookId?: number | undefined;
@@ -61,8 +64,8 @@ export async function projectStep(pool: Pool, { bookId, stepEvents = STEP_EVENTS
 }
 
 /**
- * Projects what is not projected yet, and says where later events may still appear. Everything it reads has to be one snapshot, taken
- * after `log` was found out.
+ * Projects what is visible and not projected yet, and says where later events may still appear. Everything it reads has to be one snapshot,
+ * taken after `log` was found out: what came in between is projected as well, or the live tables would have it alone.
  * @param options.limit looks at so many events at most; all of them when left out
  * @throws AppError REBUILD_EVENT_REFUSED
  */
@@ -71,9 +74,8 @@ export async function project(
   log: LogState,
   options: { readonly bookId: number | undefined; readonly limit?: number },
 ): Promise<StepResult> {
-  if (log.top === 0n) return { position: 0n, isMore: false };
   // Plans of before, when the tables were empty, would be kept.
-  await tx.query('set local plan_cache_mode = force_custom_plan');
+  await tx.query(`set local plan_cache_mode = force_custom_plan; set local work_mem = '${WORK_MEMORY}'`);
   const next = await findNext(tx, log, options.limit ?? null);
   const books = next.books.filter((book) => options.bookId === undefined || book === options.bookId);
   for (const range of next.ranges) {
@@ -81,9 +83,9 @@ export async function project(
   }
   await tx.query(
     `update ${SCHEMA}.run r
-     set position = greatest(r.position, $1), open_writers = $2, open_positions = r.open_positions - $3::int8multirange + $4::int8multirange,
+     set position = greatest(r.position, $1), judged_to = greatest(r.judged_to, least($1, $6)), open_writers = $2, open_positions = r.open_positions - $3::int8multirange + $4::int8multirange,
          fresh_positions = r.fresh_positions + $5::int8multirange`,
-    [next.position, log.writers, next.decided, next.open, next.projected],
+    [next.position, log.writers, next.decided, next.open, next.projected, log.top],
   );
   return { position: next.position, isMore: next.count === options.limit };
 }
@@ -105,13 +107,14 @@ interface Next {
   readonly open: string;
 }
 
-// A place that is empty stays open as long as one of those is at work who wrote when it was seen first.
+// A place that is empty stays open as long as one of those is at work who wrote when it was judged first. Above the top that was found out
+// before, nobody knows yet who may write.
 async function findNext(tx: Tx, log: LogState, limit: number | null): Promise<Next> {
   const { rows } = await tx.query<Omit<Next, 'ranges'> & { first: string[]; last: string[] }>(
     `with before as (
-       select r.open_writers, r.open_positions * int8multirange(int8range(1, $1, '[]')) as look,
-              (select max(lower(o)) from unnest(r.open_positions) as o) as new_from
+       select r.open_writers, r.judged_to, t.top, r.open_positions * int8multirange(int8range(1, t.top + 1)) as look
        from ${SCHEMA}.run r
+       cross join (select coalesce((select e.position from payments.events e order by e.position desc limit 1), 0) as top) t
      ), seen as materialized (
        select e.position, e.book_id
        from before b
@@ -126,7 +129,7 @@ async function findNext(tx: Tx, log: LogState, limit: number | null): Promise<Ne
        limit $2
      ), found as (
        select count(*)::integer as count, coalesce(array_agg(distinct s.book_id), '{}') as books,
-              case when count(*) < coalesce($2, count(*) + 1) then $1 else max(s.position) end as position,
+              case when count(*) < coalesce($2, count(*) + 1) then (select b.top from before b) else max(s.position) end as position,
               coalesce(range_agg(int8range(s.position, s.position + 1)), '{}') as positions
        from seen s
      ), decided as (
@@ -137,8 +140,9 @@ async function findNext(tx: Tx, log: LogState, limit: number | null): Promise<Ne
        from decided d
      )
      select j.position, j.count, j.books, j.projected::text, j.decided::text,
-            (case when $4 or $3::text[] && j.open_writers then j.empty * int8multirange(int8range(null, j.new_from)) else '{}' end
-             + case when $3::text[] <> '{}' then j.empty * int8multirange(int8range(j.new_from, null)) else '{}' end)::text as open,
+            (case when $4 or $3::text[] && j.open_writers then j.empty * int8multirange(int8range(null, j.judged_to, '[]')) else '{}' end
+             + case when $3::text[] <> '{}' then j.empty * int8multirange(int8range(j.judged_to, greatest($1, j.judged_to), '(]')) else '{}' end
+             + j.empty * int8multirange(int8range($1, null, '()')))::text as open,
             array(select lower(r)::text from unnest(j.projected) as r order by r) as first,
             array(select (upper(r) - 1)::text from unnest(j.projected) as r order by r) as last
      from judged j`,
