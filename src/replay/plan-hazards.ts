@@ -24,8 +24,6 @@ const LARGE_METADATA_BYTES = 1_048_576;
 const NEVER_LARGE_BYTES = 2_000;
 const KNOWN_TYPES = "('purchase', 'refund', 'spend', 'adjustment', 'promo')";
 
-const STOPS = 'the backfill stops at it: put it right first';
-
 const OUTCOMES: Readonly<Record<string, string>> = {
   duplicate_credit: 'booked, against suspense duplicate_credit',
   cumulative_refund: 'booked, what was refunded before against suspense cumulative_refund',
@@ -62,7 +60,6 @@ interface RowHazard {
   /** SQL over row `t`. */
   readonly condition: string;
   readonly outcome: string;
-  readonly blocks?: true;
 }
 
 function rowHazards(source: Source, tables: LegacyTables): RowHazard[] {
@@ -93,10 +90,13 @@ function rowHazards(source: Source, tables: LegacyTables): RowHazard[] {
     {
       hazard: 'row_of_unknown_type',
       condition: `(${type} in ${KNOWN_TYPES}) is not true`,
-      outcome: STOPS,
-      blocks: true,
+      outcome: 'booked as it was, against suspense unexplained',
     },
-    { hazard: 'row_without_amount', condition: 't.credits_delta is null', outcome: STOPS, blocks: true },
+    {
+      hazard: 'row_without_amount',
+      condition: 't.credits_delta is null',
+      outcome: 'noted in the log as zero_row, booked nowhere',
+    },
     {
       hazard: 'key_too_long',
       condition: `octet_length(${key}) > ${MAX_KEY_BYTES}`,
@@ -130,7 +130,7 @@ export async function findRowHazards(tx: Tx, source: Source, tables: LegacyTable
   ]);
   const { rows } = await tx.query<Record<string, string | null>>(`select ${counts.join(', ')} from ${table} t`);
   const found: Hazard[] = [];
-  for (const { hazard, condition, outcome, blocks = false } of hazards) {
+  for (const { hazard, condition, outcome } of hazards) {
     const count = BigInt(rows[0]?.[hazard] ?? 0);
     if (count === 0n) continue;
     const examples = await tx.query<{ id: string }>(
@@ -144,7 +144,7 @@ export async function findRowHazards(tx: Tx, source: Source, tables: LegacyTable
       cents,
       examples: examples.rows.map(({ id }) => id),
       outcome,
-      blocks,
+      blocks: false,
     });
   }
   return found;

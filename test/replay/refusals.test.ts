@@ -193,6 +193,32 @@ it('a row of no wallet is no fault of who writes it, and a note in the log', asy
   await booksHold(pool);
 });
 
+it('a row of a type that nobody knows is booked against suspense, and one without an amount is a note', async () => {
+  const { pool } = database;
+  await pool.query(
+    `alter table wallet_transactions drop constraint wallet_txn_type_chk, alter credits_delta drop not null`,
+  );
+  await turnCaptureOff(pool);
+  const [read, drained] = [await givenWallet(pool, { balance: 5 }), await givenWallet(pool, { balance: 5 })];
+  const insertInto = (wallet: LegacyWallet) =>
+    pool.query(
+      `insert into wallet_transactions (wallet_id, type, credits_delta) values ($1, 'gift', 5), ($1, 'adjustment', null)`,
+      [wallet.id],
+    );
+  await insertInto(read);
+  await turnCaptureOn(pool);
+  await insertInto(drained);
+  expect(await run()).toMatchObject({ finished: true, imported: 4n });
+  expect([await ledgerCents(read), await ledgerCents(drained)]).toEqual([5n, 5n]);
+  const { rows } = await pool.query<{ drift: bigint; notes: bigint }>(
+    `select (select -sum(b.balance_cents)::bigint from payments.account_balances b where b.name = 'unexplained') as drift,
+            (select count(*) from payments.events where payload ->> 'note' = 'zero_row') as notes`,
+  );
+  expect(rows).toEqual([{ drift: -10n, notes: 2n }]);
+  await booksHold(pool);
+  expect(await flip()).toMatchObject({ flipped: 2n, refused: [] });
+});
+
 it('a signature is for one side: who lacks now what he had too much is not signed for', async () => {
   const { pool } = database;
   await turnCaptureOff(pool);
