@@ -172,6 +172,7 @@ describe('what the commands print', () => {
       corrected: 0,
       inLog: SIZE.transactions,
       wallets: SIZE.wallets + SIZE.orgWallets,
+      heldBack: { wallets: 0, first: null },
       seconds: expect.any(Number),
       drift: (await backfillStatus(database)).drift,
       walletsCompared: SIZE.wallets + SIZE.orgWallets,
