@@ -1,8 +1,8 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { isLegacyColumn } from '../replay/legacy.ts';
-import { type Need, type Plan, planBackfill } from '../replay/plan.ts';
-import type { Hazard } from '../replay/plan-hazards.ts';
-import type { Replication } from '../replay/plan-surroundings.ts';
+import type { Hazard } from '../replay/plan/hazards.ts';
+import { type Need, type Plan, planBackfill } from '../replay/plan/plan.ts';
+import type { Replication } from '../replay/plan/surroundings.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { createProgress } from './progress.ts';

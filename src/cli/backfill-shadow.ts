@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type ShadowResult, shadow } from '../replay/shadow.ts';
+import { type ShadowResult, shadow } from '../replay/shadow/shadow.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
-import { type ThrottleStatus, throttleStatus } from '../replay/pacing.ts';
+import { type ThrottleStatus, throttleStatus } from '../replay/pace/pacing.ts';
 import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
 import { throttleLines } from './backfill-throttle.ts';

@@ -1,5 +1,5 @@
-import type { ThrottleStatus } from '../replay/pacing.ts';
-import type { LimitName, Pace, Passed } from '../replay/throttle.ts';
+import type { ThrottleStatus } from '../replay/pace/pacing.ts';
+import type { LimitName, Pace, Passed } from '../replay/pace/throttle.ts';
 import { formatCount } from './output.ts';
 
 const WORDS: Readonly<Record<LimitName, (value: string, limit: string) => string>> = {

@@ -3,9 +3,9 @@ import type { Pool } from '../db/pool.ts';
 import type { BackfillLock } from './backfill-lock.ts';
 import type { Capture } from './capture.ts';
 import type { LegacyTables } from './legacy.ts';
-import type { Pacing } from './pacing.ts';
+import type { Pacing } from './pace/pacing.ts';
+import type { Limits, Pace } from './pace/throttle.ts';
 import type { Source } from './sources.ts';
-import type { Limits, Pace } from './throttle.ts';
 
 export interface BackfillOptions {
   readonly bookId?: number;

@@ -9,7 +9,7 @@ import { type Drained, drain } from './drain.ts';
 import { findHeldBack, type HeldBack, letGoAll } from './held-back.ts';
 import { getLegacyTables } from './legacy.ts';
 import { countRowsSql } from './mapping.ts';
-import { startPacing, UNPACED } from './pacing.ts';
+import { startPacing, UNPACED } from './pace/pacing.ts';
 import { importInOrder } from './row-steps.ts';
 import { SOURCES, type Source } from './sources.ts';
 import { survey } from './survey.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runBackfill } from '../../src/replay/backfill.ts';
-import { type ProofDocument, textOfProof } from '../../src/replay/proof-file.ts';
+import { type ProofDocument, textOfProof } from '../../src/replay/proof/file.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { createLegacyTestDatabase, givenRow, givenWallet, setBalance } from '../support/legacy.ts';
 import { liventix } from '../support/liventix.ts';

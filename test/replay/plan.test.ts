@@ -7,7 +7,7 @@ import { createLegacyDatabase, fillLegacyDatabase } from '../../src/demo/legacy-
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { turnCaptureOn } from '../../src/replay/capture.ts';
 import { getKnownLegacyTables } from '../../src/replay/legacy.ts';
-import { type Plan, planBackfill } from '../../src/replay/plan.ts';
+import { type Plan, planBackfill } from '../../src/replay/plan/plan.ts';
 import catalogue from '../demo/catalogue-wallets.json' with { type: 'json' };
 import { failure, legacyDatabases, SIZE } from '../support/backfill.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';

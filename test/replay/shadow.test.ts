@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
-import { shadow } from '../../src/replay/shadow.ts';
+import { shadow } from '../../src/replay/shadow/shadow.ts';
 import { transfer } from '../support/books.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { createLegacyTestDatabase, givenRow, givenWallet, type LegacyWallet, setBalance } from '../support/legacy.ts';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { lagSeconds, walMbPerSecond } from '../../src/replay/load.ts';
+import { lagSeconds, walMbPerSecond } from '../../src/replay/pace/load.ts';
 import {
   DEFAULT_LIMITS,
   decidePace,
@@ -14,7 +14,7 @@ import {
   restAfterMs,
   rowsAt,
   underWayAt,
-} from '../../src/replay/throttle.ts';
+} from '../../src/replay/pace/throttle.ts';
 
 const CALM: Measured = {
   canary: { writes: ENOUGH_CANARIES, p99Ms: 4, baselineP99Ms: 4 },

@@ -1,8 +1,8 @@
 import pg from 'pg';
-import { connectionsOf, type Pool } from '../db/pool.ts';
-import { toAppError } from '../db/sqlstate.ts';
+import { connectionsOf, type Pool } from '../../db/pool.ts';
+import { toAppError } from '../../db/sqlstate.ts';
+import type { LegacyTables } from '../legacy.ts';
 import { type Canary, startCanary } from './canary.ts';
-import type { LegacyTables } from './legacy.ts';
 import type { Measured } from './throttle.ts';
 
 /** For so long after another session was last seen at work, it may notice us. */

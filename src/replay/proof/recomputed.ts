@@ -1,10 +1,11 @@
-import { streamTexts, type TextRow } from '../db/cursor.ts';
-import type { Tx } from '../db/pool.ts';
-import { EVENT_COLUMNS, eventOf, type LoggedEvent, leafHashOf } from '../ledger/independent/event.ts';
-import { elementsOf, membersOf, textOf } from '../ledger/independent/json-text.ts';
-import { MerkleTree } from '../ledger/independent/merkle-tree.ts';
-import { type Multirange, multirangeOf } from '../ledger/independent/multirange.ts';
-import { centsOf, uuidOf } from '../ledger/independent/values.ts';
+import { streamTexts, type TextRow } from '../../db/cursor.ts';
+import type { Tx } from '../../db/pool.ts';
+import { EVENT_COLUMNS, eventOf, type LoggedEvent, leafHashOf } from '../../ledger/independent/event.ts';
+import { elementsOf, membersOf, textOf } from '../../ledger/independent/json-text.ts';
+import { MerkleTree } from '../../ledger/independent/merkle-tree.ts';
+import { type Multirange, multirangeOf } from '../../ledger/independent/multirange.ts';
+import { centsOf, uuidOf } from '../../ledger/independent/values.ts';
+import { SOURCES, type Source } from '../sources.ts';
 import {
   asProven,
   chunkOf,
@@ -14,9 +15,8 @@ import {
   numberOfBalance,
   numberOfRow,
   type ProvenRow,
-} from './proof-row.ts';
-import { type AsOf, type BothSides, type Sum, Sums, walletsOf } from './proof-sums.ts';
-import { SOURCES, type Source } from './sources.ts';
+} from './row.ts';
+import { type AsOf, type BothSides, type Sum, Sums, walletsOf } from './sums.ts';
 
 /** Both sides, and the tree of the log, as this program alone finds them. */
 export interface Recomputed {

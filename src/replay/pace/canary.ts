@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import type { Pool } from '../db/pool.ts';
-import { isDenied, isLockTimeout, toAppError } from '../db/sqlstate.ts';
-import type { LegacyTables } from './legacy.ts';
-import { SOURCES } from './sources.ts';
+import type { Pool } from '../../db/pool.ts';
+import { isDenied, isLockTimeout, toAppError } from '../../db/sqlstate.ts';
+import type { LegacyTables } from '../legacy.ts';
+import { SOURCES } from '../sources.ts';
 
 const EVERY_MS = 50;
 /** A canary that waits for longer gives up, and counts as that long. */

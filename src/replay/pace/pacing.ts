@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Pool, Queryable } from '../db/pool.ts';
-import { toAppError } from '../db/sqlstate.ts';
-import { MAIN_BOOK } from '../ledger/ledger.ts';
-import type { LegacyTables } from './legacy.ts';
+import type { Pool, Queryable } from '../../db/pool.ts';
+import { toAppError } from '../../db/sqlstate.ts';
+import { MAIN_BOOK } from '../../ledger/ledger.ts';
+import type { LegacyTables } from '../legacy.ts';
 import { type Load, watchLoad } from './load.ts';
 import {
   decidePace,

@@ -1,7 +1,7 @@
-import type { Tx } from '../db/pool.ts';
-import type { LegacyTables } from './legacy.ts';
-import { balanceSumsSql, isOfChunks, rowSumsSql } from './proof-row.ts';
-import { SOURCES, type Source } from './sources.ts';
+import type { Tx } from '../../db/pool.ts';
+import type { LegacyTables } from '../legacy.ts';
+import { SOURCES, type Source } from '../sources.ts';
+import { balanceSumsSql, isOfChunks, rowSumsSql } from './row.ts';
 
 /** Of rows, or of balances: how many, what they come to, and the sum of the numbers of their hashes. */
 export interface Sum {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { AppError } from '../errors.ts';
-import { type ChunkKey, type Sum, Sums } from './proof-sums.ts';
+import { AppError } from '../../errors.ts';
+import { type ChunkKey, type Sum, Sums } from './sums.ts';
 
 // The file is read by programs of others: docs/proofs.md says what each field means, and none of it changes.
 

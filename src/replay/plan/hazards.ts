@@ -1,6 +1,6 @@
-import type { Tx } from '../db/pool.ts';
-import type { LegacyTables } from './legacy.ts';
-import { AS_FOUND, type Source } from './sources.ts';
+import type { Tx } from '../../db/pool.ts';
+import type { LegacyTables } from '../legacy.ts';
+import { AS_FOUND, type Source } from '../sources.ts';
 
 /** Something about old rows or wallets that the backfill does not book as any other. */
 export interface Hazard {

@@ -1,23 +1,16 @@
-import { STREAMED } from '../db/cursor.ts';
-import type { Pool, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
-import { AppError } from '../errors.ts';
-import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { sealBook } from '../ledger/seals.ts';
-import { SORT_MEMORY } from './backfill-run.ts';
-import { findCapture } from './capture.ts';
-import { assertFinished } from './finished.ts';
-import { getLegacyTables } from './legacy.ts';
-import {
-  FORMAT,
-  numberOf,
-  type ProofDocument,
-  type ProvenChunk,
-  type ProvenSums,
-  sumsOf,
-  tupleOf,
-} from './proof-file.ts';
-import { type Recomputed, recompute } from './proof-recomputed.ts';
+import { STREAMED } from '../../db/cursor.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { withTransaction } from '../../db/transaction.ts';
+import { AppError } from '../../errors.ts';
+import { MAIN_BOOK } from '../../ledger/ledger.ts';
+import { sealBook } from '../../ledger/seals.ts';
+import { SORT_MEMORY } from '../backfill-run.ts';
+import { findCapture } from '../capture.ts';
+import { assertFinished } from '../finished.ts';
+import { getLegacyTables } from '../legacy.ts';
+import { SOURCES } from '../sources.ts';
+import { FORMAT, numberOf, type ProofDocument, type ProvenChunk, type ProvenSums, sumsOf, tupleOf } from './file.ts';
+import { type Recomputed, recompute } from './recomputed.ts';
 import {
   type AsOf,
   areEqual,
@@ -31,8 +24,7 @@ import {
   Sums,
   sumBalances,
   sumRows,
-} from './proof-sums.ts';
-import { SOURCES } from './sources.ts';
+} from './sums.ts';
 
 export interface ProofOptions {
   readonly bookId?: number;

@@ -1,5 +1,5 @@
-import type { LegacyTables } from './legacy.ts';
-import type { Source } from './sources.ts';
+import type { LegacyTables } from '../legacy.ts';
+import type { Source } from '../sources.ts';
 
 /** How many transactions a wallet's page shows. */
 const LATEST = 10;

@@ -1,8 +1,8 @@
-import { describeHolder, findHorizonHolders } from '../db/horizon.ts';
-import type { Queryable } from '../db/pool.ts';
-import { LOCK_TIMEOUT_MS, MAX_TRIES } from './giving-way.ts';
-import type { LegacyTables } from './legacy.ts';
-import { SOURCES } from './sources.ts';
+import { describeHolder, findHorizonHolders } from '../../db/horizon.ts';
+import type { Queryable } from '../../db/pool.ts';
+import { LOCK_TIMEOUT_MS, MAX_TRIES } from '../giving-way.ts';
+import type { LegacyTables } from '../legacy.ts';
+import { SOURCES } from '../sources.ts';
 
 /** A lock that a command will take on what the old platform uses. */
 export interface PlannedLock {

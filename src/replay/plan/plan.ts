@@ -1,9 +1,10 @@
-import { STREAMED } from '../db/cursor.ts';
-import type { Pool, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
-import { SORT_MEMORY } from './backfill-run.ts';
-import { getKnownLegacyTables, type LegacyTables } from './legacy.ts';
-import { findRowHazards, findWalletHazards, type Hazard, surveyHazards } from './plan-hazards.ts';
+import { STREAMED } from '../../db/cursor.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { withTransaction } from '../../db/transaction.ts';
+import { SORT_MEMORY } from '../backfill-run.ts';
+import { getKnownLegacyTables, type LegacyTables } from '../legacy.ts';
+import { SOURCES } from '../sources.ts';
+import { findRowHazards, findWalletHazards, type Hazard, surveyHazards } from './hazards.ts';
 import {
   findInterferences,
   findOlderTransactions,
@@ -13,8 +14,7 @@ import {
   plannedLocks,
   type Replication,
   type Waited,
-} from './plan-surroundings.ts';
-import { SOURCES } from './sources.ts';
+} from './surroundings.ts';
 
 /** One legacy table as it is. */
 interface PlannedTable {

@@ -1,12 +1,12 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
-import { STREAMED } from '../db/cursor.ts';
-import type { Pool, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
-import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { assertFinished } from './finished.ts';
-import { getLegacyTables, type LegacyTables } from './legacy.ts';
-import { SHADOW_READS } from './shadow-reads.ts';
-import { SOURCES, type Source } from './sources.ts';
+import { STREAMED } from '../../db/cursor.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { withTransaction } from '../../db/transaction.ts';
+import { MAIN_BOOK } from '../../ledger/ledger.ts';
+import { assertFinished } from '../finished.ts';
+import { getLegacyTables, type LegacyTables } from '../legacy.ts';
+import { SOURCES, type Source } from '../sources.ts';
+import { SHADOW_READS } from './reads.ts';
 
 export interface ShadowOptions {
   readonly bookId?: number;

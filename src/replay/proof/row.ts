@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
-import { microsecondsOf } from '../ledger/independent/microseconds.ts';
-import { uuidOf } from '../ledger/independent/values.ts';
-import type { Source } from './sources.ts';
+import { microsecondsOf } from '../../ledger/independent/microseconds.ts';
+import { uuidOf } from '../../ledger/independent/values.ts';
+import type { Source } from '../sources.ts';
 
 // Written down in docs/proofs.md, for programs of others: none of it changes. Everything is here twice, in SQL and in TypeScript.
 
