@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { runToTheEnd, startBackfill } from './backfill-command.ts';
-import { print } from './figures.ts';
+import { type Latency, latencyOf, print, words } from './figures.ts';
 import type { Worked, Workload } from './old-code.ts';
 
 /** Of a platform: so many connections, at half of what the server can take. */
@@ -14,12 +14,6 @@ export interface Beside {
   readonly alone: Latency;
   readonly beside: Latency;
   readonly errors: number;
-}
-
-interface Latency {
-  readonly p50: number;
-  readonly p99: number;
-  readonly max: number;
 }
 
 /**
@@ -58,14 +52,4 @@ async function onThread(workload: Workload): Promise<Worked> {
   const worker = new Worker(new URL('./old-code-worker.ts', import.meta.url), { workerData: workload });
   const [worked] = (await once(worker, 'message')) as [Worked];
   return worked;
-}
-
-function latencyOf(tookMs: readonly number[]): Latency {
-  const sorted = tookMs.toSorted((a, b) => a - b);
-  const at = (share: number) => sorted[Math.ceil(sorted.length * share) - 1] ?? Number.NaN;
-  return { p50: at(0.5), p99: at(0.99), max: at(1) };
-}
-
-function words({ p50, p99, max }: Latency): string {
-  return `p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)}, max ${max.toFixed(0)}`;
 }
