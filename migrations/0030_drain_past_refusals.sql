@@ -1,9 +1,24 @@
 -- What the replay does where the ledger refuses: one account that finance has frozen keeps its wallet back and no other. And what it
 -- finds changed while nobody captured.
 
-alter table replay.wallets add held_back text;
-comment on column replay.wallets.held_back is 'Why the ledger refused what was captured of the wallet in the last run, which passes it over; null where it did not.';
-create index wallets_held_back on replay.wallets (wallet_id) where held_back is not null;
+-- Not a column of replay.wallets: who writes to a wallet locks its row there.
+create table replay.held_back (
+  wallet_id uuid not null,
+  source text not null,
+  reason text not null,
+  book_id integer not null constraint held_back_book_id_fkey references payments.books,
+  constraint held_back_pkey primary key (wallet_id, source, book_id)
+);
+comment on table replay.held_back is 'Wallets that the ledger refused to post to in the last run, which passes them over, and why.';
+
+create table replay.unseen (
+  wallet_id uuid not null,
+  source text not null,
+  book_id integer not null constraint unseen_book_id_fkey references payments.books,
+  constraint unseen_pkey primary key (wallet_id, source, book_id)
+);
+comment on table replay.unseen is 'Wallets whose difference could not be looked at before the first run ended: what they differ by did not come since.';
+
 create index wallets_owner on replay.wallets (owner_id);
 
 -- A row of a database at another revision may belong to no wallet: it is a note then, and no fault of who writes it.
@@ -92,14 +107,14 @@ begin
   if p_wallet_ids is null then
     v_due := array(
       select n.id from replay.captured_rows n
-      where not exists (
-        select from replay.wallets h where h.wallet_id = n.wallet_id and h.source = n.source and h.held_back is not null)
+      where not exists (select from replay.held_back h where h.wallet_id = n.wallet_id and h.source = n.source)
       order by n.id
       limit p_limit
       for update of n);
   else
     v_due := array(
-      select n.id from replay.captured_rows n where n.wallet_id = any (p_wallet_ids)
+      select n.id from replay.captured_rows n
+      where n.wallet_id = any (p_wallet_ids) or n.wallet_id is null and array_position(p_wallet_ids, null) is not null
       order by n.id
       limit p_limit
       for update of n);
@@ -120,7 +135,7 @@ language sql as $$
   update replay.progress p
   set rows = p.rows + d.rows, delta_cents = p.delta_cents + d.delta_cents, id_hash = p.id_hash + d.id_hash
   from (
-    select m.source, sum(m.sign) as rows, sum(m.sign * (m.image).delta) as delta_cents,
+    select m.source, sum(m.sign) as rows, sum(m.sign * coalesce((m.image).delta, 0)) as delta_cents,
            sum(m.sign * uuid_hash_extended((m.image).id, 0)::numeric) as id_hash
     from (
       -- What was found by comparison is counted where the table was read.

@@ -3,11 +3,24 @@
 -- The platform's accounts are given slots at the first cut-over. A writer locks one slot of each, the one that its server process
 -- posts to: all in one round as before, because its next statement may post to others, but no longer the same as everybody's.
 
+-- Each of these accounts, or the slot of it that this process of the server posts what old code writes to. Never the account itself, on
+-- which the drain and the cut-over post. Returns them in the order given. Locks nothing.
+create function replay.slots_of_old_code(p_book_id integer, p_accounts uuid[]) returns uuid[]
+language sql stable
+return array(
+  select coalesce((
+    select s.slot_account_id from payments.account_slots s
+    where s.account_id = a.id and s.book_id = p_book_id and s.slot_number = 1 + pg_backend_pid() % (
+      select max(l.slot_number) from payments.account_slots l where l.account_id = a.id and l.book_id = p_book_id)
+  ), a.id)
+  from unnest(p_accounts) with ordinality as a (id, nth)
+  order by a.nth);
+
 -- Locks what old code's writes to a wallet may post to: all at once, because whoever takes locks in two rounds takes them out of order.
 create or replace function replay.lock_for_old_code(p_wallet replay.wallets) returns void
 language sql as $$
   select payments.lock_accounts(p_wallet.book_id,
-    array[p_wallet.account_id] || payments.place_in_slots(p_wallet.book_id, replay.platform_account_ids(p_wallet.book_id)))
+    array[p_wallet.account_id] || replay.slots_of_old_code(p_wallet.book_id, replay.platform_account_ids(p_wallet.book_id)))
 $$;
 
 -- Posts what old code wrote to a wallet, on the slots that lock_for_old_code has locked. Which ones, the event says.
@@ -16,7 +29,7 @@ language plpgsql as $$
 begin
   if p_event.payload ? 'entries' then
     p_event.payload := jsonb_set(p_event.payload, '{entries}', payments.entries_on(p_event.payload -> 'entries',
-      payments.place_in_slots(p_wallet.book_id, array(
+      replay.slots_of_old_code(p_wallet.book_id, array(
         select (e.value ->> 'account_id')::uuid
         from jsonb_array_elements(p_event.payload -> 'entries') with ordinality as e (value, nth)
         order by e.nth))));
@@ -109,7 +122,7 @@ begin
       perform replay.post_balance(p_wallet, v_balance, 'balance_without_row');
       perform replay.note_written(p_wallet, 0, -p_new.delta);
     else
-      perform replay.note_written(p_wallet, p_new.delta, 0);
+      perform replay.note_written(p_wallet, coalesce(p_new.delta, 0), 0);
     end if;
     return;
   end if;
@@ -123,7 +136,7 @@ begin
     v_version, p_wallet.account_id, v_open_since));
   perform replay.keep_version(v_book_id, v_source, v_id, v_version, p_new);
   if p_operation = 'insert' then
-    perform replay.note_written(p_wallet, p_new.delta, 0);
+    perform replay.note_written(p_wallet, coalesce(p_new.delta, 0), 0);
   elsif replay.has_wallet(v_source, p_wallet.wallet_id) then
     perform replay.post_balance(p_wallet, v_balance, 'balance_without_row');
   end if;

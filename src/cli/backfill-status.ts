@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
+import { findHeldBack, type HeldBack } from '../replay/held-back.ts';
 import { type ThrottleStatus, throttleStatus } from '../replay/pace/pacing.ts';
 import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
@@ -54,6 +55,7 @@ interface Status {
   readonly capture: CaptureStatus | null;
   readonly pausedAt: Date | null;
   readonly throttle: ThrottleStatus | null;
+  readonly heldBack: HeldBack;
   /** Wallets by who keeps them. */
   readonly wallets: { readonly legacy: bigint; readonly ledger: bigint };
 }
@@ -65,6 +67,7 @@ async function statusOf(pool: Pool): Promise<Status> {
     capture: await captureStatus(pool),
     ...(await pauseStatus(pool)),
     throttle: await throttleStatus(pool),
+    heldBack: await findHeldBack(pool),
     wallets: await countByMode(pool),
   };
 }
@@ -73,7 +76,7 @@ function statusJson({ drift, ...status }: Status): string {
   return `${toJson({ ...status, drift: driftObject(drift) })}\n`;
 }
 
-function statusText({ sources, drift, capture, pausedAt, throttle, wallets }: Status): string {
+function statusText({ sources, drift, capture, pausedAt, throttle, heldBack, wallets }: Status): string {
   const none =
     'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n';
   return [
@@ -81,6 +84,7 @@ function statusText({ sources, drift, capture, pausedAt, throttle, wallets }: St
     captureLine(capture),
     ...(pausedAt === null ? [] : [`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`]),
     ...throttleLines(throttle),
+    ...heldBackLines(heldBack),
     ...(wallets.ledger === 0n
       ? []
       : [
@@ -114,6 +118,11 @@ function captureLine(capture: CaptureStatus | null): string {
     waiting === 0n ? 'none waits' : `${formatCount(waiting)} wait, the oldest for ${Math.floor(oldestSeconds)} s`;
   const broken = isWhole ? '' : '; INTERRUPTED, a trigger was dropped, disabled or made anew';
   return `changes are captured since ${installedAt.toISOString()}, ${lag}${broken}\n`;
+}
+
+export function heldBackLines({ wallets, first }: HeldBack): string[] {
+  if (wallets === 0n) return [];
+  return [`${formatCount(wallets)} wallets are held back, the ledger does not post to their accounts: ${first}\n`];
 }
 
 export function driftObject(drift: readonly Drift[]): Record<string, { count: bigint; cents: bigint }> {

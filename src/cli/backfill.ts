@@ -2,7 +2,6 @@ import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
 import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
-import type { HeldBack } from '../replay/held-back.ts';
 import { DEFAULT_LIMITS, type Limits } from '../replay/pace/throttle.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { registerBackfillControl } from './backfill-control.ts';
@@ -11,7 +10,7 @@ import { registerPlan } from './backfill-plan.ts';
 import { proofText, registerProof, writeProof } from './backfill-proof.ts';
 import { registerReconcile } from './backfill-reconcile.ts';
 import { registerShadow } from './backfill-shadow.ts';
-import { driftLines, driftObject, registerStatus } from './backfill-status.ts';
+import { driftLines, driftObject, heldBackLines, registerStatus } from './backfill-status.ts';
 import { throttleNote } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
@@ -73,7 +72,7 @@ Twenty times a second it locks a random wallet, writes a row of its own and comm
 and anybody else is at work, chunks become smaller and rarer, down to a 64th of full speed; --max-canary-ms counts also when nobody is.
 What it does now, and why: liventix backfill status --watch
 
-Exits with 1 when a wallet differs, with 3 when it was stopped before the end.
+Exits with 1 when a wallet differs or is held back, with 3 when it was stopped before the end.
 
 Examples:
   DATABASE_URL=postgresql://localhost/app liventix backfill run --json
@@ -142,7 +141,7 @@ async function run(pool: Pool, options: RunOptions, context: CommandContext): Pr
     options.json ? `${toJson({ ...outcomeJson(outcome), proof })}\n` : outcomeText(outcome) + proofText(proof),
   );
   if (!outcome.finished) context.exitWith(3);
-  else if (outcome.comparison?.differing !== 0n || proof?.holds === false) context.exitWith(1);
+  else if (outcome.comparison?.differing !== 0n || outcome.heldBack.wallets > 0n) context.exitWith(1);
 }
 
 interface Outcome extends BackfillResult {
@@ -190,11 +189,6 @@ function outcomeText(outcome: Outcome): string {
     ...(comparison === undefined ? [] : comparisonLines(comparison)),
     ...(outcome.finished ? [] : ['Stopped before the end. Run it again to go on.\n']),
   ].join('');
-}
-
-function heldBackLines({ wallets, first }: HeldBack): string[] {
-  if (wallets === 0n) return [];
-  return [`${formatCount(wallets)} wallets are held back, the ledger does not post to their accounts: ${first}\n`];
 }
 
 function comparisonLines({ compared, changing, differing, first }: WalletComparison): string[] {

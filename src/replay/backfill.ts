@@ -92,15 +92,15 @@ async function replayRows(run: Run, source: Source, total: Totals): Promise<bigi
     run.bookId,
     source.name,
   ]);
-  if (isStopped(run)) return 0n;
-  await survey(run, source, total);
   const ids = [run.bookId, source.name];
   const read = await run.pool.query(
-    'select from replay.progress where book_id = $1 and source = $2 and read_at is not null',
-    ids,
+    'select from replay.progress where book_id = $1 and source = $2 and read_at is not null and capture_id = $3',
+    [...ids, run.capture.id],
   );
-  if (read.rowCount === 1) return 0n;
+  if (read.rowCount === 1 || isStopped(run)) return 0n;
   await openWalletAccounts(run, source, total.wallets);
+  if (isStopped(run)) return 0n;
+  await survey(run, source, total);
   const imported = await importInOrder(run, source, total);
   if (!isStopped(run)) {
     await run.pool.query(
@@ -140,6 +140,8 @@ async function finish(run: Run): Promise<void> {
   await assertStillCaptured(run.pool, run.capture);
   await run.pool.query('select replay.fold_row_counts($1)', [run.bookId]);
   for (const source of SOURCES) {
+    if ((await findMissing(run, source)) === undefined) continue;
+    await recount(run, source);
     const missing = await findMissing(run, source);
     if (missing === undefined) continue;
     throw new AppError(
@@ -147,6 +149,15 @@ async function finish(run: Run): Promise<void> {
       `${run.tables[source.transactions]} holds ${missing.inTable} rows, and the log ${missing.inLog}, or other ones: some were written behind the capture's back. Begin again: liventix backfill abort, then capture on and run; what is in the log already is not booked twice.`,
     );
   }
+  await run.pool.query(
+    `insert into replay.unseen (wallet_id, source, book_id)
+     select l.wallet_id, l.source, l.book_id
+     from (select wallet_id, source, book_id from replay.unreconciled union select wallet_id, source, book_id from replay.held_back) l
+     join replay.progress p on p.source = l.source and p.book_id = l.book_id and p.finished_at is null
+     where l.book_id = $1
+     on conflict do nothing`,
+    [run.bookId],
+  );
   await run.pool.query(
     'update replay.progress set finished_at = coalesce(finished_at, clock_timestamp()) where book_id = $1',
     [run.bookId],
@@ -172,6 +183,26 @@ async function findMissing(run: Run, source: Source): Promise<{ inTable: bigint;
     [run.bookId, source.name],
   );
   return rows[0];
+}
+
+/**
+ * Where rows are read again, chunks pass over what changed since the capture began, and so does their count: where every row is in the
+ * log, they are counted anew.
+ */
+async function recount({ pool, bookId, tables }: Run, source: Source): Promise<void> {
+  const table = tables[source.transactions];
+  await pool.query(
+    `update replay.progress p
+     set rows = t.rows, delta_cents = t.delta_cents, id_hash = t.id_hash
+     from (
+       select count(*) as rows, coalesce(sum(credits_delta), 0)::bigint as delta_cents, coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash
+       from ${table}
+     ) t
+     where p.book_id = $1 and p.source = $2 and p.is_repeat
+       and not exists (select from replay.captured_rows c where c.source = $2)
+       and not exists (select from ${table} r where not replay.is_in_log($1, $2, r.id))`,
+    [bookId, source.name],
+  );
 }
 
 async function countSource({ pool, tables }: Run, { transactions, wallets }: Source): Promise<Totals> {

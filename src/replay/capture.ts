@@ -76,9 +76,10 @@ export async function turnCaptureOff(pool: Pool, options: CaptureOptions = {}): 
   try {
     return await givingWay(pool, busy(options), async (tx) => {
       await lockTables(tx, tables);
+      // Waits for a flip that is under way, which stands on it.
+      const { rowCount } = await tx.query('delete from replay.capture');
       await assertNotNeeded(tx, tables);
       await tx.query('truncate replay.captured_rows, replay.captured_wallets, replay.unreconciled');
-      const { rowCount } = await tx.query('delete from replay.capture');
       await dropOurTriggers(tx);
       return rowCount === 1;
     });
@@ -142,12 +143,7 @@ export async function findCapture(db: Queryable): Promise<Capture | undefined> {
  * @throws AppError CAPTURE_OFF, BACKFILL_RETIRED, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED, CAPTURE_BUSY
  */
 export async function getCapture(pool: Pool, options: CaptureOptions = {}): Promise<Capture> {
-  const capture = await findCapture(pool);
-  if (capture === undefined) {
-    await assertNotRetired(pool, options.bookId ?? MAIN_BOOK);
-    throw captureOff();
-  }
-  assertUsable(capture, options.bookId ?? MAIN_BOOK);
+  const capture = await assertCaptured(pool, options.bookId ?? MAIN_BOOK);
   await awaitOlderTransactions(pool, options);
   return capture;
 }
@@ -157,10 +153,20 @@ export async function getCapture(pool: Pool, options: CaptureOptions = {}): Prom
  * the count of the rows nor in their sum.
  * @throws AppError CAPTURE_OFF, CAPTURE_INTERRUPTED
  */
-export async function assertStillCaptured(pool: Pool, capture: Capture): Promise<void> {
-  const now = await findCapture(pool);
-  if (now === undefined) throw captureOff();
-  assertUsable(now.id === capture.id ? now : { ...capture, isWhole: false }, capture.bookId);
+export async function assertStillCaptured(db: Queryable, capture: Capture): Promise<void> {
+  const now = await assertCaptured(db, capture.bookId);
+  if (now.id !== capture.id) assertUsable({ ...capture, isWhole: false }, capture.bookId);
+}
+
+/** @throws AppError CAPTURE_OFF, BACKFILL_RETIRED, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED */
+export async function assertCaptured(db: Queryable, bookId: number): Promise<Capture> {
+  const capture = await findCapture(db);
+  if (capture === undefined) {
+    await assertNotRetired(db, bookId);
+    throw captureOff();
+  }
+  assertUsable(capture, bookId);
+  return capture;
 }
 
 function captureOff(): AppError {

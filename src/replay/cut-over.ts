@@ -3,7 +3,7 @@ import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { assertNotRetired, getCapture } from './capture.ts';
+import { assertCaptured, assertNotRetired, getCapture } from './capture.ts';
 import { balanceFaultOf, compareWallet, faultOf, type WalletSides, type Which } from './compare-wallet.ts';
 import {
   type FlipOptions,
@@ -121,7 +121,11 @@ async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): 
   const whole = await compareWallet(pool, wallet);
   const reason = reasonAgainst(whole, options);
   if (reason !== undefined) return { status: 'refused', reason, heldMs: 0 };
-  return flipUnderLock(pool, { wallet, to: 'ledger', stop: options.stop }, (tx) =>
+  const assertStill = async (tx: Tx) => {
+    await assertCaptured(tx, wallet.bookId);
+    await assertFunctionsReplaced(tx);
+  };
+  return flipUnderLock(pool, { wallet, to: 'ledger', stop: options.stop, assertStill }, (tx) =>
     judgeRest(tx, wallet, { whole, ...options }),
   );
 }
@@ -165,7 +169,8 @@ async function rollBackWallet(pool: Pool, wallet: Wallet, stop: AbortSignal | un
   const whole = await compareWallet(pool, wallet);
   const reason = faultOf(whole);
   if (reason !== undefined) return { status: 'refused', reason, heldMs: 0 };
-  return flipUnderLock(pool, { wallet, to: 'legacy', stop }, async (tx) => {
+  const assertStill = (tx: Tx) => assertNotRetired(tx, wallet.bookId);
+  return flipUnderLock(pool, { wallet, to: 'legacy', stop, assertStill }, async (tx) => {
     await lockAccount(tx, wallet);
     const rest = await compareWallet(tx, wallet, { afterSeq: whole.lastSeq, ids: whole.pendingIds });
     return verdictOf(sinceThen(whole, rest));

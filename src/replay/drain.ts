@@ -23,9 +23,9 @@ export async function drain(run: Run): Promise<Drained> {
   let done = 0n;
   let [imported, corrected] = [0n, 0n];
   while (done < total && (await mayGoOn(run))) {
-    const batches = await drainBatch(run, run.pacing.rows(CHANGES_A_BATCH));
+    const { batches, heldBack } = await drainBatch(run, run.pacing.rows(CHANGES_A_BATCH));
     const taken = batches.reduce((sum, batch) => sum + batch.taken, 0n);
-    if (taken === 0n) break;
+    if (taken + heldBack === 0n) break;
     for (const batch of batches) {
       imported += batch.imported;
       corrected += batch.corrected;
@@ -39,15 +39,17 @@ export async function drain(run: Run): Promise<Drained> {
 type Batch = Drained & { readonly taken: bigint };
 
 /** The next changes, all at once, or wallet by wallet where the ledger refuses one of them. */
-async function drainBatch({ pool, bookId }: Run, limit: number): Promise<Batch[]> {
+async function drainBatch({ pool, bookId }: Run, limit: number): Promise<{ batches: Batch[]; heldBack: bigint }> {
   const wallets = await withTransaction(pool, (tx) => drainWallets(tx, { bookId, limit }));
   try {
-    return [wallets, await withTransaction(pool, (tx) => drainRows(tx, { bookId, limit, walletIds: null }))];
+    const rows = await withTransaction(pool, (tx) => drainRows(tx, { bookId, limit, walletIds: null }));
+    return { batches: [wallets, rows], heldBack: 0n };
   } catch (error) {
     if (refusalOf(error) === undefined) throw error;
     const next = await findNextWallets(pool, { bookId, limit });
     const drainOne = (tx: Tx, { id }: Wallet) => drainRows(tx, { bookId, limit, walletIds: [id] });
-    return [wallets, ...(await doOneByOne(pool, next, drainOne))];
+    const { answers, heldBack } = await doOneByOne(pool, next, drainOne);
+    return { batches: [wallets, ...answers], heldBack };
   }
 }
 
@@ -79,8 +81,8 @@ async function findNextWallets(db: Queryable, { bookId, limit }: Part): Promise<
     `select distinct n.wallet_id as id, n.source
      from (
        select c.wallet_id, c.source from replay.captured_rows c
-       left join replay.wallets w on w.wallet_id = c.wallet_id and w.source = c.source and w.book_id = $1
-       where w.held_back is null order by c.id limit $2
+       left join replay.held_back h on h.wallet_id = c.wallet_id and h.source = c.source and h.book_id = $1
+       where h.wallet_id is null order by c.id limit $2
      ) n
      order by 1`,
     [bookId, limit],

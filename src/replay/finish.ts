@@ -28,8 +28,9 @@ export async function finishCutOver(
   await givingWay(pool, { stop, code: 'CUTOVER_BUSY', what: 'A wallet table' }, async (tx) => {
     await lockTables(tx, tables);
     if ((await findRetirement(tx, bookId)) !== undefined) return;
-    refuseFor((await findUnflipped(tx, tables, bookId)) ?? (await findWaiting(tx)));
+    // Waits for a flip that is under way, which stands on it.
     await tx.query('delete from replay.capture');
+    refuseFor((await findUnflipped(tx, tables, bookId)) ?? (await findWaiting(tx)));
     await tx.query('update replay.progress set retired_at = clock_timestamp() where book_id = $1', [bookId]);
     await turnMirrorOff(tx);
     await dropOurTriggers(tx);

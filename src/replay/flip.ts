@@ -54,11 +54,11 @@ export type Verdict =
   | { readonly status: 'refused' | 'moving'; readonly reason: string };
 
 const WALLETS_A_PAGE = 1_000;
-const BUSY = { code: 'CUTOVER_BUSY', what: 'A wallet', left: 'Those before it are flipped.' } as const;
+const BUSY = { code: 'CUTOVER_BUSY', what: 'It', left: 'It stays where it is.' } as const;
 
 /**
  * Flips one wallet of some owners after the other.
- * @throws AppError CUTOVER_OWNER_UNKNOWN, CUTOVER_BUSY, DB_*
+ * @throws AppError CUTOVER_OWNER_UNKNOWN, DB_*
  */
 export async function flipAll(
   pool: Pool,
@@ -84,16 +84,32 @@ export async function flipAll(
   return { finished: true, flipped, already, refused, longestMs };
 }
 
+interface Flipping {
+  readonly wallet: Wallet;
+  readonly to: Mode;
+  readonly stop: AbortSignal | undefined;
+  /** Throws where what was looked at before the first flip holds no more. */
+  readonly assertStill: (tx: Tx) => Promise<void>;
+}
+
 /** Changes whose word counts while nobody writes to the wallet, by whoever may, if that is what is found then. */
 export async function flipUnderLock(
   pool: Pool,
-  { wallet, to, stop }: { wallet: Wallet; to: Mode; stop: AbortSignal | undefined },
+  { wallet, to, stop, assertStill }: Flipping,
   judge: (tx: Tx) => Promise<Verdict>,
 ): Promise<Outcome> {
-  let heldSince = 0;
-  const heldMs = () => (heldSince === 0 ? 0 : performance.now() - heldSince);
+  // Of all tries: one that was given up made writers wait too.
+  let longestMs = 0;
+  let heldSince: number | undefined;
+  const heldMs = () => {
+    if (heldSince !== undefined) longestMs = Math.max(longestMs, performance.now() - heldSince);
+    return longestMs;
+  };
   return undoing(heldMs, () =>
     givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
+      // Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped.
+      await tx.query('select from replay.capture where book_id = $1 for share', [wallet.bookId]);
+      await assertStill(tx);
       const key = [wallet.walletId, wallet.source.name, wallet.bookId];
       const { rows } = await tx.query<{ mode: Mode }>(
         'select mode from replay.wallets where wallet_id = $1 and source = $2 and book_id = $3 for update',
@@ -101,7 +117,7 @@ export async function flipUnderLock(
       );
       heldSince = performance.now();
       if (rows[0]?.mode === to) return { status: 'already', heldMs: 0 };
-      const verdict = await judge(tx);
+      const verdict = await judge(tx).finally(heldMs);
       if (verdict.status !== 'agrees') throw new Undone(verdict);
       await tx.query('update replay.wallets set mode = $4 where wallet_id = $1 and source = $2 and book_id = $3', [
         ...key,
@@ -140,7 +156,7 @@ async function undoing(heldMs: () => number, work: () => Promise<Outcome>): Prom
   try {
     return await work();
   } catch (error) {
-    const reason = refusalOf(error);
+    const reason = error instanceof AppError && error.code === 'CUTOVER_BUSY' ? error.message : refusalOf(error);
     if (reason !== undefined) return { status: 'refused', reason, heldMs: heldMs() };
     if (!(error instanceof AppError) || !(error.cause instanceof Undone)) throw error;
     const { verdict } = error.cause;

@@ -1,6 +1,7 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError, type ErrorCode } from '../errors.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
 
 /** A wallet of one book; its source tells its table. */
 export interface Wallet {
@@ -25,14 +26,15 @@ export function refusalOf(error: unknown): string | undefined {
 /**
  * Does something for each of some wallets in a transaction of its own. One whose account the ledger refuses to post to is held back:
  * a frozen account stops nobody else.
- * @returns what it answered for those that it was done for
+ * @returns what it answered for those that it was done for, and how many are held back
  */
 export async function doOneByOne<T>(
   pool: Pool,
   wallets: readonly Wallet[],
   work: (tx: Tx, wallet: Wallet) => Promise<T>,
-): Promise<T[]> {
+): Promise<{ answers: T[]; heldBack: bigint }> {
   const answers: T[] = [];
+  let heldBack = 0n;
   for (const wallet of wallets) {
     try {
       answers.push(await withTransaction(pool, (tx) => work(tx, wallet)));
@@ -40,23 +42,23 @@ export async function doOneByOne<T>(
       const reason = refusalOf(error);
       if (reason === undefined) throw error;
       await holdBack(pool, wallet, reason);
+      heldBack += 1n;
     }
   }
-  return answers;
+  return { answers, heldBack };
 }
 
 async function holdBack(db: Queryable, { bookId, source, id }: Wallet, reason: string): Promise<void> {
-  await db.query('update replay.wallets set held_back = $4 where wallet_id = $1 and source = $2 and book_id = $3', [
-    id,
-    source,
-    bookId,
-    reason,
-  ]);
+  await db.query(
+    `insert into replay.held_back (wallet_id, source, book_id, reason) values ($1, $2, $3, $4)
+     on conflict (wallet_id, source, book_id) do update set reason = excluded.reason`,
+    [id, source, bookId, reason],
+  );
 }
 
 /** Wallets that were held back are tried again. */
 export async function letGoAll(db: Queryable, bookId: number): Promise<void> {
-  await db.query('update replay.wallets set held_back = null where book_id = $1 and held_back is not null', [bookId]);
+  await db.query('delete from replay.held_back where book_id = $1', [bookId]);
 }
 
 /** How many wallets are held back, and the first of them with what the ledger said. */
@@ -65,10 +67,10 @@ export interface HeldBack {
   readonly first: string | null;
 }
 
-export async function findHeldBack(db: Queryable, bookId: number): Promise<HeldBack> {
+export async function findHeldBack(db: Queryable, bookId = MAIN_BOOK): Promise<HeldBack> {
   const { rows } = await db.query<HeldBack>(
-    `select count(*) as wallets, min(format('wallet %s: %s', wallet_id, held_back)) as first
-     from replay.wallets where book_id = $1 and held_back is not null`,
+    `select count(*) as wallets, min(format('wallet %s: %s', wallet_id, reason)) as first
+     from replay.held_back where book_id = $1`,
     [bookId],
   );
   return rows[0] ?? { wallets: 0n, first: null };

@@ -152,6 +152,8 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
       on conflict (wallet_id, source, cause, book_id) do update set cents = d.cents + excluded.cents
     ), settled as (
       delete from replay.unreconciled u where u.book_id = $1 and u.source = $2 and u.wallet_id = any ($3)
+    ), seen as (
+      delete from replay.unseen n where n.book_id = $1 and n.source = $2 and n.wallet_id = any ($3)
     ), gathered as (
       select array_agg(row('transaction.posted', payments.named_uuid('drift:' || $2::text || ':' || e.id || ':' || e.last_seq),
                greatest(coalesce(e.last_at, e.created_at), k.open_since), null, null, null, jsonb_build_object(
@@ -182,7 +184,8 @@ function driftCause(source: Source, tables: LegacyTables): string {
         when w.posted = 0 and w.corrected_cause is not null then w.corrected_cause
         -- A stale balance was written back over one movement: that movement is missing from it.
         when exists (select from ${rows} and t.credits_delta = w.posted - w.drift) then 'lost_update'
-        when p.finished_at is not null then 'balance_without_row'
+        when p.finished_at is not null and not exists (
+          select from replay.unseen n where n.wallet_id = w.id and n.source = $2 and n.book_id = $1) then 'balance_without_row'
         -- Its rows spend what was never there: it must have begun with something.
         when w.drift > 0 and w.drift >= -w.least_running and w.least_running < 0 then 'opening_balance'
         else 'unexplained' end`;

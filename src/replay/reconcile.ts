@@ -66,7 +66,7 @@ function reconcileSql(source: Source, tables: LegacyTables): string {
     )
     select '${source.wallets}' as "table", w.id as "walletId", w.${source.ownerColumn} as "ownerId", coalesce(r.mode, 'legacy') as mode,
            w.balance_credits::bigint as "balanceCents", coalesce(h.rows, 0) as rows, coalesce(h.cents, 0)::bigint as "rowsCents",
-           ${replayedBalance('b', 'w.balance_credits')} as "ledgerCents",
+           case when r.mode = 'ledger' then -b.balance_cents else ${replayedBalance('b', 'w.balance_credits')} end as "ledgerCents",
            coalesce(d.by_cause, '{}') as drift, coalesce(f.by_cause, '{}') as findings, coalesce(a.cents, 0)::bigint as "approvedCents",
            coalesce(replay.unapproved_cents((d.by_cause ->> 'unexplained')::bigint, a.cents), 0) as "unapprovedCents"
     from ${tables[source.wallets]} w

@@ -92,8 +92,10 @@ export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise
   const pairs = SOURCES.map(
     (source) => `
       select '${source.wallets}' as "table", w.id, w.balance_credits::bigint as legacy,
-             ${replayedBalance('b', 'w.balance_credits')} as ledger
+             -- What the ledger keeps is mirrored, all of it.
+             case when r.mode = 'ledger' then -b.balance_cents else ${replayedBalance('b', 'w.balance_credits')} end as ledger
       from ${tables[source.wallets]} w
+      left join replay.wallets r on r.wallet_id = w.id and r.source = '${source.name}' and r.book_id = $1
       left join payments.balances b on b.book_id = $1 and b.account_id = ${walletAccountId(source, `w.${source.ownerColumn}`)}`,
   );
   // What was posted beside the replay needs no wallet: a holder who came after it never had one.
@@ -108,7 +110,7 @@ export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise
   );
   const { rows } = await db.query<WalletComparison>(
     `with changing as materialized (
-       select wallet_id from replay.captured_rows union select wallet_id from replay.captured_wallets
+       select wallet_id from replay.captured_rows where wallet_id is not null union select wallet_id from replay.captured_wallets
        union select wallet_id from replay.unreconciled where book_id = $1
      ), pair as materialized (
        select p.*, p.id in (select wallet_id from changing) as is_changing from (${pairs.join(' union all ')}) p

@@ -18,6 +18,8 @@ export async function findUnnoticedChanges(tx: Tx, { bookId, tables }: Run, sour
        left join replay.mirrored_rows m
          on m.event_id = n.transaction_id and m.account_id = n.account_id and m.book_id = n.book_id and m.source = $2
        where m.legacy_id is not null or n.metadata #>> '{legacy,table}' = $2
+         -- Of a request, it says what somebody made up.
+         and (select v.request_hash from payments.events v where v.book_id = n.book_id and v.position = n.event_position) is null
        group by 1, 2
        having sum(n.amount_cents) <> 0
      ), present as (

@@ -32,8 +32,8 @@ export async function survey(run: Run, source: Source, total: Totals): Promise<v
     await tx.query(
       `insert into replay.captured_rows (source, operation, wallet_id, new)
        select $1, 'insert', t.wallet_id, ${source.image} from ${run.tables[source.transactions]} t
-       where t.created_at is null and ${isBeforeHorizon('t.xmin')}`,
-      [source.name],
+       where t.created_at is null and ${isBeforeHorizon('t.xmin')} and not ($2 and replay.is_in_log($3, $1, t.id))`,
+      [source.name, !isFirst, run.bookId],
     );
     await tx.query(
       `update replay.progress

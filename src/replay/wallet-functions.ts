@@ -110,6 +110,8 @@ export async function restoreWalletFunctions(
   const tables = await findLegacyTables(pool);
   return givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
     await waitForOthers(tx);
+    // A flip that is under way stands on it.
+    await tx.query('select from replay.capture for update');
     await assertNotNeeded(tx, tables);
     const { rows } = await tx.query<{ restore: string }>(
       'with gone as (delete from replay.old_functions returning id, restore) select restore from gone order by id',

@@ -1,8 +1,9 @@
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connectionConfig } from '../../src/db/pool.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
-import { findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
+import { dropOurTriggers, findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { compareWallets, driftByCause } from '../../src/replay/report.ts';
 import { backfill, booksHold, failure, howManyWait } from '../support/backfill.ts';
 import type { TestDatabase } from '../support/database.ts';
@@ -153,6 +154,14 @@ describe('a capture that is not whole any more when a run ends', () => {
     await holder.query('commit');
     return running;
   };
+  /** As abort does, which is refused beside a run. */
+  const endCapture = () =>
+    withTransaction(database.pool, async (tx) => {
+      await tx.query(
+        'delete from replay.capture; delete from replay.captured_rows; delete from replay.captured_wallets',
+      );
+      await dropOurTriggers(tx);
+    });
   const isReadAgain = async (imported: bigint) => {
     await turnCaptureOff(database.pool);
     await turnCaptureOn(database.pool);
@@ -172,7 +181,7 @@ describe('a capture that is not whole any more when a run ends', () => {
   });
 
   it('because somebody ended it is said, and begun again every row is there', async () => {
-    await expect(runBeside('findings', () => turnCaptureOff(database.pool))).rejects.toMatchObject({
+    await expect(runBeside('findings', endCapture)).rejects.toMatchObject({
       code: 'CAPTURE_OFF',
     });
     await isReadAgain(5n);
@@ -181,7 +190,7 @@ describe('a capture that is not whole any more when a run ends', () => {
   it('because somebody ended it and began another is said, and run again every row is there', async () => {
     let begun: Promise<unknown> | undefined;
     const running = runBeside('findings', async () => {
-      await turnCaptureOff(database.pool);
+      await endCapture();
       // It waits for the run, which is older.
       begun = turnCaptureOn(database.pool);
       await eventually('the other is installed', () => findCapture(database.pool));

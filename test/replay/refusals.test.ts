@@ -12,6 +12,7 @@ import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import { finishCutOver } from '../../src/replay/finish.ts';
 import { getLegacyTables } from '../../src/replay/legacy.ts';
 import { reconcile, standingOf } from '../../src/replay/reconcile.ts';
+import { compareWallets } from '../../src/replay/report.ts';
 import { SOURCES } from '../../src/replay/sources.ts';
 import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
 import { booksHold, howManyWait } from '../support/backfill.ts';
@@ -151,6 +152,8 @@ describe('what changed while nothing was captured', () => {
     await setBalance(pool, one, 171);
     await setBalance(pool, two, 43);
     await turnCaptureOn(pool);
+    // What changes between the capture and the run is captured, and passed over by the chunks.
+    await update(`memo = 'a third'`, same.id);
     expect(await run()).toMatchObject({ finished: true, imported: 1n, corrected: 5n + 1n });
     expect([await ledgerCents(one), await ledgerCents(two), await ledgerCents(gone)]).toEqual([171n, 43n, 0n]);
     expect(await pool.query('select from replay.drift where cents <> 0')).toMatchObject({ rowCount: 0 });
@@ -217,6 +220,75 @@ it('a row of a type that nobody knows is booked against suspense, and one withou
   expect(rows).toEqual([{ drift: -10n, notes: 2n }]);
   await booksHold(pool);
   expect(await flip()).toMatchObject({ flipped: 2n, refused: [] });
+});
+
+it('a row of no wallet that waits hides no difference of others', async () => {
+  const { pool } = database;
+  await pool.query('alter table wallet_transactions alter wallet_id drop not null');
+  const wallet = await givenWallet(pool);
+  await run();
+  await pool.query(`insert into wallet_transactions (type, credits_delta) values ('adjustment', 5)`);
+  await pool.query(`alter table wallets disable trigger liventix_capture; update wallets set balance_credits = 9`);
+  expect(await compareWallets(pool)).toMatchObject({
+    compared: 1n,
+    differing: 1n,
+    first: [expect.stringContaining(wallet.id)],
+  });
+});
+
+it('rows without an amount, and nothing else, are drained, and written to a wallet that the ledger keeps', async () => {
+  const { pool } = database;
+  await pool.query('alter table wallet_transactions alter credits_delta drop not null');
+  const wallet = await givenWallet(pool);
+  await run();
+  const insert = () =>
+    pool.query(`insert into wallet_transactions (wallet_id, type, credits_delta) values ($1, 'adjustment', null)`, [
+      wallet.id,
+    ]);
+  await insert();
+  expect(await run()).toMatchObject({ imported: 1n });
+  await flip();
+  await insert();
+  await booksHold(pool);
+});
+
+it('what a wallet differed by from the beginning is unexplained, also where it could not be looked at before the first run ended', async () => {
+  const { pool } = database;
+  await turnCaptureOff(pool);
+  const wallet = await givenWallet(pool, { balance: 93 });
+  await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 100 });
+  await turnCaptureOn(pool);
+  // Written to all the while.
+  let nth = 0;
+  const writer = setInterval(() => {
+    nth += 1;
+    setBalance(pool, wallet, 90 + (nth % 2)).catch(() => undefined);
+  }, 20);
+  expect(await runBackfill(pool, { settleMs: 500 })).toMatchObject({ finished: true });
+  clearInterval(writer);
+  await setBalance(pool, wallet, 94);
+  expect(await run()).toMatchObject({ finished: true });
+  const { rows } = await pool.query('select cause, cents from replay.drift where cents <> 0 order by cause');
+  expect(rows).toEqual([{ cause: 'unexplained', cents: -6n }]);
+});
+
+it('whoever ends the capture while owners are cut over waits, or stops the cut-over', async () => {
+  const { pool } = database;
+  const wallet = await givenWallet(pool);
+  await run();
+  const flip = new pg.Client(connectionConfig({ databaseUrl: database.url }));
+  clients.push(flip);
+  await flip.connect();
+  await flip.query(`begin; select from replay.capture for share; update replay.wallets set mode = 'ledger'`);
+  const ended = turnCaptureOff(pool);
+  await eventually('it waits', () => howManyWait(pool, 1));
+  await flip.query('commit');
+  await expect(ended).rejects.toMatchObject({ code: 'CAPTURE_NEEDED' });
+  await rollBack(pool, { owners: 'all' });
+  await turnCaptureOff(pool);
+  await expect(cutOver(pool, { owners: { kind: 'user', id: wallet.ownerId } })).rejects.toMatchObject({
+    code: 'CAPTURE_OFF',
+  });
 });
 
 it('a signature is for one side: who lacks now what he had too much is not signed for', async () => {

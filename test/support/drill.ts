@@ -307,23 +307,24 @@ async function newCodePosts(pool: Pool): Promise<void> {
 
 /**
  * A correction is of when it was captured, and an approval of when it was given; an account's events are in one order where they are a
- * holder's, and where many post to it, in that of who came first.
+ * holder's, and where many post to it, in that of who came first, on whatever slot.
  */
 async function hashOfHistory(db: Queryable): Promise<string> {
   const { rows } = await db.query<{ line: string }>(
     `select line from (
-       select jsonb_build_array(v.type, v.payload #- '{metadata,legacy,xid}', v.idempotency_scope, v.idempotency_key,
+       select jsonb_build_array(v.type, v.payload #- '{metadata,legacy,xid}' #- '{entries}', v.idempotency_scope, v.idempotency_key,
                 case when v.payload ->> 'note' is distinct from 'drift_approved' then v.event_id end,
                 case when v.type <> 'account.opened' and v.payload ->> 'note' is distinct from 'drift_approved'
                   and coalesce(v.payload #>> '{metadata,cause}', '') not in ('changed_row', 'deleted_row')
                   then extract(epoch from v.effective_at)::text end)::text as line
        from payments.events v
        union all
-       select jsonb_build_array(n.account_id, case when a.type = 'cash' then array[n.account_seq, n.balance_after_cents] end,
+       select jsonb_build_array(payments.account_of(n.book_id, n.account_id), case when a.type = 'cash' then array[n.account_seq, n.balance_after_cents] end,
                 n.amount_cents, n.transaction_id, n.reference_type, n.reference_id, n.metadata #- '{legacy,xid}')::text
        from payments.entries n join payments.accounts a on a.id = n.account_id and a.book_id = n.book_id
        union all
-       select jsonb_build_array(b.account_id, b.balance_cents, b.last_seq)::text from payments.balances b
+       select jsonb_build_array(payments.account_of(b.book_id, b.account_id), sum(b.balance_cents), sum(b.last_seq))::text
+       from payments.balances b group by payments.account_of(b.book_id, b.account_id)
        union all
        select jsonb_build_array(w.wallet_id, w.source, w.owner_id, w.account_id, w.mode)::text from replay.wallets w
        union all
