@@ -264,9 +264,9 @@ describe('rows', () => {
     const blocker = await pool.connect();
     try {
       await blocker.query('begin');
-      await blocker.query(`select from replay.progress where source = 'wallet_transactions' for update`);
+      await blocker.query('lock table replay.held_back');
       const second = runBackfill(pool, { settleMs: 0 });
-      await eventually('the run waits to begin its first chunk', () => howManyWait(pool, 1));
+      await eventually('the run waits before it looks at what was captured', () => howManyWait(pool, 1));
       const wallet = await givenWallet(pool, { balance: 10 });
       await givenRow(pool, wallet, { type: 'purchase', delta: 10 });
       await blocker.query('commit');

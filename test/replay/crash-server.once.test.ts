@@ -10,7 +10,7 @@ import { startWire } from '../support/wire.ts';
 const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
 const LONG_MS = 1_800_000;
 /** Statements of a run: amid its chunks, and how far from there to where what was captured is drained. */
-const [AMID, LATER] = [45, 40];
+const [AMID, LATER] = [50, 25];
 
 describe('a server that crashes and recovers', () => {
   let server: CrashingServer;
