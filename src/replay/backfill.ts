@@ -93,14 +93,19 @@ async function replayRows(run: Run, source: Source, total: Totals): Promise<bigi
     source.name,
   ]);
   const ids = [run.bookId, source.name];
-  const read = await run.pool.query(
-    'select from replay.progress where book_id = $1 and source = $2 and read_at is not null and capture_id = $3',
-    [...ids, run.capture.id],
-  );
-  if (read.rowCount === 1 || isStopped(run)) return 0n;
-  await openWalletAccounts(run, source, total.wallets);
   if (isStopped(run)) return 0n;
+  if (await isReadAgain(run, source)) {
+    // What the log has of a row is looked for on the account of the wallet that it is in now.
+    await openWalletAccounts(run, source, total.wallets);
+    if (isStopped(run)) return 0n;
+  }
   await survey(run, source, total);
+  const read = await run.pool.query(
+    'select from replay.progress where book_id = $1 and source = $2 and read_at is not null',
+    ids,
+  );
+  if (read.rowCount === 1) return 0n;
+  await openWalletAccounts(run, source, total.wallets);
   const imported = await importInOrder(run, source, total);
   if (!isStopped(run)) {
     await run.pool.query(
@@ -109,6 +114,16 @@ async function replayRows(run: Run, source: Source, total: Totals): Promise<bigi
     );
   }
   return imported;
+}
+
+/** Whether a source was read before, under another capture. */
+async function isReadAgain({ pool, bookId, capture }: Run, source: Source): Promise<boolean> {
+  const { rowCount } = await pool.query(
+    `select from replay.progress
+     where book_id = $1 and source = $2 and surveyed_at is not null and capture_id is distinct from $3`,
+    [bookId, source.name, capture.id],
+  );
+  return rowCount === 1;
 }
 
 /** Brings in what changed while the balances were compared, and looks at those wallets again once they were left alone. */
