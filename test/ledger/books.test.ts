@@ -5,21 +5,10 @@ import { addSlots } from '../../src/ledger/accounts.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { openTestAccounts, type TestAccounts, transfer } from '../support/books.ts';
+import { PROJECTIONS } from '../support/damage.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
-const TABLES = [
-  'books',
-  'events',
-  'accounts',
-  'entries',
-  'balances',
-  'account_changes',
-  'holds',
-  'hold_entries',
-  'reversals',
-  'periods',
-  'account_slots',
-];
+const TABLES = ['books', 'events', ...PROJECTIONS];
 const ACME = 2;
 
 let database: TestDatabase;

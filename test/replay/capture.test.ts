@@ -1,32 +1,25 @@
-import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { connectionConfig } from '../../src/db/pool.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { compareWallets, driftByCause } from '../../src/replay/report.ts';
 import { booksHold } from '../support/backfill.ts';
+import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { createLegacyTestDatabase, givenInvoice, givenRow, givenWallet, setBalance } from '../support/legacy.ts';
 import { waitsForLock } from '../support/locks.ts';
 
 let database: TestDatabase;
-const clients: pg.Client[] = [];
+const { connect, end } = testClients(() => database.url);
 
 beforeEach(async () => {
   database = await createLegacyTestDatabase(undefined, { isCaptured: false });
 });
 afterEach(async () => {
-  for (const client of clients.splice(0)) await client.end();
+  await end();
   await database.drop();
 });
 
-const connect = async (): Promise<pg.Client> => {
-  const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
-  clients.push(client);
-  await client.connect();
-  return client;
-};
 const run = () => runBackfill(database.pool, { settleMs: 0 });
 const captured = async (): Promise<{ operation: string; old: bigint | null; new: bigint | null }[]> => {
   const { rows } = await database.pool.query(
@@ -72,9 +65,7 @@ describe('a capture', () => {
     await pool.query(`update wallet_transactions set memo = 'another' where id = $1`, [row.id]);
     await pool.query('update wallets set low_balance_threshold = 3');
     const replica = await connect();
-    const admin = new pg.Client({ connectionString: database.adminUrl });
-    clients.push(admin);
-    await admin.connect();
+    const admin = await connect(database.adminUrl);
     await admin.query(`set session_replication_role = replica`);
     await admin.query('update wallet_transactions set credits_delta = 8 where id = $1', [row.id]);
     await replica.query('delete from wallet_transactions where id = $1', [row.id]);
@@ -479,9 +470,7 @@ describe('rows that were written behind the back of the capture', () => {
     await turnCaptureOn(pool);
     await run();
     // Nothing that the triggers could see: what a restored backup, or a superuser's hand in the catalog, does.
-    const admin = new pg.Client({ connectionString: database.adminUrl });
-    clients.push(admin);
-    await admin.connect();
+    const admin = await connect(database.adminUrl);
     await admin.query(`update pg_class set relhastriggers = false where oid = 'wallet_transactions'::regclass`);
     await givenRow(admin, wallet, { ...ADJUSTMENT, delta: 1 });
     await admin.query(`update pg_class set relhastriggers = true where oid = 'wallet_transactions'::regclass`);

@@ -1,11 +1,12 @@
-import pg from 'pg';
+import type pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { connectionConfig, createPool, openPool } from '../../src/db/pool.ts';
+import { createPool, openPool } from '../../src/db/pool.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { getLegacyTables } from '../../src/replay/legacy.ts';
 import { importChunkSql } from '../../src/replay/mapping.ts';
 import { SOURCES, type Source } from '../../src/replay/sources.ts';
 import { booksHold, howManyWait, progressOf, undisturbedDigest } from '../support/backfill.ts';
+import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { booksDigest, createLegacyTestDatabase } from '../support/legacy.ts';
@@ -15,7 +16,7 @@ const CHUNK_ROWS = 100;
 
 let undisturbed = '';
 let database: TestDatabase;
-const clients: pg.Client[] = [];
+const { connect, end } = testClients(() => database.url);
 
 beforeAll(async () => {
   undisturbed = await undisturbedDigest(SIZE);
@@ -24,16 +25,10 @@ beforeEach(async () => {
   database = await createLegacyTestDatabase(SIZE);
 });
 afterEach(async () => {
-  for (const client of clients.splice(0)) await client.end();
+  await end();
   await database.drop();
 });
 
-const connect = async (): Promise<pg.Client> => {
-  const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
-  clients.push(client);
-  await client.connect();
-  return client;
-};
 const isWaiting = async (client: pg.Client): Promise<boolean> => {
   const { rows } = await database.pool.query('select from pg_stat_activity where pid = $1 and wait_event_type = $2', [
     (client as pg.Client & { processID: number }).processID,

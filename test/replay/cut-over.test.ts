@@ -1,6 +1,4 @@
-import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { connectionConfig } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addSlots } from '../../src/ledger/accounts.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
@@ -13,6 +11,7 @@ import { driftByCause } from '../../src/replay/report.ts';
 import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
 import { booksHold } from '../support/backfill.ts';
 import { transfer } from '../support/books.ts';
+import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -25,22 +24,16 @@ import {
 } from '../support/legacy.ts';
 
 let database: TestDatabase;
-const clients: pg.Client[] = [];
+const { connect, end } = testClients(() => database.url);
 
 beforeEach(async () => {
   database = await createLegacyTestDatabase();
 });
 afterEach(async () => {
-  for (const client of clients.splice(0)) await client.end();
+  await end();
   await database.drop();
 });
 
-const connect = async (): Promise<pg.Client> => {
-  const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
-  clients.push(client);
-  await client.connect();
-  return client;
-};
 const ADJUSTMENT = { type: 'adjustment', referenceType: 'system' } as const;
 const TABLES = {
   user: ['wallets', 'wallet_transactions'],

@@ -1,34 +1,27 @@
-import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { connectionConfig } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { dropOurTriggers, findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { compareWallets, driftByCause } from '../../src/replay/report.ts';
 import { backfill, booksHold, failure, howManyWait } from '../support/backfill.ts';
+import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { createLegacyTestDatabase, givenRow, givenWallet, setBalance } from '../support/legacy.ts';
 import { liventix } from '../support/liventix.ts';
 
 let database: TestDatabase;
-const clients: pg.Client[] = [];
+const { connect, end } = testClients(() => database.url);
 beforeEach(async () => {
   database = await createLegacyTestDatabase(undefined, { isCaptured: false });
 });
 afterEach(async () => {
-  for (const client of clients.splice(0)) await client.end();
+  await end();
   await database.drop();
 });
 
 const ADJUSTMENT = { type: 'adjustment', referenceType: 'system' } as const;
 const run = () => runBackfill(database.pool, { settleMs: 0 });
-const connect = async (url = database.url): Promise<pg.Client> => {
-  const client = new pg.Client(connectionConfig({ databaseUrl: url }));
-  clients.push(client);
-  await client.connect();
-  return client;
-};
 const asAdmin = async (sql: string) => {
   const admin = await connect(database.adminUrl);
   await admin.query(sql);

@@ -1,6 +1,4 @@
-import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { connectionConfig } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
@@ -17,18 +15,19 @@ import { SOURCES } from '../../src/replay/sources.ts';
 import { verifyBooksAndWallets } from '../../src/replay/verify.ts';
 import { booksHold, howManyWait } from '../support/backfill.ts';
 import { transfer } from '../support/books.ts';
+import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { createLegacyTestDatabase, givenRow, givenWallet, type LegacyWallet, setBalance } from '../support/legacy.ts';
 
 let database: TestDatabase;
-const clients: pg.Client[] = [];
+const { connect, end } = testClients(() => database.url);
 
 beforeEach(async () => {
   database = await createLegacyTestDatabase();
 });
 afterEach(async () => {
-  for (const client of clients.splice(0)) await client.end();
+  await end();
   await database.drop();
 });
 
@@ -276,9 +275,7 @@ it('whoever ends the capture while owners are cut over waits, or stops the cut-o
   const { pool } = database;
   const wallet = await givenWallet(pool);
   await run();
-  const flip = new pg.Client(connectionConfig({ databaseUrl: database.url }));
-  clients.push(flip);
-  await flip.connect();
+  const flip = await connect();
   await flip.query(`begin; select from replay.capture for share; update replay.wallets set mode = 'ledger'`);
   const ended = turnCaptureOff(pool);
   await eventually('it waits', () => howManyWait(pool, 1));
@@ -338,16 +335,14 @@ it('writers of old code post beside each other on wallets that the ledger keeps'
   const [one, two] = [await givenWallet(pool), await givenWallet(pool)];
   await run();
   await flip();
-  const connect = async () => {
-    const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
-    clients.push(client);
-    await client.connect();
+  const connectOnSlot = async () => {
+    const client = await connect();
     const { rows } = await client.query<{ slot: number }>('select pg_backend_pid() % 16 as slot');
     return { client, slot: rows[0]?.slot };
   };
-  const first = await connect();
-  let second = await connect();
-  while (second.slot === first.slot) second = await connect();
+  const first = await connectOnSlot();
+  let second = await connectOnSlot();
+  while (second.slot === first.slot) second = await connectOnSlot();
   await first.client.query('begin');
   await givenRow(first.client, one, { ...ADJUSTMENT, delta: 5 });
   await givenRow(second.client, two, { ...ADJUSTMENT, delta: 6 });

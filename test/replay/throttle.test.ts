@@ -1,6 +1,5 @@
-import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { connectionConfig, openPool } from '../../src/db/pool.ts';
+import { openPool } from '../../src/db/pool.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import type { BackfillProgress } from '../../src/replay/backfill-run.ts';
 import { getLegacyTables } from '../../src/replay/legacy.ts';
@@ -9,6 +8,7 @@ import { throttleStatus } from '../../src/replay/pace/pacing.ts';
 import { DEFAULT_LIMITS, type LimitName, type Limits } from '../../src/replay/pace/throttle.ts';
 import { pauseBackfill, resumeBackfill } from '../../src/replay/pause.ts';
 import { undisturbedDigest } from '../support/backfill.ts';
+import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { booksDigest, createLegacyTestDatabase } from '../support/legacy.ts';
@@ -21,7 +21,7 @@ const PATIENT = { ...DEFAULT_LIMITS, maxCanaryMs: 700 };
 
 let undisturbed = '';
 let database: TestDatabase;
-const clients: pg.Client[] = [];
+const { connect, end } = testClients(() => database.url);
 
 beforeAll(async () => {
   undisturbed = await undisturbedDigest(SIZE);
@@ -30,16 +30,9 @@ beforeEach(async () => {
   database = await createLegacyTestDatabase(SIZE);
 });
 afterEach(async () => {
-  for (const client of clients.splice(0)) await client.end();
+  await end();
   await database.drop();
 });
-
-const connect = async (): Promise<pg.Client> => {
-  const client = new pg.Client(connectionConfig({ databaseUrl: database.url }));
-  clients.push(client);
-  await client.connect();
-  return client;
-};
 
 /** What another terminal is told. */
 const slowedBy = (name: LimitName) =>

@@ -1,16 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool, Tx } from '../../db/pool.ts';
-import { isLockTimeout } from '../../db/sqlstate.ts';
 import { withTransaction } from '../../db/transaction.ts';
+import { LOCK_TIMEOUT_MS, tryUntilFree } from '../../db/try-until-free.ts';
 import { AppError } from '../../errors.ts';
 import { logState, project, projectStep, type StepOptions } from './project.ts';
 import { PROJECTIONS, type Projection, SCHEMA, sameKey } from './projections.ts';
 
-/** How long those who post may have to wait for each lock that is not free. */
-const LOCK_TIMEOUT_MS = 50;
-/** Between two tries they are left alone for this long, by chance, so that two who try do not keep meeting. */
-const PAUSE_MS = { least: 50, most: 500 };
-const MAX_TRIES = 40;
 /** How long the lock that keeps vacuum away, and nobody who posts, is waited for: PostgreSQL sends autovacuum away after a second. */
 const VACUUM_TIMEOUT_MS = 5_000;
 
@@ -36,18 +30,12 @@ export interface Swap {
  * @throws AppError REBUILD_BUSY, REBUILD_REFUSED, DB_*
  */
 export async function swapProjections(pool: Pool, options: SwapOptions): Promise<Swap> {
-  for (let tries = 1; ; tries += 1) {
+  const { stop, onBusy } = options;
+  return tryUntilFree({ stop, onBusy, givenUp }, async (tries) => {
     // So that little is left to be done under the lock.
     while ((await projectStep(pool, options)).isMore);
-    try {
-      return await tryToSwap(pool, options, tries);
-    } catch (error) {
-      if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
-      options.onBusy?.(tries);
-      if (tries === MAX_TRIES || options.stop?.aborted === true) throw givenUp(tries, error);
-      await sleep(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least));
-    }
-  }
+    return tryToSwap(pool, options, tries);
+  });
 }
 
 async function tryToSwap(pool: Pool, options: SwapOptions, tries: number): Promise<Swap> {

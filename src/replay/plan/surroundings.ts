@@ -1,6 +1,6 @@
 import { describeHolder, findHorizonHolders } from '../../db/horizon.ts';
 import type { Queryable } from '../../db/pool.ts';
-import { LOCK_TIMEOUT_MS, MAX_TRIES } from '../giving-way.ts';
+import { LOCK_TIMEOUT_MS, MAX_TRIES } from '../../db/try-until-free.ts';
 import type { LegacyTables } from '../legacy.ts';
 import { SOURCES } from '../sources.ts';
 
