@@ -18,9 +18,16 @@ interface OwnerFlags {
   readonly json?: boolean;
 }
 
-interface CutOverFlags extends OwnerFlags {
+interface FlipFlags extends OwnerFlags {
   readonly dryRun?: boolean;
+}
+
+interface CutOverFlags extends FlipFlags {
   readonly maxUnexplainedCents: bigint;
+}
+
+interface RollBackFlags extends FlipFlags {
+  readonly alsoDiffering?: boolean;
 }
 
 const NAMED_REFUSALS = 10;
@@ -54,11 +61,22 @@ Examples:
       .command('rollback')
       .description('let the old tables keep the wallets of an owner again; nothing written since is lost'),
   )
+    .option('--also-differing', 'also wallets of which something differs: from then on what the old tables say counts')
     .option('--dry-run', 'compare, say who would go back, and change nothing')
     .option('--json', 'print one JSON object')
-    .addHelpText('after', '\nExample:\n  liventix backfill rollback --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4')
-    .action((flags: CutOverFlags) =>
-      flip(context, flags, (pool, options) => rollBack(pool, { ...options, dryRun: flags.dryRun === true })),
+    .addHelpText(
+      'after',
+      `
+A wallet differs where old code wrote to it while the capture was gone, which is in the old tables alone. With --also-differing it goes
+back all the same; then abort, capture on and run bring what the log does not know into it, each as a correction that says resync.
+
+Example:
+  liventix backfill rollback --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4`,
+    )
+    .action((flags: RollBackFlags) =>
+      flip(context, flags, (pool, options) =>
+        rollBack(pool, { ...options, alsoDiffering: flags.alsoDiffering === true, dryRun: flags.dryRun === true }),
+      ),
     );
 
   registerFunctions(backfill, context);
@@ -157,7 +175,7 @@ function withOwners(command: Command): Command {
 
 async function flip(
   context: CommandContext,
-  flags: CutOverFlags,
+  flags: FlipFlags,
   work: (pool: Parameters<typeof cutOver>[0], options: FlipOptions) => Promise<FlipResult>,
 ): Promise<void> {
   const owners = ownersOf(flags);

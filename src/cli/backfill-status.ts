@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
 import { findHeldBack, type HeldBack } from '../replay/held-back.ts';
+import { isMirrorOn } from '../replay/mirror.ts';
 import { type ThrottleStatus, throttleStatus } from '../replay/pace/pacing.ts';
 import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
@@ -58,6 +59,8 @@ interface Status {
   readonly heldBack: HeldBack;
   /** Wallets by who keeps them. */
   readonly wallets: { readonly legacy: bigint; readonly ledger: bigint };
+  /** Whether what is posted to wallets that the ledger keeps reaches the old tables. */
+  readonly isMirrored: boolean;
 }
 
 async function statusOf(pool: Pool): Promise<Status> {
@@ -69,6 +72,7 @@ async function statusOf(pool: Pool): Promise<Status> {
     throttle: await throttleStatus(pool),
     heldBack: await findHeldBack(pool),
     wallets: await countByMode(pool),
+    isMirrored: await isMirrorOn(pool),
   };
 }
 
@@ -76,7 +80,8 @@ function statusJson({ drift, ...status }: Status): string {
   return `${toJson({ ...status, drift: driftObject(drift) })}\n`;
 }
 
-function statusText({ sources, drift, capture, pausedAt, throttle, heldBack, wallets }: Status): string {
+function statusText(status: Status): string {
+  const { sources, drift, capture, pausedAt, throttle, heldBack } = status;
   const none =
     'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n';
   return [
@@ -85,13 +90,20 @@ function statusText({ sources, drift, capture, pausedAt, throttle, heldBack, wal
     ...(pausedAt === null ? [] : [`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`]),
     ...throttleLines(throttle),
     ...heldBackLines(heldBack),
-    ...(wallets.ledger === 0n
-      ? []
-      : [
-          `${formatCount(wallets.ledger)} wallets are kept by the ledger, ${formatCount(wallets.legacy)} by the old tables\n`,
-        ]),
+    ...keeperLines(status),
     driftLines(drift),
   ].join('');
+}
+
+function keeperLines({ wallets, sources, isMirrored }: Status): string[] {
+  if (wallets.ledger === 0n) return [];
+  const isGone = !isMirrored && sources.every(({ retiredAt }) => retiredAt === null);
+  const gone =
+    '; NOT MIRRORED, a trigger is gone: liventix backfill cutover --all puts it back, and mirrors what was missed';
+  const { legacy, ledger } = wallets;
+  return [
+    `${formatCount(ledger)} wallets are kept by the ledger, ${formatCount(legacy)} by the old tables${isGone ? gone : ''}\n`,
+  ];
 }
 
 function sourceLine({ source, rows, total, finished, retiredAt }: SourceStatus): string {

@@ -1,7 +1,10 @@
 import type { Pool } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { getLegacyTables } from './legacy.ts';
+import { unexplainedSql } from './mapping.ts';
 import { type Owners, ownerFilter } from './owners.ts';
+import { SOURCES } from './sources.ts';
 
 export interface Approved {
   readonly wallets: bigint;
@@ -12,7 +15,7 @@ export interface Approved {
  * Signs for what nobody can explain about the wallets of some owners, as it is now: it no longer keeps them from being cut over; what
  * comes on top of it does again. Each is a note in the log, with who signed, for how much and why.
  * @param request.reason what a reader of the log needs to know; no personal data, the log is for ever
- * @throws AppError DB_*
+ * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_*
  */
 export async function approveDrift(
   pool: Pool,
@@ -22,17 +25,20 @@ export async function approveDrift(
     bookId = MAIN_BOOK,
   }: { readonly owners: Owners; readonly reason: string; readonly bookId?: number },
 ): Promise<Approved> {
+  const tables = await getLegacyTables(pool);
+  const unexplained = SOURCES.map(
+    (source) => `select '${source.name}' as source, u.* from (${unexplainedSql(source, tables)}) u`,
+  ).join(' union all ');
   return withTransaction(pool, async (tx) => {
     // Two who sign at once would both find what is not signed for.
     await tx.query('lock table replay.approvals in share row exclusive mode');
     const { rows } = await tx.query<Approved>(
       `with due as materialized (
-         select d.wallet_id, d.source, d.cents, gen_random_uuid() as event_id
-         from replay.drift d
-         join replay.wallets w on w.wallet_id = d.wallet_id and w.source = d.source and w.book_id = d.book_id
-         left join replay.approvals a on a.wallet_id = d.wallet_id and a.source = d.source and a.book_id = d.book_id
-         where d.book_id = $1 and d.cause = 'unexplained' and replay.unapproved_cents(d.cents, a.cents) > 0
-           and ($2::text is null or w.source = $2 and w.owner_id = $3)
+         select u.wallet_id, u.source, u.cents, gen_random_uuid() as event_id
+         from (select u.wallet_id, u.source, sum(u.cents)::bigint as cents from (${unexplained}) u group by u.wallet_id, u.source) u
+         join replay.wallets w on w.wallet_id = u.wallet_id and w.source = u.source and w.book_id = $1
+         left join replay.approvals a on a.wallet_id = u.wallet_id and a.source = u.source and a.book_id = $1
+         where replay.unapproved_cents(u.cents, a.cents) > 0 and ($2::text is null or w.source = $2 and w.owner_id = $3)
        ), signed as (
          insert into replay.approvals as a (wallet_id, source, cents, event_id, book_id)
          select wallet_id, source, cents, event_id, $1 from due

@@ -11,7 +11,7 @@ import { getLegacyTables } from './legacy.ts';
 import { countRowsSql } from './mapping.ts';
 import { startPacing, UNPACED } from './pace/pacing.ts';
 import { importInOrder } from './row-steps.ts';
-import { SOURCES, type Source } from './sources.ts';
+import { isBeforeHorizon, SOURCES, type Source } from './sources.ts';
 import { survey } from './survey.ts';
 import {
   DEFAULT_SETTLE_MS,
@@ -180,24 +180,49 @@ async function finish(run: Run): Promise<void> {
 }
 
 /**
- * Whether every row of a source is in the log, by count, sum and hash of the ids, in one snapshot. While changes wait that are
- * captured, that cannot be told.
+ * Whether every row of a source is in the log or captured, by count, sum and hash of the ids, in one snapshot; both as progress would
+ * have them, undefined where they are the same.
  */
 async function findMissing(run: Run, source: Source): Promise<{ inTable: bigint; inLog: bigint } | undefined> {
   const { rows } = await run.pool.query<{ inTable: bigint; inLog: bigint }>(
     `select t.rows as "inTable", p.rows as "inLog"
      from replay.progress p
-     cross join (
-       select count(*) as rows, coalesce(sum(credits_delta), 0)::bigint as delta_cents,
-              coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash
-       from ${run.tables[source.transactions]}
-     ) t
-     where p.book_id = $1 and p.source = $2 and (p.rows, p.delta_cents, p.id_hash) <> (t.rows, t.delta_cents, t.id_hash)
-       and not exists (select from replay.captured_rows c where c.source = $2)
-       and not exists (select from replay.row_counts c where c.source = $2)`,
+     cross join (${countedSql(run.tables[source.transactions])}) t
+     where p.book_id = $1 and p.source = $2 and (p.rows, p.delta_cents, p.id_hash) <> (t.rows, t.delta_cents, t.id_hash)`,
     [run.bookId, source.name],
   );
   return rows[0];
+}
+
+/** SQL of what progress must have counted by now of a source: the table's rows, less what is captured and what is counted apart. */
+function countedSql(table: string): string {
+  const image = (of: string, sign: 1 | -1) => `
+    select ${sign} as sign, (${of}).id, (${of}).delta from replay.captured_rows c
+    where c.source = $2 and c.operation <> 'resync' and not ${isBeforeHorizon('c.xmin')} and (${of}).id is not null`;
+  return `
+    select sum(m.rows)::bigint as rows, sum(m.delta_cents)::bigint as delta_cents, sum(m.id_hash) as id_hash
+    from (
+      select count(*) as rows, coalesce(sum(credits_delta), 0) as delta_cents, coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash
+      from ${table}
+      union all
+      select coalesce(-sum(c.sign), 0), coalesce(-sum(c.sign * c.delta), 0), coalesce(-sum(c.sign * uuid_hash_extended(c.id, 0)::numeric), 0)
+      from (
+        ${image('c.new', 1)} union all ${image('c.old', -1)}
+        union all
+        -- It was there before the capture began, and had not been reached: it will be counted as it was, first.
+        select 1, f.id, f.delta
+        from (
+          select distinct on (coalesce((c.old).id, (c.new).id)) (c.old).id as id, (c.old).delta as delta
+          from replay.captured_rows c
+          where c.source = $2 and c.operation <> 'resync' and not ${isBeforeHorizon('c.xmin')}
+          order by coalesce((c.old).id, (c.new).id), c.id
+        ) f
+        where f.id is not null and not replay.is_in_log($1, $2, f.id)
+      ) c
+      union all
+      select coalesce(-sum(c.rows), 0), coalesce(-sum(c.delta_cents), 0), coalesce(-sum(c.id_hash), 0)
+      from replay.row_counts c where c.book_id = $1 and c.source = $2
+    ) m`;
 }
 
 /**
@@ -209,13 +234,12 @@ async function recount({ pool, bookId, tables }: Run, source: Source): Promise<v
   await pool.query(
     `update replay.progress p
      set rows = t.rows, delta_cents = t.delta_cents, id_hash = t.id_hash
-     from (
-       select count(*) as rows, coalesce(sum(credits_delta), 0)::bigint as delta_cents, coalesce(sum(uuid_hash_extended(id, 0)), 0) as id_hash
-       from ${table}
-     ) t
+     from (${countedSql(table)}) t
      where p.book_id = $1 and p.source = $2 and p.is_repeat
-       and not exists (select from replay.captured_rows c where c.source = $2)
-       and not exists (select from ${table} r where not replay.is_in_log($1, $2, r.id))`,
+       and not exists (
+         select from ${table} r
+         where not replay.is_in_log($1, $2, r.id)
+           and not exists (select from replay.captured_rows c where c.source = $2 and coalesce((c.new).id, (c.old).id) = r.id))`,
     [bookId, source.name],
   );
 }

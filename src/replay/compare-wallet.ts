@@ -1,5 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 import type { LegacyTables } from './legacy.ts';
+import { unexplainedSql } from './mapping.ts';
 import type { Source } from './sources.ts';
 
 /** One wallet on both sides. */
@@ -16,7 +17,7 @@ export interface WalletSides {
   /** What is booked as drift between the wallet and its rows; and what entries say about it. */
   readonly driftCents: bigint;
   readonly bookedDriftCents: bigint;
-  /** Of the drift, what nobody can explain and nobody has signed for. */
+  /** What nobody can explain, of its balance or of its rows, and nobody has signed for. */
   readonly unapprovedCents: bigint;
   /** What transactions that the old tables do not know left on its account. */
   readonly besideCents: bigint;
@@ -102,10 +103,9 @@ function compareSql(source: Source, tables: LegacyTables, isPart: boolean): stri
            (select coalesce(sum(d.cents), 0)::bigint from replay.drift d
             where d.wallet_id = $3 and d.source = $2 and d.book_id = $1) as "driftCents",
            (select coalesce(-sum(amount_cents), 0)::bigint from entry where is_drift) as "bookedDriftCents",
-           (select coalesce(sum(replay.unapproved_cents(d.cents, (
-              select a.cents from replay.approvals a where a.wallet_id = $3 and a.source = $2 and a.book_id = $1))), 0)::bigint
-            from replay.drift d
-            where d.wallet_id = $3 and d.source = $2 and d.book_id = $1 and d.cause = 'unexplained') as "unapprovedCents",
+           replay.unapproved_cents(
+             (select coalesce(sum(u.cents), 0)::bigint from (${unexplainedSql(source, tables)}) u where u.wallet_id = $3),
+             (select a.cents from replay.approvals a where a.wallet_id = $3 and a.source = $2 and a.book_id = $1)) as "unapprovedCents",
            (select coalesce(-sum(e.amount_cents), 0)::bigint from entry e where e.legacy_id is null and not e.is_drift) as "besideCents",
            (select count(*) from payments.account_slots s
             where s.book_id = $1 and s.account_id = (select account_id from wallet)) as slots,

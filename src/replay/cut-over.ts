@@ -6,6 +6,7 @@ import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { assertCaptured, assertNotRetired, getCapture } from './capture.ts';
 import { balanceFaultOf, compareWallet, faultOf, type WalletSides, type Which } from './compare-wallet.ts';
 import {
+  catchUp,
   type FlipOptions,
   type FlipResult,
   flipAll,
@@ -20,7 +21,7 @@ import {
 import { refusalOf } from './held-back.ts';
 import { getLegacyTables } from './legacy.ts';
 import { differingWalletsSql } from './mapping.ts';
-import { turnMirrorOn } from './mirror.ts';
+import { mirrorMissed, turnMirrorOn } from './mirror.ts';
 import { SOURCES } from './sources.ts';
 import { assertFunctionsReplaced } from './wallet-functions.ts';
 import { DEFAULT_SETTLE_MS, reconcileWallets } from './wallet-steps.ts';
@@ -32,13 +33,19 @@ export interface CutOverOptions extends FlipOptions {
   readonly settleMs?: number;
 }
 
+export interface RollBackOptions extends FlipOptions {
+  /** Also wallets whose old rows or balance are not those of the ledger, which the old tables' word then stands against. */
+  readonly alsoDiffering?: boolean;
+}
+
 /** How often a wallet is looked at that old code is in the middle of writing to. */
 const MAX_TRIES = 5;
 
 /**
  * Lets the ledger keep the wallets of some owners: from then on the old tables mirror it, and what old code writes there is posted.
  * What is captured of a wallet is drained, its difference booked, and every row compared with the log while old code goes on; writes
- * of its owner wait only while what came since is compared too, and the mode flipped. An owner who does not agree stays as he is.
+ * of its owner wait only while what came since is compared too, and the mode flipped. An owner who does not agree stays as he is. A
+ * wallet that the ledger keeps already is given what it missed while the mirror was gone.
  * @throws AppError CUTOVER_TOO_EARLY, CUTOVER_OLD_FUNCTIONS, CUTOVER_OWNER_UNKNOWN, CUTOVER_BUSY, CAPTURE_OFF, CAPTURE_OTHER_BOOK,
  *   CAPTURE_INTERRUPTED, CAPTURE_BUSY, DB_*
  */
@@ -59,18 +66,22 @@ export async function cutOver(pool: Pool, options: CutOverOptions): Promise<Flip
 
 /**
  * Lets the old tables keep the wallets of some owners again. They have every row and balance, because they mirrored the ledger, so
- * that this is a flip; it is compared all the same, and refused for an owner of whom something differs.
+ * that this is a flip; it is compared all the same, and refused for an owner of whom something differs, unless that is asked for: what
+ * old code wrote while the capture was gone is in the old tables alone, and the next backfill under a new capture books it.
  * @throws AppError BACKFILL_RETIRED, CUTOVER_OWNER_UNKNOWN, CUTOVER_BUSY, DB_*
  */
-export async function rollBack(pool: Pool, options: FlipOptions): Promise<FlipResult> {
+export async function rollBack(pool: Pool, options: RollBackOptions): Promise<FlipResult> {
   const { bookId = MAIN_BOOK, stop } = options;
   await assertNotRetired(pool, bookId);
   const tables = await getLegacyTables(pool);
   await setModeOfNewWallets(pool, options, 'legacy');
   return flipAll(pool, { ...options, bookId, tables }, (wallet) =>
     options.dryRun === true
-      ? rehearse(pool, { stop, to: 'legacy', wallet }, async (tx) => verdictOf(await compareWallet(tx, wallet)))
-      : rollBackWallet(pool, wallet, stop),
+      ? rehearse(pool, { stop, to: 'legacy', wallet }, async (tx) => {
+          await mirrorMissed(tx, wallet);
+          return verdictOf(await compareWallet(tx, wallet), options);
+        })
+      : rollBackWallet(pool, wallet, options),
   );
 }
 
@@ -107,7 +118,7 @@ async function cutOverWallet(pool: Pool, wallet: Wallet, options: CutOverOptions
 }
 
 async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): Promise<Outcome> {
-  if ((await modeOf(pool, wallet)) === 'ledger') return { status: 'already', heldMs: 0 };
+  if ((await modeOf(pool, wallet)) === 'ledger') return keepUp(pool, wallet, options);
   try {
     await withTransaction(pool, async (tx) => {
       await drainWallet(tx, wallet);
@@ -128,6 +139,26 @@ async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): 
   return flipUnderLock(pool, { wallet, to: 'ledger', stop: options.stop, assertStill }, (tx) =>
     judgeRest(tx, wallet, { whole, ...options }),
   );
+}
+
+/** A wallet that the ledger keeps. Of all of them, only those are looked at row by row whose balance shows that something is missing. */
+async function keepUp(pool: Pool, wallet: Wallet, options: CutOverOptions): Promise<Outcome> {
+  if (options.owners === 'all' && (await hasItsBalance(pool, wallet))) return { status: 'already', heldMs: 0 };
+  return catchUp(pool, options, async (tx) => {
+    await mirrorMissed(tx, wallet);
+    return verdictOf(await compareWallet(tx, wallet));
+  });
+}
+
+async function hasItsBalance(pool: Pool, { bookId, source, tables, walletId }: Which): Promise<boolean> {
+  const { rowCount } = await pool.query(
+    `select from replay.wallets r
+     join ${tables[source.wallets]} w on w.id = r.wallet_id
+     join payments.balances b on b.account_id = r.account_id and b.book_id = r.book_id
+     where r.wallet_id = $1 and r.source = $2 and r.book_id = $3 and w.balance_credits = -b.balance_cents`,
+    [walletId, source.name, bookId],
+  );
+  return rowCount === 1;
 }
 
 /** What came since all of it was compared. Nobody writes to the wallet; its account is locked too. */
@@ -164,16 +195,23 @@ async function rehearseCutOver(tx: Tx, wallet: Wallet, options: CutOverOptions):
   return reason === undefined ? verdictOf(whole) : { status: 'refused', reason };
 }
 
-async function rollBackWallet(pool: Pool, wallet: Wallet, stop: AbortSignal | undefined): Promise<Outcome> {
+async function rollBackWallet(pool: Pool, wallet: Wallet, options: RollBackOptions): Promise<Outcome> {
+  const { stop } = options;
   if ((await modeOf(pool, wallet)) === 'legacy') return { status: 'already', heldMs: 0 };
-  const whole = await compareWallet(pool, wallet);
-  const reason = faultOf(whole);
-  if (reason !== undefined) return { status: 'refused', reason, heldMs: 0 };
+  let whole = await compareWallet(pool, wallet);
+  if (verdictOf(whole).status !== 'agrees') {
+    const caughtUp = await catchUp(pool, options, async (tx) => {
+      await mirrorMissed(tx, wallet);
+      whole = await compareWallet(tx, wallet);
+      return verdictOf(whole, options);
+    });
+    if (caughtUp.status !== 'already') return caughtUp;
+  }
   const assertStill = (tx: Tx) => assertNotRetired(tx, wallet.bookId);
   return flipUnderLock(pool, { wallet, to: 'legacy', stop, assertStill }, async (tx) => {
     await lockAccount(tx, wallet);
     const rest = await compareWallet(tx, wallet, { afterSeq: whole.lastSeq, ids: whole.pendingIds });
-    return verdictOf(sinceThen(whole, rest));
+    return verdictOf(sinceThen(whole, rest), options);
   });
 }
 
@@ -182,8 +220,8 @@ function sinceThen(whole: WalletSides, rest: WalletSides): WalletSides {
   return { ...rest, driftCents: rest.driftCents - whole.driftCents };
 }
 
-function verdictOf(sides: WalletSides): Verdict {
-  const reason = faultOf(sides) ?? balanceFaultOf(sides);
+function verdictOf(sides: WalletSides, { alsoDiffering = false }: Partial<RollBackOptions> = {}): Verdict {
+  const reason = alsoDiffering ? undefined : (faultOf(sides) ?? balanceFaultOf(sides));
   return reason === undefined ? { status: 'agrees' } : { status: 'refused', reason };
 }
 
@@ -191,7 +229,7 @@ function verdictOf(sides: WalletSides): Verdict {
 function reasonAgainst(sides: WalletSides, { maxUnexplainedCents = 0n }: CutOverOptions): string | undefined {
   const { unapprovedCents, restriction } = sides;
   if (unapprovedCents > maxUnexplainedCents) {
-    return `${unapprovedCents} cents of its balance are unexplained and nobody has signed for them: liventix backfill approve`;
+    return `${unapprovedCents} cents of it are unexplained and nobody has signed for them: liventix backfill approve`;
   }
   if (restriction !== null) {
     return `of its account, ${restriction}, so that what old code writes to the wallet would be refused: lift that first`;

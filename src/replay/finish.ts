@@ -1,11 +1,15 @@
-import type { Pool, Queryable } from '../db/pool.ts';
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { ONE_SNAPSHOT } from '../ledger/verify.ts';
+import { SORT_MEMORY } from './backfill-run.ts';
 import { dropOurTriggers, findRetirement, getCapture, lockTables } from './capture.ts';
 import { countCaptured } from './drain.ts';
 import { givingWay } from './giving-way.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { turnMirrorOff } from './mirror.ts';
+import { ANY_ROW, differingRowsSql } from './proof/sums.ts';
 import { compareWallets } from './report.ts';
 import { SOURCES } from './sources.ts';
 
@@ -23,7 +27,7 @@ export async function finishCutOver(
   if ((await findRetirement(pool, bookId)) !== undefined) return;
   const tables = await getLegacyTables(pool);
   await getCapture(pool, { bookId, stop });
-  refuseFor((await findUnflipped(pool, tables, bookId)) ?? (await findDifference(pool, bookId)));
+  refuseFor((await findUnflipped(pool, tables, bookId)) ?? (await findDifference(pool, tables, bookId)));
   if (dryRun) return;
   await givingWay(pool, { stop, code: 'CUTOVER_BUSY', what: 'A wallet table' }, async (tx) => {
     await lockTables(tx, tables);
@@ -58,7 +62,60 @@ async function findWaiting(db: Queryable): Promise<string | undefined> {
   return waiting > 0n ? `${waiting} changes wait that the log does not know yet: liventix backfill run` : undefined;
 }
 
-async function findDifference(db: Queryable, bookId: number): Promise<string | undefined> {
+const AGAIN =
+  'Cut its owner over again, which mirrors what is missing: liventix backfill cutover; backfill proof write says more';
+
+/** Of balances, of rows, and of what rows should be there, in one snapshot. */
+async function findDifference(pool: Pool, tables: LegacyTables, bookId: number): Promise<string | undefined> {
+  return withTransaction(
+    pool,
+    async (tx) =>
+      (await findDifferingBalance(tx, bookId)) ??
+      (await findDifferingRow(tx, tables, bookId)) ??
+      (await findUnmirrored(tx, bookId)),
+    ONE_SNAPSHOT,
+  );
+}
+
+async function findDifferingRow(tx: Tx, tables: LegacyTables, bookId: number): Promise<string | undefined> {
+  await tx.query(`set local work_mem = '${SORT_MEMORY}'`);
+  for (const source of SOURCES) {
+    const { rows } = await tx.query<{ n: bigint; first: string }>(
+      `select count(*) as n, min(d.id::text) as first from (${differingRowsSql(source, tables, ANY_ROW)}) d having count(*) > 0`,
+      [bookId, '{}'],
+    );
+    const [found] = rows;
+    if (found === undefined) continue;
+    return `${found.n} rows of ${tables[source.transactions]} are not those of the log, the first: ${found.first}. ${AGAIN}`;
+  }
+  return undefined;
+}
+
+/** What was posted while nothing was mirrored: the next posting puts the balance right, and no row ever. */
+async function findUnmirrored(tx: Tx, bookId: number): Promise<string | undefined> {
+  const { rows } = await tx.query<{ n: bigint; first: string }>(
+    `select count(*) as n, min(u.account_id::text) as first
+     from (
+       select n.account_id
+       from payments.events v
+       join payments.entries n on n.book_id = v.book_id and n.transaction_id = v.event_id
+       join replay.wallets w on w.account_id = n.account_id and w.book_id = n.book_id
+       where v.book_id = $1 and v.request_hash is not null and not exists (
+         select from replay.mirrored_rows m
+         where m.event_id = n.transaction_id and m.account_id = n.account_id and m.book_id = n.book_id)
+       group by n.account_id, w.wallet_id
+       having sum(n.amount_cents) <> 0
+     ) u having count(*) > 0`,
+    [bookId],
+  );
+  const [found] = rows;
+  return (
+    found &&
+    `${found.n} accounts have transactions that no row of the old tables mirrors, the first: ${found.first}. ${AGAIN}`
+  );
+}
+
+async function findDifferingBalance(db: Queryable, bookId: number): Promise<string | undefined> {
   const comparison = await compareWallets(db, bookId);
   if (comparison === undefined) return 'The backfill has not finished: liventix backfill run';
   const { differing, changing, first } = comparison;

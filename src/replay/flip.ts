@@ -105,7 +105,7 @@ export async function flipUnderLock(
     if (heldSince !== undefined) longestMs = Math.max(longestMs, performance.now() - heldSince);
     return longestMs;
   };
-  return undoing(heldMs, () =>
+  return refusing(heldMs, () =>
     givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
       // Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped.
       await tx.query('select from replay.capture where book_id = $1 for share', [wallet.bookId]);
@@ -135,12 +135,27 @@ export async function rehearse(
   judge: (tx: Tx) => Promise<Verdict>,
 ): Promise<Outcome> {
   if ((await modeOf(pool, wallet)) === to) return { status: 'already', heldMs: 0 };
-  return undoing(
+  return refusing(
     () => 0,
     () =>
       givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
         throw new Undone(await judge(tx));
       }),
+  );
+}
+
+/** Puts right what one wallet lacks that is there already, and says whether it agrees then. */
+export async function catchUp(
+  pool: Pool,
+  { stop }: Pick<FlipOptions, 'stop'>,
+  work: (tx: Tx) => Promise<Verdict>,
+): Promise<Outcome> {
+  return refusing(
+    () => 0,
+    async () => {
+      const verdict = await givingWay(pool, { ...BUSY, stop }, work);
+      return verdict.status === 'agrees' ? { status: 'already', heldMs: 0 } : { ...verdict, heldMs: 0 };
+    },
   );
 }
 
@@ -152,7 +167,8 @@ export async function modeOf(pool: Pool, { walletId, source, bookId }: Which): P
   return rows[0]?.mode;
 }
 
-async function undoing(heldMs: () => number, work: () => Promise<Outcome>): Promise<Outcome> {
+/** What work on one wallet comes to: one that is in use, or that the ledger refuses to post to, keeps no other from its turn. */
+async function refusing(heldMs: () => number, work: () => Promise<Outcome>): Promise<Outcome> {
   try {
     return await work();
   } catch (error) {

@@ -1,5 +1,5 @@
 import type { LegacyTables } from './legacy.ts';
-import { isBeforeHorizon, type Source } from './sources.ts';
+import { isBeforeHorizon, type Source, UNEXPLAINED } from './sources.ts';
 
 /**
  * SQL that imports one chunk: the rows of before the capture between two keys. Parameters: $1 book, $2 source, $3 and $4 the
@@ -27,7 +27,8 @@ export function importChunkSql(source: Source, tables: LegacyTables): string {
         select f.cause, f.explained_cents from replay.findings f
         where f.book_id = $1 and f.source = $2 and f.legacy_id = r.id limit 1
       ) f on true
-    ), event as (
+    ), event as materialized (
+      -- Otherwise each row would be made into an event twice: for whether there is one, and for what it is.
       select c.created_at, c.id, (c.image).delta as delta, c.account_id,
              -- One that the log has may have changed since, which is a correction. A first time is not looked up: the log refuses it.
              case when not (b.is_repeat and replay.is_in_log($1, $2, c.id)) then replay.row_event($1, $2, c.image, c.account_id, c.cause, c.explained, c.paid, b.open_since, b.flows) end as event
@@ -188,16 +189,28 @@ function driftCause(source: Source, tables: LegacyTables): string {
           select from replay.unseen n where n.wallet_id = w.id and n.source = $2 and n.book_id = $1) then 'balance_without_row'
         -- Its rows spend what was never there: it must have begun with something.
         when w.drift > 0 and w.drift >= -w.least_running and w.least_running < 0 then 'opening_balance'
-        else 'unexplained' end`;
+        else '${UNEXPLAINED}' end`;
+}
+
+/** SQL of what nothing speaks for, in parts: (wallet_id, cents) of balances beyond their rows and of rows; $1 is the book. */
+export function unexplainedSql({ name, transactions }: Source, tables: LegacyTables): string {
+  return `
+    select d.wallet_id, d.cents from replay.drift d
+    where d.book_id = $1 and d.source = '${name}' and d.cause = '${UNEXPLAINED}'
+    union all
+    select t.wallet_id, t.credits_delta - f.explained_cents
+    from replay.findings f join ${tables[transactions]} t on t.id = f.legacy_id
+    where f.book_id = $1 and f.source = '${name}' and f.cause = '${UNEXPLAINED}'`;
 }
 
 /**
  * SQL of what the replay brought to an account, as its holder sees it: the balance without what was posted beside the
  * replay, which the old wallet knows nothing of. An imported event has no request. The entries are only looked at where
- * the balance differs from the old one.
+ * the balance differs from the old one, and anything was ever asked for.
  */
 export function replayedBalance(balance: string, legacyCents: string): string {
   return `case when -${balance}.balance_cents = ${legacyCents} then -${balance}.balance_cents
+    when not exists (select from payments.events v where v.book_id = ${balance}.book_id and v.request_hash is not null) then -${balance}.balance_cents
     else -${balance}.balance_cents + coalesce((
       select sum(n.amount_cents)
       from payments.entries n

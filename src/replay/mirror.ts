@@ -1,4 +1,5 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import type { Which } from './compare-wallet.ts';
 import { givingWay } from './giving-way.ts';
 
 /** What stands on the ledger's tables while the old ones mirror it. */
@@ -57,7 +58,17 @@ export async function turnMirrorOff(tx: Tx): Promise<void> {
   for (const { name, table } of TRIGGERS) await tx.query(`drop trigger if exists ${name} on ${table}`);
 }
 
-async function isMirrorOn(db: Queryable): Promise<boolean> {
+/**
+ * Writes to an old wallet that the ledger keeps what was posted while nothing was mirrored; nothing where nothing is missing. Locks the
+ * wallet, as old code does, and then its account.
+ */
+export async function mirrorMissed(tx: Tx, { bookId, source, tables, walletId }: Which): Promise<void> {
+  await tx.query(`select from ${tables[source.wallets]} where id = $1 for update`, [walletId]);
+  await tx.query('select replay.mirror_missed($1, $2, $3)', [bookId, source.name, walletId]);
+}
+
+/** Whether what is posted to wallets that the ledger keeps is written to the old tables. */
+export async function isMirrorOn(db: Queryable): Promise<boolean> {
   const { rows } = await db.query<{ n: bigint }>(
     `select count(*) as n from pg_trigger t join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'replay'::regnamespace
      where t.tgname = any ($1) and t.tgenabled = 'A' and t.tgrelid = any ($2::regclass[])`,

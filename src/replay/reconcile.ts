@@ -1,7 +1,7 @@
 import { streamRows } from '../db/cursor.ts';
 import type { Tx } from '../db/pool.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
-import { replayedBalance } from './mapping.ts';
+import { replayedBalance, unexplainedSql } from './mapping.ts';
 import { SOURCES, type Source } from './sources.ts';
 
 /** One wallet of the old tables, and what the books say about it. */
@@ -63,18 +63,21 @@ function reconcileSql(source: Source, tables: LegacyTables): string {
         where f.book_id = $1 and f.source = $2 group by t.wallet_id, f.cause
       ) c
       group by c.wallet_id
+    ), unexplained as (
+      select u.wallet_id, sum(u.cents)::bigint as cents from (${unexplainedSql(source, tables)}) u group by u.wallet_id
     )
     select '${source.wallets}' as "table", w.id as "walletId", w.${source.ownerColumn} as "ownerId", coalesce(r.mode, 'legacy') as mode,
            w.balance_credits::bigint as "balanceCents", coalesce(h.rows, 0) as rows, coalesce(h.cents, 0)::bigint as "rowsCents",
            case when r.mode = 'ledger' then -b.balance_cents else ${replayedBalance('b', 'w.balance_credits')} end as "ledgerCents",
            coalesce(d.by_cause, '{}') as drift, coalesce(f.by_cause, '{}') as findings, coalesce(a.cents, 0)::bigint as "approvedCents",
-           coalesce(replay.unapproved_cents((d.by_cause ->> 'unexplained')::bigint, a.cents), 0) as "unapprovedCents"
+           replay.unapproved_cents(coalesce(u.cents, 0), a.cents) as "unapprovedCents"
     from ${tables[source.wallets]} w
     left join replay.wallets r on r.wallet_id = w.id and r.source = $2 and r.book_id = $1
     left join payments.balances b on b.account_id = r.account_id and b.book_id = $1
     left join history h on h.wallet_id = w.id
     left join drift d on d.wallet_id = w.id
     left join finding f on f.wallet_id = w.id
+    left join unexplained u on u.wallet_id = w.id
     left join replay.approvals a on a.wallet_id = w.id and a.source = $2 and a.book_id = $1
     order by w.id`;
 }

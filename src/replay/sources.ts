@@ -20,6 +20,13 @@ export const WALLET_ACCOUNT = 'wallet';
 /** A row of zero credits moves nothing: it is noted in the log and booked nowhere. */
 export const ZERO_ROW = 'zero_row';
 
+/** What nothing speaks for: a balance beyond its rows, or a row of a type that nobody knows. Somebody must sign for it. */
+export const UNEXPLAINED = 'unexplained';
+
+/** SQL: the types that a flow is known for. */
+export const KNOWN_TYPES = `('purchase', 'refund', 'spend', 'adjustment', 'promo')`;
+const isUnknown = (row: string) => `${row}.credits_delta <> 0 and (${row}.type in ${KNOWN_TYPES}) is not true`;
+
 /** SQL of whether a row was written before the horizon of the capture: what was written later is captured. */
 export function isBeforeHorizon(xmin: string): string {
   return `replay.is_before_horizon(${xmin}, (select h from replay.capture_horizon() h))`;
@@ -104,12 +111,13 @@ export const SOURCES: readonly Source[] = [
         )}
           and (t.type <> 'purchase' or coalesce(t.usd_cents, 0) <= i.amount_usd_cents)
         -- Nearly every row takes credits for something else than a refund, and nothing about it needs an explanation.
-        where (t.credits_delta >= 0 or t.type in ('purchase', 'refund')) and ${scope.isJudged}
+        where (t.credits_delta >= 0 or t.type in ('purchase', 'refund') or ${isUnknown('t')}) and ${scope.isJudged}
         window in_log_order as (partition by i.id, t.type order by ${scope.order})
       ), judged as (
         select r.*,
           case
             when r.credits_delta = 0 then '${ZERO_ROW}'
+            when ${isUnknown('r')} then '${UNEXPLAINED}'
             when r.type = 'purchase' and r.credits_delta < 0 or r.type in ('refund', 'spend') and r.credits_delta > 0 then 'wrong_sign'
             when r.type = 'purchase' and r.invoice_id is null then 'unreferenced_credit'
             when r.type = 'adjustment' and r.credits_delta > 0 and r.reference_type is distinct from 'system' then 'unreferenced_credit'
@@ -151,6 +159,7 @@ export const SOURCES: readonly Source[] = [
       from (
         select r.id,
           case
+            when ${isUnknown('r')} then '${UNEXPLAINED}'
             when r.type = 'purchase' and r.invoice_id is null then 'unreferenced_credit'
             when r.type = 'refund' and r.invoice_id is null then 'orphan'
             when r.type = 'spend' and r.key is not null and r.nth_of_key > 1 then 'duplicate_spend'

@@ -101,7 +101,16 @@ describe('what the commands print', () => {
       /^wallet_transactions +([\d,]+) of \1 rows, finished\norg_wallet_transactions +([\d,]+) of \2 rows, finished\nchanges are captured since [^\n]*\n( {2}[a-z_]+ +\d+ +-?[\d,]+\.\d\d USD\n)+$/,
     );
     const json = await backfillStatus(database);
-    expect(Object.keys(json)).toEqual(['sources', 'capture', 'pausedAt', 'throttle', 'heldBack', 'wallets', 'drift']);
+    expect(Object.keys(json)).toEqual([
+      'sources',
+      'capture',
+      'pausedAt',
+      'throttle',
+      'heldBack',
+      'wallets',
+      'isMirrored',
+      'drift',
+    ]);
     expect(json.sources.map(({ rows, total }: { rows: number; total: number }) => rows - total)).toEqual([0, 0]);
     for (const cause of await driftByCause(database.pool)) {
       expect(json.drift[cause.cause]).toEqual({ count: Number(cause.count), cents: Number(cause.cents) });

@@ -1,4 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { changeAccount } from '../../src/ledger/accounts.ts';
+import { openAccounts } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
@@ -465,10 +467,18 @@ describe('what the replay cannot take as it is', () => {
 describe('rows that were written behind the back of the capture', () => {
   it('are noticed at the end, and read when it is begun again; nothing is booked twice', async () => {
     const { pool } = database;
-    const wallet = await givenWallet(pool, { balance: 2 });
+    const [wallet, frozen] = [await givenWallet(pool, { balance: 2 }), await givenWallet(pool, { balance: 0 })];
     await givenRow(pool, wallet, { ...ADJUSTMENT, delta: 1 });
     await turnCaptureOn(pool);
     await run();
+    // What waits of a wallet that is held back does not hide it.
+    const [cash = ''] = await openAccounts(pool, [
+      { type: 'cash', currency: 'USD', name: 'wallet', userId: frozen.ownerId },
+    ]);
+    await changeAccount(pool, { accountId: cash, status: 'frozen' });
+    const held = await givenRow(pool, frozen, { ...ADJUSTMENT, delta: 7 });
+    await pool.query('update wallet_transactions set credits_delta = 0 where id = $1', [held.id]);
+    expect(await run()).toMatchObject({ finished: true, imported: 0n, heldBack: { wallets: 1n } });
     // Nothing that the triggers could see: what a restored backup, or a superuser's hand in the catalog, does.
     const admin = await connect(database.adminUrl);
     await admin.query(`update pg_class set relhastriggers = false where oid = 'wallet_transactions'::regclass`);
@@ -478,9 +488,10 @@ describe('rows that were written behind the back of the capture', () => {
       code: 'CAPTURE_INTERRUPTED',
       message: expect.stringMatching(/holds 2 rows, and the log 1/),
     });
+    await changeAccount(pool, { accountId: cash, status: 'open' });
     await turnCaptureOff(pool);
     await turnCaptureOn(pool);
-    expect(await run()).toMatchObject({ finished: true, imported: 1n });
+    expect(await run()).toMatchObject({ finished: true, imported: 2n });
     expect(await compareWallets(pool)).toMatchObject({ differing: 0n });
     await booksHold(pool);
   });

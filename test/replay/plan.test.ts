@@ -144,7 +144,7 @@ describe('what is at odds', () => {
       ['row_without_time', timeless],
       ['row_in_the_future', future],
       ['row_at_infinity', infinite],
-      ['row_of_unknown_type', gift],
+      ['unexplained', gift],
       ['row_without_amount', empty],
       ['key_too_long', keyed],
       ['reference_too_long', referring],

@@ -9,6 +9,8 @@ import { compareWallet, faultOf } from '../../src/replay/compare-wallet.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import { finishCutOver } from '../../src/replay/finish.ts';
 import { getLegacyTables } from '../../src/replay/legacy.ts';
+import { turnMirrorOn } from '../../src/replay/mirror.ts';
+import { takeProof } from '../../src/replay/proof/proof.ts';
 import { reconcile, standingOf } from '../../src/replay/reconcile.ts';
 import { compareWallets } from '../../src/replay/report.ts';
 import { SOURCES } from '../../src/replay/sources.ts';
@@ -58,6 +60,12 @@ const ledgerCents = async ({ ownerId }: LegacyWallet) => {
   );
   return rows[0]?.cents;
 };
+
+/** What reconcile says of the first wallets. */
+const standings = () =>
+  withTransaction(database.pool, async (tx) => (await reconcile(tx, 1).next()).value ?? [], {
+    mode: 'isolation level repeatable read',
+  });
 
 describe('an account that the ledger does not post to', () => {
   it('keeps back what was captured of its wallet, says so, and nothing of others; it comes in when the account is open again', async () => {
@@ -157,9 +165,46 @@ describe('what changed while nothing was captured', () => {
     expect([await ledgerCents(one), await ledgerCents(two), await ledgerCents(gone)]).toEqual([171n, 43n, 0n]);
     expect(await pool.query('select from replay.drift where cents <> 0')).toMatchObject({ rowCount: 0 });
     await booksHold(pool);
+    expect((await takeProof(pool, 'a test')).verdict.faults).toEqual([]);
     expect(await run()).toMatchObject({ imported: 0n, corrected: 0n });
     expect(await flip()).toMatchObject({ flipped: 2n, refused: [] });
     await finishCutOver(pool);
+    await booksHold(pool);
+  });
+
+  it('is found in everything that is booked of a row, and comes before what was captured of it since', async () => {
+    const { pool } = database;
+    const wallet = await givenWallet(pool);
+    const [typed, twice, gone, back] = [
+      await write(wallet, 10),
+      await write(wallet, 20),
+      await write(wallet, 40),
+      await write(wallet, 80),
+    ];
+    await run();
+    await turnCaptureOff(pool);
+    await pool.query(`update wallet_transactions set type = 'promo', reference_id = 'x' where id = $1`, [typed.id]);
+    await pool.query('update wallet_transactions set credits_delta = 21 where id = $1', [twice.id]);
+    await pool.query('delete from wallet_transactions where id = any ($1)', [[gone.id, back.id]]);
+    await turnCaptureOn(pool);
+    await pool.query('update wallet_transactions set credits_delta = 22 where id = $1', [twice.id]);
+    await givenRow(pool, wallet, { ...ADJUSTMENT, id: back.id, delta: 81 });
+    await setBalance(pool, wallet, 10 + 22 + 81);
+    expect(await run()).toMatchObject({ finished: true, corrected: 6n });
+    expect(await ledgerCents(wallet)).toBe(113n);
+    const { rows } = await pool.query<{ id: string; operations: string[] }>(
+      `select payload #>> '{metadata,legacy,id}' as id, array_agg(payload #>> '{metadata,legacy,operation}' order by position) as operations
+       from payments.events where payload #> '{metadata,legacy}' ? 'version' group by 1`,
+    );
+    expect(new Map(rows.map(({ id, operations }) => [id, operations]))).toEqual(
+      new Map([
+        [typed.id, ['resync']],
+        [twice.id, ['resync', 'update']],
+        [gone.id, ['resync']],
+        [back.id, ['resync', 'insert']],
+      ]),
+    );
+    expect((await takeProof(pool, 'a test')).verdict.faults).toEqual([]);
     await booksHold(pool);
   });
 
@@ -175,10 +220,7 @@ describe('what changed while nothing was captured', () => {
     await turnCaptureOff(pool);
     await turnCaptureOn(pool);
     expect(await run()).toMatchObject({ imported: 0n, corrected: 0n });
-    const found = await withTransaction(pool, async (tx) => (await reconcile(tx, 1).next()).value ?? [], {
-      mode: 'isolation level repeatable read',
-    });
-    expect(found.map(standingOf)).toEqual(['equal']);
+    expect((await standings()).map(standingOf)).toEqual(['equal']);
     expect(await ledgerCents(wallet)).toBe(13n);
     await booksHold(pool);
   });
@@ -218,6 +260,12 @@ it('a row of a type that nobody knows is booked against suspense, and one withou
   );
   expect(rows).toEqual([{ drift: -10n, notes: 2n }]);
   await booksHold(pool);
+  const reason = expect.stringMatching(/^5 cents of it are unexplained/);
+  expect(await flip()).toMatchObject({ flipped: 0n, refused: [{ reason }, { reason }] });
+  expect((await standings()).map(standingOf)).toEqual(['unexplained', 'unexplained']);
+  expect(await approveDrift(pool, { owners: 'all', reason: 'gifts of 2019' })).toEqual({ wallets: 2n, cents: 10n });
+  expect(await approveDrift(pool, { owners: 'all', reason: 'again' })).toEqual({ wallets: 0n, cents: 0n });
+  expect((await standings()).map(standingOf)).toEqual(['explained', 'explained']);
   expect(await flip()).toMatchObject({ flipped: 2n, refused: [] });
 });
 
@@ -362,6 +410,106 @@ it('a mirror that somebody disabled is put right by the next cut-over', async ()
   const { rows } = await pool.query(`select tgenabled from pg_trigger where tgname = 'entries_mirrored'`);
   expect(rows).toEqual([{ tgenabled: 'A' }]);
   await write(wallet, 1);
+  await booksHold(pool);
+});
+
+describe('while the mirror was gone', () => {
+  const given = async () => {
+    const wallet = await givenWallet(database.pool);
+    await write(wallet, 10);
+    await run();
+    await flip();
+    return wallet;
+  };
+  const mirrorGone = () => database.pool.query('drop trigger entries_mirrored on payments.entries');
+  const gain = async (wallet: LegacyWallet, amountCents: bigint) => {
+    const { pool } = database;
+    const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
+    await post(pool, transfer(clearing, await cashOf(wallet), { amountCents }));
+  };
+  /** What the old tables say: the balance, and the rows. */
+  const old = async ({ id }: LegacyWallet) => {
+    const { rows } = await database.pool.query<{ balance: number; rows: number[] }>(
+      `select balance_credits as balance, array(
+         select t.credits_delta from wallet_transactions t where t.wallet_id = w.id order by t.credits_delta) as rows
+       from wallets w where id = $1`,
+      [id],
+    );
+    return rows[0];
+  };
+
+  it('what was posted is written to the old tables by the next cut-over, and told until then', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 5n);
+    await expect(finishCutOver(pool)).rejects.toMatchObject({ code: 'FINISH_REFUSED' });
+    expect(await old(wallet)).toEqual({ balance: 10, rows: [10] });
+    expect(await flip()).toMatchObject({ already: 1n, refused: [] });
+    expect(await old(wallet)).toEqual({ balance: 15, rows: [5, 10] });
+    await gain(wallet, 1n);
+    expect(await old(wallet)).toEqual({ balance: 16, rows: [1, 5, 10] });
+    await booksHold(pool);
+    expect((await takeProof(pool, 'a test')).verdict.faults).toEqual([]);
+  });
+
+  it('a row that is missing is found where the balance has come right since, and keeps the old tables from their end', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 5n);
+    await turnMirrorOn(pool, { bookId: 1 });
+    await gain(wallet, 1n);
+    expect(await old(wallet)).toEqual({ balance: 16, rows: [1, 10] });
+    await expect(finishCutOver(pool)).rejects.toMatchObject({
+      code: 'FINISH_REFUSED',
+      message: expect.stringMatching(/^1 accounts have transactions that no row of the old tables mirrors/),
+    });
+    expect(await flip(wallet)).toMatchObject({ already: 1n, refused: [] });
+    expect(await old(wallet)).toEqual({ balance: 16, rows: [1, 5, 10] });
+    await finishCutOver(pool);
+  });
+
+  it('nothing is lost by going back', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 5n);
+    expect(await rollBack(pool, { owners: 'all', dryRun: true })).toMatchObject({ flipped: 1n, refused: [] });
+    expect(await old(wallet)).toEqual({ balance: 10, rows: [10] });
+    expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ flipped: 1n, refused: [] });
+    expect(await old(wallet)).toEqual({ balance: 15, rows: [5, 10] });
+    await write(wallet, 2);
+    await run();
+    expect(await ledgerCents(wallet)).toBe(17n);
+    await booksHold(pool);
+  });
+});
+
+it('what old code wrote to a wallet of the ledger while the capture was gone is booked after a way back that asks for it', async () => {
+  const { pool } = database;
+  const [wallet, other] = [await givenWallet(pool), await givenWallet(pool)];
+  const row = await write(wallet, 10);
+  await run();
+  await flip();
+  await pool.query('alter table wallet_transactions disable trigger user; alter table wallets disable trigger user');
+  await write(wallet, 3);
+  await pool.query('update wallet_transactions set credits_delta = 9 where id = $1', [row.id]);
+  await setBalance(pool, wallet, 12);
+  await pool.query('alter table wallet_transactions enable always trigger liventix_capture');
+  await expect(flip()).rejects.toMatchObject({ code: 'CAPTURE_INTERRUPTED' });
+  await expect(turnCaptureOff(pool)).rejects.toMatchObject({ code: 'CAPTURE_NEEDED' });
+  expect(await rollBack(pool, { owners: 'all' })).toMatchObject({
+    flipped: 1n,
+    refused: [{ walletId: wallet.id, reason: expect.stringMatching(/^2 of its rows differ/) }],
+  });
+  expect(await rollBack(pool, { owners: 'all', alsoDiffering: true })).toMatchObject({ flipped: 1n, already: 1n });
+  await turnCaptureOff(pool);
+  await turnCaptureOn(pool);
+  expect(await run()).toMatchObject({ finished: true, imported: 1n, corrected: 1n });
+  expect([await ledgerCents(wallet), await ledgerCents(other)]).toEqual([12n, 0n]);
+  expect(await flip()).toMatchObject({ flipped: 2n, refused: [] });
+  expect((await takeProof(pool, 'a test')).verdict.faults).toEqual([]);
   await booksHold(pool);
 });
 

@@ -42,6 +42,27 @@ export function plannedLocks(tables: LegacyTables): PlannedLock[] {
       atMostMs: null,
     },
     {
+      command: 'backfill run, beside it',
+      on: 'one wallet after the other, as a canary',
+      mode: 'FOR NO KEY UPDATE',
+      heldUntil: 'it has committed, a ms; blocks writers of that wallet; not with --full-speed',
+      atMostMs: null,
+    },
+    {
+      command: 'backfill functions, functions --restore',
+      on: tables.org_wallet_transactions,
+      mode: 'ACCESS EXCLUSIVE',
+      heldUntil: `one index is dropped, or made again (SHARE, as long as that takes); ${givesWay}`,
+      atMostMs: LOCK_TIMEOUT_MS,
+    },
+    {
+      command: 'backfill cutover, the first',
+      on: 'payments.entries, payments.account_slots',
+      mode: 'SHARE ROW EXCLUSIVE',
+      heldUntil: `the mirror's triggers are made, a few ms; blocks postings; ${givesWay}`,
+      atMostMs: LOCK_TIMEOUT_MS,
+    },
+    {
       command: 'backfill cutover, rollback',
       on: 'one wallet at a time, by its row in replay.wallets',
       mode: 'FOR UPDATE',

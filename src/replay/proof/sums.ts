@@ -1,6 +1,6 @@
 import type { Tx } from '../../db/pool.ts';
 import type { LegacyTables } from '../legacy.ts';
-import { SOURCES, type Source } from '../sources.ts';
+import { isBeforeHorizon, SOURCES, type Source } from '../sources.ts';
 import { balanceSumsSql, isOfChunks, rowSumsSql } from './row.ts';
 
 /** Of rows, or of balances: how many, what they come to, and the sum of the numbers of their hashes. */
@@ -66,7 +66,7 @@ export interface AsOf {
 
 /** SQL of whether a row is looked at, by that of its id. */
 type Filter = (id: string) => string;
-const ANY_ROW: Filter = () => 'true';
+export const ANY_ROW: Filter = () => 'true';
 
 const ROW_COLUMNS = (image: string) =>
   `(${image}).id, w.account_id as account, (${image}).delta as amount, (${image}).type, (${image}).reference_type, (${image}).reference_id, (${image}).key, (${image}).created_at`;
@@ -82,20 +82,17 @@ function oldRows(source: Source, tables: LegacyTables, isWanted: Filter): string
     ${accountOf('i.image', `'${source.name}'`)}`;
 }
 
-/** SQL of what is captured and not in the log yet, signed: a change is its new row less its old one. */
+/**
+ * SQL of what is captured and not in the log yet, signed: a change is its new row less its old one. One of before the horizon is none:
+ * its row is read from the table.
+ */
 function pendingRows(isWanted: Filter): string {
   const image = (column: 'old' | 'new', sign: 1 | -1) => `
     select c.source, false as is_open, ${sign} as sign, ${ROW_COLUMNS(`c.${column}`)}
     from replay.captured_rows c ${accountOf(`c.${column}`, 'c.source')}
-    where (c.${column}).id is not null and ${isWanted(`(c.${column}).id`)}`;
+    where (c.${column}).id is not null and not ${isBeforeHorizon('c.xmin')} and ${isWanted(`(c.${column}).id`)}`;
   return `${image('new', 1)} union all ${image('old', -1)}`;
 }
-
-const OLD_TYPE = `case
-  when e.payload ->> 'reference_type' = 'credit_purchase' and n.cents > 0 then 'purchase'
-  when e.payload ->> 'reference_type' = 'campaign_spend' and n.cents < 0 then 'spend'
-  when e.payload ->> 'reference_type' = 'refund' and n.cents < 0 then 'refund'
-  else 'adjustment' end`;
 
 /**
  * SQL of what the log says of rows, signed: imports, corrections (their new row less their old one), and transactions that rows mirror.
@@ -125,18 +122,15 @@ function loggedRows(isWanted: Filter): string {
     ) c
     ${accountOf('c.image', 'c.source')}`;
   const mirrored = `
-    select m.source, ${isOpen}, 1 as sign, m.legacy_id as id, m.account_id as account, n.cents as amount, ${OLD_TYPE} as type,
-           e.payload ->> 'reference_type' as reference_type,
-           coalesce(payments.try_uuid(e.payload ->> 'reference_id')::text,
-             case m.source when 'wallet_transactions' then replay.bounded(e.payload ->> 'reference_id') end) as reference_id,
-           null as key, e.effective_at as created_at
-    from replay.mirrored_rows m
-    join payments.events e on e.event_id = m.event_id and e.book_id = m.book_id
-    cross join lateral (
-      select -sum(x.amount_cents)::bigint as cents from payments.entries x
-      where x.transaction_id = m.event_id and x.account_id = m.account_id and x.book_id = m.book_id
-    ) n
-    where m.book_id = $1 and ${isWanted('m.legacy_id')}`;
+    select w.source, w.is_open, 1 as sign, (w.image).id, w.account_id as account, (w.image).delta as amount, (w.image).type,
+           (w.image).reference_type, (w.image).reference_id, (w.image).key, (w.image).created_at
+    from (
+      select m.source, m.account_id, ${isOpen}, replay.mirrored_image(m) as image
+      from replay.mirrored_rows m
+      join payments.events e on e.event_id = m.event_id and e.book_id = m.book_id
+      where m.book_id = $1 and ${isWanted('m.legacy_id')}
+      offset 0
+    ) w`;
   return [imported, corrected('new', 1), corrected('old', -1), mirrored].join(' union all ');
 }
 
@@ -240,6 +234,28 @@ export function walletsOf(source: string): string {
   return SOURCES.find(({ name }) => name === source)?.wallets ?? source;
 }
 
+/**
+ * SQL of the rows that one side has otherwise or not at all: (id, old_count, log_count, old_cents, log_cents), the old table without what
+ * is captured and waits. `$1` is the book, `$2` the open positions.
+ */
+export function differingRowsSql(source: Source, tables: LegacyTables, isWanted: Filter): string {
+  return `
+    with state as (
+      select 1 as sign, o.* from (${rowSumsSql(oldRows(source, tables, isWanted), 'id')}) o
+      union all select -1, p.* from (${rowSumsSql(pendingRows(isWanted), 'id')}) p
+    ), legacy as (
+      select id, sum(sign * count) as count, sum(sign * cents) as cents, sum(sign * number) as number
+      from state where source = '${source.name}' group by id
+    ), logged as (
+      select id, sum(count) as count, sum(cents) as cents, sum(number) as number
+      from (${rowSumsSql(loggedRows(isWanted), 'id')}) l where source = '${source.name}' group by id
+    )
+    select coalesce(o.id, l.id) as id, coalesce(o.count, 0) as old_count, coalesce(l.count, 0) as log_count,
+           coalesce(o.cents, 0) as old_cents, coalesce(l.cents, 0) as log_cents
+    from legacy o full join logged l on l.id = o.id
+    where (coalesce(o.count, 0), coalesce(o.number, 0)) <> (coalesce(l.count, 0), coalesce(l.number, 0))`;
+}
+
 const NAMED = 10;
 
 /** Rows of some chunks that one side has otherwise or not at all, as both are now; in words. */
@@ -252,30 +268,14 @@ export async function nameDifferingRows(
   for (const source of SOURCES) {
     const own = chunks.filter(({ table }) => table === source.name).map(({ chunk }) => chunk);
     if (own.length === 0) continue;
-    const isWanted: Filter = (id) => isOfChunks(id, '$3::integer[]');
-    const old = rowSumsSql(oldRows(source, tables, isWanted), 'id');
     const { rows } = await tx.query<{ fault: string }>(
-      `with state as (
-         select 1 as sign, o.* from (${old}) o
-         union all select -1, p.* from (${rowSumsSql(pendingRows(isWanted), 'id')}) p
-       ), legacy as (
-         select id, sum(sign * count) as count, sum(sign * cents) as cents, sum(sign * number) as number from state where source = $4 group by id
-       ), logged as (
-         select id, sum(count) as count, sum(cents) as cents, sum(number) as number
-         from (${rowSumsSql(loggedRows(isWanted), 'id')}) l where source = $4 group by id
-       ), pair as (
-         select coalesce(o.id, l.id) as id, coalesce(o.count, 0) as old_count, coalesce(l.count, 0) as log_count,
-                coalesce(o.cents, 0) as old_cents, coalesce(l.cents, 0) as log_cents
-         from legacy o full join logged l on l.id = o.id
-         where (coalesce(o.count, 0), coalesce(o.number, 0)) <> (coalesce(l.count, 0), coalesce(l.number, 0))
-       )
-       select format('%s %s: ', $4::text, id) || case
+      `select format('${source.name} %s: ', id) || case
            when log_count = 0 then format('%s credits, not in the log', old_cents)
            when old_count = 0 then format('%s credits in the log, not in the old table', log_cents)
            when old_cents <> log_cents then format('%s credits, in the log %s', old_cents, log_cents)
            else 'its wallet, type, reference, key or time is another one in the log' end as fault
-       from pair order by id limit ${NAMED}`,
-      [bookId, '{}', own, source.name],
+       from (${differingRowsSql(source, tables, (id) => isOfChunks(id, '$3::integer[]'))}) pair order by id limit ${NAMED}`,
+      [bookId, '{}', own],
     );
     named.push(...rows.map(({ fault }) => fault));
   }
