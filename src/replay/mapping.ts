@@ -115,8 +115,13 @@ export function reconcileWalletsSql(source: Source, tables: LegacyTables): strin
     with wallet as materialized (
       select r.wallet_id as id, r.account_id, w.balance_credits::bigint as legacy, w.created_at, b.last_seq,
              history.rows, history.cents, history.last_at, history.least_running, posted.by_cause, posted.cents as posted,
-             (select f.cause from replay.findings f join ${tables[source.transactions]} t on t.id = f.legacy_id
-              where f.book_id = $1 and f.source = $2 and t.wallet_id = r.wallet_id
+             (select f.cause from ${tables[source.transactions]} t
+              -- Row by row: never analyzed, all findings were read for every wallet.
+              cross join lateral (
+                select f.cause, f.explained_cents from replay.findings f
+                where f.book_id = $1 and f.source = $2 and f.legacy_id = t.id limit 1
+              ) f
+              where t.wallet_id = r.wallet_id
               group by f.cause
               having sum(t.credits_delta - f.explained_cents) = history.cents - coalesce(w.balance_credits, 0) and sum(t.credits_delta - f.explained_cents) <> 0
               order by f.cause limit 1) as corrected_cause,
