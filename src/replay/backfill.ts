@@ -99,7 +99,7 @@ async function replayRows(run: Run, source: Source, total: Totals): Promise<bigi
     await openWalletAccounts(run, source, total.wallets);
     if (isStopped(run)) return 0n;
   }
-  await survey(run, source, total);
+  if (!(await survey(run, source, total))) return 0n;
   const read = await run.pool.query(
     'select from replay.progress where book_id = $1 and source = $2 and read_at is not null',
     ids,

@@ -48,10 +48,13 @@ export interface SurveyScope {
   readonly isPartialRefund: string;
 }
 
-/** The rows of before the capture; what mirrors the ledger was posted there, and needs no explanation. Parameters: $1 book, $2 source. */
-export function beforeHorizon(isFirst: boolean): SurveyScope {
+/**
+ * The rows of before the capture, of a range of wallets; what mirrors the ledger was posted there, and needs no explanation. Parameters:
+ * $1 book, $2 source, and those of the range.
+ */
+export function beforeHorizon(isFirst: boolean, range: string): SurveyScope {
   return {
-    isJudged: `${isBeforeHorizon('t.xmin')} and not exists (
+    isJudged: `${range} and ${isBeforeHorizon('t.xmin')} and not exists (
       select from replay.mirrored_rows m where m.legacy_id = t.id and m.source = $2 and m.book_id = $1)`,
     order: isFirst ? CHRONOLOGICAL : LOG_ORDER,
     idOf: (text) => `payments.try_uuid(${text})`,
