@@ -1,12 +1,16 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { runToTheEnd, startBackfill } from './backfill-command.ts';
+import { openPool } from '../src/db/pool.ts';
+import { pauseBackfill, resumeBackfill } from '../src/replay/pause.ts';
+import { type BackfillCommand, runToTheEnd, startBackfill } from './backfill-command.ts';
 import { type Latency, latencyOf, print, words } from './figures.ts';
 import type { Worked, Workload } from './old-code.ts';
 
 /** Of a platform: so many connections, at half of what the server can take. */
 const CLIENTS = 16;
 const SHARE_OF_CAPACITY = 0.5;
+/** Until sessions have what they need, and the command has been loaded and waits: on two processors that is noticed too. */
+const LEAD_MS = 10_000;
 
 export interface Beside {
   readonly perSecond: number;
@@ -21,20 +25,16 @@ export interface Beside {
  * between, for so long each. What the run has not done by then it does afterwards, and the books must hold.
  */
 export async function benchBeside({ databaseUrl, ms }: { databaseUrl: string; ms: number }): Promise<Beside> {
-  const workload = (perSecond?: number) => onThread({ databaseUrl, clients: CLIENTS, ms, perSecond });
-  // The first finds plans and pages, and is no measure.
-  await onThread({ databaseUrl, clients: CLIENTS, ms: ms / 4 });
-  const perSecond = Math.round(((await workload()).writes / ms) * 1_000 * SHARE_OF_CAPACITY);
+  const workload = (perSecond?: number, onCounted?: () => void) =>
+    onThread({ databaseUrl, clients: CLIENTS, ms, leadMs: LEAD_MS, perSecond }, onCounted);
+  const perSecond = Math.round(((await workload()).tookMs.length / ms) * 1_000 * SHARE_OF_CAPACITY);
   const before = await workload(perSecond);
-  const command = startBackfill(databaseUrl);
-  const beside = await workload(perSecond);
-  command.stop();
-  const run = await command.result;
+  const { beside, run } = await besideRun(databaseUrl, (onCounted) => workload(perSecond, onCounted));
   const after = await workload(perSecond);
   await runToTheEnd(databaseUrl, '--full-speed');
   const measured = {
     perSecond,
-    rowsPerSecond: Math.round(run.imported / run.seconds),
+    rowsPerSecond: Math.round(run.imported / (ms / 1_000)),
     alone: latencyOf([...before.tookMs, ...after.tookMs]),
     beside: latencyOf(beside.tookMs),
     errors: before.errors + beside.errors + after.errors,
@@ -48,8 +48,36 @@ export async function benchBeside({ databaseUrl, ms }: { databaseUrl: string; ms
   return measured;
 }
 
-async function onThread(workload: Workload): Promise<Worked> {
+/** The run is paused until the workload counts, and stopped when that has ended. */
+async function besideRun(databaseUrl: string, workload: (onCounted: () => void) => Promise<Worked>) {
+  const pool = await openPool({ databaseUrl });
+  try {
+    await pauseBackfill(pool);
+    let resumed = Promise.resolve(false);
+    const working = workload(() => {
+      resumed = resumeBackfill(pool);
+    });
+    const command = startBackfill(databaseUrl);
+    const beside = await endTogether(command, working);
+    await resumed;
+    return { beside, run: await command.result };
+  } finally {
+    await pool.end();
+  }
+}
+
+async function endTogether(command: BackfillCommand, working: Promise<Worked>): Promise<Worked> {
+  try {
+    return await working;
+  } finally {
+    command.stop();
+  }
+}
+
+async function onThread(workload: Workload, onCounted?: () => void): Promise<Worked> {
   const worker = new Worker(new URL('./old-code-worker.ts', import.meta.url), { workerData: workload });
+  await once(worker, 'message');
+  onCounted?.();
   const [worked] = (await once(worker, 'message')) as [Worked];
   return worked;
 }

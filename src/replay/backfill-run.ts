@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
 import type { BackfillLock } from './backfill-lock.ts';
 import type { Capture } from './capture.ts';
 import type { LegacyTables } from './legacy.ts';
@@ -35,6 +36,18 @@ export interface BackfillProgress {
 
 /** What a step may sort in; in the default 4 MB it would be sorted on disk. */
 export const SORT_MEMORY = '32MB';
+
+/** Counts a whole table on one processor: as many as the server has would be noticed by others. */
+export async function countWhole<T extends object>(
+  { pool }: Pick<Run, 'pool'>,
+  sql: string,
+  values: readonly unknown[] = [],
+): Promise<T | undefined> {
+  return withTransaction(pool, async (tx) => {
+    await tx.query('set local max_parallel_workers_per_gather = 0');
+    return (await tx.query<T>(sql, [...values])).rows[0];
+  });
+}
 
 /** One run of the backfill: what its steps share. */
 export interface Run {

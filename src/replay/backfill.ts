@@ -3,7 +3,7 @@ import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
-import { type BackfillOptions, isStopped, type Run, type Totals } from './backfill-run.ts';
+import { type BackfillOptions, countWhole, isStopped, mayGoOn, type Run, type Totals } from './backfill-run.ts';
 import { assertStillCaptured, getCapture } from './capture.ts';
 import { type Drained, drain } from './drain.ts';
 import { findHeldBack, type HeldBack, letGoAll } from './held-back.ts';
@@ -60,6 +60,8 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
     const run: Run = { pool, bookId, tables, capture, options, lock, chunkRows, pacing };
     const totals: Totals[] = [];
     let imported = 0n;
+    // One that is begun while it is paused asks nothing of the server.
+    await mayGoOn(run);
     await openPlatformAccounts(run);
     await letGoAll(pool, bookId);
     for (const source of SOURCES) {
@@ -184,14 +186,14 @@ async function finish(run: Run): Promise<void> {
  * have them, undefined where they are the same.
  */
 async function findMissing(run: Run, source: Source): Promise<{ inTable: bigint; inLog: bigint } | undefined> {
-  const { rows } = await run.pool.query<{ inTable: bigint; inLog: bigint }>(
+  return countWhole(
+    run,
     `select t.rows as "inTable", p.rows as "inLog"
      from replay.progress p
      cross join (${countedSql(run.tables[source.transactions])}) t
      where p.book_id = $1 and p.source = $2 and (p.rows, p.delta_cents, p.id_hash) <> (t.rows, t.delta_cents, t.id_hash)`,
     [run.bookId, source.name],
   );
-  return rows[0];
 }
 
 /** SQL of what progress must have counted by now of a source: the table's rows, less what is captured and what is counted apart. */
@@ -244,11 +246,13 @@ async function recount({ pool, bookId, tables }: Run, source: Source): Promise<v
   );
 }
 
-async function countSource({ pool, tables }: Run, { transactions, wallets }: Source): Promise<Totals> {
-  const { rows } = await pool.query<Totals>(
+async function countSource(run: Run, { transactions, wallets }: Source): Promise<Totals> {
+  const { tables } = run;
+  const counted = await countWhole<Totals>(
+    run,
     `select (select count(*) from ${tables[transactions]}) as rows, (select count(*) from ${tables[wallets]}) as wallets`,
   );
-  return rows[0] ?? { rows: 0n, wallets: 0n };
+  return counted ?? { rows: 0n, wallets: 0n };
 }
 
 /** What a run would find to do in one legacy table. */
