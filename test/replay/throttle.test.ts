@@ -168,6 +168,24 @@ describe('a backfill with limits', () => {
     await endsWithTheSameBooks(finished);
   });
 
+  it('is measured against what canaries take while the run rests, as that changes', async () => {
+    let isResting = false;
+    const tables = await getLegacyTables(database.pool);
+    const load = await watchLoad({ pool: database.pool, bookId: 1, tables, isResting: () => isResting });
+    try {
+      const client = await connect();
+      await client.query('begin; lock table wallets, org_wallets in exclusive mode');
+      const p99 = async () => (await load.measure()).canary;
+      await eventually('canaries wait', async () => ((await p99()).p99Ms ?? 0) > 700);
+      expect((await p99()).baselineP99Ms).toBeLessThan(700);
+      isResting = true;
+      await eventually('that is what they take without us', async () => (await p99()).baselineP99Ms > 700);
+      await client.query('rollback');
+    } finally {
+      await load.stop();
+    }
+  });
+
   it('is told by a role that may see little what it does not see, and takes somebody to be at work', async () => {
     const role = `${database.name}_plain`;
     await database.pool.query(
@@ -177,7 +195,8 @@ describe('a backfill with limits', () => {
     );
     const url = Object.assign(new URL(database.url), { username: role, password: 'plain' }).href;
     const pool = await openPool({ databaseUrl: url });
-    const load = await watchLoad({ pool, bookId: 1, tables: await getLegacyTables(database.pool) });
+    const tables = await getLegacyTables(database.pool);
+    const load = await watchLoad({ pool, bookId: 1, tables, isResting: () => false });
     try {
       expect(await load.measure()).toMatchObject({ isAlone: false, canary: { baselineP99Ms: expect.any(Number) } });
       // Whether there is a replica depends on who else tests on this server.

@@ -1,8 +1,7 @@
 import pg from 'pg';
 import { connectionsOf, type Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
-import type { LegacyTables } from '../legacy.ts';
-import { type Canary, startCanary } from './canary.ts';
+import { type Canary, type CanaryInput, startCanary } from './canary.ts';
 import type { Measured } from './throttle.ts';
 
 /** For so long after another session was last seen at work, it may notice us. */
@@ -24,7 +23,7 @@ export interface Load {
 }
 
 /** @throws AppError DB_* */
-export async function watchLoad(input: { pool: Pool; bookId: number; tables: LegacyTables }): Promise<Load> {
+export async function watchLoad(input: CanaryInput): Promise<Load> {
   const { pool } = input;
   // Beside the pool, whose connections are at work, or which has only one. What it shows need not wait for the disk.
   const client = new pg.Client({
@@ -58,7 +57,7 @@ export async function watchLoad(input: { pool: Pool; bookId: number; tables: Leg
       positions.splice(0, positions.length - WAL_POSITIONS_KEPT);
       if (last.hasCompany) companyAt = now;
       return {
-        canary: { ...canary.since(), baselineP99Ms: canary.baselineP99Ms },
+        canary: { ...canary.since(), baselineP99Ms: canary.baselineP99Ms() },
         isAlone: now - companyAt > COMPANY_MS,
         lockWaiters: last.lockWaiters,
         replicationLagSeconds: lagSeconds(positions, last.replayedPosition, now),

@@ -56,7 +56,8 @@ interface Input {
 
 /** Measures beside the run until `stop`, and shows other terminals what it does about it. */
 export async function startPacing(input: Input): Promise<Pacing> {
-  const load = await watchLoad(input);
+  let isResting = false;
+  const load = await watchLoad({ ...input, isResting: () => isResting });
   const stopped = new AbortController();
   let pace: Pace;
   try {
@@ -95,7 +96,9 @@ export async function startPacing(input: Input): Promise<Pacing> {
     rest: async (stop) => {
       if (failure !== undefined) throw failure;
       const restMs = restAfterMs(pace, performance.now() - restedAt);
+      isResting = true;
       if (restMs > 0) await sleep(restMs, undefined, { signal: stop }).catch(() => undefined);
+      isResting = false;
       restedAt = performance.now();
     },
     stop: async () => {

@@ -11,7 +11,7 @@
  */
 
 export interface Limits {
-  /** The p99 of a write as old code makes it, whoever else is at work; left out, it is relative to what it was before the first chunk. */
+  /** The p99 of a write as old code makes it, whoever else is at work; left out, it is relative to what it is while the run rests. */
   readonly maxCanaryMs?: number | undefined;
   /** Sessions at a time that wait for a lock of ours. */
   readonly maxLockWaiters: number;
