@@ -83,6 +83,7 @@ describe('a backfill with limits', () => {
     async (name, limits) => {
       const stop = new AbortController();
       const steps: { done: number; at: number }[] = [];
+      await pauseBackfill(database.pool);
       const finished = runBackfill(database.pool, {
         chunkRows: 200,
         limits: { ...DEFAULT_LIMITS, ...limits },
@@ -94,7 +95,9 @@ describe('a backfill with limits', () => {
           if (steps.length === 3) stop.abort();
         },
       });
-      await slowedBy(name);
+      // By canaries alone, which wait and write.
+      await eventually('it is slow', async () => (await slowedBy(name)).share <= 1 / 32);
+      await resumeBackfill(database.pool);
       expect(await finished).toMatchObject({ finished: false });
       const [, before, after] = steps;
       expect((after?.done ?? 0) - (before?.done ?? 0)).toBe(50);

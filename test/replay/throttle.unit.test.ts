@@ -29,10 +29,10 @@ const HALF: Pace = { share: 0.5, passed: { name: 'lock_waiters', value: 3, limit
 describe('a pace', () => {
   it.each<[string, Partial<Measured>, Partial<Limits>, Pace['passed']]>([
     [
-      'a canary takes more than half longer than before, and others are at work',
-      canary(9),
+      'a canary takes more than a quarter longer than without us, and others are at work',
+      canary(7),
       {},
-      { name: 'canary_ms', value: 9, limit: 8 },
+      { name: 'canary_ms', value: 7, limit: 6 },
     ],
     [
       'a canary takes longer than is allowed',
@@ -51,7 +51,7 @@ describe('a pace', () => {
       'the first canary since has not come through yet, and took too long already',
       canary(300, 0),
       {},
-      { name: 'canary_ms', value: 300, limit: 8 },
+      { name: 'canary_ms', value: 300, limit: 6 },
     ],
     ['sessions wait for it', { lockWaiters: 2 }, {}, { name: 'lock_waiters', value: 2, limit: 1 }],
     ['a replica is behind', { replicationLagSeconds: 11 }, {}, { name: 'replication_lag_s', value: 11, limit: 10 }],
@@ -66,7 +66,7 @@ describe('a pace', () => {
   });
 
   it.each<[string, Partial<Measured>, Partial<Limits>]>([
-    ['a canary takes as long as is allowed', canary(8), {}],
+    ['a canary takes as long as is allowed', canary(6), {}],
     ['a canary takes long and nobody else is at work', { ...canary(500), isAlone: true }, {}],
     ['one session waits', { lockWaiters: 1 }, {}],
     ['a replica is as far behind as it may', { replicationLagSeconds: 10 }, {}],
@@ -75,15 +75,15 @@ describe('a pace', () => {
     const judged = { ...CALM, ...measured };
     const held = { ...DEFAULT_LIMITS, ...limits };
     expect(decidePace(FULL_PACE, judged, held)).toEqual(FULL_PACE);
-    expect(decidePace(HALF, judged, held)).toEqual({ ...HALF, share: 0.625 });
-    expect(decidePace({ ...HALF, share: 0.96 }, judged, held)).toEqual(FULL_PACE);
+    expect(decidePace(HALF, judged, held)).toEqual({ ...HALF, share: 0.55 });
+    expect(decidePace({ ...HALF, share: 0.98 }, judged, held)).toEqual(FULL_PACE);
   });
 
   it('goes carefully where a limit was passed before, and quickly beyond', () => {
     const at = (share: number): Pace => ({ ...HALF, share, passedAt: 0.4 });
     const next = (share: number) => decidePace(at(share), CALM, DEFAULT_LIMITS).share / share;
     expect([0.2, 0.27, 0.29, 0.4, 0.43, 0.45].map((share) => Number(next(share).toFixed(4)))).toEqual([
-      1.25, 1.25, 1.05, 1.05, 1.05, 1.25,
+      1.1, 1.1, 1.03, 1.03, 1.03, 1.1,
     ]);
   });
 
@@ -91,7 +91,7 @@ describe('a pace', () => {
     expect(firstPace({ ...CALM, isAlone: true })).toEqual(FULL_PACE);
     const first = firstPace(CALM);
     expect(first).toEqual({ ...FULL_PACE, share: 0.125 });
-    expect(decidePace(first, CALM, DEFAULT_LIMITS)).toEqual({ ...first, share: 0.125 * 1.25 });
+    expect(decidePace(first, CALM, DEFAULT_LIMITS)).toEqual({ ...first, share: 0.125 * 1.1 });
   });
 
   it('does not recover before enough canaries came through to tell', () => {

@@ -3,7 +3,7 @@
  *
  *   measured                          what it does
  *   a limit is passed                 half the share, down to the least
- *   none is passed, seen long enough  the share times 1.25, up to full speed; times 1.05 near where one was passed last
+ *   none is passed, seen long enough  the share times 1.1, up to full speed; times 1.03 near where one was passed last
  *   none is passed, not long enough   nothing
  *
  * The share scales a chunk's rows, and the part of the time in which one is under way. It is never zero: what stands still without
@@ -23,8 +23,8 @@ export interface Limits {
 export const DEFAULT_LIMITS = { maxLockWaiters: 1, maxReplicationLagSeconds: 10 } as const satisfies Limits;
 
 /** What somebody else may notice: the p99 of their writes, as a part of what it was before, and beyond the noise of a quick disk. */
-const CANARY_FACTOR = 1.5;
-const CANARY_SLACK_MS = 2;
+const CANARY_FACTOR = 1.25;
+const CANARY_SLACK_MS = 1;
 
 export interface Measured {
   readonly canary: {
@@ -67,9 +67,9 @@ export function firstPace({ isAlone }: Measured): Pace {
 
 export const LEAST_SHARE = 1 / 64;
 const BACK_OFF = 0.5;
-const RECOVERY = 1.25;
+const RECOVERY = 1.1;
 /** Where a limit was passed, it will be again: then by little, and rarely. */
-const CAREFUL_RECOVERY = 1.05;
+const CAREFUL_RECOVERY = 1.03;
 const NEAR = { least: 0.7, most: 1.1 };
 /** Before that many canaries came through, nobody knows that a pace is bearable. */
 export const ENOUGH_CANARIES = 15;
