@@ -5,13 +5,17 @@ import { CountingReporter } from './test/support/counting-reporter.ts';
 /** Debian's PostgreSQL 15: the oldest version we support, tested where its binaries are found. */
 const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
 
-// `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version; the rest runs on each one.
+// `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version;
+// `*.drill.test.ts` kill processes and wait for timing, and run on the older version too where there is time: in `npm run test:full`. The
+// rest runs on each one.
 const onPostgres = (name: string, include: string[], exclude: string[] = []) => ({
   extends: true as const,
   test: { name, include, exclude: [...configDefaults.exclude, ...exclude], globalSetup: ['test/support/postgres.ts'] },
 });
 const VERSIONED = ['test/**/*.test.ts'];
 const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts', 'test/**/*.speed.test.ts'];
+const DRILLS = ['test/**/*.drill.test.ts'];
+const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 
 export default defineConfig({
@@ -25,7 +29,7 @@ export default defineConfig({
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/**/*.unit.test.ts'] } },
       onPostgres('pg18', VERSIONED, NOT_VERSIONED),
-      ...(existsSync(POSTGRES_15) ? [onPostgres('pg15', VERSIONED, NOT_VERSIONED)] : []),
+      ...(existsSync(POSTGRES_15) ? [onPostgres('pg15', VERSIONED, [...NOT_VERSIONED, ...(isFull ? [] : DRILLS)])] : []),
       onPostgres('once', ['test/**/*.once.test.ts']),
       ...(isSpeedDrill
         ? [{ extends: true as const, test: { name: 'speed', include: ['test/**/*.speed.test.ts'] } }]
