@@ -40,7 +40,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     )
     .option(
       '--max-canary-ms <ms>',
-      'slow down where a write like those of old code takes longer (default: a quarter more than while it rests)',
+      'slow down where a write like those of old code takes longer (default: 15 % more than while it rests)',
       atLeastZero,
     )
     .option(

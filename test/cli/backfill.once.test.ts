@@ -85,6 +85,7 @@ describe('what the commands print', () => {
       throttle: null,
       heldBack: { wallets: 0, first: null },
       wallets: { legacy: 0, ledger: 0 },
+      isMirrored: false,
     });
 
     await runBackfillUntil(database.pool, ({ step, done }) => step === 'rows' && done >= 200n, { chunkRows: 100 });

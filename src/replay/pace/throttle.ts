@@ -23,7 +23,7 @@ export interface Limits {
 export const DEFAULT_LIMITS = { maxLockWaiters: 1, maxReplicationLagSeconds: 10 } as const satisfies Limits;
 
 /** What somebody else may notice: the p99 of their writes, as a part of what it was before, and beyond the noise of a quick disk. */
-const CANARY_FACTOR = 1.25;
+const CANARY_FACTOR = 1.15;
 const CANARY_SLACK_MS = 1;
 
 export interface Measured {
