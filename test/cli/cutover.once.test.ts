@@ -84,7 +84,7 @@ describe('from the capture to the end', () => {
     const dryRun = await run('cutover', '--all', '--dry-run');
     expect(dryRun).toMatchObject({ exitCode: 1, stderr: '' });
     expect(dryRun.stdout).toMatch(
-      /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of its balance are unexplained and nobody has signed for them: liventix backfill approve\n)+Nothing was changed\.\n$/,
+      /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of it are unexplained and nobody has signed for them: liventix backfill approve\n)+Nothing was changed\.\n$/,
     );
     const report = await run('reconcile');
     expect(report).toMatchObject({ exitCode: 1, stderr: '' });
