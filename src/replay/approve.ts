@@ -35,7 +35,7 @@ export async function approveDrift(
     const { rows } = await tx.query<Approved>(
       `with due as materialized (
          select u.wallet_id, u.source, u.cents, gen_random_uuid() as event_id
-         from (select u.wallet_id, u.source, sum(u.cents)::bigint as cents from (${unexplained}) u group by u.wallet_id, u.source) u
+         from (${unexplained}) u
          join replay.wallets w on w.wallet_id = u.wallet_id and w.source = u.source and w.book_id = $1
          left join replay.approvals a on a.wallet_id = u.wallet_id and a.source = u.source and a.book_id = $1
          where replay.unapproved_cents(u.cents, a.cents) > 0 and ($2::text is null or w.source = $2 and w.owner_id = $3)

@@ -196,11 +196,14 @@ async function findMissing(run: Run, source: Source): Promise<{ inTable: bigint;
   );
 }
 
+/** SQL of whether a captured change will be counted when it is drained. */
+const IS_COUNTED = `c.operation <> 'resync' and not ${isBeforeHorizon('c.xmin')}`;
+
 /** SQL of what progress must have counted by now of a source: the table's rows, less what is captured and what is counted apart. */
 function countedSql(table: string): string {
   const image = (of: string, sign: 1 | -1) => `
     select ${sign} as sign, (${of}).id, (${of}).delta from replay.captured_rows c
-    where c.source = $2 and c.operation <> 'resync' and not ${isBeforeHorizon('c.xmin')} and (${of}).id is not null`;
+    where c.source = $2 and ${IS_COUNTED} and (${of}).id is not null`;
   return `
     select sum(m.rows)::bigint as rows, sum(m.delta_cents)::bigint as delta_cents, sum(m.id_hash) as id_hash
     from (
@@ -216,7 +219,7 @@ function countedSql(table: string): string {
         from (
           select distinct on (coalesce((c.old).id, (c.new).id)) (c.old).id as id, (c.old).delta as delta
           from replay.captured_rows c
-          where c.source = $2 and c.operation <> 'resync' and not ${isBeforeHorizon('c.xmin')}
+          where c.source = $2 and ${IS_COUNTED}
           order by coalesce((c.old).id, (c.new).id), c.id
         ) f
         where f.id is not null and not replay.is_in_log($1, $2, f.id)
@@ -241,7 +244,9 @@ async function recount({ pool, bookId, tables }: Run, source: Source): Promise<v
        and not exists (
          select from ${table} r
          where not replay.is_in_log($1, $2, r.id)
-           and not exists (select from replay.captured_rows c where c.source = $2 and coalesce((c.new).id, (c.old).id) = r.id))`,
+           and not exists (
+             select from replay.captured_rows c
+             where c.source = $2 and ${IS_COUNTED} and coalesce((c.new).id, (c.old).id) = r.id))`,
     [bookId, source.name],
   );
 }

@@ -1,7 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 import type { LegacyTables } from './legacy.ts';
-import { unexplainedSql } from './mapping.ts';
-import type { Source } from './sources.ts';
+import { isUnknown, type Source, UNEXPLAINED } from './sources.ts';
 
 /** One wallet on both sides. */
 export interface WalletSides {
@@ -17,6 +16,8 @@ export interface WalletSides {
   /** What is booked as drift between the wallet and its rows; and what entries say about it. */
   readonly driftCents: bigint;
   readonly bookedDriftCents: bigint;
+  /** Of its rows, what is of a type that nobody knows, without a sign. */
+  readonly unknownRowsCents: bigint;
   /** What nobody can explain, of its balance or of its rows, and nobody has signed for. */
   readonly unapprovedCents: bigint;
   /** What transactions that the old tables do not know left on its account. */
@@ -38,9 +39,9 @@ export interface Which {
   readonly walletId: string;
 }
 
-/** A part of a wallet: the entries after one, the rows that these are of, and some other rows. */
+/** A part of a wallet: what came since all of it was compared, and some of its rows. */
 export interface Part {
-  readonly afterSeq: bigint;
+  readonly whole: WalletSides;
   readonly ids: readonly string[];
 }
 
@@ -54,7 +55,8 @@ export async function compareWallet(
     bookId,
     source.name,
     walletId,
-    part?.afterSeq ?? 0n,
+    part?.whole.lastSeq ?? 0n,
+    part?.whole.unknownRowsCents ?? 0n,
     ...(part === undefined ? [] : [part.ids]),
   ]);
   const [sides] = rows;
@@ -62,10 +64,13 @@ export async function compareWallet(
   return sides;
 }
 
-/** Parameters: $1 book, $2 source, $3 wallet, $4 the entry after which it begins; of a part, $5 other rows to compare. */
+/**
+ * Parameters: $1 book, $2 source, $3 wallet, $4 the entry after which it begins, $5 what rows of unknown types came to before; of a part,
+ * $6 other rows to compare.
+ */
 function compareSql(source: Source, tables: LegacyTables, isPart: boolean): string {
   const [rows, wallets] = [tables[source.transactions], tables[source.wallets]];
-  const touched = 'select unnest($5::uuid[]) as id union select e.legacy_id from entry e where e.legacy_id is not null';
+  const touched = 'select unnest($6::uuid[]) as id union select e.legacy_id from entry e where e.legacy_id is not null';
   const booked = isPart
     ? `select t.id, replay.booked_cents($1, $2, t.id, w.account_id) as cents from touched t cross join wallet w`
     : `select e.legacy_id as id, -sum(e.amount_cents)::bigint as cents from entry e where e.legacy_id is not null group by e.legacy_id`;
@@ -88,7 +93,7 @@ function compareSql(source: Source, tables: LegacyTables, isPart: boolean): stri
     ), pending as materialized (
       select distinct coalesce((c.new).id, (c.old).id) as id from replay.captured_rows c where c.wallet_id = $3 and c.source = $2
     ), legacy as materialized (
-      select t.id, t.credits_delta::bigint as cents from ${rows} t
+      select t.id, t.credits_delta::bigint as cents, ${isUnknown('t', source.typeColumn)} as is_unknown from ${rows} t
       where t.wallet_id = $3 ${isPart ? 'and t.id in (select id from touched)' : ''}
     ), pair as (
       select coalesce(l.id, b.id) as id, coalesce(l.cents, 0) as legacy, coalesce(b.cents, 0) as ledger
@@ -103,8 +108,12 @@ function compareSql(source: Source, tables: LegacyTables, isPart: boolean): stri
            (select coalesce(sum(d.cents), 0)::bigint from replay.drift d
             where d.wallet_id = $3 and d.source = $2 and d.book_id = $1) as "driftCents",
            (select coalesce(-sum(amount_cents), 0)::bigint from entry where is_drift) as "bookedDriftCents",
+           (select $5 + coalesce(sum(abs(l.cents)) filter (where l.is_unknown), 0)::bigint from legacy l) as "unknownRowsCents",
            replay.unapproved_cents(
-             (select coalesce(sum(u.cents), 0)::bigint from (${unexplainedSql(source, tables)}) u where u.wallet_id = $3),
+             replay.unexplained_cents(
+               (select coalesce(sum(d.cents), 0)::bigint from replay.drift d
+                where d.wallet_id = $3 and d.source = $2 and d.book_id = $1 and d.cause = '${UNEXPLAINED}'),
+               (select $5 + coalesce(sum(abs(l.cents)) filter (where l.is_unknown), 0)::bigint from legacy l)),
              (select a.cents from replay.approvals a where a.wallet_id = $3 and a.source = $2 and a.book_id = $1)) as "unapprovedCents",
            (select coalesce(-sum(e.amount_cents), 0)::bigint from entry e where e.legacy_id is null and not e.is_drift) as "besideCents",
            (select count(*) from payments.account_slots s

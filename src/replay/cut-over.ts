@@ -78,7 +78,7 @@ export async function rollBack(pool: Pool, options: RollBackOptions): Promise<Fl
   return flipAll(pool, { ...options, bookId, tables }, (wallet) =>
     options.dryRun === true
       ? rehearse(pool, { stop, to: 'legacy', wallet }, async (tx) => {
-          await mirrorMissed(tx, wallet);
+          await mirrorMissed(tx, wallet, options);
           return verdictOf(await compareWallet(tx, wallet), options);
         })
       : rollBackWallet(pool, wallet, options),
@@ -141,21 +141,30 @@ async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): 
   );
 }
 
-/** A wallet that the ledger keeps. Of all of them, only those are looked at row by row whose balance shows that something is missing. */
-async function keepUp(pool: Pool, wallet: Wallet, options: CutOverOptions): Promise<Outcome> {
-  if (options.owners === 'all' && (await hasItsBalance(pool, wallet))) return { status: 'already', heldMs: 0 };
-  return catchUp(pool, options, async (tx) => {
+/** A wallet that the ledger keeps. Of all of them, only those are looked at row by row of which something may be missing. */
+async function keepUp(pool: Pool, wallet: Wallet, { owners, stop }: CutOverOptions): Promise<Outcome> {
+  const isComplete = owners === 'all' ? await isTakenAsMirrored(pool, wallet) : await agrees(pool, wallet);
+  if (isComplete) return { status: 'already', heldMs: 0 };
+  const assertStill = async (tx: Tx) => {
+    await assertCaptured(tx, wallet.bookId);
+  };
+  return catchUp(pool, { wallet, stop, assertStill }, async (tx) => {
     await mirrorMissed(tx, wallet);
     return verdictOf(await compareWallet(tx, wallet));
   });
 }
 
-async function hasItsBalance(pool: Pool, { bookId, source, tables, walletId }: Which): Promise<boolean> {
+const agrees = async (pool: Pool, wallet: Wallet): Promise<boolean> =>
+  verdictOf(await compareWallet(pool, wallet)).status === 'agrees';
+
+/** Whether it has its balance, and was not found without a mirror. */
+async function isTakenAsMirrored(pool: Pool, { bookId, source, tables, walletId }: Which): Promise<boolean> {
   const { rowCount } = await pool.query(
     `select from replay.wallets r
      join ${tables[source.wallets]} w on w.id = r.wallet_id
      join payments.balances b on b.account_id = r.account_id and b.book_id = r.book_id
-     where r.wallet_id = $1 and r.source = $2 and r.book_id = $3 and w.balance_credits = -b.balance_cents`,
+     where r.wallet_id = $1 and r.source = $2 and r.book_id = $3 and w.balance_credits = -b.balance_cents and not exists (
+       select from replay.unmirrored u where u.wallet_id = r.wallet_id and u.source = r.source and u.book_id = r.book_id)`,
     [walletId, source.name, bookId],
   );
   return rowCount === 1;
@@ -170,10 +179,10 @@ async function judgeRest(
   const ids = [...whole.pendingIds, ...(await findPendingIds(tx, wallet))];
   await drainWallet(tx, wallet);
   await lockAccount(tx, wallet);
-  let rest = await compareWallet(tx, wallet, { afterSeq: whole.lastSeq, ids });
+  let rest = await compareWallet(tx, wallet, { whole, ids });
   if (balanceFaultOf(rest) !== undefined) {
     await bookDifference(tx, wallet, options);
-    rest = await compareWallet(tx, wallet, { afterSeq: whole.lastSeq, ids });
+    rest = await compareWallet(tx, wallet, { whole, ids });
   }
   const reason = reasonAgainst(sinceThen(whole, rest), options);
   if (reason !== undefined) return { status: 'refused', reason };
@@ -198,19 +207,19 @@ async function rehearseCutOver(tx: Tx, wallet: Wallet, options: CutOverOptions):
 async function rollBackWallet(pool: Pool, wallet: Wallet, options: RollBackOptions): Promise<Outcome> {
   const { stop } = options;
   if ((await modeOf(pool, wallet)) === 'legacy') return { status: 'already', heldMs: 0 };
+  const assertStill = (tx: Tx) => assertNotRetired(tx, wallet.bookId);
   let whole = await compareWallet(pool, wallet);
   if (verdictOf(whole).status !== 'agrees') {
-    const caughtUp = await catchUp(pool, options, async (tx) => {
-      await mirrorMissed(tx, wallet);
+    const caughtUp = await catchUp(pool, { wallet, stop, assertStill }, async (tx) => {
+      await mirrorMissed(tx, wallet, options);
       whole = await compareWallet(tx, wallet);
       return verdictOf(whole, options);
     });
     if (caughtUp.status !== 'already') return caughtUp;
   }
-  const assertStill = (tx: Tx) => assertNotRetired(tx, wallet.bookId);
   return flipUnderLock(pool, { wallet, to: 'legacy', stop, assertStill }, async (tx) => {
     await lockAccount(tx, wallet);
-    const rest = await compareWallet(tx, wallet, { afterSeq: whole.lastSeq, ids: whole.pendingIds });
+    const rest = await compareWallet(tx, wallet, { whole, ids: whole.pendingIds });
     return verdictOf(sinceThen(whole, rest), options);
   });
 }

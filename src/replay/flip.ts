@@ -107,9 +107,7 @@ export async function flipUnderLock(
   };
   return refusing(heldMs, () =>
     givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
-      // Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped.
-      await tx.query('select from replay.capture where book_id = $1 for share', [wallet.bookId]);
-      await assertStill(tx);
+      await standOnCapture(tx, wallet, assertStill);
       const key = [wallet.walletId, wallet.source.name, wallet.bookId];
       const { rows } = await tx.query<{ mode: Mode }>(
         'select mode from replay.wallets where wallet_id = $1 and source = $2 and book_id = $3 for update',
@@ -144,19 +142,33 @@ export async function rehearse(
   );
 }
 
-/** Puts right what one wallet lacks that is there already, and says whether it agrees then. */
+/** Puts right what one wallet lacks while nobody writes to it, if it agrees then. */
 export async function catchUp(
   pool: Pool,
-  { stop }: Pick<FlipOptions, 'stop'>,
+  { wallet, stop, assertStill }: Omit<Flipping, 'to'>,
   work: (tx: Tx) => Promise<Verdict>,
 ): Promise<Outcome> {
+  let [startedAt, longestMs] = [0, 0];
   return refusing(
-    () => 0,
+    () => longestMs,
     async () => {
-      const verdict = await givingWay(pool, { ...BUSY, stop }, work);
-      return verdict.status === 'agrees' ? { status: 'already', heldMs: 0 } : { ...verdict, heldMs: 0 };
+      await givingWay(pool, { ...BUSY, stop }, async (tx) => {
+        await standOnCapture(tx, wallet, assertStill);
+        startedAt = performance.now();
+        const verdict = await work(tx).finally(() => {
+          longestMs = Math.max(longestMs, performance.now() - startedAt);
+        });
+        if (verdict.status !== 'agrees') throw new Undone(verdict);
+      });
+      return { status: 'already', heldMs: longestMs };
     },
   );
+}
+
+/** Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped. */
+async function standOnCapture(tx: Tx, { bookId }: Which, assertStill: (tx: Tx) => Promise<void>): Promise<void> {
+  await tx.query('select from replay.capture where book_id = $1 for share', [bookId]);
+  await assertStill(tx);
 }
 
 export async function modeOf(pool: Pool, { walletId, source, bookId }: Which): Promise<Mode | undefined> {

@@ -16,6 +16,8 @@ const REFUSALS: ReadonlySet<ErrorCode> = new Set([
   'LEDGER_ACCOUNT_CLOSED',
   'LEDGER_FLOOR_PASSED',
   'LEDGER_CEILING_PASSED',
+  // And what an old wallet cannot hold.
+  'MIRROR_OVERFLOW',
 ] as const);
 
 /** Why the ledger does not post to an account as it stands; undefined where that is not what went wrong. */

@@ -1,5 +1,5 @@
 import type { LegacyTables } from './legacy.ts';
-import { isBeforeHorizon, type Source, UNEXPLAINED } from './sources.ts';
+import { isBeforeHorizon, isUnknown, type Source, UNEXPLAINED } from './sources.ts';
 
 /**
  * SQL that imports one chunk: the rows of before the capture between two keys. Parameters: $1 book, $2 source, $3 and $4 the
@@ -197,25 +197,27 @@ function driftCause(source: Source, tables: LegacyTables): string {
         else '${UNEXPLAINED}' end`;
 }
 
-/** SQL of what nothing speaks for, in parts: (wallet_id, cents) of balances beyond their rows and of rows; $1 is the book. */
-export function unexplainedSql({ name, transactions }: Source, tables: LegacyTables): string {
+/** SQL of what nothing speaks for, by wallet: (wallet_id, cents), of its balance and of its rows; $1 is the book. */
+export function unexplainedSql({ name, transactions, typeColumn }: Source, tables: LegacyTables): string {
   return `
-    select d.wallet_id, d.cents from replay.drift d
-    where d.book_id = $1 and d.source = '${name}' and d.cause = '${UNEXPLAINED}'
-    union all
-    select t.wallet_id, t.credits_delta - f.explained_cents
-    from replay.findings f join ${tables[transactions]} t on t.id = f.legacy_id
-    where f.book_id = $1 and f.source = '${name}' and f.cause = '${UNEXPLAINED}'`;
+    select p.wallet_id, replay.unexplained_cents(sum(p.of_balance)::bigint, sum(p.of_rows)::bigint) as cents
+    from (
+      select d.wallet_id, d.cents as of_balance, 0 as of_rows from replay.drift d
+      where d.book_id = $1 and d.source = '${name}' and d.cause = '${UNEXPLAINED}'
+      union all
+      select t.wallet_id, 0, abs(t.credits_delta::bigint) from ${tables[transactions]} t where ${isUnknown('t', typeColumn)}
+    ) p
+    group by p.wallet_id`;
 }
 
 /**
  * SQL of what the replay brought to an account, as its holder sees it: the balance without what was posted beside the
  * replay, which the old wallet knows nothing of. An imported event has no request. The entries are only looked at where
- * the balance differs from the old one, and anything was ever asked for.
+ * the balance differs from the old one, and anything was ever asked for. $1 is the book.
  */
 export function replayedBalance(balance: string, legacyCents: string): string {
   return `case when -${balance}.balance_cents = ${legacyCents} then -${balance}.balance_cents
-    when not exists (select from payments.events v where v.book_id = ${balance}.book_id and v.request_hash is not null) then -${balance}.balance_cents
+    when not exists (select from payments.events v where v.book_id = $1 and v.request_hash is not null) then -${balance}.balance_cents
     else -${balance}.balance_cents + coalesce((
       select sum(n.amount_cents)
       from payments.entries n

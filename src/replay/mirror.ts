@@ -47,6 +47,13 @@ export async function turnMirrorOn(
     await tx.query(`lock table ${TRIGGERS.map(({ table }) => table).join(', ')} in share row exclusive mode`);
     // Somebody else may have been faster.
     if (await isMirrorOn(tx)) return;
+    // Of those that the ledger keeps already, somebody took the mirror away, and nobody knows since when.
+    await tx.query(
+      `insert into replay.unmirrored (wallet_id, source, book_id)
+       select wallet_id, source, book_id from replay.wallets where mode = 'ledger' and book_id = $1
+       on conflict do nothing`,
+      [bookId],
+    );
     for (const { name, table, definition } of TRIGGERS) {
       await tx.query(`create or replace trigger ${name} ${definition}`);
       await tx.query(`alter table ${table} enable always trigger ${name}`);
@@ -61,10 +68,15 @@ export async function turnMirrorOff(tx: Tx): Promise<void> {
 /**
  * Writes to an old wallet that the ledger keeps what was posted while nothing was mirrored; nothing where nothing is missing. Locks the
  * wallet, as old code does, and then its account.
+ * @param alsoDiffering also where its balance stays another one than the ledger's
  */
-export async function mirrorMissed(tx: Tx, { bookId, source, tables, walletId }: Which): Promise<void> {
+export async function mirrorMissed(
+  tx: Tx,
+  { bookId, source, tables, walletId }: Which,
+  { alsoDiffering = false }: { readonly alsoDiffering?: boolean } = {},
+): Promise<void> {
   await tx.query(`select from ${tables[source.wallets]} where id = $1 for update`, [walletId]);
-  await tx.query('select replay.mirror_missed($1, $2, $3)', [bookId, source.name, walletId]);
+  await tx.query('select replay.mirror_missed($1, $2, $3, $4)', [bookId, source.name, walletId, alsoDiffering]);
 }
 
 /** Whether what is posted to wallets that the ledger keeps is written to the old tables. */

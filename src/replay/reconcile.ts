@@ -64,7 +64,7 @@ function reconcileSql(source: Source, tables: LegacyTables): string {
       ) c
       group by c.wallet_id
     ), unexplained as (
-      select u.wallet_id, sum(u.cents)::bigint as cents from (${unexplainedSql(source, tables)}) u group by u.wallet_id
+      ${unexplainedSql(source, tables)}
     )
     select '${source.wallets}' as "table", w.id as "walletId", w.${source.ownerColumn} as "ownerId", coalesce(r.mode, 'legacy') as mode,
            w.balance_credits::bigint as "balanceCents", coalesce(h.rows, 0) as rows, coalesce(h.cents, 0)::bigint as "rowsCents",

@@ -11,31 +11,30 @@ export async function findUnnoticedChanges(tx: Tx, { bookId, tables }: Run, sour
   await tx.query(
     `with differing as (
        select d.id from (${differingRowsSql(source, tables, ANY_ROW)}) d
-       -- What the log does not have is read with the others.
-       where d.log_count <> 0 or replay.is_in_log($1, $3, d.id)
+       -- What the log does not have is read with the others; what it has as deleted came back.
+       where d.log_count <> 0
+         or exists (select from replay.changed_rows c where c.legacy_id = d.id and c.source = $3 and c.book_id = $1)
      ), captured as (
        select distinct on (coalesce((c.old).id, (c.new).id)) coalesce((c.old).id, (c.new).id) as id, c.old
        from replay.captured_rows c
        where c.source = $3 and not ${isBeforeHorizon('c.xmin')}
        order by coalesce((c.old).id, (c.new).id), c.id
      ), found as (
-       select d.id, replay.booked_image($1, $3, d.id) as booked,
-              -- As it was when the capture began.
-              case when c.id is not null then c.old
-                   else (select ${source.image} from ${tables[source.transactions]} t where t.id = d.id) end as present
+       -- As it was when the capture began.
+       select d.id, case when c.id is not null then c.old
+                         else (select ${source.image} from ${tables[source.transactions]} t where t.id = d.id) end as image
        from differing d left join captured c on c.id = d.id
+     ), present as (
+       select f.id, f.image, ${placeOf('f.image')} as place from found f where (f.image).id is not null
+     ), booked as (
+       select d.id, b as image, ${placeOf('b')} as place from differing d cross join lateral replay.booked_images($1, $3, d.id) b
      ), change as (
-       select f.id, (f.booked).wallet_id as wallet_id, f.booked as old, case when not w.is_moved then f.present end as new
-       from found f cross join lateral (${isMoved('f')}) w where (f.booked).id is not null
-       union all
-       -- What went to another wallet leaves the one before it comes to the other.
-       select f.id, (f.present).wallet_id, null, f.present
-       from found f cross join lateral (${isMoved('f')}) w
-       where (f.present).id is not null and (w.is_moved or (f.booked).id is null)
+       select coalesce(b.id, p.id) as id, coalesce((p.image).wallet_id, (b.image).wallet_id) as wallet_id, b.image as old, p.image as new
+       from booked b full join present p on p.id = b.id and p.place = b.place
      )
      insert into replay.captured_rows (id, source, operation, wallet_id, old, new)
      overriding system value
-     -- Below all others: it happened before them.
+     -- Below all others: it happened before them. What went to another wallet leaves the one before it comes to the other.
      select (select least(min(c.id), 0) from replay.captured_rows c) - row_number() over (order by (c.old).id is null desc, c.id),
             $3, 'resync', c.wallet_id, c.old, c.new
      from change c`,
@@ -49,9 +48,5 @@ export async function findUnnoticedChanges(tx: Tx, { bookId, tables }: Run, sour
   );
 }
 
-/** SQL of whether a row is booked on another account than that of the wallet that it is in. */
-function isMoved(found: string): string {
-  const account = (image: 'booked' | 'present') =>
-    `(select w.account_id from replay.wallets w where w.wallet_id = (${found}.${image}).wallet_id and w.source = $3 and w.book_id = $1)`;
-  return `select ${account('booked')} is distinct from ${account('present')} as is_moved`;
-}
+/** SQL of where an image is booked: an account, or nowhere. */
+const placeOf = (image: string) => `coalesce(replay.account_of_image($1, $3, ${image})::text, '')`;

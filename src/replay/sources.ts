@@ -23,9 +23,9 @@ export const ZERO_ROW = 'zero_row';
 /** What nothing speaks for: a balance beyond its rows, or a row of a type that nobody knows. Somebody must sign for it. */
 export const UNEXPLAINED = 'unexplained';
 
-/** SQL: the types that a flow is known for. */
-export const KNOWN_TYPES = `('purchase', 'refund', 'spend', 'adjustment', 'promo')`;
-const isUnknown = (row: string) => `${row}.credits_delta <> 0 and (${row}.type in ${KNOWN_TYPES}) is not true`;
+/** SQL of whether a row that moves something is of a type that no flow is known for. */
+export const isUnknown = (row: string, typeColumn: Source['typeColumn'] = 'type') =>
+  `${row}.credits_delta <> 0 and (${row}.${typeColumn} in ('purchase', 'refund', 'spend', 'adjustment', 'promo')) is not true`;
 
 /** SQL of whether a row was written before the horizon of the capture: what was written later is captured. */
 export function isBeforeHorizon(xmin: string): string {
@@ -78,6 +78,7 @@ export interface Source {
   readonly wallets: keyof LegacyTables;
   readonly ownerColumn: 'user_id' | 'org_id';
   readonly ownerKind: 'user' | 'organization';
+  readonly typeColumn: 'type' | 'transaction_type';
   /** SQL of the image of row `t`. */
   readonly image: string;
   /** SELECT of (legacy_id, cause, explained_cents) over the rows of a scope, with its parameters. */
@@ -97,6 +98,7 @@ export const SOURCES: readonly Source[] = [
     wallets: 'wallets',
     ownerColumn: 'user_id',
     ownerKind: 'user',
+    typeColumn: 'type',
     image: 'replay.user_row_image(t)',
     // Any signed-in user could insert rows here, so a credit counts as paid only beside an invoice of the same wallet, and
     // only for what that invoice says.
@@ -145,6 +147,7 @@ export const SOURCES: readonly Source[] = [
     wallets: 'org_wallets',
     ownerColumn: 'org_id',
     ownerKind: 'organization',
+    typeColumn: 'transaction_type',
     image: 'replay.org_row_image(t)',
     // Signs and one credit per invoice are enforced here; what is not unique is the key of a spend.
     surveySql: (tables, scope) => `

@@ -1,11 +1,11 @@
-import type { Tx } from '../db/pool.ts';
+import type { Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { mayGoOn, type Run, report, SORT_MEMORY, type Totals } from './backfill-run.ts';
 import { findUnnoticedChanges } from './resync.ts';
 import { beforeHorizon, isBeforeHorizon, type Source } from './sources.ts';
 
-/** Rows a step, at most: of whole wallets, so that one that has more is a step of its own. */
-const ROWS_A_STEP = 50_000;
+/** Chunks of rows a step, at most: of whole wallets, so that one that has more is a step of its own. */
+const CHUNKS_A_STEP = 10;
 
 /**
  * Finds what the flows do not explain among the rows of before the capture: a row is judged by those of its wallet before it. Once per
@@ -13,17 +13,28 @@ const ROWS_A_STEP = 50_000;
  * @returns whether it came to its end
  */
 export async function survey(run: Run, source: Source, total: Totals): Promise<boolean> {
-  const found = await run.pool.query<{ isDone: boolean; isFirst: boolean }>(
-    `select capture_id is not distinct from $3 and surveyed_at is not null as "isDone", rows = 0 and surveyed_at is null as "isFirst"
-     from replay.progress where book_id = $1 and source = $2`,
-    [run.bookId, source.name, run.capture.id],
-  );
-  const { isDone = false, isFirst = false } = found.rows[0] ?? {};
+  const { isDone, isFirst } = await stateOf(run.pool, run, source);
   if (isDone) return true;
   await run.pool.query('delete from replay.findings where book_id = $1 and source = $2', [run.bookId, source.name]);
   if (!(await surveyWallets(run, source, { total, isFirst }))) return false;
-  await withTransaction(run.pool, (tx) => beginReading(tx, run, { source, isFirst }));
+  await withTransaction(run.pool, (tx) => beginReading(tx, run, source));
   return true;
+}
+
+interface State {
+  /** Whether it was surveyed under this capture. */
+  readonly isDone: boolean;
+  /** Whether it never was under any. */
+  readonly isFirst: boolean;
+}
+
+async function stateOf(db: Queryable, { bookId, capture }: Run, source: Source, lock = ''): Promise<State> {
+  const { rows } = await db.query<State>(
+    `select capture_id is not distinct from $3 and surveyed_at is not null as "isDone", rows = 0 and surveyed_at is null as "isFirst"
+     from replay.progress where book_id = $1 and source = $2 ${lock}`,
+    [bookId, source.name, capture.id],
+  );
+  return rows[0] ?? { isDone: false, isFirst: false };
 }
 
 /** Wallet by wallet, so that others are left alone in between. False where it was stopped. */
@@ -43,7 +54,7 @@ async function surveyWallets(
   let [after, done]: [string | null, bigint] = [null, 0n];
   while (await mayGoOn(run)) {
     report(run, { step: 'survey', source: source.name, done, total: total.rows });
-    const rows = run.pacing.rows(ROWS_A_STEP);
+    const rows = run.pacing.rows(run.chunkRows * CHUNKS_A_STEP);
     const upTo: string | null = await findStepEnd(run, source, { after, rows });
     await withTransaction(run.pool, async (tx) => {
       await tx.query(`set local work_mem = '${SORT_MEMORY}'`);
@@ -73,11 +84,10 @@ async function findStepEnd(
 }
 
 /** Lets the rows be read from the first one on, under the capture that is on. */
-async function beginReading(
-  tx: Tx,
-  run: Run,
-  { source, isFirst }: { source: Source; isFirst: boolean },
-): Promise<void> {
+async function beginReading(tx: Tx, run: Run, source: Source): Promise<void> {
+  // Whoever lost its lock on the way does not begin once more what its successor reads.
+  const { isDone, isFirst } = await stateOf(tx, run, source, 'for update');
+  if (isDone) return;
   await tx.query(`set local work_mem = '${SORT_MEMORY}'`);
   // What was counted apart under an earlier capture is read again.
   await tx.query('delete from replay.row_counts where book_id = $1 and source = $2', [run.bookId, source.name]);

@@ -41,7 +41,7 @@ export async function openWalletAccounts(run: Run, source: Source, total: bigint
   // Every chunk looks its accounts up: one by one where they are many, which the planner must know to choose.
   // A vacuum at work is not waited for: it would be for advice alone.
   if (!isStopped(run)) {
-    await run.pool.query('analyze (skip_locked) payments.accounts, payments.balances, replay.wallets');
+    await run.pool.query('analyze (skip_locked) payments.accounts, payments.balances, replay.wallets, replay.findings');
   }
 }
 
