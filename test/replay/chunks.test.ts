@@ -63,6 +63,26 @@ const rowsInLog = async () => {
 };
 
 describe('chunks, mapped side by side', () => {
+  it('are judged alike by a survey in steps of any size, stopped on its way and begun again', async () => {
+    for (const chunkRows of [1, 7]) {
+      const stop = new AbortController();
+      const stepped: bigint[] = [];
+      const stopped = await runBackfill(database.pool, {
+        chunkRows,
+        stop: stop.signal,
+        onProgress: ({ step, source, done }) => {
+          if (step !== 'survey' || source !== 'wallet_transactions') return;
+          stepped.push(done);
+          if (stepped.length === 4) stop.abort();
+        },
+      });
+      expect(stopped).toMatchObject({ finished: false, imported: 0n });
+      expect(stepped).toEqual([0, 1, 2, 3].map((nth) => BigInt(nth * chunkRows * 10)));
+    }
+    expect(await runBackfill(database.pool, { chunkRows: 7 })).toMatchObject({ finished: true });
+    expect(await booksDigest(database.pool)).toBe(undisturbed);
+  });
+
   it('come into the log in the order of their rows', async () => {
     await runBackfill(database.pool, { chunkRows: 7 });
     const log = await rowsInLog();
