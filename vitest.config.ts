@@ -29,7 +29,9 @@ export default defineConfig({
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/**/*.unit.test.ts'] } },
       onPostgres('pg18', VERSIONED, NOT_VERSIONED),
-      ...(existsSync(POSTGRES_15) ? [onPostgres('pg15', VERSIONED, [...NOT_VERSIONED, ...(isFull ? [] : DRILLS)])] : []),
+      ...(existsSync(POSTGRES_15)
+        ? [onPostgres('pg15', VERSIONED, [...NOT_VERSIONED, ...(isFull ? [] : DRILLS)])]
+        : []),
       onPostgres('once', ['test/**/*.once.test.ts']),
       ...(isSpeedDrill
         ? [{ extends: true as const, test: { name: 'speed', include: ['test/**/*.speed.test.ts'] } }]
