@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { openPool } from '../src/db/pool.ts';
 import { pauseBackfill, resumeBackfill } from '../src/replay/pause.ts';
-import { type BackfillCommand, runToTheEnd, startBackfill } from './backfill-command.ts';
+import { runToTheEnd, startBackfill } from './backfill-command.ts';
 import { type Latency, latencyOf, print, words } from './figures.ts';
 import type { Worked, Workload } from './old-code.ts';
 
@@ -58,19 +58,11 @@ async function besideRun(databaseUrl: string, workload: (onCounted: () => void) 
       resumed = resumeBackfill(pool);
     });
     const command = startBackfill(databaseUrl);
-    const beside = await endTogether(command, working);
+    const beside = await working.finally(() => command.stop());
     await resumed;
     return { beside, run: await command.result };
   } finally {
     await pool.end();
-  }
-}
-
-async function endTogether(command: BackfillCommand, working: Promise<Worked>): Promise<Worked> {
-  try {
-    return await working;
-  } finally {
-    command.stop();
   }
 }
 

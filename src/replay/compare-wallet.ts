@@ -95,6 +95,8 @@ function compareSql(source: Source, tables: LegacyTables, isPart: boolean): stri
     ), legacy as materialized (
       select t.id, t.credits_delta::bigint as cents, ${isUnknown('t', source.typeColumn)} as is_unknown from ${rows} t
       where t.wallet_id = $3 ${isPart ? 'and t.id in (select id from touched)' : ''}
+    ), unknown as (
+      select $5 + coalesce(sum(abs(l.cents)) filter (where l.is_unknown), 0)::bigint as cents from legacy l
     ), pair as (
       select coalesce(l.id, b.id) as id, coalesce(l.cents, 0) as legacy, coalesce(b.cents, 0) as ledger
       from legacy l full join (${booked}) b on b.id = l.id
@@ -108,12 +110,12 @@ function compareSql(source: Source, tables: LegacyTables, isPart: boolean): stri
            (select coalesce(sum(d.cents), 0)::bigint from replay.drift d
             where d.wallet_id = $3 and d.source = $2 and d.book_id = $1) as "driftCents",
            (select coalesce(-sum(amount_cents), 0)::bigint from entry where is_drift) as "bookedDriftCents",
-           (select $5 + coalesce(sum(abs(l.cents)) filter (where l.is_unknown), 0)::bigint from legacy l) as "unknownRowsCents",
+           (select cents from unknown) as "unknownRowsCents",
            replay.unapproved_cents(
              replay.unexplained_cents(
                (select coalesce(sum(d.cents), 0)::bigint from replay.drift d
                 where d.wallet_id = $3 and d.source = $2 and d.book_id = $1 and d.cause = '${UNEXPLAINED}'),
-               (select $5 + coalesce(sum(abs(l.cents)) filter (where l.is_unknown), 0)::bigint from legacy l)),
+               (select cents from unknown)),
              (select a.cents from replay.approvals a where a.wallet_id = $3 and a.source = $2 and a.book_id = $1)) as "unapprovedCents",
            (select coalesce(-sum(e.amount_cents), 0)::bigint from entry e where e.legacy_id is null and not e.is_drift) as "besideCents",
            (select count(*) from payments.account_slots s

@@ -229,7 +229,10 @@ function sinceThen(whole: WalletSides, rest: WalletSides): WalletSides {
   return { ...rest, driftCents: rest.driftCents - whole.driftCents };
 }
 
-function verdictOf(sides: WalletSides, { alsoDiffering = false }: Partial<RollBackOptions> = {}): Verdict {
+function verdictOf(
+  sides: WalletSides,
+  { alsoDiffering = false }: Pick<RollBackOptions, 'alsoDiffering'> = {},
+): Verdict {
   const reason = alsoDiffering ? undefined : (faultOf(sides) ?? balanceFaultOf(sides));
   return reason === undefined ? { status: 'agrees' } : { status: 'refused', reason };
 }

@@ -84,9 +84,8 @@ export async function flipAll(
   return { finished: true, flipped, already, refused, longestMs };
 }
 
-interface Flipping {
+interface Locking {
   readonly wallet: Wallet;
-  readonly to: Mode;
   readonly stop: AbortSignal | undefined;
   /** Throws where what was looked at before the first flip holds no more. */
   readonly assertStill: (tx: Tx) => Promise<void>;
@@ -95,8 +94,35 @@ interface Flipping {
 /** Changes whose word counts while nobody writes to the wallet, by whoever may, if that is what is found then. */
 export async function flipUnderLock(
   pool: Pool,
-  { wallet, to, stop, assertStill }: Flipping,
+  { to, ...locking }: Locking & { readonly to: Mode },
   judge: (tx: Tx) => Promise<Verdict>,
+): Promise<Outcome> {
+  const { walletId, source, bookId } = locking.wallet;
+  return underLock(pool, locking, async (tx, mode) => {
+    if (mode === to) return 'already';
+    assertAgrees(await judge(tx));
+    await tx.query('update replay.wallets set mode = $4 where wallet_id = $1 and source = $2 and book_id = $3', [
+      walletId,
+      source.name,
+      bookId,
+      to,
+    ]);
+    return 'flipped';
+  });
+}
+
+/** Puts right what one wallet lacks that is where it belongs, while nobody writes to it, if it agrees then. */
+export async function catchUp(pool: Pool, locking: Locking, putRight: (tx: Tx) => Promise<Verdict>): Promise<Outcome> {
+  return underLock(pool, locking, async (tx) => {
+    assertAgrees(await putRight(tx));
+    return 'already';
+  });
+}
+
+async function underLock(
+  pool: Pool,
+  { wallet, stop, assertStill }: Locking,
+  work: (tx: Tx, mode: Mode | undefined) => Promise<'flipped' | 'already'>,
 ): Promise<Outcome> {
   // Of all tries: one that was given up made writers wait too.
   let longestMs = 0;
@@ -107,23 +133,23 @@ export async function flipUnderLock(
   };
   return refusing(heldMs, () =>
     givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
-      await standOnCapture(tx, wallet, assertStill);
-      const key = [wallet.walletId, wallet.source.name, wallet.bookId];
+      // Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped.
+      await tx.query('select from replay.capture where book_id = $1 for share', [wallet.bookId]);
+      await assertStill(tx);
       const { rows } = await tx.query<{ mode: Mode }>(
         'select mode from replay.wallets where wallet_id = $1 and source = $2 and book_id = $3 for update',
-        key,
+        [wallet.walletId, wallet.source.name, wallet.bookId],
       );
       heldSince = performance.now();
-      if (rows[0]?.mode === to) return { status: 'already', heldMs: 0 };
-      const verdict = await judge(tx).finally(heldMs);
-      if (verdict.status !== 'agrees') throw new Undone(verdict);
-      await tx.query('update replay.wallets set mode = $4 where wallet_id = $1 and source = $2 and book_id = $3', [
-        ...key,
-        to,
-      ]);
-      return { status: 'flipped', heldMs: heldMs() };
+      const status = await work(tx, rows[0]?.mode).finally(heldMs);
+      return { status, heldMs: heldMs() };
     }),
   );
+}
+
+/** Ends the transaction, of which nothing stays, where the two sides do not agree. */
+function assertAgrees(verdict: Verdict): void {
+  if (verdict.status !== 'agrees') throw new Undone(verdict);
 }
 
 /** Finds what a flip would find, in a transaction of which nothing stays. */
@@ -140,35 +166,6 @@ export async function rehearse(
         throw new Undone(await judge(tx));
       }),
   );
-}
-
-/** Puts right what one wallet lacks while nobody writes to it, if it agrees then. */
-export async function catchUp(
-  pool: Pool,
-  { wallet, stop, assertStill }: Omit<Flipping, 'to'>,
-  work: (tx: Tx) => Promise<Verdict>,
-): Promise<Outcome> {
-  let [startedAt, longestMs] = [0, 0];
-  return refusing(
-    () => longestMs,
-    async () => {
-      await givingWay(pool, { ...BUSY, stop }, async (tx) => {
-        await standOnCapture(tx, wallet, assertStill);
-        startedAt = performance.now();
-        const verdict = await work(tx).finally(() => {
-          longestMs = Math.max(longestMs, performance.now() - startedAt);
-        });
-        if (verdict.status !== 'agrees') throw new Undone(verdict);
-      });
-      return { status: 'already', heldMs: longestMs };
-    },
-  );
-}
-
-/** Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped. */
-async function standOnCapture(tx: Tx, { bookId }: Which, assertStill: (tx: Tx) => Promise<void>): Promise<void> {
-  await tx.query('select from replay.capture where book_id = $1 for share', [bookId]);
-  await assertStill(tx);
 }
 
 export async function modeOf(pool: Pool, { walletId, source, bookId }: Which): Promise<Mode | undefined> {
