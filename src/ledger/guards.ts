@@ -94,8 +94,8 @@ export const GUARD_FUNCTIONS = {
     hash: '7221e53f026635de293c1626e4aeba9260367a00d66029838e75ae657e808537',
   },
   check_new_slots: {
-    migration: '0017_slots',
-    hash: '0210258c1c4f0a089cdb96202f545cf764b41f7c9645a9566e60db44f206955c',
+    migration: '0037_slots_looked_up',
+    hash: '813d203bfd7e87162d08dd56a4928b643906358d378f43ee6b4c368f8e6ce3a0',
   },
   check_sealed_events: {
     migration: '0012_seals',

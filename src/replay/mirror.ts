@@ -35,8 +35,9 @@ export async function turnMirrorOn(
     // An account with a limit, or that is not open, stays as it is: those who post to it wait for each other.
     await tx.query(
       `select payments.add_slots($1, b.account_id, $2)
-       from payments.balances b
-       where b.book_id = $1 and b.account_id = any (replay.platform_account_ids($1)) and payments.slots_fault($1, b) is null
+       from unnest(replay.platform_account_ids($1)) as p (account_id)
+       join payments.balances b on b.account_id = p.account_id and b.book_id = $1
+       where payments.slots_fault($1, b) is null
          and cardinality(payments.slots_of($1, b.account_id)) < $2
        order by b.account_id`,
       [bookId, PLATFORM_SLOTS],
