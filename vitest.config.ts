@@ -6,8 +6,8 @@ import { CountingReporter } from './test/support/counting-reporter.ts';
 const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
 
 // `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version;
-// `*.drill.test.ts` kill, wait, tamper and crowd at length, and run on the older version too where there is time: in `npm run test:full`.
-// The rest runs on each one.
+// `*.drill.test.ts` kill, wait, tamper, crowd and try histories at random, at length: on the older version too where there is time, in
+// `npm run test:full`. The rest runs on each one.
 const onPostgres = (name: string, include: string[], exclude: string[] = []) => ({
   extends: true as const,
   test: { name, include, exclude: [...configDefaults.exclude, ...exclude], globalSetup: ['test/support/postgres.ts'] },

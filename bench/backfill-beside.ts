@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { openPool } from '../src/db/pool.ts';
 import { pauseBackfill, resumeBackfill } from '../src/replay/pause.ts';
 import { runToTheEnd, startBackfill } from './backfill-command.ts';
-import { type Latency, latencyOf, print, words } from './figures.ts';
+import { type Latency, latencyOf, print, spread, words } from './figures.ts';
 import type { Worked, Workload } from './old-code.ts';
 
 /** Of a platform: so many connections, at half of what the server can take. */
@@ -11,6 +11,8 @@ const CLIENTS = 16;
 const SHARE_OF_CAPACITY = 0.5;
 /** Until sessions have what they need, and the command has been loaded and waits: on two processors that is noticed too. */
 const LEAD_MS = 10_000;
+/** Each beside the run, between two by itself. */
+const TURNS = 3;
 
 export interface Beside {
   readonly perSecond: number;
@@ -21,49 +23,60 @@ export interface Beside {
 }
 
 /**
- * What old code notices of a backfill of the wallets that it writes to: a fixed rate, by itself before and after, and beside the run in
- * between, for so long each. What the run has not done by then it does afterwards, and the books must hold.
+ * What old code notices of a backfill of the wallets that it writes to: a fixed rate, by itself and beside the run by turns, so that a
+ * machine that grows slower is slower for both. What the run has not done by then it does afterwards, and the books must hold.
  */
 export async function benchBeside({ databaseUrl, ms }: { databaseUrl: string; ms: number }): Promise<Beside> {
+  const turnMs = ms / TURNS;
   const workload = (perSecond?: number, onCounted?: () => void) =>
-    onThread({ databaseUrl, clients: CLIENTS, ms, leadMs: LEAD_MS, perSecond }, onCounted);
-  const perSecond = Math.round(((await workload()).tookMs.length / ms) * 1_000 * SHARE_OF_CAPACITY);
-  const before = await workload(perSecond);
-  const { beside, run } = await besideRun(databaseUrl, (onCounted) => workload(perSecond, onCounted));
-  const after = await workload(perSecond);
-  await runToTheEnd(databaseUrl, '--full-speed');
-  const measured = {
-    perSecond,
-    rowsPerSecond: Math.round(run.imported / (ms / 1_000)),
-    alone: latencyOf([...before.tookMs, ...after.tookMs]),
-    beside: latencyOf(beside.tookMs),
-    errors: before.errors + beside.errors + after.errors,
-  };
-  print(
-    `  ${perSecond} writes/s of old code by itself: before ${words(latencyOf(before.tookMs))}; after ${words(latencyOf(after.tookMs))}`,
-  );
-  print(
-    `  beside the backfill, at ${measured.rowsPerSecond} rows/s: ${words(measured.beside)}, ${measured.errors} errors`,
-  );
-  return measured;
-}
-
-/** The run is paused until the workload counts, and stopped when that has ended. */
-async function besideRun(databaseUrl: string, workload: (onCounted: () => void) => Promise<Worked>) {
+    onThread({ databaseUrl, clients: CLIENTS, ms: turnMs, leadMs: Math.min(LEAD_MS, turnMs), perSecond }, onCounted);
+  const perSecond = Math.round(((await workload()).tookMs.length / turnMs) * 1_000 * SHARE_OF_CAPACITY);
   const pool = await openPool({ databaseUrl });
+  const [alone, beside]: [Worked[], Worked[]] = [[], []];
   try {
     await pauseBackfill(pool);
-    let resumed = Promise.resolve(false);
-    const working = workload(() => {
-      resumed = resumeBackfill(pool);
-    });
     const command = startBackfill(databaseUrl);
-    const beside = await working.finally(() => command.stop());
-    await resumed;
-    return { beside, run: await command.result };
+    alone.push(await workload(perSecond));
+    for (let turn = 1; turn <= TURNS; turn += 1) {
+      let resumed = Promise.resolve(false);
+      const worked = await workload(perSecond, () => {
+        resumed = resumeBackfill(pool);
+      });
+      await resumed;
+      await pauseBackfill(pool);
+      beside.push(worked);
+      alone.push(await workload(perSecond));
+    }
+    command.stop();
+    const { imported } = await command.result;
+    await resumeBackfill(pool);
+    await runToTheEnd(databaseUrl, '--full-speed');
+    return said({ perSecond, rowsPerSecond: Math.round(imported / (ms / 1_000)), alone, beside });
   } finally {
     await pool.end();
   }
+}
+
+function said(turns: { perSecond: number; rowsPerSecond: number; alone: Worked[]; beside: Worked[] }): Beside {
+  const all = (worked: readonly Worked[]) => latencyOf(worked.flatMap(({ tookMs }) => tookMs));
+  const p99s = (worked: readonly Worked[]) =>
+    spread(
+      worked.map(({ tookMs }) => latencyOf(tookMs).p99),
+      1,
+    );
+  const measured = {
+    ...turns,
+    alone: all(turns.alone),
+    beside: all(turns.beside),
+    errors: [...turns.alone, ...turns.beside].reduce((sum, { errors }) => sum + errors, 0),
+  };
+  print(
+    `  ${measured.perSecond} writes/s of old code by itself: ${words(measured.alone)}; p99 of a turn ${p99s(turns.alone)}`,
+  );
+  print(
+    `  beside the backfill, at ${measured.rowsPerSecond} rows/s: ${words(measured.beside)}; p99 of a turn ${p99s(turns.beside)}; ${measured.errors} errors`,
+  );
+  return measured;
 }
 
 async function onThread(workload: Workload, onCounted?: () => void): Promise<Worked> {

@@ -22,6 +22,7 @@ interface Flags {
   /** How long old code writes beside it; 0: not at all. */
   readonly besideMs: number;
   readonly sameServer: boolean;
+  readonly hasBareLimit: boolean;
 }
 
 /**
@@ -45,23 +46,26 @@ export async function benchBackfill(args: readonly string[]): Promise<boolean> {
     rounds: Number(values.rounds),
     besideMs: Number(values.seconds) * 1_000,
     sameServer: values['same-server'],
+    hasBareLimit: true,
   };
   const rounds = await benchRounds(flags);
   const isMet = judge(flags, rounds);
   if (!values.huge) return isMet;
-  const huge = await benchRounds({ ...flags, rows: HUGE_ROWS, rounds: 1, besideMs: 0 });
+  // Without the bare limit, which takes as much space as the ledger once more: what is asked is whether the rate stays.
+  const hugeFlags = { ...flags, rows: HUGE_ROWS, rounds: 1, besideMs: 0, hasBareLimit: false };
+  const huge = await benchRounds(hugeFlags);
   const flat = median(huge.map(rowsPerSecond)) / median(rounds.map(rowsPerSecond));
   print(`the rate at ${HUGE_ROWS} rows is ${flat.toFixed(2)} of that at ${flags.rows}, target ${TARGETS.flat}`);
-  return judge({ ...flags, rows: HUGE_ROWS }, huge) && flat >= TARGETS.flat && isMet;
+  return judge(hugeFlags, huge) && flat >= TARGETS.flat && isMet;
 }
 
 interface Round {
   readonly rows: number;
   readonly backfillMs: number;
-  readonly bareMs: number;
+  readonly walBytesARow: number;
   readonly againMs: number;
   readonly peakRssMb: number;
-  readonly walBytesARow: { readonly backfill: number; readonly bare: number };
+  readonly bare: { readonly ms: number; readonly walBytesARow: number } | undefined;
   readonly beside: Beside | undefined;
 }
 
@@ -77,9 +81,13 @@ async function benchRounds(flags: Flags): Promise<Round[]> {
         if (home !== kept) await home.close({ keep: false });
       });
       done.push(measured);
-      const { backfillMs, bareMs, againMs, walBytesARow, peakRssMb } = measured;
+      const { backfillMs, againMs, walBytesARow, peakRssMb, bare } = measured;
       print(
-        `round ${round}: backfill ${perSecond(flags.rows, backfillMs)}, bare ${perSecond(flags.rows, bareMs)}, ratio ${(bareMs / backfillMs).toFixed(2)}, node peak ${Math.round(peakRssMb)} MB, again ${(backfillMs / againMs).toFixed(1)} times faster, WAL ${walBytesARow.backfill} and ${walBytesARow.bare} bytes a row`,
+        `round ${round}: backfill ${perSecond(flags.rows, backfillMs)}, WAL ${walBytesARow} bytes a row, node peak ${Math.round(peakRssMb)} MB, again ${(backfillMs / againMs).toFixed(1)} times faster`,
+      );
+      if (bare === undefined) continue;
+      print(
+        `  the bare INSERT … SELECT ${perSecond(flags.rows, bare.ms)}, ratio ${(bare.ms / backfillMs).toFixed(2)}, WAL ${bare.walBytesARow} bytes a row`,
       );
     }
   } finally {
@@ -89,15 +97,21 @@ async function benchRounds(flags: Flags): Promise<Round[]> {
 }
 
 function judge({ rows }: Flags, rounds: readonly Round[]): boolean {
-  const ratios = rounds.map(({ bareMs, backfillMs }) => bareMs / backfillMs);
+  const ratios = rounds.flatMap(({ bare, backfillMs }) => (bare === undefined ? [] : [bare.ms / backfillMs]));
   const again = rounds.map(({ backfillMs, againMs }) => backfillMs / againMs);
   const peakMb = Math.max(...rounds.map(({ peakRssMb }) => peakRssMb));
+  if (ratios.length > 0) {
+    print(
+      `${rows} rows, ${rounds.length} rounds: backfill at ${spread(ratios)} of the bare INSERT … SELECT, target ${TARGETS.ratio}`,
+    );
+  }
   print(
-    `${rows} rows, ${rounds.length} rounds: backfill at ${spread(ratios)} of the bare INSERT … SELECT, target ${TARGETS.ratio}; again ${spread(again, 1)} times faster, target ${TARGETS.again}; ${Math.round(peakMb)} MB, target ${TARGETS.peakMb}`,
+    `${rows} rows: again ${spread(again, 1)} times faster, target ${TARGETS.again}; ${Math.round(peakMb)} MB, target ${TARGETS.peakMb}`,
   );
   const beside = rounds.flatMap(({ beside }) => beside ?? []);
   const isHeld = beside.length === 0 || judgeBeside(beside);
-  return median(ratios) >= TARGETS.ratio && median(again) >= TARGETS.again && peakMb <= TARGETS.peakMb && isHeld;
+  const isFast = ratios.length === 0 || median(ratios) >= TARGETS.ratio;
+  return isFast && median(again) >= TARGETS.again && peakMb <= TARGETS.peakMb && isHeld;
 }
 
 function judgeBeside(rounds: readonly Beside[]): boolean {
@@ -109,7 +123,7 @@ function judgeBeside(rounds: readonly Beside[]): boolean {
 
 const openHome = () => openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
 
-async function oneRound({ rows, besideMs }: Flags, home: DemoHome): Promise<Round> {
+async function oneRound({ rows, besideMs, hasBareLimit }: Flags, home: DemoHome): Promise<Round> {
   const urlOf = (name: string) => Object.assign(new URL(home.databaseUrl), { pathname: `/${name}` }).href;
   const client = new pg.Client(connectionConfig({ databaseUrl: home.databaseUrl }));
   await client.connect();
@@ -122,9 +136,11 @@ async function oneRound({ rows, besideMs }: Flags, home: DemoHome): Promise<Roun
   try {
     await create(DATABASES.filled);
     await fill(urlOf(DATABASES.filled), rows);
+    if (besideMs === 0) {
+      return { ...(await benchIdle(urlOf(DATABASES.filled), { rows, hasBareLimit })), beside: undefined };
+    }
     await create(DATABASES.idle, DATABASES.filled);
-    const idle = await benchIdle(urlOf(DATABASES.idle), rows);
-    if (besideMs === 0) return { ...idle, beside: undefined };
+    const idle = await benchIdle(urlOf(DATABASES.idle), { rows, hasBareLimit });
     await create(DATABASES.loaded, DATABASES.filled);
     return { ...idle, beside: await benchBeside({ databaseUrl: urlOf(DATABASES.loaded), ms: besideMs }) };
   } finally {
@@ -147,19 +163,22 @@ async function fill(databaseUrl: string, rows: number): Promise<void> {
   }
 }
 
-async function benchIdle(databaseUrl: string, rows: number): Promise<Omit<Round, 'beside'>> {
+async function benchIdle(
+  databaseUrl: string,
+  { rows, hasBareLimit }: Pick<Flags, 'rows' | 'hasBareLimit'>,
+): Promise<Omit<Round, 'beside'>> {
   const pool = await openPool({ databaseUrl });
   try {
     const first = await walBytes(pool, () => runToTheEnd(databaseUrl));
     const again = await runToTheEnd(databaseUrl);
-    const bare = await walBytes(pool, () => bareLimit(pool));
+    const bare = hasBareLimit ? await walBytes(pool, () => bareLimit(pool)) : undefined;
     return {
       rows,
       backfillMs: first.result.seconds * 1_000,
-      bareMs: bare.result,
       againMs: again.seconds * 1_000,
       peakRssMb: first.result.peakRssMb,
-      walBytesARow: { backfill: Math.round(first.bytes / rows), bare: Math.round(bare.bytes / rows) },
+      walBytesARow: Math.round(first.bytes / rows),
+      bare: bare && { ms: bare.result, walBytesARow: Math.round(bare.bytes / rows) },
     };
   } finally {
     await pool.end();

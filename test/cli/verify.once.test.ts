@@ -7,7 +7,7 @@ import { liventix } from '../support/liventix.ts';
 import { fillLogBooks, type LogBooks } from '../support/tamperings/log.ts';
 import { disguised } from '../support/tamperings/tampering.ts';
 
-// What the command says, and how it ends; what the verification finds is told in test/ledger/tamper.test.ts and those beside it.
+// What the command says, and how it ends; what the verification finds is told in test/ledger/tamper.drill.test.ts and those beside it.
 
 let database: TestDatabase;
 beforeAll(async () => {

@@ -17,6 +17,8 @@ const SMALL = ['demo', '--wallets', '10', '--transactions', '200'];
 const ELSEWHERE = { PGSSLMODE: 'require', PGPORT: '1', PGUSER: 'nobody', PGDATA: '/nowhere' };
 const A_DEMO_MS = 120_000;
 const STOPS_WITHIN_MS = 15_000;
+/** As src/db/server.ts has it. */
+const SERVER_STARTS_WITHIN_MS = 60_000;
 
 const isRoot = process.getuid?.() === 0;
 
@@ -226,11 +228,15 @@ it.runIf(isRoot)(
 
 /** Where the server lives outside the checkout, once it takes connections there. */
 function homeOfServer(former: readonly string[]): Promise<string> {
-  return eventually('a server in a home of its own', async () => {
-    const record = await readFile(join(folder, '.liventix/postgres/server.json'), 'utf8').catch(() => '{}');
-    const { away } = JSON.parse(record || '{}') as { away?: string };
-    if (away === undefined || former.includes(away)) return undefined;
-    const lines = (await readFile(join(away, 'data/postmaster.pid'), 'utf8').catch(() => '')).split('\n');
-    return lines[7]?.trim() === 'ready' ? away : undefined;
-  });
+  return eventually(
+    'a server in a home of its own',
+    async () => {
+      const record = await readFile(join(folder, '.liventix/postgres/server.json'), 'utf8').catch(() => '{}');
+      const { away } = JSON.parse(record || '{}') as { away?: string };
+      if (away === undefined || former.includes(away)) return undefined;
+      const lines = (await readFile(join(away, 'data/postmaster.pid'), 'utf8').catch(() => '')).split('\n');
+      return lines[7]?.trim() === 'ready' ? away : undefined;
+    },
+    SERVER_STARTS_WITHIN_MS,
+  );
 }

@@ -17,7 +17,7 @@ import {
 } from '../../src/replay/pace/throttle.ts';
 
 const CALM: Measured = {
-  canary: { writes: ENOUGH_CANARIES, p99Ms: 4, baselineP99Ms: 4 },
+  canary: { writes: ENOUGH_CANARIES, medianMs: 2, p99Ms: 4, baseline: { medianMs: 2, p99Ms: 4 } },
   isAlone: false,
   lockWaiters: 0,
   replicationLagSeconds: 0,
@@ -53,6 +53,12 @@ describe('a pace', () => {
       {},
       { name: 'canary_ms', value: 300, limit: 4 * 1.15 + 1 },
     ],
+    [
+      'half of the canaries take more than 25 % longer than without us',
+      { canary: { ...CALM.canary, medianMs: 3.1 } },
+      {},
+      { name: 'canary_median_ms', value: 3.1, limit: 2 * 1.25 + 0.5 },
+    ],
     ['sessions wait for it', { lockWaiters: 2 }, {}, { name: 'lock_waiters', value: 2, limit: 1 }],
     ['a replica is behind', { replicationLagSeconds: 11 }, {}, { name: 'replication_lag_s', value: 11, limit: 10 }],
     ['the server writes too much WAL', {}, { maxWalMbPerSecond: 16 }, { name: 'wal_mb_per_s', value: 30, limit: 16 }],
@@ -68,6 +74,12 @@ describe('a pace', () => {
   it.each<[string, Partial<Measured>, Partial<Limits>]>([
     ['a canary takes as long as is allowed', canary(5.6), {}],
     ['a canary takes long and nobody else is at work', { ...canary(500), isAlone: true }, {}],
+    ['half of the canaries take as long as is allowed', { canary: { ...CALM.canary, medianMs: 3 } }, {}],
+    [
+      'half of the canaries take long, and how long is told',
+      { canary: { ...CALM.canary, medianMs: 4 } },
+      { maxCanaryMs: 20 },
+    ],
     ['one session waits', { lockWaiters: 1 }, {}],
     ['a replica is as far behind as it may', { replicationLagSeconds: 10 }, {}],
     ['nobody limits the WAL', { walMbPerSecond: 10_000 }, {}],
@@ -101,7 +113,12 @@ describe('a pace', () => {
 
   const number = fc.double({ min: 0, max: 1e6, noNaN: true });
   const anyMeasured: fc.Arbitrary<Measured> = fc.record({
-    canary: fc.record({ writes: fc.nat(100), p99Ms: fc.option(number, { nil: undefined }), baselineP99Ms: number }),
+    canary: fc.record({
+      writes: fc.nat(100),
+      medianMs: fc.option(number, { nil: undefined }),
+      p99Ms: fc.option(number, { nil: undefined }),
+      baseline: fc.record({ medianMs: number, p99Ms: number }),
+    }),
     isAlone: fc.boolean(),
     lockWaiters: fc.nat(100),
     replicationLagSeconds: number,

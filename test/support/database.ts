@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
 import { dropDatabase } from '../../src/db/databases.ts';
-import { createPool, type Pool } from '../../src/db/pool.ts';
+import { createPool, type Pool, type Queryable } from '../../src/db/pool.ts';
 import { MIGRATED_TEMPLATE } from './postgres.ts';
 
 export interface TestDatabase {
@@ -42,7 +42,7 @@ export async function createDatabase(
 ): Promise<TestDatabase> {
   const { server = serverOfProject() } = options;
   const name = `test_${randomBytes(6).toString('hex')}`;
-  await maintenance(server, (client) => cloneDatabase(client, name, options.template ?? MIGRATED_TEMPLATE));
+  await cloneDatabase(maintenance(server), name, options.template ?? MIGRATED_TEMPLATE);
   const url = onDatabase(server.ownerUrl, name);
   const pool = createPool({ databaseUrl: url, max: options.poolMax ?? 10 });
   return {
@@ -52,7 +52,7 @@ export async function createDatabase(
     pool,
     drop: async () => {
       await pool.end();
-      await maintenance(server, (client) => dropDatabase(client, name));
+      await dropDatabase(maintenance(server), name);
     },
   };
 }
@@ -66,33 +66,43 @@ export async function templateOf(
   fill: (pool: Pool) => Promise<unknown>,
   server = serverOfProject(),
 ): Promise<string> {
-  await maintenance(server, async (client) => {
-    // Held until the session ends.
-    await client.query('select pg_advisory_lock(hashtext($1))', [name]);
-    const { rowCount } = await client.query('select from pg_database where datname = $1', [name]);
-    if (rowCount === 1) return;
-    const unfinished = `${name}_unfinished`;
-    await dropDatabase(client, unfinished);
-    await cloneDatabase(client, unfinished, MIGRATED_TEMPLATE);
-    const pool = createPool({ databaseUrl: onDatabase(server.ownerUrl, unfinished) });
-    await fill(pool).finally(() => pool.end());
-    await client.query(`alter database ${unfinished} rename to ${name}`);
-  });
-  return name;
-}
-
-/** By copying its files: logging every page of them, PostgreSQL's default, takes several times as long. */
-const cloneDatabase = (client: pg.Client, name: string, template: string) =>
-  client.query(`create database ${name} template ${template} strategy file_copy`);
-
-async function maintenance(server: TestServer, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
+  const known = onDatabase(server.ownerUrl, name);
+  if (templates.has(known)) return name;
   const client = new pg.Client({ connectionString: server.ownerUrl });
   await client.connect();
   try {
-    await work(client);
+    // Held until the session ends.
+    await client.query('select pg_advisory_lock(hashtext($1))', [name]);
+    const { rowCount } = await client.query('select from pg_database where datname = $1', [name]);
+    if (rowCount === 0) {
+      const unfinished = `${name}_unfinished`;
+      await dropDatabase(client, unfinished);
+      await cloneDatabase(client, unfinished, MIGRATED_TEMPLATE);
+      const pool = createPool({ databaseUrl: onDatabase(server.ownerUrl, unfinished) });
+      await fill(pool).finally(() => pool.end());
+      await client.query(`alter database ${unfinished} rename to ${name}`);
+    }
   } finally {
     await client.end();
   }
+  templates.add(known);
+  return name;
+}
+
+/** Those that this process has seen. */
+const templates = new Set<string>();
+
+/** By copying its files: logging every page of them, PostgreSQL's default, takes several times as long. */
+const cloneDatabase = (db: Queryable, name: string, template: string) =>
+  db.query(`create database ${name} template ${template} strategy file_copy`);
+
+const MAINTENANCE = new Map<string, Pool>();
+
+/** Kept open between databases: a connection takes as much of a processor as making a database. */
+function maintenance({ ownerUrl }: TestServer): Pool {
+  const kept = MAINTENANCE.get(ownerUrl) ?? createPool({ databaseUrl: ownerUrl, max: 2 });
+  MAINTENANCE.set(ownerUrl, kept);
+  return kept;
 }
 
 function onDatabase(url: string, database: string): string {

@@ -22,15 +22,27 @@ const KEPT_APART = 200;
 
 /** Writes as old code does, and measures how long that takes, beside the run. */
 export interface Canary {
-  /** Of the last hundred at most since `forget`, the one under way included as far as it is. */
-  since(): { readonly writes: number; readonly p99Ms: number | undefined };
+  /**
+   * Of the last hundred at most since `forget`, the p99 with the one under way, as far as it is; beside what they take while the run
+   * leaves the server alone, to begin with what they took before it did anything.
+   */
+  since(): CanaryWrites;
   forget(): void;
-  /** Of the last ones while the run left the server alone; to begin with, of those before it did anything. */
-  baselineP99Ms(): number;
   /** False where the role may not lock a wallet: then the canary only writes. */
   readonly locksWallets: boolean;
   readonly pid: number;
   stop(): Promise<void>;
+}
+
+export interface CanaryWrites extends Took {
+  readonly writes: number;
+  readonly baseline: Took;
+}
+
+/** Undefined before the first. */
+interface Took {
+  readonly medianMs: number | undefined;
+  readonly p99Ms: number | undefined;
 }
 
 export interface CanaryInput {
@@ -84,9 +96,15 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
   const since = () => {
     if (failure !== undefined) throw toAppError(failure);
     const underWayMs = startedAt === undefined ? 0 : performance.now() - startedAt;
-    const p99Ms = percentile99(tookMs);
+    const took = summary(tookMs);
     // Kept waiting, it will be long whatever comes of it.
-    return { writes: tookMs.length, p99Ms: underWayMs > Math.max(p99Ms ?? 0, KEPT_WAITING_MS) ? underWayMs : p99Ms };
+    const isKeptWaiting = underWayMs > Math.max(took.p99Ms ?? 0, KEPT_WAITING_MS);
+    return {
+      ...took,
+      ...(isKeptWaiting ? { p99Ms: underWayMs } : {}),
+      writes: tookMs.length,
+      baseline: summary(apartMs),
+    };
   };
 
   try {
@@ -109,7 +127,6 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
     forget: () => {
       tookMs = [];
     },
-    baselineP99Ms: () => percentile99(apartMs) ?? 0,
     get locksWallets() {
       return tries.locksWallets;
     },
@@ -122,10 +139,14 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
   };
 }
 
-/** By nearest rank; of fewer than a hundred, the longest but one: by the longest alone, chance would decide. */
-function percentile99(values: readonly number[]): number | undefined {
-  const rank = Math.ceil(values.length * 0.99);
-  return values.toSorted((a, b) => a - b)[Math.max(0, values.length < 100 ? rank - 2 : rank - 1)];
+/** By nearest rank; for the p99 of fewer than a hundred, the longest but one: by the longest alone, chance would decide. */
+function summary(tookMs: readonly number[]): Took {
+  const sorted = tookMs.toSorted((a, b) => a - b);
+  const rank = (part: number) => Math.ceil(sorted.length * part);
+  return {
+    medianMs: sorted[Math.max(0, rank(0.5) - 1)],
+    p99Ms: sorted[Math.max(0, rank(0.99) - (sorted.length < 100 ? 2 : 1))],
+  };
 }
 
 async function writeOne(

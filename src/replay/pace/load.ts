@@ -57,7 +57,7 @@ export async function watchLoad(input: CanaryInput): Promise<Load> {
       positions.splice(0, positions.length - WAL_POSITIONS_KEPT);
       if (last.hasCompany) companyAt = now;
       return {
-        canary: { ...canary.since(), baselineP99Ms: canary.baselineP99Ms() },
+        canary: canary.since(),
         isAlone: now - companyAt > COMPANY_MS,
         lockWaiters: last.lockWaiters,
         replicationLagSeconds: lagSeconds(positions, last.replayedPosition, now),
