@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { openPool } from '../src/db/pool.ts';
+import { openPool, type Pool } from '../src/db/pool.ts';
 import { pauseBackfill, resumeBackfill } from '../src/replay/pause.ts';
 import { runToTheEnd, startBackfill } from './backfill-command.ts';
 import { type Latency, latencyOf, print, spread, words } from './figures.ts';
@@ -16,7 +16,6 @@ const TURNS = 3;
 
 export interface Beside {
   readonly perSecond: number;
-  readonly rowsPerSecond: number;
   readonly alone: Latency;
   readonly beside: Latency;
   readonly errors: number;
@@ -32,51 +31,60 @@ export async function benchBeside({ databaseUrl, ms }: { databaseUrl: string; ms
     onThread({ databaseUrl, clients: CLIENTS, ms: turnMs, leadMs: Math.min(LEAD_MS, turnMs), perSecond }, onCounted);
   const perSecond = Math.round(((await workload()).tookMs.length / turnMs) * 1_000 * SHARE_OF_CAPACITY);
   const pool = await openPool({ databaseUrl });
-  const [alone, beside]: [Worked[], Worked[]] = [[], []];
+  const [alone, beside, rowsPerSecond]: [Worked[], Worked[], number[]] = [[], [], []];
   try {
     await pauseBackfill(pool);
+    const first = workload(perSecond);
+    // Begun while old code is at work already, as on a platform.
     const command = startBackfill(databaseUrl);
-    alone.push(await workload(perSecond));
+    alone.push(await first);
     for (let turn = 1; turn <= TURNS; turn += 1) {
       let resumed = Promise.resolve(false);
+      const before = await rowsRead(pool);
       const worked = await workload(perSecond, () => {
         resumed = resumeBackfill(pool);
       });
       await resumed;
       await pauseBackfill(pool);
       beside.push(worked);
+      rowsPerSecond.push(((await rowsRead(pool)) - before) / (turnMs / 1_000));
       alone.push(await workload(perSecond));
     }
     command.stop();
-    const { imported } = await command.result;
+    await command.result;
     await resumeBackfill(pool);
     await runToTheEnd(databaseUrl, '--full-speed');
-    return said({ perSecond, rowsPerSecond: Math.round(imported / (ms / 1_000)), alone, beside });
   } finally {
     await pool.end();
   }
+  return said({ perSecond, rowsPerSecond, alone, beside });
 }
 
-function said(turns: { perSecond: number; rowsPerSecond: number; alone: Worked[]; beside: Worked[] }): Beside {
+async function rowsRead(pool: Pool): Promise<number> {
+  const { rows } = await pool.query<{ n: number }>('select coalesce(sum(rows), 0)::float8 as n from replay.progress');
+  return rows[0]?.n ?? 0;
+}
+
+interface Turns {
+  readonly perSecond: number;
+  readonly rowsPerSecond: readonly number[];
+  readonly alone: readonly Worked[];
+  readonly beside: readonly Worked[];
+}
+
+function said({ perSecond, rowsPerSecond, ...turns }: Turns): Beside {
   const all = (worked: readonly Worked[]) => latencyOf(worked.flatMap(({ tookMs }) => tookMs));
   const p99s = (worked: readonly Worked[]) =>
-    spread(
+    `p99 of a turn ${spread(
       worked.map(({ tookMs }) => latencyOf(tookMs).p99),
       1,
-    );
-  const measured = {
-    ...turns,
-    alone: all(turns.alone),
-    beside: all(turns.beside),
-    errors: [...turns.alone, ...turns.beside].reduce((sum, { errors }) => sum + errors, 0),
-  };
-  print(
-    `  ${measured.perSecond} writes/s of old code by itself: ${words(measured.alone)}; p99 of a turn ${p99s(turns.alone)}`,
-  );
-  print(
-    `  beside the backfill, at ${measured.rowsPerSecond} rows/s: ${words(measured.beside)}; p99 of a turn ${p99s(turns.beside)}; ${measured.errors} errors`,
-  );
-  return measured;
+    )}`;
+  const [alone, beside] = [all(turns.alone), all(turns.beside)];
+  const errors = [...turns.alone, ...turns.beside].reduce((sum, worked) => sum + worked.errors, 0);
+  print(`  ${perSecond} writes/s of old code by itself: ${words(alone)}; ${p99s(turns.alone)}`);
+  print(`  beside the backfill: ${words(beside)}; ${p99s(turns.beside)}; ${errors} errors`);
+  print(`  the backfill beside it: ${rowsPerSecond.map(Math.round).join(', ')} rows/s (none while it surveys)`);
+  return { perSecond, alone, beside, errors };
 }
 
 async function onThread(workload: Workload, onCounted?: () => void): Promise<Worked> {

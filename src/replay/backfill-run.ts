@@ -82,6 +82,7 @@ export async function mayGoOn(run: Run): Promise<boolean> {
   await run.pacing.rest(run.options.stop);
   while (!isStopped(run)) {
     const { rowCount } = await run.pool.query('select from replay.pause where book_id = $1', [run.bookId]);
+    run.pacing.standStill(rowCount === 1);
     if (rowCount === 0) return true;
     report(run, { step: 'paused', done: 0n, total: 0n });
     await sleep(PAUSE_POLL_MS, undefined, { signal: run.options.stop }).catch(() => undefined);

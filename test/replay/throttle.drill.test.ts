@@ -54,6 +54,10 @@ const atFullSpeed = () =>
     const status = await throttleStatus(database.pool);
     return status !== null && status.passed === null && status.share === 1;
   });
+const canariesWritten = async () => {
+  const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from replay.canaries');
+  return rows[0]?.n ?? 0n;
+};
 /** A run that stands still until it is resumed, so that it does not end before it was looked at. */
 const beginPaused = async (limits: Limits, pool = database.pool) => {
   await pauseBackfill(database.pool);
@@ -108,13 +112,17 @@ describe('a backfill with limits', () => {
     },
   );
 
-  it('slows down while a canary is kept waiting, and goes faster again when it no longer is', async () => {
+  it('slows down while a canary is kept waiting, and goes faster again when it no longer is, but not while it is paused', async () => {
     const blocker = await connect();
     const finished = beginPaused(PATIENT);
     await atFullSpeed();
     await blocker.query('begin; lock table replay.canaries in share mode');
     expect(await slowedBy('canary_ms')).toMatchObject({ passed: { limit: PATIENT.maxCanaryMs } });
     await blocker.query('commit');
+    const [written, slowed] = [await canariesWritten(), await throttleStatus(database.pool)];
+    await eventually('canaries come through', async () => (await canariesWritten()) > written + 60n);
+    expect((await throttleStatus(database.pool))?.share).toBeLessThanOrEqual(slowed?.share ?? 0);
+    await resumeBackfill(database.pool);
     await recovers();
     await endsWithTheSameBooks(finished);
   });
@@ -149,6 +157,7 @@ describe('a backfill with limits', () => {
     const finished = beginPaused({ ...PATIENT, maxReplicationLagSeconds: 0 }, admin);
     await slowedBy('replication_lag_s');
     await replica.end();
+    await resumeBackfill(database.pool);
     await recovers();
     await endsWithTheSameBooks(finished);
     await admin.end();
@@ -161,10 +170,7 @@ describe('a backfill with limits', () => {
       );
     const before = await contents();
     const finished = beginPaused(PATIENT);
-    await eventually('canaries were written', async () => {
-      const { rows } = await database.pool.query<{ n: bigint }>('select count(*) as n from replay.canaries');
-      return (rows[0]?.n ?? 0n) > 30n;
-    });
+    await eventually('canaries were written', async () => (await canariesWritten()) > 30n);
     expect(await contents()).toEqual(before);
     const captured = 'select from replay.captured_rows union all select from replay.captured_wallets';
     expect((await database.pool.query(captured)).rows).toEqual([]);

@@ -35,6 +35,8 @@ export interface Pacing {
    * @throws AppError DB_* when it lost sight of the server
    */
   rest(stop: AbortSignal | undefined): Promise<void>;
+  /** Whether the run is paused: what is measured meanwhile may slow it down, and is no leave to go faster afterwards. */
+  standStill(isStill: boolean): void;
   stop(): Promise<void>;
 }
 
@@ -43,6 +45,7 @@ export const UNPACED: Pacing = {
   rows: (most) => most,
   underWay: (most) => most,
   rest: async () => undefined,
+  standStill: () => undefined,
   stop: async () => undefined,
 };
 
@@ -57,7 +60,8 @@ interface Input {
 /** Measures beside the run until `stop`, and shows other terminals what it does about it. */
 export async function startPacing(input: Input): Promise<Pacing> {
   let isResting = false;
-  const load = await watchLoad({ ...input, isResting: () => isResting });
+  let isStill = false;
+  const load = await watchLoad({ ...input, isResting: () => isResting || isStill });
   const stopped = new AbortController();
   let pace: Pace;
   try {
@@ -74,8 +78,8 @@ export async function startPacing(input: Input): Promise<Pacing> {
     while (!stopped.signal.aborted) {
       const measured = await load.measure();
       const next = decidePace(pace, measured, input.limits);
-      const isNew = next.share !== pace.share;
-      pace = next;
+      const isNew = next.share !== pace.share && !(isStill && next.share > pace.share);
+      if (isNew) pace = next;
       // What was measured at another pace says nothing of this one.
       if (isNew) load.forget();
       if (isNew || performance.now() - shownAt >= SHOW_MS) {
@@ -100,6 +104,9 @@ export async function startPacing(input: Input): Promise<Pacing> {
       if (restMs > 0) await sleep(restMs, undefined, { signal: stop }).catch(() => undefined);
       isResting = false;
       restedAt = performance.now();
+    },
+    standStill: (isPaused) => {
+      isStill = isPaused;
     },
     stop: async () => {
       stopped.abort();
