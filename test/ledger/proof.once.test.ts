@@ -178,12 +178,16 @@ describe('an inclusion proof', () => {
       );
       return Number(rows[0]?.read);
     };
-    const before = await read();
-    await proveInclusion(pool, 1, { position: leaves[3]?.position ?? 0n });
-    const after = await read();
+    const ofOne = async () => {
+      const before = await read();
+      await proveInclusion(pool, 1, { position: leaves[3]?.position ?? 0n });
+      return (await read()) - before;
+    };
+    // Sessions of tests before may say only now what they read: they add to one of three, and not to all.
+    const least = Math.min(await ofOne(), await ofOne(), await ofOne());
     await pool.end();
-    expect(after - before).toBeGreaterThan(1_024);
-    expect(after - before).toBeLessThanOrEqual(1_024 + (leaves.length % 1_024) + 10);
+    expect(least).toBeGreaterThan(1_024);
+    expect(least).toBeLessThanOrEqual(1_024 + (leaves.length % 1_024) + 10);
   });
 
   it('holds with no seal of another book, though its hash is right', async () => {
