@@ -37,20 +37,23 @@ export async function benchBeside({ databaseUrl, ms }: { databaseUrl: string; ms
     const first = workload(perSecond);
     // Begun while old code is at work already, as on a platform.
     const command = startBackfill(databaseUrl);
-    alone.push(await first);
-    for (let turn = 1; turn <= TURNS; turn += 1) {
-      let resumed = Promise.resolve(false);
-      const before = await rowsRead(pool);
-      const worked = await workload(perSecond, () => {
-        resumed = resumeBackfill(pool);
-      });
-      await resumed;
-      await pauseBackfill(pool);
-      beside.push(worked);
-      rowsPerSecond.push(((await rowsRead(pool)) - before) / (turnMs / 1_000));
-      alone.push(await workload(perSecond));
+    try {
+      alone.push(await first);
+      for (let turn = 1; turn <= TURNS; turn += 1) {
+        let resumed = Promise.resolve(false);
+        const before = await rowsRead(pool);
+        const worked = await workload(perSecond, () => {
+          resumed = resumeBackfill(pool);
+        });
+        await resumed;
+        await pauseBackfill(pool);
+        beside.push(worked);
+        rowsPerSecond.push(((await rowsRead(pool)) - before) / (turnMs / 1_000));
+        alone.push(await workload(perSecond));
+      }
+    } finally {
+      command.stop();
     }
-    command.stop();
     await command.result;
     await resumeBackfill(pool);
     await runToTheEnd(databaseUrl, '--full-speed');

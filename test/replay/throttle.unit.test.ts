@@ -18,6 +18,7 @@ import {
 
 const CALM: Measured = {
   canary: { writes: ENOUGH_CANARIES, medianMs: 2, p99Ms: 4, baseline: { medianMs: 2, p99Ms: 4 } },
+  isPaused: false,
   isAlone: false,
   lockWaiters: 0,
   replicationLagSeconds: 0,
@@ -111,6 +112,12 @@ describe('a pace', () => {
     expect(decidePace(HALF, { ...CALM, ...canary(undefined, 0) }, DEFAULT_LIMITS)).toEqual(HALF);
   });
 
+  it('does not recover while it is paused, and is slowed down then too', () => {
+    const paused = { ...CALM, isPaused: true };
+    expect(decidePace(HALF, paused, DEFAULT_LIMITS)).toEqual(HALF);
+    expect(decidePace(HALF, { ...paused, lockWaiters: 2 }, DEFAULT_LIMITS).share).toBe(0.25);
+  });
+
   const number = fc.double({ min: 0, max: 1e6, noNaN: true });
   const anyMeasured: fc.Arbitrary<Measured> = fc.record({
     canary: fc.record({
@@ -119,6 +126,7 @@ describe('a pace', () => {
       p99Ms: fc.option(number, { nil: undefined }),
       baseline: fc.record({ medianMs: number, p99Ms: number }),
     }),
+    isPaused: fc.boolean(),
     isAlone: fc.boolean(),
     lockWaiters: fc.nat(100),
     replicationLagSeconds: number,

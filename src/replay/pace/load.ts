@@ -13,7 +13,7 @@ const WAL_RATE_MS = 2_000;
 /** What a run does to those beside it, as far as the role may see it. */
 export interface Load {
   /** Looks at the server, and answers what was measured since `forget`. */
-  measure(): Promise<Measured>;
+  measure(): Promise<Omit<Measured, 'isPaused'>>;
   forget(): void;
   /** What the role may not see. */
   blind(): string[];

@@ -35,7 +35,7 @@ export interface Pacing {
    * @throws AppError DB_* when it lost sight of the server
    */
   rest(stop: AbortSignal | undefined): Promise<void>;
-  /** Whether the run is paused: what is measured meanwhile may slow it down, and is no leave to go faster afterwards. */
+  /** Says whether the run is paused. */
   standStill(isStill: boolean): void;
   stop(): Promise<void>;
 }
@@ -60,8 +60,8 @@ interface Input {
 /** Measures beside the run until `stop`, and shows other terminals what it does about it. */
 export async function startPacing(input: Input): Promise<Pacing> {
   let isResting = false;
-  let isStill = false;
-  const load = await watchLoad({ ...input, isResting: () => isResting || isStill });
+  let isPaused = false;
+  const load = await watchLoad({ ...input, isResting: () => isResting || isPaused });
   const stopped = new AbortController();
   let pace: Pace;
   try {
@@ -76,10 +76,10 @@ export async function startPacing(input: Input): Promise<Pacing> {
   const decide = async (): Promise<void> => {
     let shownAt = Number.NEGATIVE_INFINITY;
     while (!stopped.signal.aborted) {
-      const measured = await load.measure();
+      const measured = { ...(await load.measure()), isPaused };
       const next = decidePace(pace, measured, input.limits);
-      const isNew = next.share !== pace.share && !(isStill && next.share > pace.share);
-      if (isNew) pace = next;
+      const isNew = next.share !== pace.share;
+      pace = next;
       // What was measured at another pace says nothing of this one.
       if (isNew) load.forget();
       if (isNew || performance.now() - shownAt >= SHOW_MS) {
@@ -105,8 +105,8 @@ export async function startPacing(input: Input): Promise<Pacing> {
       isResting = false;
       restedAt = performance.now();
     },
-    standStill: (isPaused) => {
-      isStill = isPaused;
+    standStill: (isStill) => {
+      isPaused = isStill;
     },
     stop: async () => {
       stopped.abort();

@@ -5,6 +5,7 @@
  *   a limit is passed                 half the share, down to the least
  *   none is passed, seen long enough  the share times 1.1, up to full speed; times 1.03 near where one was passed last
  *   none is passed, not long enough   nothing
+ *   none is passed, while it is paused nothing: that is no leave to go faster afterwards
  *
  * The share scales a chunk's rows, and the part of the time in which one is under way. It is never zero: what stands still without
  * being told to looks broken.
@@ -32,6 +33,7 @@ const NOTICED = { p99: { factor: 1.15, slackMs: 1 }, median: { factor: 1.25, sla
 
 export interface Measured {
   readonly canary: CanaryWrites;
+  readonly isPaused: boolean;
   /** No other session of the database did anything lately, so that there is nobody to notice. */
   readonly isAlone: boolean;
   readonly lockWaiters: number;
@@ -60,7 +62,7 @@ export const FULL_PACE: Pace = { share: 1, passed: undefined, passedAt: undefine
 /** Whoever is at work already should not notice the first chunks either. */
 const FIRST_PACE: Pace = { ...FULL_PACE, share: 1 / 8 };
 
-export function firstPace({ isAlone }: Measured): Pace {
+export function firstPace({ isAlone }: Pick<Measured, 'isAlone'>): Pace {
   return isAlone ? FULL_PACE : FIRST_PACE;
 }
 
@@ -78,7 +80,7 @@ export function decidePace(pace: Pace, measured: Measured, limits: Limits): Pace
   if (passed !== undefined) {
     return { share: Math.max(LEAST_SHARE, pace.share * BACK_OFF), passed, passedAt: pace.share };
   }
-  if (pace.share === 1 || measured.canary.writes < ENOUGH_CANARIES) return pace;
+  if (pace.share === 1 || measured.isPaused || measured.canary.writes < ENOUGH_CANARIES) return pace;
   const share = Math.min(1, pace.share * (isNear(pace) ? CAREFUL_RECOVERY : RECOVERY));
   return share === 1 ? FULL_PACE : { ...pace, share };
 }
