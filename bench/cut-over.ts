@@ -1,12 +1,12 @@
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
-import { openDemoHome } from '../src/demo/home.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../src/demo/legacy-database.ts';
 import { runBackfill } from '../src/replay/backfill.ts';
 import { turnCaptureOn } from '../src/replay/capture.ts';
 import { cutOver, rollBack } from '../src/replay/cut-over.ts';
 import { latencyOf, print, words } from './figures.ts';
+import { openBenchHome } from './home.ts';
 import { type Worked, work } from './old-code.ts';
 
 const SIZE = { wallets: 200, orgWallets: 2, transactions: 20_000 };
@@ -27,7 +27,7 @@ export async function benchCutOver(args: readonly string[]): Promise<boolean> {
     },
   });
   const [rounds, ms, clients] = [Number(values.rounds), Number(values.ms), Number(values.clients)];
-  const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
+  const home = await openBenchHome();
   const pool = await openPool({ databaseUrl: home.databaseUrl, max: 4 });
   try {
     await createLegacyDatabase(pool);

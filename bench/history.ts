@@ -1,13 +1,13 @@
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
-import { openDemoHome } from '../src/demo/home.ts';
 import { effectiveBalance, recordedBalance } from '../src/ledger/history.ts';
 import { openAccounts, post } from '../src/ledger/ledger.ts';
 import { closePeriod } from '../src/ledger/periods.ts';
 import { type StatementRequest, statementPage } from '../src/ledger/statement.ts';
 import { trialBalance } from '../src/ledger/trial-balance.ts';
 import { median, print } from './figures.ts';
+import { openBenchHome } from './home.ts';
 
 /** What is owed on an account with a million entries, in milliseconds at the median. */
 const TARGET_BALANCE_MS = 5;
@@ -28,7 +28,7 @@ const ONE_DATED_IN = 100;
 export async function benchHistory(args: readonly string[]): Promise<boolean> {
   const { values } = parseArgs({ args: [...args], options: { entries: { type: 'string', default: '1000000' } } });
   const entries = Number(values.entries);
-  const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
+  const home = await openBenchHome();
   try {
     await migrate(home.databaseUrl);
     const pool = await openPool({ databaseUrl: home.databaseUrl, max: 1 });

@@ -2,12 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { createPool, type Pool, type Tx } from '../src/db/pool.ts';
-import { openDemoHome } from '../src/demo/home.ts';
 import { addSlots } from '../src/ledger/accounts.ts';
 import { type NewTransaction, openAccounts, postAll } from '../src/ledger/ledger.ts';
 import { createPoster } from '../src/ledger/poster.ts';
 import { createBareLedger, insertBare } from './bare-ledger.ts';
 import { median, print, spread } from './figures.ts';
+import { openBenchHome } from './home.ts';
 import { delayNetwork } from './slow-network.ts';
 import { createStrippedLedger, postStripped } from './stripped-ledger.ts';
 
@@ -43,7 +43,7 @@ export async function benchLedger(args: readonly string[]): Promise<boolean> {
     args: [...args],
     options: { rounds: { type: 'string', default: '5' }, ms: { type: 'string', default: '2000' } },
   });
-  const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
+  const home = await openBenchHome();
   await migrate(home.databaseUrl);
   const pool = createPool({ databaseUrl: home.databaseUrl, max: MAX_CONNECTIONS });
   try {

@@ -55,7 +55,8 @@ export async function work(
         next += 1;
         const dueAt = perSecond === undefined ? performance.now() : startedAt + (nth * 1_000) / perSecond;
         if (dueAt >= until) return;
-        if (dueAt > performance.now()) await sleep(dueAt - performance.now());
+        const waitMs = dueAt - performance.now();
+        if (waitMs > 0) await sleep(waitMs);
         try {
           await writeAsOldCode(client, walletIds[nth % walletIds.length] ?? '');
         } catch {

@@ -1,13 +1,13 @@
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
-import { openDemoHome } from '../src/demo/home.ts';
 import { PROJECTIONS, SCHEMA } from '../src/ledger/rebuild/projections.ts';
 import { projectLog, rebuildProjections } from '../src/ledger/rebuild/rebuild.ts';
 import { openWorkspace, removeWorkspace } from '../src/ledger/rebuild/workspace.ts';
 import { damage } from '../test/support/damage.ts';
 import { median, print, spread } from './figures.ts';
 import { fillBooks } from './filled-books.ts';
+import { openBenchHome } from './home.ts';
 
 const ACCOUNTS = 10_000;
 /** What a rebuild owes: its speed as a part of the bare one's. */
@@ -27,7 +27,7 @@ export async function benchRebuild(args: readonly string[]): Promise<boolean> {
     options: { entries: { type: 'string', default: '1000000' }, rounds: { type: 'string', default: '5' } },
   });
   const [entries, rounds] = [Number(values.entries), Number(values.rounds)];
-  const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
+  const home = await openBenchHome();
   try {
     await migrate(home.databaseUrl);
     const pool = await openPool({ databaseUrl: home.databaseUrl, max: 2 });

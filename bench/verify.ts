@@ -2,12 +2,12 @@ import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
 import { withTransaction } from '../src/db/transaction.ts';
-import { openDemoHome } from '../src/demo/home.ts';
 import { markOfSeal, type Scope } from '../src/ledger/scope.ts';
 import { sealBook } from '../src/ledger/seals.ts';
 import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../src/ledger/verify.ts';
 import { median, print, spread } from './figures.ts';
 import { fillBooks } from './filled-books.ts';
+import { openBenchHome } from './home.ts';
 
 const ACCOUNTS = 10_000;
 /** What is owed: at most so many times the plain sums, and at most this part of the whole. */
@@ -26,7 +26,7 @@ export async function benchVerify(args: readonly string[]): Promise<boolean> {
     options: { entries: { type: 'string', default: '1000000' }, rounds: { type: 'string', default: '3' } },
   });
   const transactions = Number(values.entries) / 2;
-  const home = await openDemoHome({ databaseUrl: process.env['DATABASE_URL'], stateDir: '.liventix/bench' });
+  const home = await openBenchHome();
   try {
     await migrate(home.databaseUrl);
     const pool = await openPool({ databaseUrl: home.databaseUrl, max: 1 });

@@ -4,8 +4,7 @@ import { formatCount } from './output.ts';
 
 const WORDS: Readonly<Record<LimitName, (value: string, limit: string) => string>> = {
   canary_ms: (value, limit) => `a write like those of old code took ${value} ms, allowed are ${limit}`,
-  canary_median_ms: (value, limit) =>
-    `half of the writes like those of old code took ${value} ms, allowed are ${limit}`,
+  canary_mean_ms: (value, limit) => `writes like those of old code take ${value} ms on average, allowed are ${limit}`,
   lock_waiters: (value, limit) => `${value} sessions waited for it, allowed are ${limit}`,
   replication_lag_s: (value, limit) => `a replica was ${value} s behind, allowed are ${limit}`,
   wal_mb_per_s: (value, limit) => `the server wrote ${value} MB of WAL a second, allowed are ${limit}`,

@@ -40,7 +40,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     )
     .option(
       '--max-canary-ms <ms>',
-      'slow down where a write like those of old code takes longer (default: 15 % more than while it rests, half of them 25 %)',
+      'slow down where a write like those of old code takes longer (default: 10 % more on average than while it rests)',
       atLeastZero,
     )
     .option(
@@ -68,9 +68,9 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     .addHelpText(
       'after',
       `
-Twenty times a second it locks a random wallet, writes a row of its own and commits. While such a write takes too long, at 99 of 100
-or at half of them, and anybody else is at work, chunks become smaller and rarer, down to a 64th of full speed; --max-canary-ms, of
-99 of 100, counts in place of both, and also when nobody is.
+Twenty times a second it locks a random wallet, writes a row of its own and commits. While anybody else is at work, chunks are as small
+and as rare, down to a 64th of full speed, as such writes ask for that meet a chunk. --max-canary-ms, for 99 of 100 writes, counts in
+place of that, and also when nobody is.
 What it does now, and why: liventix backfill status --watch
 
 Exits with 1 when a wallet differs or is held back, with 3 when it was stopped before the end.

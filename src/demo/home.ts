@@ -29,13 +29,18 @@ const MAINTENANCE_DATABASE = 'postgres';
 /**
  * Opens a new, empty database, removing the one an earlier run left.
  * @param options.stateDir where the embedded server lives when there is no `databaseUrl`
+ * @param options.settings of the embedded server, as `startLocalServer` takes them
  * @throws AppError DEMO_RUNNING, DEMO_DATABASE_NOT_OURS, EMBEDDED_POSTGRES_*, DB_*
  */
-export async function openDemoHome(options: { databaseUrl: string | undefined; stateDir: string }): Promise<DemoHome> {
+export async function openDemoHome(options: {
+  databaseUrl: string | undefined;
+  stateDir: string;
+  settings?: readonly string[];
+}): Promise<DemoHome> {
   if (options.databaseUrl !== undefined) return openOnGivenServer(onMaintenanceDatabase(options.databaseUrl));
   const release = await takeFolderLock(options.stateDir);
   try {
-    return await openOnEmbeddedServer(options.stateDir, release);
+    return await openOnEmbeddedServer({ ...options, release });
   } catch (error) {
     await release();
     throw error;
@@ -56,8 +61,13 @@ export async function stopKeptDemo(stateDir: string): Promise<boolean> {
   }
 }
 
-async function openOnEmbeddedServer(stateDir: string, release: () => Promise<void>): Promise<DemoHome> {
-  const server = await startLocalServer({ stateDir: join(stateDir, 'postgres') });
+async function openOnEmbeddedServer(input: {
+  stateDir: string;
+  settings?: readonly string[];
+  release: () => Promise<void>;
+}): Promise<DemoHome> {
+  const { stateDir, settings = [], release } = input;
+  const server = await startLocalServer({ stateDir: join(stateDir, 'postgres'), settings });
   try {
     const password = new URL(server.adminUrl).password;
     // An ordinary owner, as on Supabase: the demo shows that nothing needs a superuser.

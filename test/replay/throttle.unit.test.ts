@@ -17,7 +17,12 @@ import {
 } from '../../src/replay/pace/throttle.ts';
 
 const CALM: Measured = {
-  canary: { writes: ENOUGH_CANARIES, medianMs: 2, p99Ms: 4, baseline: { medianMs: 2, p99Ms: 4 } },
+  canary: {
+    writes: ENOUGH_CANARIES,
+    p99Ms: 4,
+    beside: { writes: ENOUGH_CANARIES, meanMs: 2 },
+    apart: { p99Ms: 4, meanMs: 2 },
+  },
   isPaused: false,
   isAlone: false,
   lockWaiters: 0,
@@ -25,15 +30,24 @@ const CALM: Measured = {
   walMbPerSecond: 30,
 };
 const canary = (p99Ms: number | undefined, writes = ENOUGH_CANARIES) => ({ canary: { ...CALM.canary, p99Ms, writes } });
+const beside = (meanMs: number, writes = ENOUGH_CANARIES) => ({
+  canary: { ...CALM.canary, beside: { writes, meanMs } },
+});
 const HALF: Pace = { share: 0.5, passed: { name: 'lock_waiters', value: 3, limit: 1 }, passedAt: 1 };
 
 describe('a pace', () => {
   it.each<[string, Partial<Measured>, Partial<Limits>, Pace['passed']]>([
     [
-      'a canary takes more than 15 % longer than without us, and others are at work',
-      canary(7),
+      'a canary takes a fifth of a second, and others are at work',
+      canary(201),
       {},
-      { name: 'canary_ms', value: 7, limit: 4 * 1.15 + 1 },
+      { name: 'canary_ms', value: 201, limit: 200 },
+    ],
+    [
+      'it takes three times as long as without us, where that is longer',
+      { canary: { ...CALM.canary, p99Ms: 301, apart: { p99Ms: 100, meanMs: 2 } } },
+      {},
+      { name: 'canary_ms', value: 301, limit: 300 },
     ],
     [
       'a canary takes longer than is allowed',
@@ -52,13 +66,7 @@ describe('a pace', () => {
       'the first canary since has not come through yet, and took too long already',
       canary(300, 0),
       {},
-      { name: 'canary_ms', value: 300, limit: 4 * 1.15 + 1 },
-    ],
-    [
-      'half of the canaries take more than 25 % longer than without us',
-      { canary: { ...CALM.canary, medianMs: 3.1 } },
-      {},
-      { name: 'canary_median_ms', value: 3.1, limit: 2 * 1.25 + 0.5 },
+      { name: 'canary_ms', value: 300, limit: 200 },
     ],
     ['sessions wait for it', { lockWaiters: 2 }, {}, { name: 'lock_waiters', value: 2, limit: 1 }],
     ['a replica is behind', { replicationLagSeconds: 11 }, {}, { name: 'replication_lag_s', value: 11, limit: 10 }],
@@ -73,14 +81,11 @@ describe('a pace', () => {
   });
 
   it.each<[string, Partial<Measured>, Partial<Limits>]>([
-    ['a canary takes as long as is allowed', canary(5.6), {}],
+    ['a canary takes as long as is allowed', canary(200), {}],
     ['a canary takes long and nobody else is at work', { ...canary(500), isAlone: true }, {}],
-    ['half of the canaries take as long as is allowed', { canary: { ...CALM.canary, medianMs: 3 } }, {}],
-    [
-      'half of the canaries take long, and how long is told',
-      { canary: { ...CALM.canary, medianMs: 4 } },
-      { maxCanaryMs: 20 },
-    ],
+    ['canaries that meet a chunk hardly take longer', beside(2.19), {}],
+    ['they do, and nobody else is at work', { ...beside(9), isAlone: true }, {}],
+    ['they do, and how long all may take is told', beside(9), { maxCanaryMs: 20 }],
     ['one session waits', { lockWaiters: 1 }, {}],
     ['a replica is as far behind as it may', { replicationLagSeconds: 10 }, {}],
     ['nobody limits the WAL', { walMbPerSecond: 10_000 }, {}],
@@ -90,6 +95,38 @@ describe('a pace', () => {
     expect(decidePace(FULL_PACE, judged, held)).toEqual(FULL_PACE);
     expect(decidePace(HALF, judged, held)).toEqual({ ...HALF, share: 0.55 });
     expect(decidePace({ ...HALF, share: 0.98 }, judged, held)).toEqual(FULL_PACE);
+  });
+
+  it.each([
+    ['twice', 4, 0.1],
+    ['three times', 6, 0.05],
+    ['half as long again', 3, 0.2],
+    ['a hundred times', 200, LEAST_SHARE],
+  ])(
+    'is what others do not notice, where a write that meets a chunk takes %s what one does that does not',
+    (_, meanMs, share) => {
+      const passed = (of: Pace) => ({ name: 'canary_mean_ms', value: 2 + of.share * (meanMs - 2), limit: 2.2 });
+      for (const pace of [FULL_PACE, HALF, { ...HALF, share: 0.95 * share }]) {
+        const next = decidePace(pace, { ...CALM, ...beside(meanMs) }, DEFAULT_LIMITS);
+        expect(next.share).toBeCloseTo(Math.max(LEAST_SHARE, share), 10);
+        expect(next.passed?.value).toBeCloseTo(passed(pace).value, 10);
+        expect(next).toMatchObject({
+          passed: { ...passed(pace), value: expect.any(Number), limit: expect.closeTo(2.2, 10) },
+        });
+      }
+      const from = { ...HALF, share: share / 2 };
+      if (from.share > LEAST_SHARE) {
+        const next = decidePace(from, { ...CALM, ...beside(meanMs) }, DEFAULT_LIMITS);
+        expect(next.share / from.share).toBeCloseTo(1.1, 10);
+      }
+    },
+  );
+
+  it('is slow while others are at work and too few of their writes met a chunk to tell', () => {
+    const few = { ...CALM, ...beside(200, ENOUGH_CANARIES - 1) };
+    expect(decidePace(FULL_PACE, few, DEFAULT_LIMITS)).toEqual({ ...FULL_PACE, share: 0.125 });
+    expect(decidePace({ ...HALF, share: 0.1 }, few, DEFAULT_LIMITS)).toEqual({ ...HALF, share: 0.1 });
+    expect(decidePace(FULL_PACE, { ...few, isAlone: true }, DEFAULT_LIMITS)).toEqual(FULL_PACE);
   });
 
   it('goes carefully where a limit was passed before, and quickly beyond', () => {
@@ -122,9 +159,9 @@ describe('a pace', () => {
   const anyMeasured: fc.Arbitrary<Measured> = fc.record({
     canary: fc.record({
       writes: fc.nat(100),
-      medianMs: fc.option(number, { nil: undefined }),
       p99Ms: fc.option(number, { nil: undefined }),
-      baseline: fc.record({ medianMs: number, p99Ms: number }),
+      beside: fc.record({ writes: fc.integer({ min: ENOUGH_CANARIES, max: 60 }), meanMs: number }),
+      apart: fc.record({ p99Ms: number, meanMs: fc.double({ min: 0.01, max: 1e6, noNaN: true }) }),
     }),
     isPaused: fc.boolean(),
     isAlone: fc.boolean(),

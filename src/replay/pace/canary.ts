@@ -17,15 +17,15 @@ const KEPT_WAITING_MS = 200;
 /** Rows that are written over and over. */
 const SLOTS = 1_000;
 const KEPT = 100;
+/** Of those beside a chunk, as few as there are while the run is slow. */
+const KEPT_BESIDE = 60;
 /** Of those apart from the run: so many make up ten seconds. */
 const KEPT_APART = 200;
+/** In a mean, none counts as more than so many times what they mostly take: one that the disk kept waiting does not decide alone. */
+const MOST_OF_MEDIAN = 10;
 
 /** Writes as old code does, and measures how long that takes, beside the run. */
 export interface Canary {
-  /**
-   * Of the last hundred at most since `forget`, the p99 with the one under way, as far as it is; beside what they take while the run
-   * leaves the server alone, to begin with what they took before it did anything.
-   */
   since(): CanaryWrites;
   forget(): void;
   /** False where the role may not lock a wallet: then the canary only writes. */
@@ -34,15 +34,15 @@ export interface Canary {
   stop(): Promise<void>;
 }
 
-export interface CanaryWrites extends Took {
+export interface CanaryWrites {
+  /** Of the last hundred at most since `forget`. */
   readonly writes: number;
-  readonly baseline: Took;
-}
-
-/** Undefined before the first. */
-interface Took {
-  readonly medianMs: number | undefined;
+  /** Of those, with the one under way as far as it is; undefined before the first. */
   readonly p99Ms: number | undefined;
+  /** While a chunk is under way. */
+  readonly beside: { readonly writes: number; readonly meanMs: number };
+  /** While the run leaves the server alone, to begin with before it did anything. */
+  readonly apart: { readonly p99Ms: number; readonly meanMs: number };
 }
 
 export interface CanaryInput {
@@ -67,6 +67,7 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
   const stopped = new AbortController();
   const tries = { number: 0, locksWallets: true };
   let tookMs: number[] = [];
+  let besideMs: number[] = [];
   let apartMs: number[] = [];
   let startedAt: number | undefined;
   let failure: unknown;
@@ -83,6 +84,7 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
       const ms = performance.now() - startedAt;
       tookMs = [...tookMs.slice(1 - KEPT), ms];
       if (isApart && isResting()) apartMs = [...apartMs.slice(1 - KEPT_APART), ms];
+      else besideMs = [...besideMs.slice(1 - KEPT_BESIDE), ms];
       startedAt = undefined;
     }
   };
@@ -96,21 +98,22 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
   const since = () => {
     if (failure !== undefined) throw toAppError(failure);
     const underWayMs = startedAt === undefined ? 0 : performance.now() - startedAt;
-    const took = summary(tookMs);
+    const p99Ms = p99Of(tookMs);
     // Kept waiting, it will be long whatever comes of it.
-    const isKeptWaiting = underWayMs > Math.max(took.p99Ms ?? 0, KEPT_WAITING_MS);
+    const isKeptWaiting = underWayMs > Math.max(p99Ms ?? 0, KEPT_WAITING_MS);
+    const mostMs = MOST_OF_MEDIAN * medianOf(apartMs);
     return {
-      ...took,
-      ...(isKeptWaiting ? { p99Ms: underWayMs } : {}),
       writes: tookMs.length,
-      baseline: summary(apartMs),
+      p99Ms: isKeptWaiting ? underWayMs : p99Ms,
+      beside: { writes: besideMs.length, meanMs: meanOf(besideMs, mostMs) },
+      apart: { p99Ms: p99Of(apartMs) ?? 0, meanMs: meanOf(apartMs, mostMs) },
     };
   };
 
   try {
     await client.connect();
     // The first finds the plans, and is no measure.
-    await write(() => false);
+    await writeOne(client, input, tries);
     const until = performance.now() + BASELINE_MS;
     while (apartMs.length === 0 || (apartMs.length < BASELINE_WRITES && performance.now() < until)) {
       await write(() => true);
@@ -139,14 +142,18 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
   };
 }
 
-/** By nearest rank; for the p99 of fewer than a hundred, the longest but one: by the longest alone, chance would decide. */
-function summary(tookMs: readonly number[]): Took {
-  const sorted = tookMs.toSorted((a, b) => a - b);
-  const rank = (part: number) => Math.ceil(sorted.length * part);
-  return {
-    medianMs: sorted[Math.max(0, rank(0.5) - 1)],
-    p99Ms: sorted[Math.max(0, rank(0.99) - (sorted.length < 100 ? 2 : 1))],
-  };
+/** By nearest rank; of fewer than a hundred, the longest but one: by the longest alone, chance would decide. */
+function p99Of(tookMs: readonly number[]): number | undefined {
+  const rank = Math.ceil(tookMs.length * 0.99) - (tookMs.length < 100 ? 1 : 0);
+  return tookMs.toSorted((a, b) => a - b)[Math.max(0, rank - 1)];
+}
+
+function medianOf(tookMs: readonly number[]): number {
+  return tookMs.toSorted((a, b) => a - b)[Math.floor(tookMs.length / 2)] ?? 0;
+}
+
+function meanOf(tookMs: readonly number[], mostMs: number): number {
+  return tookMs.reduce((sum, ms) => sum + Math.min(ms, mostMs), 0) / Math.max(1, tookMs.length);
 }
 
 async function writeOne(

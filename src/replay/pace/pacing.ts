@@ -139,7 +139,7 @@ async function show(load: Load, { bookId, chunkRows, pace, measured }: Shown): P
       pace.passed?.value,
       pace.passed?.limit,
       measured.canary.p99Ms,
-      measured.canary.baseline.p99Ms,
+      measured.canary.apart.p99Ms,
       load.blind(),
       bookId,
     ],
