@@ -21,6 +21,8 @@ const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 export default defineConfig({
   test: {
     pool: 'forks',
+    // A process runs one file after another: no module of ours keeps what another file could meet, and loading them all each time takes longer.
+    isolate: false,
     // One more than there are processors where there are two: some tests mostly wait.
     maxWorkers: 3,
     testTimeout: 60_000,

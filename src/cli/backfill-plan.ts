@@ -112,12 +112,14 @@ function hazardLines({ hazard, table, count, cents, examples, outcome, blocks }:
   ];
 }
 
-function needLines({ surveySeconds, runSeconds, durationBasis, bytes, walBytes, spaceBasis }: Need): string[] {
+function needLines({ surveySeconds, runSeconds, durationBasis, spaceBasis, ...space }: Need): string[] {
   return [
     `about ${duration(runSeconds)}, of which the survey ${duration(surveySeconds)}`,
     `  (${durationBasis})`,
-    `about ${megabytes(bytes)} of tables and indexes, and ${megabytes(walBytes)} of write-ahead log`,
+    `about ${megabytes(space.bytes)} of tables and indexes, and ${megabytes(space.walBytes)} of write-ahead log`,
     `  (${spaceBasis})`,
+    `a checkpoint after ${megabytes(space.checkpointBytes)} of that log at most (max_wal_size): with dozens of them, and shared_buffers as small,`,
+    '  10,000,000 rows took half as long again (docs/benchmarks.md)',
   ];
 }
 

@@ -37,6 +37,8 @@ export interface Need {
   readonly durationBasis: string;
   readonly bytes: bigint;
   readonly walBytes: bigint;
+  /** How much of that the server writes, at most, between two checkpoints: `max_wal_size`. */
+  readonly checkpointBytes: bigint;
   readonly spaceBasis: string;
 }
 
@@ -139,10 +141,10 @@ async function findHazards(
 }
 
 /** Of 1,000,000 rows, docs/benchmarks.md; a wallet took half of a row. */
-const ROWS_A_SECOND = 11_700;
+const ROWS_A_SECOND = 9_100;
 const WALLETS_A_SECOND = 2 * ROWS_A_SECOND;
 const DURATION_BASIS =
-  'the survey as measured here; the rest at 11,700 rows a second (2 cores, docs/benchmarks.md), slower where others are at work: backfill status --watch measures it';
+  'the survey as measured here; the rest at 9,100 rows a second (2 cores, docs/benchmarks.md), slower where others are at work: backfill status --watch measures it';
 
 /** Measured with 100,000 rows of 2,050 wallets, and 20,000 of 20,010 wallets: events, entries and all indexes, after the run. */
 const STATED = { rowBytes: 2_500n, walletBytes: 1_300n, rowWalBytes: 3_400n };
@@ -160,6 +162,9 @@ async function needsOf(
   const rows = count(SOURCES.map(({ transactions }) => transactions));
   const wallets = count(SOURCES.map(({ wallets: name }) => name));
   const measured = await measureRowBytes(tx);
+  const { rows: found } = await tx.query<{ bytes: bigint }>(
+    `select pg_size_bytes(current_setting('max_wal_size')) as bytes`,
+  );
   const rowBytes = measured ?? STATED.rowBytes;
   return {
     surveySeconds,
@@ -167,6 +172,7 @@ async function needsOf(
     durationBasis: DURATION_BASIS,
     bytes: rows * rowBytes + wallets * STATED.walletBytes,
     walBytes: rows * STATED.rowWalBytes,
+    checkpointBytes: found[0]?.bytes ?? 0n,
     spaceBasis:
       measured === undefined
         ? `${rowBytes} bytes a row with its indexes, as measured with 100,000 rows; nothing is booked here yet`
