@@ -118,8 +118,8 @@ function needLines({ surveySeconds, runSeconds, durationBasis, spaceBasis, ...sp
     `  (${durationBasis})`,
     `about ${megabytes(space.bytes)} of tables and indexes, and ${megabytes(space.walBytes)} of write-ahead log`,
     `  (${spaceBasis})`,
-    `a checkpoint after ${megabytes(space.checkpointBytes)} of that log at most (max_wal_size): with dozens of them, and shared_buffers as small,`,
-    '  10,000,000 rows took half as long again (docs/benchmarks.md)',
+    `a checkpoint after ${megabytes(space.checkpointBytes)} of that log at most (max_wal_size)`,
+    '  (with 50 of them, and 256 MB of shared_buffers, 10,000,000 rows took half as long again: docs/benchmarks.md)',
   ];
 }
 

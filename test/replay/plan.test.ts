@@ -47,7 +47,7 @@ describe('a plan before anything is installed', () => {
     expect(run.stdout).toMatch(
       /^ {2}about \d+\.\d s, of which the survey \d+\.\d s\n {4}\(.*9,100 rows a second.*docs\/benchmarks\.md/m,
     );
-    expect(run.stdout).toMatch(/^ {2}a checkpoint after 2,147\.5 MB of that log at most \(max_wal_size\)/m);
+    expect(run.stdout).toMatch(/^ {2}a checkpoint after 2,147\.5 MB of that log at most \(max_wal_size\)$/m);
     expect(run.stdout).toMatch(/^ {2}backfill capture on: SHARE ROW EXCLUSIVE on .*gives way after 50 ms$/m);
     expect(run.stdout).toMatch(/\nNothing stands against it\. Nothing was changed\.\n$/);
     expect((await objects()).rows).toEqual(before);
