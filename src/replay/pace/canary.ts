@@ -82,9 +82,9 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
       await writeOne(client, input, tries);
     } finally {
       const ms = performance.now() - startedAt;
-      tookMs = [...tookMs.slice(1 - KEPT), ms];
-      if (isApart && isResting()) apartMs = [...apartMs.slice(1 - KEPT_APART), ms];
-      else besideMs = [...besideMs.slice(1 - KEPT_BESIDE), ms];
+      tookMs = lastOf(KEPT, tookMs, ms);
+      if (isApart && isResting()) apartMs = lastOf(KEPT_APART, apartMs, ms);
+      else besideMs = lastOf(KEPT_BESIDE, besideMs, ms);
       startedAt = undefined;
     }
   };
@@ -140,6 +140,10 @@ export async function startCanary(input: CanaryInput): Promise<Canary> {
       await client.end().catch(() => undefined);
     },
   };
+}
+
+function lastOf(most: number, tookMs: readonly number[], ms: number): number[] {
+  return [...tookMs.slice(1 - most), ms];
 }
 
 /** By nearest rank; of fewer than a hundred, the longest but one: by the longest alone, chance would decide. */
