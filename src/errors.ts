@@ -75,6 +75,7 @@ export const ERROR_CODES = {
   LEGACY_TRUNCATE_REFUSED: { exit: 2, sqlstate: 'LV032' },
   LEGACY_WALLET_FIXED: { exit: 2, sqlstate: 'LV033' },
   MIRROR_OVERFLOW: { exit: 2, sqlstate: 'LV034' },
+  LEGACY_RETIRED: { exit: 2, sqlstate: 'LV035' },
   CUTOVER_TOO_EARLY: { exit: 3 },
   CUTOVER_OLD_FUNCTIONS: { exit: 3 },
   CUTOVER_BUSY: { exit: 3 },

@@ -147,14 +147,16 @@ function registerFinish(backfill: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRefused with exit code 1 while an owner is kept by the old tables, or a wallet differs from its account.',
+      '\nRefused with exit code 1 while an owner is kept by the old tables, or a wallet differs from its account.\n\n' +
+        'From then on whoever moves money in the old tables, the old wallet functions too, is refused (LEGACY_RETIRED): the ledger\n' +
+        'would never know. Reads, settings, empty wallets and deletions go on.',
     )
     .action(({ dryRun = false, json }: { dryRun?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
         await finishCutOver(pool, { dryRun, stop: context.stop });
         const words = dryRun
           ? 'Nothing stands against it. Nothing was changed.'
-          : 'The old tables are retired: they stay as they are, and nothing follows them or feeds them any more.';
+          : 'The old tables are retired: who moves money there is refused, and nothing follows them or feeds them any more.';
         context.out.write(json ? `${toJson({ finished: !dryRun })}\n` : `${words}\n`);
       }),
     );

@@ -51,6 +51,8 @@ export function registerShadow(backfill: Command, context: CommandContext): void
           }).finally(progress.clear);
           context.out.write(json ? `${toJson(result)}\n` : shadowText(result));
           if (result.differing > 0) context.exitWith(1);
+          // Whether they agree, nobody has seen.
+          else if (result.wallets > 0 && result.reads === 0) context.exitWith(3);
         },
         { stopsItself: true },
       ),
@@ -64,7 +66,9 @@ function shadowText({ wallets, changing, reads, differing, differences, latencie
   const cell = (text: string | number) => text.toString().padStart(NUMBER_WIDTH);
   return [
     `${formatCount(reads)} reads of ${formatCount(wallets - changing)} wallets in ${seconds.toFixed(1)} s, ${formatCount(differing)} differ\n`,
-    ...(changing === 0 ? [] : [`${formatCount(changing)} wallets are changing, and were not compared\n`]),
+    ...(changing === 0
+      ? []
+      : [`${formatCount(changing)} wallets are changing, and were not compared: liventix backfill run\n`]),
     ...differences.map(
       ({ table, walletId, read, old, ledger }) =>
         `  ${table} ${walletId}, ${read}: ${old ?? 'nothing'}, in the ledger ${ledger ?? 'nothing'}\n`,

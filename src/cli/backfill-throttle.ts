@@ -30,7 +30,7 @@ export function throttleLines(throttle: ThrottleStatus | null): string[] {
   const pace = share === 1 ? 'at full speed' : `slowed down to ${percent(share)}, ${reason(passed)}`;
   const now = canaryP99Ms === null ? 'not measured yet' : `${decimal(canaryP99Ms)} ms`;
   return [
-    `runs ${pace}; chunks of ${formatCount(chunkRows)} rows; p99 of a write ${now}, ${decimal(baselineP99Ms)} ms before the run\n`,
+    `runs ${pace}; chunks of ${formatCount(chunkRows)} rows; p99 of a write ${now}, ${decimal(baselineP99Ms)} ms while the run rests\n`,
     ...blind.map((what) => `  ${BLIND[what] ?? what}\n`),
   ];
 }

@@ -255,7 +255,10 @@ export async function lockTables(tx: Tx, tables: Partial<LegacyTables>): Promise
  */
 async function awaitOlderTransactions(pool: Pool, options: CaptureOptions): Promise<void> {
   // After the transaction that installed it: until that ended, nobody could have written who is not captured.
-  await pool.query('update replay.capture set horizon = pg_snapshot_xmax(pg_current_snapshot()) where horizon is null');
+  const { rowCount } = await pool.query(
+    `update replay.capture set horizon = coalesce(horizon, pg_snapshot_xmax(pg_current_snapshot())) where settled_at is null`,
+  );
+  if (rowCount === 0) return;
   const deadline = performance.now() + (options.patienceMs ?? PATIENCE_MS);
   while (await hasOlderTransactions(pool)) {
     if (performance.now() > deadline || options.stop?.aborted === true) {
@@ -268,6 +271,7 @@ async function awaitOlderTransactions(pool: Pool, options: CaptureOptions): Prom
     }
     await sleep(POLL_MS);
   }
+  await pool.query('update replay.capture set settled_at = clock_timestamp() where settled_at is null');
 }
 
 async function hasOlderTransactions(pool: Pool): Promise<boolean> {

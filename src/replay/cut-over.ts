@@ -3,7 +3,7 @@ import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { assertCaptured, assertNotRetired, getCapture } from './capture.ts';
+import { assertNotRetired, assertStillCaptured, type Capture, getCapture } from './capture.ts';
 import { balanceFaultOf, compareWallet, faultOf, type WalletSides, type Which } from './compare-wallet.ts';
 import {
   catchUp,
@@ -19,7 +19,7 @@ import {
   type Wallet,
 } from './flip.ts';
 import { refusalOf } from './held-back.ts';
-import { getLegacyTables } from './legacy.ts';
+import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { differingWalletsSql } from './mapping.ts';
 import { mirrorMissed, turnMirrorOn } from './mirror.ts';
 import { SOURCES } from './sources.ts';
@@ -52,7 +52,7 @@ const MAX_TRIES = 5;
 export async function cutOver(pool: Pool, options: CutOverOptions): Promise<FlipResult> {
   const { bookId = MAIN_BOOK, stop } = options;
   const tables = await getLegacyTables(pool);
-  await getCapture(pool, { bookId, stop });
+  const capture = await getCapture(pool, { bookId, stop });
   await assertReplayed(pool, bookId);
   await assertFunctionsReplaced(pool);
   if (options.dryRun !== true) await turnMirrorOn(pool, { bookId, stop });
@@ -60,7 +60,7 @@ export async function cutOver(pool: Pool, options: CutOverOptions): Promise<Flip
   return flipAll(pool, { ...options, bookId, tables }, (wallet) =>
     options.dryRun === true
       ? rehearse(pool, { stop, to: 'ledger', wallet }, (tx) => rehearseCutOver(tx, wallet, options))
-      : cutOverWallet(pool, wallet, options),
+      : cutOverWallet(pool, wallet, { ...options, capture }),
   );
 }
 
@@ -75,7 +75,7 @@ export async function rollBack(pool: Pool, options: RollBackOptions): Promise<Fl
   await assertNotRetired(pool, bookId);
   const tables = await getLegacyTables(pool);
   await setModeOfNewWallets(pool, options, 'legacy');
-  return flipAll(pool, { ...options, bookId, tables }, (wallet) =>
+  const result = await flipAll(pool, { ...options, bookId, tables }, (wallet) =>
     options.dryRun === true
       ? rehearse(pool, { stop, to: 'legacy', wallet }, async (tx) => {
           await mirrorMissed(tx, wallet, options);
@@ -83,6 +83,20 @@ export async function rollBack(pool: Pool, options: RollBackOptions): Promise<Fl
         })
       : rollBackWallet(pool, wallet, options),
   );
+  if (options.owners === 'all' && options.dryRun !== true && result.finished) await letGoOfGone(pool, bookId, tables);
+  return result;
+}
+
+/** Of wallets that were deleted there is nothing to compare; one that is made anew under its id is a new one. */
+async function letGoOfGone(pool: Pool, bookId: number, tables: LegacyTables): Promise<void> {
+  for (const { name, wallets } of SOURCES) {
+    await pool.query(
+      `update replay.wallets r set mode = 'legacy'
+       where r.book_id = $1 and r.source = $2 and r.mode = 'ledger'
+         and not exists (select from ${tables[wallets]} w where w.id = r.wallet_id)`,
+      [bookId, name],
+    );
+  }
 }
 
 // Before the others are flipped: one that is made meanwhile would be passed over.
@@ -108,16 +122,22 @@ async function assertReplayed(pool: Pool, bookId: number): Promise<void> {
   );
 }
 
-async function cutOverWallet(pool: Pool, wallet: Wallet, options: CutOverOptions): Promise<Outcome> {
+type UnderCapture = CutOverOptions & { readonly capture: Capture };
+
+async function cutOverWallet(pool: Pool, wallet: Wallet, options: UnderCapture): Promise<Outcome> {
   const { settleMs = DEFAULT_SETTLE_MS, stop } = options;
+  let longestMs = 0;
   for (let tries = 1; ; tries += 1) {
     const outcome = await tryCutOver(pool, wallet, options);
-    if (outcome.status !== 'moving' || tries === MAX_TRIES || stop?.aborted === true) return outcome;
+    longestMs = Math.max(longestMs, outcome.heldMs);
+    if (outcome.status !== 'moving' || tries === MAX_TRIES || stop?.aborted === true) {
+      return { ...outcome, heldMs: longestMs };
+    }
     await sleep(settleMs, undefined, { signal: stop }).catch(() => undefined);
   }
 }
 
-async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): Promise<Outcome> {
+async function tryCutOver(pool: Pool, wallet: Wallet, options: UnderCapture): Promise<Outcome> {
   if ((await modeOf(pool, wallet)) === 'ledger') return keepUp(pool, wallet, options);
   try {
     await withTransaction(pool, async (tx) => {
@@ -133,7 +153,7 @@ async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): 
   const reason = reasonAgainst(whole, options);
   if (reason !== undefined) return { status: 'refused', reason, heldMs: 0 };
   const assertStill = async (tx: Tx) => {
-    await assertCaptured(tx, wallet.bookId);
+    await assertStillCaptured(tx, options.capture);
     await assertFunctionsReplaced(tx);
   };
   return flipUnderLock(pool, { wallet, to: 'ledger', stop: options.stop, assertStill }, (tx) =>
@@ -142,12 +162,10 @@ async function tryCutOver(pool: Pool, wallet: Wallet, options: CutOverOptions): 
 }
 
 /** A wallet that the ledger keeps. Of all of them, only those are looked at row by row of which something may be missing. */
-async function keepUp(pool: Pool, wallet: Wallet, { owners, stop }: CutOverOptions): Promise<Outcome> {
+async function keepUp(pool: Pool, wallet: Wallet, { owners, stop, capture }: UnderCapture): Promise<Outcome> {
   const isComplete = owners === 'all' ? await isTakenAsMirrored(pool, wallet) : await agrees(pool, wallet);
   if (isComplete) return { status: 'already', heldMs: 0 };
-  const assertStill = async (tx: Tx) => {
-    await assertCaptured(tx, wallet.bookId);
-  };
+  const assertStill = (tx: Tx) => assertStillCaptured(tx, capture);
   return catchUp(pool, { wallet, stop, assertStill }, async (tx) => {
     await mirrorMissed(tx, wallet);
     return verdictOf(await compareWallet(tx, wallet));

@@ -14,8 +14,8 @@ import { compareWallets } from './report.ts';
 import { SOURCES } from './sources.ts';
 
 /**
- * Retires the old tables: nothing is captured, mirrored or posted any more, and they stay as they are. There is no way back from it.
- * Done before, it does nothing.
+ * Retires the old tables: nothing is captured, mirrored or posted any more, and they stay as they are: who moves money there is refused.
+ * There is no way back from it. Done before, it does nothing.
  * Everything is compared first, while writers go on; they wait only for a last look at what may have changed since.
  * @throws AppError FINISH_REFUSED while an owner is kept by the old tables, or anything differs; CAPTURE_*, CUTOVER_BUSY, DB_*
  */
@@ -29,7 +29,7 @@ export async function finishCutOver(
   await getCapture(pool, { bookId, stop });
   refuseFor((await findUnflipped(pool, tables, bookId)) ?? (await findDifference(pool, tables, bookId)));
   if (dryRun) return;
-  await givingWay(pool, { stop, code: 'CUTOVER_BUSY', what: 'A wallet table' }, async (tx) => {
+  await givingWay(pool, { stop, code: 'CUTOVER_BUSY', what: 'A wallet table or payments.entries' }, async (tx) => {
     await lockTables(tx, tables);
     if ((await findRetirement(tx, bookId)) !== undefined) return;
     // Waits for a flip that is under way, which stands on it.
@@ -38,7 +38,15 @@ export async function finishCutOver(
     await tx.query('update replay.progress set retired_at = clock_timestamp() where book_id = $1', [bookId]);
     await turnMirrorOff(tx);
     await dropOurTriggers(tx);
+    for (const statement of refuseMoneySql(tables)) await tx.query(statement);
   });
+}
+
+function refuseMoneySql(tables: LegacyTables): string[] {
+  return SOURCES.flatMap(({ transactions, wallets }) => [transactions, wallets]).flatMap((name) => [
+    `create trigger liventix_retired before insert or update on ${tables[name]} for each row execute function replay.refuse_retired('${name}')`,
+    `alter table ${tables[name]} enable always trigger liventix_retired`,
+  ]);
 }
 
 function refuseFor(obstacle: string | undefined): void {

@@ -43,15 +43,20 @@ export interface Wallet extends Which {
 /** Whose word counts for a wallet. */
 export type Mode = 'ledger' | 'legacy';
 
-export type Outcome =
-  | { readonly status: 'flipped' | 'already'; readonly heldMs: number }
-  /** Moving: old code is in the middle of something, what it wrote so far does not go together. */
-  | { readonly status: 'refused' | 'moving'; readonly reason: string; readonly heldMs: number };
+/** Moving: old code is in the middle of something, what it wrote so far does not go together. */
+interface Objection {
+  readonly status: 'refused' | 'moving';
+  readonly reason: string;
+}
 
 /** What is found while nobody writes to a wallet. */
-export type Verdict =
-  | { readonly status: 'agrees' }
-  | { readonly status: 'refused' | 'moving'; readonly reason: string };
+export type Verdict = { readonly status: 'agrees' } | Objection;
+
+type Done = 'flipped' | 'already';
+type Result = { readonly status: Done } | Objection;
+
+/** What came of one wallet, and for how long writers of it may have had to wait, in ms. */
+export type Outcome = Result & { readonly heldMs: number };
 
 const WALLETS_A_PAGE = 1_000;
 const BUSY = { code: 'CUTOVER_BUSY', what: 'It', left: 'It stays where it is.' } as const;
@@ -122,17 +127,11 @@ export async function catchUp(pool: Pool, locking: Locking, putRight: (tx: Tx) =
 async function underLock(
   pool: Pool,
   { wallet, stop, assertStill }: Locking,
-  work: (tx: Tx, mode: Mode | undefined) => Promise<'flipped' | 'already'>,
+  work: (tx: Tx, mode: Mode | undefined) => Promise<Done>,
 ): Promise<Outcome> {
-  // Of all tries: one that was given up made writers wait too.
-  let longestMs = 0;
-  let heldSince: number | undefined;
-  const heldMs = () => {
-    if (heldSince !== undefined) longestMs = Math.max(longestMs, performance.now() - heldSince);
-    return longestMs;
-  };
-  return refusing(heldMs, () =>
-    givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
+  const held = startHoldClock();
+  const result = await refusing(async () => {
+    const status = await givingWay(pool, { ...BUSY, stop }, async (tx) => {
       // Whoever ends the capture, retires the old tables or brings their functions back waits, and finds what was flipped.
       await tx.query('select from replay.capture where book_id = $1 for share', [wallet.bookId]);
       await assertStill(tx);
@@ -140,11 +139,33 @@ async function underLock(
         'select mode from replay.wallets where wallet_id = $1 and source = $2 and book_id = $3 for update',
         [wallet.walletId, wallet.source.name, wallet.bookId],
       );
-      heldSince = performance.now();
-      const status = await work(tx, rows[0]?.mode).finally(heldMs);
-      return { status, heldMs: heldMs() };
-    }),
-  );
+      held.begin();
+      return work(tx, rows[0]?.mode).catch((error: unknown) => {
+        held.end();
+        throw error;
+      });
+    });
+    // Writers wait until it is committed.
+    held.end();
+    return status;
+  });
+  return { ...result, heldMs: held.longestMs() };
+}
+
+/** How long a wallet was held, of all tries the longest: one that was given up made writers wait too. */
+function startHoldClock() {
+  let longestMs = 0;
+  let since: number | undefined;
+  return {
+    begin: () => {
+      since = performance.now();
+    },
+    end: () => {
+      if (since !== undefined) longestMs = Math.max(longestMs, performance.now() - since);
+      since = undefined;
+    },
+    longestMs: () => longestMs,
+  };
 }
 
 /** Ends the transaction, of which nothing stays, where the two sides do not agree. */
@@ -159,13 +180,12 @@ export async function rehearse(
   judge: (tx: Tx) => Promise<Verdict>,
 ): Promise<Outcome> {
   if ((await modeOf(pool, wallet)) === to) return { status: 'already', heldMs: 0 };
-  return refusing(
-    () => 0,
-    () =>
-      givingWay<Outcome>(pool, { ...BUSY, stop }, async (tx) => {
-        throw new Undone(await judge(tx));
-      }),
+  const result = await refusing(() =>
+    givingWay(pool, { ...BUSY, stop }, async (tx) => {
+      throw new Undone(await judge(tx));
+    }),
   );
+  return { ...result, heldMs: 0 };
 }
 
 export async function modeOf(pool: Pool, { walletId, source, bookId }: Which): Promise<Mode | undefined> {
@@ -177,17 +197,15 @@ export async function modeOf(pool: Pool, { walletId, source, bookId }: Which): P
 }
 
 /** What work on one wallet comes to: one that is in use, or that the ledger refuses to post to, keeps no other from its turn. */
-async function refusing(heldMs: () => number, work: () => Promise<Outcome>): Promise<Outcome> {
+async function refusing(work: () => Promise<Done>): Promise<Result> {
   try {
-    return await work();
+    return { status: await work() };
   } catch (error) {
     const reason = error instanceof AppError && error.code === 'CUTOVER_BUSY' ? error.message : refusalOf(error);
-    if (reason !== undefined) return { status: 'refused', reason, heldMs: heldMs() };
+    if (reason !== undefined) return { status: 'refused', reason };
     if (!(error instanceof AppError) || !(error.cause instanceof Undone)) throw error;
     const { verdict } = error.cause;
-    return verdict.status === 'agrees'
-      ? { status: 'flipped', heldMs: heldMs() }
-      : { status: verdict.status, reason: verdict.reason, heldMs: heldMs() };
+    return verdict.status === 'agrees' ? { status: 'flipped' } : verdict;
   }
 }
 

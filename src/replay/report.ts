@@ -110,8 +110,7 @@ export async function compareWallets(db: Queryable, bookId = MAIN_BOOK): Promise
   );
   const { rows } = await db.query<WalletComparison>(
     `with changing as materialized (
-       select wallet_id from replay.captured_rows where wallet_id is not null union select wallet_id from replay.captured_wallets
-       union select wallet_id from replay.unreconciled where book_id = $1
+       select distinct wallet_id from replay.changing where book_id = $1
      ), pair as materialized (
        select p.*, p.id in (select wallet_id from changing) as is_changing from (${pairs.join(' union all ')}) p
      ), fault as (

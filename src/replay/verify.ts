@@ -108,13 +108,9 @@ async function findSkipped(tx: Tx): Promise<SkippedCheck[]> {
 /** Wallets that changed so long ago that nobody can be at work on them. */
 async function findForgotten(tx: Tx): Promise<SkippedCheck[]> {
   const { rows } = await tx.query<{ wallets: bigint; since: Date }>(
-    `select count(distinct wallet_id) as wallets, min(captured_at) as since
-     from (
-       select wallet_id, captured_at from replay.captured_rows
-       union all select wallet_id, captured_at from replay.captured_wallets
-       union all select wallet_id, changed_at from replay.unreconciled
-     ) changed
-     having min(captured_at) < now() - interval '${FORGOTTEN_AFTER}'`,
+    `select count(distinct wallet_id) as wallets, min(changed_at) as since
+     from replay.changing
+     having min(changed_at) < now() - interval '${FORGOTTEN_AFTER}'`,
   );
   return rows.map(({ wallets, since }) => ({
     check: WALLET_CHECK,

@@ -7,7 +7,7 @@ import { assertNotNeeded } from './capture.ts';
 import { givingWay } from './giving-way.ts';
 import { findLegacyTables } from './legacy.ts';
 
-const SQL = new URL('../../compat/wallet-functions.sql', import.meta.url);
+const SQL_FILE = new URL('../../compat/wallet-functions.sql', import.meta.url);
 /** What the file says about each function that it makes. */
 const OURS = 'liventix';
 
@@ -25,7 +25,7 @@ export async function findWalletFunctions(db: Queryable): Promise<readonly OldFu
   const { rows } = await db.query<OldFunction>(
     `select p.oid::regprocedure::text as signature, obj_description(p.oid, 'pg_proc') is not distinct from $2 as "isReplaced"
      from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname = any ($1) order by 1`,
-    [await namesInFile(), OURS],
+    [(await readFunctions()).names, OURS],
   );
   return rows;
 }
@@ -78,8 +78,7 @@ export async function replaceWalletFunctions(
   pool: Pool,
   options: { readonly stop?: AbortSignal | undefined } = {},
 ): Promise<void> {
-  const sql = await readFile(SQL, 'utf8');
-  const names = await namesInFile();
+  const { sql, names } = await readFunctions();
   await givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
     await waitForOthers(tx);
     await tx.query(`insert into replay.old_functions (restore) ${RESTORE}`, [names, OURS]);
@@ -140,7 +139,18 @@ export async function assertFunctionsReplaced(db: Queryable): Promise<void> {
   );
 }
 
-async function namesInFile(): Promise<string[]> {
-  const sql = await readFile(SQL, 'utf8');
-  return [...sql.matchAll(/^create or replace function public\.(\w+)/gm)].map(([, name = '']) => name);
+interface Functions {
+  readonly sql: string;
+  readonly names: readonly string[];
+}
+
+let read: Promise<Functions> | undefined;
+
+/** Read once: each flip asks for it while it holds a wallet. */
+function readFunctions(): Promise<Functions> {
+  read ??= readFile(SQL_FILE, 'utf8').then((sql) => ({
+    sql,
+    names: [...sql.matchAll(/^create or replace function public\.(\w+)/gm)].map(([, name = '']) => name),
+  }));
+  return read;
 }

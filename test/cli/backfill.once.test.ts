@@ -209,7 +209,7 @@ describe('what the commands print', () => {
       return stdout.includes('slowed down') && stdout;
     });
     expect(words).toMatch(
-      /^runs slowed down to [\d.]+ %, a write like those of old code took [\d.]+ ms, allowed are 0; chunks of \d+ rows; p99 of a write .*, [\d.]+ ms before the run$/m,
+      /^runs slowed down to [\d.]+ %, a write like those of old code took [\d.]+ ms, allowed are 0; chunks of \d+ rows; p99 of a write .*, [\d.]+ ms while the run rests$/m,
     );
     expect((await backfillStatus(database)).throttle).toMatchObject({
       passed: { name: 'canary_ms', limit: 0 },

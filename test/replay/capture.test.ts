@@ -164,6 +164,18 @@ describe('a capture', () => {
     expect(await driftByCause(pool)).toEqual([]);
   });
 
+  it('asks for older transactions until there is none, and never again: in the end 32 bits do not tell them any more', async () => {
+    const { pool } = database;
+    await turnCaptureOn(pool);
+    // As one that is two thousand million transactions younger looks like.
+    const writer = await connect();
+    await writer.query('begin; select pg_current_xact_id()');
+    await pool.query(`update replay.capture set horizon = (pg_current_xact_id()::text::bigint + 1000)::text::xid8`);
+    expect(await turnCaptureOn(pool, { patienceMs: 0 })).toBe(false);
+    await pool.query('update replay.capture set settled_at = null');
+    await expect(turnCaptureOn(pool, { patienceMs: 0 })).rejects.toMatchObject({ code: 'CAPTURE_BUSY' });
+  });
+
   const TAMPERINGS = [
     'drop trigger liventix_capture on wallet_transactions',
     'alter table wallets disable trigger liventix_capture',

@@ -7,6 +7,8 @@ const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
 const LONG_MS = 1_800_000;
 /** How much later each time. */
 const GROWTH = 2;
+/** Each waits most of the time: for a backend that goes on alone, for a lock that it has. */
+const SIDE_BY_SIDE = 4;
 /** After how many strikes old code writes: a longer command is in its midst then. */
 const MIDST = 5;
 
@@ -56,10 +58,15 @@ describe.each(COMMANDS)('$name, run again until it comes through', (command) => 
   it.each(FULL ? KINDS : [])(
     'ends as if nothing had happened, at whichever statement %s',
     async (_, strike) => {
-      let nth = 1;
-      while (await endsAsUndisturbed(command, [strike(nth)])) nth += 1;
+      let struck = 0;
+      for (let next = 1; struck === next - 1; next += SIDE_BY_SIDE) {
+        const drills = Array.from({ length: SIDE_BY_SIDE }, (_drill, nth) =>
+          endsAsUndisturbed(command, [strike(next + nth)]),
+        );
+        struck += (await Promise.all(drills)).filter(Boolean).length;
+      }
       // Even the shortest asks for the server's version, and does something then.
-      expect(nth).toBeGreaterThan(2);
+      expect(struck).toBeGreaterThan(1);
     },
     LONG_MS,
   );

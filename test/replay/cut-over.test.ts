@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addSlots } from '../../src/ledger/accounts.ts';
-import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { MAIN_BOOK, openAccounts, post } from '../../src/ledger/ledger.ts';
 import { approveDrift } from '../../src/replay/approve.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
@@ -22,6 +22,7 @@ import {
   type OwnerKind,
   setBalance,
 } from '../support/legacy.ts';
+import { waitsForLock } from '../support/locks.ts';
 
 let database: TestDatabase;
 const { connect, end } = testClients(() => database.url);
@@ -166,6 +167,40 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
     expect(await sides(wallet)).toEqual({ old: 130n, ledger: 130n, rows: [100, 30] });
     await booksHold(pool);
   });
+
+  // Not through a call, which goes on in order where it could not be done in bulk.
+  it.each(['post_in_bulk', 'post_in_order'])(
+    'has in the old tables what %s posts in one call, be it several times to it',
+    async (way) => {
+      const { pool } = database;
+      const [wallet, other] = [await cutOverWallet(kind), await cutOverWallet('user')];
+      const [{ clearing, cash }, { cash: others }] = [await accountsOf(wallet), await accountsOf(other)];
+      const transfers = [
+        [clearing, cash, 1],
+        [clearing, others, 20],
+        [clearing, cash, 300],
+        [cash, others, 4],
+        [cash, clearing, 50],
+      ] as const;
+      const requests = transfers.map(([debit, credit, cents]) => ({
+        entries: [
+          { account_id: debit, amount_cents: cents, currency: 'USD' },
+          { account_id: credit, amount_cents: -cents, currency: 'USD' },
+        ],
+      }));
+      const { rows: outcomes } = await pool.query(
+        `select status from payments.${way}($1, $2, payments.open_since($1)) order by ordinal`,
+        [MAIN_BOOK, JSON.stringify(requests)],
+      );
+      expect(outcomes).toEqual(requests.map(() => ({ status: 'posted' })));
+      expect(await sides(wallet)).toMatchObject({ old: 347n, ledger: 347n });
+      expect((await sides(wallet))?.rows.toSorted()).toEqual([-4, -50, 1, 100, 300]);
+      expect(await sides(other)).toMatchObject({ old: 124n, ledger: 124n });
+      expect(await driftByCause(pool)).toEqual([]);
+      expect(await flipBack(wallet)).toMatchObject({ flipped: 1n, refused: [] });
+      await booksHold(pool);
+    },
+  );
 
   it('posts the row that old code inserts, and takes the balance that it writes afterwards as said', async () => {
     const { pool } = database;
@@ -389,6 +424,61 @@ describe('found by a review', () => {
     await booksHold(pool);
   });
 
+  describe('a row that goes so beside a drain that has not committed', () => {
+    const DRAIN = 'begin; select replay.drain_rows(1, null)';
+    const CHANGE = 'update wallet_transactions set';
+    const given = async () => {
+      const [kept, old] = [await cutOverWallet('user', 10), await givenWallet(database.pool)];
+      return { kept, old, drainer: await connect() };
+    };
+    const move = (row: string, { id }: LegacyWallet) =>
+      database.pool.query(`${CHANGE} wallet_id = $2 where id = $1`, [row, id]);
+    const isNeitherLostNorDoubled = async (kept: LegacyWallet, old: LegacyWallet, cents: bigint) => {
+      const { pool } = database;
+      await setBalance(pool, old, 0);
+      await runBackfill(pool, { settleMs: 0 });
+      expect(await sides(kept)).toMatchObject({ old: 10n + cents, ledger: 10n + cents });
+      expect(await sides(old)).toMatchObject({ old: 0n, ledger: 0n });
+      expect(await flipBack(kept)).toMatchObject({ flipped: 1n, refused: [] });
+      await booksHold(pool);
+    };
+
+    it('which brings it into the log is neither lost nor doubled', async () => {
+      const { pool } = database;
+      const { kept, old, drainer } = await given();
+      const row = await givenRow(pool, old, { ...ADJUSTMENT, delta: 100 });
+      await drainer.query(DRAIN);
+      const moved = move(row.id, kept);
+      await waitsForLock(pool, CHANGE);
+      await drainer.query('commit');
+      await moved;
+      await isNeitherLostNorDoubled(kept, old, 100n);
+    });
+
+    it.each([
+      ['which takes it from the other is changed after it', true],
+      ['which takes it from the other after a change is taken once that has committed', false],
+    ])('%s', async (_, drainFirst) => {
+      const { pool } = database;
+      const { kept, old, drainer } = await given();
+      const row = await givenRow(pool, old, { ...ADJUSTMENT, delta: 100 });
+      await runBackfill(pool, { settleMs: 0 });
+      await move(row.id, kept);
+      const changer = await connect();
+      const change = () => changer.query(`begin; ${CHANGE} credits_delta = 70 where id = '${row.id}'`);
+      const drain = () => drainer.query(DRAIN);
+      const [first, second] = drainFirst ? [drain, change] : [change, drain];
+      await first();
+      const waiting = second();
+      await waitsForLock(pool, drainFirst ? CHANGE : DRAIN);
+      await (drainFirst ? drainer : changer).query('commit');
+      await waiting;
+      await (drainFirst ? changer : drainer).query('commit');
+      // The balance stays as it is where a row is changed.
+      await isNeitherLostNorDoubled(kept, old, 100n);
+    });
+  });
+
   it('a posting with a snapshot of before the cut-over runs again, and is mirrored', async () => {
     const { pool } = database;
     const wallet = await givenWallet(pool);
@@ -463,11 +553,34 @@ describe('the end', () => {
     await setBalance(pool, wallet, 102);
     expect(await sides(wallet)).toMatchObject({ ledger: 102n });
     await finishCutOver(pool);
-    await setBalance(pool, wallet, 103);
-    expect(await sides(wallet)).toMatchObject({ ledger: 102n });
-    await pool.query('truncate wallet_transactions cascade');
     await expect(turnCaptureOn(pool)).rejects.toMatchObject({ code: 'BACKFILL_RETIRED' });
     expect(await verifyBooksAndWallets(pool)).toMatchObject({ balance: true });
+  });
+
+  it('refuses old code that moves money in the old tables, which the ledger would never know, and nothing else', async () => {
+    const { pool } = database;
+    const kept = [await cutOverWallet('user'), await cutOverWallet('organization')];
+    await finishCutOver(pool);
+    const refused = { code: 'LV035', message: expect.stringContaining('the old tables are retired') };
+    const replica = await connect(database.adminUrl);
+    await replica.query('set session_replication_role = replica');
+    for (const wallet of kept) {
+      const [wallets, rowsTable] = TABLES[wallet.kind];
+      await expect(setBalance(pool, wallet, 103)).rejects.toMatchObject(refused);
+      await expect(givenRow(pool, wallet, { ...ADJUSTMENT, delta: 3 })).rejects.toMatchObject(refused);
+      await expect(pool.query(`update ${rowsTable} set credits_delta = 3`)).rejects.toMatchObject(refused);
+      await expect(givenWallet(pool, { kind: wallet.kind, balance: 5 })).rejects.toMatchObject(refused);
+      await expect(replica.query(`update ${wallets} set balance_credits = 104`)).rejects.toMatchObject(refused);
+      expect(await sides(wallet)).toMatchObject({ old: 100n, ledger: 100n });
+
+      await givenWallet(pool, { kind: wallet.kind });
+      await pool.query(`update ${wallets} set status = 'frozen'`);
+      await pool.query(`update ${rowsTable} set reference_type = 'other'`);
+      await pool.query(`delete from ${rowsTable} where wallet_id = $1`, [wallet.id]);
+      await pool.query(`delete from ${wallets} where id = $1`, [wallet.id]);
+      expect(await sides(wallet)).toMatchObject({ old: null, ledger: 100n });
+    }
+    await pool.query('truncate wallet_transactions cascade');
   });
 });
 

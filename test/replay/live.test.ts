@@ -3,7 +3,7 @@ import type { Pool, Tx } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { Random } from '../../src/demo/economy/random.ts';
 import { AppError } from '../../src/errors.ts';
-import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { openAccounts, orThrow, postAll } from '../../src/ledger/ledger.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import { booksHold } from '../support/backfill.ts';
@@ -16,6 +16,8 @@ const LASTS_MS = FULL ? 60_000 : 8_000;
 const WRITERS = FULL ? 4 : 2;
 const WALLETS = 12;
 const ENOUGH = 5;
+/** One by one, and in bulk. */
+const POSTINGS_A_CALL = [1, 6] as const;
 const EXTRA_MS = 60_000;
 
 let database: TestDatabase;
@@ -145,7 +147,7 @@ it(
       const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
       while (goesOn()) {
         const one = random.pick(held as [Held, ...Held[]]);
-        const cents = random.between(1, 50);
+        const cents = Array.from({ length: random.pick(POSTINGS_A_CALL) }, () => random.between(1, 50));
         const posted = await withTransaction(pool, (tx) => postIfKept(tx, one.wallet, { clearing, cents })).catch(
           (error: unknown) => {
             // It gives way to old code, five times in a row here and there: so many writers want so few wallets.
@@ -153,7 +155,7 @@ it(
             return false;
           },
         );
-        if (posted) one.expected += cents;
+        if (posted) one.expected += cents.reduce((sum, each) => sum + each, 0);
         tally.posted += Number(posted);
       }
     };
@@ -196,11 +198,11 @@ it(
   LASTS_MS + EXTRA_MS + 60_000,
 );
 
-/** New code posts to a wallet that the ledger keeps, which it looks at in its own transaction. */
+/** New code posts some transactions to a wallet that the ledger keeps, which it looks at in its own transaction. */
 async function postIfKept(
   tx: Tx,
   { id, kind, ownerId }: LegacyWallet,
-  { clearing, cents }: { clearing: string; cents: number },
+  { clearing, cents }: { clearing: string; cents: readonly number[] },
 ): Promise<boolean> {
   const { rows } = await tx.query<{ mode: string }>('select mode from replay.wallets where wallet_id = $1 for share', [
     id,
@@ -208,7 +210,8 @@ async function postIfKept(
   if (rows[0]?.mode !== 'ledger') return false;
   const owner = kind === 'user' ? { userId: ownerId } : { organizationId: ownerId };
   const [cash = ''] = await openAccounts(tx, [{ type: 'cash', currency: 'USD', name: 'wallet', ...owner }]);
-  await post(tx, transfer(clearing, cash, { amountCents: BigInt(cents) }));
+  const transfers = cents.map((each) => transfer(clearing, cash, { amountCents: BigInt(each) }));
+  (await postAll(tx, transfers)).forEach(orThrow);
   return true;
 }
 

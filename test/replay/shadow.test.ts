@@ -63,6 +63,16 @@ describe('shadow reads', () => {
       [spend.id],
     );
     expect(await look()).toMatchObject({ changing: 1, differing: 0 });
+    await database.pool.query(
+      'update wallets set balance_credits = balance_credits + 1; update org_wallets set balance_credits = balance_credits + 1',
+    );
+    // Whether they are, nobody has seen.
+    expect(await liventix(['backfill', 'shadow'], { DATABASE_URL: database.url })).toMatchObject({
+      exitCode: 3,
+      stdout: expect.stringMatching(
+        /^0 reads of 0 wallets in .*\n25 wallets are changing, and were not compared: liventix backfill run\n/,
+      ),
+    });
     await runBackfill(database.pool, { settleMs: 0 });
     await nothingDiffers();
   });

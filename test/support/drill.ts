@@ -4,10 +4,10 @@ import { createPool, type Pool, type Queryable } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { createLegacyDatabase, fillLegacyDatabase } from '../../src/demo/legacy-database.ts';
-import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { MAIN_BOOK, openAccounts, post } from '../../src/ledger/ledger.ts';
 import { approveDrift } from '../../src/replay/approve.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
-import { findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
+import { findCapture, findRetirement, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import { finishCutOver } from '../../src/replay/finish.ts';
 import { replaceWalletFunctions } from '../../src/replay/wallet-functions.ts';
@@ -41,6 +41,12 @@ const idOf = (name: string) => {
 const walletId = (nth: number) => idOf(`wallet ${nth}`);
 const rowOf = (name: string, at: string, delta: number) =>
   ({ id: idOf(name), at, delta, type: 'adjustment', referenceType: 'system' }) as const;
+
+/** Lets old code write; once the old tables are retired, it is refused, and nothing of it stays. */
+async function oldCode(pool: Pool, work: () => Promise<void>): Promise<void> {
+  if ((await findRetirement(pool, MAIN_BOOK)) === undefined) await work();
+  else await expect(work()).rejects.toMatchObject({ code: 'LEGACY_RETIRED' });
+}
 
 /**
  * Old code at work between two tries: a row and its balance for each of those wallets, and a new wallet. Whoever keeps the wallet at that
@@ -161,7 +167,7 @@ interface Drilled {
   readonly history: string;
   /** How often it was struck. */
   readonly struck: number;
-  /** False where the old tables were retired before old code wrote to them. */
+  /** False where the old tables were retired before old code came to write to them. */
   readonly isFollowed: boolean;
 }
 
@@ -177,7 +183,7 @@ export async function drill(
   const database = await databaseBefore(command, server);
   const { pool } = database;
   let [struck, isFollowed, isWritten] = [0, true, false];
-  const oldCode = async () => {
+  const writeOnce = async () => {
     if (isWritten) return;
     isFollowed = command.name !== 'finish' || (await findCapture(pool)) !== undefined;
     await write(pool, command);
@@ -187,9 +193,9 @@ export async function drill(
     for (const strike of strikes) {
       if (!(await tryOnce(database, command, strike))) break;
       struck += 1;
-      if (struck === writesAfter) await oldCode();
+      if (struck === writesAfter) await writeOnce();
     }
-    await oldCode();
+    await writeOnce();
     await command.run(pool);
     return { struck, isFollowed, history: await historyAtEnd(pool, command) };
   } finally {
@@ -239,9 +245,11 @@ export async function databaseBefore(command: Command, server?: TestServer): Pro
 }
 
 async function write(pool: Pool, { changes = nothing }: Command): Promise<void> {
-  // First, so that a row that is changed comes before the others of its wallet, whether it was read by then or is captured.
-  await changes(pool);
-  await oldCodeWrites(pool, 2);
+  await oldCode(pool, async () => {
+    // First, so that a row that is changed comes before the others of its wallet, whether it was read by then or is captured.
+    await changes(pool);
+    await oldCodeWrites(pool, 2);
+  });
 }
 
 /** Whether it was struck, or came through before. */
@@ -263,7 +271,7 @@ async function tryOnce(database: TestDatabase, command: Command, { at, by }: Str
 }
 
 async function historyAtEnd(pool: Pool, command: Command): Promise<string> {
-  await oldCodeWrites(pool, 3);
+  await oldCode(pool, () => oldCodeWrites(pool, 3));
   await command.after(pool);
   await booksHold(pool);
   await nothingIsLostOrDoubled(pool);

@@ -42,6 +42,13 @@ export function plannedLocks(tables: LegacyTables): PlannedLock[] {
       atMostMs: null,
     },
     {
+      command: 'backfill run, its first step',
+      on: 'up to 500 wallets at a time, by their new rows in replay.wallets',
+      mode: 'inserted',
+      heldUntil: `their accounts are opened; blocks old code that writes to one for the first time; ${givesWay}`,
+      atMostMs: null,
+    },
+    {
       command: 'backfill run, beside it',
       on: 'one wallet after the other, as a canary',
       mode: 'FOR NO KEY UPDATE',
@@ -66,14 +73,21 @@ export function plannedLocks(tables: LegacyTables): PlannedLock[] {
       command: 'backfill cutover, rollback',
       on: 'one wallet at a time, by its row in replay.wallets',
       mode: 'FOR UPDATE',
-      heldUntil: `the wallet is compared; blocks writers of that wallet; ${givesWay}`,
+      heldUntil: `what came since it was compared is compared too; blocks writers of that wallet; ${givesWay}`,
       atMostMs: null,
     },
     {
-      command: 'backfill abort, finish',
+      command: 'backfill abort',
       on: four,
       mode: 'ACCESS EXCLUSIVE',
-      heldUntil: `the triggers are dropped (finish compares all wallets meanwhile); ${givesWay}`,
+      heldUntil: `the triggers are dropped; blocks everybody; ${givesWay}`,
+      atMostMs: null,
+    },
+    {
+      command: 'backfill finish',
+      on: `${four}, payments.entries, payments.account_slots`,
+      mode: 'ACCESS EXCLUSIVE',
+      heldUntil: `wallets are counted once more and triggers changed (all is compared before); blocks everybody; ${givesWay}`,
       atMostMs: null,
     },
   ];

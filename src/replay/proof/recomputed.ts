@@ -65,12 +65,9 @@ export async function recompute(tx: Tx, options: RecomputeOptions): Promise<Reco
 }
 
 async function readHolders(tx: Tx, { bookId, tables }: RecomputeOptions): Promise<Map<string, Holder>> {
-  const changing = await textsOf(
-    tx,
-    `select wallet_id, source from replay.captured_rows union select wallet_id, source from replay.captured_wallets
-     union select wallet_id, source from replay.unreconciled where book_id = $1`,
-    [bookId],
-  );
+  const changing = await textsOf(tx, 'select distinct wallet_id, source from replay.changing where book_id = $1', [
+    bookId,
+  ]);
   const isChanging = new Set(changing.map(([walletId, source]) => `${source} ${walletId}`));
   const holders = new Map<string, Holder>();
   for (const { name, wallets } of SOURCES) {

@@ -169,11 +169,6 @@ export async function sumRows(tx: Tx, { bookId, tables, openPositions }: AsOf): 
   return sides;
 }
 
-/** SQL of the wallets of which something is captured, or was not looked at since; `$1` is the book. */
-const CHANGING = `
-  select wallet_id, source from replay.captured_rows union select wallet_id, source from replay.captured_wallets
-  union select wallet_id, source from replay.unreconciled where book_id = $1`;
-
 /**
  * SQL of every holder's account: what the old wallets hold, and what the log brought to it, before the open positions and in them. What
  * was posted beside the replay, the old wallet knows nothing of. `$1` is the book, `$2` the open positions. Everything is laid on one
@@ -195,7 +190,8 @@ function holdersSql(tables: LegacyTables): string {
       ${held}
       union all
       select r.account_id, r.source, 0, true, 0, false
-      from (${CHANGING}) c join replay.wallets r on r.wallet_id = c.wallet_id and r.source = c.source and r.book_id = $1
+      from replay.changing c join replay.wallets r on r.wallet_id = c.wallet_id and r.source = c.source and r.book_id = c.book_id
+      where c.book_id = $1
       union all
       select n.account_id, null, 0, false, -n.amount_cents, ${isOpen} from payments.entries n where n.book_id = $1
       union all
@@ -325,8 +321,9 @@ export async function countNotCompared(tx: Tx, { bookId, tables }: AsOf): Promis
   ).join(' union all ');
   const { rows } = await tx.query<NotCompared>(
     `select (select count(*) from replay.captured_rows) as "pendingChanges",
-            (select count(distinct r.account_id) from (${CHANGING}) c
-             join replay.wallets r on r.wallet_id = c.wallet_id and r.source = c.source and r.book_id = $1) as "changingHolders",
+            (select count(distinct r.account_id) from replay.changing c
+             join replay.wallets r on r.wallet_id = c.wallet_id and r.source = c.source and r.book_id = c.book_id
+             where c.book_id = $1) as "changingHolders",
             (select count(*) from (${orphans}) o) as "orphanRows",
             (select coalesce(sum(cents), 0)::bigint from (${orphans}) o) as "orphanCents",
             (select count(*) from (${wallets}) w) as "walletsWithoutAccount"`,

@@ -3,9 +3,10 @@ import { STREAMED } from '../../db/cursor.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { MAIN_BOOK } from '../../ledger/ledger.ts';
+import type { Which } from '../compare-wallet.ts';
 import { assertFinished } from '../finished.ts';
-import { getLegacyTables, type LegacyTables } from '../legacy.ts';
-import { SOURCES, type Source } from '../sources.ts';
+import { getLegacyTables } from '../legacy.ts';
+import { SOURCES } from '../sources.ts';
 import { SHADOW_READS } from './reads.ts';
 
 export interface ShadowOptions {
@@ -90,13 +91,6 @@ async function sampleWallets(pool: Pool, table: string, sample: number): Promise
   return drawn.rows.map(({ id }) => id);
 }
 
-interface Which {
-  readonly bookId: number;
-  readonly source: Source;
-  readonly tables: LegacyTables;
-  readonly walletId: string;
-}
-
 interface Standing {
   readonly ownerId: string | null;
   readonly accountId: string | null;
@@ -121,9 +115,7 @@ async function readBoth(tx: Tx, which: Which, tally: Tally): Promise<void> {
 async function standingOf(tx: Tx, { bookId, source, tables, walletId }: Which): Promise<Standing | undefined> {
   const { rows } = await tx.query<Standing>(
     `select w.${source.ownerColumn} as "ownerId", r.account_id as "accountId",
-            exists (select from replay.captured_rows c where c.wallet_id = w.id and c.source = $2)
-              or exists (select from replay.captured_wallets c where c.wallet_id = w.id and c.source = $2)
-              or exists (select from replay.unreconciled u where u.wallet_id = w.id and u.source = $2 and u.book_id = $1) as "isChanging"
+            exists (select from replay.changing c where c.wallet_id = w.id and c.source = $2 and c.book_id = $1) as "isChanging"
      from ${tables[source.wallets]} w
      left join replay.wallets r on r.wallet_id = w.id and r.source = $2 and r.book_id = $1
      where w.id = $3`,
