@@ -159,7 +159,7 @@ export async function assertStillCaptured(db: Queryable, capture: Capture): Prom
 }
 
 /** @throws AppError CAPTURE_OFF, BACKFILL_RETIRED, CAPTURE_OTHER_BOOK, CAPTURE_INTERRUPTED */
-export async function assertCaptured(db: Queryable, bookId: number): Promise<Capture> {
+async function assertCaptured(db: Queryable, bookId: number): Promise<Capture> {
   const capture = await findCapture(db);
   if (capture === undefined) {
     await assertNotRetired(db, bookId);
