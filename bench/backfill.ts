@@ -123,10 +123,15 @@ function judge({ rows }: Flags, rounds: readonly Round[]): boolean {
 }
 
 function judgeBeside(rounds: readonly Beside[]): boolean {
-  const p99 = rounds.map(({ alone, beside }) => beside.p99 / alone.p99);
+  const p99Beside = (of: 'survey' | 'rows') => rounds.map((round) => round[of].p99 / round.alone.p99);
+  const [survey, rows] = [p99Beside('survey'), p99Beside('rows')];
   const errors = rounds.reduce((sum, round) => sum + round.errors, 0);
-  print(`old code beside it: p99 at ${spread(p99)} of what it is by itself, target ${TARGETS.p99}; ${errors} errors`);
-  return median(p99) <= TARGETS.p99 && errors === 0;
+  print(
+    `old code beside it: p99 at ${spread(survey)} (survey) and ${spread(rows)} (rows) of what it is by itself, target ${TARGETS.p99}; ${errors} errors`,
+  );
+  // One that stands still is noticed by nobody.
+  const goesOn = rounds.every(({ leastRowsPerSecond }) => leastRowsPerSecond > 0);
+  return median(survey) <= TARGETS.p99 && median(rows) <= TARGETS.p99 && errors === 0 && goesOn;
 }
 
 const openHome = () => openBenchHome(SERVER);

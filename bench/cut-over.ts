@@ -9,7 +9,8 @@ import { latencyOf, print, words } from './figures.ts';
 import { openBenchHome } from './home.ts';
 import { type Worked, work } from './old-code.ts';
 
-const SIZE = { wallets: 200, orgWallets: 2, transactions: 20_000 };
+/** Few, so that one write in some meets the flip of its own wallet: among hundreds the percentiles would say nothing of those. */
+const SIZE = { wallets: 4, orgWallets: 1, transactions: 20_000 };
 /** What a write may wait for, by the issue that this answers: at the 99th percentile. */
 const TARGET_P99_MS = 100;
 
@@ -49,7 +50,9 @@ export async function benchCutOver(args: readonly string[]): Promise<boolean> {
       print(`round ${round}: beside ${flipped} flips, the longest of ${longestMs.toFixed(0)} ms, ${figures(busy)}`);
       isMet &&= busy.errors === 0 && latencyOf(busy.tookMs).p99 < TARGET_P99_MS;
     }
-    print(`${clients} clients, ${rounds} rounds; target: 99 % of the writes below ${TARGET_P99_MS} ms, and no error`);
+    print(
+      `${clients} clients, ${SIZE.wallets} wallets, ${rounds} rounds; target: 99 % of the writes below ${TARGET_P99_MS} ms, and no error`,
+    );
     return isMet;
   } finally {
     await pool.end();

@@ -23,7 +23,7 @@ describe('npm run bench -- backfill', () => {
         /^round 1: backfill \d+ rows\/s, WAL \d+ bytes a row, node peak \d+ MB, again [\d.]+ times faster\n {2}the bare INSERT … SELECT \d+ rows\/s, ratio \d\.\d\d, WAL \d+ bytes a row$/m,
       );
       expect(stdout).toMatch(
-        /^ {2}beside the backfill: p50 [\d.]+ ms, p99 [\d.]+, max \d+; p99 of a turn [\d.]+ .*; 0 errors\n[\s\S]*^old code beside it: p99 at [\d.]+ .*, target 1\.5; 0 errors$/m,
+        /^ {2}beside the backfill of rows: p50 [\d.]+ ms, p99 [\d.]+, max \d+; p99 of a turn [\d.]+ .*; 0 errors\n[\s\S]*^old code beside it: p99 at [\d.]+ .*, target 1\.5; 0 errors$/m,
       );
       const peakMb = Number(/; (\d+) MB, target 200$/m.exec(stdout)?.[1]);
       expect(peakMb).toBeGreaterThan(20);
