@@ -10,7 +10,7 @@ import { runBackfill } from '../../src/replay/backfill.ts';
 import { findCapture, findRetirement, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import { finishCutOver } from '../../src/replay/finish.ts';
-import { replaceWalletFunctions } from '../../src/replay/wallet-functions.ts';
+import { replaceWalletFunctions, restoreWalletFunctions } from '../../src/replay/wallet-functions.ts';
 import { booksHold } from './backfill.ts';
 import { transfer } from './books.ts';
 import { createDatabase, type TestDatabase, type TestServer, templateOf } from './database.ts';
@@ -106,14 +106,30 @@ async function sign(pool: Pool): Promise<void> {
   await approveDrift(pool, { ...ALL, reason: 'for the drill' });
   await oldCodeWrites(pool, 0);
 }
-async function replaced(pool: Pool): Promise<void> {
+async function unreplaced(pool: Pool): Promise<void> {
   await sign(pool);
+  await pool.query(
+    `create function public.wallet_freeze_if_negative(p_wallet_id uuid) returns void language sql as 'select 4711'`,
+  );
+}
+async function replaced(pool: Pool): Promise<void> {
+  await unreplaced(pool);
   await replaceWalletFunctions(pool);
 }
 async function kept(pool: Pool): Promise<void> {
   await sign(pool);
   await flipAll(cutOver)(pool);
   await oldCodeWrites(pool, 1);
+}
+/** Somebody took the mirror away, and new code posted. */
+async function unmirrored(pool: Pool): Promise<void> {
+  await kept(pool);
+  await pool.query('drop trigger entries_mirrored on payments.entries');
+  const { rows } = await pool.query<{ owner: string }>(
+    `select user_id as owner from wallets where id <> all ($1) and user_id <> $2 order by id limit 1`,
+    [WATCHED.map((_, nth) => walletId(nth)), idOf('late user 0')],
+  );
+  await postCredit(pool, rows[0]?.owner ?? '');
 }
 const run = async (pool: Pool) => {
   expect(await runBackfill(pool, { chunkRows: CHUNK, settleMs: 0 })).toMatchObject({ finished: true });
@@ -148,8 +164,10 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   { name: 'approve', before: replay, run: (pool) => approveDrift(pool, { ...ALL, reason: 'again' }), after: run },
-  { name: 'functions', before: replaced, run: replaceWalletFunctions, after: run },
+  { name: 'functions', before: unreplaced, run: replaceWalletFunctions, after: run },
+  { name: 'functions --restore', before: replaced, run: restoreWalletFunctions, after: run },
   { name: 'cutover', before: sign, run: flipAll(cutOver), after: run },
+  { name: 'cutover, where the mirror was lost', before: unmirrored, run: flipAll(cutOver), after: run },
   { name: 'rollback', before: kept, run: flipAll(rollBack), after: run },
   { name: 'finish', before: kept, run: finishCutOver, after: nothing },
 ];
@@ -304,13 +322,24 @@ async function newCodePosts(pool: Pool): Promise<void> {
     return rows[0] ?? { balance: Number.NaN, owner: '' };
   };
   const before = await balance();
+  await postCredit(pool, before.owner);
+  expect((await balance()).balance).toBe(before.balance + CREDIT_CENTS);
+  await booksHold(pool);
+}
+
+const CREDIT_CENTS = 30;
+
+async function postCredit(pool: Pool, userId: string): Promise<void> {
   const [clearing = '', cash = ''] = await openAccounts(pool, [
     { type: 'receivable', currency: 'USD', name: 'clearing' },
-    { type: 'cash', currency: 'USD', name: 'wallet', userId: before.owner },
+    { type: 'cash', currency: 'USD', name: 'wallet', userId },
   ]);
-  await withTransaction(pool, (tx) => post(tx, transfer(clearing, cash, { amountCents: 30n })));
-  expect((await balance()).balance).toBe(before.balance + 30);
-  await booksHold(pool);
+  await withTransaction(pool, (tx) =>
+    post(
+      tx,
+      transfer(clearing, cash, { amountCents: BigInt(CREDIT_CENTS), transactionId: idOf(`credit of ${userId}`) }),
+    ),
+  );
 }
 
 /**
@@ -337,6 +366,8 @@ async function hashOfHistory(db: Queryable): Promise<string> {
        select jsonb_build_array(w.wallet_id, w.source, w.owner_id, w.account_id, w.mode)::text from replay.wallets w
        union all
        select jsonb_build_array(d.wallet_id, d.source, d.cause, d.cents)::text from replay.drift d where d.cents <> 0
+       union all
+       select jsonb_build_array(p.oid::regprocedure, md5(p.prosrc), p.proacl)::text from pg_proc p where p.pronamespace = 'public'::regnamespace
        union all
        select jsonb_build_array(p.source, p.rows, p.delta_cents, p.id_hash, p.retired_at is not null)::text from replay.progress p
      ) history order by line collate "C"`,
