@@ -73,7 +73,7 @@ export async function runBackfill(pool: Pool, options: BackfillOptions = {}): Pr
     for (const [nth, source] of SOURCES.entries()) await reconcileBalances(run, source, totals[nth]?.wallets ?? 0n);
     const settled = await settle(run);
     const finished = !isStopped(run);
-    if (finished) await finish(run);
+    if (finished) await conclude(run);
     return {
       finished,
       legacyTransactions: totals.reduce((sum, { rows }) => sum + rows, 0n),
@@ -153,7 +153,7 @@ async function forgetUnbound({ pool, bookId }: Run): Promise<void> {
 }
 
 /** @throws AppError CAPTURE_INTERRUPTED where rows are missing in the log that nobody captured */
-async function finish(run: Run): Promise<void> {
+async function conclude(run: Run): Promise<void> {
   await assertStillCaptured(run.pool, run.capture);
   await run.pool.query('select replay.fold_row_counts($1)', [run.bookId]);
   for (const source of SOURCES) {

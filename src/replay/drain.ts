@@ -2,7 +2,7 @@ import type { Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { mayGoOn, type Run, report } from './backfill-run.ts';
 import { findCapture } from './capture.ts';
-import { doOneByOne, refusalOf, type Wallet } from './held-back.ts';
+import { doOneByOne, refusalOf, type WalletKey } from './held-back.ts';
 
 /** Captured changes a database transaction, at most. */
 const CHANGES_A_BATCH = 500;
@@ -47,7 +47,7 @@ async function drainBatch({ pool, bookId }: Run, limit: number): Promise<{ batch
   } catch (error) {
     if (refusalOf(error) === undefined) throw error;
     const next = await findNextWallets(pool, { bookId, limit });
-    const drainOne = (tx: Tx, { id }: Wallet) => drainRows(tx, { bookId, limit, walletIds: [id] });
+    const drainOne = (tx: Tx, { id }: WalletKey) => drainRows(tx, { bookId, limit, walletIds: [id] });
     const { answers, heldBack } = await doOneByOne(pool, next, drainOne);
     return { batches: [wallets, ...answers], heldBack };
   }
@@ -76,8 +76,8 @@ async function drainRows(
   return { taken: BigInt(taken), imported: BigInt(imported), corrected: BigInt(corrected) };
 }
 
-async function findNextWallets(db: Queryable, { bookId, limit }: Part): Promise<Wallet[]> {
-  const { rows } = await db.query<Omit<Wallet, 'bookId'>>(
+async function findNextWallets(db: Queryable, { bookId, limit }: Part): Promise<WalletKey[]> {
+  const { rows } = await db.query<Omit<WalletKey, 'bookId'>>(
     `select distinct n.wallet_id as id, n.source
      from (
        select c.wallet_id, c.source from replay.captured_rows c

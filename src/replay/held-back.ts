@@ -4,7 +4,7 @@ import { AppError, type ErrorCode } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 
 /** A wallet of one book; its source tells its table. */
-export interface Wallet {
+export interface WalletKey {
   readonly bookId: number;
   readonly source: string;
   readonly id: string;
@@ -32,8 +32,8 @@ export function refusalOf(error: unknown): string | undefined {
  */
 export async function doOneByOne<T>(
   pool: Pool,
-  wallets: readonly Wallet[],
-  work: (tx: Tx, wallet: Wallet) => Promise<T>,
+  wallets: readonly WalletKey[],
+  work: (tx: Tx, wallet: WalletKey) => Promise<T>,
 ): Promise<{ answers: T[]; heldBack: bigint }> {
   const answers: T[] = [];
   let heldBack = 0n;
@@ -50,7 +50,7 @@ export async function doOneByOne<T>(
   return { answers, heldBack };
 }
 
-async function holdBack(db: Queryable, { bookId, source, id }: Wallet, reason: string): Promise<void> {
+async function holdBack(db: Queryable, { bookId, source, id }: WalletKey, reason: string): Promise<void> {
   await db.query(
     `insert into replay.held_back (wallet_id, source, book_id, reason) values ($1, $2, $3, $4)
      on conflict (wallet_id, source, book_id) do update set reason = excluded.reason`,
