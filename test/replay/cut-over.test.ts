@@ -300,6 +300,10 @@ describe.each(KINDS)('a wallet of a %s that the ledger keeps', (kind) => {
     expect(await sides(wallet)).toMatchObject({ old: null, ledger: 0n });
     await runBackfill(pool, { settleMs: 0 });
     await booksHold(pool);
+    // One that is made anew under its id is the old tables' then.
+    expect(await rollBack(pool, { owners: 'all' })).toMatchObject({ flipped: 0n, refused: [] });
+    const { rows } = await pool.query('select mode from replay.wallets where wallet_id = $1', [wallet.id]);
+    expect(rows).toEqual([{ mode: 'legacy' }]);
   });
 
   it('goes back with every row and balance that came since, and is captured again', async () => {
