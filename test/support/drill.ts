@@ -135,7 +135,7 @@ const run = async (pool: Pool) => {
   expect(await runBackfill(pool, { chunkRows: CHUNK, settleMs: 0 })).toMatchObject({ finished: true });
 };
 const flipAll = (flip: typeof cutOver) => async (pool: Pool) => {
-  expect(await flip(pool, ALL)).toMatchObject({ finished: true, refused: [] });
+  expect(await flip(pool, { ...ALL, settleMs: 0 })).toMatchObject({ finished: true, refused: [] });
 };
 const nothing = async () => undefined;
 
