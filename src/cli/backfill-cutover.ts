@@ -23,7 +23,7 @@ interface FlipFlags extends OwnerFlags {
 }
 
 interface CutOverFlags extends FlipFlags {
-  readonly maxUnexplainedCents: bigint;
+  readonly maxUnexplainedCents?: bigint;
 }
 
 interface RollBackFlags extends FlipFlags {
@@ -37,7 +37,11 @@ export function registerCutOver(backfill: Command, context: CommandContext): voi
   withOwners(
     backfill.command('cutover').description('let the ledger keep the wallets of an owner; the old tables mirror it'),
   )
-    .option('--max-unexplained-cents <n>', 'how much of a wallet may be unexplained without approval', minorUnits, 0n)
+    .option(
+      '--max-unexplained-cents <n>',
+      'how much of a wallet may be unexplained without approval (default: 0)',
+      minorUnits,
+    )
     .option('--dry-run', 'compare, say who would be cut over, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -52,7 +56,11 @@ Examples:
     )
     .action((flags: CutOverFlags) =>
       flip(context, flags, (pool, options) =>
-        cutOver(pool, { ...options, maxUnexplainedCents: flags.maxUnexplainedCents, dryRun: flags.dryRun === true }),
+        cutOver(pool, {
+          ...options,
+          maxUnexplainedCents: flags.maxUnexplainedCents ?? 0n,
+          dryRun: flags.dryRun === true,
+        }),
       ),
     );
 

@@ -86,7 +86,7 @@ function statusText(status: Status): string {
     'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n';
   return [
     ...(sources.length === 0 ? [none] : sources.map(sourceLine)),
-    captureLine(capture),
+    captureLine(capture, sources),
     ...(pausedAt === null ? [] : [`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`]),
     ...throttleLines(throttle),
     ...heldBackLines(heldBack),
@@ -123,7 +123,8 @@ function sumOf(sources: readonly SourceStatus[], what: 'rows' | 'total'): bigint
   return sources.reduce((sum, source) => sum + source[what], 0n);
 }
 
-function captureLine(capture: CaptureStatus | null): string {
+function captureLine(capture: CaptureStatus | null, sources: readonly SourceStatus[]): string {
+  if (capture === null && sources.some(({ retiredAt }) => retiredAt !== null)) return '';
   if (capture === null) return 'changes are not captured: liventix backfill capture on\n';
   const { installedAt, isWhole, waiting, oldestSeconds } = capture;
   const lag =

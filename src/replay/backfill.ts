@@ -163,7 +163,7 @@ async function conclude(run: Run): Promise<void> {
     if (missing === undefined) continue;
     throw new AppError(
       'CAPTURE_INTERRUPTED',
-      `${run.tables[source.transactions]} holds ${missing.inTable} rows, and the log ${missing.inLog}, or other ones: some were written behind the capture's back. Begin again: liventix backfill abort, then capture on and run; what is in the log already is not booked twice.`,
+      `${run.tables[source.transactions]} holds ${missing.inTable} rows, and the log ${missing.inLog}, or other ones: some were written behind the capture's back. Begin again: liventix backfill abort (where the ledger keeps wallets, rollback --all before it, with --also-differing where one is refused), then capture on and run; what is in the log already is not booked twice.`,
     );
   }
   await run.pool.query(

@@ -193,7 +193,7 @@ function assertUsable(capture: Capture, bookId: number): void {
   if (capture.isWhole) return;
   throw new AppError(
     'CAPTURE_INTERRUPTED',
-    `A trigger of the capture of ${capture.installedAt.toISOString()} was dropped, disabled or made anew behind its back, so that changes may be missing. Begin again: liventix backfill abort, then capture on and run; what is in the log already is not booked twice.`,
+    `A trigger of the capture of ${capture.installedAt.toISOString()} was dropped, disabled or made anew behind its back, so that changes may be missing. Begin again: liventix backfill abort (where the ledger keeps wallets, rollback --all before it, with --also-differing where one is refused), then capture on and run; what is in the log already is not booked twice.`,
   );
 }
 

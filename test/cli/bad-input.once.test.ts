@@ -194,6 +194,12 @@ describe('every command of ledger, books and replay', () => {
   });
 });
 
+describe('--help', () => {
+  it.each(LEAVES)('of %s is written', (name, command) => {
+    expect(command.helpInformation()).toMatch(new RegExp(`^Usage: .*${words(name).at(-1)}`));
+  });
+});
+
 describe('--book', () => {
   it('is an option of every command that is about one book', () => {
     const without = LEAVES.filter(([, command]) => !command.options.some((option) => flagOf(option) === '--book'));

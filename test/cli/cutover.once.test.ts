@@ -165,7 +165,9 @@ describe('from the capture to the end', () => {
     for (const command of ['capture on', 'run', 'cutover --all', 'rollback --all']) {
       await refused('BACKFILL_RETIRED', /the ledger keeps the wallets/, ...command.split(' '));
     }
-    expect((await run('status')).stdout).toMatch(/^wallet_transactions .* retired$/m);
+    const { stdout } = await run('status');
+    expect(stdout).toMatch(/^wallet_transactions .* retired$/m);
+    expect(stdout).not.toContain('capture on');
     expect(await liventix(['books', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
   });
 });
