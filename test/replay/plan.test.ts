@@ -209,6 +209,20 @@ describe('what is at odds', () => {
     expect(plan).toMatchObject({ holds: true, hazards: [], interferences: [] });
   });
 
+  it.each([
+    ['integer', '-2147483648', true],
+    ['bigint', '-9223372036854775808', false],
+  ])('counts a row of the least amount that an %s takes', async (type, cents, holds) => {
+    const { pool } = await unfilled();
+    await pool.query(`alter table wallet_transactions alter credits_delta type ${type}`);
+    const wallet = await givenWallet(pool);
+    await pool.query(`insert into wallet_transactions (wallet_id, type, credits_delta) values ($1, 'spend', $2)`, [
+      wallet.id,
+      cents,
+    ]);
+    expect(await planBackfill(pool)).toMatchObject({ holds });
+  });
+
   it('says of columns of 64 bits where sums pass them, and of 32 where a mirrored balance would', async () => {
     const { pool } = await unfilled();
     await pool.query('alter table wallet_transactions alter credits_delta type bigint');

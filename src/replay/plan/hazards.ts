@@ -149,7 +149,7 @@ export async function findRowHazards(tx: Tx, source: Source, tables: LegacyTable
 export async function findWalletHazards(tx: Tx, source: Source, tables: LegacyTables): Promise<Hazard[]> {
   const { rows } = await tx.query<{ hazard: string; count: bigint; cents: string | null; examples: string[] }>(
     `with history as (
-       select t.wallet_id, sum(t.credits_delta) as cents, sum(abs(t.credits_delta::bigint)) as moved from ${tables[source.transactions]} t group by t.wallet_id
+       select t.wallet_id, sum(t.credits_delta) as cents, sum(abs(t.credits_delta::numeric)) as moved from ${tables[source.transactions]} t group by t.wallet_id
      ), wallet as materialized (
        select w.id, w.${source.ownerColumn} as owner_id, w.balance_credits as balance, coalesce(h.cents, 0) as rows_cents, h.moved,
               count(*) over (partition by w.${source.ownerColumn}) as of_owner
