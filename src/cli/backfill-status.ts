@@ -124,8 +124,10 @@ function sumOf(sources: readonly SourceStatus[], what: 'rows' | 'total'): bigint
 }
 
 function captureLine(capture: CaptureStatus | null, sources: readonly SourceStatus[]): string {
-  if (capture === null && sources.some(({ retiredAt }) => retiredAt !== null)) return '';
-  if (capture === null) return 'changes are not captured: liventix backfill capture on\n';
+  if (capture === null) {
+    const isRetired = sources.some(({ retiredAt }) => retiredAt !== null);
+    return isRetired ? '' : 'changes are not captured: liventix backfill capture on\n';
+  }
   const { installedAt, isWhole, waiting, oldestSeconds } = capture;
   const lag =
     waiting === 0n ? 'none waits' : `${formatCount(waiting)} wait, the oldest for ${Math.floor(oldestSeconds)} s`;

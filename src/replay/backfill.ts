@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
 import { type BackfillOptions, countWhole, isStopped, mayGoOn, type Run, type Totals } from './backfill-run.ts';
-import { assertStillCaptured, getCapture } from './capture.ts';
+import { assertStillCaptured, BEGIN_AGAIN, getCapture } from './capture.ts';
 import { type Drained, drain } from './drain.ts';
 import { findHeldBack, type HeldBack, letGoAll } from './held-back.ts';
 import { getLegacyTables } from './legacy.ts';
@@ -163,7 +163,7 @@ async function conclude(run: Run): Promise<void> {
     if (missing === undefined) continue;
     throw new AppError(
       'CAPTURE_INTERRUPTED',
-      `${run.tables[source.transactions]} holds ${missing.inTable} rows, and the log ${missing.inLog}, or other ones: some were written behind the capture's back. Begin again: liventix backfill abort (where the ledger keeps wallets, rollback --all before it, with --also-differing where one is refused), then capture on and run; what is in the log already is not booked twice.`,
+      `${run.tables[source.transactions]} holds ${missing.inTable} rows, and the log ${missing.inLog}, or other ones: some were written behind the capture's back. ${BEGIN_AGAIN}`,
     );
   }
   await run.pool.query(

@@ -10,6 +10,9 @@ import { SOURCES } from './sources.ts';
 
 /** How long an older transaction may take to end. */
 const PATIENCE_MS = 60_000;
+/** What to do once something was written that nobody captured. */
+export const BEGIN_AGAIN =
+  'Begin again: liventix backfill abort (where the ledger keeps wallets, rollback --all before it, with --also-differing where one is refused), then capture on and run; what is in the log already is not booked twice.';
 const POLL_MS = 50;
 
 /** A capture that is on. */
@@ -193,7 +196,7 @@ function assertUsable(capture: Capture, bookId: number): void {
   if (capture.isWhole) return;
   throw new AppError(
     'CAPTURE_INTERRUPTED',
-    `A trigger of the capture of ${capture.installedAt.toISOString()} was dropped, disabled or made anew behind its back, so that changes may be missing. Begin again: liventix backfill abort (where the ledger keeps wallets, rollback --all before it, with --also-differing where one is refused), then capture on and run; what is in the log already is not booked twice.`,
+    `A trigger of the capture of ${capture.installedAt.toISOString()} was dropped, disabled or made anew behind its back, so that changes may be missing. ${BEGIN_AGAIN}`,
   );
 }
 

@@ -29,6 +29,10 @@ const byOwner = ({ ownerId }: Side) => [ownerId];
 const byWallet = ({ id }: Side) => [id];
 const byKey = ({ key }: Side) => [key];
 
+const WRITES_TRANSACTION = `
+  insert into wallet_transactions (wallet_id, type, credits_delta, reference_type, reference_id, memo, idempotency_key)
+  values ($1, 'spend', -7, 'campaign', 'c1', 'a click', $2) returning *`;
+
 /**
  * How the application reaches the wallet tables through PostgREST, as the old code was seen to: tables, columns, filters and who asks. Its
  * functions are in wallet-functions.test.ts; upserts and row locks of theirs in cut-over.test.ts.
@@ -83,16 +87,14 @@ const ACCESSES: readonly Access[] = [
     title: 'writes a transaction and reads it back',
     kind: 'user',
     role: 'service_role',
-    sql: `insert into wallet_transactions (wallet_id, type, credits_delta, reference_type, reference_id, memo, idempotency_key)
-          values ($1, 'spend', -7, 'campaign', 'c1', 'a click', $2) returning *`,
+    sql: WRITES_TRANSACTION,
     values: ({ id, key }) => [id, key],
   },
   {
     title: 'writes it again under its key',
     kind: 'user',
     role: 'service_role',
-    sql: `insert into wallet_transactions (wallet_id, type, credits_delta, reference_type, reference_id, memo, idempotency_key)
-          values ($1, 'spend', -7, 'campaign', 'c1', 'a click', $2) returning *`,
+    sql: WRITES_TRANSACTION,
     values: ({ id, key }) => [id, key],
     answers: '23505',
   },
