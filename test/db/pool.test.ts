@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { connectionConfig } from '../../src/db/pool.ts';
+import { connectionConfig, createPool } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -40,11 +40,7 @@ it('a connection of ours keeps to no timeout that the database has for requests'
 });
 
 it('a pool that stays full is told apart from a database that does not answer', async () => {
-  const pool = new pg.Pool({
-    ...connectionConfig({ databaseUrl: database.url }),
-    max: 1,
-    connectionTimeoutMillis: 500,
-  });
+  const pool = createPool({ databaseUrl: database.url, max: 1 }, { connectionTimeoutMillis: 500 });
   const holder = await pool.connect();
   try {
     expect(await pool.query('select 1').then(() => undefined, toAppError)).toMatchObject({

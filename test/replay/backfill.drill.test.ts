@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { connectionConfig, openPool } from '../../src/db/pool.ts';
+import { connectionConfig, createPool, openPool } from '../../src/db/pool.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import type { BackfillProgress } from '../../src/replay/backfill-run.ts';
 import { driftByCause } from '../../src/replay/report.ts';
@@ -138,7 +138,7 @@ describe('a filled legacy database', () => {
     const { pool, name, url } = await filled();
     await pool.query(`alter database ${name} set timezone = 'Asia/Kolkata'`);
     await pool.query(`alter database ${name} set datestyle = 'SQL, DMY'`);
-    const session = new pg.Pool({ ...connectionConfig({ databaseUrl: url }), options: '-c timezone=America/St_Johns' });
+    const session = createPool({ databaseUrl: url }, { options: '-c timezone=America/St_Johns' });
     try {
       expect((await session.query('show datestyle')).rows).toEqual([{ DateStyle: 'SQL, DMY' }]);
       await runBackfill(session, { chunkRows: 100 });
