@@ -4,6 +4,7 @@ import { openAccounts } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { findCapture, turnCaptureOff, turnCaptureOn } from '../../src/replay/capture.ts';
+import { cutOver } from '../../src/replay/cut-over.ts';
 import { compareWallets, driftByCause } from '../../src/replay/report.ts';
 import { booksHold } from '../support/backfill.ts';
 import { testClients } from '../support/clients.ts';
@@ -120,6 +121,38 @@ describe('a capture', () => {
     expect(await run()).toMatchObject({ imported: 1n });
     await booksHold(pool);
   });
+
+  it.each(['replay', 'ledger'])(
+    'does not keep sessions from columns that were altered, of a wallet that the %s keeps',
+    async (mode) => {
+      const { pool } = database;
+      await turnCaptureOn(pool);
+      const wallets = [await givenWallet(pool), await givenWallet(pool, { kind: 'organization' })];
+      const session = await connect();
+      const write = async () => {
+        for (const wallet of wallets) {
+          await setBalance(session, wallet, 5);
+          await givenRow(session, wallet, { ...ADJUSTMENT, delta: 5 });
+          await setBalance(session, wallet, 0);
+          await givenRow(session, wallet, { ...ADJUSTMENT, delta: -5 });
+        }
+      };
+      await run();
+      if (mode === 'ledger') await cutOver(pool, { owners: 'all', settleMs: 0 });
+      await write();
+      await pool.query(`
+        begin;
+        alter table wallets alter balance_credits type bigint;
+        alter table wallet_transactions alter credits_delta type bigint;
+        alter table org_wallets alter balance_credits type bigint;
+        alter table org_wallet_transactions alter credits_delta type bigint;
+        select replay.columns_altered();
+        commit`);
+      await write();
+      await run();
+      await booksHold(pool);
+    },
+  );
 
   it('gives way to whoever holds a wallet table, says so, and changes nothing where that never ends', async () => {
     const { pool } = database;

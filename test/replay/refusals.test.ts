@@ -522,6 +522,55 @@ describe('while the mirror was gone', () => {
     await booksHold(pool);
   });
 
+  it.each([
+    ['a row and then the balance that it read before', ['row', 'balance']],
+    ['the balance and then its row', ['balance', 'row']],
+  ])('old code writes on top of what was posted, as if it had been mirrored: %s', async (_, statements) => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 600n);
+    // Each time with a balance that lacks other postings.
+    for (const [balance, posted] of [
+      [5, 605n],
+      [600, 600n],
+    ] as const) {
+      await withTransaction(pool, async (tx) => {
+        for (const statement of statements) {
+          if (statement === 'row') await givenRow(tx, wallet, { ...ADJUSTMENT, delta: -5 });
+          else await tx.query('update wallets set balance_credits = $2 where id = $1', [wallet.id, balance]);
+        }
+      });
+      expect(await ledgerCents(wallet)).toBe(posted);
+      expect(await old(wallet)).toMatchObject({ balance: Number(posted) });
+    }
+    expect(await flip()).toMatchObject({ already: 1n, refused: [] });
+    expect(await old(wallet)).toEqual({ balance: 600, rows: [-5, -5, 10, 600] });
+    await gain(wallet, 1n);
+    expect(await old(wallet)).toMatchObject({ balance: 601 });
+    await booksHold(pool);
+    await finishCutOver(pool);
+  });
+
+  it('old code writes on top of what was posted since it wrote last, and of nothing where it wrote unseen', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 7n);
+    await write(wallet, 1);
+    await gain(wallet, 20n);
+    await write(wallet, 2);
+    expect([await ledgerCents(wallet), await old(wallet)]).toEqual([40n, { balance: 40, rows: [1, 2, 10] }]);
+    await gain(wallet, 30n);
+    await pool.query('alter table wallets disable trigger user');
+    await setBalance(pool, wallet, 41);
+    await pool.query(
+      'alter table wallets enable always trigger liventix_capture, enable always trigger liventix_balance',
+    );
+    await write(wallet, 4);
+    expect([await ledgerCents(wallet), await old(wallet)]).toMatchObject([45n, { balance: 45 }]);
+  });
+
   it('what old code wrote unseen beside it is not decided upon, and posted nowhere', async () => {
     const { pool } = database;
     const wallet = await given();
