@@ -78,6 +78,7 @@ export const ERROR_CODES = {
   LEGACY_RETIRED: { exit: 2, sqlstate: 'LV035' },
   CUTOVER_TOO_EARLY: { exit: 3 },
   CUTOVER_OLD_FUNCTIONS: { exit: 3 },
+  CUTOVER_FUNCTION_DIFFERS: { exit: 3 },
   CUTOVER_BUSY: { exit: 3 },
   CUTOVER_OWNER_UNKNOWN: { exit: 2 },
   FINISH_REFUSED: { exit: 1 },

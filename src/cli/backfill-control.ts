@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { turnCaptureOff, turnCaptureOn } from '../replay/capture.ts';
+import { findCapture, turnCaptureOff, turnCaptureOn } from '../replay/capture.ts';
 import { countCaptured } from '../replay/drain.ts';
 import { getLegacyTables } from '../replay/legacy.ts';
 import { pauseBackfill, resumeBackfill } from '../replay/pause.ts';
@@ -93,11 +93,11 @@ Example:
       withDatabase(context, async (pool) => {
         const forgotten = await countCaptured(pool);
         if (flags.dryRun) {
-          say(
-            flags,
-            { wouldForget: forgotten },
-            `Would end the capture and forget ${formatCount(forgotten)} changes. Nothing was changed.`,
-          );
+          const would =
+            (await findCapture(pool)) === undefined
+              ? 'Nothing is captured.'
+              : `Would end the capture and forget ${formatCount(forgotten)} changes.`;
+          say(flags, { wouldForget: forgotten }, `${would} Nothing was changed.`);
           return;
         }
         const aborted = await turnCaptureOff(pool, { stop: context.stop });

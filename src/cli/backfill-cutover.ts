@@ -141,7 +141,10 @@ function registerApprove(backfill: Command, context: CommandContext): void {
       return withDatabase(context, async (pool) => {
         const approved = await approveDrift(pool, { owners, reason: flags.reason });
         const { wallets, cents } = approved;
-        const words = `Signed for ${formatMoney(cents)} USD of ${formatCount(wallets)} wallets.`;
+        const words =
+          wallets === 0n
+            ? 'Nothing is unexplained that nobody has signed for.'
+            : `Signed for ${formatMoney(cents)} USD in all, too much and too little added up, of ${formatCount(wallets)} wallets.`;
         context.out.write(flags.json ? `${toJson(approved)}\n` : `${words}\n`);
       });
     });
@@ -210,13 +213,16 @@ function ownersOf({ org, user, all }: OwnerFlags): Owners {
   return user !== undefined ? { kind: 'user', id: user } : 'all';
 }
 
-function flipText({ finished, flipped, already, refused, longestMs }: FlipResult, isDryRun: boolean): string {
+function flipText(result: FlipResult, isDryRun: boolean): string {
+  const { finished, flipped, already, caughtUp, refused, longestMs } = result;
   const named = refused
     .slice(0, NAMED_REFUSALS)
     .map(({ table, walletId, reason }) => `  ${table} ${walletId}: ${reason}\n`);
   const more = refused.length - named.length;
+  const missed =
+    caughtUp === 0n ? '' : `, ${formatCount(caughtUp)} of them given what a mirror that was gone may have missed`;
   return [
-    `${formatCount(flipped)} wallets ${isDryRun ? 'would be flipped' : 'flipped'}, ${formatCount(already)} were there already, ${formatCount(refused.length)} refused\n`,
+    `${formatCount(flipped)} wallets ${isDryRun ? 'would be flipped' : 'flipped'}, ${formatCount(already)} were there already${missed}, ${formatCount(refused.length)} refused\n`,
     ...named,
     ...(more > 0 ? [`  and ${formatCount(more)} more: --json names all\n`] : []),
     isDryRun

@@ -116,7 +116,10 @@ async function readProof(file: string): Promise<string> {
     }
     return await readFile(file, 'utf8');
   } catch (error) {
-    throw error instanceof AppError ? error : systemFailure(error as Error);
+    if (error instanceof AppError) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'EISDIR') throw systemFailure(error as Error);
+    throw new AppError('USAGE', `"${file}" names no file. Give one that liventix backfill proof write has written.`);
   }
 }
 

@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
-import { type BackfillProgress, labelOf } from '../replay/backfill-run.ts';
+import { labelOf } from '../replay/backfill-run.ts';
 import { DEFAULT_LIMITS, type Limits } from '../replay/pace/throttle.ts';
 import { backfillStatus, compareWallets, type Drift, driftByCause, type WalletComparison } from '../replay/report.ts';
 import { registerBackfillControl } from './backfill-control.ts';
@@ -15,11 +15,12 @@ import { throttleNote } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
-import { createProgress, type Progress } from './progress.ts';
+import { createProgress } from './progress.ts';
 import { assertNewFile } from './whole-file.ts';
 
 const MAX_CHUNK_ROWS = 100_000;
 const atLeastZero = wholeNumber(0, 1_000_000);
+const PAUSED = 'paused; it goes on with: liventix backfill resume';
 
 export function registerBackfill(program: Command, context: CommandContext): void {
   const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
@@ -56,7 +57,14 @@ export function registerBackfill(program: Command, context: CommandContext): voi
       DEFAULT_LIMITS.maxReplicationLagSeconds,
     )
     .option('--max-wal-mb-per-second <mb>', 'or the server writes more WAL (default: any)', atLeastZero)
-    .option('--full-speed', 'measure nothing, and slow down for nobody')
+    .addOption(
+      new Option('--full-speed', 'measure nothing, and slow down for nobody').conflicts([
+        'maxCanaryMs',
+        'maxLockWaiters',
+        'maxReplicationLag',
+        'maxWalMbPerSecond',
+      ]),
+    )
     .addOption(
       new Option(
         '--proof <file>',
@@ -128,11 +136,17 @@ async function dryRun(pool: Pool, options: RunOptions, context: CommandContext):
 async function run(pool: Pool, options: RunOptions, context: CommandContext): Promise<void> {
   if (options.proof !== undefined) await assertNewFile(options.proof);
   const progress = createProgress(context);
+  let isPaused = false;
   const result = await runBackfill(pool, {
     chunkRows: options.chunk,
     ...(options.fullSpeed ? {} : { limits: limitsOf(options) }),
     stop: context.stop,
-    onProgress: (at) => showBackfill(progress, at),
+    onProgress: (at) => {
+      // Where no bar says why nothing happens, a line does.
+      if (at.step === 'paused' && !isPaused && context.err.isTTY !== true) context.err.write(`${PAUSED}\n`);
+      isPaused = at.step === 'paused';
+      progress.update(isPaused ? PAUSED : labelOf(at), at.done, at.total, throttleNote(at.pace));
+    },
   });
   progress.clear();
   const outcome = await outcomeOf(pool, result);
@@ -198,8 +212,4 @@ function comparisonLines({ compared, changing, differing, first }: WalletCompari
     ...(changing === 0n ? [] : [`${formatCount(changing)} wallets changed since, and are not compared\n`]),
     ...first.map((line) => `  ${line}\n`),
   ];
-}
-
-function showBackfill(progress: Progress, at: BackfillProgress): void {
-  progress.update(labelOf(at), at.done, at.total, throttleNote(at.pace));
 }

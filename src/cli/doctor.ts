@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
 import { judgeGuards } from '../ledger/guards.ts';
 import { diagnoseListening, diagnoseRedis } from '../outbox/diagnosis.ts';
+import { judgeReplay } from '../replay/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
@@ -18,7 +19,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -43,7 +44,10 @@ export function registerDoctor(program: Command, context: CommandContext): void 
 async function diagnose(options: Options, context: CommandContext): Promise<readonly Check[]> {
   const databaseUrl = requireDatabaseUrl(context.config);
   const { maxTransactionSeconds } = options;
-  const further = [{ name: 'guards', look: judgeGuards }];
+  const further = [
+    { name: 'guards', look: judgeGuards },
+    { name: 'replay', look: judgeReplay },
+  ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;
   return [

@@ -36,11 +36,11 @@ export async function writeWholeFile(path: string, chunks: AsyncIterable<string>
 
 /**
  * For what is kept as evidence: none takes the place of another.
- * @throws AppError USAGE where a file of that name is there
+ * @throws AppError USAGE where a file or a folder of that name is there
  */
 export async function assertNewFile(path: string): Promise<void> {
   const existing = await stat(path).catch(() => undefined);
-  if (existing?.isFile()) {
+  if (existing?.isFile() || existing?.isDirectory()) {
     throw new AppError(
       'USAGE',
       `"${path}" is there already, and nothing takes its place. Give the name of a new file.`,

@@ -19,7 +19,7 @@ export function takeBackfillLock(pool: Pool, bookId: number, patienceMs: number)
     taken: (cause) =>
       new AppError(
         'BACKFILL_RUNNING',
-        `Another backfill of book ${bookId} is running. Wait for it, or stop it first.`,
+        `Another backfill of book ${bookId} is running. Wait for it, stop it, or let it go on where it is paused: liventix backfill resume`,
         {
           cause,
         },

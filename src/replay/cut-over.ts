@@ -79,7 +79,7 @@ export async function rollBack(pool: Pool, options: RollBackOptions): Promise<Fl
     options.dryRun === true
       ? rehearse(pool, { stop, to: 'legacy', wallet }, async (tx) => {
           await mirrorMissed(tx, wallet, options);
-          return verdictOf(await compareWallet(tx, wallet), options);
+          return verdictOfWayBack(await compareWallet(tx, wallet), options);
         })
       : rollBackWallet(pool, wallet, options),
   );
@@ -150,7 +150,7 @@ async function tryCutOver(pool: Pool, wallet: Wallet, options: UnderCapture): Pr
     return { status: 'refused', reason, heldMs: 0 };
   }
   const whole = await compareWallet(pool, wallet);
-  const reason = reasonAgainst(whole, options);
+  const reason = reasonAgainst(whole, wallet, options);
   if (reason !== undefined) return { status: 'refused', reason, heldMs: 0 };
   const assertStill = async (tx: Tx) => {
     await assertStillCaptured(tx, options.capture);
@@ -202,7 +202,7 @@ async function judgeRest(
     await bookDifference(tx, wallet, options);
     rest = await compareWallet(tx, wallet, { whole, ids });
   }
-  const reason = reasonAgainst(sinceThen(whole, rest), options);
+  const reason = reasonAgainst(sinceThen(whole, rest), wallet, options);
   if (reason !== undefined) return { status: 'refused', reason };
   const moving = balanceFaultOf(rest);
   if (moving !== undefined) return { status: 'moving', reason: `it is being written to, run it again: ${moving}` };
@@ -218,7 +218,7 @@ async function rehearseCutOver(tx: Tx, wallet: Wallet, options: CutOverOptions):
   await drainWallet(tx, wallet);
   await bookDifference(tx, wallet, options);
   const whole = await compareWallet(tx, wallet);
-  const reason = reasonAgainst(whole, options);
+  const reason = reasonAgainst(whole, wallet, options);
   return reason === undefined ? verdictOf(whole) : { status: 'refused', reason };
 }
 
@@ -231,14 +231,14 @@ async function rollBackWallet(pool: Pool, wallet: Wallet, options: RollBackOptio
     const caughtUp = await catchUp(pool, { wallet, stop, assertStill }, async (tx) => {
       await mirrorMissed(tx, wallet, options);
       whole = await compareWallet(tx, wallet);
-      return verdictOf(whole, options);
+      return verdictOfWayBack(whole, options);
     });
-    if (caughtUp.status !== 'already') return caughtUp;
+    if (caughtUp.status !== 'caughtUp') return caughtUp;
   }
   return flipUnderLock(pool, { wallet, to: 'legacy', stop, assertStill }, async (tx) => {
     await lockAccount(tx, wallet);
     const rest = await compareWallet(tx, wallet, { whole, ids: whole.pendingIds });
-    return verdictOf(sinceThen(whole, rest), options);
+    return verdictOfWayBack(sinceThen(whole, rest), options);
   });
 }
 
@@ -247,19 +247,31 @@ function sinceThen(whole: WalletSides, rest: WalletSides): WalletSides {
   return { ...rest, driftCents: rest.driftCents - whole.driftCents };
 }
 
-function verdictOf(
-  sides: WalletSides,
-  { alsoDiffering = false }: Pick<RollBackOptions, 'alsoDiffering'> = {},
-): Verdict {
-  const reason = alsoDiffering ? undefined : (faultOf(sides) ?? balanceFaultOf(sides));
+function verdictOf(sides: WalletSides): Verdict {
+  const reason = faultOf(sides) ?? balanceFaultOf(sides);
   return reason === undefined ? { status: 'agrees' } : { status: 'refused', reason };
 }
 
+function verdictOfWayBack(sides: WalletSides, { alsoDiffering = false }: RollBackOptions): Verdict {
+  if (alsoDiffering) return { status: 'agrees' };
+  const verdict = verdictOf(sides);
+  if (verdict.status === 'agrees') return verdict;
+  return {
+    ...verdict,
+    reason: `${verdict.reason}; it goes back with --also-differing, and what the old tables say counts then`,
+  };
+}
+
 /** Why the ledger may not keep a wallet, its balance aside. */
-function reasonAgainst(sides: WalletSides, { maxUnexplainedCents = 0n }: CutOverOptions): string | undefined {
+function reasonAgainst(
+  sides: WalletSides,
+  { ownerId, source }: Wallet,
+  { maxUnexplainedCents = 0n }: CutOverOptions,
+): string | undefined {
   const { unapprovedCents, restriction } = sides;
   if (unapprovedCents > maxUnexplainedCents) {
-    return `${unapprovedCents} cents of it are unexplained and nobody has signed for them: liventix backfill approve`;
+    const owner = `--${source.ownerKind === 'user' ? 'user' : 'org'} ${ownerId}`;
+    return `${unapprovedCents} cents of it are unexplained and nobody has signed for them: liventix backfill approve ${owner} --reason '…'`;
   }
   if (restriction !== null) {
     return `of its account, ${restriction}, so that what old code writes to the wallet would be refused: lift that first`;

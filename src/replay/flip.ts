@@ -20,8 +20,10 @@ export interface FlipResult {
   /** False when it was stopped before the last owner. */
   readonly finished: boolean;
   readonly flipped: bigint;
-  /** Owners that were there already. */
+  /** Wallets that were there already. */
   readonly already: bigint;
+  /** How many of those were looked at for what a mirror that was gone had missed, and were given it. */
+  readonly caughtUp: bigint;
   /** Owners that stay where they are, and why. */
   readonly refused: readonly Refusal[];
   /** The longest that a write of one owner may have had to wait, in ms. */
@@ -52,7 +54,7 @@ interface Objection {
 /** What is found while nobody writes to a wallet. */
 export type Verdict = { readonly status: 'agrees' } | Objection;
 
-type Done = 'flipped' | 'already';
+type Done = 'flipped' | 'already' | 'caughtUp';
 type Result = { readonly status: Done } | Objection;
 
 /** What came of one wallet, and for how long writers of it may have had to wait, in ms. */
@@ -72,21 +74,22 @@ export async function flipAll(
 ): Promise<FlipResult> {
   const { owners, stop } = options;
   const refused: Refusal[] = [];
-  let [flipped, already, longestMs] = [0n, 0n, 0];
+  let [flipped, already, caughtUp, longestMs] = [0n, 0n, 0n, 0];
   const total = await countWallets(pool, { bookId, tables, owners });
   if (total === 0n && owners !== 'all') throw ownerUnknown(owners);
   for await (const wallet of walletsOf(pool, { bookId, tables, owners })) {
-    if (stop?.aborted === true) return { finished: false, flipped, already, refused, longestMs };
+    if (stop?.aborted === true) return { finished: false, flipped, already, caughtUp, refused, longestMs };
     const outcome = await flip(wallet);
     if (outcome.status === 'refused' || outcome.status === 'moving') {
       const { walletId, ownerId, source } = wallet;
       refused.push({ table: source.wallets, walletId, ownerId, reason: outcome.reason });
     } else if (outcome.status === 'flipped') flipped += 1n;
     else already += 1n;
+    if (outcome.status === 'caughtUp') caughtUp += 1n;
     longestMs = Math.max(longestMs, outcome.heldMs);
     options.onProgress?.(flipped + already + BigInt(refused.length), total);
   }
-  return { finished: true, flipped, already, refused, longestMs };
+  return { finished: true, flipped, already, caughtUp, refused, longestMs };
 }
 
 interface Locking {
@@ -120,7 +123,7 @@ export async function flipUnderLock(
 export async function catchUp(pool: Pool, locking: Locking, putRight: (tx: Tx) => Promise<Verdict>): Promise<Outcome> {
   return underLock(pool, locking, async (tx) => {
     assertAgrees(await putRight(tx));
-    return 'already';
+    return 'caughtUp';
   });
 }
 

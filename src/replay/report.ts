@@ -29,11 +29,17 @@ export async function backfillStatus(db: Queryable, bookId = MAIN_BOOK): Promise
   return statuses;
 }
 
-/** How many wallets the old tables keep, and how many the ledger. */
+/** How many wallets the old tables keep, and how many the ledger; one that is gone is kept by nobody. */
 export async function countByMode(db: Queryable, bookId = MAIN_BOOK): Promise<{ legacy: bigint; ledger: bigint }> {
+  const tables = await findLegacyTables(db);
+  const kept = SOURCES.filter(({ wallets }) => tables[wallets] !== undefined).map(
+    ({ name, wallets }) =>
+      `select r.mode from replay.wallets r join ${tables[wallets]} w on w.id = r.wallet_id where r.source = '${name}' and r.book_id = $1`,
+  );
+  if (kept.length === 0) return { legacy: 0n, ledger: 0n };
   const { rows } = await db.query<{ legacy: bigint; ledger: bigint }>(
     `select count(*) filter (where mode = 'legacy') as legacy, count(*) filter (where mode = 'ledger') as ledger
-     from replay.wallets where book_id = $1`,
+     from (${kept.join(' union all ')}) kept`,
     [bookId],
   );
   return rows[0] ?? { legacy: 0n, ledger: 0n };

@@ -1,15 +1,19 @@
 import { readFile } from 'node:fs/promises';
+import pg from 'pg';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { isUniqueViolation, toAppError } from '../db/sqlstate.ts';
 import { withSavepoint } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { assertNotNeeded } from './capture.ts';
+import { MAIN_BOOK } from '../ledger/ledger.ts';
+import { assertNotNeeded, assertNotRetired } from './capture.ts';
 import { givingWay } from './giving-way.ts';
-import { findLegacyTables } from './legacy.ts';
+import { findLegacyTables, getLegacyTables } from './legacy.ts';
 
 const SQL_FILE = new URL('../../compat/wallet-functions.sql', import.meta.url);
 /** What the file says about each function that it makes. */
 const OURS = 'liventix';
+/** Of a function that PostgreSQL cannot replace by another: its parameters have other names, or its result another type. */
+const INVALID_FUNCTION = '42P13';
 
 const BUSY = { code: 'CUTOVER_BUSY', what: 'A wallet table' } as const;
 
@@ -72,18 +76,36 @@ const RESTORE = `
 /**
  * Gives the functions their new inside, under their names and signatures, all in one transaction: docs/wallet-compatibility.md says
  * what changes. Done before, it changes nothing.
- * @throws AppError CUTOVER_BUSY, LEGACY_TABLE_MISSING, DB_*
+ * @throws AppError CUTOVER_BUSY, CUTOVER_FUNCTION_DIFFERS, LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_*
  */
 export async function replaceWalletFunctions(
   pool: Pool,
   options: { readonly stop?: AbortSignal | undefined } = {},
 ): Promise<void> {
   const { sql, names } = await readFunctions();
+  await getLegacyTables(pool);
   await givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
     await waitForOthers(tx);
     await tx.query(`insert into replay.old_functions (restore) ${RESTORE}`, [names, OURS]);
-    await tx.query(sql);
+    const before = (await findWalletFunctions(tx)).map(({ signature }) => signature);
+    await tx.query(sql).catch(refuseOtherShape);
+    const added = (await findWalletFunctions(tx)).filter(({ signature }) => !before.includes(signature));
+    for (const { signature } of added) {
+      await tx.query('insert into replay.old_functions (restore) values ($1)', [
+        `drop function if exists ${signature}`,
+      ]);
+    }
   });
+}
+
+/** @throws AppError CUTOVER_FUNCTION_DIFFERS where PostgreSQL does not replace a function by another; whatever else it is, as it is */
+function refuseOtherShape(error: unknown): never {
+  if (!(error instanceof pg.DatabaseError) || error.code !== INVALID_FUNCTION) throw error;
+  throw new AppError(
+    'CUTOVER_FUNCTION_DIFFERS',
+    `A function of the database has other parameters or another result than the one that was seen: ${error.message}. Nothing was changed. Keep its definition, drop it, and run this again. ${error.hint ?? ''}`.trim(),
+    { cause: error },
+  );
 }
 
 /** One after the other: PostgreSQL fails the second of two who replace one function. */
@@ -99,14 +121,16 @@ export interface Restored {
 }
 
 /**
- * Brings the old functions back as they were, with their grants and those of the tables, all in one transaction.
- * @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet, CUTOVER_BUSY, DB_*
+ * Brings the old functions back as they were, with their grants and those of the tables, all in one transaction; those that were not
+ * there before go.
+ * @throws AppError CAPTURE_NEEDED while the ledger keeps a wallet, BACKFILL_RETIRED, CUTOVER_BUSY, DB_*
  */
 export async function restoreWalletFunctions(
   pool: Pool,
   options: { readonly stop?: AbortSignal | undefined } = {},
 ): Promise<Restored> {
   const tables = await findLegacyTables(pool);
+  await assertNotRetired(pool, MAIN_BOOK);
   return givingWay(pool, { ...BUSY, stop: options.stop }, async (tx) => {
     await waitForOthers(tx);
     // A flip that is under way stands on it.

@@ -172,7 +172,9 @@ describe('liventix backfill proof', () => {
     }
     await forge('unknown.json', (document) => Object.assign(document, { more: 1 }));
     await refused('PROOF_FILE_INVALID', /lacks a field, or has one too many/, 'verify', file('unknown.json'));
-    await refused('SYSTEM_FAILED', /ENOENT/, 'verify', file(`${randomUUID()}.json`));
+    await refused('USAGE', /names no file/, 'verify', file(`${randomUUID()}.json`));
+    await refused('USAGE', /names no file/, 'verify', file('.'));
+    await refused('USAGE', /is there already/, 'write', file('.'));
     const other = await createLegacyTestDatabase(SIZE);
     try {
       await runBackfill(other.pool);

@@ -6,6 +6,7 @@ import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { booksDigest, createLegacyTestDatabase } from '../support/legacy.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
+import { expectRefusal } from '../support/refusal.ts';
 
 const ROWS = 1_200;
 
@@ -229,5 +230,13 @@ describe('what the commands print', () => {
       stdout: '',
       stderr: expect.stringMatching(/^liventix: USAGE: .*100000.*\n$/),
     });
+  });
+
+  it('refuses a limit where nothing is measured', async () => {
+    await expectRefusal(
+      { code: 'USAGE', says: /'--full-speed' cannot be used with option '--max-canary-ms/ },
+      ['backfill', 'run', '--full-speed', '--max-canary-ms', '5'],
+      { DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none' },
+    );
   });
 });

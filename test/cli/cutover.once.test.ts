@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openAccounts, post } from '../../src/ledger/ledger.ts';
+import { transfer } from '../support/books.ts';
 import { damage } from '../support/damage.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { createLegacyTestDatabase } from '../support/legacy.ts';
@@ -55,7 +57,11 @@ describe('from the capture to the end', () => {
     expect((await run('pause')).stdout).toBe('It was paused already.\n');
     expect((await run('status')).stdout).toMatch(/^paused since .*: liventix backfill resume$/m);
     const stopped = await liventix(['backfill', 'run'], { DATABASE_URL: database.url }, AbortSignal.timeout(300));
-    expect(stopped).toMatchObject({ exitCode: 3, stdout: expect.stringContaining('Stopped before the end') });
+    expect(stopped).toMatchObject({
+      exitCode: 3,
+      stdout: expect.stringContaining('Stopped before the end'),
+      stderr: 'paused; it goes on with: liventix backfill resume\n',
+    });
     expect((await database.pool.query('select from replay.progress where rows > 0')).rowCount).toBe(0);
     expect(await json('resume')).toEqual({ resumed: true });
     expect((await run('resume')).stdout).toBe('It was not paused.\n');
@@ -84,7 +90,7 @@ describe('from the capture to the end', () => {
     const dryRun = await run('cutover', '--all', '--dry-run');
     expect(dryRun).toMatchObject({ exitCode: 1, stderr: '' });
     expect(dryRun.stdout).toMatch(
-      /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of it are unexplained and nobody has signed for them: liventix backfill approve\n)+Nothing was changed\.\n$/,
+      /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of it are unexplained and nobody has signed for them: liventix backfill approve --(user|org) [0-9a-f-]{36} --reason '…'\n)+Nothing was changed\.\n$/,
     );
     const report = await run('reconcile');
     expect(report).toMatchObject({ exitCode: 1, stderr: '' });
@@ -96,9 +102,10 @@ describe('from the capture to the end', () => {
     );
     await refused('USAGE', /1 to 500/, 'approve', '--all', '--reason', ' ');
     expect((await run('approve', '--all', '--reason', 'moved by hand, ticket 4711')).stdout).toMatch(
-      /^Signed for [\d,.]+ USD of \d wallets\.\n$/,
+      /^Signed for [\d,.]+ USD in all, .*, of \d wallets\.\n$/,
     );
     expect(await json('approve', '--all', '--reason', 'again')).toEqual({ wallets: 0, cents: 0 });
+    expect((await run('approve', '--all', '--reason', 'again')).stdout).toMatch(/^Nothing is unexplained/);
     expect(await run('reconcile')).toMatchObject({
       exitCode: 0,
       stdout: expect.stringMatching(/^unexplained +0 wallets$/m),
@@ -129,9 +136,31 @@ describe('from the capture to the end', () => {
     expect(all.stdout).toMatch(
       /^24 wallets flipped, 0 were there already, 0 refused\nThe longest that writes of one owner could have to wait: \d+ ms\n$/,
     );
-    expect(await json('cutover', '--all')).toMatchObject({ flipped: 0, already: 24 });
+    expect(await json('cutover', '--all')).toMatchObject({ flipped: 0, already: 24, caughtUp: 0 });
     expect(await liventix(['books', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
     expect(await liventix(['replay', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
+  });
+
+  it('says how many wallets were looked at for what the mirror had missed, and names what stands against a way back', async () => {
+    await database.pool.query('alter table payments.entries disable trigger entries_mirrored');
+    const { rows } = await database.pool.query<{ accountId: string; ownerId: string }>(
+      `select account_id as "accountId", owner_id as "ownerId" from replay.wallets where source = 'wallet_transactions' limit 1`,
+    );
+    const { accountId = '', ownerId = '' } = rows[0] ?? {};
+    const account = { type: 'receivable', currency: 'USD', name: 'clearing' } as const;
+    const [clearing = ''] = await openAccounts(database.pool, [account]);
+    await post(database.pool, transfer(clearing, accountId, { amountCents: 5n }));
+    expect((await run('status')).stdout).toContain('NOT MIRRORED');
+    expect((await run('cutover', '--all')).stdout).toContain(
+      '0 wallets flipped, 24 were there already, 24 of them given what a mirror that was gone may have missed, 0 refused\n',
+    );
+    await database.pool.query('alter table wallets disable trigger liventix_capture, disable trigger liventix_balance');
+    await database.pool.query('update wallets set balance_credits = balance_credits + 1 where user_id = $1', [ownerId]);
+    expect((await run('rollback', '--user', ownerId)).stdout).toContain('it goes back with --also-differing');
+    await database.pool.query('update wallets set balance_credits = balance_credits - 1 where user_id = $1', [ownerId]);
+    await database.pool.query(
+      'alter table wallets enable always trigger liventix_capture, enable always trigger liventix_balance',
+    );
   });
 
   it('tells the old tables nothing of entries that a rebuild puts back', async () => {
@@ -162,7 +191,7 @@ describe('from the capture to the end', () => {
     expect((await run('finish', '--dry-run')).stdout).toBe('Nothing stands against it. Nothing was changed.\n');
     expect((await run('finish')).stdout).toMatch(/^The old tables are retired/);
     expect((await run('finish')).stdout).toMatch(/^The old tables are retired/);
-    for (const command of ['capture on', 'run', 'cutover --all', 'rollback --all']) {
+    for (const command of ['capture on', 'run', 'pause', 'cutover --all', 'rollback --all', 'functions --restore']) {
       await refused('BACKFILL_RETIRED', /the ledger keeps the wallets/, ...command.split(' '));
     }
     const { stdout } = await run('status');
@@ -184,6 +213,7 @@ describe('abort', () => {
       );
       expect(JSON.parse((await abort('--json')).stdout)).toEqual({ aborted: true, forgotten: 20 });
       expect((await abort()).stdout).toBe('Nothing was captured.\n');
+      expect((await abort('--dry-run')).stdout).toBe('Nothing is captured. Nothing was changed.\n');
       expect(await liventix(['backfill', 'capture', 'on'], { DATABASE_URL: other.url })).toMatchObject({ exitCode: 0 });
       const again = await liventix(['backfill', 'run', '--json'], { DATABASE_URL: other.url });
       expect(JSON.parse(again.stdout)).toMatchObject({ imported: 0, walletsDiffering: 0, inLog: SIZE.transactions });

@@ -2,7 +2,10 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { type Check, diagnoseDatabase } from '../../src/db/diagnosis.ts';
 import { freePort } from '../../src/db/server.ts';
+import { runBackfill } from '../../src/replay/backfill.ts';
+import { cutOver } from '../../src/replay/cut-over.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
+import { createLegacyTestDatabase, givenWallet } from '../support/legacy.ts';
 import { liventix, type Run } from '../support/liventix.ts';
 import { type PgBouncerOptions, startPgBouncer } from '../support/pgbouncer.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -43,6 +46,7 @@ describe('doctor on a healthy database', () => {
       'role',
       'extensions',
       'guards',
+      'replay',
       'notifications',
       'redis',
       'redis-persistence',
@@ -60,6 +64,7 @@ describe('doctor on a healthy database', () => {
       role: 'ok',
       extensions: 'ok',
       guards: 'ok',
+      replay: 'ok',
       notifications: 'ok',
       redis: 'skipped',
       'redis-persistence': 'skipped',
@@ -98,7 +103,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(13);
+    expect(Object.keys(checks)).toHaveLength(14);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {
@@ -210,6 +215,40 @@ it('finds the guards in place where the search_path of the database holds paymen
     expect(checksOf(await doctor({ DATABASE_URL: other.url }))['guards']).toMatchObject({ result: 'ok' });
   } finally {
     await other.drop();
+  }
+});
+
+it('exits with 1 where a trigger of the mirror or of the capture is gone, and says what was missed by that', async () => {
+  const live = await createLegacyTestDatabase();
+  const replay = async () => {
+    const run = await doctor({ DATABASE_URL: live.url });
+    return { exitCode: run.exitCode, ...checksOf(run)['replay'] };
+  };
+  try {
+    await givenWallet(live.pool);
+    await runBackfill(live.pool, { settleMs: 0 });
+    await cutOver(live.pool, { owners: 'all', settleMs: 0 });
+    expect(await replay()).toMatchObject({
+      exitCode: 0,
+      result: 'ok',
+      found: expect.stringContaining('keeps 1 wallets'),
+    });
+    await live.pool.query('alter table payments.entries disable trigger entries_mirrored');
+    expect(await replay()).toMatchObject({
+      exitCode: 1,
+      result: 'failed',
+      todo: expect.stringMatching(/cutover --all/),
+    });
+    await cutOver(live.pool, { owners: 'all', settleMs: 0 });
+    expect(await replay()).toMatchObject({ exitCode: 0, result: 'ok' });
+    await live.pool.query('alter table wallets disable trigger liventix_capture');
+    expect(await replay()).toMatchObject({
+      exitCode: 1,
+      result: 'failed',
+      todo: expect.stringMatching(/rollback --all/),
+    });
+  } finally {
+    await live.drop();
   }
 });
 

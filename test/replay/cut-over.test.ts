@@ -516,7 +516,14 @@ describe('what nobody can explain', () => {
     const owners = { kind: 'user', id: wallet.ownerId } as const;
     expect(await flip(wallet)).toMatchObject({
       flipped: 0n,
-      refused: [{ walletId: wallet.id, reason: expect.stringMatching(/^7 cents .* unexplained .* backfill approve$/) }],
+      refused: [
+        {
+          walletId: wallet.id,
+          reason: expect.stringMatching(
+            /^7 cents .* unexplained .* backfill approve --user [0-9a-f-]{36} --reason '…'$/,
+          ),
+        },
+      ],
     });
     expect(await cutOver(pool, { owners, maxUnexplainedCents: 7n, dryRun: true })).toMatchObject({ flipped: 1n });
     expect(await cutOver(pool, { owners, dryRun: true })).toMatchObject({ flipped: 0n, refused: [{}] });

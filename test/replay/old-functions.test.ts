@@ -6,7 +6,7 @@ import {
   replaceWalletFunctions,
   restoreWalletFunctions,
 } from '../../src/replay/wallet-functions.ts';
-import type { TestDatabase } from '../support/database.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { createLegacyTestDatabase, givenInvoice, givenWallet } from '../support/legacy.ts';
 
 let database: TestDatabase;
@@ -46,10 +46,35 @@ it('the old functions come back as they were, once nobody is cut over any more',
   await rollBack(pool, { owners: 'all' });
   expect(await restoreWalletFunctions(pool)).toMatchObject({ refused: [] });
   expect(await state()).toEqual(before);
-  expect((await findWalletFunctions(pool)).filter(({ isReplaced }) => !isReplaced)).toEqual([
+  // Those that were not there before are gone.
+  expect(await findWalletFunctions(pool)).toEqual([
     { signature: 'wallet_freeze_if_negative(uuid)', isReplaced: false },
   ]);
   expect(await restoreWalletFunctions(pool)).toEqual({ statements: 0, refused: [] });
+});
+
+it('a function whose parameters have other names is refused, and nothing is replaced', async () => {
+  const { pool } = database;
+  await pool.query(
+    `create function public.recompute_wallet_balance(wallet uuid) returns integer language sql as 'select 1'`,
+  );
+  const before = await findWalletFunctions(pool);
+  await expect(replaceWalletFunctions(pool)).rejects.toMatchObject({
+    code: 'CUTOVER_FUNCTION_DIFFERS',
+    message: expect.stringMatching(/input parameter "wallet".*drop it.*DROP FUNCTION recompute_wallet_balance\(uuid\)/),
+  });
+  expect(await findWalletFunctions(pool)).toEqual(before);
+  expect(await pool.query('select from replay.old_functions')).toMatchObject({ rowCount: 0 });
+});
+
+it('no function is made where there are no wallets', async () => {
+  const empty = await createDatabase();
+  try {
+    await expect(replaceWalletFunctions(empty.pool)).rejects.toMatchObject({ code: 'LEGACY_TABLE_MISSING' });
+    expect(await findWalletFunctions(empty.pool)).toEqual([]);
+  } finally {
+    await empty.drop();
+  }
 });
 
 it('what rows that came since stand against is named, and all else comes back', async () => {
