@@ -17,7 +17,9 @@ export interface SourceStatus {
 export async function backfillStatus(db: Queryable, bookId = MAIN_BOOK): Promise<SourceStatus[]> {
   const tables = await findLegacyTables(db);
   const { rows } = await db.query<Omit<SourceStatus, 'total'>>(
-    'select source, rows, finished_at is not null as finished, retired_at as "retiredAt" from replay.progress where book_id = $1 order by source desc',
+    `select p.source, p.finished_at is not null as finished, p.retired_at as "retiredAt",
+            (p.rows + (select coalesce(sum(c.rows), 0) from replay.row_counts c where c.book_id = p.book_id and c.source = p.source))::bigint as rows
+     from replay.progress p where p.book_id = $1 order by p.source desc`,
     [bookId],
   );
   const statuses: SourceStatus[] = [];

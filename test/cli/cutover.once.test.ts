@@ -141,12 +141,12 @@ describe('from the capture to the end', () => {
     expect(await liventix(['replay', 'verify'], { DATABASE_URL: database.url })).toMatchObject({ exitCode: 0 });
   });
 
-  it('says how many wallets were looked at for what the mirror had missed, and names what stands against a way back', async () => {
+  it('says how many wallets were looked at for what the mirror had missed', async () => {
     await database.pool.query('alter table payments.entries disable trigger entries_mirrored');
-    const { rows } = await database.pool.query<{ accountId: string; ownerId: string }>(
-      `select account_id as "accountId", owner_id as "ownerId" from replay.wallets where source = 'wallet_transactions' limit 1`,
+    const { rows } = await database.pool.query<{ accountId: string }>(
+      `select account_id as "accountId" from replay.wallets where source = 'wallet_transactions' limit 1`,
     );
-    const { accountId = '', ownerId = '' } = rows[0] ?? {};
+    const { accountId = '' } = rows[0] ?? {};
     const account = { type: 'receivable', currency: 'USD', name: 'clearing' } as const;
     const [clearing = ''] = await openAccounts(database.pool, [account]);
     await post(database.pool, transfer(clearing, accountId, { amountCents: 5n }));
@@ -154,13 +154,7 @@ describe('from the capture to the end', () => {
     expect((await run('cutover', '--all')).stdout).toContain(
       '0 wallets flipped, 24 were there already, 24 of them given what a mirror that was gone may have missed, 0 refused\n',
     );
-    await database.pool.query('alter table wallets disable trigger liventix_capture, disable trigger liventix_balance');
-    await database.pool.query('update wallets set balance_credits = balance_credits + 1 where user_id = $1', [ownerId]);
-    expect((await run('rollback', '--user', ownerId)).stdout).toContain('it goes back with --also-differing');
-    await database.pool.query('update wallets set balance_credits = balance_credits - 1 where user_id = $1', [ownerId]);
-    await database.pool.query(
-      'alter table wallets enable always trigger liventix_capture, enable always trigger liventix_balance',
-    );
+    expect((await run('status')).stdout).toMatch(/^wallet_transactions +301 of 301 rows, finished$/m);
   });
 
   it('tells the old tables nothing of entries that a rebuild puts back', async () => {
