@@ -41,7 +41,7 @@ export function registerBackfill(program: Command, context: CommandContext): voi
     )
     .option(
       '--max-canary-ms <ms>',
-      'slow down where a write like those of old code takes longer (default: 10 % more on average than while it rests)',
+      'slow down where a write like those of old code takes longer (default: 8 % more on average than while it rests)',
       atLeastZero,
     )
     .option(

@@ -30,7 +30,7 @@ export interface Limits {
 export const DEFAULT_LIMITS = { maxLockWaiters: 1, maxReplicationLagSeconds: 10 } as const satisfies Limits;
 
 /** How much longer others' writes may take, on average over those that meet a chunk and those that do not. */
-const NOTICED = 0.1;
+const NOTICED = 0.08;
 /** What a mean does not tell: a few that wait for very long, as for a lock. */
 const FAR_LONGER = { factor: 3, leastMs: 200 };
 
