@@ -83,7 +83,7 @@ describe('a pace', () => {
   it.each<[string, Partial<Measured>, Partial<Limits>]>([
     ['a canary takes as long as is allowed', canary(200), {}],
     ['a canary takes long and nobody else is at work', { ...canary(500), isAlone: true }, {}],
-    ['canaries that meet a chunk hardly take longer', beside(2.19), {}],
+    ['canaries that meet a chunk hardly take longer', beside(2.15), {}],
     ['they do, and nobody else is at work', { ...beside(9), isAlone: true }, {}],
     ['they do, and how long all may take is told', beside(9), { maxCanaryMs: 20 }],
     ['one session waits', { lockWaiters: 1 }, {}],
