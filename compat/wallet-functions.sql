@@ -69,9 +69,9 @@ returns table (delta integer, inserted_at timestamptz)
 language plpgsql as $$
 begin
   return query
-    select t.credits_delta, t.created_at from wallet_transactions t where t.wallet_id = p_wallet_id
+    select t.credits_delta::integer, t.created_at from wallet_transactions t where t.wallet_id = p_wallet_id
     union all
-    select t.credits_delta, t.created_at from org_wallet_transactions t where t.wallet_id = p_org_wallet_id;
+    select t.credits_delta::integer, t.created_at from org_wallet_transactions t where t.wallet_id = p_org_wallet_id;
 end $$;
 
 -- Writes a row about an invoice into a user's wallet, then the balance. Parameters: the wallet, the balance read under its
@@ -663,9 +663,9 @@ declare
 begin
   -- `for update`, which an uncommitted row keeps away by its foreign key: its credits are seen below.
   if p_org_wallet_id is null then
-    select w.balance_credits, w.created_at, w.updated_at into v_wallet from wallets w where w.id = p_wallet_id for update;
+    select w.balance_credits::integer, w.created_at, w.updated_at into v_wallet from wallets w where w.id = p_wallet_id for update;
   else
-    select w.balance_credits, w.created_at, w.updated_at into v_wallet from org_wallets w where w.id = p_org_wallet_id for update;
+    select w.balance_credits::integer, w.created_at, w.updated_at into v_wallet from org_wallets w where w.id = p_org_wallet_id for update;
   end if;
   if not found then
     return 0;

@@ -167,9 +167,8 @@ begin
   if p_balance <> 0 then
     perform replay.post_balance(p_wallet, v_before + p_balance, 'opening_balance');
     perform replay.note_written(p_wallet, 0, p_balance);
-  else
-    perform replay.write_old_balance(p_wallet.source, p_wallet.wallet_id, v_before);
   end if;
+  perform replay.write_old_balance(p_wallet.source, p_wallet.wallet_id, replay.balance_of(p_wallet));
 end $$;
 
 -- As in 0036.
@@ -218,7 +217,9 @@ exception
 end $$;
 
 -- As in 0029. Old code that writes a balance while somebody has taken the mirror away has read one that lacks what was posted since:
--- that is put on top of what it writes, as if it had been mirrored.
+-- that is put on top of what it writes, as if it had been mirrored. The same where the mirror is back and has not caught up with the
+-- wallet, and wrote the balance when old code's own row came, after old code had read it. Locks the accounts that old code posts to.
+-- Reads all entries of the wallet, but only then.
 create or replace function replay.take_balance() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, payments, organizations, pg_temp as $$
 declare
@@ -237,16 +238,28 @@ begin
   v_rows_cents := coalesce((replay.written_by_now(v_wallet)).rows_cents, 0);
   v_balance := replay.balance_of(v_wallet);
   -- As the mirror itself writes it: it has locked what it posts to, and no more is to be locked beside that.
-  if new.balance_credits = v_balance or (v_rows_cents = 0 and old.balance_credits = v_balance) then
+  if new.balance_credits = v_balance then
     return new;
   end if;
   perform replay.lock_for_old_code(v_wallet);
   v_balance := replay.balance_of(v_wallet);
   if old.balance_credits <> v_balance then
     v_missed := v_balance - v_rows_cents - old.balance_credits;
-    if replay.was_missed(v_wallet, v_missed) then
+  elsif v_rows_cents <> 0 and exists (
+    select from replay.unmirrored u
+    where u.wallet_id = v_wallet.wallet_id and u.source = v_wallet.source and u.book_id = v_wallet.book_id)
+  then
+    v_missed := v_balance - new.balance_credits;
+  end if;
+  if v_missed <> 0 and replay.was_missed(v_wallet, v_missed) then
+    begin
       new.balance_credits := new.balance_credits + v_missed;
-    end if;
+    exception
+      when numeric_value_out_of_range then
+        perform replay.raise_code('MIRROR_OVERFLOW', format(
+          'Wallet %s would hold %s credits with what was posted meanwhile, more than its old column takes. Post the opposite first.',
+          old.id, new.balance_credits + v_missed));
+    end;
   end if;
   if sign(new.balance_credits - v_balance) = sign(v_rows_cents) and abs(new.balance_credits - v_balance) <= abs(v_rows_cents) then
     perform replay.note_written(v_wallet, v_balance - new.balance_credits, 0);
@@ -454,7 +467,7 @@ alter table replay.capture add settled_at timestamptz;
 comment on column replay.capture.settled_at is 'When no transaction was left that is older than the horizon. Asked once: after two thousand million transactions, whoever is older than what cannot be told by 32 bits any more.';
 
 -- Lets every session read columns of the old tables that were altered: it remembers the types of before otherwise, and fails until it
--- connects again. To be called in the transaction that alters them.
+-- connects again. To be called in the transaction that alters them, by the owner of the functions. Returns nothing.
 create function replay.columns_altered() returns void
 language plpgsql as $$
 declare
@@ -464,7 +477,6 @@ begin
     select p.oid::regprocedure as name, p.procost as cost
     from pg_proc p join pg_language l on l.oid = p.prolang
     where p.pronamespace = 'replay'::regnamespace and l.lanname = 'plpgsql'
-      and (p.prorettype = 'trigger'::regtype or 'record'::regtype = any (p.proargtypes))
   loop
     -- Whatever is altered, to whatever it is already: a function that was replaced is compiled anew.
     execute format('alter function %s cost %s', v_function.name, v_function.cost);

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
 import { findHeldBack, type HeldBack } from '../replay/held-back.ts';
-import { isMirrorOn } from '../replay/mirror.ts';
+import { isMirrorOn, MIRROR_AGAIN } from '../replay/mirror.ts';
 import { type ThrottleStatus, throttleStatus } from '../replay/pace/pacing.ts';
 import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
@@ -98,8 +98,7 @@ function statusText(status: Status): string {
 function keeperLines({ wallets, sources, isMirrored }: Status): string[] {
   if (wallets.ledger === 0n) return [];
   const isGone = !isMirrored && sources.every(({ retiredAt }) => retiredAt === null);
-  const gone =
-    '; NOT MIRRORED, a trigger is gone: liventix backfill cutover --all puts it back, and mirrors what was missed';
+  const gone = `; NOT MIRRORED, a trigger is gone: ${MIRROR_AGAIN}`;
   const { legacy, ledger } = wallets;
   return [
     `${formatCount(ledger)} wallets are kept by the ledger, ${formatCount(legacy)} by the old tables${isGone ? gone : ''}\n`,

@@ -61,6 +61,11 @@ export function isUniqueViolation(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '23505';
 }
 
+/** Whether something was not dropped because of what stands on it. */
+export function isDependedOn(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '2BP01';
+}
+
 /** Whether a statement waited for a lock as long as its lock_timeout allows. */
 export function isLockTimeout(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '55P03';

@@ -18,6 +18,10 @@ const TRIGGERS = [
   },
 ] as const;
 
+/** What to do where one of those is gone. */
+export const MIRROR_AGAIN =
+  'liventix backfill cutover, of each owner whom the ledger keeps (--all cuts everybody over), puts it back and mirrors what was missed';
+
 /** Writers of old code that post beside each other, in each of the platform's accounts. */
 const PLATFORM_SLOTS = 16;
 

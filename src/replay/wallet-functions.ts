@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import pg from 'pg';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { isUniqueViolation, toAppError } from '../db/sqlstate.ts';
+import { isDependedOn, isUniqueViolation, toAppError } from '../db/sqlstate.ts';
 import { withSavepoint } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
@@ -89,8 +89,11 @@ export async function replaceWalletFunctions(
     await tx.query(`insert into replay.old_functions (restore) ${RESTORE}`, [names, OURS]);
     const before = (await findWalletFunctions(tx)).map(({ signature }) => signature);
     await tx.query(sql).catch(refuseOtherShape);
-    const added = (await findWalletFunctions(tx)).filter(({ signature }) => !before.includes(signature));
-    for (const { signature } of added) {
+    const functions = await findWalletFunctions(tx);
+    const [other] = functions.filter(({ isReplaced }) => !isReplaced);
+    // Beside it ours is another function, and callers may be given either.
+    if (other !== undefined) throw functionDiffers(`${other.signature} has parameters of other types`);
+    for (const { signature } of functions.filter((made) => !before.includes(made.signature))) {
       await tx.query('insert into replay.old_functions (restore) values ($1)', [
         `drop function if exists ${signature}`,
       ]);
@@ -101,10 +104,14 @@ export async function replaceWalletFunctions(
 /** @throws AppError CUTOVER_FUNCTION_DIFFERS where PostgreSQL does not replace a function by another; whatever else it is, as it is */
 function refuseOtherShape(error: unknown): never {
   if (!(error instanceof pg.DatabaseError) || error.code !== INVALID_FUNCTION) throw error;
-  throw new AppError(
+  throw functionDiffers(`${error.message} (${error.hint ?? 'no function is named'})`, error);
+}
+
+function functionDiffers(how: string, cause?: Error): AppError {
+  return new AppError(
     'CUTOVER_FUNCTION_DIFFERS',
-    `A function of the database has other parameters or another result than the one that was seen: ${error.message}. Nothing was changed. Keep its definition, drop it, and run this again. ${error.hint ?? ''}`.trim(),
-    { cause: error },
+    `A function of the database is not as the one that was seen: ${how}. Nothing was changed. Keep its definition, drop it, and run this again.`,
+    { cause },
   );
 }
 
@@ -116,7 +123,7 @@ async function waitForOthers(tx: Tx): Promise<void> {
 /** What the way back did. */
 export interface Restored {
   readonly statements: number;
-  /** What could not be brought back, because of rows that came since, and why. */
+  /** What could not be brought back, because of rows that came since or of what uses a function by now, and why. */
   readonly refused: readonly string[];
 }
 
@@ -145,7 +152,7 @@ export async function restoreWalletFunctions(
         await withSavepoint(tx, (within) => within.query(restore));
       } catch (error) {
         const failure = toAppError(error);
-        if (!isUniqueViolation(failure.cause)) throw failure;
+        if (!isUniqueViolation(failure.cause) && !isDependedOn(failure.cause)) throw failure;
         refused.push(`${restore}: ${failure.message}`);
       }
     }

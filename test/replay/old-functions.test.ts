@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { Queryable } from '../../src/db/pool.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { cutOver, rollBack } from '../../src/replay/cut-over.ts';
 import {
@@ -61,10 +62,67 @@ it('a function whose parameters have other names is refused, and nothing is repl
   const before = await findWalletFunctions(pool);
   await expect(replaceWalletFunctions(pool)).rejects.toMatchObject({
     code: 'CUTOVER_FUNCTION_DIFFERS',
-    message: expect.stringMatching(/input parameter "wallet".*drop it.*DROP FUNCTION recompute_wallet_balance\(uuid\)/),
+    message: expect.stringMatching(/input parameter "wallet".*DROP FUNCTION recompute_wallet_balance\(uuid\).*drop it/),
   });
   expect(await findWalletFunctions(pool)).toEqual(before);
   expect(await pool.query('select from replay.old_functions')).toMatchObject({ rowCount: 0 });
+});
+
+it('a function that takes other types is refused: ours would be another one beside it', async () => {
+  const { pool } = database;
+  await pool.query(
+    `create function public.recompute_wallet_balance(p_wallet text) returns integer language sql as 'select 1'`,
+  );
+  const before = await findWalletFunctions(pool);
+  await expect(replaceWalletFunctions(pool)).rejects.toMatchObject({
+    code: 'CUTOVER_FUNCTION_DIFFERS',
+    message: expect.stringMatching(/recompute_wallet_balance\(text\) has parameters of other types/),
+  });
+  expect(await findWalletFunctions(pool)).toEqual(before);
+});
+
+it('what uses a function that was not there before keeps it, and is named', async () => {
+  const { pool } = database;
+  await replaceWalletFunctions(pool);
+  await pool.query(`create view uses_it as select public.recompute_wallet_balance(gen_random_uuid())`);
+  expect(await restoreWalletFunctions(pool)).toMatchObject({
+    refused: [expect.stringMatching(/^drop function if exists recompute_wallet_balance\(uuid\): /)],
+  });
+  expect(await findWalletFunctions(pool)).toEqual([
+    { signature: 'recompute_wallet_balance(uuid)', isReplaced: true },
+    { signature: 'wallet_freeze_if_negative(uuid)', isReplaced: false },
+  ]);
+});
+
+it('work on columns that were made bigint, in sessions of before and of after', async () => {
+  const { pool } = database;
+  await replaceWalletFunctions(pool);
+  const wallet = await givenWallet(pool, { balance: 5 });
+  const org = await givenWallet(pool, { kind: 'organization', balance: 5 });
+  const session = await pool.connect();
+  const call = async (db: Queryable) => {
+    for (const [name, { id }] of [
+      ['recompute_wallet_balance', wallet],
+      ['recompute_org_wallet_balance', org],
+    ] as const) {
+      expect((await db.query(`select public.${name}($1) as balance`, [id])).rows).toEqual([{ balance: 5 }]);
+    }
+  };
+  try {
+    await call(session);
+    await pool.query(`
+      begin;
+      alter table wallets alter balance_credits type bigint;
+      alter table wallet_transactions alter credits_delta type bigint;
+      alter table org_wallets alter balance_credits type bigint;
+      alter table org_wallet_transactions alter credits_delta type bigint;
+      select replay.columns_altered();
+      commit`);
+    await call(session);
+  } finally {
+    session.release(true);
+  }
+  await call(pool);
 });
 
 it('no function is made where there are no wallets', async () => {

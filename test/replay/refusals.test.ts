@@ -21,6 +21,7 @@ import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { createLegacyTestDatabase, givenRow, givenWallet, type LegacyWallet, setBalance } from '../support/legacy.ts';
+import { waitsForLock } from '../support/locks.ts';
 
 let database: TestDatabase;
 const { connect, end } = testClients(() => database.url);
@@ -569,6 +570,73 @@ describe('while the mirror was gone', () => {
     );
     await write(wallet, 4);
     expect([await ledgerCents(wallet), await old(wallet)]).toMatchObject([45n, { balance: 45 }]);
+  });
+
+  it('old code that read a balance before the mirror came back does so too, until that has caught up', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 7n);
+    await turnMirrorOn(pool, { bookId: 1 });
+    await withTransaction(pool, async (tx) => {
+      await givenRow(tx, wallet, { ...ADJUSTMENT, delta: -5 });
+      await setBalance(tx, wallet, 10 - 5);
+    });
+    expect([await ledgerCents(wallet), await old(wallet)]).toEqual([12n, { balance: 12, rows: [-5, 10] }]);
+    expect(await flip()).toMatchObject({ caughtUp: 1n, refused: [] });
+    expect(await old(wallet)).toEqual({ balance: 12, rows: [-5, 7, 10] });
+    await booksHold(pool);
+  });
+
+  it('old code that writes a balance beside a posting that is not committed yet writes it on top of that', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    const cash = await cashOf(wallet);
+    const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
+    const oldCode = await connect();
+    let written = Promise.resolve();
+    await withTransaction(pool, async (tx) => {
+      await post(tx, transfer(clearing, cash, { amountCents: 7n }));
+      written = setBalance(oldCode, wallet, 10 - 5);
+      await waitsForLock(pool, 'set balance_credits');
+    });
+    await written;
+    expect([await ledgerCents(wallet), await old(wallet)]).toMatchObject([12n, { balance: 12 }]);
+  });
+
+  it('a wallet that is made for somebody who has money already has all of it', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    const gone = await givenWallet(pool, { balance: 600 });
+    await run();
+    await flip();
+    await mirrorGone();
+    await gain(gone, 100n);
+    await pool.query('delete from wallets where id = $1', [gone.id]);
+    await gain(gone, 30n);
+    const before = await ledgerCents(gone);
+    await pool.query('insert into wallets (id, user_id, balance_credits) values (gen_random_uuid(), $1, 5)', [
+      gone.ownerId,
+    ]);
+    const { rows } = await pool.query('select balance_credits::bigint as balance from wallets where user_id = $1', [
+      gone.ownerId,
+    ]);
+    expect(rows).toEqual([{ balance: (before ?? 0n) + 5n }]);
+    expect(await ledgerCents(gone)).toBe((before ?? 0n) + 5n);
+    expect(await flip()).toMatchObject({ refused: [] });
+    expect(await ledgerCents(wallet)).toBe(10n);
+  });
+
+  it('a balance that the old column cannot hold, with what was posted, is refused with what to do', async () => {
+    const { pool } = database;
+    const wallet = await given();
+    await mirrorGone();
+    await gain(wallet, 3_000_000_000n);
+    await expect(setBalance(pool, wallet, 5)).rejects.toMatchObject({
+      code: 'LV034',
+      message: expect.stringMatching(/Post the opposite first/),
+    });
   });
 
   it('what old code wrote unseen beside it is not decided upon, and posted nowhere', async () => {
