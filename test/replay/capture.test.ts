@@ -9,7 +9,14 @@ import { compareWallets, driftByCause } from '../../src/replay/report.ts';
 import { booksHold } from '../support/backfill.ts';
 import { testClients } from '../support/clients.ts';
 import type { TestDatabase } from '../support/database.ts';
-import { createLegacyTestDatabase, givenInvoice, givenRow, givenWallet, setBalance } from '../support/legacy.ts';
+import {
+  createLegacyTestDatabase,
+  givenInvoice,
+  givenRow,
+  givenWallet,
+  setBalance,
+  widenColumns,
+} from '../support/legacy.ts';
 import { waitsForLock } from '../support/locks.ts';
 
 let database: TestDatabase;
@@ -140,14 +147,7 @@ describe('a capture', () => {
       await run();
       if (mode === 'ledger') await cutOver(pool, { owners: 'all', settleMs: 0 });
       await write();
-      await pool.query(`
-        begin;
-        alter table wallets alter balance_credits type bigint;
-        alter table wallet_transactions alter credits_delta type bigint;
-        alter table org_wallets alter balance_credits type bigint;
-        alter table org_wallet_transactions alter credits_delta type bigint;
-        select replay.columns_altered();
-        commit`);
+      await widenColumns(pool);
       await write();
       await run();
       await booksHold(pool);

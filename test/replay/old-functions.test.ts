@@ -8,7 +8,7 @@ import {
   restoreWalletFunctions,
 } from '../../src/replay/wallet-functions.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { createLegacyTestDatabase, givenInvoice, givenWallet } from '../support/legacy.ts';
+import { createLegacyTestDatabase, givenInvoice, givenWallet, widenColumns } from '../support/legacy.ts';
 
 let database: TestDatabase;
 beforeEach(async () => {
@@ -54,31 +54,29 @@ it('the old functions come back as they were, once nobody is cut over any more',
   expect(await restoreWalletFunctions(pool)).toEqual({ statements: 0, refused: [] });
 });
 
-it('a function whose parameters have other names is refused, and nothing is replaced', async () => {
+it.each([
+  [
+    'whose parameters have other names',
+    'wallet uuid',
+    /input parameter "wallet".*DROP FUNCTION recompute_wallet_balance\(uuid\).*drop it/,
+  ],
+  [
+    'that takes other types, beside which ours would be another one',
+    'p_wallet text',
+    /recompute_wallet_balance\(text\) has parameters of other types/,
+  ],
+])('a function %s is refused, and nothing is replaced', async (_, parameters, message) => {
   const { pool } = database;
   await pool.query(
-    `create function public.recompute_wallet_balance(wallet uuid) returns integer language sql as 'select 1'`,
+    `create function public.recompute_wallet_balance(${parameters}) returns integer language sql as 'select 1'`,
   );
   const before = await findWalletFunctions(pool);
   await expect(replaceWalletFunctions(pool)).rejects.toMatchObject({
     code: 'CUTOVER_FUNCTION_DIFFERS',
-    message: expect.stringMatching(/input parameter "wallet".*DROP FUNCTION recompute_wallet_balance\(uuid\).*drop it/),
+    message: expect.stringMatching(message),
   });
   expect(await findWalletFunctions(pool)).toEqual(before);
   expect(await pool.query('select from replay.old_functions')).toMatchObject({ rowCount: 0 });
-});
-
-it('a function that takes other types is refused: ours would be another one beside it', async () => {
-  const { pool } = database;
-  await pool.query(
-    `create function public.recompute_wallet_balance(p_wallet text) returns integer language sql as 'select 1'`,
-  );
-  const before = await findWalletFunctions(pool);
-  await expect(replaceWalletFunctions(pool)).rejects.toMatchObject({
-    code: 'CUTOVER_FUNCTION_DIFFERS',
-    message: expect.stringMatching(/recompute_wallet_balance\(text\) has parameters of other types/),
-  });
-  expect(await findWalletFunctions(pool)).toEqual(before);
 });
 
 it('what uses a function that was not there before keeps it, and is named', async () => {
@@ -110,14 +108,7 @@ it('work on columns that were made bigint, in sessions of before and of after', 
   };
   try {
     await call(session);
-    await pool.query(`
-      begin;
-      alter table wallets alter balance_credits type bigint;
-      alter table wallet_transactions alter credits_delta type bigint;
-      alter table org_wallets alter balance_credits type bigint;
-      alter table org_wallet_transactions alter credits_delta type bigint;
-      select replay.columns_altered();
-      commit`);
+    await widenColumns(pool);
     await call(session);
   } finally {
     session.release(true);

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
@@ -441,10 +442,10 @@ describe('while the mirror was gone', () => {
     return wallet;
   };
   const mirrorGone = () => database.pool.query('drop trigger entries_mirrored on payments.entries');
-  const gain = async (wallet: LegacyWallet, amountCents: bigint) => {
+  const gain = async (wallet: LegacyWallet, amountCents: bigint, db: Queryable = database.pool) => {
     const { pool } = database;
     const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
-    await post(pool, transfer(clearing, await cashOf(wallet), { amountCents }));
+    await post(db, transfer(clearing, await cashOf(wallet), { amountCents }));
   };
   /** What the old tables say: the balance, and the rows. */
   const old = async ({ id }: LegacyWallet) => {
@@ -592,12 +593,10 @@ describe('while the mirror was gone', () => {
     const { pool } = database;
     const wallet = await given();
     await mirrorGone();
-    const cash = await cashOf(wallet);
-    const [clearing = ''] = await openAccounts(pool, [{ type: 'receivable', currency: 'USD', name: 'clearing' }]);
     const oldCode = await connect();
     let written = Promise.resolve();
     await withTransaction(pool, async (tx) => {
-      await post(tx, transfer(clearing, cash, { amountCents: 7n }));
+      await gain(wallet, 7n, tx);
       written = setBalance(oldCode, wallet, 10 - 5);
       await waitsForLock(pool, 'set balance_credits');
     });

@@ -61,6 +61,15 @@ export async function givenWallet(
   return { id, kind, ownerId };
 }
 
+/** Makes the columns of money `bigint`, as one is to alter them while they are captured. */
+export async function widenColumns(db: Queryable): Promise<void> {
+  const columns = Object.values(TABLES).flatMap(({ wallets, rows }) => [
+    `alter table ${wallets} alter balance_credits type bigint`,
+    `alter table ${rows} alter credits_delta type bigint`,
+  ]);
+  await db.query(['begin', ...columns, 'select replay.columns_altered()', 'commit'].join('; '));
+}
+
 export async function setBalance(db: Queryable, wallet: LegacyWallet, balance: number): Promise<void> {
   await db.query(`update public.${TABLES[wallet.kind].wallets} set balance_credits = $2 where id = $1`, [
     wallet.id,
