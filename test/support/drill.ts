@@ -33,10 +33,10 @@ const TABLES = {
   organization: { wallets: 'org_wallets', rows: 'org_wallet_transactions', owner: 'org_id' },
 } as const;
 
-/** Always the same for the same name. */
+/** Always the same for the same name, and of version 4: those of version 8 are the ledger's own. */
 const idOf = (name: string) => {
   const hex = createHash('md5').update(name).digest('hex');
-  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
+  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20)].join('-');
 };
 const walletId = (nth: number) => idOf(`wallet ${nth}`);
 const rowOf = (name: string, at: string, delta: number) =>
