@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { egressPolicy, literalAddress } from './egress.ts';
+import type { EndpointLimits } from './places.ts';
 import { assertTopicPatterns } from './topics.ts';
 
 /** Who receives webhooks, without the secret. */
@@ -64,6 +65,15 @@ export async function addEndpoint(db: Queryable, endpoint: NewEndpoint): Promise
     ],
   );
   return { id: rows[0]?.id ?? '', secret };
+}
+
+/** What admission has to know of the endpoints that may be sent to. */
+export async function listLimits(db: Queryable): Promise<readonly EndpointLimits[]> {
+  const { rows } = await db.query<EndpointLimits>({
+    name: 'limits',
+    text: 'select id, max_in_flight as "maxInFlight" from outbox.endpoints where enabled',
+  });
+  return rows;
 }
 
 export async function listEndpoints(db: Queryable): Promise<readonly Endpoint[]> {

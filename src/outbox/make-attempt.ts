@@ -1,19 +1,13 @@
 import type { Logger } from 'pino';
-import type { Pool } from '../db/pool.ts';
 import { type AttemptOutcome, attemptDelivery } from './attempt.ts';
-import {
-  type AttemptRecord,
-  type ClaimedAttempt,
-  claimAttempt,
-  type DeliveryJob,
-  recordAttempt,
-} from './deliveries.ts';
+import type { AttemptRecord, ClaimedAttempt } from './attempts.ts';
 import type { EgressAgent } from './egress-agent.ts';
 import { decideNextStep } from './next-step.ts';
 import { type SignedWebhook, signWebhook } from './webhook.ts';
 
 export interface AttemptContext {
-  readonly db: Pool;
+  /** Answers whether the delivery was still this attempt's. */
+  readonly record: (record: AttemptRecord) => Promise<boolean>;
   readonly agent: EgressAgent;
   readonly log: Logger;
   readonly leaseMarginMs: number;
@@ -29,13 +23,12 @@ export interface AttemptContext {
 const RECORD_RETRY_MS = 500;
 
 /**
- * Claims a job's attempt, makes it, and records what it came to. Does nothing when the attempt is not to be made.
- * @throws what the database threw when the attempt could not be claimed, or not be recorded while its lease lasted
+ * Makes an attempt that was claimed, and records what it came to.
+ * @returns whether it was delivered
+ * @throws what the database threw when it could not be recorded while its lease lasted
  */
-export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Promise<void> {
+export async function makeAttempt(claimed: ClaimedAttempt, context: AttemptContext): Promise<boolean> {
   const now = context.now ?? (() => new Date());
-  const claimed = await claimAttempt(context.db, job, context.leaseMarginMs);
-  if (claimed === undefined) return;
   const startedAt = now();
   const startedMs = performance.now();
   const request = prepareRequest(claimed, startedAt);
@@ -58,7 +51,11 @@ export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Pr
   logOutcome(context.log, { claimed, outcome, durationMs, nextState: next.state });
   const failed = outcome.status === 'failed' ? outcome : undefined;
   const moved = await recordWhileLeased(context, {
-    ...job,
+    deliveryId: claimed.deliveryId,
+    day: claimed.day,
+    attempt: claimed.attempt,
+    messageId: claimed.message.id,
+    endpointId: claimed.endpointId,
     startedAt,
     durationMs,
     statusCode: outcome.statusCode ?? null,
@@ -68,7 +65,11 @@ export async function makeAttempt(job: DeliveryJob, context: AttemptContext): Pr
     address: failed?.address ?? (request.status === 'failed' ? null : (context.agent.addressOf(request.url) ?? null)),
     next,
   });
-  if (!moved) context.log.warn({ ...job }, 'worker: the lease was lost before the outcome was recorded');
+  if (!moved) {
+    const { deliveryId, attempt } = claimed;
+    context.log.warn({ deliveryId, attempt }, 'worker: the lease was lost before the outcome was recorded');
+  }
+  return outcome.status === 'delivered';
 }
 
 type PreparedRequest =
@@ -93,7 +94,7 @@ async function recordWhileLeased(context: AttemptContext, record: AttemptRecord)
   const giveUpAt = performance.now() + context.leaseMarginMs;
   for (;;) {
     try {
-      return await recordAttempt(context.db, record);
+      return await context.record(record);
     } catch (error) {
       if (context.abandon.aborted || performance.now() + RECORD_RETRY_MS > giveUpAt) throw error;
       await new Promise((resolve) => setTimeout(resolve, RECORD_RETRY_MS));

@@ -1,5 +1,5 @@
 import type { AttemptOutcome } from './attempt.ts';
-import type { NextStep } from './deliveries.ts';
+import type { NextStep } from './attempts.ts';
 import { retryDelayMs } from './retry.ts';
 
 /**

@@ -11,8 +11,8 @@ export interface OutageLog {
   works(witness: Witness): void;
 }
 
-/** The relay asks all servers at every look; listener and sealer have connections of their own. */
-type Witness = 'relay' | 'listener' | 'sealer';
+/** The relay asks all servers at every look; the others have connections of their own. */
+type Witness = 'relay' | 'listener' | 'presence' | 'sealer';
 
 export interface OutageLogOptions {
   readonly log: Logger;

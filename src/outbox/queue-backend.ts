@@ -1,7 +1,6 @@
 import type { Job, Queue, Worker } from 'bullmq';
 import type { Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
-import type { DeliveryJob } from './deliveries.ts';
 import type { OutageLog } from './outage-log.ts';
 
 export interface QueueOptions {
@@ -20,10 +19,12 @@ const RETRY_DELAY_MS = 1_000;
 // A stalled job comes back to the queue, where the claim tells whether it is still wanted.
 export const WORKER_OPTIONS = { runRetryDelay: RETRY_DELAY_MS, maxStalledCount: 100, lockDuration: 120_000 };
 
-type Process = (job: Job<DeliveryJob>) => Promise<void>;
+/** Deliveries as a job holds them: ids, day and attempt of each. */
+export type JobData = readonly (readonly [deliveryId: string, day: string, attempt: number])[];
+type Process = (job: Job<JobData>) => Promise<void>;
 // What both backends' classes share: each is a type of its own.
-type AnyQueue = Pick<Queue<DeliveryJob>, 'waitUntilReady' | 'addBulk' | 'close'> & ErrorSource;
-export type AnyWorker = Pick<Worker<DeliveryJob>, 'waitUntilReady' | 'pause' | 'close'> & ErrorSource;
+type AnyQueue = Pick<Queue<JobData>, 'waitUntilReady' | 'addBulk' | 'getWaitingCount' | 'close'> & ErrorSource;
+export type AnyWorker = Pick<Worker<JobData>, 'waitUntilReady' | 'pause' | 'close'> & ErrorSource;
 interface ErrorSource {
   on(event: 'error', listener: (error: Error) => void): unknown;
 }

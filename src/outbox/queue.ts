@@ -1,8 +1,8 @@
 import { AppError } from '../errors.ts';
 import { within } from './deadline.ts';
-import type { DeliveryJob } from './deliveries.ts';
+import type { DeliveryJob } from './job.ts';
 import { postgresBackend } from './postgres-backend.ts';
-import type { AnyWorker, QueueOptions } from './queue-backend.ts';
+import type { AnyWorker, JobData, QueueOptions } from './queue-backend.ts';
 import { redisBackend } from './redis-backend.ts';
 
 /** The queue between relay and workers: a cache of work to do, which may be emptied at any moment. */
@@ -11,17 +11,22 @@ export interface DeliveryQueue {
   wasEmptied(): Promise<boolean>;
   markIntact(): Promise<void>;
   enqueue(jobs: readonly DeliveryJob[]): Promise<void>;
+  /** Whether jobs are there that nobody has taken yet. */
+  hasWaiting(): Promise<boolean>;
   /** Whether all of its connections are there, as far as is known. */
   answers(): boolean;
-  /** Starts taking jobs, `concurrency` at once. */
-  consume(options: { concurrency: number; process: (job: DeliveryJob) => Promise<void> }): Promise<void>;
-  /** Takes no more jobs and waits for those that are being processed, whether or not the queue still answers. */
+  /** Starts taking jobs. `take` is waited for before many more are taken: it has to keep what it cannot begin with. */
+  consume(take: (jobs: readonly DeliveryJob[]) => Promise<void>): Promise<void>;
+  /** Takes no more jobs and waits until those that it has are taken, whether or not the queue still answers. */
   drain(): Promise<void>;
   /** Says goodbye where somebody answers, and otherwise leaves nothing behind that would wait for an answer. */
   close(): Promise<void>;
 }
 
-const JOB_NAME = 'attempt';
+const JOB_NAME = 'attempts';
+/** How many attempts are one job: what the queue costs is shared, and what a worker takes and cannot begin with is little. */
+const ATTEMPTS_A_JOB = 32;
+const JOBS_IN_HAND = 4;
 /** For the queue to hear that the last jobs are done; a job that it does not hear of comes back and is not claimed. */
 const ACKNOWLEDGE_MS = 1_000;
 
@@ -49,11 +54,12 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
     wasEmptied: () => backend.answer(backend.wasEmptied()),
     markIntact: () => backend.answer(backend.markIntact()),
     enqueue: async (jobs) => {
-      await backend.answer(queue.addBulk(jobs.map((data) => ({ name: JOB_NAME, data, opts: JOB_OPTIONS }))));
+      await backend.answer(queue.addBulk(inJobs(jobs).map((data) => ({ name: JOB_NAME, data, opts: JOB_OPTIONS }))));
     },
+    hasWaiting: async () => (await backend.answer(queue.getWaitingCount())) > 0,
     answers: backend.answers,
-    consume: async ({ concurrency, process }) => {
-      worker = backend.openWorker((job) => underWay.track(process(job.data)), concurrency);
+    consume: async (take) => {
+      worker = backend.openWorker((job) => underWay.track(take(toJobs(job.data))), JOBS_IN_HAND);
       worker.on('error', onError);
       await backend.answer(worker.waitUntilReady());
     },
@@ -71,13 +77,27 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
   };
 }
 
+function inJobs(deliveries: readonly DeliveryJob[]): JobData[] {
+  const jobs: JobData[] = [];
+  for (let start = 0; start < deliveries.length; start += ATTEMPTS_A_JOB) {
+    const part = deliveries.slice(start, start + ATTEMPTS_A_JOB);
+    jobs.push(part.map(({ deliveryId, day, attempt }) => [deliveryId, day, attempt]));
+  }
+  return jobs;
+}
+
+// One of an earlier version named its delivery otherwise; the relay has queued that again.
+function toJobs(data: JobData): DeliveryJob[] {
+  return Array.isArray(data) ? data.map(([deliveryId, day, attempt]) => ({ deliveryId, day, attempt })) : [];
+}
+
 /** Whether it was the queue that failed the relay, and not the database. */
 export function isQueueFailure(error: unknown): boolean {
   return error instanceof AppError && error.code === 'QUEUE_UNREACHABLE';
 }
 
-/** What is being processed, told by ourselves: BullMQ waits for Redis to hear of it. */
-function trackWork() {
+/** What is under way, told by ourselves: BullMQ waits for Redis to hear of it. */
+export function trackWork() {
   const underWay = new Set<Promise<unknown>>();
   return {
     track: async (work: Promise<void>): Promise<void> => {

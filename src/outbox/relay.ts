@@ -1,10 +1,17 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
-import { admitDeliveries, fanOut, returnLostDeliveries, returnQueuedDeliveries, sayAsleep } from './deliveries.ts';
+import type { Sockets } from '../db/sockets.ts';
+import { createAlarm } from './alarm.ts';
+import { evictStale, holdConnection, type SessionLockKey, tryLock } from './held-connection.ts';
+import { startLook } from './look.ts';
 import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 
-/** Moves messages into deliveries and deliveries into the queue, for as long as it runs. */
+/**
+ * Moves messages into deliveries and deliveries into the queue, for as long as it runs and leads. Of all relays one leads, which is who
+ * holds an advisory lock by the session through which it does everything: whoever loses the one can do no more of the other.
+ */
 export interface Relay {
   /** Something may be due: look now, or once more after the look that is under way. */
   wake(): void;
@@ -18,118 +25,106 @@ export interface Outages {
 }
 
 export interface RelayOptions {
-  readonly db: Queryable;
+  readonly databaseUrl: string;
+  readonly sockets: Sockets;
   readonly queue: DeliveryQueue;
   readonly log: Logger;
   readonly outages: Outages;
   /** The longest it waits before it looks again, notified or not. */
   readonly pollMs: number;
-  /** How often it looks for lost leases. */
+  /** How often it compares what it remembers with the tables. */
   readonly sweepMs: number;
   readonly queueLeaseMs: number;
+  readonly queryTimeoutMs: number;
   readonly maxLost: number;
 }
 
-const FAN_OUT_LIMIT = 500;
-const ADMISSION_LIMIT = 500;
-const SWEEP_LIMIT = 1_000;
+const LEADS: SessionLockKey = { name: 'liventix.relay.leads', number: 0 };
+/** Shared by every transaction that announces something, until it ends. */
+const SLEEPS: SessionLockKey = { name: 'liventix.relay.sleeps', number: 0 };
+const CAMPAIGN_MS = 250;
+/** A leader asks the server something at least this often, and one that has not for so long is taken for gone. */
+const BEAT_MS = 400;
+const STALE_MS = 1_400;
+/** How long it stays awake after there was something to do, so that a busy platform is not notified of each commit. */
+const LINGER_MS = 50;
+/** Between two looks: what is announced, and what is over, gathers meanwhile, and is looked at in one go. */
+const BREATH_MS = 2;
 
 export function startRelay(options: RelayOptions): Relay {
-  const { db, queue, log } = options;
   const alarm = createAlarm();
-  let stopped = false;
-  let sweptAt = Number.NEGATIVE_INFINITY;
 
-  async function look(): Promise<boolean> {
-    if (performance.now() - sweptAt >= options.sweepMs) {
-      const returned = await returnLostDeliveries(db, { limit: SWEEP_LIMIT, maxLost: options.maxLost });
-      if (returned > 0) log.warn({ returned }, 'relay: took back deliveries whose lease was lost');
-      if (returned < SWEEP_LIMIT) sweptAt = performance.now();
+  const connection = holdConnection({
+    ...options,
+    applicationName: 'liventix-relay',
+    onFailure: (error) => options.outages.postgres.failed('relay', error),
+    session: async (client, until) => {
+      await campaign(client, until);
+      if (until.aborted) return;
+      options.log.info('relay: leads');
+      await lead(client, until);
+    },
+  });
+
+  async function lead(db: Queryable, until: AbortSignal): Promise<void> {
+    const look = await startLook({ ...options, db });
+    let busyAt = performance.now();
+    while (!until.aborted) {
+      alarm.reset();
+      const seen = await lookOnce(look);
+      if (seen.didSomething || seen.isShort) busyAt = performance.now();
+      if (seen.failed) await alarm.wait(Math.min(options.pollMs, BEAT_MS));
+      else if (performance.now() - busyAt < LINGER_MS) await pause(BREATH_MS);
+      else await sleep(db, look, until);
     }
-    if (await queue.wasEmptied()) {
-      const returned = await returnQueuedDeliveries(db, 'all');
-      // Only now: a crash before it repeats the work, a crash after the other order would skip it.
-      await queue.markIntact();
-      log[returned > 0 ? 'warn' : 'info']({ returned }, 'relay: the queue is new or was emptied; queueing again');
-    }
-    const { messages } = await fanOut(db, FAN_OUT_LIMIT);
-    const admitted = await admitAndEnqueue();
-    options.outages.postgres.works('relay');
-    // A connection that is not back yet would fail once more, after the outage was said to be over.
-    if (queue.answers()) options.outages.queue.works('relay');
-    return messages > 0 || admitted > 0;
   }
 
-  async function admitAndEnqueue(): Promise<number> {
-    const jobs = await admitDeliveries(db, { limit: ADMISSION_LIMIT, queueLeaseMs: options.queueLeaseMs });
-    if (jobs.length === 0) return 0;
+  async function lookOnce(look: Awaited<ReturnType<typeof startLook>>) {
     try {
-      await queue.enqueue(jobs);
+      const seen = await look();
+      options.outages.postgres.works('relay');
+      // A connection that is not back yet would fail once more, after the outage was said to be over.
+      if (options.queue.answers()) options.outages.queue.works('relay');
+      return { ...seen, failed: false };
     } catch (error) {
-      // When this fails as well, their lease brings them back.
-      await returnQueuedDeliveries(db, jobs);
-      throw error;
+      if (!isQueueFailure(error)) throw error;
+      options.outages.queue.failed('relay', error);
+      return { didSomething: false, isShort: true, nextDueInMs: Number.POSITIVE_INFINITY, failed: true };
     }
-    return jobs.length;
   }
 
-  async function run(): Promise<void> {
-    while (!stopped) {
-      try {
-        alarm.reset();
-        if (await look()) continue;
-        await sayAsleep(db);
-        // Once more: what committed before it was heard that we sleep has notified nobody.
-        if (await look()) continue;
-      } catch (error) {
-        if (stopped) return;
-        options.outages[isQueueFailure(error) ? 'queue' : 'postgres'].failed('relay', error);
-        alarm.reset();
+  // Refused while a transaction is open that announced something when it found the relay awake: it will notify nobody.
+  async function sleep(db: Queryable, look: Awaited<ReturnType<typeof startLook>>, until: AbortSignal): Promise<void> {
+    if (!(await tryLock(db, SLEEPS))) {
+      await alarm.wait(BREATH_MS);
+      return;
+    }
+    try {
+      // Once more: what committed before is notified of by nobody.
+      const seen = await lookOnce(look);
+      let toWaitMs = seen.didSomething ? 0 : Math.min(options.pollMs, seen.nextDueInMs);
+      while (toWaitMs > 0 && !until.aborted && !(await alarm.wait(Math.min(toWaitMs, BEAT_MS)))) {
+        toWaitMs -= BEAT_MS;
+        if (toWaitMs > 0) await db.query('select');
       }
-      await alarm.wait(options.pollMs);
+    } finally {
+      await db.query('select pg_advisory_unlock(hashtext($1), $2)', [SLEEPS.name, SLEEPS.number]);
     }
   }
 
-  const running = run();
   return {
     wake: alarm.ring,
     stop: async () => {
-      stopped = true;
+      const closed = connection.close();
       alarm.ring();
-      await running;
+      await closed;
     },
   };
 }
 
-interface Alarm {
-  ring(): void;
-  /** Forgets that it rang. */
-  reset(): void;
-  /** Until it rings, or has rung since `reset`, or the time is up. */
-  wait(ms: number): Promise<void>;
-}
-
-function createAlarm(): Alarm {
-  let hasRung = false;
-  let onRing: (() => void) | undefined;
-  return {
-    ring: () => {
-      hasRung = true;
-      onRing?.();
-    },
-    reset: () => {
-      hasRung = false;
-    },
-    wait: (ms) =>
-      new Promise<void>((resolve) => {
-        const finish = () => {
-          clearTimeout(timer);
-          onRing = undefined;
-          resolve();
-        };
-        const timer = setTimeout(finish, ms);
-        onRing = finish;
-        if (hasRung) finish();
-      }),
-  };
+async function campaign(db: Queryable, until: AbortSignal): Promise<void> {
+  while (!until.aborted && !(await tryLock(db, LEADS))) {
+    await evictStale(db, { ...LEADS, staleMs: STALE_MS });
+    await pause(CAMPAIGN_MS, undefined, { signal: until }).catch(() => undefined);
+  }
 }

@@ -40,16 +40,16 @@ const COUNTS = `
       (select min(outbox.created_at)
        from outbox.deliveries
        join outbox.endpoints on endpoints.id = deliveries.endpoint_id and endpoints.enabled
-       join public.outbox on outbox.id = deliveries.message_id
-       where deliveries.state in ('pending', 'queued', 'delivering'))
+       join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
+       where deliveries.state in ('pending', 'queued'))
     ))::float8 as "oldestUndeliveredSeconds"`;
 
 const BY_STATE = `
   select
     count(*) filter (where state = 'pending' and endpoints.enabled)::float8 as pending,
     count(*) filter (where state = 'pending' and not endpoints.enabled)::float8 as paused,
-    count(*) filter (where state = 'queued')::float8 as queued,
-    count(*) filter (where state = 'delivering')::float8 as delivering,
+    count(*) filter (where state = 'queued' and claimed_by is null)::float8 as queued,
+    count(*) filter (where claimed_by is not null)::float8 as delivering,
     count(*) filter (where state = 'delivered')::float8 as delivered,
     count(*) filter (where state = 'dead')::float8 as dead
   from outbox.deliveries
@@ -58,7 +58,7 @@ const BY_STATE = `
 const BY_ENDPOINT = `
   select endpoints.id, endpoints.url, endpoints.enabled, endpoints.disabled_reason as "disabledReason",
     count(deliveries.id) filter (
-      where deliveries.state in ('queued', 'delivering') or (deliveries.state = 'pending' and endpoints.enabled)
+      where deliveries.state = 'queued' or (deliveries.state = 'pending' and endpoints.enabled)
     )::float8 as waiting,
     count(deliveries.id) filter (where deliveries.state = 'pending' and not endpoints.enabled)::float8 as paused,
     count(deliveries.id) filter (where deliveries.state = 'delivered')::float8 as delivered,

@@ -3,13 +3,19 @@ import { assertMigrated } from '../db/migrate.ts';
 import { assertSupportedServer, connectionConfig, createPool, type Pool } from '../db/pool.ts';
 import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
+import { type ClaimedAttempt, claimAttempts, recordAttempts } from './attempts.ts';
+import { createBatcher } from './batcher.ts';
 import { within } from './deadline.ts';
 import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
+import { OUTBOX_SESSION } from './held-connection.ts';
+import type { DeliveryJob } from './job.ts';
 import { startListener } from './listener.ts';
-import { makeAttempt } from './make-attempt.ts';
+import { type AttemptContext, makeAttempt } from './make-attempt.ts';
 import { createOutageLog } from './outage-log.ts';
-import { type DeliveryQueue, openQueue } from './queue.ts';
+import { createPermits } from './permits.ts';
+import { startPresence } from './presence.ts';
+import { type DeliveryQueue, openQueue, trackWork } from './queue.ts';
 import { type Outages, type Relay, startRelay } from './relay.ts';
 import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
 
@@ -27,7 +33,7 @@ export interface WorkerOptions {
   readonly retryDelaysMs?: readonly number[];
   /** The longest the relay waits before it looks again. */
   readonly pollMs?: number;
-  /** How often lost leases are looked for. */
+  /** How often the relay asks what became of deliveries that it has not heard of. */
   readonly sweepMs?: number;
   /** After how long a queued delivery that nobody started is queued again. */
   readonly queueLeaseMs?: number;
@@ -50,15 +56,18 @@ export interface RunningWorker {
 export const WORKER_DEFAULTS = {
   concurrency: 50,
   pollMs: 1_000,
-  sweepMs: 5_000,
-  queueLeaseMs: 15_000,
+  sweepMs: 1_000,
+  queueLeaseMs: 60_000,
   leaseMarginMs: 15_000,
   drainMs: 20_000,
 } as const;
 
 const POOL_MAX = 10;
 /** No statement of ours takes this long on a server that answers. */
-const QUERY_TIMEOUT_MS = 15_000;
+const QUERY_TIMEOUT_MS = 5_000;
+const CLAIMING = { maxItems: 500 };
+/** Nobody waits for what is written down, but the next who wants the place. */
+const RECORDING = { maxItems: 500, gatherMs: 3 };
 /** After `drainMs`, for what was broken off to be recorded. */
 const HAND_BACK_MS = 3_000;
 /** For everything that uses the database's connections to come to its end. */
@@ -96,9 +105,18 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     closers.push(() => queue.close());
     const agent = createEgressAgent(egressPolicy(options.egressAllow));
     closers.push(() => agent.close());
-    const relay = startRelay({
+    const presence = await startPresence({
       ...options,
       db,
+      sockets,
+      outage: outages.postgres,
+      queryTimeoutMs: QUERY_TIMEOUT_MS,
+    });
+    closers.push(() => presence.close());
+    const relay = startRelay({
+      ...options,
+      sockets,
+      queryTimeoutMs: QUERY_TIMEOUT_MS,
       queue,
       outages,
       maxLost: delaysMs.length + 1 + LOST_ATTEMPTS_GRACE,
@@ -107,21 +125,37 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     const listener = await startListener({ ...options, db, sockets, outage: outages.postgres, onWake: relay.wake });
     closers.push(() => listener.close());
 
-    const context = { ...options, delaysMs, db, agent, stop: breakOff.signal, abandon: abandon.signal };
-    await queue.consume({
+    const attempts = startAttempts({
       concurrency: options.concurrency,
-      process: async (job) => {
-        // Not the endpoint's failure but the database's. The delivery's lease brings it back.
-        await makeAttempt(job, context).catch((error: unknown) => outages.postgres.failed('relay', error));
-        // Its endpoint has room for the next.
-        relay.wake();
+      claim: createBatcher(async (jobs) => {
+        const claimed = await claimAttempts(db, jobs, {
+          worker: presence.worker,
+          leaseMarginMs: options.leaseMarginMs,
+        });
+        const byId = new Map(claimed.map((attempt) => [attempt.deliveryId, attempt]));
+        return jobs.map(({ deliveryId }) => byId.get(deliveryId));
+      }, CLAIMING),
+      context: {
+        ...options,
+        delaysMs,
+        agent,
+        stop: breakOff.signal,
+        abandon: abandon.signal,
+        record: createBatcher(async (records) => {
+          const moved = await recordAttempts(db, records);
+          return records.map(({ deliveryId }) => moved.has(deliveryId));
+        }, RECORDING),
       },
+      onFailure: (error) => outages.postgres.failed('relay', error),
+      // When its next attempt is due, the relay reads from what was recorded; asleep, it would read too late.
+      onFailed: relay.wake,
     });
+    await queue.consume(attempts.take);
     let stopped: Promise<void> | undefined;
     return {
       stop: () => {
         stopped ??= (async () => {
-          await drain({ relay, queue, drainMs: options.drainMs, breakOff: () => breakOff.abort() });
+          await drain({ relay, queue, attempts, drainMs: options.drainMs, breakOff: () => breakOff.abort() });
           await closeAll();
         })();
         return stopped;
@@ -142,23 +176,77 @@ function watchOutages({ log, redisUrl }: WorkerOptions): Outages {
 async function drain(options: {
   relay: Relay;
   queue: DeliveryQueue;
+  attempts: RunningAttempts;
   drainMs: number;
   breakOff: () => void;
 }): Promise<void> {
-  const { relay, queue, drainMs, breakOff } = options;
+  const { relay, queue, attempts, drainMs, breakOff } = options;
   const timer = setTimeout(breakOff, drainMs);
   // It has nothing to hand over, and is waited for when the connections that it uses are closed.
   void relay.stop();
-  await within(drainMs + HAND_BACK_MS, queue.drain());
+  await within(drainMs + HAND_BACK_MS, Promise.all([queue.drain(), attempts.settle()]));
   clearTimeout(timer);
 }
 
-// Nothing here has to survive a crash of the server: what it forgets is found again from the messages, which their own
-// transactions made durable, and is at worst delivered twice under one webhook-id. So no commit waits for the disk.
+interface RunningAttempts {
+  /** Claims what the jobs name, as there are permits, and makes the attempts; answers when all are begun. */
+  take(jobs: readonly DeliveryJob[]): Promise<void>;
+  /** Begins no more, and waits for those that are under way. */
+  settle(): Promise<void>;
+}
+
+function startAttempts(options: {
+  concurrency: number;
+  claim: (job: DeliveryJob) => Promise<ClaimedAttempt | undefined>;
+  context: AttemptContext;
+  onFailure: (error: unknown) => void;
+  onFailed: () => void;
+}): RunningAttempts {
+  const permits = createPermits(options.concurrency);
+  const underWay = trackWork();
+
+  // Neither is the endpoint's failure but the database's. The delivery's lease brings it back.
+  const attempt = async (claimed: ClaimedAttempt): Promise<void> => {
+    try {
+      if (!(await makeAttempt(claimed, options.context))) options.onFailed();
+    } catch (error) {
+      options.onFailure(error);
+    } finally {
+      permits.give(1);
+    }
+  };
+
+  const begin = async (job: DeliveryJob): Promise<void> => {
+    let claimed: ClaimedAttempt | undefined;
+    try {
+      claimed = await options.claim(job);
+    } catch (error) {
+      options.onFailure(error);
+    }
+    if (claimed === undefined) permits.give(1);
+    else void underWay.track(attempt(claimed));
+  };
+
+  return {
+    take: async (jobs) => {
+      for (let rest = jobs; rest.length > 0; ) {
+        const granted = await permits.take(rest.length);
+        if (granted === 0) return;
+        await Promise.all(rest.slice(0, granted).map(begin));
+        rest = rest.slice(granted);
+      }
+    },
+    settle: async () => {
+      permits.close();
+      await underWay.settled();
+    },
+  };
+}
+
 function createWorkerPool(databaseUrl: string, sockets: Sockets): Pool {
   const options = { databaseUrl, applicationName: 'liventix-worker', max: POOL_MAX };
   return createPool(options, {
-    options: `${connectionConfig(options).options ?? ''} -c synchronous_commit=off`,
+    options: `${connectionConfig(options).options ?? ''} ${OUTBOX_SESSION}`,
     query_timeout: QUERY_TIMEOUT_MS,
     stream: sockets.open,
   });

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
-import { fanOut } from '../../src/outbox/deliveries.ts';
+import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
@@ -89,7 +89,7 @@ describe('liventix outbox status', () => {
     const gone = await addTestEndpoint(database.pool, { url: 'https://example.com/gone' });
     await addTestEndpoint(database.pool, { url: 'https://example.com/' });
     await announceMany(database.pool, 3);
-    await fanOut(database.pool, 10);
+    await fanOut(database.pool, { limit: 10, floor: NO_FLOOR, places: new Map(), queueLeaseMs: 60_000 });
     await database.pool.query(
       `update outbox.endpoints set enabled = false, disabled_at = now(), disabled_reason = 'answered 410 Gone' where id = $1`,
       [gone.id],

@@ -89,7 +89,7 @@ describe.each(BACKENDS)('a crash with jobs through %s', (backend) => {
     expect(run).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^liventix worker ready: .+\n$/) });
     expect(receiver.received.length).toBeLessThan(MESSAGES);
     const { rows } = await database.pool.query(
-      `select (select count(*) from outbox.deliveries where state = 'delivering')::integer as under_way,
+      `select (select count(*) from outbox.deliveries where claimed_by is not null)::integer as under_way,
               (select count(*) from outbox.attempts where error_class is not null)::integer as failed`,
     );
     expect(rows).toEqual([{ under_way: 0, failed: 0 }]);

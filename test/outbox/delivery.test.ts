@@ -121,7 +121,6 @@ describe.each(BACKENDS)('delivery with jobs through %s', (backend) => {
     );
     const { rows: attempts } = await database.pool.query(
       `select attempts.attempt, status_code, error_class, response, address from outbox.attempts
-       join outbox.deliveries on deliveries.id = delivery_id
        where endpoint_id = $1 order by attempts.attempt`,
       [failing.id],
     );
@@ -213,8 +212,7 @@ describe.each(BACKENDS)('delivery with jobs through %s', (backend) => {
     await announce(database.pool);
     expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 2, dead: 0 });
     const { rows } = await database.pool.query(
-      `select endpoint_id, length(response) as length, duration_ms < 2000 as soon from outbox.attempts
-       join outbox.deliveries on deliveries.id = delivery_id order by length`,
+      'select endpoint_id, length(response) as length, duration_ms < 2000 as soon from outbox.attempts order by length',
     );
     expect(rows).toEqual([
       { endpoint_id: drip.id, length: 1, soon: true },

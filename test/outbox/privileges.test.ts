@@ -38,8 +38,11 @@ describe('who may touch the outbox', () => {
 
   it('lets service_role announce and read, and nothing else', async () => {
     const insert = `insert into public.outbox (topic, payload) values ('a.b', '{}') returning processed_at`;
-    await database.pool.query('update outbox.relay set sleeping = true');
+    const sleeper = await database.pool.connect();
+    await sleeper.query(`select pg_advisory_lock(hashtext('liventix.relay.sleeps'), 0)`);
     expect(await as('service_role', insert)).toEqual([{ processed_at: null }]);
+    await sleeper.query('select pg_advisory_unlock_all()');
+    sleeper.release();
     expect(await as('service_role', 'select count(*)::integer as n from public.outbox')).toEqual([{ n: 0 }]);
     for (const sql of [
       `insert into public.outbox (topic, payload, processed_at) values ('a', '{}', now())`,
@@ -47,7 +50,7 @@ describe('who may touch the outbox', () => {
       'delete from public.outbox',
       'truncate public.outbox',
       'select * from outbox.endpoints',
-      'select outbox.admit(1, interval $$1s$$)',
+      'select outbox.open_days(current_date, current_date)',
     ]) {
       expect([sql, await as('service_role', sql)]).toEqual([sql, DENIED]);
     }
@@ -59,7 +62,7 @@ describe('who may touch the outbox', () => {
       'select * from public.outbox',
       'select secret from outbox.endpoints',
       'select * from outbox.deliveries',
-      `select outbox.topic_matches('a', 'b')`,
+      `select outbox.patterns_of('a')`,
     ]) {
       expect([sql, await as(role, sql)]).toEqual([sql, DENIED]);
     }
@@ -72,6 +75,7 @@ describe('who may touch the outbox', () => {
     ['a topic of 129 characters', `(repeat('a', 129), '{}')`],
     ['a payload that is an array', `('a', '[1]')`],
     ['a payload that is a string', `('a', '"x"')`],
+    ['a payload of more than 1 MB', `('a', jsonb_build_object('x', repeat('x', 1048576)))`],
   ])('refuses %s', async (_what, values) => {
     const insert = database.pool.query(`insert into public.outbox (topic, payload) values ${values}`);
     await expect(insert).rejects.toMatchObject({ code: '23514' });

@@ -2,14 +2,9 @@ import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { trackSockets } from '../../src/db/sockets.ts';
-import {
-  admitDeliveries,
-  claimAttempt,
-  type DeliveryJob,
-  fanOut,
-  recordAttempt,
-  returnLostDeliveries,
-} from '../../src/outbox/deliveries.ts';
+import { admitDue, findQueued, inspectQueued, type QueuedDelivery, returnLost } from '../../src/outbox/admission.ts';
+import { claimAttempts, recordAttempts } from '../../src/outbox/attempts.ts';
+import { type FannedOut, fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { startListener } from '../../src/outbox/listener.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -26,16 +21,8 @@ import {
 import { answer, startReceiver } from '../support/receiver.ts';
 
 const URL = 'http://127.0.0.1:1/';
-const UNANSWERED = {
-  startedAt: new Date(0),
-  durationMs: 0,
-  statusCode: null,
-  error: 'no answer',
-  response: null,
-  address: null,
-  next: { state: 'pending', delayMs: 0 },
-} as const;
-const SOON = { limit: 1_000, queueLeaseMs: 60_000 };
+const WORKER = 7;
+const LOST_WORKERS: readonly number[] = [];
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -44,24 +31,39 @@ beforeAll(async () => {
 afterEach(() => clearOutbox(database.pool));
 afterAll(() => database.drop());
 
+const fan = (
+  db: Parameters<typeof fanOut>[0] = database.pool,
+  options: Partial<Parameters<typeof fanOut>[1]> = {},
+): Promise<FannedOut> =>
+  fanOut(db, { limit: 1_000, floor: NO_FLOOR, places: new Map(), queueLeaseMs: 60_000, ...options });
+const admit = (endpointIds: readonly string[], options: { free?: number; limit?: number } = {}) =>
+  admitDue(database.pool, {
+    wanted: endpointIds.map((endpointId) => ({ endpointId, free: options.free ?? 1_000, dueFrom: undefined })),
+    limit: options.limit ?? 1_000,
+    queueLeaseMs: 60_000,
+  });
+const claim = (job: QueuedDelivery, worker = WORKER) =>
+  claimAttempts(database.pool, [job], { worker, leaseMarginMs: 1_000 });
+const leasesEnd = () =>
+  database.pool.query(
+    `update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second' where lease_until is not null`,
+  );
+const count = async (what: string): Promise<number> => {
+  const { rows } = await database.pool.query<{ n: number }>(`select count(*)::integer as n from ${what}`);
+  return rows[0]?.n ?? Number.NaN;
+};
+
 describe('fan-out', () => {
-  it('turns each message into its deliveries once when 20 relays claim at the same time', async () => {
+  it('turns each message into its deliveries once, even if 20 do it at the same time', async () => {
     await addTestEndpoint(database.pool, { url: URL });
     await addTestEndpoint(database.pool, { url: URL });
     await announceMany(database.pool, 1_000);
-    const claimUntilEmpty = async () => {
-      let total = 0;
-      for (;;) {
-        const { messages } = await fanOut(database.pool, 7);
-        if (messages === 0) return total;
-        total += messages;
-      }
+    const fanUntilEmpty = async () => {
+      while ((await fan(database.pool, { limit: 7 })).messages > 0);
     };
-    const totals = await Promise.all(Array.from({ length: 20 }, claimUntilEmpty));
-    expect(totals.reduce((sum, total) => sum + total)).toBe(1_000);
-    expect(totals.filter((total) => total > 0).length).toBeGreaterThan(1);
-    const { rows } = await database.pool.query('select count(*)::integer as count from outbox.deliveries');
-    expect(rows).toEqual([{ count: 2_000 }]);
+    await Promise.all(Array.from({ length: 20 }, fanUntilEmpty));
+    expect(await count('public.outbox where processed_at is null')).toBe(0);
+    expect(await count('outbox.deliveries')).toBe(2_000);
   });
 
   it('leaves a message unprocessed, and without deliveries, when its transaction fails', async () => {
@@ -69,107 +71,193 @@ describe('fan-out', () => {
     await announce(database.pool);
     const tx = await database.pool.connect();
     await tx.query('begin');
-    expect(await fanOut(tx, 10)).toEqual({ messages: 1, deliveries: 1 });
+    expect(await fan(tx)).toMatchObject({ messages: 1 });
     await tx.query('rollback');
     tx.release();
-    expect(await fanOut(database.pool, 10)).toEqual({ messages: 1, deliveries: 1 });
+    expect(await count('outbox.deliveries')).toBe(0);
+    expect(await fan()).toMatchObject({ messages: 1 });
+  });
+
+  it('queues at once as many as the endpoint has places for, the first ones, and lets the others wait', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await announceMany(database.pool, 5);
+    const { queued, waiting } = await fan(database.pool, { places: new Map([[id, 2]]) });
+    expect(queued).toHaveLength(2);
+    expect(waiting).toEqual([id]);
+    expect((await admit([id])).queued.map(({ deliveryId }) => BigInt(deliveryId))).toSatisfy((later: bigint[]) =>
+      later.every((one) => queued.every(({ deliveryId }) => BigInt(deliveryId) < one)),
+    );
+  });
+
+  it('goes on from where it stood, and finds below it who committed late when it looks from the beginning', async () => {
+    const late = await database.pool.connect();
+    await late.query('begin');
+    await announce(late);
+    await announceMany(database.pool, 3);
+    const { reached, messages } = await fan();
+    expect(messages).toBe(3);
+    await late.query('commit');
+    late.release();
+    expect(await fan(database.pool, { floor: reached ?? NO_FLOOR })).toMatchObject({ messages: 0 });
+    expect(await fan()).toMatchObject({ messages: 1 });
+  });
+
+  it.each([
+    ['of its organization alone', { organization_id: '11111111-1111-4111-8111-111111111111' }, 1],
+    ['whose payload has what its filter asks for', { filter: '{"kind": "vip"}' }, 2],
+  ])('gives an endpoint the messages %s', async (_what, column, expected) => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    const [[name, value] = []] = Object.entries(column);
+    await database.pool.query(`update outbox.endpoints set ${name} = $2 where id = $1`, [id, value]);
+    await database.pool.query(`insert into public.outbox (topic, payload, organization_id) values
+      ('a', '{}', '11111111-1111-4111-8111-111111111111'), ('a', '{}', '22222222-2222-4222-8222-222222222222'),
+      ('a', '{"kind": "vip", "seat": 1}', null), ('a', '{"kind": "vip"}', null)`);
+    await fan();
+    expect(await count('outbox.deliveries')).toBe(expected);
+  });
+
+  it('lets a message wait for the time that it names', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await database.pool.query(
+      `insert into public.outbox (topic, payload, deliver_after) values ('a', '{}', now() + interval '1 hour')`,
+    );
+    expect(await fan(database.pool, { places: new Map([[id, 9]]) })).toMatchObject({ queued: [], waiting: [id] });
+    const { queued, nextDueInMs } = await admit([id]);
+    expect(queued).toEqual([]);
+    expect(nextDueInMs.get(id)).toBeGreaterThan(3_590_000);
   });
 });
 
 describe('admission', () => {
   it('takes turns between endpoints, so no backlog delays another', async () => {
-    await addTestEndpoint(database.pool, { url: URL, topics: ['busy'], maxInFlight: 100 });
+    const busy = await addTestEndpoint(database.pool, { url: URL, topics: ['busy'], maxInFlight: 100 });
     await announceMany(database.pool, 50, 'busy');
-    await fanOut(database.pool, 100);
-    await addTestEndpoint(database.pool, { url: URL, topics: ['calm'] });
+    await fan();
+    const calm = await addTestEndpoint(database.pool, { url: URL, topics: ['calm'] });
     await announceMany(database.pool, 3, 'calm');
-    await fanOut(database.pool, 100);
-    const admitted = await admitDeliveries(database.pool, { ...SOON, limit: 6 });
-    const { rows } = await database.pool.query(
-      `select topic, count(*)::integer as count from outbox.deliveries join public.outbox on outbox.id = message_id
-       where deliveries.id = any($1::bigint[]) group by topic order by topic`,
-      [admitted.map(({ deliveryId }) => deliveryId)],
-    );
-    expect(rows).toEqual([
-      { topic: 'busy', count: 3 },
-      { topic: 'calm', count: 3 },
-    ]);
+    await fan();
+    const { queued } = await admit([busy.id, calm.id], { limit: 6 });
+    const of = (id: string) => queued.filter(({ endpointId }) => endpointId === id).length;
+    expect([of(busy.id), of(calm.id)]).toEqual([3, 3]);
   });
 
-  it('never admits more than an endpoint allows when 20 relays admit at the same time', async () => {
-    await addTestEndpoint(database.pool, { url: URL, maxInFlight: 10 });
-    await announceMany(database.pool, 200);
-    await fanOut(database.pool, 1_000);
-    const admitted = await Promise.all(Array.from({ length: 20 }, () => admitDeliveries(database.pool, SOON)));
-    expect(admitted.flat()).toHaveLength(10);
+  it('says when what it did not admit is due', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await announceMany(database.pool, 3);
+    await fan();
+    await database.pool.query(
+      `update outbox.deliveries set due_at = now() + interval '60 seconds' where id = (select max(id) from outbox.deliveries)`,
+    );
+    const { queued, nextDueInMs } = await admit([id]);
+    expect(queued).toHaveLength(2);
+    expect(nextDueInMs.get(id)).toSatisfy((ms: number) => ms > 50_000 && ms <= 60_000);
   });
 });
 
-describe('admission by two relays', () => {
-  it('counts what the other has admitted and not yet committed', async () => {
-    await addTestEndpoint(database.pool, { url: URL, maxInFlight: 10 });
-    await announceMany(database.pool, 20);
-    await fanOut(database.pool, 1_000);
-    const first = await database.pool.connect();
-    await first.query('begin');
-    expect(await admitDeliveries(first, SOON)).toHaveLength(10);
-    // The other ten come first now, so the second relay would choose them, and not wait for the first one's rows.
-    await database.pool.query(`update outbox.deliveries set next_attempt_at = now() - interval '1 hour' where id not in
-      (select id from outbox.deliveries order by id limit 10)`);
-    const second = admitDeliveries(database.pool, SOON);
-    await eventually('the second relay has come as far as it can', async () => {
-      const { rows } = await database.pool.query(
-        `select count(*) filter (where wait_event_type = 'Lock') > 0 or count(*) = 0 as waits from pg_stat_activity
-         where datname = current_database() and state = 'active' and pid <> pg_backend_pid()`,
+describe('relays', () => {
+  it('have one leader at a time, whose place is taken within two seconds of its death', async () => {
+    const receiver = await startReceiver();
+    await addTestEndpoint(database.pool, { url: receiver.url });
+    const workers = await Promise.all([1, 2, 3].map(() => startTestWorker({ databaseUrl: database.url })));
+    const leaders = async () => {
+      const { rows } = await database.pool.query<{ pid: number }>(
+        `select pg_locks.pid from pg_locks join pg_stat_activity using (pid)
+         where locktype = 'advisory' and granted and application_name = 'liventix-relay' and objid = 0 and datname = current_database()
+           and classid = (hashtext('liventix.relay.leads')::bigint & 4294967295)::oid`,
       );
-      return rows[0]?.waits === true;
-    });
-    await first.query('commit');
-    first.release();
-    expect(await second).toEqual([]);
+      return rows.map(({ pid }) => pid);
+    };
+    try {
+      const first = await eventually('one leads', async () => ((await leaders()).length === 1 ? leaders() : undefined));
+      await database.pool.query('select pg_terminate_backend($1)', [first[0]]);
+      const killedAt = performance.now();
+      await eventually('another leads', async () => {
+        const now = await leaders();
+        return now.length === 1 && now[0] !== first[0];
+      });
+      expect(performance.now() - killedAt).toBeLessThan(2_000);
+      await announceMany(database.pool, 20);
+      expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 20 });
+      expect(receiver.received).toHaveLength(20);
+    } finally {
+      await Promise.all(workers.map((worker) => worker.stop()));
+      await receiver.stop();
+    }
   });
 });
 
 describe('an attempt', () => {
-  const admitOne = async () => {
-    await addTestEndpoint(database.pool, { url: URL });
+  const queueOne = async (): Promise<QueuedDelivery> => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
     await announce(database.pool);
-    await fanOut(database.pool, 1);
-    const [job] = await admitDeliveries(database.pool, SOON);
-    if (job === undefined) throw new Error('nothing was admitted');
+    const [job] = (await fan(database.pool, { places: new Map([[id, 1]]) })).queued;
+    if (job === undefined) throw new Error('nothing was queued');
     return job;
   };
+  const again = async (job: QueuedDelivery): Promise<QueuedDelivery> => {
+    const [next] = (await admit([job.endpointId])).queued;
+    if (next === undefined) throw new Error('nothing was admitted');
+    return next;
+  };
+  const record = async (job: QueuedDelivery, errorClass: string | null) => {
+    const { rows } = await database.pool.query<{ id: string }>('select message_id as id from outbox.deliveries');
+    const moved = await recordAttempts(database.pool, [
+      {
+        ...job,
+        messageId: rows[0]?.id ?? '',
+        startedAt: new Date(0),
+        durationMs: 0,
+        statusCode: null,
+        errorClass,
+        error: 'no answer',
+        response: null,
+        address: null,
+        next: { state: 'pending', delayMs: 0 },
+      },
+    ]);
+    return moved.has(job.deliveryId);
+  };
+  const takeBack = (job: QueuedDelivery, options: { workers?: readonly number[]; maxLost?: number } = {}) =>
+    returnLost(database.pool, { jobs: [job], workers: options.workers ?? [WORKER], maxLost: options.maxLost ?? 10 });
 
   it('is claimed by one of 20 workers that got the same job', async () => {
-    const job = await admitOne();
-    const claims = await Promise.all(Array.from({ length: 20 }, () => claimAttempt(database.pool, job, 1_000)));
-    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+    const job = await queueOne();
+    const claims = await Promise.all(Array.from({ length: 20 }, (_, worker) => claim(job, worker)));
+    expect(claims.flat()).toHaveLength(1);
   });
 
   it('is not claimed by a job that comes after its lease was taken back', async () => {
-    const job = await admitOne();
-    await claimAttempt(database.pool, job, 1_000);
-    await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
-    expect(await returnLostDeliveries(database.pool, { limit: 10, maxLost: 10 })).toBe(1);
-    const [next] = await admitDeliveries(database.pool, SOON);
-    expect(next).toEqual({ deliveryId: job.deliveryId, attempt: 2 });
-    expect(await claimAttempt(database.pool, job, 1_000)).toBeUndefined();
+    const job = await queueOne();
+    await claim(job);
+    await leasesEnd();
+    expect(await takeBack(job)).toBe(1);
+    const next = await again(job);
+    expect(next).toMatchObject({ deliveryId: job.deliveryId, attempt: 2 });
+    expect(await claim(job)).toEqual([]);
+  });
+
+  it('is taken back from a worker that is gone, and from no other', async () => {
+    const job = await queueOne();
+    await claim(job);
+    expect(await inspectQueued(database.pool, [job])).toMatchObject([{ standing: 'claimed', claimedBy: WORKER }]);
+    expect(await takeBack(job, { workers: [WORKER] })).toBe(0);
+    expect(await takeBack(job, { workers: LOST_WORKERS })).toBe(1);
+    expect(await inspectQueued(database.pool, [job])).toMatchObject([{ standing: 'over' }]);
   });
 
   it('that a worker lost or broke off does not move the schedule, and has a number all the same', async () => {
-    let job: DeliveryJob | undefined = await admitOne();
+    let job = await queueOne();
     const stands: (number | undefined)[][] = [];
     for (const errorClass of ['worker_lost', 'worker_stopped', 'timeout', 'worker_lost', 'status', 'none']) {
-      if (job === undefined) throw new Error('nothing was admitted');
-      const claimed = await claimAttempt(database.pool, job, 1_000);
+      const [claimed] = await claim(job);
       stands.push([job.attempt, claimed?.scheduleAttempt]);
       if (errorClass === 'worker_lost') {
-        await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
-        await returnLostDeliveries(database.pool, { limit: 10, maxLost: 3 });
+        await leasesEnd();
+        await takeBack(job, { maxLost: 3 });
       } else {
-        await recordAttempt(database.pool, { ...UNANSWERED, ...job, errorClass });
+        await record(job, errorClass);
       }
-      [job] = await admitDeliveries(database.pool, SOON);
+      job = await again(job);
     }
     expect(stands).toEqual([
       [1, 1],
@@ -185,11 +273,11 @@ describe('an attempt', () => {
     const receiver = await startReceiver(answer(500));
     await addTestEndpoint(database.pool, { url: receiver.url });
     await announce(database.pool);
-    await fanOut(database.pool, 1);
+    await fan();
     await database.pool.query(`
-      with moved as (update outbox.deliveries set attempt = 4 returning id)
-      insert into outbox.attempts (delivery_id, attempt, started_at, duration_ms, error_class)
-      select id, n, now(), 0, 'worker_lost' from moved, generate_series(1, 3) as n`);
+      with moved as (update outbox.deliveries set attempt = 4 returning id, day, endpoint_id)
+      insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, error_class)
+      select id, n, day, endpoint_id, now(), 0, 'worker_lost' from moved, generate_series(1, 3) as n`);
     const worker = await startTestWorker({ databaseUrl: database.url, retryDelaysMs: [20, 40] });
     try {
       expect((await settled(database.pool)).deliveries).toMatchObject({ dead: 1 });
@@ -201,24 +289,22 @@ describe('an attempt', () => {
   });
 
   it('that was answered after all counts again', async () => {
-    const job = await admitOne();
-    await claimAttempt(database.pool, job, 1_000);
-    await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
-    await returnLostDeliveries(database.pool, { limit: 10, maxLost: 10 });
-    expect(await recordAttempt(database.pool, { ...UNANSWERED, ...job, errorClass: 'status' })).toBe(false);
-    const [next] = await admitDeliveries(database.pool, SOON);
-    expect(await claimAttempt(database.pool, next ?? job, 1_000)).toMatchObject({ attempt: 2, scheduleAttempt: 2 });
+    const job = await queueOne();
+    await claim(job);
+    await leasesEnd();
+    await takeBack(job);
+    expect(await record(job, 'status')).toBe(false);
+    expect(await claim(await again(job))).toMatchObject([{ attempt: 2, scheduleAttempt: 2 }]);
+    expect(await count(`outbox.attempts where error_class = 'worker_lost'`)).toBe(0);
   });
 
   it('that kills its worker every time ends as a dead letter', async () => {
-    await admitOne();
-    for (let lost = 0; lost < 3; lost += 1) {
-      const [job] = lost === 0 ? [{ deliveryId: '', attempt: 1 }] : await admitDeliveries(database.pool, SOON);
-      expect(job?.attempt).toBe(lost + 1);
-      await database.pool.query(
-        `update outbox.deliveries set state = 'delivering', lease_until = clock_timestamp() - interval '1 second'`,
-      );
-      await returnLostDeliveries(database.pool, { limit: 10, maxLost: 3 });
+    let job = await queueOne();
+    for (let lost = 1; lost <= 3; lost += 1) {
+      expect(job.attempt).toBe(lost);
+      await claim(job);
+      await takeBack(job, { workers: LOST_WORKERS, maxLost: 3 });
+      if (lost < 3) job = await again(job);
     }
     const { rows } = await database.pool.query('select state, attempt from outbox.deliveries');
     expect(rows).toEqual([{ state: 'dead', attempt: 3 }]);
@@ -227,10 +313,11 @@ describe('an attempt', () => {
   });
 
   it('queued for a worker that never starts it is taken back as it was', async () => {
-    const job = await admitOne();
-    await database.pool.query(`update outbox.deliveries set lease_until = clock_timestamp() - interval '1 second'`);
-    await returnLostDeliveries(database.pool, { limit: 10, maxLost: 10 });
-    expect(await admitDeliveries(database.pool, SOON)).toEqual([job]);
+    const job = await queueOne();
+    await leasesEnd();
+    await takeBack(job);
+    expect(await again(job)).toMatchObject(job);
+    expect(await findQueued(database.pool)).toMatchObject([{ ...job, claimedBy: null }]);
   });
 });
 
@@ -252,12 +339,33 @@ describe('waking the relay', () => {
       await database.pool.query('select pg_notify($1, $2)', ['marker', marker]);
       await eventually(`the ${marker} marker is heard`, () => heard.includes(marker));
     };
-    await database.pool.query('update outbox.relay set sleeping = false');
     await announceThen('awake');
-    await database.pool.query('update outbox.relay set sleeping = true');
+    const sleeper = await database.pool.connect();
+    await sleeper.query(`select pg_advisory_lock(hashtext('liventix.relay.sleeps'), 0)`);
     await announceThen('asleep');
+    await sleeper.query('select pg_advisory_unlock_all()');
+    sleeper.release();
     expect(heard).toEqual(['awake', '', 'asleep']);
     await listener.end();
+  });
+
+  it('keeps it from falling asleep while a transaction is open that announced something and will notify nobody', async () => {
+    const [announcer, relay] = [await database.pool.connect(), await database.pool.connect()];
+    const fallsAsleep = async () => {
+      const { rows } = await relay.query(`select pg_try_advisory_lock(hashtext('liventix.relay.sleeps'), 0) as taken`);
+      return rows[0].taken;
+    };
+    await announcer.query('begin');
+    await announcer.query('select 1');
+    expect(await fallsAsleep()).toBe(true);
+    await relay.query('select pg_advisory_unlock_all()');
+    await announce(announcer);
+    expect(await fallsAsleep()).toBe(false);
+    await announcer.query('rollback');
+    expect(await fallsAsleep()).toBe(true);
+    await relay.query('select pg_advisory_unlock_all()');
+    announcer.release();
+    relay.release();
   });
 
   it('delivers at once what is announced while it sleeps, without waiting for the next poll', async () => {

@@ -89,7 +89,14 @@ export async function clearOutbox(pool: Pool): Promise<void> {
 /** Until the relay has said that it sleeps, and waits for a notification or its next poll. */
 export async function relayAsleep(db: Queryable): Promise<void> {
   await eventually('the relay says that it sleeps', async () => {
-    const { rows } = await db.query('select sleeping from outbox.relay');
-    return rows[0]?.sleeping === true;
+    const { rows } = await db.query<{ sleeps: boolean }>(
+      `select exists (
+         select from pg_locks
+         where locktype = 'advisory' and mode = 'ExclusiveLock' and granted
+           and database = (select oid from pg_database where datname = current_database())
+           and classid = (hashtext('liventix.relay.sleeps')::bigint & 4294967295)::oid
+       ) as sleeps`,
+    );
+    return rows[0]?.sleeps === true;
   });
 }

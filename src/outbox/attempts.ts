@@ -1,0 +1,198 @@
+import type { Queryable } from '../db/pool.ts';
+import { byDay, type DeliveryJob } from './job.ts';
+import type { Message } from './webhook.ts';
+
+/** An attempt that this worker alone may make, until its lease ends. */
+export interface ClaimedAttempt extends DeliveryJob {
+  readonly message: Message;
+  readonly endpointId: string;
+  readonly url: string;
+  readonly secret: string;
+  readonly timeoutMs: number;
+  /** Its number among the attempts that the endpoint had a part in, from 1: where the retry schedule stands. */
+  readonly scheduleAttempt: number;
+}
+
+/** What becomes of the delivery after an attempt. */
+export type NextStep =
+  | { readonly state: 'delivered' }
+  | { readonly state: 'pending'; readonly delayMs: number }
+  | { readonly state: 'dead'; readonly disableEndpoint: boolean };
+
+export interface AttemptRecord extends DeliveryJob {
+  readonly messageId: string;
+  readonly endpointId: string;
+  readonly startedAt: Date;
+  readonly durationMs: number;
+  readonly statusCode: number | null;
+  readonly errorClass: string | null;
+  readonly error: string | null;
+  readonly response: string | null;
+  readonly address: string | null;
+  readonly next: NextStep;
+}
+
+// By day, so that a statement touches the partitions of one.
+const CLAIM = `
+  update outbox.deliveries
+  set claimed_by = $1, lease_until = clock_timestamp() + (endpoints.timeout_ms + $2) * interval '1 millisecond'
+  from unnest($4::bigint[], $5::integer[]) as job (id, attempt), outbox.endpoints, public.outbox
+  where deliveries.day = $3 and deliveries.id = job.id and deliveries.attempt = job.attempt
+    and deliveries.state = 'queued' and deliveries.claimed_by is null
+    and endpoints.id = deliveries.endpoint_id and endpoints.enabled
+    and outbox.day = $3 and outbox.id = deliveries.message_id
+  returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
+    outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", endpoints.id as "endpointId", endpoints.url,
+    endpoints.secret, endpoints.timeout_ms as "timeoutMs",
+    case when deliveries.attempt = 1 then 1 else deliveries.attempt - (
+      select count(*) from outbox.attempts
+      where attempts.day = $3 and attempts.delivery_id = deliveries.id
+        and attempts.error_class in ('worker_lost', 'worker_stopped')
+    )::integer end as "scheduleAttempt"`;
+
+/**
+ * Claims attempts by compare-and-set, so that a job which comes twice or late is made once or not at all.
+ * The lease is the endpoint's timeout and a margin for recording: one shorter than the request would duplicate every
+ * slow delivery.
+ * @returns those that are this worker's; not what is somebody else's, already done, or of a disabled endpoint
+ */
+export async function claimAttempts(
+  db: Queryable,
+  jobs: readonly DeliveryJob[],
+  options: { worker: number; leaseMarginMs: number },
+): Promise<readonly ClaimedAttempt[]> {
+  const claimed: ClaimedAttempt[] = [];
+  for (const [day, ofDay] of byDay(jobs)) {
+    const { rows } = await db.query<Omit<ClaimedAttempt, 'message' | 'day'> & Message & { messageId: string }>({
+      name: 'claim',
+      text: CLAIM,
+      values: [
+        options.worker,
+        options.leaseMarginMs,
+        day,
+        ofDay.map(({ deliveryId }) => deliveryId),
+        ofDay.map(({ attempt }) => attempt),
+      ],
+    });
+    for (const { messageId, topic, createdAt, payloadJson, ...rest } of rows) {
+      claimed.push({ ...rest, day, message: { id: messageId, topic, createdAt, payloadJson } });
+    }
+  }
+  return claimed;
+}
+
+// The attempt happened, so it is written down even when its lease was lost meanwhile, over what the relay assumed. The delivery moves,
+// and the message counts, only when it is still this attempt's: else the relay has done both.
+const RECORD = `
+  with made as (
+    select * from unnest($2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::integer[], $8::integer[],
+      $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[])
+    as made (id, attempt, message_id, endpoint_id, started_at, duration_ms, status_code, error_class, error, response, address,
+      next_state, delay_ms)
+  ), moved as (
+    update outbox.deliveries
+    set state = next_state,
+        attempt = deliveries.attempt + (next_state = 'pending')::integer,
+        due_at = case when next_state = 'pending' then clock_timestamp() + delay_ms * interval '1 millisecond' else due_at end,
+        lease_until = null,
+        claimed_by = null,
+        finished_at = case when next_state <> 'pending' then clock_timestamp() end,
+        last_error = coalesce(made.error, last_error)
+    from made
+    where deliveries.day = $1 and deliveries.id = made.id and deliveries.attempt = made.attempt and deliveries.state = 'queued'
+      and deliveries.claimed_by is not null
+    returning deliveries.id, made.message_id, made.error, due_at, next_state
+  ), written as (
+    insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, status_code, error_class, error,
+      response, address, retry_at)
+    select made.id, made.attempt, $1, endpoint_id, started_at, duration_ms, status_code, error_class, made.error, response, address,
+      case when moved.next_state = 'pending' then moved.due_at end
+    from made left join moved on moved.id = made.id
+    on conflict (delivery_id, attempt, day) do update
+    set started_at = excluded.started_at, duration_ms = excluded.duration_ms, status_code = excluded.status_code,
+        error_class = excluded.error_class, error = excluded.error, response = excluded.response, address = excluded.address
+  ), messages as (
+    select outbox.id, attempts.count, attempts.error
+    from public.outbox
+    join (select message_id, count(*)::integer, max(error) as error from moved group by message_id) as attempts
+      on attempts.message_id = outbox.id
+    where outbox.day = $1
+    order by outbox.id
+    for no key update of outbox
+  ), counted as (
+    update public.outbox set attempt_count = attempt_count + messages.count, last_error = coalesce(messages.error, last_error)
+    from messages
+    where outbox.day = $1 and outbox.id = messages.id
+  ), disabled as (
+    update outbox.endpoints
+    set enabled = false, disabled_at = clock_timestamp(), disabled_reason = 'answered 410 Gone'
+    where id = any ($15::uuid[]) and enabled
+  )
+  select id::text from moved`;
+
+/**
+ * Writes down what attempts came to and moves their deliveries on, in one statement for each day.
+ * @returns the deliveries that were still these attempts'; not those whose lease was lost
+ */
+export async function recordAttempts(db: Queryable, records: readonly AttemptRecord[]): Promise<ReadonlySet<string>> {
+  const moved = new Set<string>();
+  for (const [day, ofDay] of byDay(records)) {
+    const column = <K extends keyof AttemptRecord>(name: K) => ofDay.map((record) => record[name]);
+    const { rows } = await db.query<{ id: string }>({
+      name: 'record',
+      text: RECORD,
+      values: [
+        day,
+        column('deliveryId'),
+        column('attempt'),
+        column('messageId'),
+        column('endpointId'),
+        column('startedAt'),
+        column('durationMs'),
+        column('statusCode'),
+        column('errorClass'),
+        column('error'),
+        column('response'),
+        column('address'),
+        ofDay.map(({ next }) => next.state),
+        ofDay.map(({ next }) => (next.state === 'pending' ? next.delayMs : null)),
+        ofDay.filter(({ next }) => next.state === 'dead' && next.disableEndpoint).map(({ endpointId }) => endpointId),
+      ],
+    });
+    for (const { id } of rows) moved.add(id);
+  }
+  return moved;
+}
+
+/** What the relay has to know of an attempt that is over. */
+export interface Outcome {
+  readonly seq: bigint;
+  readonly deliveryId: string;
+  readonly attempt: number;
+  readonly endpointId: string;
+  /** null: there is none. */
+  readonly retryInMs: number | null;
+}
+
+/**
+ * The attempts that were recorded since, in the order of their numbers. One that commits late is missed; the relay asks for whatever it
+ * has not heard of for a while.
+ * @param options.fromDay the day of the oldest message that is under way
+ */
+export async function readOutcomes(
+  db: Queryable,
+  options: { since: bigint; fromDay: string; limit: number },
+): Promise<readonly Outcome[]> {
+  const { rows } = await db.query<Outcome>({
+    name: 'outcomes',
+    text: `
+      select seq, delivery_id::text as "deliveryId", attempt, endpoint_id as "endpointId",
+        (extract(epoch from retry_at - statement_timestamp()) * 1000)::float8 as "retryInMs"
+      from outbox.attempts
+      where seq > $1 and day >= $2
+      order by seq
+      limit $3`,
+    values: [options.since, options.fromDay, options.limit],
+  });
+  return rows;
+}

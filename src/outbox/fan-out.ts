@@ -1,0 +1,97 @@
+import type { Queryable } from '../db/pool.ts';
+import type { DeliveryJob } from './job.ts';
+
+/** From where the relay looks for messages; what committed late below it is found by the next look without one. */
+export interface Floor {
+  readonly day: string;
+  readonly seq: bigint;
+}
+
+/** Below everything. */
+export const NO_FLOOR: Floor = { day: '-infinity', seq: 0n };
+
+export interface FannedOut {
+  readonly messages: number;
+  /** The last of the messages in the order of insertion, and where all those before it were seen. */
+  readonly reached: Floor | undefined;
+  /** Queued already, because their endpoint had a place: the caller's to enqueue. */
+  readonly queued: readonly (DeliveryJob & { readonly endpointId: string })[];
+  /** The endpoints that have something to wait for now. */
+  readonly waiting: readonly string[];
+}
+
+// One statement: a crash leaves a message either unprocessed or with all of its deliveries. The one relay that leads runs it, so
+// nobody else takes messages; a late commit is found whatever its seq is, because what tells is `processed_at` and no position.
+const FAN_OUT = `
+  with taken as (
+    update public.outbox set processed_at = clock_timestamp()
+    where processed_at is null and day >= $1 and seq > $2 and seq <= (
+      select max(seq) from (
+        select seq from public.outbox
+        where processed_at is null and day >= $1 and seq > $2
+        order by seq
+        limit $3
+      ) as next
+    )
+    returning id, day, seq, topic, payload, organization_id, ordering_key, deliver_after
+  ), subscribed as (
+    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered
+    from (select distinct topic from taken) as topics
+    join outbox.endpoints on endpoints.enabled and endpoints.topics && outbox.patterns_of(topics.topic)
+  ), addressed as (
+    select taken.id, taken.day, taken.seq, taken.deliver_after, subscribed.id as endpoint_id,
+      case when subscribed.ordered then taken.ordering_key end as ordering_key,
+      row_number() over (partition by subscribed.id order by taken.seq) as turn
+    from taken
+    join subscribed on subscribed.topic = taken.topic
+      and (subscribed.organization_id is null or subscribed.organization_id = taken.organization_id)
+      and (subscribed.filter is null or taken.payload @> subscribed.filter)
+  ), fanned_out as (
+    insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, lease_until)
+    select addressed.id, addressed.day, addressed.endpoint_id, addressed.ordering_key,
+      case when has_place then 'queued' else 'pending' end,
+      greatest(statement_timestamp(), addressed.deliver_after),
+      case when has_place then statement_timestamp() + $6 * interval '1 millisecond' end
+    from addressed
+    left join unnest($4::uuid[], $5::integer[]) as places (endpoint_id, free) on places.endpoint_id = addressed.endpoint_id
+    cross join lateral (
+      select coalesce(addressed.turn <= places.free and addressed.deliver_after is null, false) as has_place
+    ) as judged
+    order by addressed.seq
+    returning id, day, endpoint_id, state
+  )
+  select 'queued' as kind, id, day::text, endpoint_id as "endpointId", null::integer as messages from fanned_out where state = 'queued'
+  union all
+  select distinct 'waiting', null::bigint, null, endpoint_id, null::integer from fanned_out where state = 'pending'
+  union all
+  select 'taken', max(seq), max(day)::text, null, count(*)::integer from taken`;
+
+type Row =
+  | { kind: 'queued'; id: bigint; day: string; endpointId: string }
+  | { kind: 'waiting'; endpointId: string }
+  | { kind: 'taken'; id: bigint | null; day: string | null; messages: number };
+
+/**
+ * Turns committed messages into deliveries, in the order of their insertion, at most `limit` messages.
+ * @param options.places how many deliveries of an endpoint may be queued at once; of an endpoint that is not named, none
+ */
+export async function fanOut(
+  db: Queryable,
+  options: { limit: number; floor: Floor; places: ReadonlyMap<string, number>; queueLeaseMs: number },
+): Promise<FannedOut> {
+  const { floor, places } = options;
+  const { rows } = await db.query<Row>({
+    name: 'fan-out',
+    text: FAN_OUT,
+    values: [floor.day, floor.seq, options.limit, [...places.keys()], [...places.values()], options.queueLeaseMs],
+  });
+  const taken = rows.find((row) => row.kind === 'taken');
+  return {
+    messages: taken?.messages ?? 0,
+    reached: taken?.id == null || taken.day === null ? undefined : { day: taken.day, seq: taken.id },
+    queued: rows
+      .filter((row) => row.kind === 'queued')
+      .map(({ id, day, endpointId }) => ({ deliveryId: id.toString(), day, attempt: 1, endpointId })),
+    waiting: rows.filter((row) => row.kind === 'waiting').map(({ endpointId }) => endpointId),
+  };
+}

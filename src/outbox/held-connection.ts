@@ -1,0 +1,107 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import pg from 'pg';
+import { connectionConfig, type Queryable } from '../db/pool.ts';
+import type { Sockets } from '../db/sockets.ts';
+
+export interface HeldConnectionOptions {
+  readonly databaseUrl: string;
+  readonly applicationName: string;
+  readonly sockets: Sockets;
+  readonly queryTimeoutMs: number;
+  /** What is done with a connection, until it fails or `until` is aborted; it is given another when it ends. */
+  readonly session: (client: pg.Client, until: AbortSignal) => Promise<void>;
+  readonly onFailure: (error: unknown) => void;
+}
+
+export interface HeldConnection {
+  close(): Promise<void>;
+}
+
+const RECONNECT_MS = 250;
+
+/**
+ * How the outbox works on its tables. No commit waits for the disk: what a crash of the server forgets is found again from the messages,
+ * which their own transactions made durable, and is at worst delivered twice under one webhook-id. And every statement goes by an index:
+ * the tables grow faster than anybody counts them, and a plan made for an empty one reads all of it.
+ */
+export const OUTBOX_SESSION =
+  '-c synchronous_commit=off -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off';
+
+/**
+ * A connection of its own for what lasts as long as a session: whoever loses it has lost what he held by it, and begins anew on the
+ * next.
+ */
+export function holdConnection(options: HeldConnectionOptions): HeldConnection {
+  const closing = new AbortController();
+
+  async function onConnection(): Promise<void> {
+    // Ours to break: a connection that went silent would wait for its server's goodbye.
+    const socket = options.sockets.open();
+    const client = new pg.Client({
+      ...connectionConfig(options),
+      options: `${connectionConfig(options).options} ${OUTBOX_SESSION}`,
+      query_timeout: options.queryTimeoutMs,
+      stream: () => socket,
+    });
+    // It is told to whoever asks next as well.
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      await options.session(client, closing.signal);
+    } finally {
+      // What it held is let go of when the server hears of it, without waiting for an answer.
+      client.end().catch(() => undefined);
+      socket.end();
+    }
+  }
+
+  async function run(): Promise<void> {
+    while (!closing.signal.aborted) {
+      try {
+        await onConnection();
+      } catch (error) {
+        if (!closing.signal.aborted) options.onFailure(error);
+      }
+      await pause(RECONNECT_MS, undefined, { signal: closing.signal }).catch(() => undefined);
+    }
+  }
+
+  const running = run();
+  return {
+    close: async () => {
+      closing.abort();
+      await running;
+    },
+  };
+}
+
+export interface SessionLockKey {
+  /** What is locked, and the number of which of them. */
+  readonly name: string;
+  readonly number: number;
+}
+
+/** Takes an advisory lock until the session ends, when nobody has it. */
+export async function tryLock(db: Queryable, { name, number }: SessionLockKey): Promise<boolean> {
+  const { rows } = await db.query<{ taken: boolean }>({
+    name: 'try-lock',
+    text: 'select pg_try_advisory_lock(hashtext($1), $2) as taken',
+    values: [name, number],
+  });
+  return rows[0]?.taken === true;
+}
+
+/**
+ * Ends the session that holds a lock and has not asked the server anything for `staleMs`: its client is gone, and the server was not
+ * told, as when a network is cut.
+ */
+export async function evictStale(db: Queryable, lock: SessionLockKey & { readonly staleMs: number }): Promise<void> {
+  await db.query(
+    `select pg_terminate_backend(pg_locks.pid)
+     from pg_locks join pg_stat_activity on pg_stat_activity.pid = pg_locks.pid
+     where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())
+       and classid = (hashtext($1)::bigint & 4294967295)::oid and objid = $2::integer::oid and granted
+       and state = 'idle' and state_change < clock_timestamp() - $3 * interval '1 millisecond'`,
+    [lock.name, lock.number, lock.staleMs],
+  );
+}

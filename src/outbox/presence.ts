@@ -1,0 +1,104 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Queryable } from '../db/pool.ts';
+import type { Sockets } from '../db/sockets.ts';
+import { AppError } from '../errors.ts';
+import { evictStale, holdConnection, tryLock } from './held-connection.ts';
+import type { OutageLog } from './outage-log.ts';
+
+/** Tells the relay that this worker is alive: by an advisory lock on its number, which ends with the process whatever ends that. */
+export interface Presence {
+  /** What claims name. */
+  readonly worker: number;
+  close(): Promise<void>;
+}
+
+export interface PresenceOptions {
+  readonly databaseUrl: string;
+  readonly db: Queryable;
+  readonly sockets: Sockets;
+  readonly outage: OutageLog;
+  readonly queryTimeoutMs: number;
+}
+
+const LOCK_NAME = 'liventix.worker';
+const BEAT_MS = 1_000;
+/** Without a beat for so long, a worker's connection is one that nobody is at the other end of. */
+const STALE_MS = 5_000;
+/** How long a worker may be away, as while the server restarts, before what it had claimed is taken back. */
+const ABSENCE_MS = 3_000;
+
+export async function startPresence(options: PresenceOptions): Promise<Presence> {
+  const { rows } = await options.db.query<{ worker: number }>(
+    `select nextval('outbox.worker_numbers')::integer as worker`,
+  );
+  const worker = rows[0]?.worker;
+  if (worker === undefined) throw new AppError('DB_FAILED', 'outbox.worker_numbers gave no number.');
+  const lock = { name: LOCK_NAME, number: worker };
+  let onPresent: ((failure?: unknown) => void) | undefined;
+  const present = new Promise<void>((resolve, reject) => {
+    onPresent = (failure) => (failure === undefined ? resolve() : reject(failure));
+  });
+  const connection = holdConnection({
+    ...options,
+    applicationName: 'liventix-presence',
+    onFailure: (error) => {
+      onPresent?.(error);
+      options.outage.failed('presence', error);
+    },
+    session: async (client, until) => {
+      // After a cut network the session of before may still be there, and hold the number.
+      while (!(await tryLock(client, lock))) {
+        await evictStale(client, { ...lock, staleMs: STALE_MS });
+        await pause(BEAT_MS, undefined, { signal: until });
+      }
+      options.outage.works('presence');
+      onPresent?.();
+      for (;;) {
+        await pause(BEAT_MS, undefined, { signal: until });
+        await client.query('select');
+      }
+    },
+  });
+  try {
+    await present;
+  } catch (error) {
+    await connection.close();
+    throw error;
+  }
+  return { worker, close: connection.close };
+}
+
+export interface Attendance {
+  /** The numbers of workers that are there, or were a moment ago: one may lose its session, and live. */
+  present(): Promise<readonly number[]>;
+  /** They have something claimed, so they were there. */
+  expect(workers: readonly number[]): void;
+}
+
+// The state is null where the session is another role's: then its lock is all there is to tell.
+const PRESENT = `
+  select objid::bigint::integer as worker
+  from pg_locks join pg_stat_activity on pg_stat_activity.pid = pg_locks.pid
+  where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())
+    and classid = (hashtext($1)::bigint & 4294967295)::oid and granted
+    and coalesce(state <> 'idle' or state_change > clock_timestamp() - $2 * interval '1 millisecond', true)`;
+
+export function createAttendance(db: Queryable): Attendance {
+  const seenAt = new Map<number, number>();
+  const see = (workers: readonly number[]) => {
+    for (const worker of workers) seenAt.set(worker, performance.now());
+  };
+  return {
+    expect: see,
+    present: async () => {
+      const { rows } = await db.query<{ worker: number }>({
+        name: 'present',
+        text: PRESENT,
+        values: [LOCK_NAME, STALE_MS],
+      });
+      see(rows.map(({ worker }) => worker));
+      for (const [worker, at] of seenAt) if (performance.now() - at >= ABSENCE_MS) seenAt.delete(worker);
+      return [...seenAt.keys()];
+    },
+  };
+}
