@@ -4,7 +4,7 @@ import { Socket } from 'node:net';
 export interface Sockets {
   /** For `stream` of a connection's configuration. */
   open(): Socket;
-  /** Ends every connection at once, and with it whatever waits for an answer. */
+  /** Ends every connection at once, and with it whatever waits for an answer; one that is opened later ends as soon. */
   destroyAll(): void;
 }
 
@@ -12,14 +12,18 @@ export interface Sockets {
 // would keep the process alive.
 export function trackSockets(): Sockets {
   const sockets = new Set<Socket>();
+  let areDestroyed = false;
   return {
     open: () => {
       const socket = new Socket();
       sockets.add(socket);
       socket.once('close', () => sockets.delete(socket));
+      // Not before the driver has begun to connect it, which would revive it.
+      if (areDestroyed) setImmediate(() => socket.destroy());
       return socket;
     },
     destroyAll: () => {
+      areDestroyed = true;
       for (const socket of sockets) socket.destroy();
     },
   };

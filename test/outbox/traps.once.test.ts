@@ -2,7 +2,7 @@ import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { request } from 'undici';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { trackSockets } from '../../src/db/sockets.ts';
+import { type Sockets, trackSockets } from '../../src/db/sockets.ts';
 import { egressPolicy } from '../../src/outbox/egress.ts';
 import { createEgressAgent } from '../../src/outbox/egress-agent.ts';
 import { type Listener, startListener } from '../../src/outbox/listener.ts';
@@ -33,12 +33,13 @@ afterEach(() => clearOutbox(database.pool));
 afterAll(() => database.drop());
 
 describe('the listener', () => {
-  const sockets = trackSockets();
+  let sockets: Sockets;
   let link: WeakLink;
   let listener: Listener;
   let woken = 0;
   const listen = async (timing: { checkMs?: number; checkTimeoutMs?: number } = {}) => {
     link = await weakLink(database.url);
+    sockets = trackSockets();
     listener = await startListener({
       ...timing,
       databaseUrl: link.url,

@@ -28,9 +28,9 @@ beforeEach(async () => {
   database = await createLegacyTestDatabase(undefined, { isCaptured: false });
   receiver = await startReceiver();
   await addTestEndpoint(database.pool, { url: receiver.url });
-  await database.pool.query('update outbox.relay set sleeping = true');
   listener = new pg.Client({ connectionString: database.url });
   await listener.connect();
+  await listener.query(`select pg_advisory_lock(hashtext('liventix.relay.sleeps'), 0)`);
   listener.on('notification', ({ channel, payload }) => heard.push(`${channel} ${payload ?? ''}`.trim()));
   await listener.query('listen liventix_outbox; listen marker');
 });
