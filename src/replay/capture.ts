@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type GivingWay, givingWay } from '../db/giving-way.ts';
 import { describeHolder, findHorizonHolders } from '../db/horizon.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { BACKFILL_PATIENCE_MS, takeBackfillLock } from './backfill-lock.ts';
-import { type GivingWay, givingWay } from './giving-way.ts';
 import { findLegacyTables, getLegacyTables, type LegacyTables } from './legacy.ts';
 import { SOURCES } from './sources.ts';
 

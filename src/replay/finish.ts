@@ -1,3 +1,4 @@
+import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
@@ -6,7 +7,6 @@ import { ONE_SNAPSHOT } from '../ledger/verify.ts';
 import { SORT_MEMORY } from './backfill-run.ts';
 import { dropOurTriggers, findRetirement, getCapture, lockTables } from './capture.ts';
 import { countCaptured } from './drain.ts';
-import { givingWay } from './giving-way.ts';
 import { getLegacyTables, type LegacyTables } from './legacy.ts';
 import { turnMirrorOff } from './mirror.ts';
 import { ANY_ROW, differingRowsSql } from './proof/sums.ts';

@@ -1,7 +1,7 @@
+import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Tx } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import type { Which } from './compare-wallet.ts';
-import { givingWay } from './giving-way.ts';
 import { refusalOf } from './held-back.ts';
 import type { LegacyTables } from './legacy.ts';
 import { type Owners, ownerFilter } from './owners.ts';

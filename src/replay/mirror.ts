@@ -1,6 +1,6 @@
+import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import type { Which } from './compare-wallet.ts';
-import { givingWay } from './giving-way.ts';
 
 /** What stands on the ledger's tables while the old ones mirror it. */
 const TRIGGERS = [

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import pg from 'pg';
+import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { isDependedOn, isUniqueViolation, toAppError } from '../db/sqlstate.ts';
 import { withSavepoint } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { assertNotNeeded, assertNotRetired } from './capture.ts';
-import { givingWay } from './giving-way.ts';
 import { findLegacyTables, getLegacyTables } from './legacy.ts';
 
 const SQL_FILE = new URL('../../compat/wallet-functions.sql', import.meta.url);

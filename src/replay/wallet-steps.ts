@@ -1,8 +1,8 @@
+import { givingWay } from '../db/giving-way.ts';
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import type { BackfillProgress, Run } from './backfill-run.ts';
 import { isStopped, mayGoOn, report } from './backfill-run.ts';
-import { givingWay } from './giving-way.ts';
 import { doOneByOne, refusalOf } from './held-back.ts';
 import type { LegacyTables } from './legacy.ts';
 import { differingWalletsSql, reconcileWalletsSql } from './mapping.ts';

@@ -1,13 +1,13 @@
-import type { Pool, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
-import { LOCK_TIMEOUT_MS, tryUntilFree } from '../db/try-until-free.ts';
-import { AppError } from '../errors.ts';
+import { AppError, type ErrorCode } from '../errors.ts';
+import type { Pool, Tx } from './pool.ts';
+import { withTransaction } from './transaction.ts';
+import { LOCK_TIMEOUT_MS, tryUntilFree } from './try-until-free.ts';
 
 export interface GivingWay {
   readonly stop?: AbortSignal | undefined;
   /** Told how often the locks were not free. */
   readonly onBusy?: ((tries: number) => void) | undefined;
-  readonly code: 'CAPTURE_BUSY' | 'CUTOVER_BUSY';
+  readonly code: Extract<ErrorCode, `${string}_BUSY`>;
   /** What was not free, as an error says it: `The ledger`. */
   readonly what: string;
   /** What there is of it when it is given up. */
