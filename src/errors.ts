@@ -103,6 +103,10 @@ export const ERROR_CODES = {
   OUTBOX_ENDPOINT_URL_INVALID: { exit: 2 },
   OUTBOX_TOPIC_INVALID: { exit: 2 },
   OUTBOX_EGRESS_REFUSED: { exit: 2 },
+  OUTBOX_ATTACHMENT_INVALID: { exit: 2, sqlstate: 'LV070' },
+  OUTBOX_ATTACHMENT_DIFFERS: { exit: 2, sqlstate: 'LV071' },
+  OUTBOX_ATTACHMENT_TABLE_UNKNOWN: { exit: 2 },
+  OUTBOX_ATTACHMENT_BUSY: { exit: 3 },
   QUEUE_UNREACHABLE: { exit: 3 },
   LISTEN_UNAVAILABLE: { exit: 3 },
 

@@ -71,6 +71,11 @@ export function isLockTimeout(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '55P03';
 }
 
+/** Whether a function was given what it does not take, such as `parse_ident` no name. */
+export function isInvalidParameter(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '22023';
+}
+
 /** Whether the role lacks a right. */
 export function isDenied(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '42501';

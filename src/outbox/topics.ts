@@ -1,5 +1,7 @@
 import { AppError } from '../errors.ts';
 
+const TOPIC = /^[a-z0-9_]+(\.[a-z0-9_]+)*$/;
+const MAX_TOPIC_LENGTH = 128;
 const PATTERN = /^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$/;
 const MAX_PATTERN_LENGTH = 130;
 const MAX_PATTERNS = 100;
@@ -23,4 +25,16 @@ export function assertTopicPatterns(patterns: readonly string[]): void {
       `${JSON.stringify(wrong.slice(0, MAX_PATTERN_LENGTH))} is not a topic. Use lowercase words joined by dots such as ticket.purchased, ticket.* for all below ticket, or * for all.`,
     );
   }
+}
+
+/**
+ * What a message may be announced under. The database holds the same rule.
+ * @throws AppError OUTBOX_TOPIC_INVALID
+ */
+export function assertTopic(topic: string): void {
+  if (topic.length <= MAX_TOPIC_LENGTH && TOPIC.test(topic)) return;
+  throw new AppError(
+    'OUTBOX_TOPIC_INVALID',
+    `${JSON.stringify(topic.slice(0, MAX_TOPIC_LENGTH))} is not a topic. Use lowercase words joined by dots such as ticket.purchased, at most ${MAX_TOPIC_LENGTH} characters.`,
+  );
 }
