@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
 import { judgeGuards } from '../ledger/guards.ts';
+import { judgeAttachments } from '../outbox/attachments/diagnosis.ts';
 import { diagnoseListening, diagnoseRedis } from '../outbox/diagnosis.ts';
 import { judgeReplay } from '../replay/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
@@ -19,7 +20,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -47,6 +48,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
   const further = [
     { name: 'guards', look: judgeGuards },
     { name: 'replay', look: judgeReplay },
+    { name: 'attachments', look: judgeAttachments },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { acceptedUrl, addEndpoint, type Endpoint, listEndpoints } from '../outbox/endpoints.ts';
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { registerOutboxAttach } from './outbox-attach.ts';
 import { formatCount, toJson } from './output.ts';
 
 interface AddOptions {
@@ -12,7 +13,9 @@ interface AddOptions {
 }
 
 export function registerOutbox(program: Command, context: CommandContext): void {
-  const outbox = program.command('outbox').description('who receives the webhooks, and how their delivery stands');
+  const outbox = program
+    .command('outbox')
+    .description('what is announced, who receives the webhooks, and how their delivery stands');
   const endpoint = outbox.command('endpoint').description('the endpoints that webhooks go to');
 
   endpoint
@@ -62,6 +65,8 @@ export function registerOutbox(program: Command, context: CommandContext): void 
         context.out.write(options.json ? `${toJson(status)}\n` : statusText(status));
       }),
     );
+
+  registerOutboxAttach(outbox, context);
 }
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';

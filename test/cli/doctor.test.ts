@@ -47,6 +47,7 @@ describe('doctor on a healthy database', () => {
       'extensions',
       'guards',
       'replay',
+      'attachments',
       'notifications',
       'redis',
       'redis-persistence',
@@ -65,6 +66,7 @@ describe('doctor on a healthy database', () => {
       extensions: 'ok',
       guards: 'ok',
       replay: 'ok',
+      attachments: 'ok',
       notifications: 'ok',
       redis: 'skipped',
       'redis-persistence': 'skipped',
@@ -103,7 +105,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(14);
+    expect(Object.keys(checks)).toHaveLength(15);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {
