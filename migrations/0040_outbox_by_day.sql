@@ -84,7 +84,7 @@ create table outbox.deliveries (
   endpoint_id uuid not null,
   state text not null,
   attempt integer not null default 1,
-  due_at timestamptz not null default clock_timestamp(),
+  due_at timestamptz default clock_timestamp(),
   lease_until timestamptz,
   claimed_by integer,
   finished_at timestamptz,
@@ -102,7 +102,7 @@ create table outbox.deliveries (
 
 comment on column outbox.deliveries.day is 'That of its message.';
 comment on column outbox.deliveries.attempt is 'The number of the attempt that is next or under way; a claim and its outcome name it, so a job that comes late or twice changes nothing.';
-comment on column outbox.deliveries.due_at is 'When its next attempt may be made, or might have been.';
+comment on column outbox.deliveries.due_at is 'When its next attempt may be made, or might have been; null while one of its ordering key comes before it.';
 comment on column outbox.deliveries.lease_until is 'Until when the queue or the worker is believed to have it; afterwards the relay takes it back.';
 comment on column outbox.deliveries.claimed_by is 'The worker that makes the attempt; null while it waits in the queue. No index knows of it, nor of the lease, so that a claim costs one row and nothing beside it.';
 comment on column outbox.deliveries.ordering_key is 'That of its message, where the endpoint is ordered.';

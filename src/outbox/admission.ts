@@ -42,6 +42,7 @@ export interface Admitted {
   readonly nextDueInMs: ReadonlyMap<string, number>;
 }
 
+// Of an ordered endpoint the first of each key alone, and none of a key that has one under way, as when a dead letter is sent again.
 // `statement_timestamp`, because an index is not asked for what changes while it is read.
 const ADMIT = `
   with wanted as (
@@ -54,6 +55,11 @@ const ADMIT = `
       select id, day, due_at from outbox.deliveries
       where endpoint_id = wanted.endpoint_id and state = 'pending'
         and due_at >= wanted.due_from and due_at <= statement_timestamp()
+        and (ordering_key is null or not exists (
+          select from outbox.deliveries as other
+          where other.endpoint_id = wanted.endpoint_id and other.ordering_key = deliveries.ordering_key
+            and other.state in ('pending', 'queued') and (other.id < deliveries.id or other.state = 'queued')
+        ))
       order by due_at, id
       limit wanted.free
     ) as waiting
@@ -73,6 +79,7 @@ const ADMIT = `
   cross join lateral (
     select due_at from outbox.deliveries
     where endpoint_id = wanted.endpoint_id and state = 'pending' and due_at >= wanted.due_from
+      and (ordering_key is null or due_at > statement_timestamp())
       and not exists (select from chosen where chosen.id = deliveries.id)
     order by due_at, id
     limit 1

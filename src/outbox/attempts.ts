@@ -172,6 +172,10 @@ export interface Outcome {
   readonly endpointId: string;
   /** null: there is none. */
   readonly retryInMs: number | null;
+  /** null: it was delivered. */
+  readonly errorClass: string | null;
+  readonly statusCode: number | null;
+  readonly day: string;
 }
 
 /**
@@ -187,7 +191,8 @@ export async function readOutcomes(
     name: 'outcomes',
     text: `
       select seq, delivery_id::text as "deliveryId", attempt, endpoint_id as "endpointId",
-        (extract(epoch from retry_at - statement_timestamp()) * 1000)::float8 as "retryInMs"
+        (extract(epoch from retry_at - statement_timestamp()) * 1000)::float8 as "retryInMs",
+        error_class as "errorClass", status_code as "statusCode", day::text
       from outbox.attempts
       where seq > $1 and day >= $2
       order by seq

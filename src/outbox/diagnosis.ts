@@ -26,6 +26,7 @@ export function diagnoseListening(databaseUrl: string): Promise<Check> {
         sockets,
         outage: createOutageLog({ log: pino({ level: 'silent' }), server: 'PostgreSQL' }),
         onWake: () => undefined,
+        onChange: () => undefined,
       });
       await listener.close();
       return { result: 'ok', found: 'a NOTIFY of another connection arrived' };

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { egressPolicy, literalAddress } from './egress.ts';
-import type { EndpointLimits } from './places.ts';
+import type { EndpointLimits } from './gate.ts';
 import { assertTopicPatterns } from './topics.ts';
 
 /** Who receives webhooks, without the secret. */
@@ -71,7 +71,7 @@ export async function addEndpoint(db: Queryable, endpoint: NewEndpoint): Promise
 export async function listLimits(db: Queryable): Promise<readonly EndpointLimits[]> {
   const { rows } = await db.query<EndpointLimits>({
     name: 'limits',
-    text: 'select id, max_in_flight as "maxInFlight" from outbox.endpoints where enabled',
+    text: 'select id, max_in_flight as "maxInFlight", null::integer as "ratePerSecond", ordered from outbox.endpoints where enabled',
   });
   return rows;
 }

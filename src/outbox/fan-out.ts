@@ -20,6 +20,7 @@ export interface FannedOut {
   readonly waiting: readonly string[];
 }
 
+// At an ordered endpoint, whoever comes behind another of its key is due at no time yet: lines.ts.
 // One statement: a crash leaves a message either unprocessed or with all of its deliveries. The one relay that leads runs it, so
 // nobody else takes messages; a late commit is found whatever its seq is, because what tells is `processed_at` and no position.
 const FAN_OUT = `
@@ -41,7 +42,9 @@ const FAN_OUT = `
   ), addressed as (
     select taken.id, taken.day, taken.seq, taken.deliver_after, subscribed.id as endpoint_id,
       case when subscribed.ordered then taken.ordering_key end as ordering_key,
-      row_number() over (partition by subscribed.id order by taken.seq) as turn
+      row_number() over (partition by subscribed.id order by taken.seq) as turn,
+      row_number() over (partition by subscribed.id, case when subscribed.ordered then taken.ordering_key end order by taken.seq)
+        as turn_of_key
     from taken
     join subscribed on subscribed.topic = taken.topic
       and (subscribed.organization_id is null or subscribed.organization_id = taken.organization_id)
@@ -50,12 +53,19 @@ const FAN_OUT = `
     insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, lease_until)
     select addressed.id, addressed.day, addressed.endpoint_id, addressed.ordering_key,
       case when has_place then 'queued' else 'pending' end,
-      greatest(statement_timestamp(), addressed.deliver_after),
+      case when not is_behind then greatest(statement_timestamp(), addressed.deliver_after) end,
       case when has_place then statement_timestamp() + $6 * interval '1 millisecond' end
     from addressed
     left join unnest($4::uuid[], $5::integer[]) as places (endpoint_id, free) on places.endpoint_id = addressed.endpoint_id
     cross join lateral (
-      select coalesce(addressed.turn <= places.free and addressed.deliver_after is null, false) as has_place
+      select addressed.ordering_key is not null and (turn_of_key > 1 or exists (
+        select from outbox.deliveries as earlier
+        where earlier.endpoint_id = addressed.endpoint_id and earlier.ordering_key = addressed.ordering_key
+          and earlier.state in ('pending', 'queued')
+      )) as is_behind
+    ) as line
+    cross join lateral (
+      select coalesce(addressed.turn <= places.free and addressed.deliver_after is null and not is_behind, false) as has_place
     ) as judged
     order by addressed.seq
     returning id, day, endpoint_id, state

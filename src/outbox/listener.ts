@@ -17,6 +17,8 @@ export interface ListenerOptions {
   readonly sockets: Sockets;
   /** Called at each notification, and at each reconnection, because what was said meanwhile is gone. */
   readonly onWake: () => void;
+  /** Called instead where somebody said that endpoints or deliveries were changed. */
+  readonly onChange: () => void;
   /** How often the connection is asked whether it is still there. */
   readonly checkMs?: number;
   /** How long it may take to say so. */
@@ -24,6 +26,8 @@ export interface ListenerOptions {
 }
 
 const CHANNEL = 'liventix_outbox';
+/** What whoever changes endpoints or deliveries notifies of; an announcement's payload is empty. */
+const CHANGED = 'changed';
 const CHECK_MS = 10_000;
 /** Without it the check of a half-open connection would wait for ever. */
 const CHECK_TIMEOUT_MS = 5_000;
@@ -73,7 +77,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     await close().catch(() => undefined);
     throw toAppError(error);
   }
-  subscriber.notifications.on(CHANNEL, options.onWake);
+  subscriber.notifications.on(CHANNEL, (payload) => (payload === CHANGED ? options.onChange() : options.onWake()));
   subscriber.events.on('connected', () => {
     // It may have been closed while it reconnected; then the new connection is closed too.
     if (closing) {
@@ -81,7 +85,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       return;
     }
     options.outage.works('listener');
-    options.onWake();
+    options.onChange();
   });
   return { close };
 }

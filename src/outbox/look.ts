@@ -1,20 +1,15 @@
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
-import {
-  admitDue,
-  findQueued,
-  inspectQueued,
-  type QueuedDelivery,
-  returnLost,
-  returnUnclaimed,
-  type Standing,
-} from './admission.ts';
-import { readOutcomes } from './attempts.ts';
+import { admitDue, findQueued, type QueuedDelivery, returnUnclaimed } from './admission.ts';
+import { type Outcome, readOutcomes } from './attempts.ts';
 import { listLimits } from './endpoints.ts';
 import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
+import type { BreakerSettings } from './health.ts';
+import { disableHopeless, readHealth, writeHealth } from './health-store.ts';
+import { moveAllLinesUp, moveLinesUp } from './lines.ts';
 import { Places } from './places.ts';
-import { createAttendance } from './presence.ts';
 import type { DeliveryQueue } from './queue.ts';
+import { createSweep } from './sweep.ts';
 
 export interface LookOptions {
   readonly db: Queryable;
@@ -23,14 +18,21 @@ export interface LookOptions {
   readonly sweepMs: number;
   readonly queueLeaseMs: number;
   readonly maxLost: number;
+  readonly breaker: BreakerSettings;
 }
 
 export interface Seen {
   readonly didSomething: boolean;
-  /** Whether an endpoint has something due and no place for it. */
+  /** Whether an endpoint has something due that waits for what is under way. */
   readonly isShort: boolean;
-  /** In how long something will be due, as far as is known. */
-  readonly nextDueInMs: number;
+  /** In how long something may be sent, as far as is known. */
+  readonly nextInMs: number;
+}
+
+export interface Looking {
+  look(): Promise<Seen>;
+  /** Somebody changed endpoints or deliveries: the next look begins from the tables. */
+  recheck(): void;
 }
 
 const FAN_OUT_LIMIT = 500;
@@ -38,44 +40,41 @@ const ADMISSION_LIMIT = 500;
 const OUTCOMES_LIMIT = 2_000;
 /** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
 const MAX_QUEUED = 5_000;
-const ENDPOINTS_REFRESH_MS = 1_000;
-const EMPTIED_CHECK_MS = 250;
-/** The floor is where the last look but so long ago had come: who commits later than that is found by the next sweep. */
-/** Every so many sweeps it looks at everything, from the beginning. */
+const ENDPOINTS_EVERY_MS = 1_000;
+const EMPTIED_EVERY_MS = 250;
+/** Everything is looked at from the beginning after so many sweeps, and the lines of ordered endpoints after more. */
 const SWEEPS_A_FULL_LOOK = 5;
+const SWEEPS_A_LINE_CHECK = 60;
+/** The floor is where the last look but so long ago had come: who commits later than that is found by the next full look. */
 const FLOOR_LAG_MS = 2_000;
-/** A worker claims what it takes within milliseconds: nobody having done so after this long is worth a question. */
-const SUSPECT_MS = 1_500;
 
 /**
  * What the relay that leads does, look by look: hear what attempts came to, turn messages into deliveries, admit what is due, and queue
  * it. Reads first what its predecessor left.
  */
-export async function startLook(options: LookOptions): Promise<() => Promise<Seen>> {
+export async function startLooking(options: LookOptions): Promise<Looking> {
   const { db, queue, log } = options;
-  const places = new Places();
-  const attendance = createAttendance(db);
-  let inherited: readonly QueuedDelivery[] = [];
+  const places = new Places(options.breaker);
+  const sweep = createSweep({ ...options, places, giveBack });
+  const isTime = createTimetable();
   let [floor, nextFloor, floorAt]: [Floor, Floor, number] = [NO_FLOOR, NO_FLOOR, 0];
-  let [sweptAt, sweeps, refreshedAt, emptiedCheckedAt] = [
-    performance.now(),
-    0,
-    Number.NEGATIVE_INFINITY,
-    Number.NEGATIVE_INFINITY,
-  ];
   let heardOf = await lastOutcome(db);
+  let sweeps = 0;
 
-  await takeOver();
-  return look;
+  let inherited: readonly QueuedDelivery[] = await takeOver();
+  return { look, recheck };
 
-  async function takeOver(): Promise<void> {
+  async function takeOver(): Promise<readonly QueuedDelivery[]> {
     const now = performance.now();
+    for (const [endpointId, health] of await readHealth(db, now)) places.setHealth(endpointId, health);
+    places.setEndpoints(await listLimits(db), now);
+    await checkLines();
     const queued = await findQueued(db);
     for (const delivery of queued) places.take(delivery, now);
     places.expectAll(now);
-    attendance.expect(queued.flatMap(({ claimedBy }) => claimedBy ?? []));
+    sweep.expectWorkers(queued.flatMap(({ claimedBy }) => claimedBy ?? []));
     // Who led before may have been struck between his statement and the queue; where he was not, a job comes twice, and is claimed once.
-    inherited = queued.filter(({ claimedBy }) => claimedBy === null);
+    return queued.filter(({ claimedBy }) => claimedBy === null);
   }
 
   async function look(): Promise<Seen> {
@@ -86,33 +85,29 @@ export async function startLook(options: LookOptions): Promise<() => Promise<See
     const messages = await takeMessages();
     const admitted = await admit();
     const now = performance.now();
-    return {
-      didSomething: messages + admitted > 0,
-      isShort: places.isShort(now),
-      nextDueInMs: places.nextDueAt() - now,
-    };
+    return { didSomething: messages + admitted > 0, isShort: places.isShort(now), nextInMs: places.nextAt(now) - now };
   }
 
   /** What need not be looked at each time. */
   async function refresh(): Promise<void> {
-    const now = performance.now();
-    if (now - emptiedCheckedAt >= EMPTIED_CHECK_MS) {
-      emptiedCheckedAt = now;
-      if (await queue.wasEmptied()) await refill();
-    }
-    if (now - sweptAt >= options.sweepMs) {
-      sweptAt = now;
+    if (isTime('emptied', EMPTIED_EVERY_MS) && (await queue.wasEmptied())) await refill();
+    if (isTime('sweep', options.sweepMs)) {
       sweeps += 1;
-      if (sweeps % SWEEPS_A_FULL_LOOK === 0) {
-        [floor, nextFloor] = [NO_FLOOR, NO_FLOOR];
-        places.expectAll(now);
-      }
-      await sweep();
+      if (sweeps % SWEEPS_A_FULL_LOOK === 0) lookFromTheBeginning();
+      if (sweeps % SWEEPS_A_LINE_CHECK === 0) await checkLines();
+      await sweep.run();
     }
-    if (now - refreshedAt >= ENDPOINTS_REFRESH_MS) {
-      refreshedAt = now;
-      places.setEndpoints(await listLimits(db), now);
-    }
+    if (isTime('endpoints', ENDPOINTS_EVERY_MS)) places.setEndpoints(await listLimits(db), performance.now());
+  }
+
+  function recheck(): void {
+    lookFromTheBeginning();
+    isTime.again('endpoints');
+  }
+
+  function lookFromTheBeginning(): void {
+    [floor, nextFloor] = [NO_FLOOR, NO_FLOOR];
+    places.expectAll(performance.now());
   }
 
   async function refill(): Promise<void> {
@@ -130,18 +125,44 @@ export async function startLook(options: LookOptions): Promise<() => Promise<See
     const fromDay = places.oldestDay();
     if (fromDay === undefined) return;
     const outcomes = await readOutcomes(db, { since: heardOf, fromDay, limit: OUTCOMES_LIMIT });
-    const now = performance.now();
-    for (const outcome of outcomes) places.finish(outcome, now);
+    if (outcomes.length === 0) return;
+    const clock = { now: performance.now(), wallClock: Date.now() };
+    for (const outcome of outcomes) places.finish(outcome, clock);
     heardOf = outcomes.at(-1)?.seq ?? heardOf;
+    await moveUp(outcomes);
+    await noteHealth(clock.now);
+  }
+
+  async function moveUp(outcomes: readonly Outcome[]): Promise<void> {
+    const finished = outcomes.filter(({ retryInMs, endpointId }) => retryInMs === null && places.isOrdered(endpointId));
+    if (finished.length === 0) return;
+    await moveLinesUp(db, finished);
+    for (const { endpointId } of finished) places.expect(endpointId, performance.now());
+  }
+
+  async function checkLines(): Promise<void> {
+    for (const endpointId of places.ordered()) {
+      if ((await moveAllLinesUp(db, endpointId)) > 0) places.expect(endpointId, performance.now());
+    }
+  }
+
+  async function noteHealth(now: number): Promise<void> {
+    const changed = places.takeChangedHealth();
+    if (changed.size > 0) await writeHealth(db, changed, now);
+    for (const endpointId of places.takeHopeless()) {
+      if (!(await disableHopeless(db, endpointId, options.breaker.hopelessAfterDays))) continue;
+      log.warn({ endpointId }, 'relay: disabled an endpoint that took nothing for days');
+      isTime.again('endpoints');
+    }
   }
 
   async function takeMessages(): Promise<number> {
     const now = performance.now();
-    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now) : new Map<string, number>();
-    const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     // They wait as well as messages, and cost less then. Whom they are for is not known before they are taken: so they are, while
     // anybody could be sent one.
-    if (total === 0 && places.isAnyOpen()) return 0;
+    if (places.isCrowded(now)) return 0;
+    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now) : new Map<string, number>();
+    const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     const fanned = await fanOut(db, {
       limit: total === 0 ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total),
       floor,
@@ -150,7 +171,7 @@ export async function startLook(options: LookOptions): Promise<() => Promise<See
     });
     for (const delivery of fanned.queued) places.take(delivery, now);
     for (const endpointId of fanned.waiting) {
-      if (!places.knows(endpointId)) refreshedAt = Number.NEGATIVE_INFINITY;
+      if (!places.knows(endpointId)) isTime.again('endpoints');
       places.expect(endpointId, now);
     }
     if (fanned.reached !== undefined) moveFloor(fanned.reached, now);
@@ -184,6 +205,7 @@ export async function startLook(options: LookOptions): Promise<() => Promise<See
   }
 
   async function giveBack(deliveries: readonly QueuedDelivery[]): Promise<void> {
+    if (deliveries.length === 0) return;
     await returnUnclaimed(db, deliveries);
     const now = performance.now();
     for (const { deliveryId, endpointId } of deliveries) {
@@ -191,48 +213,28 @@ export async function startLook(options: LookOptions): Promise<() => Promise<See
       places.expect(endpointId, now);
     }
   }
-
-  /** Asks the tables about whatever has had a place for longer than it takes to be claimed and answered. */
-  async function sweep(): Promise<void> {
-    const suspects = places.heldBefore(performance.now() - SUSPECT_MS);
-    if (suspects.length === 0) return;
-    const standings = await inspectQueued(db, suspects);
-    // Asked afterwards: a worker that came meanwhile may have claimed some of them.
-    const workers = await attendance.present();
-    const isGone = (worker: number | null) => worker !== null && !workers.includes(worker);
-    const byId = new Map(suspects.map((suspect) => [suspect.deliveryId, suspect]));
-    const those = (judge: (standing: Standing) => boolean) =>
-      standings.filter(judge).flatMap(({ deliveryId }) => byId.get(deliveryId) ?? []);
-    for (const { deliveryId } of those(({ standing }) => standing === 'over')) places.give(deliveryId);
-    await giveBack(those(({ standing }) => standing === 'unwanted'));
-    await takeBack(
-      those(({ standing, claimedBy }) => standing === 'expired' || isGone(claimedBy)),
-      workers,
-    );
-    await queueAgain(those(({ standing }) => standing === 'waiting'));
-  }
-
-  async function takeBack(lost: readonly QueuedDelivery[], workers: readonly number[]): Promise<void> {
-    if (lost.length === 0) return;
-    const returned = await returnLost(db, { jobs: lost, workers, maxLost: options.maxLost });
-    if (returned > 0) log.warn({ returned }, 'relay: took back deliveries whose worker or lease was lost');
-    const now = performance.now();
-    for (const { deliveryId, endpointId } of lost) {
-      places.give(deliveryId);
-      places.expect(endpointId, now);
-    }
-  }
-
-  // While jobs wait in the queue theirs are among them; when none does, somebody took theirs and was lost before he claimed them.
-  async function queueAgain(waiting: readonly QueuedDelivery[]): Promise<void> {
-    if (waiting.length === 0 || (await queue.hasWaiting())) return;
-    log.warn({ deliveries: waiting.length }, 'relay: queued again what was handed out and not claimed');
-    for (const delivery of waiting) places.take(delivery, performance.now());
-    await queue.enqueue(waiting);
-  }
 }
 
+// What ran past while nobody led is read from the deliveries themselves.
 async function lastOutcome(db: Queryable): Promise<bigint> {
   const { rows } = await db.query<{ seq: bigint }>('select last_value as seq from outbox.attempt_seqs');
   return rows[0]?.seq ?? 0n;
+}
+
+/** Whether it is time again for something that is done every so often; the first time comes when that has passed once. */
+function createTimetable() {
+  const doneAt = new Map<string, number>();
+  const beganAt = performance.now();
+  const isTime = (what: string, everyMs: number): boolean => {
+    const now = performance.now();
+    if (now - (doneAt.get(what) ?? beganAt) < everyMs) return false;
+    doneAt.set(what, now);
+    return true;
+  };
+  return Object.assign(isTime, {
+    /** At the next opportunity. */
+    again: (what: string): void => {
+      doneAt.set(what, Number.NEGATIVE_INFINITY);
+    },
+  });
 }

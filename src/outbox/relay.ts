@@ -3,8 +3,9 @@ import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 import { createAlarm } from './alarm.ts';
+import type { BreakerSettings } from './health.ts';
 import { evictStale, holdConnection, type SessionLockKey, tryLock } from './held-connection.ts';
-import { startLook } from './look.ts';
+import { type Looking, type Seen, startLooking } from './look.ts';
 import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 
@@ -15,6 +16,8 @@ import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 export interface Relay {
   /** Something may be due: look now, or once more after the look that is under way. */
   wake(): void;
+  /** Somebody changed endpoints or deliveries: look at all of them. */
+  recheck(): void;
   stop(): Promise<void>;
 }
 
@@ -37,6 +40,7 @@ export interface RelayOptions {
   readonly queueLeaseMs: number;
   readonly queryTimeoutMs: number;
   readonly maxLost: number;
+  readonly breaker: BreakerSettings;
 }
 
 const LEADS: SessionLockKey = { name: 'liventix.relay.leads', number: 0 };
@@ -53,6 +57,7 @@ const BREATH_MS = 2;
 
 export function startRelay(options: RelayOptions): Relay {
   const alarm = createAlarm();
+  let isToRecheck = false;
 
   const connection = holdConnection({
     ...options,
@@ -67,21 +72,23 @@ export function startRelay(options: RelayOptions): Relay {
   });
 
   async function lead(db: Queryable, until: AbortSignal): Promise<void> {
-    const look = await startLook({ ...options, db });
+    const looking = await startLooking({ ...options, db });
     let busyAt = performance.now();
     while (!until.aborted) {
       alarm.reset();
-      const seen = await lookOnce(look);
+      const seen = await lookOnce(looking);
       if (seen.didSomething || seen.isShort) busyAt = performance.now();
       if (seen.failed) await alarm.wait(Math.min(options.pollMs, BEAT_MS));
       else if (performance.now() - busyAt < LINGER_MS) await pause(BREATH_MS);
-      else await sleep(db, look, until);
+      else await sleep(db, looking, until);
     }
   }
 
-  async function lookOnce(look: Awaited<ReturnType<typeof startLook>>) {
+  async function lookOnce(looking: Looking): Promise<Seen & { failed: boolean }> {
     try {
-      const seen = await look();
+      if (isToRecheck) looking.recheck();
+      isToRecheck = false;
+      const seen = await looking.look();
       options.outages.postgres.works('relay');
       // A connection that is not back yet would fail once more, after the outage was said to be over.
       if (options.queue.answers()) options.outages.queue.works('relay');
@@ -89,20 +96,20 @@ export function startRelay(options: RelayOptions): Relay {
     } catch (error) {
       if (!isQueueFailure(error)) throw error;
       options.outages.queue.failed('relay', error);
-      return { didSomething: false, isShort: true, nextDueInMs: Number.POSITIVE_INFINITY, failed: true };
+      return { didSomething: false, isShort: true, nextInMs: Number.POSITIVE_INFINITY, failed: true };
     }
   }
 
   // Refused while a transaction is open that announced something when it found the relay awake: it will notify nobody.
-  async function sleep(db: Queryable, look: Awaited<ReturnType<typeof startLook>>, until: AbortSignal): Promise<void> {
+  async function sleep(db: Queryable, looking: Looking, until: AbortSignal): Promise<void> {
     if (!(await tryLock(db, SLEEPS))) {
       await alarm.wait(BREATH_MS);
       return;
     }
     try {
       // Once more: what committed before is notified of by nobody.
-      const seen = await lookOnce(look);
-      let toWaitMs = seen.didSomething ? 0 : Math.min(options.pollMs, seen.nextDueInMs);
+      const seen = await lookOnce(looking);
+      let toWaitMs = seen.didSomething ? 0 : Math.min(options.pollMs, seen.nextInMs);
       while (toWaitMs > 0 && !until.aborted && !(await alarm.wait(Math.min(toWaitMs, BEAT_MS)))) {
         toWaitMs -= BEAT_MS;
         if (toWaitMs > 0) await db.query('select');
@@ -114,6 +121,10 @@ export function startRelay(options: RelayOptions): Relay {
 
   return {
     wake: alarm.ring,
+    recheck: () => {
+      isToRecheck = true;
+      alarm.ring();
+    },
     stop: async () => {
       const closed = connection.close();
       alarm.ring();

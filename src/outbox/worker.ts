@@ -8,6 +8,7 @@ import { createBatcher } from './batcher.ts';
 import { within } from './deadline.ts';
 import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
+import { BREAKER_DEFAULTS, type BreakerSettings } from './health.ts';
 import { OUTBOX_SESSION } from './held-connection.ts';
 import type { DeliveryJob } from './job.ts';
 import { startListener } from './listener.ts';
@@ -41,6 +42,8 @@ export interface WorkerOptions {
   readonly leaseMarginMs?: number;
   /** How long `stop` waits for requests in flight before it breaks them off. */
   readonly drainMs?: number;
+  /** When an endpoint that fails is left alone, and for how long. */
+  readonly breaker?: Partial<BreakerSettings>;
   readonly now?: () => Date;
   readonly random?: () => number;
 }
@@ -120,9 +123,17 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
       queue,
       outages,
       maxLost: delaysMs.length + 1 + LOST_ATTEMPTS_GRACE,
+      breaker: { ...BREAKER_DEFAULTS, ...options.breaker },
     });
     closers.push(() => relay.stop());
-    const listener = await startListener({ ...options, db, sockets, outage: outages.postgres, onWake: relay.wake });
+    const listener = await startListener({
+      ...options,
+      db,
+      sockets,
+      outage: outages.postgres,
+      onWake: relay.wake,
+      onChange: relay.recheck,
+    });
     closers.push(() => listener.close());
 
     const attempts = startAttempts({
@@ -133,7 +144,12 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
           leaseMarginMs: options.leaseMarginMs,
         });
         const byId = new Map(claimed.map((attempt) => [attempt.deliveryId, attempt]));
-        return jobs.map(({ deliveryId }) => byId.get(deliveryId));
+        // A delivery that two jobs name is one attempt.
+        return jobs.map(({ deliveryId }) => {
+          const attempt = byId.get(deliveryId);
+          byId.delete(deliveryId);
+          return attempt;
+        });
       }, CLAIMING),
       context: {
         ...options,

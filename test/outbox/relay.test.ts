@@ -394,6 +394,7 @@ describe('the listener', () => {
       outage: createOutageLog({ log: pino({ level: 'silent' }), server: 'PostgreSQL' }),
       sockets: trackSockets(),
       onWake: () => undefined,
+      onChange: () => undefined,
     });
     await expect(listening).rejects.toMatchObject({ code: 'LISTEN_UNAVAILABLE' });
     await elsewhere.drop();

@@ -49,6 +49,9 @@ describe('the listener', () => {
       onWake: () => {
         woken += 1;
       },
+      onChange: () => {
+        woken += 1;
+      },
     });
   };
   const wakes = () => {

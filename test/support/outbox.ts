@@ -27,6 +27,7 @@ export function startTestWorker(
     sweepMs: 100,
     leaseMarginMs: 500,
     retryDelaysMs: [20, 40],
+    breaker: { openMs: 50, maxOpenMs: 200 },
     ...options,
   });
 }
@@ -82,7 +83,7 @@ export async function deliveryStates(db: Queryable, endpointId: string): Promise
 /** Tried again where a worker that still sweeps the tables holds one of them, and waits for another. */
 export async function clearOutbox(pool: Pool): Promise<void> {
   await withTransaction(pool, (tx) =>
-    tx.query('truncate outbox.attempts, outbox.deliveries, outbox.endpoints, public.outbox'),
+    tx.query('truncate outbox.attempts, outbox.deliveries, outbox.endpoints, public.outbox cascade'),
   );
 }
 

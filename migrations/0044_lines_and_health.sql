@@ -1,0 +1,57 @@
+-- Ordered endpoints, and how endpoints do: what the relay decides by, and who looks from outside sees.
+
+-- The line of each key, behind its head.
+create index deliveries_line_idx on outbox.deliveries (endpoint_id, ordering_key, id)
+  where ordering_key is not null and state in ('pending', 'queued');
+
+-- One row for each endpoint that ever failed; written when something changes, and not at every attempt.
+create table outbox.endpoint_health (
+  endpoint_id uuid not null,
+  breaker text not null default 'closed',
+  failures_in_row integer not null default 0,
+  failing_since timestamptz,
+  opened_at timestamptz,
+  probe_at timestamptz,
+  changed_at timestamptz not null default clock_timestamp(),
+  constraint endpoint_health_pkey primary key (endpoint_id),
+  constraint endpoint_health_endpoint_id_fkey foreign key (endpoint_id) references outbox.endpoints (id) on delete cascade,
+  constraint endpoint_health_breaker_known check (breaker in ('closed', 'open', 'half_open')),
+  constraint endpoint_health_failures_in_row_not_negative check (failures_in_row >= 0),
+  constraint endpoint_health_probe_while_open check ((breaker = 'closed') = (opened_at is null) and (breaker = 'closed') = (probe_at is null))
+);
+
+comment on table outbox.endpoint_health is 'The relay''s own, which it writes when something changed: how an endpoint''s attempts went of late.';
+comment on column outbox.endpoint_health.breaker is 'closed: it is sent to; open: it is not, until probe_at; half_open: one delivery tries whether it is back.';
+comment on column outbox.endpoint_health.failing_since is 'Its first failure since it last took a delivery; null when it took the last.';
+
+-- Says in the outbox itself that an endpoint receives nothing any more, whoever or whatever disabled it. Not its URL, which may hold a
+-- token. Locks nothing.
+create function outbox.announce_disabled() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into public.outbox (topic, payload, organization_id) values (
+    'outbox.endpoint_disabled',
+    jsonb_build_object('endpoint_id', new.id, 'reason', new.disabled_reason, 'disabled_at', new.disabled_at),
+    new.organization_id);
+  return null;
+end
+$$;
+
+create trigger endpoints_announce_disabled after update on outbox.endpoints
+for each row when (old.enabled and not new.enabled) execute function outbox.announce_disabled();
+
+revoke all on all functions in schema outbox from public;
+do $$
+declare
+  guest text;
+begin
+  foreach guest in array array['anon', 'authenticated', 'service_role'] loop
+    if exists (select from pg_roles where rolname = guest) then
+      execute format('revoke all on all tables in schema outbox from %I', guest);
+      execute format('revoke all on all functions in schema outbox from %I', guest);
+    end if;
+  end loop;
+end
+$$;
