@@ -145,7 +145,7 @@ create table outbox.attempts_of_other_days partition of outbox.attempts default;
 
 -- Gives each day of a range its partitions. A day that some table's default partition holds rows of stays there, and is no error.
 -- first_day, last_day: days of UTC. Returns how many days were made whole.
--- Locks: the default partitions against everything while each of a day's tables is attached, and scans them: they are all but empty.
+-- Locks: an advisory lock, so that two take turns; the default partitions against everything while each of a day's tables is attached, and scans them: they are all but empty.
 create function outbox.open_days(first_day date, last_day date) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -157,6 +157,7 @@ declare
   kind record;
   partition_name text;
 begin
+  perform pg_advisory_xact_lock(hashtext('liventix.outbox.days'), 0);
   for new_day in select generate_series(first_day, last_day, interval '1 day')::date loop
     was_missing := false;
     for kind in select * from (values

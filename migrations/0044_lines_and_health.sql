@@ -42,6 +42,64 @@ $$;
 create trigger endpoints_announce_disabled after update on outbox.endpoints
 for each row when (old.enabled and not new.enabled) execute function outbox.announce_disabled();
 
+-- What retention finds of a day that is older than it keeps.
+-- Returns: drop; or why not: waiting (something of it is still to be delivered, and is never dropped), dead (its dead letters are kept
+-- for longer). Locks nothing.
+create function outbox.judge_day(old_day date, keep_dead_from date) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+return case
+  when exists (select from public.outbox where day = old_day and processed_at is null)
+    or exists (select from outbox.deliveries where day = old_day and state in ('pending', 'queued')) then 'waiting'
+  when old_day >= keep_dead_from and exists (select from outbox.deliveries where day = old_day and state = 'dead') then 'dead'
+  else 'drop'
+end;
+
+-- The days before keep_from that there is something of, and what is to become of each: judge_day. Locks nothing.
+create function outbox.old_days(keep_from date, keep_dead_from date) returns table (day date, fate text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select days.day, outbox.judge_day(days.day, keep_dead_from)
+  from (
+    select to_date(right(child.relname, 8), 'YYYYMMDD') as day
+    from pg_inherits join pg_class as child on child.oid = inhrelid
+    where inhparent = 'public.outbox'::regclass and child.relname ~ '^messages_\d{8}$'
+    union
+    -- Those that never had partitions of their own: whatever was announced while nobody made any.
+    select other.day from outbox.messages_of_other_days as other
+  ) as days
+  where days.day < keep_from
+  order by days.day
+$$;
+
+-- Drops messages, deliveries and attempts of an old day, whole, where nothing of it is to be kept; judges that once more.
+-- old_day, keep_dead_from: days of UTC. Returns what became of it, as judge_day.
+-- Locks: an advisory lock, so that two take turns; the three tables against everything, for as long as unlinking partitions takes.
+create function outbox.drop_day(old_day date, keep_dead_from date) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  suffix constant text := to_char(old_day, 'YYYYMMDD');
+  fate text;
+begin
+  perform pg_advisory_xact_lock(hashtext('liventix.outbox.days'), 0);
+  fate := outbox.judge_day(old_day, keep_dead_from);
+  if fate <> 'drop' then
+    return fate;
+  end if;
+  if to_regclass('outbox.messages_' || suffix) is not null then
+    execute format('drop table outbox.messages_%1$s, outbox.deliveries_%1$s, outbox.attempts_%1$s', suffix);
+  else
+    delete from outbox.attempts_of_other_days where day = old_day;
+    delete from outbox.deliveries_of_other_days where day = old_day;
+    delete from outbox.messages_of_other_days where day = old_day;
+  end if;
+  return fate;
+end
+$$;
+
 revoke all on all functions in schema outbox from public;
 do $$
 declare

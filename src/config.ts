@@ -129,6 +129,8 @@ const environment = z.object({
     .refine(isDecodable, { error: 'must have every % of its user and password written as %25' })
     .optional(),
   OUTBOX_EGRESS_ALLOW: cidrList.optional(),
+  OUTBOX_KEEP_DAYS: integer(1, 3_650).optional(),
+  OUTBOX_KEEP_DEAD_DAYS: integer(1, 3_650).optional(),
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
   LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
@@ -140,12 +142,16 @@ export interface Config {
   readonly redisUrl: string | undefined;
   /** CIDRs that webhooks may reach beside the public addresses. */
   readonly egressAllow: readonly string[];
+  /** How many days what was delivered is kept, and what was given up. */
+  readonly retention: { readonly keepDays: number; readonly keepDeadDays: number };
   readonly poolMax: number;
   /** How often the worker seals the books and writes down which holds have expired; 0: neither at all. */
   readonly sealIntervalS: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
+const DEFAULT_KEEP_DAYS = 30;
+const DEFAULT_KEEP_DEAD_DAYS = 90;
 const DEFAULT_POOL_MAX = 10;
 const DEFAULT_SEAL_INTERVAL_S = 60;
 
@@ -166,6 +172,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     databaseUrl: values.DATABASE_URL,
     redisUrl: values.REDIS_URL,
     egressAllow: Object.freeze(values.OUTBOX_EGRESS_ALLOW ?? []),
+    retention: Object.freeze({
+      keepDays: values.OUTBOX_KEEP_DAYS ?? DEFAULT_KEEP_DAYS,
+      keepDeadDays: values.OUTBOX_KEEP_DEAD_DAYS ?? DEFAULT_KEEP_DEAD_DAYS,
+    }),
     poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
     sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
     logLevel: values.LOG_LEVEL ?? 'info',

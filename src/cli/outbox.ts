@@ -3,6 +3,7 @@ import { acceptedUrl, addEndpoint, type Endpoint, listEndpoints } from '../outbo
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { registerOutboxAttach } from './outbox-attach.ts';
+import { registerOutboxPrune } from './outbox-prune.ts';
 import { formatCount, toJson } from './output.ts';
 
 interface AddOptions {
@@ -67,6 +68,7 @@ export function registerOutbox(program: Command, context: CommandContext): void 
     );
 
   registerOutboxAttach(outbox, context);
+  registerOutboxPrune(outbox, context);
 }
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';

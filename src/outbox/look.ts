@@ -23,7 +23,7 @@ export interface LookOptions {
 
 export interface Seen {
   readonly didSomething: boolean;
-  /** Whether an endpoint has something due that waits for what is under way. */
+  /** Whether something waits for what is under way. */
   readonly isShort: boolean;
   /** In how long something may be sent, as far as is known. */
   readonly nextInMs: number;
@@ -217,7 +217,9 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
 
 // What ran past while nobody led is read from the deliveries themselves.
 async function lastOutcome(db: Queryable): Promise<bigint> {
-  const { rows } = await db.query<{ seq: bigint }>('select last_value as seq from outbox.attempt_seqs');
+  const { rows } = await db.query<{ seq: bigint }>(
+    'select case when is_called then last_value else 0 end as seq from outbox.attempt_seqs',
+  );
   return rows[0]?.seq ?? 0n;
 }
 

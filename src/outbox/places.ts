@@ -182,9 +182,11 @@ export class Places {
     return next;
   }
 
-  /** Whether some endpoint has something due that waits for what is under way. */
+  /** Whether something waits for what is under way: for a place, or, as it may be at an ordered endpoint, for its line to move up. */
   isShort(now: number): boolean {
-    return [...this.#gates.values()].some((gate) => !gate.isShut && gate.dueAt <= now && gate.inFlight > 0);
+    return [...this.#gates.values()].some(
+      (gate) => !gate.isShut && gate.inFlight > 0 && (gate.dueAt <= now || gate.isOrdered),
+    );
   }
 
   #gate(endpointId: string): Gate {

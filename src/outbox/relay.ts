@@ -51,9 +51,14 @@ const CAMPAIGN_MS = 250;
 const BEAT_MS = 400;
 const STALE_MS = 1_400;
 /** How long it stays awake after there was something to do, so that a busy platform is not notified of each commit. */
-const LINGER_MS = 50;
-/** Between two looks: what is announced, and what is over, gathers meanwhile, and is looked at in one go. */
+const LINGER_MS = 30;
+/**
+ * Between two looks: what is announced, and what is over, gathers meanwhile, and is looked at in one go. Longer after each look that
+ * found nothing.
+ */
 const BREATH_MS = 2;
+const LONGEST_BREATH_MS = { whileShort: 16, else: 4 };
+const LONGER = 1.2;
 
 export function startRelay(options: RelayOptions): Relay {
   const alarm = createAlarm();
@@ -74,12 +79,16 @@ export function startRelay(options: RelayOptions): Relay {
   async function lead(db: Queryable, until: AbortSignal): Promise<void> {
     const looking = await startLooking({ ...options, db });
     let busyAt = performance.now();
+    let breathMs = BREATH_MS;
     while (!until.aborted) {
       alarm.reset();
       const seen = await lookOnce(looking);
       if (seen.didSomething || seen.isShort) busyAt = performance.now();
+      breathMs = seen.didSomething
+        ? BREATH_MS
+        : Math.min(LONGEST_BREATH_MS[seen.isShort ? 'whileShort' : 'else'], breathMs * LONGER);
       if (seen.failed) await alarm.wait(Math.min(options.pollMs, BEAT_MS));
-      else if (performance.now() - busyAt < LINGER_MS) await pause(BREATH_MS);
+      else if (performance.now() - busyAt < LINGER_MS) await pause(breathMs);
       else await sleep(db, looking, until);
     }
   }

@@ -5,6 +5,7 @@ import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { type ClaimedAttempt, claimAttempts, recordAttempts } from './attempts.ts';
 import { createBatcher } from './batcher.ts';
+import { type Retention, startDayKeeping } from './days.ts';
 import { within } from './deadline.ts';
 import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
@@ -42,6 +43,8 @@ export interface WorkerOptions {
   readonly leaseMarginMs?: number;
   /** How long `stop` waits for requests in flight before it breaks them off. */
   readonly drainMs?: number;
+  /** How long what is over is kept. */
+  readonly retention?: Retention;
   /** When an endpoint that fails is left alone, and for how long. */
   readonly breaker?: Partial<BreakerSettings>;
   readonly now?: () => Date;
@@ -63,6 +66,7 @@ export const WORKER_DEFAULTS = {
   queueLeaseMs: 60_000,
   leaseMarginMs: 15_000,
   drainMs: 20_000,
+  retention: { keepDays: 30, keepDeadDays: 90 },
 } as const;
 
 const POOL_MAX = 10;
@@ -135,6 +139,8 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
       onChange: relay.recheck,
     });
     closers.push(() => listener.close());
+    const days = startDayKeeping({ pool: db, log: options.log, retention: options.retention });
+    closers.push(() => days.stop());
 
     const attempts = startAttempts({
       concurrency: options.concurrency,

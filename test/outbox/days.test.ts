@@ -1,0 +1,145 @@
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { dropOldDays, listOldDays, openDays, startDayKeeping } from '../../src/outbox/days.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { addTestEndpoint, announce, announceMany, settled, startTestWorker } from '../support/outbox.ts';
+import { startReceiver } from '../support/receiver.ts';
+
+const RETENTION = { keepDays: 30, keepDeadDays: 90 };
+
+describe('the days of the outbox', () => {
+  let database: TestDatabase;
+  beforeEach(async () => {
+    database = await createDatabase();
+  });
+  afterEach(() => database.drop());
+
+  const one = async <T>(sql: string, values: readonly unknown[] = []): Promise<T> => {
+    const { rows } = await database.pool.query(sql, [...values]);
+    return Object.values(rows[0])[0] as T;
+  };
+  const daysAgo = (days: number) =>
+    one<string>(`select ((clock_timestamp() at time zone 'UTC')::date - $1::integer)::text`, [days]);
+  const partitions = async (table: string): Promise<readonly string[]> => {
+    const { rows } = await database.pool.query(
+      `select relname from pg_inherits join pg_class on pg_class.oid = inhrelid
+       where inhparent = $1::regclass and relname !~ 'other_days' order by relname`,
+      [table],
+    );
+    return rows.map(({ relname }) => relname.replace(/^\w+_/, ''));
+  };
+  /** A message of an old day, in its partition, with a delivery in a state. */
+  const givenOld = async (days: number, state: 'delivered' | 'dead' | 'pending' | 'none' | 'unprocessed') => {
+    const day = await daysAgo(days);
+    await database.pool.query('select outbox.open_days($1, $1)', [day]);
+    const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await database.pool.query(
+      `with message as (
+         insert into public.outbox (topic, payload, day, processed_at)
+         values ('a', '{}', $1, case when $3 <> 'unprocessed' then clock_timestamp() end) returning id, day
+       )
+       insert into outbox.deliveries (message_id, day, endpoint_id, state, finished_at)
+       select id, day, $2, $3, case when $3 <> 'pending' then clock_timestamp() end from message
+       where $3 not in ('none', 'unprocessed')`,
+      [day, id, state],
+    );
+    return day;
+  };
+
+  it('are there for today and the next three, and are made again where they are missing', async () => {
+    const expected = await Promise.all([0, -1, -2, -3].map(daysAgo));
+    const names = expected.map((day) => day.replaceAll('-', ''));
+    expect(await partitions('public.outbox')).toEqual(names);
+    await database.pool.query(
+      `drop table outbox.messages_${names[3]}, outbox.deliveries_${names[3]}, outbox.attempts_${names[3]}`,
+    );
+    expect(await openDays(database.pool)).toBe(1);
+    for (const table of ['public.outbox', 'outbox.deliveries', 'outbox.attempts'])
+      expect(await partitions(table)).toEqual(names);
+    expect(await openDays(database.pool)).toBe(0);
+  });
+
+  it('do without partitions: what is announced on a day that has none is delivered all the same', async () => {
+    const names = await partitions('public.outbox');
+    for (const name of names) {
+      await database.pool.query(
+        `drop table outbox.messages_${name}, outbox.deliveries_${name}, outbox.attempts_${name}`,
+      );
+    }
+    const receiver = await startReceiver();
+    await addTestEndpoint(database.pool, { url: receiver.url });
+    await announceMany(database.pool, 20);
+    expect(await one('select count(*)::integer from outbox.messages_of_other_days')).toBe(20);
+    const worker = await startTestWorker({ databaseUrl: database.url });
+    try {
+      expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 20, dead: 0 });
+      // Today stays where it is; the days to come get theirs.
+      await eventually('the worker made the next days', async () => (await partitions('public.outbox')).length === 3);
+      await announce(database.pool);
+      expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 21 });
+    } finally {
+      await worker.stop();
+      await receiver.stop();
+    }
+  });
+
+  it('are dropped whole when they are old and over', async () => {
+    const [delivered, none] = [await givenOld(31, 'delivered'), await givenOld(45, 'none')];
+    const recent = await givenOld(29, 'delivered');
+    expect(await listOldDays(database.pool, RETENTION)).toEqual([
+      { day: none, fate: 'drop' },
+      { day: delivered, fate: 'drop' },
+    ]);
+    await dropOldDays(database.pool, RETENTION);
+    expect(await one('select array_agg(day::text) from public.outbox')).toEqual([recent]);
+    for (const table of ['public.outbox', 'outbox.deliveries', 'outbox.attempts']) {
+      expect(await partitions(table)).not.toContain(delivered.replaceAll('-', ''));
+    }
+  });
+
+  it.each(['pending', 'unprocessed'] as const)('are kept for as long as something of them is %s', async (state) => {
+    const day = await givenOld(4_000, state);
+    expect(await dropOldDays(database.pool, RETENTION)).toEqual([{ day, fate: 'waiting' }]);
+    expect(await one('select count(*)::integer from public.outbox')).toBe(1);
+  });
+
+  it('are kept for longer when they have a dead letter', async () => {
+    const [kept, dropped] = [await givenOld(89, 'dead'), await givenOld(91, 'dead')];
+    expect(await dropOldDays(database.pool, RETENTION)).toEqual([
+      { day: dropped, fate: 'drop' },
+      { day: kept, fate: 'dead' },
+    ]);
+    expect(await one('select array_agg(day::text) from public.outbox')).toEqual([kept]);
+  });
+
+  it('that never had partitions are emptied instead', async () => {
+    const day = await daysAgo(40);
+    await database.pool.query(
+      `insert into public.outbox (topic, payload, day, processed_at) values ('a', '{}', $1, now()), ('b', '{}', current_date, now())`,
+      [day],
+    );
+    expect(await dropOldDays(database.pool, RETENTION)).toEqual([{ day, fate: 'drop' }]);
+    expect(await one('select array_agg(topic) from public.outbox')).toEqual(['b']);
+  });
+
+  it('wait for nobody for long: a reader of an old day is given way to', async () => {
+    const day = await givenOld(31, 'delivered');
+    const reader = await database.pool.connect();
+    await reader.query('begin');
+    await reader.query('select * from public.outbox');
+    const dropping = dropOldDays(database.pool, RETENTION);
+    // Meanwhile nobody waits behind it.
+    for (let announced = 0; announced < 20; announced += 1) await announce(database.pool);
+    await reader.query('commit');
+    reader.release();
+    expect(await dropping).toEqual([{ day, fate: 'drop' }]);
+  });
+
+  it('are kept by each worker, once it starts', async () => {
+    await givenOld(31, 'delivered');
+    const keeping = startDayKeeping({ pool: database.pool, log: pino({ level: 'silent' }), retention: RETENTION });
+    await eventually('it is dropped', async () => (await listOldDays(database.pool, RETENTION)).length === 0);
+    await keeping.stop();
+  });
+});

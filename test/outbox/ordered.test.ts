@@ -1,0 +1,128 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { RunningWorker } from '../../src/outbox/worker.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { addTestEndpoint, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
+import { answer, startReceiver, type TestReceiver } from '../support/receiver.ts';
+
+describe('an ordered endpoint', () => {
+  let database: TestDatabase;
+  let receiver: TestReceiver;
+  let worker: RunningWorker;
+  let respond = answer(204);
+  let endpointId: string;
+
+  beforeAll(async () => {
+    database = await createDatabase();
+    receiver = await startReceiver((response, webhook) => respond(response, webhook));
+  });
+  afterEach(async () => {
+    await worker.stop();
+    respond = answer(204);
+    await clearOutbox(database.pool);
+  });
+  afterAll(async () => {
+    await receiver.stop();
+    await database.drop();
+  });
+
+  const start = async (path: string, options: { retryDelaysMs?: readonly number[] } = {}) => {
+    ({ id: endpointId } = await addTestEndpoint(database.pool, {
+      url: `${receiver.url}${path}`,
+      maxInFlight: 20,
+      timeoutMs: 1_000,
+    }));
+    await database.pool.query('update outbox.endpoints set ordered = true');
+    worker = await startTestWorker({ databaseUrl: database.url, ...options });
+  };
+  const announceInLines = (keys: readonly (string | null)[], each: number) =>
+    database.pool.query(
+      `insert into public.outbox (topic, payload, ordering_key)
+       select 'a', jsonb_build_object('key', key, 'n', n), key from generate_series(1, $2) as n, unnest($1::text[]) as key`,
+      [keys, each],
+    );
+  const received = (path: string) =>
+    receiver.at(path).map(({ body }) => JSON.parse(body).data as { key: string | null; n: number });
+  const ofKey = (path: string, key: string | null) =>
+    received(path)
+      .filter((data) => data.key === key)
+      .map(({ n }) => n);
+  const ONE_TO = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
+
+  it('gets the messages of each key one after the other, in the order of their announcement', async () => {
+    let underWay = 0;
+    const together: Record<string, number> = {};
+    respond = (response, webhook) => {
+      const { key } = JSON.parse(webhook.body).data;
+      together[key] = (together[key] ?? 0) + 1;
+      expect(together[key]).toBe(1);
+      underWay += 1;
+      setTimeout(() => {
+        together[key] = (together[key] ?? 0) - 1;
+        underWay -= 1;
+        answer(204)(response, webhook);
+      }, Math.random() * 10);
+    };
+    await start('/lines');
+    await announceInLines(['a', 'b', 'c', 'd'], 15);
+    await settled(database.pool);
+    for (const key of ['a', 'b', 'c', 'd']) expect(ofKey('/lines', key)).toEqual(ONE_TO(15));
+    expect(underWay).toBe(0);
+  });
+
+  it('gets a message without a key at once, whatever is in the lines', async () => {
+    respond = (response, webhook) => {
+      if (JSON.parse(webhook.body).data.key === null) answer(204)(response, webhook);
+    };
+    await start('/without');
+    await announceInLines(['held'], 3);
+    await announceInLines([null], 5);
+    await eventually('those without a key are there', () => ofKey('/without', null).length === 5);
+    expect(ofKey('/without', 'held')).toEqual([1]);
+    respond = answer(204);
+  });
+
+  it('waits for the head of a line until it is delivered; the other lines do not', async () => {
+    let isMended = false;
+    respond = (response, webhook) => {
+      const { key } = JSON.parse(webhook.body).data;
+      answer(key === 'fails' && !isMended ? 404 : 204)(response, webhook);
+    };
+    await start('/head', { retryDelaysMs: Array.from({ length: 100 }, () => 50) });
+    await announceInLines(['fails', 'works'], 5);
+    await eventually('the other line is through', () => ofKey('/head', 'works').length === 5);
+    await eventually('the head was tried more than once', () => ofKey('/head', 'fails').length > 2);
+    expect(new Set(ofKey('/head', 'fails'))).toEqual(new Set([1]));
+    isMended = true;
+    await settled(database.pool);
+    expect([...new Set(ofKey('/head', 'fails'))]).toEqual(ONE_TO(5));
+  });
+
+  it('goes on with the line when its head is given up, which stays a dead letter', async () => {
+    respond = (response, webhook) => answer(JSON.parse(webhook.body).data.n === 1 ? 404 : 204)(response, webhook);
+    await start('/parked', { retryDelaysMs: [20] });
+    await announceInLines(['a'], 4);
+    expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 3, dead: 1 });
+    expect(ofKey('/parked', 'a')).toEqual([1, 1, 2, 3, 4]);
+  });
+
+  it('goes on when whoever led was struck between a head that is delivered and the line that moves up', async () => {
+    await start('/struck');
+    await worker.stop();
+    await announceInLines(['a', 'b'], 4);
+    // As it stands then: the heads are finished, and nobody behind them is due.
+    await database.pool.query(
+      `
+      with messages as (update public.outbox set processed_at = clock_timestamp() returning id, day, seq, ordering_key)
+      insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, finished_at)
+      select id, day, $1, ordering_key, case when turn = 1 then 'delivered' else 'pending' end, null,
+        case when turn = 1 then clock_timestamp() end
+      from (select *, row_number() over (partition by ordering_key order by seq) as turn from messages order by seq) as lines`,
+      [endpointId],
+    );
+    worker = await startTestWorker({ databaseUrl: database.url });
+    await settled(database.pool);
+    expect(ofKey('/struck', 'a')).toEqual([2, 3, 4]);
+    expect(ofKey('/struck', 'b')).toEqual([2, 3, 4]);
+  });
+});
