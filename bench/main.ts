@@ -3,6 +3,7 @@ import { benchCapture } from './capture.ts';
 import { benchCutOver } from './cut-over.ts';
 import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
+import { benchOutbox } from './outbox.ts';
 import { benchRebuild } from './rebuild.ts';
 import { benchVerify } from './verify.ts';
 
@@ -13,6 +14,7 @@ const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<bool
   'cut-over': benchCutOver,
   history: benchHistory,
   ledger: benchLedger,
+  outbox: benchOutbox,
   rebuild: benchRebuild,
   verify: benchVerify,
 };

@@ -1,0 +1,77 @@
+import { fileURLToPath } from 'node:url';
+import { migrate } from '../../src/db/migrate.ts';
+import { createPool } from '../../src/db/pool.ts';
+import { addEndpoint } from '../../src/outbox/endpoints.ts';
+import { outboxStatus } from '../../src/outbox/status.ts';
+import { CONCURRENCY, type Contender, type Place, PRODUCER_CONNECTIONS, type Producer } from './contender.ts';
+import { PAYLOAD_SQL, payloadOf, TOPIC } from './message.ts';
+import type { WorkerCommand } from './worker-process.ts';
+
+const LOOPBACK = '127.0.0.0/8';
+const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
+
+/** Room for all of the worker's requests at the one endpoint, and for as many that wait in the queue. */
+const MAX_IN_FLIGHT = 2 * CONCURRENCY;
+
+export interface Subscriptions {
+  /** How many endpoints get each message. */
+  readonly endpoints: number;
+  readonly maxInFlight: number;
+}
+
+const ONE_ENDPOINT: Subscriptions = { endpoints: 1, maxInFlight: MAX_IN_FLIGHT };
+
+export const ours = (backend: 'redis' | 'postgres', subscriptions = ONE_ENDPOINT): Contender => ({
+  name: `ours-${backend}`,
+  install: async (databaseUrl) => {
+    await migrate(databaseUrl);
+  },
+  worker: (place) => workerOf(place, backend),
+  open: (place) => openOurs(place, subscriptions),
+});
+
+/** `liventix worker`, as anybody starts it, but that it has no books to seal. */
+function workerOf({ databaseUrl, redisUrl }: Place, backend: 'redis' | 'postgres'): WorkerCommand {
+  return {
+    args: [BIN, 'worker', '--concurrency', `${CONCURRENCY}`],
+    env: {
+      DATABASE_URL: databaseUrl,
+      OUTBOX_EGRESS_ALLOW: LOOPBACK,
+      LIVENTIX_SEAL_INTERVAL_S: '0',
+      ...(backend === 'redis' ? { REDIS_URL: redisUrl } : {}),
+    },
+  };
+}
+
+async function openOurs(place: Place, { endpoints, maxInFlight }: Subscriptions): Promise<Producer> {
+  const pool = createPool({ databaseUrl: place.databaseUrl, max: PRODUCER_CONNECTIONS });
+  for (let endpoint = 0; endpoint < endpoints; endpoint += 1) {
+    await addEndpoint(pool, {
+      url: `${place.receiverUrl}/${endpoint}`,
+      topics: ['*'],
+      maxInFlight,
+      egressAllow: [LOOPBACK],
+    });
+  }
+  return {
+    preload: async (count) => {
+      await pool.query(
+        `insert into public.outbox (topic, payload) select $2, ${PAYLOAD_SQL} from generate_series(0, $1 - 1) as n`,
+        [count, TOPIC],
+      );
+      await pool.query('analyze');
+    },
+    announce: async (n) => {
+      await pool.query({
+        name: 'announce',
+        text: 'insert into public.outbox (topic, payload) values ($1, $2)',
+        values: [TOPIC, JSON.stringify(payloadOf(n))],
+      });
+    },
+    unrecorded: async () => {
+      const { messages, deliveries } = await outboxStatus(pool);
+      return messages.unprocessed + deliveries.pending + deliveries.queued + deliveries.delivering;
+    },
+    close: () => pool.end(),
+  };
+}

@@ -1,0 +1,52 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+
+/** How a contender's worker is started. */
+export interface WorkerCommand {
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** Every contender works in one process of the same Node. */
+export interface WorkerProcess {
+  readonly pid: number;
+  stop(): Promise<void>;
+}
+
+const READY = 'ready';
+const STOP_MS = 10_000;
+
+/** Until it has said that it is ready. @throws what it printed, when it ended instead */
+export async function startWorkerProcess({ args, env }: WorkerCommand): Promise<WorkerProcess> {
+  const child = spawn(process.execPath, args, {
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let printed = '';
+  const closed = once(child, 'close');
+  const ready = new Promise<void>((resolve) => {
+    const read = (chunk: string) => {
+      printed = `${printed}${chunk}`.slice(-10_000);
+      if (printed.includes(READY)) resolve();
+    };
+    child.stdout.setEncoding('utf8').on('data', read);
+    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      printed = `${printed}${chunk}`.slice(-10_000);
+    });
+  });
+  await Promise.race([
+    ready,
+    closed.then(() => {
+      throw new Error(`the worker ended before it was ready: ${printed}`);
+    }),
+  ]);
+  return {
+    pid: child.pid ?? -1,
+    stop: async () => {
+      const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
+      child.kill('SIGTERM');
+      await closed;
+      clearTimeout(timer);
+    },
+  };
+}
