@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { median } from '../figures.ts';
 
 /** Seconds of processor time by process, of a span of time. */
 export type CpuSeconds = Readonly<Record<'worker' | 'postgres' | 'redis' | 'receiver', number>>;
@@ -31,6 +32,19 @@ export function cpuBetween(before: CpuSeconds, after: CpuSeconds): CpuSeconds {
     redis: after.redis - before.redis,
     receiver: after.receiver - before.receiver,
   };
+}
+
+export const perThousand = (cpu: CpuSeconds, deliveries: number): CpuSeconds => ({
+  worker: (cpu.worker / deliveries) * 1_000,
+  postgres: (cpu.postgres / deliveries) * 1_000,
+  redis: (cpu.redis / deliveries) * 1_000,
+  receiver: (cpu.receiver / deliveries) * 1_000,
+});
+
+/** `worker 0.10, postgres 0.02, …`: of each the median. */
+export function cpuWords(rounds: readonly CpuSeconds[]): string {
+  const of = (name: keyof CpuSeconds) => `${name} ${median(rounds.map((round) => round[name])).toFixed(2)}`;
+  return [of('worker'), of('postgres'), of('redis'), of('receiver')].join(', ');
 }
 
 /** The parent of a process, or 0. */

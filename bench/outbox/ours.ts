@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { migrate } from '../../src/db/migrate.ts';
-import { createPool } from '../../src/db/pool.ts';
+import { createPool, type Queryable } from '../../src/db/pool.ts';
 import { addEndpoint } from '../../src/outbox/endpoints.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
 import { CONCURRENCY, type Contender, type Place, PRODUCER_CONNECTIONS, type Producer } from './contender.ts';
@@ -14,12 +14,13 @@ const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 const MAX_IN_FLIGHT = 2 * CONCURRENCY;
 
 export interface Subscriptions {
-  /** How many endpoints get each message. */
   readonly endpoints: number;
-  readonly maxInFlight: number;
+  /** Each message to every endpoint, or message n to endpoint n modulo their number alone. */
+  readonly each: 'to-all' | 'to-one';
+  readonly maxInFlight?: number;
 }
 
-const ONE_ENDPOINT: Subscriptions = { endpoints: 1, maxInFlight: MAX_IN_FLIGHT };
+const ONE_ENDPOINT: Subscriptions = { endpoints: 1, each: 'to-all', maxInFlight: MAX_IN_FLIGHT };
 
 export const ours = (backend: 'redis' | 'postgres', subscriptions = ONE_ENDPOINT): Contender => ({
   name: `ours-${backend}`,
@@ -43,16 +44,10 @@ function workerOf({ databaseUrl, redisUrl }: Place, backend: 'redis' | 'postgres
   };
 }
 
-async function openOurs(place: Place, { endpoints, maxInFlight }: Subscriptions): Promise<Producer> {
+async function openOurs(place: Place, subscriptions: Subscriptions): Promise<Producer> {
   const pool = createPool({ databaseUrl: place.databaseUrl, max: PRODUCER_CONNECTIONS });
-  for (let endpoint = 0; endpoint < endpoints; endpoint += 1) {
-    await addEndpoint(pool, {
-      url: `${place.receiverUrl}/${endpoint}`,
-      topics: ['*'],
-      maxInFlight,
-      egressAllow: [LOOPBACK],
-    });
-  }
+  await subscribe(pool, place, subscriptions);
+  const { endpoints, each } = subscriptions;
   return {
     preload: async (count) => {
       await pool.query(
@@ -65,7 +60,7 @@ async function openOurs(place: Place, { endpoints, maxInFlight }: Subscriptions)
       await pool.query({
         name: 'announce',
         text: 'insert into public.outbox (topic, payload) values ($1, $2)',
-        values: [TOPIC, JSON.stringify(payloadOf(n))],
+        values: [each === 'to-all' ? TOPIC : topicOf(n % endpoints), JSON.stringify(payloadOf(n))],
       });
     },
     unrecorded: async () => {
@@ -75,3 +70,13 @@ async function openOurs(place: Place, { endpoints, maxInFlight }: Subscriptions)
     close: () => pool.end(),
   };
 }
+
+async function subscribe(db: Queryable, { receiverUrl }: Place, subscriptions: Subscriptions): Promise<void> {
+  const { endpoints, each, ...limits } = subscriptions;
+  for (let endpoint = 0; endpoint < endpoints; endpoint += 1) {
+    const topics = [each === 'to-all' ? '*' : topicOf(endpoint)];
+    await addEndpoint(db, { url: `${receiverUrl}/${endpoint}`, topics, egressAllow: [LOOPBACK], ...limits });
+  }
+}
+
+const topicOf = (endpoint: number) => `endpoint_${endpoint}.told`;

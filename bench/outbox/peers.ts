@@ -112,6 +112,8 @@ async function openPgBoss({ databaseUrl }: Place): Promise<Producer> {
     schedule: false,
     migrate: false,
   });
+  // Its pool still says goodbye when the database is dropped. What a call came to, the call says.
+  boss.on('error', () => undefined);
   await boss.start();
   const pool = createPool({ databaseUrl, max: 1 });
   return {

@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage } from 'node:http';
+import { nowMs } from './clock.ts';
 import type { ReceiverCommand, ReceiverEvent, ReceiverReport } from './receiver.ts';
 
 /** How often it tells how many have arrived: seldom enough to cost nothing. */
@@ -36,11 +37,6 @@ function count({ n, endpoint, atMs }: { n: number; endpoint: number; atMs: numbe
     firstAtMs = atMs;
     tellProgress();
   }
-}
-
-/** The clock that all processes of a machine share. */
-function nowMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6;
 }
 
 /** `/3` is the fourth endpoint. */

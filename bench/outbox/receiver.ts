@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
+import { on } from 'node:events';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 export interface Expected {
@@ -33,8 +34,8 @@ export interface Receiver {
   readonly url: string;
   /** Forgets what came before. */
   expect(expected: Expected): Promise<void>;
-  /** Until so many have come. @throws when none comes for a minute */
-  untilRequests(count: number): Promise<void>;
+  /** Until so many have come, or there is no more time. @throws when none comes for a minute */
+  untilRequests(count: number, withinMs?: number): Promise<void>;
   /** How many have come, as far as it has said. */
   requests(): number;
   report(): Promise<ReceiverReport>;
@@ -42,6 +43,7 @@ export interface Receiver {
 }
 
 const STALLED_MS = 60_000;
+const POLL_MS = 5;
 const PROCESS = fileURLToPath(new URL('receiver-process.ts', import.meta.url));
 
 export async function startReceiver(): Promise<Receiver> {
@@ -61,8 +63,14 @@ export async function startReceiver(): Promise<Receiver> {
       await ready;
       requests = 0;
     },
-    untilRequests: async (count) => {
-      while (requests < count) await inTime(once(child, 'message'), `${requests} of ${count} deliveries`);
+    untilRequests: async (count, withinMs = Number.POSITIVE_INFINITY) => {
+      const endsAt = performance.now() + withinMs;
+      let [seen, seenAt] = [requests, performance.now()];
+      while (requests < count && performance.now() < endsAt) {
+        await pause(POLL_MS);
+        if (requests > seen) [seen, seenAt] = [requests, performance.now()];
+        if (performance.now() - seenAt > STALLED_MS) throw stalled(`${requests} of ${count} deliveries`);
+      }
     },
     requests: () => requests,
     report: async () => {
@@ -78,16 +86,10 @@ async function next<E extends ReceiverEvent['event']>(
   child: ChildProcess,
   event: E,
 ): Promise<Extract<ReceiverEvent, { event: E }>> {
-  for (;;) {
-    const [told] = (await inTime(once(child, 'message'), event)) as [ReceiverEvent];
-    if (told.event === event) return told as Extract<ReceiverEvent, { event: E }>;
+  for await (const [told] of on(child, 'message', { signal: AbortSignal.timeout(STALLED_MS) })) {
+    if (told.event === event) return told;
   }
+  throw stalled(event);
 }
 
-async function inTime<T>(work: Promise<T>, what: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const bound = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`the receiver heard nothing for ${STALLED_MS} ms: ${what}`)), STALLED_MS);
-  });
-  return Promise.race([work, bound]).finally(() => clearTimeout(timer));
-}
+const stalled = (what: string) => new Error(`the receiver said nothing new for ${STALLED_MS} ms: ${what}`);

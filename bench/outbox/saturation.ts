@@ -1,7 +1,7 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import { median, print, spread } from '../figures.ts';
-import type { Contender, Producer } from './contender.ts';
-import { type CpuSeconds, cpuBetween } from './cpu.ts';
+import { untilRecorded } from './clock.ts';
+import type { Contender } from './contender.ts';
+import { type CpuSeconds, cpuBetween, cpuWords, perThousand } from './cpu.ts';
 import type { Stage } from './stage.ts';
 
 interface Drained {
@@ -13,7 +13,6 @@ interface Drained {
 /** What is owed: parts of what the others deliver. */
 const TARGETS: Readonly<Record<string, number>> = { 'raw-bullmq': 0.5, 'graphile-worker': 1, 'pg-boss': 1 };
 const OURS = /^ours-/;
-const RECORDED_POLL_MS = 20;
 
 /** How many deliveries a second, when there is always more to do? By turns; the worker's start does not count. */
 export async function benchSaturation(
@@ -52,19 +51,10 @@ async function drain(stage: Stage, contender: Contender, messages: number): Prom
       if (duplicates > 0) print(`  ${contender.name} delivered ${duplicates} twice`);
       return { perSecond: (messages / (recordedAtMs - firstAtMs)) * 1_000, cpu: perThousand(cpu, messages) };
     } finally {
-      await worker.stop();
+      await worker.kill();
       await producer.close();
     }
   });
-}
-
-/** @returns when nothing was left to record, on the receiver's clock */
-export async function untilRecorded(producer: Producer): Promise<number> {
-  for (;;) {
-    const askedAtMs = Number(process.hrtime.bigint()) / 1e6;
-    if ((await producer.unrecorded()) === 0) return askedAtMs;
-    await pause(RECORDED_POLL_MS);
-  }
 }
 
 function report(drained: ReadonlyMap<string, readonly Drained[]>): boolean {
@@ -83,17 +73,6 @@ function report(drained: ReadonlyMap<string, readonly Drained[]>): boolean {
 }
 
 function lineOf(name: string, rounds: readonly Drained[]): string {
-  const cpu = (of: keyof CpuSeconds) => median(rounds.map((round) => round.cpu[of])).toFixed(2);
-  const rate = spread(
-    rounds.map(({ perSecond }) => perSecond),
-    0,
-  );
-  return `${name.padEnd(16)} ${rate.padStart(20)} /s; CPU s per 1,000: worker ${cpu('worker')}, postgres ${cpu('postgres')}, redis ${cpu('redis')}, receiver ${cpu('receiver')}`;
+  const rates = rounds.map(({ perSecond }) => perSecond);
+  return `${name.padEnd(16)} ${spread(rates, 0).padStart(20)} /s; CPU s per 1,000: ${cpuWords(rounds.map(({ cpu }) => cpu))}`;
 }
-
-const perThousand = (cpu: CpuSeconds, deliveries: number): CpuSeconds => ({
-  worker: (cpu.worker / deliveries) * 1_000,
-  postgres: (cpu.postgres / deliveries) * 1_000,
-  redis: (cpu.redis / deliveries) * 1_000,
-  receiver: (cpu.receiver / deliveries) * 1_000,
-});

@@ -10,11 +10,11 @@ export interface WorkerCommand {
 /** Every contender works in one process of the same Node. */
 export interface WorkerProcess {
   readonly pid: number;
-  stop(): Promise<void>;
+  /** At once: nobody wants anything of its database any more. */
+  kill(): Promise<void>;
 }
 
 const READY = 'ready';
-const STOP_MS = 10_000;
 
 /** Until it has said that it is ready. @throws what it printed, when it ended instead */
 export async function startWorkerProcess({ args, env }: WorkerCommand): Promise<WorkerProcess> {
@@ -42,11 +42,9 @@ export async function startWorkerProcess({ args, env }: WorkerCommand): Promise<
   ]);
   return {
     pid: child.pid ?? -1,
-    stop: async () => {
-      const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
-      child.kill('SIGTERM');
+    kill: async () => {
+      child.kill('SIGKILL');
       await closed;
-      clearTimeout(timer);
     },
   };
 }
