@@ -28,6 +28,9 @@ export interface Producer {
   close(): Promise<void>;
 }
 
+/** Whether the targets are owed by it. */
+export const isOurs = (name: string) => name.startsWith('ours-');
+
 /** Requests on their way at once, whoever makes them. */
 export const CONCURRENCY = 100;
 /** Sessions that a load generator commits by, whoever's. */

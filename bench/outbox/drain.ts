@@ -1,8 +1,8 @@
 import { print } from '../figures.ts';
-import { untilRecorded } from './clock.ts';
+import { drainBacklog } from './backlog.ts';
 import { CONCURRENCY, type Contender } from './contender.ts';
-import { cpuBetween, cpuWords, perThousand } from './cpu.ts';
-import { ours } from './ours.ts';
+import { cpuWords } from './cpu.ts';
+import { OUR_BACKENDS, type OurBackend, ours } from './ours.ts';
 import type { Stage } from './stage.ts';
 
 const FAN_OUTS = [1, 5];
@@ -18,43 +18,27 @@ export async function benchDrain(
   size: { readonly messages: number },
 ): Promise<boolean> {
   const met: boolean[] = [];
-  for (const backend of ['redis', 'postgres'] as const) {
-    if (!contenders.some(({ name }) => name === `ours-${backend}`)) continue;
-    for (const fanOut of FAN_OUTS) met.push(await drain(stage, backend, { ...size, fanOut }));
+  for (const backend of OUR_BACKENDS) {
+    if (!contenders.some(({ name }) => name === ours(backend).name)) continue;
+    for (const endpoints of FAN_OUTS) met.push(await drain(stage, backend, { ...size, endpoints }));
   }
   return met.every(Boolean);
 }
 
-function drain(
-  stage: Stage,
-  backend: 'redis' | 'postgres',
-  { messages, fanOut }: { messages: number; fanOut: number },
-): Promise<boolean> {
-  const contender = ours(backend, { endpoints: fanOut, each: 'to-all', maxInFlight: 2 * CONCURRENCY });
-  const deliveries = messages * fanOut;
+function drain(stage: Stage, backend: OurBackend, size: { messages: number; endpoints: number }): Promise<boolean> {
+  const { messages, endpoints } = size;
+  const contender = ours(backend, { endpoints, each: 'to-all', maxInFlight: 2 * CONCURRENCY });
   return stage.play(contender, async (place) => {
-    const producer = await contender.open(place);
-    await stage.receiver.expect({ messages, endpoints: fanOut, hangMs: 0 });
-    await producer.preload(messages);
     const memory = await watchMemory(stage);
-    const worker = await stage.startWorker(contender, place);
     try {
-      await stage.receiver.untilRequests(1);
-      const before = worker.cpu();
-      await stage.receiver.untilRequests(deliveries);
-      const recordedAtMs = await untilRecorded(producer);
-      const cpu = perThousand(cpuBetween(before, worker.cpu()), deliveries);
-      const { firstAtMs, duplicates } = await stage.receiver.report();
-      const seconds = (recordedAtMs - firstAtMs) / 1_000;
+      const { seconds, perSecond, duplicates, cpu } = await drainBacklog(stage, contender, place, size);
       print(
-        `drain, ${contender.name}: ${messages} messages, fan-out ${fanOut}: ${seconds.toFixed(1)} s, ${Math.round(deliveries / seconds)} deliveries/s, ${duplicates} twice; CPU s per 1,000: ${cpuWords([cpu])}`,
+        `drain, ${contender.name}: ${messages} messages, fan-out ${endpoints}: ${seconds.toFixed(1)} s, ${Math.round(perSecond)} deliveries/s, ${duplicates} twice; CPU s per 1,000: ${cpuWords([cpu])}`,
       );
-      return reportMemory(await memory.stop());
     } finally {
-      await memory.stop();
-      await worker.kill();
-      await producer.close();
+      memory.stop();
     }
+    return reportMemory(await memory.seen());
   });
 }
 
@@ -72,7 +56,7 @@ function reportMemory({ beforeMb, peakMb, afterMb }: Memory): boolean {
   return isMet;
 }
 
-async function watchMemory({ redis }: Stage): Promise<{ stop(): Promise<Memory> }> {
+async function watchMemory({ redis }: Stage): Promise<{ stop(): void; seen(): Promise<Memory> }> {
   const usedMb = async () => Number(/used_memory:(\d+)/.exec(await redis.client.info('memory'))?.[1]) / MEGABYTE;
   const beforeMb = await usedMb();
   let peakMb = beforeMb;
@@ -80,9 +64,7 @@ async function watchMemory({ redis }: Stage): Promise<{ stop(): Promise<Memory> 
     peakMb = Math.max(peakMb, await usedMb());
   }, SAMPLE_MS);
   return {
-    stop: async () => {
-      clearInterval(timer);
-      return { beforeMb, peakMb, afterMb: await usedMb() };
-    },
+    stop: () => clearInterval(timer),
+    seen: async () => ({ beforeMb, peakMb, afterMb: await usedMb() }),
   };
 }

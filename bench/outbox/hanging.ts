@@ -1,7 +1,7 @@
 import { type Latency, latencyOf, median, print, spread } from '../figures.ts';
 import type { Contender } from './contender.ts';
 import { lengthOf, offer, saturationWhileCommitting, withWorker } from './load.ts';
-import { ours } from './ours.ts';
+import { OUR_BACKENDS, ours } from './ours.ts';
 import type { Stage } from './stage.ts';
 
 const ENDPOINTS = 100;
@@ -24,11 +24,10 @@ export async function benchHanging(
   size: { readonly rounds: number; readonly seconds: number },
 ): Promise<boolean> {
   const met: boolean[] = [];
-  for (const backend of ['redis', 'postgres'] as const) {
-    const one = contenders.find(({ name }) => name === `ours-${backend}`);
-    if (one === undefined) continue;
-    const perSecond = SHARE * (await saturationWhileCommitting(stage, one, size.seconds * 1_000));
+  for (const backend of OUR_BACKENDS) {
     const contender = ours(backend, { endpoints: ENDPOINTS, each: 'to-one' });
+    if (!contenders.some(({ name }) => name === contender.name)) continue;
+    const perSecond = SHARE * (await saturationWhileCommitting(stage, ours(backend), size.seconds * 1_000));
     const [calm, hanging]: [Latency[], Latency[]] = [[], []];
     const load = { perSecond, seconds: LONGER * size.seconds };
     for (let round = 0; round < size.rounds; round += 1) {

@@ -1,11 +1,13 @@
 import { type Latency, latencyOf, median, print, spread } from '../figures.ts';
-import type { Contender } from './contender.ts';
+import { type Contender, isOurs } from './contender.ts';
 import { lengthOf, type Offered, offer, saturationWhileCommitting, withWorker } from './load.ts';
 import type { Stage } from './stage.ts';
 
 const SHARES = [0.1, 0.5, 0.9];
 const JUDGED_SHARE = 0.5;
 const TARGET_MS = { p50: 5, p99: 50 };
+/** What counts as 100 % where none of ours takes part. */
+const PEERS_ALONE_PER_SECOND = 1_000;
 /** How long after the last commit a message may still come to be counted. */
 const GRACE_MS = 5_000;
 
@@ -41,7 +43,7 @@ export async function benchLatency(
     );
     for (const [name, all] of rounds) {
       print(lineOf(name, share * (rates.get(name) ?? 0), all));
-      if (share === JUDGED_SHARE && name.startsWith('ours-')) met.push(judge(name, all));
+      if (share === JUDGED_SHARE && isOurs(name)) met.push(judge(name, all));
     }
   }
   return met.every(Boolean);
@@ -53,18 +55,15 @@ async function ratesOf(
   ms: number,
 ): Promise<ReadonlyMap<string, number>> {
   const rates = new Map<string, number>();
-  for (const contender of contenders.filter(({ name }) => name.startsWith('ours-'))) {
+  for (const contender of contenders.filter(({ name }) => isOurs(name))) {
     const perSecond = await saturationWhileCommitting(stage, contender, ms);
     print(`${contender.name}: ${Math.round(perSecond)} deliveries/s while as many are committed`);
     rates.set(contender.name, perSecond);
   }
-  const [first] = rates.values();
-  for (const { name } of contenders) if (!rates.has(name)) rates.set(name, first ?? DEFAULT_PER_SECOND);
+  const [ofTheFirst = PEERS_ALONE_PER_SECOND] = rates.values();
+  for (const { name } of contenders) if (!rates.has(name)) rates.set(name, ofTheFirst);
   return rates;
 }
-
-/** For peers by themselves. */
-const DEFAULT_PER_SECOND = 1_000;
 
 function run(stage: Stage, contender: Contender, load: { perSecond: number; seconds: number }): Promise<Round> {
   const { messages, from } = lengthOf(load);

@@ -23,20 +23,19 @@ export async function offer(producer: Producer, load: { messages: number; perSec
   const [begunAtMs, committedAtMs] = [new Float64Array(load.messages), new Float64Array(load.messages)];
   const startedAtMs = nowMs();
   const commits: Promise<void>[] = [];
-  while (commits.length < load.messages) {
+  const failures: unknown[] = [];
+  const commit = async (n: number) => {
+    begunAtMs[n] = nowMs();
+    await producer.announce(n);
+    committedAtMs[n] = nowMs();
+  };
+  while (commits.length < load.messages && failures.length === 0) {
     const due = Math.min(load.messages, Math.ceil(((nowMs() - startedAtMs) / 1_000) * load.perSecond));
-    while (commits.length < due) {
-      const n = commits.length;
-      begunAtMs[n] = nowMs();
-      commits.push(
-        producer.announce(n).then(() => {
-          committedAtMs[n] = nowMs();
-        }),
-      );
-    }
+    while (commits.length < due) commits.push(commit(commits.length).catch((error) => void failures.push(error)));
     await pause(TICK_MS);
   }
   await Promise.all(commits);
+  if (failures.length > 0) throw failures[0];
   return { begunAtMs, committedAtMs };
 }
 

@@ -13,7 +13,12 @@ const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 /** Room for all of the worker's requests at the one endpoint, and for as many that wait in the queue. */
 const MAX_IN_FLIGHT = 2 * CONCURRENCY;
 
-export interface Subscriptions {
+/** What carries the jobs. */
+export type OurBackend = 'redis' | 'postgres';
+
+export const OUR_BACKENDS: readonly OurBackend[] = ['redis', 'postgres'];
+
+interface Subscriptions {
   readonly endpoints: number;
   /** Each message to every endpoint, or message n to endpoint n modulo their number alone. */
   readonly each: 'to-all' | 'to-one';
@@ -22,7 +27,7 @@ export interface Subscriptions {
 
 const ONE_ENDPOINT: Subscriptions = { endpoints: 1, each: 'to-all', maxInFlight: MAX_IN_FLIGHT };
 
-export const ours = (backend: 'redis' | 'postgres', subscriptions = ONE_ENDPOINT): Contender => ({
+export const ours = (backend: OurBackend, subscriptions = ONE_ENDPOINT): Contender => ({
   name: `ours-${backend}`,
   install: async (databaseUrl) => {
     await migrate(databaseUrl);
@@ -32,7 +37,7 @@ export const ours = (backend: 'redis' | 'postgres', subscriptions = ONE_ENDPOINT
 });
 
 /** `liventix worker`, as anybody starts it, but that it has no books to seal. */
-function workerOf({ databaseUrl, redisUrl }: Place, backend: 'redis' | 'postgres'): WorkerCommand {
+function workerOf({ databaseUrl, redisUrl }: Place, backend: OurBackend): WorkerCommand {
   return {
     args: [BIN, 'worker', '--concurrency', `${CONCURRENCY}`],
     env: {

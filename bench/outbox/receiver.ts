@@ -3,7 +3,7 @@ import { on } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-export interface Expected {
+interface Expected {
   readonly messages: number;
   readonly endpoints: number;
   /** How long the first endpoint takes to answer; 0 when it answers at once, as the others do. */

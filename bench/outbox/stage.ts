@@ -17,7 +17,7 @@ export interface Stage {
   close(): Promise<void>;
 }
 
-export interface StagedWorker extends WorkerProcess {
+interface StagedWorker extends WorkerProcess {
   /** Of this worker and of the servers, since they began. */
   cpu(): CpuSeconds;
 }

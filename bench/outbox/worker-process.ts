@@ -15,6 +15,7 @@ export interface WorkerProcess {
 }
 
 const READY = 'ready';
+const KEPT_CHARS = 10_000;
 
 /** Until it has said that it is ready. @throws what it printed, when it ended instead */
 export async function startWorkerProcess({ args, env }: WorkerCommand): Promise<WorkerProcess> {
@@ -22,24 +23,22 @@ export async function startWorkerProcess({ args, env }: WorkerCommand): Promise<
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  let printed = '';
   const closed = once(child, 'close');
+  let said = '';
+  let logged = '';
   const ready = new Promise<void>((resolve) => {
-    const read = (chunk: string) => {
-      printed = `${printed}${chunk}`.slice(-10_000);
-      if (printed.includes(READY)) resolve();
-    };
-    child.stdout.setEncoding('utf8').on('data', read);
-    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      printed = `${printed}${chunk}`.slice(-10_000);
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      said = `${said}${chunk}`.slice(-KEPT_CHARS);
+      if (said.includes(READY)) resolve();
     });
   });
-  await Promise.race([
-    ready,
-    closed.then(() => {
-      throw new Error(`the worker ended before it was ready: ${printed}`);
-    }),
-  ]);
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    logged = `${logged}${chunk}`.slice(-KEPT_CHARS);
+  });
+  const ended = closed.then(() => {
+    throw new Error(`the worker ended before it was ready: ${said}${logged}`);
+  });
+  await Promise.race([ready, ended]);
   return {
     pid: child.pid ?? -1,
     kill: async () => {
