@@ -94,5 +94,6 @@ const PEERS: Readonly<Record<string, () => Promise<void>>> = {
   },
 };
 
+process.on('disconnect', () => process.exit());
 await PEERS[name]?.();
 process.stdout.write('ready\n');

@@ -21,18 +21,19 @@ const KEPT_CHARS = 10_000;
 export async function startWorkerProcess({ args, env }: WorkerCommand): Promise<WorkerProcess> {
   const child = spawn(process.execPath, args, {
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    // The channel says nothing. When it closes, because this process is gone, the worker ends as well.
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
   const closed = once(child, 'close');
   let said = '';
   let logged = '';
   const ready = new Promise<void>((resolve) => {
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       said = `${said}${chunk}`.slice(-KEPT_CHARS);
       if (said.includes(READY)) resolve();
     });
   });
-  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
     logged = `${logged}${chunk}`.slice(-KEPT_CHARS);
   });
   const ended = closed.then(() => {
