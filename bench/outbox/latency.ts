@@ -1,6 +1,6 @@
 import { type Latency, latencyOf, median, print, spread } from '../figures.ts';
 import { type Contender, isOurs } from './contender.ts';
-import { lengthOf, type Offered, offer, saturationWhileCommitting, withWorker } from './load.ts';
+import { GRACE_MS, lengthOf, type Offered, offer, saturationWhileCommitting, waitsOf, withWorker } from './load.ts';
 import type { Stage } from './stage.ts';
 
 const SHARES = [0.1, 0.5, 0.9];
@@ -8,8 +8,6 @@ const JUDGED_SHARE = 0.5;
 const TARGET_MS = { p50: 5, p99: 50 };
 /** What counts as 100 % where none of ours takes part. */
 const PEERS_ALONE_PER_SECOND = 1_000;
-/** How long after the last commit a message may still come to be counted. */
-const GRACE_MS = 5_000;
 
 interface Round {
   /** From the commit to the first byte that the receiver got. */
@@ -79,14 +77,10 @@ function run(stage: Stage, contender: Contender, load: { perSecond: number; seco
 }
 
 function roundOf({ begunAtMs, committedAtMs }: Offered, arrivals: Float64Array, from: number): Round {
-  const [fromCommit, fromBegin]: [number[], number[]] = [[], []];
-  for (let n = from; n < arrivals.length; n += 1) {
-    const arrivedAtMs = arrivals[n] || Number.POSITIVE_INFINITY;
-    fromCommit.push(arrivedAtMs - (committedAtMs[n] ?? 0));
-    fromBegin.push(arrivedAtMs - (begunAtMs[n] ?? 0));
-  }
-  const missing = fromCommit.filter((ms) => ms === Number.POSITIVE_INFINITY).length;
-  return { fromCommit: latencyOf(fromCommit), fromBegin: latencyOf(fromBegin), missing };
+  const since = (times: Float64Array) =>
+    waitsOf(arrivals, [...times].map((sinceMs, at) => ({ at, sinceMs })).slice(from));
+  const { tookMs, missing } = since(committedAtMs);
+  return { fromCommit: latencyOf(tookMs), fromBegin: latencyOf(since(begunAtMs).tookMs), missing };
 }
 
 function lineOf(name: string, perSecond: number, rounds: readonly Round[]): string {

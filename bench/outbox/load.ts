@@ -39,6 +39,21 @@ export async function offer(producer: Producer, load: { messages: number; perSec
   return { begunAtMs, committedAtMs };
 }
 
+/** How long after the last commit a message may still come to be counted. */
+export const GRACE_MS = 5_000;
+
+/** From `since` to the arrival, of one place of `arrivals` each; what has not come by now has taken so long at least. */
+export function waitsOf(
+  arrivals: Float64Array,
+  messages: readonly { readonly at: number; readonly sinceMs: number }[],
+): { readonly tookMs: readonly number[]; readonly missing: number } {
+  const presentMs = nowMs();
+  return {
+    tookMs: messages.map(({ at, sinceMs }) => (arrivals[at] || presentMs) - sinceMs),
+    missing: messages.filter(({ at }) => arrivals[at] === 0).length,
+  };
+}
+
 /** How many messages a load is of, and which of them is the first that counts. */
 export function lengthOf({ perSecond, seconds }: { perSecond: number; seconds: number }): {
   messages: number;
