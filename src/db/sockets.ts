@@ -4,6 +4,8 @@ import { Socket } from 'node:net';
 export interface Sockets {
   /** For `stream` of a connection's configuration. */
   open(): Socket;
+  /** Breaks the connections there are, as when one of them turned out to be silent: whoever needs one makes another. */
+  breakAll(): void;
   /** Ends every connection at once, and with it whatever waits for an answer; one that is opened later ends as soon. */
   destroyAll(): void;
 }
@@ -13,6 +15,9 @@ export interface Sockets {
 export function trackSockets(): Sockets {
   const sockets = new Set<Socket>();
   let areDestroyed = false;
+  const breakAll = () => {
+    for (const socket of sockets) socket.destroy();
+  };
   return {
     open: () => {
       const socket = new Socket();
@@ -22,9 +27,10 @@ export function trackSockets(): Sockets {
       if (areDestroyed) setImmediate(() => socket.destroy());
       return socket;
     },
+    breakAll,
     destroyAll: () => {
       areDestroyed = true;
-      for (const socket of sockets) socket.destroy();
+      breakAll();
     },
   };
 }

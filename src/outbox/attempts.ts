@@ -38,7 +38,7 @@ const CLAIM = `
   set claimed_by = $1, lease_until = clock_timestamp() + (endpoints.timeout_ms + $2) * interval '1 millisecond'
   from unnest($4::bigint[], $5::integer[]) as job (id, attempt), outbox.endpoints, public.outbox
   where deliveries.day = $3 and deliveries.id = job.id and deliveries.attempt = job.attempt
-    and deliveries.state = 'queued' and deliveries.claimed_by is null
+    and deliveries.state = 'queued' and coalesce(deliveries.claimed_by, $1) = $1
     and endpoints.id = deliveries.endpoint_id and endpoints.enabled
     and outbox.day = $3 and outbox.id = deliveries.message_id
   returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
@@ -51,7 +51,8 @@ const CLAIM = `
     )::integer end as "scheduleAttempt"`;
 
 /**
- * Claims attempts by compare-and-set, so that a job which comes twice or late is made once or not at all.
+ * Claims attempts by compare-and-set, so that a job which comes twice or late is made once or not at all. What this worker has claimed
+ * already it gets again: the answer may have been lost on its way. It must not ask for what it has under way.
  * The lease is the endpoint's timeout and a margin for recording: one shorter than the request would duplicate every
  * slow delivery.
  * @returns those that are this worker's; not what is somebody else's, already done, or of a disabled endpoint
@@ -82,7 +83,9 @@ export async function claimAttempts(
 }
 
 // The attempt happened, so it is written down even when its lease was lost meanwhile, over what the relay assumed. The delivery moves,
-// and the message counts, only when it is still this attempt's: else the relay has done both.
+// and the message counts, only when it is still this attempt's: else the relay has done both. A server that crashed has forgotten what
+// was not on its disk yet: the claim, so that is not asked for; and which numbers it had given to deliveries, so one may be another's by
+// now: message and endpoint are compared too.
 const RECORD = `
   with made as (
     select * from unnest($2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::integer[], $8::integer[],
@@ -100,7 +103,7 @@ const RECORD = `
         last_error = coalesce(made.error, last_error)
     from made
     where deliveries.day = $1 and deliveries.id = made.id and deliveries.attempt = made.attempt and deliveries.state = 'queued'
-      and deliveries.claimed_by is not null
+      and deliveries.message_id = made.message_id and deliveries.endpoint_id = made.endpoint_id
     returning deliveries.id, made.message_id, made.error, due_at, next_state
   ), written as (
     insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, status_code, error_class, error,
@@ -108,6 +111,11 @@ const RECORD = `
     select made.id, made.attempt, $1, endpoint_id, started_at, duration_ms, status_code, error_class, made.error, response, address,
       case when moved.next_state = 'pending' then moved.due_at end
     from made left join moved on moved.id = made.id
+    where moved.id is not null or exists (
+      select from outbox.deliveries
+      where deliveries.day = $1 and deliveries.id = made.id and deliveries.message_id = made.message_id
+        and deliveries.endpoint_id = made.endpoint_id
+    )
     on conflict (delivery_id, attempt, day) do update
     set started_at = excluded.started_at, duration_ms = excluded.duration_ms, status_code = excluded.status_code,
         error_class = excluded.error_class, error = excluded.error, response = excluded.response, address = excluded.address

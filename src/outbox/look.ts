@@ -42,9 +42,9 @@ const OUTCOMES_LIMIT = 2_000;
 const MAX_QUEUED = 5_000;
 const ENDPOINTS_EVERY_MS = 1_000;
 const EMPTIED_EVERY_MS = 250;
-/** Everything is looked at from the beginning after so many sweeps, and the lines of ordered endpoints after more. */
+/** Everything is looked at from the beginning after so many sweeps; what is queued, and the lines of ordered endpoints, after more. */
 const SWEEPS_A_FULL_LOOK = 5;
-const SWEEPS_A_LINE_CHECK = 60;
+const SWEEPS_A_RECOUNT = 30;
 /** The floor is where the last look but so long ago had come: who commits later than that is found by the next full look. */
 const FLOOR_LAG_MS = 2_000;
 
@@ -94,7 +94,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (isTime('sweep', options.sweepMs)) {
       sweeps += 1;
       if (sweeps % SWEEPS_A_FULL_LOOK === 0) lookFromTheBeginning();
-      if (sweeps % SWEEPS_A_LINE_CHECK === 0) await checkLines();
+      if (sweeps % SWEEPS_A_RECOUNT === 0) await recount();
       await sweep.run();
     }
     if (isTime('endpoints', ENDPOINTS_EVERY_MS)) places.setEndpoints(await listLimits(db), performance.now());
@@ -131,6 +131,13 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     heardOf = outcomes.at(-1)?.seq ?? heardOf;
     await moveUp(outcomes);
     await noteHealth(clock.now);
+  }
+
+  /** Finds what this relay should know of and does not, whatever the reason. */
+  async function recount(): Promise<void> {
+    const now = performance.now();
+    for (const delivery of await findQueued(db)) if (!places.holds(delivery.deliveryId)) places.take(delivery, now);
+    await checkLines();
   }
 
   async function moveUp(outcomes: readonly Outcome[]): Promise<void> {

@@ -73,6 +73,10 @@ export class Places {
     return open.length > 0 && open.every((gate) => gate.dueAt <= now || gate.free(now) === 0);
   }
 
+  holds(deliveryId: string): boolean {
+    return this.#held.has(deliveryId);
+  }
+
   take(delivery: QueuedDelivery, now: number): void {
     this.give(delivery.deliveryId);
     this.#held.set(delivery.deliveryId, { ...delivery, takenAt: now });

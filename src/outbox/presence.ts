@@ -18,6 +18,8 @@ export interface PresenceOptions {
   readonly sockets: Sockets;
   readonly outage: OutageLog;
   readonly queryTimeoutMs: number;
+  /** It was lost, and is back: the server may have crashed meanwhile. */
+  readonly onReturn: () => void;
 }
 
 const LOCK_NAME = 'liventix.worker';
@@ -33,6 +35,7 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
   );
   const worker = rows[0]?.worker;
   if (worker === undefined) throw new AppError('DB_FAILED', 'outbox.worker_numbers gave no number.');
+  let wasPresent = false;
   const lock = { name: LOCK_NAME, number: worker };
   let onPresent: ((failure?: unknown) => void) | undefined;
   const present = new Promise<void>((resolve, reject) => {
@@ -52,6 +55,8 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
         await pause(BEAT_MS, undefined, { signal: until });
       }
       options.outage.works('presence');
+      if (wasPresent) options.onReturn();
+      wasPresent = true;
       onPresent?.();
       for (;;) {
         await pause(BEAT_MS, undefined, { signal: until });

@@ -16,8 +16,19 @@ export const QUEUE_NAME = 'deliveries';
 export const CONNECT_TIMEOUT_MS = 5_000;
 const RETRY_DELAY_MS = 1_000;
 
+/**
+ * How long one wait for a job lasts: then the queue is asked whether there is one, whatever it said meanwhile. On Redis, BullMQ's timer on
+ * it, a second longer, outlives a connection that was lost.
+ */
+const BLOCK_SECONDS = 1;
+
 // A stalled job comes back to the queue, where the claim tells whether it is still wanted.
-export const WORKER_OPTIONS = { runRetryDelay: RETRY_DELAY_MS, maxStalledCount: 100, lockDuration: 120_000 };
+export const WORKER_OPTIONS = {
+  runRetryDelay: RETRY_DELAY_MS,
+  maxStalledCount: 100,
+  lockDuration: 120_000,
+  drainDelay: BLOCK_SECONDS,
+};
 
 /** Deliveries as a job holds them: ids, day and attempt of each. */
 export type JobData = readonly (readonly [deliveryId: string, day: string, attempt: number])[];

@@ -35,8 +35,9 @@ const JOB_OPTIONS = { removeOnComplete: true, removeOnFail: true };
 
 /** @throws AppError QUEUE_UNREACHABLE, DB_*; what the queue's own methods throw is for `isQueueFailure` to tell */
 export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
-  const backend =
-    options.redisUrl === undefined ? postgresBackend(options) : await redisBackend(options, options.redisUrl);
+  const backend = await (options.redisUrl === undefined
+    ? postgresBackend(options)
+    : redisBackend(options, options.redisUrl));
   // The relay asks the queue at every look, so it will find out.
   const onError = (error: Error) => options.outage.failed('relay', error);
   const queue = backend.openQueue();

@@ -9,8 +9,8 @@ import { type Backend, CONNECT_TIMEOUT_MS, QUEUE_NAME, type QueueOptions, WORKER
 const DEFAULT_REDIS_PORT = 6379;
 const ANSWER_TIMEOUT_MS = 5_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
-/** How long one wait for a job lasts. BullMQ's timer on it, a second longer, outlives a connection that was lost. */
-const BLOCK_SECONDS = 1;
+/** Longer than any wait for a job, which is answered when it is over. */
+const SILENCE_MS = 4_000;
 /** For Redis to close a connection, before it is broken. */
 const DISCONNECT_TIMEOUT_MS = 500;
 
@@ -25,6 +25,8 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
       maxRetriesPerRequest,
       lazyConnect: true,
       connectTimeout: CONNECT_TIMEOUT_MS,
+      // A connection that went silent is not one: what waits for it is asked of the next.
+      socketTimeout: SILENCE_MS,
       disconnectTimeout: DISCONNECT_TIMEOUT_MS,
       // Ending its tries is the one way to stop a client between two of them that also fails what waits for it.
       retryStrategy: (times) => (closing.signal.aborted ? null : Math.min(100 * times, MAX_RECONNECT_DELAY_MS)),
@@ -60,7 +62,6 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
         connection: consumer,
         prefix,
         concurrency,
-        drainDelay: BLOCK_SECONDS,
         ...WORKER_OPTIONS,
       });
       // BullMQ waits for jobs on a copy of the connection.

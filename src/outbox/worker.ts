@@ -3,7 +3,8 @@ import { assertMigrated } from '../db/migrate.ts';
 import { assertSupportedServer, connectionConfig, createPool, type Pool } from '../db/pool.ts';
 import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
-import { type ClaimedAttempt, claimAttempts, recordAttempts } from './attempts.ts';
+import { type RunningAttempts, startAttempts } from './attempt-runner.ts';
+import { type AttemptRecord, claimAttempts, recordAttempts } from './attempts.ts';
 import { createBatcher } from './batcher.ts';
 import { type Retention, startDayKeeping } from './days.ts';
 import { within } from './deadline.ts';
@@ -11,13 +12,11 @@ import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
 import { BREAKER_DEFAULTS, type BreakerSettings } from './health.ts';
 import { OUTBOX_SESSION } from './held-connection.ts';
-import type { DeliveryJob } from './job.ts';
 import { startListener } from './listener.ts';
-import { type AttemptContext, makeAttempt } from './make-attempt.ts';
-import { createOutageLog } from './outage-log.ts';
-import { createPermits } from './permits.ts';
+import { createOutageLog, type OutageLog } from './outage-log.ts';
 import { startPresence } from './presence.ts';
-import { type DeliveryQueue, openQueue, trackWork } from './queue.ts';
+import { type DeliveryQueue, openQueue } from './queue.ts';
+import { createRecentRecords } from './recent-records.ts';
 import { type Outages, type Relay, startRelay } from './relay.ts';
 import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
 
@@ -72,7 +71,6 @@ export const WORKER_DEFAULTS = {
 const POOL_MAX = 10;
 /** No statement of ours takes this long on a server that answers. */
 const QUERY_TIMEOUT_MS = 5_000;
-const CLAIMING = { maxItems: 500 };
 /** Nobody waits for what is written down, but the next who wants the place. */
 const RECORDING = { maxItems: 500, gatherMs: 3 };
 /** After `drainMs`, for what was broken off to be recorded. */
@@ -93,8 +91,8 @@ const LOST_ATTEMPTS_GRACE = 5;
 export async function startWorker(given: WorkerOptions): Promise<RunningWorker> {
   const options = { ...WORKER_DEFAULTS, ...given };
   const delaysMs = options.retryDelaysMs ?? STANDARD_RETRY_DELAYS_MS;
-  const outages = watchOutages(options);
   const sockets = trackSockets();
+  const outages = watchOutages(options, sockets);
   const [breakOff, abandon] = [new AbortController(), new AbortController()];
   const db = createWorkerPool(options.databaseUrl, sockets);
   const closers: (() => Promise<unknown>)[] = [];
@@ -112,12 +110,19 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     closers.push(() => queue.close());
     const agent = createEgressAgent(egressPolicy(options.egressAllow));
     closers.push(() => agent.close());
+    const recent = createRecentRecords();
+    const record = async (records: readonly AttemptRecord[]): Promise<boolean[]> => {
+      const moved = await recordAttempts(db, records);
+      recent.add(records);
+      return records.map(({ deliveryId }) => moved.has(deliveryId));
+    };
     const presence = await startPresence({
       ...options,
       db,
       sockets,
       outage: outages.postgres,
       queryTimeoutMs: QUERY_TIMEOUT_MS,
+      onReturn: () => void record(recent.all()).catch((error: unknown) => outages.postgres.failed('presence', error)),
     });
     closers.push(() => presence.close());
     const relay = startRelay({
@@ -144,29 +149,14 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
 
     const attempts = startAttempts({
       concurrency: options.concurrency,
-      claim: createBatcher(async (jobs) => {
-        const claimed = await claimAttempts(db, jobs, {
-          worker: presence.worker,
-          leaseMarginMs: options.leaseMarginMs,
-        });
-        const byId = new Map(claimed.map((attempt) => [attempt.deliveryId, attempt]));
-        // A delivery that two jobs name is one attempt.
-        return jobs.map(({ deliveryId }) => {
-          const attempt = byId.get(deliveryId);
-          byId.delete(deliveryId);
-          return attempt;
-        });
-      }, CLAIMING),
+      claim: (jobs) => claimAttempts(db, jobs, { worker: presence.worker, leaseMarginMs: options.leaseMarginMs }),
       context: {
         ...options,
         delaysMs,
         agent,
         stop: breakOff.signal,
         abandon: abandon.signal,
-        record: createBatcher(async (records) => {
-          const moved = await recordAttempts(db, records);
-          return records.map(({ deliveryId }) => moved.has(deliveryId));
-        }, RECORDING),
+        record: createBatcher(record, RECORDING),
       },
       onFailure: (error) => outages.postgres.failed('relay', error),
       // When its next attempt is due, the relay reads from what was recorded; asleep, it would read too late.
@@ -189,8 +179,15 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
   }
 }
 
-function watchOutages({ log, redisUrl }: WorkerOptions): Outages {
-  const postgres = createOutageLog({ log, server: 'PostgreSQL' });
+function watchOutages({ log, redisUrl }: WorkerOptions, sockets: Sockets): Outages {
+  const outage = createOutageLog({ log, server: 'PostgreSQL' });
+  const postgres: OutageLog = {
+    ...outage,
+    failed: (witness, error) => {
+      outage.failed(witness, error);
+      if (isSilence(error)) sockets.breakAll();
+    },
+  };
   return { postgres, queue: redisUrl === undefined ? postgres : createOutageLog({ log, server: 'Redis' }) };
 }
 
@@ -210,61 +207,6 @@ async function drain(options: {
   clearTimeout(timer);
 }
 
-interface RunningAttempts {
-  /** Claims what the jobs name, as there are permits, and makes the attempts; answers when all are begun. */
-  take(jobs: readonly DeliveryJob[]): Promise<void>;
-  /** Begins no more, and waits for those that are under way. */
-  settle(): Promise<void>;
-}
-
-function startAttempts(options: {
-  concurrency: number;
-  claim: (job: DeliveryJob) => Promise<ClaimedAttempt | undefined>;
-  context: AttemptContext;
-  onFailure: (error: unknown) => void;
-  onFailed: () => void;
-}): RunningAttempts {
-  const permits = createPermits(options.concurrency);
-  const underWay = trackWork();
-
-  // Neither is the endpoint's failure but the database's. The delivery's lease brings it back.
-  const attempt = async (claimed: ClaimedAttempt): Promise<void> => {
-    try {
-      if (!(await makeAttempt(claimed, options.context))) options.onFailed();
-    } catch (error) {
-      options.onFailure(error);
-    } finally {
-      permits.give(1);
-    }
-  };
-
-  const begin = async (job: DeliveryJob): Promise<void> => {
-    let claimed: ClaimedAttempt | undefined;
-    try {
-      claimed = await options.claim(job);
-    } catch (error) {
-      options.onFailure(error);
-    }
-    if (claimed === undefined) permits.give(1);
-    else void underWay.track(attempt(claimed));
-  };
-
-  return {
-    take: async (jobs) => {
-      for (let rest = jobs; rest.length > 0; ) {
-        const granted = await permits.take(rest.length);
-        if (granted === 0) return;
-        await Promise.all(rest.slice(0, granted).map(begin));
-        rest = rest.slice(granted);
-      }
-    },
-    settle: async () => {
-      permits.close();
-      await underWay.settled();
-    },
-  };
-}
-
 function createWorkerPool(databaseUrl: string, sockets: Sockets): Pool {
   const options = { databaseUrl, applicationName: 'liventix-worker', max: POOL_MAX };
   return createPool(options, {
@@ -272,4 +214,9 @@ function createWorkerPool(databaseUrl: string, sockets: Sockets): Pool {
     query_timeout: QUERY_TIMEOUT_MS,
     stream: sockets.open,
   });
+}
+
+/** Whether a statement was not answered in time: its connection leads nowhere, and so, most likely, do the others. */
+function isSilence(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Query read timeout';
 }

@@ -1,0 +1,102 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { ClaimedAttempt } from './attempts.ts';
+import { createBatcher } from './batcher.ts';
+import type { DeliveryJob } from './job.ts';
+import { type AttemptContext, makeAttempt } from './make-attempt.ts';
+import { createPermits } from './permits.ts';
+import { trackWork } from './queue.ts';
+
+export interface RunningAttempts {
+  /** Claims what the jobs name, as there are permits, and makes the attempts; answers when all are begun. */
+  take(jobs: readonly DeliveryJob[]): Promise<void>;
+  /** Begins no more, and waits for those that are under way. */
+  settle(): Promise<void>;
+}
+
+export interface AttemptRunnerOptions {
+  /** How many are made at once. */
+  readonly concurrency: number;
+  readonly claim: (jobs: readonly DeliveryJob[]) => Promise<readonly ClaimedAttempt[]>;
+  readonly context: AttemptContext;
+  readonly onFailure: (error: unknown) => void;
+  readonly onFailed: () => void;
+}
+
+const CLAIMS_AT_ONCE = 500;
+const CLAIM_RETRY_MS = 300;
+/** Then the delivery's lease brings it back. */
+const MAX_CLAIM_TRIES = 60;
+
+export function startAttempts({
+  concurrency,
+  claim,
+  context,
+  onFailure,
+  onFailed,
+}: AttemptRunnerOptions): RunningAttempts {
+  const permits = createPermits(concurrency);
+  const underWay = trackWork();
+  /** Two jobs may name one delivery; what this worker has already, it does not ask for again. */
+  const held = new Set<string>();
+  let isSettling = false;
+  const claimOne = createBatcher(
+    async (jobs: readonly DeliveryJob[]) => {
+      const byId = new Map((await claim(jobs)).map((attempt) => [attempt.deliveryId, attempt]));
+      return jobs.map(({ deliveryId }) => byId.get(deliveryId));
+    },
+    { maxItems: CLAIMS_AT_ONCE },
+  );
+
+  // The statement may have been done although its answer was lost: then this worker has it, and learns so by asking once more.
+  async function claimPatiently(job: DeliveryJob): Promise<ClaimedAttempt | undefined> {
+    for (let tries = 1; tries <= MAX_CLAIM_TRIES && !isSettling; tries += 1) {
+      try {
+        return await claimOne(job);
+      } catch (error) {
+        onFailure(error);
+        await pause(CLAIM_RETRY_MS);
+      }
+    }
+    return undefined;
+  }
+
+  async function make(claimed: ClaimedAttempt): Promise<void> {
+    try {
+      if (!(await makeAttempt(claimed, context))) onFailed();
+    } catch (error) {
+      // Not the endpoint's failure but the database's. The delivery's lease brings it back.
+      onFailure(error);
+    }
+  }
+
+  async function begin(job: DeliveryJob): Promise<void> {
+    const end = () => {
+      held.delete(job.deliveryId);
+      permits.give(1);
+    };
+    if (held.has(job.deliveryId)) {
+      permits.give(1);
+      return;
+    }
+    held.add(job.deliveryId);
+    const claimed = await claimPatiently(job);
+    if (claimed === undefined) end();
+    else void underWay.track(make(claimed).finally(end));
+  }
+
+  return {
+    take: async (jobs) => {
+      for (let rest = jobs; rest.length > 0; ) {
+        const granted = await permits.take(rest.length);
+        if (granted === 0) return;
+        await Promise.all(rest.slice(0, granted).map(begin));
+        rest = rest.slice(granted);
+      }
+    },
+    settle: async () => {
+      isSettling = true;
+      permits.close();
+      await underWay.settled();
+    },
+  };
+}
