@@ -1,5 +1,6 @@
-import { errors, request } from 'undici';
+import { errors } from 'undici';
 import { type EgressAgent, EgressRefusedError } from './egress-agent.ts';
+import { type BreakOff, type Ending, Exchange, InformationalFloodError } from './exchange.ts';
 import { parseRetryAfterMs } from './retry.ts';
 import type { SignedWebhook } from './webhook.ts';
 
@@ -12,6 +13,8 @@ type ErrorClass =
   | 'connection_lost'
   | 'tls_failed'
   | 'timeout'
+  | 'response_invalid'
+  | 'response_headers_too_large'
   | 'redirect'
   | 'status'
   | 'gone'
@@ -42,63 +45,82 @@ export interface AttemptInput {
   readonly now: () => Date;
 }
 
-const RESPONSE_LIMIT_BYTES = 8 * 1024;
 const ERROR_LIMIT_CHARS = 500;
 
 /** Sends one signed POST. Answered is what matters: a 2xx whose body breaks off is delivered. */
 export async function attemptDelivery(input: AttemptInput): Promise<AttemptOutcome> {
-  const deadline = new AbortController();
-  const timer = setTimeout(() => deadline.abort('timeout'), input.timeoutMs);
-  const onStop = () => deadline.abort('worker_stopped');
-  input.stop.addEventListener('abort', onStop, { once: true });
+  const { url, stop, timeoutMs } = input;
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') return unusable(`its URL starts with ${url.protocol}`);
+  if (stop.aborted) return interrupted('worker_stopped', timeoutMs);
+  let exchange = new Exchange(input.agent.isOpening);
+  const timer = setTimeout(() => exchange.breakOff('timeout'), timeoutMs);
+  const onStop = () => exchange.breakOff('worker_stopped');
+  stop.addEventListener('abort', onStop, { once: true });
   try {
-    if (input.stop.aborted) return interrupted('worker_stopped', input.timeoutMs);
-    const { statusCode, headers, body } = await request(input.url, {
-      method: 'POST',
+    const request = {
+      origin: url.origin,
+      path: url.pathname + url.search,
+      method: 'POST' as const,
       headers: input.webhook.headers,
       body: input.webhook.body,
-      dispatcher: input.agent.dispatcher,
-      signal: deadline.signal,
-    });
-    const response = await readExcerpt(body);
-    return judge({ statusCode, response, retryAfter: headers['retry-after'], now: input.now() });
-  } catch (error) {
-    if (deadline.signal.aborted) return interrupted(deadline.signal.reason, input.timeoutMs);
-    return notAnswered(error);
+    };
+    input.agent.dispatch(request, exchange);
+    let ending = await exchange.ended;
+    // The server closed an idle connection while the request was on its way to it, which is nobody's failure and happens to
+    // every server at times. Once, and on a new connection: should it have been received after all, the receiver knows it
+    // by its webhook-id.
+    if (ending.status === 'failed' && ending.isStale && !stop.aborted) {
+      exchange = new Exchange(input.agent.isOpening);
+      input.agent.dispatchAlone(request, exchange);
+      ending = await exchange.ended;
+    }
+    return judge(ending, input);
   } finally {
     clearTimeout(timer);
-    input.stop.removeEventListener('abort', onStop);
+    stop.removeEventListener('abort', onStop);
   }
 }
 
-function judge(answer: {
-  statusCode: number;
-  response: string;
-  retryAfter: string | string[] | undefined;
-  now: Date;
-}): AttemptOutcome {
-  const { statusCode, response } = answer;
+function judge(ending: Ending, input: AttemptInput): AttemptOutcome {
+  switch (ending.status) {
+    case 'answered':
+      return answered(ending, input.now());
+    case 'broken_off':
+      return interrupted(ending.reason, input.timeoutMs);
+    case 'failed':
+      return notAnswered(ending.error);
+  }
+}
+
+function answered(answer: Extract<Ending, { status: 'answered' }>, now: Date): AttemptOutcome {
+  const { statusCode } = answer;
+  // PostgreSQL's text holds no NUL.
+  const response = answer.excerpt.toString('utf8').replaceAll('\0', '\uFFFD');
   if (statusCode >= 200 && statusCode < 300) return { status: 'delivered', statusCode, response };
   const failed = { status: 'failed', statusCode, response, error: `answered ${statusCode}` } as const;
   if (statusCode === 410) return { ...failed, errorClass: 'gone' };
   // Not followed: the redirect's target was never judged, and a POST does not survive most redirects.
   if (statusCode < 400) return { ...failed, errorClass: 'redirect', error: `answered ${statusCode}, a redirect` };
-  const header = Array.isArray(answer.retryAfter) ? answer.retryAfter[0] : answer.retryAfter;
-  const retryAfterMs = parseRetryAfterMs(header, answer.now);
+  const retryAfterMs = parseRetryAfterMs(answer.retryAfter, now);
   return { ...failed, errorClass: 'status', ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
 }
 
-function interrupted(reason: unknown, timeoutMs: number): AttemptOutcome {
+function unusable(error: string): AttemptOutcome {
+  return { status: 'failed', errorClass: 'endpoint_unusable', error };
+}
+
+function interrupted(reason: BreakOff, timeoutMs: number): AttemptOutcome {
   return reason === 'worker_stopped'
     ? { status: 'failed', errorClass: 'worker_stopped', error: 'the worker stopped before the answer came' }
     : { status: 'failed', errorClass: 'timeout', error: `no answer within ${timeoutMs} ms` };
 }
 
-function notAnswered(error: unknown): AttemptOutcome {
+function notAnswered(error: Error): AttemptOutcome {
   if (error instanceof EgressRefusedError) {
     return { status: 'failed', errorClass: 'egress_refused', error: error.message, address: error.address };
   }
-  const failure = error instanceof Error ? error : new Error(String(error));
+  // Of a name with several addresses, each refused: what holds them together has no words of its own.
+  const failure = error instanceof AggregateError ? (error.errors[0] as Error) : error;
   return { status: 'failed', errorClass: classOf(failure), error: failure.message.slice(0, ERROR_LIMIT_CHARS) };
 }
 
@@ -106,24 +128,10 @@ function classOf(error: Error & { code?: unknown; syscall?: unknown }): ErrorCla
   const code = typeof error.code === 'string' ? error.code : '';
   if (error.syscall === 'getaddrinfo') return 'name_not_resolved';
   if (error instanceof errors.ConnectTimeoutError || error.syscall === 'connect') return 'connection_failed';
+  if (error instanceof errors.HeadersOverflowError) return 'response_headers_too_large';
+  if (error instanceof errors.HTTPParserError || error instanceof InformationalFloodError) return 'response_invalid';
+  // undici's words for an answer that it does not expect: 100 to a request that did not ask, or another protocol.
+  if (error instanceof errors.SocketError && /^bad (response|upgrade)$/.test(error.message)) return 'response_invalid';
   if (/^(ERR_SSL|ERR_TLS|EPROTO)|CERT|SELF_SIGNED|UNABLE_TO_/.test(code)) return 'tls_failed';
   return 'connection_lost';
-}
-
-// The rest of a longer body is not read; leaving the loop closes the connection under it.
-async function readExcerpt(body: AsyncIterable<Buffer>): Promise<string> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  try {
-    for await (const chunk of body) {
-      chunks.push(chunk);
-      length += chunk.length;
-      if (length >= RESPONSE_LIMIT_BYTES) break;
-    }
-  } catch {
-    // The status line has been read, so the endpoint has answered: what came of the body is enough.
-  }
-  const text = Buffer.concat(chunks).subarray(0, RESPONSE_LIMIT_BYTES).toString('utf8');
-  // PostgreSQL's text holds no NUL.
-  return text.replaceAll('\0', '\uFFFD');
 }

@@ -1,88 +1,125 @@
-import { type LookupAddress, lookup as resolveName } from 'node:dns';
+import { type LookupAddress, type LookupAllOptions, lookup as lookUpName } from 'node:dns';
 import type { LookupFunction } from 'node:net';
-import { Agent, buildConnector } from 'undici';
+import { buildConnector, type Client } from 'undici';
+import { type ConnectionPools, createConnectionPools } from './connection-pools.ts';
 import { type EgressPolicy, literalAddress } from './egress.ts';
 
-/** Where webhooks leave from: an undici agent that connects to permitted addresses and to nothing else. */
-export interface EgressAgent {
-  readonly dispatcher: Agent;
+/** Where webhooks leave from: it connects to permitted addresses and to nothing else. */
+export interface EgressAgent extends Pick<ConnectionPools, 'dispatch' | 'dispatchAlone'> {
+  /** Whether a connection is just being given the request that it was made for. */
+  isOpening(): boolean;
   /** The address that the last connection to the URL's origin reached. */
   addressOf(url: URL): string | undefined;
   close(): Promise<void>;
 }
+
+export type ResolveName = (
+  hostname: string,
+  options: LookupAllOptions,
+  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
+) => void;
 
 /** The address was refused before anything was sent. */
 export class EgressRefusedError extends Error {
   override readonly name = 'EgressRefusedError';
   readonly address: string;
 
-  constructor(host: string, address: string) {
-    super(`${host} is at ${address}, which is not a public address and not in OUTBOX_EGRESS_ALLOW`);
+  constructor(host: string, address: string, why: string) {
+    super(`${host} is at ${address}, which ${why}`);
     this.address = address;
   }
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
-const CONNECTIONS_PER_ORIGIN = 128;
+/** undici's default is whatever Node was started with. */
+const MAX_RESPONSE_HEADER_BYTES = 16 * 1024;
+/** The longest that a server's `keep-alive: timeout=…` is listened to. */
+const KEEP_ALIVE_MAX_MS = 60_000;
+/** Of an origin that is not used undici closes the connections after 4 s, unless the server asked for more. */
+const MAX_ORIGINS = 1_000;
 const MAX_REMEMBERED_ORIGINS = 10_000;
 
 /**
  * Every address is judged where it is used: a literal before connecting, because no lookup is made for one; each address
  * of a name in the very lookup that the socket then connects by, so nothing can change in between; and at last the
- * address that the socket reached. An agent of its own, so no proxy from the environment comes between.
+ * address that the socket reached. Connections of its own, so no proxy from the environment comes between.
  */
-export function createEgressAgent(policy: EgressPolicy): EgressAgent {
+export function createEgressAgent(
+  policy: EgressPolicy,
+  { resolve = lookUpName, maxOrigins = MAX_ORIGINS }: { resolve?: ResolveName; maxOrigins?: number } = {},
+): EgressAgent {
   const addresses = new Map<string, string>();
-  const connect = buildConnector({ timeout: CONNECT_TIMEOUT_MS, lookup: guardedLookup(policy) } as object);
-  const dispatcher = new Agent({
-    connections: CONNECTIONS_PER_ORIGIN,
-    pipelining: 1,
-    // The attempt's own deadline covers both.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    connect: (options, callback) => {
-      const origin = new URL(`${options.protocol}//${options.host ?? options.hostname}`);
-      const literal = literalAddress(origin);
-      if (literal !== undefined && !policy.permits(literal)) {
-        callback(new EgressRefusedError(origin.hostname, literal), null);
-        return;
-      }
-      connect(options, (error, socket) => {
-        if (error !== null) {
-          callback(error, null);
+  const connect = buildConnector({
+    timeout: CONNECT_TIMEOUT_MS,
+    lookup: guardedLookup(policy, resolve),
+    // Said, because otherwise NODE_TLS_REJECT_UNAUTHORIZED=0 would be listened to.
+    rejectUnauthorized: true,
+  } as object);
+  let isOpening = false;
+  const pools = createConnectionPools(
+    {
+      pipelining: 1,
+      maxHeaderSize: MAX_RESPONSE_HEADER_BYTES,
+      keepAliveMaxTimeout: KEEP_ALIVE_MAX_MS,
+      // The attempt's own deadline covers both.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      connect: (options: buildConnector.Options, callback: buildConnector.Callback) => {
+        const origin = new URL(`${options.protocol}//${options.host ?? options.hostname}`);
+        const literal = literalAddress(origin);
+        const why = literal === undefined ? undefined : policy.refusal(literal);
+        if (literal !== undefined && why !== undefined) {
+          callback(new EgressRefusedError(origin.hostname, literal, why), null);
           return;
         }
-        const reached = socket.remoteAddress ?? 'an unknown address';
-        if (!policy.permits(reached)) {
-          socket.destroy();
-          callback(new EgressRefusedError(origin.hostname, reached), null);
-          return;
-        }
-        if (addresses.size >= MAX_REMEMBERED_ORIGINS) addresses.clear();
-        addresses.set(origin.origin, reached);
-        callback(null, socket);
-      });
-    },
-  });
+        connect(options, (error, socket) => {
+          if (error !== null) {
+            callback(error, null);
+            return;
+          }
+          const reached = socket.remoteAddress ?? 'an unknown address';
+          const refusal = policy.refusal(reached);
+          if (refusal !== undefined) {
+            socket.destroy();
+            callback(new EgressRefusedError(origin.hostname, reached, refusal), null);
+            return;
+          }
+          if (addresses.size >= MAX_REMEMBERED_ORIGINS) addresses.clear();
+          addresses.set(origin.origin, reached);
+          // undici sends what waits for the connection before this returns: whatever begins later finds it used, or idle.
+          isOpening = true;
+          callback(null, socket);
+          isOpening = false;
+        });
+      },
+    } satisfies Client.Options,
+    maxOrigins,
+  );
   return {
-    dispatcher,
+    ...pools,
+    isOpening: () => isOpening,
     addressOf: (url) => addresses.get(url.origin),
-    close: () => dispatcher.destroy(),
+    close: () => pools.destroy(),
   };
 }
 
 // One refused address refuses the name: a name that is both inside and outside is a trick or a mistake.
-function guardedLookup(policy: EgressPolicy): LookupFunction {
+function guardedLookup(policy: EgressPolicy, resolve: ResolveName): LookupFunction {
   return (hostname, options, callback) => {
-    resolveName(hostname, { ...options, all: true }, (error, addresses: LookupAddress[]) => {
+    resolve(hostname, { ...options, all: true }, (error, addresses) => {
       if (error !== null) {
         callback(error, []);
         return;
       }
-      const refused = addresses.find(({ address }) => !policy.permits(address));
+      for (const { address } of addresses) {
+        const why = policy.refusal(address);
+        if (why !== undefined) {
+          callback(new EgressRefusedError(hostname, address, why), []);
+          return;
+        }
+      }
       const first = addresses[0];
-      if (refused !== undefined) callback(new EgressRefusedError(hostname, refused.address), []);
-      else if (options.all === true || first === undefined) callback(null, addresses);
+      if (options.all === true || first === undefined) callback(null, addresses);
       else callback(null, first.address, first.family);
     });
   };

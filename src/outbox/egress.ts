@@ -4,9 +4,14 @@ import ipaddr from 'ipaddr.js';
 type Address = ipaddr.IPv4 | ipaddr.IPv6;
 type Cidr = [Address, number];
 
+/** ::ffff:0:0/96 (RFC 4291, section 2.5.5.2). */
+const MAPPED_PREFIX_BITS = 96;
+
 /** Whether webhooks may reach an address. Decides on addresses alone: names are resolved first. */
 export interface EgressPolicy {
   permits(address: string): boolean;
+  /** What forbids an address, to be read after "which"; undefined when it is permitted. */
+  refusal(address: string): string | undefined;
 }
 
 // In public ranges, and yet answered by the machine's own cloud: Azure's metadata and wire server.
@@ -15,19 +20,30 @@ const NOT_REALLY_PUBLIC: readonly Cidr[] = [ipaddr.parseCIDR('168.63.129.16/32')
 const GLOBAL_UNICAST_V6: Cidr = ipaddr.parseCIDR('2000::/3');
 
 /**
- * Public addresses, and those that `allow` names. An address that carries another one (mapped, NAT64, 6to4, Teredo) is
- * judged as the IPv4 address when mapped, and refused otherwise.
+ * Public addresses, and those that `allow` names, without those that `deny` names. An address that carries another one
+ * (mapped, NAT64, 6to4, Teredo) is judged as the IPv4 address when mapped, and refused otherwise.
  * @param allow CIDRs
+ * @param deny CIDRs
  */
-export function egressPolicy(allow: readonly string[]): EgressPolicy {
-  const allowed = allow.map((cidr): Cidr => ipaddr.parseCIDR(cidr));
-  return {
-    permits: (text) => {
-      if (!ipaddr.isValid(text)) return false;
-      const address = ipaddr.process(text);
-      return isWithin(address, allowed) || (isPublic(address) && !isWithin(address, NOT_REALLY_PUBLIC));
-    },
+export function egressPolicy(allow: readonly string[], deny: readonly string[] = []): EgressPolicy {
+  const allowed = allow.map(parseNetwork);
+  const denied = deny.map(parseNetwork);
+  const refusal = (text: string) => {
+    if (!ipaddr.isValid(text)) return 'is not an address';
+    const address = ipaddr.process(text);
+    if (isWithin(address, denied)) return 'is in OUTBOX_EGRESS_DENY';
+    if (isWithin(address, allowed) || (isPublic(address) && !isWithin(address, NOT_REALLY_PUBLIC))) return undefined;
+    return 'is not a public address and not in OUTBOX_EGRESS_ALLOW';
   };
+  return { refusal, permits: (address) => refusal(address) === undefined };
+}
+
+// A mapped address is judged as IPv4, so a network of them has to be one of IPv4, or it would name nothing.
+function parseNetwork(cidr: string): Cidr {
+  const [network, bits] = ipaddr.parseCIDR(cidr);
+  return network.kind() === 'ipv6' && (network as ipaddr.IPv6).isIPv4MappedAddress() && bits >= MAPPED_PREFIX_BITS
+    ? [(network as ipaddr.IPv6).toIPv4Address(), bits - MAPPED_PREFIX_BITS]
+    : [network, bits];
 }
 
 /** The address that a URL's host spells out, in whatever notation; undefined when it is a name. */

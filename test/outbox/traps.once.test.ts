@@ -1,6 +1,5 @@
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { request } from 'undici';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Sockets, trackSockets } from '../../src/db/sockets.ts';
 import { egressPolicy } from '../../src/outbox/egress.ts';
@@ -8,6 +7,7 @@ import { createEgressAgent } from '../../src/outbox/egress-agent.ts';
 import { type Listener, startListener } from '../../src/outbox/listener.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { type DeliveryQueue, openQueue } from '../../src/outbox/queue.ts';
+import { attempt } from '../support/attempt.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -194,9 +194,7 @@ describe('the egress agent', () => {
       (response, webhook) => void waiting.push(() => answer(204)(response, webhook)),
     );
     const agent = createEgressAgent(egressPolicy(LOOPBACK));
-    const requests = Array.from({ length: REQUESTS }, () =>
-      request(receiver.url, { method: 'POST', body: '{}', dispatcher: agent.dispatcher }),
-    );
+    const requests = Array.from({ length: REQUESTS }, () => attempt(agent, receiver.url, { timeoutMs: 60_000 }));
     let answered = 0;
     await eventually('every request is answered', () => {
       // Only when every connection is taken: an answer makes room for the next.
