@@ -131,6 +131,7 @@ const environment = z.object({
   OUTBOX_EGRESS_ALLOW: cidrList.optional(),
   OUTBOX_KEEP_DAYS: integer(1, 3_650).optional(),
   OUTBOX_KEEP_DEAD_DAYS: integer(1, 3_650).optional(),
+  OUTBOX_EGRESS_DENY: cidrList.optional(),
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
   LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
@@ -144,6 +145,8 @@ export interface Config {
   readonly egressAllow: readonly string[];
   /** How many days what was delivered is kept, and what was given up. */
   readonly retention: { readonly keepDays: number; readonly keepDeadDays: number };
+  /** CIDRs that they may not reach, whatever else is said of them. */
+  readonly egressDeny: readonly string[];
   readonly poolMax: number;
   /** How often the worker seals the books and writes down which holds have expired; 0: neither at all. */
   readonly sealIntervalS: number;
@@ -176,6 +179,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       keepDays: values.OUTBOX_KEEP_DAYS ?? DEFAULT_KEEP_DAYS,
       keepDeadDays: values.OUTBOX_KEEP_DEAD_DAYS ?? DEFAULT_KEEP_DEAD_DAYS,
     }),
+    egressDeny: Object.freeze(values.OUTBOX_EGRESS_DENY ?? []),
     poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
     sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
     logLevel: values.LOG_LEVEL ?? 'info',

@@ -32,7 +32,8 @@ export function registerOutbox(program: Command, context: CommandContext): void 
     )
     .action(({ url, topic: topics, dryRun, json }: AddOptions) =>
       withDatabase(context, async (pool) => {
-        const subscription = { url, topics, egressAllow: context.config.egressAllow };
+        const { egressAllow, egressDeny } = context.config;
+        const subscription = { url, topics, egressAllow, egressDeny };
         if (dryRun) {
           const wouldAdd = { url: acceptedUrl(subscription), topics };
           context.out.write(json ? `${toJson({ wouldAdd })}\n` : `would add  ${wouldAdd.url}  ${topics.join(' ')}\n`);

@@ -25,6 +25,8 @@ export interface NewEndpoint {
   readonly maxInFlight?: number;
   /** CIDRs that webhooks may reach beside the public addresses. */
   readonly egressAllow: readonly string[];
+  /** CIDRs that they may not reach, whatever else is said of them. */
+  readonly egressDeny?: readonly string[];
 }
 
 const MAX_URL_LENGTH = 2048;
@@ -39,7 +41,7 @@ const SECRET_BYTES = 32;
  */
 export function acceptedUrl(endpoint: NewEndpoint): string {
   const url = parseEndpointUrl(endpoint.url);
-  assertReachable(url, endpoint.egressAllow);
+  assertReachable(url, endpoint);
   assertTopicPatterns(endpoint.topics);
   return url.href;
 }
@@ -104,12 +106,13 @@ function parseEndpointUrl(text: string): URL {
 }
 
 // A name is judged when it is resolved, at every connection: what it points at may change.
-function assertReachable(url: URL, egressAllow: readonly string[]): void {
+function assertReachable(url: URL, { egressAllow, egressDeny }: NewEndpoint): void {
   const literal = literalAddress(url);
-  if (literal === undefined || egressPolicy(egressAllow).permits(literal)) return;
+  const why = literal === undefined ? undefined : egressPolicy(egressAllow, egressDeny).refusal(literal);
+  if (why === undefined) return;
   throw new AppError(
     'OUTBOX_EGRESS_REFUSED',
-    `${literal} is not a public address, and webhooks go to those alone. To allow it, name its network in OUTBOX_EGRESS_ALLOW.`,
+    `${literal} ${why}. Webhooks go to public addresses, to networks in OUTBOX_EGRESS_ALLOW, and to none in OUTBOX_EGRESS_DENY.`,
     { details: { address: literal } },
   );
 }

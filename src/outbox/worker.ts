@@ -27,6 +27,8 @@ export interface WorkerOptions {
   readonly redisUrl?: string | undefined;
   /** CIDRs that webhooks may reach beside the public addresses. */
   readonly egressAllow: readonly string[];
+  /** CIDRs that they may not reach, whatever else is said of them. */
+  readonly egressDeny?: readonly string[];
   readonly log: Logger;
   /** Requests on their way at once. */
   readonly concurrency?: number;
@@ -108,7 +110,7 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     await assertMigrated(db);
     const queue = await openQueue({ ...options, redisUrl: options.redisUrl, db, outage: outages.queue, sockets });
     closers.push(() => queue.close());
-    const agent = createEgressAgent(egressPolicy(options.egressAllow));
+    const agent = createEgressAgent(egressPolicy(options.egressAllow, options.egressDeny));
     closers.push(() => agent.close());
     const recent = createRecentRecords();
     const record = async (records: readonly AttemptRecord[]): Promise<boolean[]> => {

@@ -55,6 +55,7 @@ describe('a wrong environment', () => {
       DATABASE_URL: 'mysql://root:hunter2@localhost/x',
       REDIS_URL: 'localhost:6379',
       OUTBOX_EGRESS_ALLOW: '10.0.0.0/8, everywhere, 10/8, 127.1, 010.0.0.0/8, 10.0.0.0/33',
+      OUTBOX_EGRESS_DENY: '169.254.0.0/33',
       LIVENTIX_POOL_MAX: '0',
       LIVENTIX_SEAL_INTERVAL_S: '86401',
       LOG_LEVEL: 'loud',
@@ -63,7 +64,7 @@ describe('a wrong environment', () => {
     expect(run).toMatchObject({ exitCode: 2, stdout: '' });
     expect(run.stderr).toMatch(/^liventix: CONFIG_INVALID: [^\n]+\n$/);
     for (const name of Object.keys(env)) expect(run.stderr).toContain(name);
-    for (const network of ['everywhere', '10/8', '127.1', '010.0.0.0/8', '10.0.0.0/33']) {
+    for (const network of ['everywhere', '10/8', '127.1', '010.0.0.0/8', '10.0.0.0/33', '169.254.0.0/33']) {
       expect(run.stderr).toContain(`"${network}" is not a CIDR`);
     }
     expect(run.stderr).not.toContain('hunter2');

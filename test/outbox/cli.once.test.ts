@@ -70,6 +70,15 @@ describe('liventix outbox endpoint add', () => {
     const args = ['outbox', 'endpoint', 'add', '--url', 'http://127.0.0.1:8080/', '--topic', '*'];
     expect((await run(args, { OUTBOX_EGRESS_ALLOW: '127.0.0.0/8' })).exitCode).toBe(0);
   });
+
+  it('refuses one that OUTBOX_EGRESS_DENY names, whatever else is said of it', async () => {
+    const deny = { OUTBOX_EGRESS_ALLOW: '127.0.0.0/8', OUTBOX_EGRESS_DENY: '127.0.0.1,8.8.8.0/24' };
+    for (const url of ['http://127.0.0.1:8080/', 'https://8.8.8.8/']) {
+      const refused = await run(['outbox', 'endpoint', 'add', '--url', url, '--topic', '*'], deny);
+      expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
+      expect(refused.stderr).toMatch(/^liventix: OUTBOX_EGRESS_REFUSED: [\d.]+ is in OUTBOX_EGRESS_DENY[^\n]+\n$/);
+    }
+  });
 });
 
 describe('liventix outbox status', () => {
@@ -127,8 +136,8 @@ describe('liventix outbox endpoint list', () => {
   });
 });
 
-describe('OUTBOX_EGRESS_ALLOW', () => {
-  const list = (value: string) => run(['outbox', 'endpoint', 'list', '--json'], { OUTBOX_EGRESS_ALLOW: value });
+describe.each(['OUTBOX_EGRESS_ALLOW', 'OUTBOX_EGRESS_DENY'])('%s', (name) => {
+  const list = (value: string) => run(['outbox', 'endpoint', 'list', '--json'], { [name]: value });
 
   it.each([
     [',', 1],
@@ -138,7 +147,7 @@ describe('OUTBOX_EGRESS_ALLOW', () => {
   ])('"%s" is refused with one line that names element %i', async (value, element) => {
     const refused = await list(value);
     expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
-    expect(refused.stderr).toMatch(/^liventix: CONFIG_INVALID: OUTBOX_EGRESS_ALLOW has an empty element[^\n]+\n$/);
+    expect(refused.stderr).toMatch(new RegExp(`^liventix: CONFIG_INVALID: ${name} has an empty element[^\\n]+\\n$`));
     expect(refused.stderr).toContain(`number ${element} of "${value}"`);
   });
 
@@ -152,11 +161,15 @@ describe('liventix worker', () => {
     const [proxy, receiver] = [await startReceiver(), await startReceiver()];
     await addTestEndpoint(database.pool, { url: receiver.url });
     await announce(database.pool);
-    const proxies = ['HTTP_PROXY', 'http_proxy', 'HTTPS_PROXY', 'ALL_PROXY'].map((name) => [name, proxy.url]);
+    // With NO_PROXY that excepts nothing of ours, and every other as libraries are known to read them.
+    const names = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'GLOBAL_AGENT_HTTP_PROXY', 'npm_config_proxy'];
+    const proxies = names.flatMap((name) => [name, name.toLowerCase()]).map((name) => [name, proxy.url]);
     const worker = startLiventix(['worker'], {
       DATABASE_URL: database.url,
       OUTBOX_EGRESS_ALLOW: LOOPBACK.join(','),
       NODE_USE_ENV_PROXY: '1',
+      NO_PROXY: 'example.com',
+      no_proxy: 'example.com',
       ...Object.fromEntries(proxies),
     });
     await settled(database.pool);
@@ -166,18 +179,26 @@ describe('liventix worker', () => {
     await Promise.all([proxy.stop(), receiver.stop()]);
   });
 
-  it('counts a refused address as a failed attempt and sends no request', async () => {
+  it.each([
+    ['that is inside', {}, 'is not a public address and not in OUTBOX_EGRESS_ALLOW'],
+    [
+      'that is denied',
+      { OUTBOX_EGRESS_ALLOW: '127.0.0.0/8', OUTBOX_EGRESS_DENY: '127.0.0.1' },
+      'is in OUTBOX_EGRESS_DENY',
+    ],
+  ])('counts an address %s as a failed attempt and sends no request', async (_which, env, why) => {
     const receiver = await startReceiver();
     await addTestEndpoint(database.pool, { url: receiver.url });
     await announce(database.pool);
-    const worker = startLiventix(['worker'], { DATABASE_URL: database.url, LOG_LEVEL: 'silent' });
+    const worker = startLiventix(['worker'], { DATABASE_URL: database.url, LOG_LEVEL: 'silent', ...env });
     const rows = await eventually('an attempt is recorded', async () => {
-      const result = await database.pool.query('select error_class, status_code, address from outbox.attempts');
+      const result = await database.pool.query('select error_class, error, status_code, address from outbox.attempts');
       return result.rows.length > 0 && result.rows;
     });
     worker.kill('SIGTERM');
     await worker.done;
-    expect(rows).toEqual([{ error_class: 'egress_refused', status_code: null, address: '127.0.0.1' }]);
+    const error = `127.0.0.1 is at 127.0.0.1, which ${why}`;
+    expect(rows).toEqual([{ error_class: 'egress_refused', error, status_code: null, address: '127.0.0.1' }]);
     expect(receiver.connections()).toBe(0);
     await receiver.stop();
   });

@@ -41,6 +41,19 @@ describe('an endpoint is refused', () => {
     await expect(add(url)).rejects.toMatchObject({ code: 'OUTBOX_EGRESS_REFUSED' });
   });
 
+  it('for an address that is denied, public or allowed as it may be', async () => {
+    for (const url of ['https://8.8.8.8/', 'http://[::ffff:8.8.8.8]/', 'https://134744072/', 'http://10.1.0.1/']) {
+      const refusal = addEndpoint(untouched, {
+        url,
+        topics: ['*'],
+        egressAllow: ['10.0.0.0/8'],
+        egressDeny: ['8.8.8.0/24', '10.1.0.0/16'],
+      });
+      await expect(refusal).rejects.toMatchObject({ code: 'OUTBOX_EGRESS_REFUSED' });
+      await expect(refusal).rejects.toThrow(/ is in OUTBOX_EGRESS_DENY\. /);
+    }
+  });
+
   it.each([
     [['Ticket']],
     [['ticket.']],
