@@ -1,9 +1,15 @@
+import type { Socket } from 'node:net';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { egressPolicy, literalAddress } from '../../src/outbox/egress.ts';
-import { createEgressAgent } from '../../src/outbox/egress-agent.ts';
+import { createEgressAgent, type EgressAgent } from '../../src/outbox/egress-agent.ts';
+import { acceptedUrl } from '../../src/outbox/endpoints.ts';
 import { attempt } from '../support/attempt.ts';
-import { startReceiver, type TestReceiver } from '../support/receiver.ts';
+import { startDns, type TestDns } from '../support/dns.ts';
+import { type RawServer, startRawServer } from '../support/raw-server.ts';
+import { insideUrls } from './spellings.ts';
+
+const SPELLINGS = 1_000;
 
 describe('which addresses webhooks may reach', () => {
   const nobodyElse = egressPolicy([]);
@@ -108,105 +114,149 @@ describe('what is denied', () => {
   });
 });
 
-/** Every way that RFC 3986's readers are known to spell one IPv4 address: 1 to 4 parts, each decimal, octal or hex. */
-const spelled = (bytes: readonly [number, number, number, number]) =>
-  fc
-    .record({
-      parts: fc.integer({ min: 1, max: 4 }),
-      bases: fc.tuple(...Array.from({ length: 4 }, () => fc.constantFrom(8, 10, 16))),
-      padding: fc.integer({ min: 0, max: 6 }),
-      dot: fc.constantFrom('', '.'),
-    })
-    .map(({ parts, bases, padding, dot }) => {
-      const head = bytes.slice(0, parts - 1);
-      const tail = bytes.slice(parts - 1).reduce((sum, byte) => sum * 256 + byte, 0);
-      const written = [...head, tail].map((value, index) => {
-        const base = bases[index] ?? 10;
-        const digits = value.toString(base);
-        if (base === 10) return digits;
-        return `${base === 16 ? '0x' : '0'}${'0'.repeat(padding)}${digits}`;
-      });
-      return `${written.join('.')}${dot}`;
-    });
-
-const carried = (bytes: readonly [number, number, number, number]) => {
-  const [a, b, c, d] = bytes;
-  const high = ((a << 8) | b).toString(16);
-  const low = ((c << 8) | d).toString(16);
-  return fc.constantFrom(
-    `[::ffff:${bytes.join('.')}]`,
-    `[::ffff:${high}:${low}]`,
-    `[0:0:0:0:0:ffff:${high}:${low}]`,
-    `[::FFFF:${bytes.join('.')}]`,
-    `[::${high}:${low}]`,
-    `[::${bytes.join('.')}]`,
-    `[64:ff9b::${high}:${low}]`,
-    `[64:ff9b::${bytes.join('.')}]`,
-    `[2002:${high}:${low}::1]`,
-    `[::ffff:0:${high}:${low}]`,
-  );
+/** Whether `addEndpoint` would take it. */
+const isAccepted = (url: string) => {
+  try {
+    return acceptedUrl({ url, topics: ['*'], egressAllow: [] }) !== '';
+  } catch (error) {
+    expect(error).toMatchObject({ code: expect.stringMatching(/^OUTBOX_(ENDPOINT_URL_INVALID|EGRESS_REFUSED)$/) });
+    return false;
+  }
 };
 
-const insideHost = fc
-  .constantFrom<[number, number, number, number]>(
-    [127, 0, 0, 1],
-    [127, 1, 2, 3],
-    [0, 0, 0, 0],
-    [10, 0, 0, 1],
-    [192, 168, 1, 1],
-    [169, 254, 169, 254],
-    [100, 64, 0, 1],
-  )
-  .chain((bytes) => fc.oneof(spelled(bytes), carried(bytes)));
-
-describe('a receiver on loopback', () => {
-  let receiver: TestReceiver;
+describe('receivers on loopback', () => {
+  let agent: EgressAgent;
+  let [receiver, beside]: (RawServer | undefined)[] = [];
+  const port = () => receiver?.port ?? 0;
+  const connections = () => (receiver?.connections() ?? 0) + (beside?.connections() ?? 0);
   beforeAll(async () => {
-    receiver = await startReceiver();
+    receiver = await startRawServer((socket) => socket.write('HTTP/1.1 204 No Content\r\n\r\n'));
+    beside = await startRawServer((socket) => socket.write('HTTP/1.1 204 No Content\r\n\r\n'), '::1', receiver.port);
   });
-  afterAll(() => receiver.stop());
+  beforeEach(() => {
+    agent = createEgressAgent(egressPolicy([]));
+  });
+  afterEach(() => agent.close());
+  afterAll(() => Promise.all([receiver?.stop(), beside?.stop()]));
 
-  const post = async (host: string, allow: readonly string[] = []) => {
-    const agent = createEgressAgent(egressPolicy(allow));
-    try {
-      const outcome = await attempt(agent, `http://${host}:${new URL(receiver.url).port}/`);
-      return outcome.status === 'failed' ? outcome.errorClass : outcome.statusCode;
-    } finally {
-      await agent.close();
-    }
-  };
-
-  it('is not even connected to by any of hundreds of spellings of an inside address', async () => {
+  it('are not even connected to by any of a thousand spellings of an inside address', async () => {
+    let attempted = 0;
     await fc.assert(
-      fc.asyncProperty(insideHost, async (host) => {
-        expect([host, literalAddress(new URL(`http://${host}/`))]).not.toContain(undefined);
-        expect([host, await post(host)]).toEqual([host, 'egress_refused']);
+      fc.asyncProperty(insideUrls(port()), async (url) => {
+        expect([url, isAccepted(url)]).toEqual([url, false]);
+        // It may have come into the table all the same, by SQL.
+        if (!URL.canParse(url)) return;
+        attempted += 1;
+        expect(literalAddress(new URL(url))).toBeDefined();
+        expect([url, await attempt(agent, url)]).toEqual([
+          url,
+          expect.objectContaining({ errorClass: 'egress_refused' }),
+        ]);
       }),
-      { numRuns: 500 },
+      { numRuns: SPELLINGS },
     );
-    expect(receiver.connections()).toBe(0);
+    expect(attempted).toBeGreaterThan(SPELLINGS / 2);
+    expect(connections()).toBe(0);
   });
 
   it.each([
+    ['127.0.0.1', 'as it is'],
+    ['[::ffff:127.0.0.1]', 'mapped'],
     ['2130706433', 'one decimal number'],
     ['0x7f.1', 'hexadecimal, two parts'],
     ['017700000001', 'octal'],
     ['127.1', 'a part left out'],
+    ['0', 'zero, which is this host'],
     ['%31%32%37.0.0.1', 'percent-encoded'],
     ['１２７.０.０.１', 'full-width digits'],
     ['127。0。0。1', 'ideographic full stops'],
     ['①②⑦.0.0.1', 'circled digits'],
     ['[::1]', 'IPv6 loopback'],
     ['[::]', 'IPv6 unspecified'],
+    ['[64:ff9b::7f00:1]', 'NAT64'],
+    ['[2002:7f00:1::]', '6to4'],
+    ['100.64.0.1', 'carrier-grade NAT'],
+    ['169.254.169.254', 'link-local: the metadata of a cloud'],
     ['localhost', 'a name that resolves to loopback'],
     ['LOCALHOST', 'the same, shouted'],
-  ])('is not connected to by %s (%s)', async (host) => {
-    expect(await post(host)).toBe('egress_refused');
-    expect(receiver.connections()).toBe(0);
+  ])('are not connected to by %s (%s)', async (host) => {
+    expect(await attempt(agent, `http://${host}:${port()}/`)).toMatchObject({ errorClass: 'egress_refused' });
+    expect(connections()).toBe(0);
   });
 
-  it('is reached when its network is allowed, by address and by name', async () => {
-    expect(await post('127.0.0.1', ['127.0.0.0/8'])).toBe(204);
-    expect(await post('localhost', ['127.0.0.0/8', '::1/128'])).toBe(204);
+  it.each(['ftp', 'file', 'ws', 'gopher', 'data'])(
+    'are not connected to by %s:, should it be in the table',
+    async (scheme) => {
+      expect(await attempt(agent, `${scheme}://127.0.0.1/`)).toMatchObject({
+        errorClass: 'endpoint_unusable',
+      });
+      expect(connections()).toBe(0);
+    },
+  );
+
+  it('are reached when their network is allowed, by address and by name', async () => {
+    const allowing = createEgressAgent(egressPolicy(['127.0.0.0/8', '::1/128']));
+    for (const host of ['127.0.0.1', '0x7f.1', '[::1]', '[::ffff:7f00:1]', 'localhost']) {
+      expect(await attempt(allowing, `http://${host}:${port()}/`)).toMatchObject({ status: 'delivered' });
+    }
+    expect(connections()).toBe(5);
+    await allowing.close();
+  });
+});
+
+describe('a name', () => {
+  // Two addresses of loopback: one stands for a public address, and the other is what a trickster is after.
+  const [PUBLIC, INSIDE] = ['127.0.0.2', '127.0.0.1'];
+  let outside: RawServer;
+  let inside: RawServer;
+  let dns: TestDns | undefined;
+  let agent: EgressAgent;
+  const resolving = async (answer: (nth: number) => readonly string[]) => {
+    let nth = 0;
+    dns = await startDns(() => {
+      nth += 1;
+      return answer(nth);
+    });
+    agent = createEgressAgent(egressPolicy([`${PUBLIC}/32`]), { resolve: dns.resolve });
+  };
+  const attemptByName = () => attempt(agent, `http://hooks.test:${outside.port}/`);
+  // Each request on a connection of its own, so that each has the name resolved.
+  const noContent = (socket: Socket) => socket.end('HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n');
+  beforeEach(async () => {
+    outside = await startRawServer(noContent, PUBLIC);
+    inside = await startRawServer(noContent, INSIDE, outside.port);
+  });
+  afterEach(async () => {
+    await Promise.all([agent.close(), dns?.stop(), outside.stop(), inside.stop()]);
+  });
+
+  it('is connected to where it was judged to be: it is resolved once, whatever it would have resolved to next', async () => {
+    await resolving((nth) => [nth === 1 ? PUBLIC : INSIDE]);
+    expect(await attemptByName()).toMatchObject({ status: 'delivered' });
+    expect([dns?.asked, outside.requests.length]).toEqual([['hooks.test'], 1]);
+    expect(await attemptByName()).toMatchObject({ errorClass: 'egress_refused', address: INSIDE });
+    expect(inside.connections()).toBe(0);
+  });
+
+  it.each([
+    ['the public address first', [PUBLIC, INSIDE]],
+    ['the inside address first', [INSIDE, PUBLIC]],
+  ])('that is at a public and at an inside address is refused as a whole, %s', async (_order, addresses) => {
+    await resolving(() => addresses);
+    expect(await attemptByName()).toMatchObject({ errorClass: 'egress_refused', address: INSIDE });
+    expect([outside.connections(), inside.connections()]).toEqual([0, 0]);
+  });
+
+  it('that redirects to an inside address is not followed there', async () => {
+    await resolving(() => [PUBLIC]);
+    await outside.stop();
+    outside = await startRawServer(
+      (socket) =>
+        socket.write(`HTTP/1.1 307 Go\r\nlocation: http://${INSIDE}:${inside.port}/\r\ncontent-length: 0\r\n\r\n`),
+      PUBLIC,
+      outside.port,
+    );
+    expect(await attemptByName()).toMatchObject({ errorClass: 'redirect', statusCode: 307 });
+    expect(inside.connections()).toBe(0);
   });
 });
