@@ -47,6 +47,21 @@ export function parseRetryAfterMs(header: string | undefined, now: Date): number
   if (header === undefined) return undefined;
   const text = header.trim();
   if (/^\d{1,10}$/.test(text)) return Number(text) * SECOND;
-  const at = /^[A-Z][a-z]{2}, /.test(text) ? Date.parse(text) : Number.NaN;
+  const at = parseHttpDate(text);
   return Number.isNaN(at) ? undefined : Math.max(0, at - now.getTime());
+}
+
+// Also in the two obsolete forms, which a recipient has to read (RFC 9110, section 5.6.7); always in UTC.
+const HTTP_DATES = [
+  /^[A-Z][a-z]{2}, (?<day>\d{2}) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>[\d:]{8}) GMT$/,
+  /^[A-Z][a-z]+day, (?<day>\d{2})-(?<month>[A-Z][a-z]{2})-(?<year>\d{2}) (?<time>[\d:]{8}) GMT$/,
+  /^[A-Z][a-z]{2} (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) (?<time>[\d:]{8}) (?<year>\d{4})$/,
+];
+
+function parseHttpDate(text: string): number {
+  for (const form of HTTP_DATES) {
+    const { day, month, year, time } = form.exec(text)?.groups ?? {};
+    if (year !== undefined) return Date.parse(`${day} ${month} ${year.padStart(4, '20')} ${time} GMT`);
+  }
+  return Number.NaN;
 }

@@ -1,22 +1,12 @@
 import type { Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { egressPolicy } from '../../src/outbox/egress.ts';
 import { createEgressAgent, type EgressAgent } from '../../src/outbox/egress-agent.ts';
 import { attempt } from '../support/attempt.ts';
 import { eventually } from '../support/eventually.ts';
 import { type RawServer, startRawServer } from '../support/raw-server.ts';
-
-const TIMEOUT_MS = 400;
-const OK = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok';
-const NO_CONTENT = 'HTTP/1.1 204 No Content\r\n\r\n';
-
-/** A byte every so often, for as long as somebody listens. */
-const drip = (socket: Socket, next: () => string) => {
-  const timer = setInterval(() => socket.write(next()), 50);
-  socket.on('close', () => clearInterval(timer));
-};
+import { delivered, ENDPOINTS, failed, NO_CONTENT, OK, TIMEOUT_MS } from './bad-endpoints.ts';
 
 /** As much as the connection takes, up to a gigabyte. */
 const flood = (socket: Socket, chunk: Buffer) => {
@@ -30,10 +20,6 @@ const flood = (socket: Socket, chunk: Buffer) => {
   socket.on('drain', pour);
   pour();
 };
-
-const failed = (errorClass: string, error: RegExp) =>
-  expect.objectContaining({ status: 'failed', errorClass, error: expect.stringMatching(error) });
-const delivered = (statusCode: number, response: string) => ({ status: 'delivered', statusCode, response });
 
 let agent: EgressAgent;
 let healthy: RawServer;
@@ -52,135 +38,15 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop()));
 });
 
-const ENDPOINTS: [string, (socket: Socket, nth: number) => void, unknown][] = [
-  ['accepts and never answers', () => undefined, failed('timeout', /within 400 ms/)],
-  ['stops in its status line', (socket) => socket.write('HTTP/1.1 20'), failed('timeout', /within 400 ms/)],
-  [
-    'drips its headers',
-    (socket) => {
-      socket.write('HTTP/1.1 200 OK\r\nx: ');
-      drip(socket, () => 'x');
-    },
-    failed('timeout', /within 400 ms/),
-  ],
-  [
-    'drips its body',
-    (socket) => {
-      socket.write('HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n.');
-      drip(socket, () => '.');
-    },
-    { status: 'delivered', statusCode: 200, response: expect.stringMatching(/^\.{2,20}$/) },
-  ],
-  [
-    'drips the body of a 500',
-    (socket) => {
-      socket.write('HTTP/1.1 500 No\r\ncontent-length: 1000\r\n\r\n.');
-      drip(socket, () => '.');
-    },
-    failed('status', /^answered 500$/),
-  ],
-  [
-    'closes amid its body',
-    (socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf'),
-    delivered(200, 'half'),
-  ],
-  [
-    'breaks the connection amid its body',
-    (socket) => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf', () => socket.resetAndDestroy()),
-    { status: 'delivered', statusCode: 200, response: expect.stringMatching(/^(half)?$/) },
-  ],
-  ['closes before any byte', (socket) => socket.end(), failed('connection_lost', /other side closed/)],
-  [
-    'breaks the connection before any byte',
-    (socket) => socket.resetAndDestroy(),
-    failed('connection_lost', /ECONNRESET/),
-  ],
-  [
-    'closes amid its status line',
-    (socket) => socket.end('HTTP/1.1 20'),
-    failed('connection_lost', /other side closed/),
-  ],
-  [
-    'answers after the deadline',
-    (socket) => void setTimeout(() => socket.write(OK), TIMEOUT_MS + 100),
-    failed('timeout', /within 400 ms/),
-  ],
-  ['sends garbage', (socket) => socket.write('SSH-2.0-OpenSSH_9.2\r\n'), failed('response_invalid', /HTTP/)],
-  ['sends zeros', (socket) => socket.write(Buffer.alloc(1000)), failed('response_invalid', /HTTP/)],
-  [
-    'sends 100 kB of one header',
-    (socket) => socket.write(`HTTP/1.1 200 OK\r\nx: ${'x'.repeat(100_000)}\r\n\r\n`),
-    failed('response_headers_too_large', /Headers Overflow/),
-  ],
-  [
-    'sends 100 kB of many headers',
-    (socket) => socket.write(`HTTP/1.1 200 OK\r\n${'x: yyyyy\r\n'.repeat(10_000)}\r\n`),
-    failed('response_headers_too_large', /Headers Overflow/),
-  ],
-  [
-    'answers 102 and 103, then 200',
-    (socket) =>
-      socket.write(`HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n${OK}`),
-    delivered(200, 'ok'),
-  ],
-  [
-    'answers 103 for ever',
-    (socket) => drip(socket, () => 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(8)),
-    failed('response_invalid', /informational/),
-  ],
-  // undici's own limit (lib/dispatcher/client-h1.js): it takes 100 from nobody, although RFC 9110 asks every client to.
-  [
-    'answers 100, unasked, then 200',
-    (socket) => socket.write(`HTTP/1.1 100 Continue\r\n\r\n${OK}`),
-    failed('response_invalid', /bad response/),
-  ],
-  [
-    'switches protocols',
-    (socket) => socket.write('HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n'),
-    failed('response_invalid', /bad upgrade/),
-  ],
-  [
-    'speaks HTTP/1.0, and ends with the connection',
-    (socket) => socket.end('HTTP/1.0 200 OK\r\n\r\nold'),
-    delivered(200, 'old'),
-  ],
-  [
-    'compresses its body',
-    (socket) => {
-      const body = gzipSync('hello');
-      socket.write(`HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: ${body.length}\r\n\r\n`);
-      socket.write(body);
-    },
-    // As it came: what was never decompressed cannot be a bomb. The NULs are replaced, which PostgreSQL's text cannot hold.
-    { status: 'delivered', statusCode: 200, response: expect.not.stringMatching(/hello|\0/) },
-  ],
-  [
-    'answers 204 with a body',
-    (socket) => socket.write(`HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nok`),
-    delivered(204, ''),
-  ],
-  [
-    'answers 304 with a body',
-    (socket) => socket.write('HTTP/1.1 304 Not Modified\r\ncontent-length: 2\r\n\r\nok'),
-    failed('redirect', /304/),
-  ],
-  ['answers twice', (socket) => socket.write(OK + OK), delivered(200, 'ok')],
-  [
-    'answers with a length that is none',
-    (socket) => socket.write('HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n'),
-    failed('response_invalid', /./),
-  ],
-];
-
 describe('an endpoint that', () => {
   it.each(ENDPOINTS)('%s', async (_what, behave, outcome) => {
     const server = await serve(behave);
     const startedAt = performance.now();
-    expect(await attempt(agent, server.url, { timeoutMs: TIMEOUT_MS })).toEqual(outcome);
+    expect(await attempt(agent, server.url, { timeoutMs: TIMEOUT_MS })).toMatchObject(outcome);
     expect(performance.now() - startedAt).toBeLessThan(TIMEOUT_MS + 500);
     // Neither the others nor its own next attempt suffer.
     expect(await attempt(agent, healthy.url)).toEqual(delivered(204, ''));
-    expect(await attempt(agent, server.url, { timeoutMs: TIMEOUT_MS })).toEqual(outcome);
+    expect(await attempt(agent, server.url, { timeoutMs: TIMEOUT_MS })).toMatchObject(outcome);
     expect(await attempt(agent, healthy.url)).toEqual(delivered(204, ''));
     expect(server.requests).toHaveLength(2);
   });
@@ -245,7 +111,7 @@ describe('a connection', () => {
 
   it('that is lost when it is new costs one request and the attempt', async () => {
     const server = await serve((socket) => void socket.end());
-    expect(await attemptWhenIdle(server)).toEqual(failed('connection_lost', /closed/));
+    expect(await attemptWhenIdle(server)).toMatchObject(failed('connection_lost', /closed/));
     expect(server.requests).toHaveLength(1);
   });
 
@@ -254,14 +120,14 @@ describe('a connection', () => {
     const server = await serve((socket) => void (isBroken ? socket.end() : socket.write(OK)));
     await attemptWhenIdle(server);
     isBroken = true;
-    expect(await attemptWhenIdle(server)).toEqual(failed('connection_lost', /closed/));
+    expect(await attemptWhenIdle(server)).toMatchObject(failed('connection_lost', /closed/));
     expect(server.requests).toHaveLength(3);
   });
 
   it('that is lost amid a status line is not tried again, though it served before: the answer had begun', async () => {
     const server = await serve((socket, nth) => void (nth === 1 ? socket.write(OK) : socket.end('HTTP/1.1 2')));
     await attemptWhenIdle(server);
-    expect(await attemptWhenIdle(server)).toEqual(failed('connection_lost', /closed/));
+    expect(await attemptWhenIdle(server)).toMatchObject(failed('connection_lost', /closed/));
     expect(server.requests).toHaveLength(2);
   });
 
@@ -273,7 +139,7 @@ describe('a connection', () => {
       isHanging = true;
     });
     await attemptWhenIdle(server);
-    expect(await attemptWhenIdle(server, TIMEOUT_MS)).toEqual(failed('timeout', /within 400 ms/));
+    expect(await attemptWhenIdle(server, TIMEOUT_MS)).toMatchObject(failed('timeout', /within 400 ms/));
     expect(server.requests).toHaveLength(3);
     await eventually('it is closed', () => server.open.size === 0);
   });
@@ -286,8 +152,8 @@ describe('a worker that stops', () => {
     const outcome = attempt(agent, server.url, { stop: stop.signal });
     await eventually('the request has come', () => server.requests.length === 1);
     stop.abort();
-    expect(await outcome).toEqual(failed('worker_stopped', /stopped/));
-    expect(await attempt(agent, server.url, { stop: stop.signal })).toEqual(failed('worker_stopped', /stopped/));
+    expect(await outcome).toMatchObject(failed('worker_stopped', /stopped/));
+    expect(await attempt(agent, server.url, { stop: stop.signal })).toMatchObject(failed('worker_stopped', /stopped/));
     expect(server.requests).toHaveLength(1);
   });
 
@@ -309,7 +175,7 @@ describe('a name', () => {
     const two = createEgressAgent(egressPolicy(['127.0.0.0/8', '::1/128']), {
       resolve: (_name, _options, callback) => callback(null, addresses),
     });
-    expect(await attempt(two, 'http://two.test:1/')).toEqual(failed('connection_failed', /ECONNREFUSED/));
+    expect(await attempt(two, 'http://two.test:1/')).toMatchObject(failed('connection_failed', /ECONNREFUSED/));
     await two.close();
   });
 
@@ -320,7 +186,7 @@ describe('a name', () => {
         resolved = () => callback(null, [{ address: '127.0.0.1', family: 4 }]);
       },
     });
-    expect(await attempt(slow, `http://slow.test:${healthy.port}/`, { timeoutMs: TIMEOUT_MS })).toEqual(
+    expect(await attempt(slow, `http://slow.test:${healthy.port}/`, { timeoutMs: TIMEOUT_MS })).toMatchObject(
       failed('timeout', /within 400 ms/),
     );
     resolved?.();
