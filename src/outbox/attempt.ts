@@ -1,5 +1,6 @@
 import { errors } from 'undici';
-import { type EgressAgent, EgressRefusedError } from './egress-agent.ts';
+import { EgressRefusedError } from './egress.ts';
+import type { EgressAgent } from './egress-agent.ts';
 import { type BreakOff, type Ending, Exchange, InformationalFloodError } from './exchange.ts';
 import { parseRetryAfterMs } from './retry.ts';
 import type { SignedWebhook } from './webhook.ts';

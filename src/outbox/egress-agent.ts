@@ -1,8 +1,8 @@
-import { type LookupAddress, type LookupAllOptions, lookup as lookUpName } from 'node:dns';
-import type { LookupFunction } from 'node:net';
+import { lookup } from 'node:dns';
 import { buildConnector, type Client } from 'undici';
 import { type ConnectionPools, createConnectionPools } from './connection-pools.ts';
-import { type EgressPolicy, literalAddress } from './egress.ts';
+import { type EgressPolicy, EgressRefusedError, literalAddress } from './egress.ts';
+import { guardedLookup, type ResolveName } from './guarded-lookup.ts';
 
 /** Where webhooks leave from: it connects to permitted addresses and to nothing else. */
 export interface EgressAgent extends Pick<ConnectionPools, 'dispatch' | 'dispatchAlone'> {
@@ -11,23 +11,6 @@ export interface EgressAgent extends Pick<ConnectionPools, 'dispatch' | 'dispatc
   /** The address that the last connection to the URL's origin reached. */
   addressOf(url: URL): string | undefined;
   close(): Promise<void>;
-}
-
-export type ResolveName = (
-  hostname: string,
-  options: LookupAllOptions,
-  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
-) => void;
-
-/** The address was refused before anything was sent. */
-export class EgressRefusedError extends Error {
-  override readonly name = 'EgressRefusedError';
-  readonly address: string;
-
-  constructor(host: string, address: string, why: string) {
-    super(`${host} is at ${address}, which ${why}`);
-    this.address = address;
-  }
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -46,7 +29,7 @@ const MAX_REMEMBERED_ORIGINS = 10_000;
  */
 export function createEgressAgent(
   policy: EgressPolicy,
-  { resolve = lookUpName, maxOrigins = MAX_ORIGINS }: { resolve?: ResolveName; maxOrigins?: number } = {},
+  { resolve = lookup, maxOrigins = MAX_ORIGINS }: { resolve?: ResolveName; maxOrigins?: number } = {},
 ): EgressAgent {
   const addresses = new Map<string, string>();
   const connect = buildConnector({
@@ -100,27 +83,5 @@ export function createEgressAgent(
     isOpening: () => isOpening,
     addressOf: (url) => addresses.get(url.origin),
     close: () => pools.destroy(),
-  };
-}
-
-// One refused address refuses the name: a name that is both inside and outside is a trick or a mistake.
-function guardedLookup(policy: EgressPolicy, resolve: ResolveName): LookupFunction {
-  return (hostname, options, callback) => {
-    resolve(hostname, { ...options, all: true }, (error, addresses) => {
-      if (error !== null) {
-        callback(error, []);
-        return;
-      }
-      for (const { address } of addresses) {
-        const why = policy.refusal(address);
-        if (why !== undefined) {
-          callback(new EgressRefusedError(hostname, address, why), []);
-          return;
-        }
-      }
-      const first = addresses[0];
-      if (options.all === true || first === undefined) callback(null, addresses);
-      else callback(null, first.address, first.family);
-    });
   };
 }

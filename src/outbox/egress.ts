@@ -14,6 +14,17 @@ export interface EgressPolicy {
   refusal(address: string): string | undefined;
 }
 
+/** The address was refused before anything was sent. */
+export class EgressRefusedError extends Error {
+  override readonly name = 'EgressRefusedError';
+  readonly address: string;
+
+  constructor(host: string, address: string, why: string) {
+    super(`${host} is at ${address}, which ${why}`);
+    this.address = address;
+  }
+}
+
 // In public ranges, and yet answered by the machine's own cloud: Azure's metadata and wire server.
 const NOT_REALLY_PUBLIC: readonly Cidr[] = [ipaddr.parseCIDR('168.63.129.16/32')];
 // Everything else of IPv6 is special, unassigned, or carries an IPv4 address (RFC 4291, section 2.4).

@@ -16,7 +16,7 @@ export type Ending =
     };
 
 /** As much of a response's body as is read and kept. */
-export const RESPONSE_LIMIT_BYTES = 8 * 1024;
+const RESPONSE_LIMIT_BYTES = 8 * 1024;
 /** RFC 9110 sets no bound to informational responses, and the limit on headers begins anew with each. */
 const MAX_INFORMATIONAL = 16;
 const ENOUGH = new Error('no more of the response is wanted');

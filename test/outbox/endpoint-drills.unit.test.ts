@@ -179,6 +179,25 @@ describe('a name', () => {
     await two.close();
   });
 
+  it('that takes long to resolve is resolved once for all who wait, and anew for who comes later', async () => {
+    const asked: (() => void)[] = [];
+    const slow = createEgressAgent(egressPolicy(['127.0.0.0/8']), {
+      resolve: (_name, _options, callback) =>
+        void asked.push(() => callback(null, [{ address: '127.0.0.1', family: 4 }])),
+    });
+    const server = await serve((socket) => void socket.end('HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n'));
+    const send = (name: string) => attempt(slow, `http://${name}:${server.port}/`);
+    const first = [send('slow.test'), send('slow.test'), send('slow.test'), send('other.test')];
+    await eventually('both names are asked for', () => asked.length === 2);
+    for (const answer of asked.splice(0)) answer();
+    expect(await Promise.all(first)).toEqual(first.map(() => delivered(204, '')));
+    const later = send('slow.test');
+    await eventually('it is asked for again', () => asked.length === 1);
+    asked[0]?.();
+    expect([await later, server.requests.length]).toEqual([delivered(204, ''), 5]);
+    await slow.close();
+  });
+
   it('that is not resolved within the deadline is a timeout, and nothing is sent when it is resolved after all', async () => {
     let resolved: (() => void) | undefined;
     const slow = createEgressAgent(egressPolicy(['127.0.0.0/8']), {
