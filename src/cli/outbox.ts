@@ -4,6 +4,9 @@ import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { registerOutboxAttach } from './outbox-attach.ts';
 import { registerOutboxPrune } from './outbox-prune.ts';
+import { registerOutboxDeliveries } from './outbox-deliveries.ts';
+import { registerOutboxReplay } from './outbox-replay.ts';
+import { registerOutboxRetry } from './outbox-retry.ts';
 import { formatCount, toJson } from './output.ts';
 
 interface AddOptions {
@@ -68,6 +71,9 @@ export function registerOutbox(program: Command, context: CommandContext): void 
       }),
     );
 
+  registerOutboxDeliveries(outbox, context);
+  registerOutboxRetry(outbox, context);
+  registerOutboxReplay(outbox, context);
   registerOutboxAttach(outbox, context);
   registerOutboxPrune(outbox, context);
 }

@@ -1,6 +1,5 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
-import type { Pool } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import type { Instant } from '../ledger/instants.ts';
@@ -15,6 +14,7 @@ import {
 import { ONE_SNAPSHOT, runPeriodChecks } from '../ledger/verify.ts';
 import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { databaseName } from './database-name.ts';
 import { beginningOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
@@ -67,11 +67,6 @@ function registerClose(books: Command, context: CommandContext): void {
         context.out.write(options.json ? `${toJson(certificateOf(period))}\n` : closedText(period));
       }),
     );
-}
-
-async function databaseName(pool: Pool): Promise<string> {
-  const { rows } = await pool.query<{ name: string }>('select current_database() as name');
-  return `the database ${rows[0]?.name}`;
 }
 
 // The file is there before anything is closed, so that no certificate is left without a place; and a new one, so that

@@ -162,7 +162,7 @@ export async function returnUnclaimed(db: Queryable, jobs: readonly DeliveryJob[
 const RETURN_LOST = `
   with lost as (
     select deliveries.id, deliveries.day, deliveries.message_id, deliveries.endpoint_id, deliveries.attempt,
-      deliveries.claimed_by is not null as was_claimed
+      deliveries.schedule_from, deliveries.claimed_by is not null as was_claimed
     from unnest($1::date[], $2::bigint[], $3::integer[]) as job (day, id, attempt)
     join outbox.deliveries on deliveries.day = job.day and deliveries.id = job.id and deliveries.attempt = job.attempt
     where deliveries.state = 'queued'
@@ -171,7 +171,8 @@ const RETURN_LOST = `
   ), judged as (
     select lost.*, was_claimed and 1 + (
         select count(*) from outbox.attempts
-        where attempts.delivery_id = lost.id and attempts.day = lost.day and attempts.error_class = 'worker_lost'
+        where attempts.delivery_id = lost.id and attempts.day = lost.day and attempts.attempt > lost.schedule_from
+          and attempts.error_class = 'worker_lost'
       ) >= $5 as is_last
     from lost
   ), returned as (
@@ -210,7 +211,7 @@ const RETURN_LOST = `
  * Takes back what lost its lease or its worker. A lost attempt counts, because its request may have been made; the next one is due
  * at once.
  * @param options.workers the numbers of those that are there
- * @param options.maxLost how many of a delivery's attempts may be lost: a message must not kill workers for ever
+ * @param options.maxLost how many of a delivery's attempts may be lost since its schedule began: a message must not kill workers for ever
  */
 export async function returnLost(
   db: Queryable,

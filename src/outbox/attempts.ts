@@ -9,7 +9,7 @@ export interface ClaimedAttempt extends DeliveryJob {
   readonly url: string;
   readonly secret: string;
   readonly timeoutMs: number;
-  /** Its number among the attempts that the endpoint had a part in, from 1: where the retry schedule stands. */
+  /** Its number among the attempts that the endpoint had a part in since the retry schedule began, from 1: where that stands. */
   readonly scheduleAttempt: number;
 }
 
@@ -44,9 +44,9 @@ const CLAIM = `
   returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
     outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", endpoints.id as "endpointId", endpoints.url,
     endpoints.secret, endpoints.timeout_ms as "timeoutMs",
-    case when deliveries.attempt = 1 then 1 else deliveries.attempt - (
+    case when deliveries.attempt = deliveries.schedule_from + 1 then 1 else deliveries.attempt - deliveries.schedule_from - (
       select count(*) from outbox.attempts
-      where attempts.day = $3 and attempts.delivery_id = deliveries.id
+      where attempts.day = $3 and attempts.delivery_id = deliveries.id and attempts.attempt > deliveries.schedule_from
         and attempts.error_class in ('worker_lost', 'worker_stopped')
     )::integer end as "scheduleAttempt"`;
 

@@ -20,6 +20,20 @@ export interface FannedOut {
   readonly waiting: readonly string[];
 }
 
+/** SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to. */
+export const SUBSCRIBED = `
+    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered
+    from (select distinct topic from taken) as topics
+    join outbox.endpoints on endpoints.enabled and endpoints.topics && outbox.patterns_of(topics.topic)`;
+
+/** SQL, of `taken` and `subscribed`: whether an endpoint receives a message. */
+export const IS_ADDRESSED = `subscribed.topic = taken.topic
+      and (subscribed.organization_id is null or subscribed.organization_id = taken.organization_id)
+      and (subscribed.filter is null or taken.payload @> subscribed.filter)`;
+
+/** SQL, of the same: what its deliveries are kept in order by. */
+export const ORDERING_KEY = 'case when subscribed.ordered then taken.ordering_key end';
+
 // At an ordered endpoint, whoever comes behind another of its key is due at no time yet: lines.ts.
 // One statement: a crash leaves a message either unprocessed or with all of its deliveries. The one relay that leads runs it, so
 // nobody else takes messages; a late commit is found whatever its seq is, because what tells is `processed_at` and no position.
@@ -35,20 +49,14 @@ const FAN_OUT = `
       ) as next
     )
     returning id, day, seq, topic, payload, organization_id, ordering_key, deliver_after
-  ), subscribed as (
-    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered
-    from (select distinct topic from taken) as topics
-    join outbox.endpoints on endpoints.enabled and endpoints.topics && outbox.patterns_of(topics.topic)
+  ), subscribed as (${SUBSCRIBED}
   ), addressed as (
     select taken.id, taken.day, taken.seq, taken.deliver_after, subscribed.id as endpoint_id,
-      case when subscribed.ordered then taken.ordering_key end as ordering_key,
+      ${ORDERING_KEY} as ordering_key,
       row_number() over (partition by subscribed.id order by taken.seq) as turn,
-      row_number() over (partition by subscribed.id, case when subscribed.ordered then taken.ordering_key end order by taken.seq)
-        as turn_of_key
+      row_number() over (partition by subscribed.id, ${ORDERING_KEY} order by taken.seq) as turn_of_key
     from taken
-    join subscribed on subscribed.topic = taken.topic
-      and (subscribed.organization_id is null or subscribed.organization_id = taken.organization_id)
-      and (subscribed.filter is null or taken.payload @> subscribed.filter)
+    join subscribed on ${IS_ADDRESSED}
   ), fanned_out as (
     insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, lease_until)
     select addressed.id, addressed.day, addressed.endpoint_id, addressed.ordering_key,

@@ -1,0 +1,63 @@
+import type { Pool } from '../db/pool.ts';
+import { assertFilter, DELIVERY_MATCHES, type DeliveryFilter, deliveryValues, readByDay } from './delivery-filter.ts';
+
+export const DELIVERY_STATES = ['pending', 'queued', 'delivering', 'delivered', 'dead'] as const;
+/** As a person sees it: `delivering` is what the tables call queued, and claimed by a worker. */
+export type DeliveryState = (typeof DELIVERY_STATES)[number];
+
+export interface ListedDelivery {
+  readonly id: bigint;
+  readonly messageId: string;
+  readonly topic: string;
+  readonly endpointId: string;
+  readonly state: DeliveryState;
+  /** Those that were made. */
+  readonly attempts: number;
+  readonly lastError: string | null;
+  /** When the next attempt may be made, or might have been. */
+  readonly dueAt: Date;
+  readonly finishedAt: Date | null;
+  readonly createdAt: Date;
+}
+
+/** SQL of a delivery's state, as a person sees it. */
+export const STATE = `case when deliveries.claimed_by is not null then 'delivering' else deliveries.state end`;
+/** SQL of how many attempts were made. */
+export const ATTEMPTS = `deliveries.attempt - (deliveries.state in ('pending', 'queued'))::integer`;
+
+// The state is compared as the table has it, or no partial index would be found.
+const LIST = `
+  select deliveries.id, deliveries.message_id as "messageId", outbox.topic, deliveries.endpoint_id as "endpointId",
+    ${STATE} as state, ${ATTEMPTS} as attempts, deliveries.last_error as "lastError", deliveries.due_at as "dueAt",
+    deliveries.finished_at as "finishedAt", deliveries.created_at as "createdAt"
+  from outbox.deliveries
+  join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
+  where ${DELIVERY_MATCHES}
+    and ($6::text is null or deliveries.state = $6)
+    and ($7::boolean is null or (deliveries.claimed_by is not null) = $7)
+    and ($8::bigint is null or deliveries.id < $8)
+  order by deliveries.id desc
+  limit $9`;
+
+export interface DeliveryPage extends DeliveryFilter {
+  readonly state?: DeliveryState | undefined;
+  readonly limit: number;
+  /** Only older ones: with a lower id. */
+  readonly before?: bigint | undefined;
+}
+
+/**
+ * Deliveries, the newest first.
+ * @throws AppError OUTBOX_TOPIC_INVALID, OUTBOX_ENDPOINT_UNKNOWN
+ */
+export async function listDeliveries(pool: Pool, page: DeliveryPage): Promise<readonly ListedDelivery[]> {
+  await assertFilter(pool, page);
+  const { rows } = await readByDay(pool, (tx) => tx.query<ListedDelivery>(LIST, listValues(page)));
+  return rows;
+}
+
+function listValues({ state, limit, before, ...filter }: DeliveryPage): unknown[] {
+  const isClaimed = state === 'delivering' ? true : state === 'queued' ? false : null;
+  const stored = state === 'delivering' ? 'queued' : (state ?? null);
+  return [...deliveryValues(filter), stored, isClaimed, before ?? null, limit];
+}

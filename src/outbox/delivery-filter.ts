@@ -1,0 +1,95 @@
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
+import { assertTopicPatterns } from './topics.ts';
+
+/** Which deliveries are meant; what is left out narrows nothing. */
+export interface DeliveryFilter {
+  /** Of the message: a topic, `ticket.*` or `*`. */
+  readonly topic?: string | undefined;
+  readonly endpointId?: string | undefined;
+  /** Of the message. */
+  readonly organizationId?: string | undefined;
+  /** The first instant of announcement that is meant, and the first that is no longer. */
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+}
+
+/** The parameters of `MESSAGE_MATCHES`, $1 to $4. */
+export const messageValues = ({ topic, organizationId, from, to }: DeliveryFilter) => [
+  topic ?? null,
+  organizationId ?? null,
+  from ?? null,
+  to ?? null,
+];
+
+/** The parameters of `DELIVERY_MATCHES`, $1 to $5. */
+export const deliveryValues = (filter: DeliveryFilter) => [...messageValues(filter), filter.endpointId ?? null];
+
+// Instants bound the days too, so that the partitions of others are not touched. A message's day is read before its instant, and so
+// may be that of the day before at midnight.
+const onDays = (table: string) => `
+  ($3::timestamptz is null or ${table}.day >= ($3::timestamptz at time zone 'UTC')::date - 1)
+  and ($4::timestamptz is null or ${table}.day <= ($4::timestamptz at time zone 'UTC')::date)`;
+
+/** SQL: whether a row of `public.outbox` is meant; of an endpoint it knows nothing. */
+export const MESSAGE_MATCHES = `
+  ($1::text is null or $1 = any (outbox.patterns_of(outbox.topic)))
+  and ($2::uuid is null or outbox.organization_id = $2)
+  and ($3::timestamptz is null or outbox.created_at >= $3)
+  and ($4::timestamptz is null or outbox.created_at < $4)
+  and ${onDays('outbox')}`;
+
+/** SQL: whether a row of `outbox.deliveries`, joined with its message, is meant. */
+export const DELIVERY_MATCHES = `
+  ($5::uuid is null or deliveries.endpoint_id = $5)
+  and ${onDays('deliveries')}
+  and ${MESSAGE_MATCHES}`;
+
+/** Runs what joins deliveries with their messages: day by day, or each delivery would be looked for in the messages of every day. */
+export function readByDay<T>(pool: Pool, read: (tx: Tx) => Promise<T>): Promise<T> {
+  return withTransaction(
+    pool,
+    async (tx) => {
+      await tx.query('set local enable_partitionwise_join = on');
+      return read(tx);
+    },
+    { mode: 'read only' },
+  );
+}
+
+/** @throws AppError OUTBOX_TOPIC_INVALID, OUTBOX_ENDPOINT_UNKNOWN */
+export async function assertFilter(db: Queryable, { topic, endpointId }: DeliveryFilter): Promise<void> {
+  if (topic !== undefined) assertTopicPatterns([topic]);
+  if (endpointId === undefined) return;
+  const { rowCount } = await db.query('select from outbox.endpoints where id = $1', [endpointId]);
+  if (rowCount === 0) {
+    throw new AppError(
+      'OUTBOX_ENDPOINT_UNKNOWN',
+      `There is no endpoint ${endpointId}. See which there are: liventix outbox endpoint list`,
+    );
+  }
+}
+
+export interface EndpointAndCount {
+  readonly endpointId: string;
+  readonly url: string | null;
+  readonly enabled: boolean;
+  readonly disabledReason: string | null;
+  readonly deliveries: number;
+}
+
+/** @throws AppError OUTBOX_ENDPOINT_DISABLED where nobody would attempt some of the deliveries */
+export function assertEnabled(endpoints: readonly EndpointAndCount[]): void {
+  const disabled = endpoints.filter(({ enabled }) => !enabled);
+  if (disabled.length === 0) return;
+  const named = disabled.map(
+    ({ endpointId, disabledReason, deliveries }) =>
+      `${endpointId} (${disabledReason ?? 'by hand'}; ${deliveries} deliveries)`,
+  );
+  throw new AppError(
+    'OUTBOX_ENDPOINT_DISABLED',
+    `Nobody attempts deliveries to an endpoint that is disabled or deleted, and these are: ${named.join(', ')}. Nothing was changed: enable it, or name another with --endpoint.`,
+    { details: { endpoints: disabled.map(({ endpointId }) => endpointId) } },
+  );
+}
