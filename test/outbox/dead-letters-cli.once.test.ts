@@ -1,0 +1,280 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { ErrorCode } from '../../src/errors.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { givenDeliveries } from '../support/dead-letters.ts';
+import { eventually } from '../support/eventually.ts';
+import { liventix, startLiventix } from '../support/liventix.ts';
+import { addTestEndpoint, announce, clearOutbox } from '../support/outbox.ts';
+import { expectRefusal } from '../support/refusal.ts';
+
+const NOBODY = '00000000-0000-4000-8000-000000000000';
+const RANGE = ['--from', '2026-03-01', '--to', '2026-03-31'];
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterEach(() => clearOutbox(database.pool));
+afterAll(() => database.drop());
+
+const run = (...args: readonly string[]) => liventix(['outbox', ...args], { DATABASE_URL: database.url });
+const start = (...args: readonly string[]) => startLiventix(['outbox', ...args], { DATABASE_URL: database.url });
+const refused = (code: ErrorCode, says: RegExp, ...args: readonly string[]) =>
+  expectRefusal({ code, says }, ['outbox', ...args], { DATABASE_URL: database.url });
+const endpoint = (path = '') => addTestEndpoint(database.pool, { url: `https://example.com/${path}` });
+const disable = (id: string) =>
+  database.pool.query(
+    `update outbox.endpoints set enabled = false, disabled_at = now(), disabled_reason = 'answered 410 Gone' where id = $1`,
+    [id],
+  );
+const countOf = async (condition: string) =>
+  (await database.pool.query(`select count(*)::integer as n from outbox.deliveries where ${condition}`)).rows[0].n;
+
+describe('liventix outbox deliveries', () => {
+  it('lists one a line, the newest first, as a table or one JSON array', async () => {
+    const { id } = await endpoint();
+    const [first = 0n] = await givenDeliveries(database.pool, { endpointId: id, topic: 'ticket.sold' });
+    const [second = 0n] = await givenDeliveries(database.pool, { endpointId: id, state: 'delivered' });
+    const { exitCode, stdout, stderr } = await run('deliveries');
+    expect([exitCode, stderr]).toEqual([0, '']);
+    const lines = stdout.split('\n').slice(0, -1);
+    expect(lines[0]).toMatch(/^id +message +topic +endpoint +state +attempts +due or finished +last error$/);
+    expect(lines[1]).toMatch(
+      new RegExp(`^${second} +[-0-9a-f]{36}  test.happened  ${id}  delivered  3 +\\d{4}-\\S+Z$`),
+    );
+    expect(lines[2]).toMatch(new RegExp(`^${first} .* ticket.sold .* dead .* 3 .*  answered 500$`));
+    expect(JSON.parse((await run('deliveries', '--json', '--state', 'dead')).stdout)).toMatchObject([
+      {
+        id: Number(first),
+        topic: 'ticket.sold',
+        endpointId: id,
+        state: 'dead',
+        attempts: 3,
+        lastError: 'answered 500',
+      },
+    ]);
+    expect(
+      JSON.parse((await run('deliveries', '--json', '--before', `${second}`, '--topic', 'ticket.*')).stdout),
+    ).toHaveLength(1);
+  });
+
+  it('says when there are none, and [] to machines', async () => {
+    expect(await run('deliveries', '--state', 'dead')).toEqual({
+      exitCode: 0,
+      stdout: '',
+      stderr: 'There are no such deliveries.\n',
+    });
+    expect((await run('deliveries', '--json')).stdout).toBe('[]\n');
+  });
+
+  it('tells what is queued from what is being delivered', async () => {
+    const { id: endpointId } = await endpoint();
+    const [queued, claimed] = await givenDeliveries(database.pool, { endpointId, state: 'pending', count: 2 });
+    await database.pool.query(`update outbox.deliveries set state = 'queued', lease_until = now()`);
+    await database.pool.query('update outbox.deliveries set claimed_by = 1 where id = $1', [claimed]);
+    for (const [state, id] of [
+      ['queued', queued],
+      ['delivering', claimed],
+    ] as const) {
+      expect(JSON.parse((await run('deliveries', '--state', state, '--json')).stdout)).toMatchObject([
+        { id: Number(id), state, attempts: 2 },
+      ]);
+    }
+  });
+
+  it('gives a terminal nothing that moves its cursor', async () => {
+    const { id: endpointId } = await endpoint();
+    await givenDeliveries(database.pool, { endpointId });
+    await database.pool.query(`update outbox.deliveries set last_error = E'\\x1b[2Jgone\\n\\u202e'`);
+    expect((await run('deliveries')).stdout).toMatch(/ {2}\\u\{1b\}\[2Jgone\\u\{a\}\\u\{202e\}\n$/);
+  });
+});
+
+describe('liventix outbox show', () => {
+  it('shows a message by its id or webhook-id, a delivery by its number, with every attempt and the exact payload', async () => {
+    const { id: endpointId } = await endpoint();
+    const [one = 0n] = await givenDeliveries(database.pool, { endpointId });
+    const { rows } = await database.pool.query(
+      `update public.outbox set payload = '{"n": 12345678901234567890}', headers = '{"x-trace": "1"}' returning id`,
+    );
+    await database.pool.query(
+      `insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, status_code, error_class, error, response, address)
+       select id, 3, day, endpoint_id, '2026-03-01T12:00:00Z', 17, 500, 'status', 'answered 500', E'oops\\x1b[31m', '192.0.2.1' from outbox.deliveries`,
+    );
+    const byMessage = await run('show', `msg_${rows[0].id}`);
+    expect(byMessage).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(byMessage.stdout).toContain('payload    {"n": 12345678901234567890}\n');
+    expect(byMessage.stdout).toContain('headers    {"x-trace":"1"}\n');
+    expect(byMessage.stdout).toContain(`endpoint   ${endpointId}  https://example.com/\n`);
+    expect(byMessage.stdout).toContain(
+      'attempt 3  2026-03-01T12:00:00.000Z  17 ms  status: answered 500, address 192.0.2.1\nresponse   oops\\u{1b}[31m\n',
+    );
+    expect(await run('show', `${one}`)).toEqual(byMessage);
+    const { stdout } = await run('show', rows[0].id, '--json');
+    expect(stdout).toContain('"payload":{"n": 12345678901234567890}}');
+    expect(JSON.parse(stdout)).toMatchObject({
+      topic: 'test.happened',
+      deliveries: [{ id: Number(one), attempts: [{ attempt: 3, statusCode: 500, response: 'oops\u001b[31m' }] }],
+    });
+  });
+
+  it('shows a message that has no deliveries yet', async () => {
+    const id = await announce(database.pool);
+    expect((await run('show', id)).stdout).toMatch(
+      /^processed {2}not yet turned into deliveries$[^]*^deliveries none$/m,
+    );
+  });
+});
+
+describe('liventix outbox retry', () => {
+  it('says what it does, to which database, and of a second run that nothing is left', async () => {
+    const { id: endpointId } = await endpoint();
+    const [one = 0n, two = 0n] = await givenDeliveries(database.pool, { endpointId, count: 2 });
+    const [three = 0n] = await givenDeliveries(database.pool, { endpointId, state: 'delivered' });
+    expect(await run('retry', `${one}`, `${two}`, `${three}`)).toEqual({
+      exitCode: 0,
+      stdout: 'retried  2, left alone: 1 delivered\n',
+      stderr: `Retrying 2 deliveries of the database ${database.name}.\n`,
+    });
+    expect(await run('retry', `${one}`)).toEqual({
+      exitCode: 0,
+      stdout: 'nothing to retry, left alone: 1 pending\n',
+      stderr: '',
+    });
+    expect(await run('retry', '--dead', '--json')).toEqual({
+      exitCode: 0,
+      stdout: '{"retried":0,"leftAlone":{}}\n',
+      stderr: '',
+    });
+  });
+
+  it('is refused while an endpoint of them is disabled, which --dry-run tells', async () => {
+    const [on, off] = [await endpoint('on'), await endpoint('off')];
+    await givenDeliveries(database.pool, { endpointId: on.id, count: 2 });
+    const [dead = 0n] = await givenDeliveries(database.pool, { endpointId: off.id });
+    await disable(off.id);
+    const says = new RegExp(`these are: ${off.id} \\(answered 410 Gone; 1 deliveries\\)\\. Nothing was changed`);
+    await refused('OUTBOX_ENDPOINT_DISABLED', says, 'retry', '--dead');
+    await refused('OUTBOX_ENDPOINT_DISABLED', says, 'retry', `${dead}`);
+    expect(await countOf(`state = 'dead'`)).toBe(3);
+    const dry = await run('retry', '--dead', '--dry-run');
+    expect(dry).toMatchObject({ exitCode: 0, stderr: 'Nothing was changed.\n' });
+    expect(dry.stdout).toMatch(/^would retry {2}3\n/);
+    expect(dry.stdout).toContain(
+      `${off.id}  https://example.com/off  DISABLED (answered 410 Gone): a retry is refused\n`,
+    );
+    expect((await run('retry', '--dead', '--endpoint', on.id)).stdout).toBe('retried  2\n');
+  });
+
+  it('keeps on Ctrl-C what it did, says how much, and does the rest when it is run again', async () => {
+    const { id: endpointId } = await endpoint();
+    await givenDeliveries(database.pool, { endpointId, count: 60 });
+    const retrying = start('retry', '--dead', '--rate', '10');
+    await eventually('a batch is done', async () => (await countOf(`state = 'pending'`)) > 0);
+    retrying.kill('SIGINT');
+    const { exitCode, stdout, stderr } = await retrying.done;
+    expect([exitCode, stdout]).toEqual([3, '']);
+    const retried = Number(/STOPPED: SIGINT stopped the retry after (\d+) of 60 deliveries/.exec(stderr)?.[1]);
+    expect(retried).toBeGreaterThan(0);
+    expect(retried).toBeLessThan(60);
+    expect(await countOf(`state = 'pending'`)).toBe(retried);
+    expect((await run('retry', '--dead')).stdout).toBe(`retried  ${60 - retried}\n`);
+    expect(await countOf(`state = 'pending' and attempt = 4`)).toBe(60);
+  });
+
+  it('retries more than a batch holds', async () => {
+    const { id: endpointId } = await endpoint();
+    await givenDeliveries(database.pool, { endpointId, count: 1_201 });
+    expect((await run('retry', '--dead')).stdout).toBe('retried  1,201\n');
+  });
+});
+
+describe('liventix outbox replay', () => {
+  const replay = (...args: readonly string[]) => run('replay', '--topic', '*', ...RANGE, ...args);
+
+  it('counts by endpoint with --dry-run, does it, and says so', async () => {
+    const [had, late] = [await endpoint('had'), await endpoint('late')];
+    await givenDeliveries(database.pool, {
+      endpointId: had.id,
+      state: 'delivered',
+      count: 2,
+      at: '2026-03-31T23:59:59Z',
+    });
+    await givenDeliveries(database.pool, { endpointId: had.id, state: 'delivered', at: '2026-04-01T00:00:00Z' });
+    const dry = await replay('--dry-run');
+    expect(dry).toMatchObject({ exitCode: 0, stderr: 'Nothing was changed.\n' });
+    expect(dry.stdout).toMatch(/^2 messages, 4 deliveries\n/);
+    expect(dry.stdout).toContain(`${had.id}  https://example.com/had  2 again, 0 for the first time, 0 left alone\n`);
+    expect(dry.stdout).toContain(`${late.id}  https://example.com/late  0 again, 2 for the first time, 0 left alone\n`);
+    expect(await countOf(`state = 'pending'`)).toBe(0);
+    const done = await replay();
+    expect(done.stdout).toBe('replayed  2 messages: 2 deliveries again, 2 for the first time\n');
+    expect(done.stderr).toContain(`Into the database ${database.name}:\n2 messages, 4 deliveries\n`);
+    expect((await replay()).stdout).toBe('nothing to send again, left alone: 4\n');
+    expect(JSON.parse((await replay('--json')).stdout)).toEqual({ messages: 0, added: 0, again: 0 });
+  });
+
+  it('wants --yes for more than 1,000 deliveries', async () => {
+    const { id: endpointId } = await endpoint();
+    await givenDeliveries(database.pool, { endpointId, state: 'delivered', count: 1_001, at: '2026-03-02T00:00:00Z' });
+    const args = ['replay', '--topic', '*', ...RANGE];
+    await refused(
+      'OUTBOX_CONFIRMATION_NEEDED',
+      /^liventix: \S+ 1,001 deliveries would be sent.*confirm with --yes/,
+      ...args,
+    );
+    expect(await countOf(`state = 'pending'`)).toBe(0);
+    expect((await replay('--yes')).stdout).toBe(
+      'replayed  1,001 messages: 1,001 deliveries again, 0 for the first time\n',
+    );
+  });
+
+  it('keeps on Ctrl-C what it did, and says how another run does the rest and nothing twice', async () => {
+    const { id: endpointId } = await endpoint();
+    await givenDeliveries(database.pool, { endpointId, state: 'delivered', count: 60, at: '2026-03-02T00:00:00Z' });
+    const replaying = start('replay', '--topic', '*', ...RANGE, '--rate', '10');
+    await eventually('a batch is done', async () => (await countOf(`state = 'pending'`)) > 0);
+    replaying.kill('SIGINT');
+    const { exitCode, stderr } = await replaying.done;
+    expect(exitCode).toBe(3);
+    const [, sent, since = ''] =
+      /STOPPED: SIGINT stopped the replay after (\d+) of 60 messages; .* --unless-since (\S+)\n$/.exec(stderr) ?? [];
+    await database.pool.query(
+      `update outbox.deliveries set state = 'delivered', finished_at = clock_timestamp() where state = 'pending'`,
+    );
+    const rest = 60 - Number(sent);
+    expect(rest).toBeGreaterThan(0);
+    expect((await replay('--unless-since', since)).stdout).toBe(
+      `replayed  60 messages: ${rest} deliveries again, 0 for the first time\n`,
+    );
+  });
+});
+
+describe('what cannot be', () => {
+  it.each<[ErrorCode, RegExp, string]>([
+    ['OUTBOX_DELIVERY_UNKNOWN', /no delivery 9223372036854775807, 8/, 'retry 9223372036854775807 8'],
+    ['OUTBOX_DELIVERY_UNKNOWN', /no delivery 17/, 'show 17'],
+    ['OUTBOX_MESSAGE_UNKNOWN', /no message 0000/, `show ${NOBODY}`],
+    ['OUTBOX_ENDPOINT_UNKNOWN', /no endpoint 0000/, `deliveries --endpoint ${NOBODY}`],
+    ['OUTBOX_ENDPOINT_UNKNOWN', /no endpoint 0000/, `retry --dead --endpoint ${NOBODY}`],
+    ['OUTBOX_ENDPOINT_UNKNOWN', /no endpoint 0000/, `replay --topic * ${RANGE.join(' ')} --endpoint ${NOBODY}`],
+    ['OUTBOX_TOPIC_INVALID', /"Ticket" is not a topic/, 'deliveries --topic Ticket'],
+    [
+      'USAGE',
+      /--from 2026-04-01T00:00:00Z is after --to 2026-03-02T00:00:00Z/,
+      'deliveries --from 2026-04-01 --to 2026-03-01',
+    ],
+    ['USAGE', /is after/, 'retry --dead --from 2026-04-01 --to 2026-03-01'],
+    ['USAGE', /is after/, 'replay --topic * --from 2026-04-01 --to 2026-03-01'],
+    ['USAGE', /Give an instant with its offset/, 'deliveries --from yesterday'],
+    ['USAGE', /Give an instant with its offset/, 'replay --topic * --from 2026-03-01T12:00:00 --to 2026-03-02'],
+    ['USAGE', /Give a UUID/, 'deliveries --endpoint 7'],
+    ['USAGE', /Allowed choices are pending, queued, delivering, delivered, dead/, 'deliveries --state lost'],
+    ['USAGE', /Give ids of deliveries, or --dead/, 'retry'],
+    ['USAGE', /Give either ids of deliveries, or --dead/, 'retry 7 --dead'],
+    ['USAGE', /Give either ids of deliveries, or --dead/, 'retry 7 --topic ticket.sold'],
+    ['USAGE', /the id of a delivery, a whole number/, 'retry 9223372036854775808'],
+    ['USAGE', /Give a message, a UUID, or a delivery, a number/, 'show seven'],
+    ['USAGE', /'--topic <topic>' not specified/, `replay ${RANGE.join(' ')}`],
+  ])('%s, %s: %s', (code, says, line) => refused(code, says, ...line.split(' ')));
+});
