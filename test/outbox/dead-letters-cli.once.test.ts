@@ -121,7 +121,7 @@ describe('liventix outbox show', () => {
   it('shows a message that has no deliveries yet', async () => {
     const id = await announce(database.pool);
     expect((await run('show', id)).stdout).toMatch(
-      /^processed {2}not yet turned into deliveries$[^]*^deliveries none$/m,
+      /^processed {2}not yet turned into deliveries$[\s\S]*^deliveries none$/m,
     );
   });
 });
