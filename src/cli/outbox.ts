@@ -3,8 +3,8 @@ import { acceptedUrl, addEndpoint, type Endpoint, listEndpoints } from '../outbo
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { registerOutboxAttach } from './outbox-attach.ts';
-import { registerOutboxPrune } from './outbox-prune.ts';
 import { registerOutboxDeliveries } from './outbox-deliveries.ts';
+import { registerOutboxPrune } from './outbox-prune.ts';
 import { registerOutboxReplay } from './outbox-replay.ts';
 import { registerOutboxRetry } from './outbox-retry.ts';
 import { formatCount, toJson } from './output.ts';
