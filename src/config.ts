@@ -114,6 +114,24 @@ const cidrList = z.string().transform((value, context) =>
     }),
 );
 
+const KEY_BYTES = 32;
+const MAX_KEYS = 10;
+const KEY = /^[A-Za-z0-9+/]{43}=$/;
+
+/** Names a faulty key by its number alone: it may be one that is in use elsewhere. */
+const encryptionKeys = z.string().transform((value, context) => {
+  const parts = value.split(',').map((part) => part.trim());
+  for (const [index, part] of parts.entries()) {
+    if (KEY.test(part)) continue;
+    context.addIssue({
+      code: 'custom',
+      message: `must be ${KEY_BYTES} bytes in base64, as openssl rand -base64 ${KEY_BYTES} prints them; element ${index + 1} of ${parts.length} is not`,
+    });
+  }
+  if (parts.length > MAX_KEYS) context.addIssue({ code: 'custom', message: `has more than ${MAX_KEYS} keys` });
+  return parts.map((part) => Buffer.from(part, 'base64'));
+});
+
 const integer = (min: number, max: number) =>
   z
     .string()
@@ -132,6 +150,7 @@ const environment = z.object({
   OUTBOX_KEEP_DAYS: integer(1, 3_650).optional(),
   OUTBOX_KEEP_DEAD_DAYS: integer(1, 3_650).optional(),
   OUTBOX_EGRESS_DENY: cidrList.optional(),
+  OUTBOX_ENCRYPTION_KEY: encryptionKeys.optional(),
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
   LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
@@ -147,6 +166,8 @@ export interface Config {
   readonly retention: { readonly keepDays: number; readonly keepDeadDays: number };
   /** CIDRs that they may not reach, whatever else is said of them. */
   readonly egressDeny: readonly string[];
+  /** What the endpoints' secrets are encrypted with: the first encrypts, all decrypt. None: nothing can be signed. */
+  readonly encryptionKeys: readonly Buffer[];
   readonly poolMax: number;
   /** How often the worker seals the books and writes down which holds have expired; 0: neither at all. */
   readonly sealIntervalS: number;
@@ -180,6 +201,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       keepDeadDays: values.OUTBOX_KEEP_DEAD_DAYS ?? DEFAULT_KEEP_DEAD_DAYS,
     }),
     egressDeny: Object.freeze(values.OUTBOX_EGRESS_DENY ?? []),
+    encryptionKeys: Object.freeze(values.OUTBOX_ENCRYPTION_KEY ?? []),
     poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
     sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
     logLevel: values.LOG_LEVEL ?? 'info',

@@ -101,9 +101,15 @@ export const ERROR_CODES = {
 
   // The outbox
   OUTBOX_ENDPOINT_URL_INVALID: { exit: 2 },
+  OUTBOX_ENDPOINT_INVALID: { exit: 2 },
+  OUTBOX_ENDPOINT_UNKNOWN: { exit: 2 },
+  OUTBOX_ENDPOINT_BUSY: { exit: 3 },
+  OUTBOX_SECRET_INVALID: { exit: 2 },
+  OUTBOX_ROTATION_UNDER_WAY: { exit: 2 },
+  OUTBOX_KEY_MISSING: { exit: 2 },
+  OUTBOX_KEY_WRONG: { exit: 2 },
   OUTBOX_TOPIC_INVALID: { exit: 2 },
   OUTBOX_EGRESS_REFUSED: { exit: 2 },
-  OUTBOX_ENDPOINT_UNKNOWN: { exit: 2 },
   OUTBOX_ENDPOINT_DISABLED: { exit: 2 },
   OUTBOX_DELIVERY_UNKNOWN: { exit: 2 },
   OUTBOX_MESSAGE_UNKNOWN: { exit: 2 },

@@ -111,6 +111,7 @@ describe('docker-compose.yml', () => {
       if (flag >= 0) expect(command[flag + 1]).toMatch(required);
     }
     expect(services.redis.command).toContain('--requirepass');
+    expect(services.worker.environment['OUTBOX_ENCRYPTION_KEY']).toMatch(/^\$\{OUTBOX_ENCRYPTION_KEY:\?[^}]*\}$/);
   });
 
   it('migrates once the database is healthy, and works once that is done', () => {

@@ -1,13 +1,17 @@
+import { randomBytes } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { migrate } from '../../src/db/migrate.ts';
 import { createPool, type Queryable } from '../../src/db/pool.ts';
 import { addEndpoint } from '../../src/outbox/endpoints.ts';
+import { createKeyRing } from '../../src/outbox/key-ring.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
 import { CONCURRENCY, type Contender, type Place, PRODUCER_CONNECTIONS, type Producer } from './contender.ts';
 import { PAYLOAD_SQL, payloadOf, TOPIC } from './message.ts';
 import type { WorkerCommand } from './worker-process.ts';
 
 const LOOPBACK = '127.0.0.0/8';
+const KEY = randomBytes(32);
+const KEY_RING = createKeyRing([KEY]);
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
 /** Room for all of the worker's requests at the one endpoint, and for as many that wait in the queue. */
@@ -43,6 +47,7 @@ function workerOf({ databaseUrl, redisUrl }: Place, backend: OurBackend): Worker
     env: {
       DATABASE_URL: databaseUrl,
       OUTBOX_EGRESS_ALLOW: LOOPBACK,
+      OUTBOX_ENCRYPTION_KEY: KEY.toString('base64'),
       LIVENTIX_SEAL_INTERVAL_S: '0',
       ...(backend === 'redis' ? { REDIS_URL: redisUrl } : {}),
     },
@@ -80,7 +85,13 @@ async function subscribe(db: Queryable, { receiverUrl }: Place, subscriptions: S
   const { endpoints, each, ...limits } = subscriptions;
   for (let endpoint = 0; endpoint < endpoints; endpoint += 1) {
     const topics = [each === 'to-all' ? '*' : topicOf(endpoint)];
-    await addEndpoint(db, { url: `${receiverUrl}/${endpoint}`, topics, egressAllow: [LOOPBACK], ...limits });
+    await addEndpoint(db, {
+      url: `${receiverUrl}/${endpoint}`,
+      topics,
+      egressAllow: [LOOPBACK],
+      keyRing: KEY_RING,
+      ...limits,
+    });
   }
 }
 

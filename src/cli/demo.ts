@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -5,6 +6,7 @@ import { type Command, Option } from 'commander';
 import { printableDatabaseUrl } from '../config.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
+import { createKeyRing } from '../outbox/key-ring.ts';
 import { driftLines, driftObject } from './backfill-status.ts';
 import { trialBalanceLines } from './books.ts';
 import type { CommandContext } from './context.ts';
@@ -22,6 +24,7 @@ interface Options {
   readonly json?: boolean;
 }
 
+const ENCRYPTION_KEY_BYTES = 32;
 const PACKAGE_ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export function registerDemo(program: Command, context: CommandContext): void {
@@ -64,6 +67,7 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
     databaseUrl: config.databaseUrl,
     stateDir: stateDirOfDemo({ root: PACKAGE_ROOT, cwd: process.cwd() }),
   });
+  const [encryptionKey = randomBytes(ENCRYPTION_KEY_BYTES)] = config.encryptionKeys;
   // Only what was shown how to reach is kept: a demo that failed or was stopped leaves no server behind.
   let keep = false;
   try {
@@ -72,6 +76,7 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
       keep: options.keep === true,
       databaseUrl: home.databaseUrl,
       redisUrl: config.redisUrl,
+      keyRing: createKeyRing([encryptionKey]),
       log: createLogger(config.logLevel === 'info' ? 'error' : config.logLevel),
       stop: context.stop,
       onStep: (step) => progress.update(step, 0, 0),
@@ -81,7 +86,9 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
     keep = options.keep === true;
     // The password of a server that was given is not ours to print.
     const databaseUrl = home.server === 'given' ? printableDatabaseUrl(home.databaseUrl) : home.databaseUrl;
-    const where = { keep, server: home.server, databaseUrl };
+    // Nor is a key.
+    const madeKey = config.encryptionKeys.length === 0 ? encryptionKey.toString('base64') : undefined;
+    const where = { keep, server: home.server, databaseUrl, madeKey };
     context.out.write(options.json ? `${toJson(demoJson(result, where))}\n` : demoSummary(result, where));
     if (!demoHolds(result)) context.exitWith(1);
   } finally {
@@ -94,10 +101,12 @@ interface Where {
   readonly keep: boolean;
   readonly databaseUrl: string;
   readonly server: 'embedded' | 'given';
+  /** With which a worker can go on in a database that is kept; undefined where one was given. */
+  readonly madeKey: string | undefined;
 }
 
-function demoJson(result: DemoResult, { keep, databaseUrl }: Where): Record<string, unknown> {
-  return { ...result, drift: driftObject(result.drift), ...(keep ? { databaseUrl } : {}) };
+function demoJson(result: DemoResult, { keep, databaseUrl, madeKey }: Where): Record<string, unknown> {
+  return { ...result, drift: driftObject(result.drift), ...(keep ? { databaseUrl, encryptionKey: madeKey } : {}) };
 }
 
 function demoSummary(result: DemoResult, where: Where): string {
@@ -132,5 +141,10 @@ function demoSummary(result: DemoResult, where: Where): string {
 function keptLines(where: Where): string[] {
   const until =
     where.server === 'embedded' ? 'until the next demo, or: liventix demo --stop' : 'until the next demo removes it';
-  return [`The database stays, ${until}`, `  DATABASE_URL=${where.databaseUrl} bin/liventix books verify`];
+  const key = where.madeKey === undefined ? '' : `OUTBOX_ENCRYPTION_KEY=${where.madeKey} `;
+  return [
+    `The database stays, ${until}`,
+    `  DATABASE_URL=${where.databaseUrl} bin/liventix books verify`,
+    `  ${key}DATABASE_URL=${where.databaseUrl} bin/liventix outbox endpoint list`,
+  ];
 }

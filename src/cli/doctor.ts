@@ -1,8 +1,11 @@
 import type { Command } from 'commander';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
+import type { Queryable } from '../db/pool.ts';
 import { judgeGuards } from '../ledger/guards.ts';
 import { judgeAttachments } from '../outbox/attachments/diagnosis.ts';
 import { diagnoseListening, diagnoseRedis } from '../outbox/diagnosis.ts';
+import { judgeEndpoints } from '../outbox/endpoint-diagnosis.ts';
+import { createKeyRing } from '../outbox/key-ring.ts';
 import { judgeReplay } from '../replay/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
@@ -20,7 +23,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -49,6 +52,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'guards', look: judgeGuards },
     { name: 'replay', look: judgeReplay },
     { name: 'attachments', look: judgeAttachments },
+    { name: 'endpoints', look: (db: Queryable) => judgeEndpoints(db, createKeyRing(context.config.encryptionKeys)) },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;

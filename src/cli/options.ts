@@ -14,6 +14,28 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
+const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Reads a time such as `500ms`, `15s`, `5m`, `24h` or `7d`, in milliseconds; anything else is a usage error that names the bounds. */
+export function duration(min: string, max: string): (text: string) => number {
+  return (text) => {
+    const value = durationMs(text);
+    if (value >= durationMs(min) && value <= durationMs(max)) return value;
+    throw new InvalidArgumentError(`Give a time from ${min} to ${max}, such as 500ms, 15s, 5m, 24h or 7d.`);
+  };
+}
+
+function durationMs(text: string): number {
+  const [, digits = '', unit = ''] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text) ?? [];
+  return Number(digits) * (UNITS_MS[unit] ?? Number.NaN);
+}
+
+/** The same the other way round, in the largest unit that is exact. */
+export function durationText(ms: number): string {
+  const [unit, inMs] = Object.entries(UNITS_MS).findLast(([, each]) => ms % each === 0 && ms >= each) ?? ['ms', 1];
+  return `${ms / inMs}${unit}`;
+}
+
 /** Reads an amount in minor units, as an account's limit may be: at most 18 digits. */
 export function minorUnits(text: string): bigint {
   if (/^-?\d{1,18}$/.test(text)) return BigInt(text);

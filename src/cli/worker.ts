@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { createKeyRing } from '../outbox/key-ring.ts';
 import { startWorker, WORKER_DEFAULTS } from '../outbox/worker.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { createLogger } from './log.ts';
@@ -50,7 +51,7 @@ export function registerWorker(program: Command, context: CommandContext): void 
     )
     .addHelpText(
       'after',
-      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses, OUTBOX_EGRESS_DENY those that they may not.\nWhat was delivered is kept for OUTBOX_KEEP_DAYS (30), days with dead letters for OUTBOX_KEEP_DEAD_DAYS (90).\nLIVENTIX_SEAL_INTERVAL_S is how often it seals what is new in the books and writes down which holds have expired (60); 0 does neither.\n\nExample:\n  DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
+      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses, OUTBOX_EGRESS_DENY those that they may not.\nWhat was delivered is kept for OUTBOX_KEEP_DAYS (30), days with dead letters for OUTBOX_KEEP_DEAD_DAYS (90).\nOUTBOX_ENCRYPTION_KEY decrypts what requests are signed with: openssl rand -base64 32 makes one.\nLIVENTIX_SEAL_INTERVAL_S is how often it seals what is new in the books and writes down which holds have expired (60); 0 does neither.\n\nExample:\n  OUTBOX_ENCRYPTION_KEY=… DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
     )
     .action((options: Options) => runWorker(options, context));
 }
@@ -66,6 +67,7 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
     egressAllow: config.egressAllow,
     retention: config.retention,
     egressDeny: config.egressDeny,
+    keyRing: createKeyRing(config.encryptionKeys),
     log,
   });
   // Here, because the outbox knows nothing of the ledger.

@@ -76,6 +76,11 @@ export function isInvalidParameter(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '22023';
 }
 
+/** Whether a value was refused: by a check constraint, or because its type has no such value. */
+export function isRefusedValue(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && (error.code === '23514' || error.code?.startsWith('22') === true);
+}
+
 /** Whether the role lacks a right. */
 export function isDenied(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '42501';

@@ -5,6 +5,7 @@ import { openPool, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
 import { addEndpoint } from '../outbox/endpoints.ts';
+import type { KeyRing } from '../outbox/key-ring.ts';
 import { removeQueue } from '../outbox/redis-backend.ts';
 import { type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { startWorker } from '../outbox/worker.ts';
@@ -21,6 +22,8 @@ export interface DemoOptions {
   /** An empty database, whose owner the connection is. */
   readonly databaseUrl: string;
   readonly redisUrl: string | undefined;
+  /** By which the secrets of its endpoints are kept. */
+  readonly keyRing: KeyRing;
   readonly wallets: number;
   readonly transactions: number;
   readonly seed: number;
@@ -185,15 +188,15 @@ async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Pro
   const listeners: Listener[] = [];
   try {
     const egressAllow = [LOOPBACK];
+    const { databaseUrl, redisUrl, keyRing, log } = options;
     for (const [path, topics] of Object.entries(ENDPOINTS)) {
       const receiver = await startReceiver({ secrets: [] });
       listeners.push({ path, receiver });
       const url = new URL(path, receiver.url).href;
-      const { secret } = await addEndpoint(pool, { url, topics, egressAllow });
+      const { secret } = await addEndpoint(pool, { url, topics, egressAllow, keyRing });
       receiver.setSecrets([secret]);
     }
-    const { databaseUrl, redisUrl, log } = options;
-    const worker = await startWorker({ databaseUrl, redisUrl, log, egressAllow });
+    const worker = await startWorker({ databaseUrl, redisUrl, keyRing, log, egressAllow });
     try {
       await step('post', () => sellTickets(pool, { orders: TICKET_ORDERS, seed: options.seed }));
       return await step('deliver', () => awaitDeliveries({ pool, listeners, onProgress: options.onProgress }));

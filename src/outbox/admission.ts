@@ -1,4 +1,5 @@
 import type { Queryable } from '../db/pool.ts';
+import { ENDPOINT_DELETED } from './attempts.ts';
 import type { DeliveryJob } from './job.ts';
 
 /** A delivery that is queued, or that some worker has claimed. */
@@ -169,12 +170,15 @@ const RETURN_LOST = `
       and (deliveries.lease_until < statement_timestamp() or not deliveries.claimed_by = any ($4::integer[]))
     for no key update of deliveries skip locked
   ), judged as (
-    select lost.*, was_claimed and 1 + (
+    select lost.*, is_deleted, is_deleted or was_claimed and 1 + (
         select count(*) from outbox.attempts
         where attempts.delivery_id = lost.id and attempts.day = lost.day and attempts.attempt > lost.schedule_from
           and attempts.error_class = 'worker_lost'
       ) >= $5 as is_last
     from lost
+    cross join lateral (
+      select exists (select from outbox.endpoints where id = lost.endpoint_id and deleted_at is not null) as is_deleted
+    ) as endpoint
   ), returned as (
     update outbox.deliveries
     set state = case when is_last then 'dead' else 'pending' end,
@@ -183,7 +187,7 @@ const RETURN_LOST = `
         due_at = statement_timestamp(),
         lease_until = null,
         claimed_by = null,
-        last_error = case when was_claimed then $6 else last_error end
+        last_error = case when is_deleted then '${ENDPOINT_DELETED}' when was_claimed then $6 else last_error end
     from judged
     where deliveries.id = judged.id and deliveries.day = judged.day
     returning 1

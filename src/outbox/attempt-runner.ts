@@ -1,8 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import type { ClaimedAttempt } from './attempts.ts';
 import { createBatcher } from './batcher.ts';
 import type { DeliveryJob } from './job.ts';
-import { type AttemptContext, makeAttempt } from './make-attempt.ts';
+import { type AttemptContext, makeAttempt, type ReadyAttempt } from './make-attempt.ts';
 import { createPermits } from './permits.ts';
 import { trackWork } from './queue.ts';
 
@@ -16,7 +15,7 @@ export interface RunningAttempts {
 export interface AttemptRunnerOptions {
   /** How many are made at once. */
   readonly concurrency: number;
-  readonly claim: (jobs: readonly DeliveryJob[]) => Promise<readonly ClaimedAttempt[]>;
+  readonly claim: (jobs: readonly DeliveryJob[]) => Promise<readonly ReadyAttempt[]>;
   readonly context: AttemptContext;
   readonly onFailure: (error: unknown) => void;
   readonly onFailed: () => void;
@@ -48,7 +47,7 @@ export function startAttempts({
   );
 
   // The statement may have been done although its answer was lost: then this worker has it, and learns so by asking once more.
-  async function claimPatiently(job: DeliveryJob): Promise<ClaimedAttempt | undefined> {
+  async function claimPatiently(job: DeliveryJob): Promise<ReadyAttempt | undefined> {
     for (let tries = 1; tries <= MAX_CLAIM_TRIES && !isSettling; tries += 1) {
       try {
         return await claimOne(job);
@@ -60,9 +59,9 @@ export function startAttempts({
     return undefined;
   }
 
-  async function make(claimed: ClaimedAttempt): Promise<void> {
+  async function make(claimed: ReadyAttempt): Promise<void> {
     try {
-      if (!(await makeAttempt(claimed, context))) onFailed();
+      if ((await makeAttempt(claimed, context)) === 'failed') onFailed();
     } catch (error) {
       // Not the endpoint's failure but the database's. The delivery's lease brings it back.
       onFailure(error);

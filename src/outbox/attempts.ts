@@ -6,12 +6,16 @@ import type { Message } from './webhook.ts';
 export interface ClaimedAttempt extends DeliveryJob {
   readonly message: Message;
   readonly endpointId: string;
-  readonly url: string;
-  readonly secret: string;
+  /** Of its endpoint, which may have become another one since. */
+  readonly endpointVersion: bigint;
+  /** As the lease allows for it. */
   readonly timeoutMs: number;
   /** Its number among the attempts that the endpoint had a part in since the retry schedule began, from 1: where that stands. */
   readonly scheduleAttempt: number;
 }
+
+/** Why a delivery is a dead letter whose endpoint was deleted while it waited. */
+export const ENDPOINT_DELETED = 'endpoint deleted';
 
 /** What becomes of the delivery after an attempt. */
 export type NextStep =
@@ -32,7 +36,7 @@ export interface AttemptRecord extends DeliveryJob {
   readonly next: NextStep;
 }
 
-// By day, so that a statement touches the partitions of one.
+// By day, so that a statement touches the partitions of one. An endpoint that is deleted is disabled too.
 const CLAIM = `
   update outbox.deliveries
   set claimed_by = $1, lease_until = clock_timestamp() + (endpoints.timeout_ms + $2) * interval '1 millisecond'
@@ -42,8 +46,8 @@ const CLAIM = `
     and endpoints.id = deliveries.endpoint_id and endpoints.enabled
     and outbox.day = $3 and outbox.id = deliveries.message_id
   returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
-    outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", endpoints.id as "endpointId", endpoints.url,
-    endpoints.secret, endpoints.timeout_ms as "timeoutMs",
+    outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", outbox.headers, endpoints.id as "endpointId",
+    endpoints.version as "endpointVersion", endpoints.timeout_ms as "timeoutMs",
     case when deliveries.attempt = deliveries.schedule_from + 1 then 1 else deliveries.attempt - deliveries.schedule_from - (
       select count(*) from outbox.attempts
       where attempts.day = $3 and attempts.delivery_id = deliveries.id and attempts.attempt > deliveries.schedule_from
@@ -75,8 +79,8 @@ export async function claimAttempts(
         ofDay.map(({ attempt }) => attempt),
       ],
     });
-    for (const { messageId, topic, createdAt, payloadJson, ...rest } of rows) {
-      claimed.push({ ...rest, day, message: { id: messageId, topic, createdAt, payloadJson } });
+    for (const { messageId, topic, createdAt, payloadJson, headers, ...rest } of rows) {
+      claimed.push({ ...rest, day, message: { id: messageId, topic, createdAt, payloadJson, headers } });
     }
   }
   return claimed;
@@ -85,13 +89,23 @@ export async function claimAttempts(
 // The attempt happened, so it is written down even when its lease was lost meanwhile, over what the relay assumed. The delivery moves,
 // and the message counts, only when it is still this attempt's: else the relay has done both. A server that crashed has forgotten what
 // was not on its disk yet: the claim, so that is not asked for; and which numbers it had given to deliveries, so one may be another's by
-// now: message and endpoint are compared too.
+// now: message and endpoint are compared too. What would be tried again at an endpoint that
+// was deleted is a dead letter.
 const RECORD = `
-  with made as (
+  with given as (
     select * from unnest($2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::integer[], $8::integer[],
       $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[])
-    as made (id, attempt, message_id, endpoint_id, started_at, duration_ms, status_code, error_class, error, response, address,
-      next_state, delay_ms)
+    as given (id, attempt, message_id, endpoint_id, started_at, duration_ms, status_code, error_class, error, response, address,
+      wanted_state, delay_ms)
+  ), made as (
+    select given.*, case when is_deleted then 'dead' else wanted_state end as next_state,
+      case when is_deleted then '${ENDPOINT_DELETED}' else given.error end as last_error
+    from given
+    cross join lateral (
+      select wanted_state = 'pending' and exists (
+        select from outbox.endpoints where endpoints.id = given.endpoint_id and deleted_at is not null
+      ) as is_deleted
+    ) as judged
   ), moved as (
     update outbox.deliveries
     set state = next_state,
@@ -100,7 +114,7 @@ const RECORD = `
         lease_until = null,
         claimed_by = null,
         finished_at = case when next_state <> 'pending' then clock_timestamp() end,
-        last_error = coalesce(made.error, last_error)
+        last_error = coalesce(made.last_error, deliveries.last_error)
     from made
     where deliveries.day = $1 and deliveries.id = made.id and deliveries.attempt = made.attempt and deliveries.state = 'queued'
       and deliveries.message_id = made.message_id and deliveries.endpoint_id = made.endpoint_id
@@ -170,6 +184,32 @@ export async function recordAttempts(db: Queryable, records: readonly AttemptRec
     for (const { id } of rows) moved.add(id);
   }
   return moved;
+}
+
+/**
+ * Hands back what was claimed and cannot be attempted now: it counts as no attempt, and is looked at again after a while.
+ * @param options.worker who claimed it
+ */
+export async function postponeAttempt(
+  db: Queryable,
+  job: DeliveryJob,
+  options: { worker: number; delayMs: number },
+): Promise<void> {
+  await db.query({
+    name: 'postpone',
+    text: `
+      update outbox.deliveries
+      set state = case when is_deleted then 'dead' else 'pending' end,
+          due_at = clock_timestamp() + $5 * interval '1 millisecond',
+          lease_until = null,
+          claimed_by = null,
+          finished_at = case when is_deleted then clock_timestamp() end,
+          last_error = case when is_deleted then '${ENDPOINT_DELETED}' else last_error end
+      from (select id, deleted_at is not null as is_deleted from outbox.endpoints) as endpoint
+      where day = $1 and deliveries.id = $2 and attempt = $3 and state = 'queued' and claimed_by = $4
+        and endpoint.id = endpoint_id`,
+    values: [job.day, job.deliveryId, job.attempt, options.worker, options.delayMs],
+  });
 }
 
 /** What the relay has to know of an attempt that is over. */

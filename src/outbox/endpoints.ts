@@ -1,118 +1,206 @@
-import { randomBytes } from 'node:crypto';
-import type { Queryable } from '../db/pool.ts';
+import { randomUUID } from 'node:crypto';
+import type { Queryable, Tx } from '../db/pool.ts';
+import { isRefusedValue, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
-import { egressPolicy, literalAddress } from './egress.ts';
+import type { EgressLists } from './egress.ts';
+import { acceptedSettings, ENDPOINT_DEFAULTS, type EndpointSettings, SETTING_COLUMNS } from './endpoint-settings.ts';
 import type { EndpointLimits } from './gate.ts';
-import { assertTopicPatterns } from './topics.ts';
+import type { KeyRing } from './key-ring.ts';
+import { newSecret, receiversPart, type SecretKind, type SigningSecret } from './signing-secret.ts';
+import { sealSecret } from './stored-secret.ts';
 
-/** Who receives webhooks, without the secret. */
-export interface Endpoint {
+/** Who receives webhooks, without what is secret: neither secrets nor the values of headers, which may be passwords. */
+export interface Endpoint extends Omit<EndpointSettings, 'headers'> {
   readonly id: string;
-  readonly url: string;
-  readonly topics: readonly string[];
-  readonly timeoutMs: number;
-  readonly maxInFlight: number;
+  readonly headerNames: readonly string[];
   readonly enabled: boolean;
+  readonly disabledAt: Date | null;
   readonly disabledReason: string | null;
   readonly createdAt: Date;
+  readonly deletedAt: Date | null;
 }
 
-export interface NewEndpoint {
+export interface NewEndpoint extends EgressLists, Partial<Omit<EndpointSettings, 'url' | 'topics'>> {
   readonly url: string;
-  /** Topics, `*`, or `ticket.*`. */
   readonly topics: readonly string[];
-  readonly timeoutMs?: number;
-  readonly maxInFlight?: number;
-  /** CIDRs that webhooks may reach beside the public addresses. */
-  readonly egressAllow: readonly string[];
-  /** CIDRs that they may not reach, whatever else is said of them. */
-  readonly egressDeny?: readonly string[];
+  /** By which its secret is kept. */
+  readonly keyRing: KeyRing;
+  /** Made anew when left out: of this kind, v1 unless named. */
+  readonly secret?: SigningSecret | undefined;
+  readonly kind?: SecretKind | undefined;
 }
 
-const MAX_URL_LENGTH = 2048;
-const DEFAULT_TIMEOUT_MS = 15_000;
-const DEFAULT_MAX_IN_FLIGHT = 10;
-/** Standard Webhooks asks for 24 to 64 bytes. */
-const SECRET_BYTES = 32;
-
-/**
- * Whether `addEndpoint` would take it; answers the URL as it would be kept.
- * @throws AppError OUTBOX_ENDPOINT_URL_INVALID, OUTBOX_TOPIC_INVALID, OUTBOX_EGRESS_REFUSED
- */
-export function acceptedUrl(endpoint: NewEndpoint): string {
-  const url = parseEndpointUrl(endpoint.url);
-  assertReachable(url, endpoint);
-  assertTopicPatterns(endpoint.topics);
-  return url.href;
+export interface AddedEndpoint {
+  readonly id: string;
+  readonly kind: SecretKind;
+  /** What its receiver verifies with, shown this once: `whsec_…`; of v1a the public key, `whpk_…`. */
+  readonly secret: string;
 }
+
+/** For whoever leads the relays: an endpoint is another one now. */
+export const NOTIFY_CHANGED = `select pg_notify('liventix_outbox', 'changed')`;
+
+type SettingName = keyof typeof SETTING_COLUMNS;
+const SETTING_NAMES = Object.keys(SETTING_COLUMNS) as readonly SettingName[];
 
 /**
  * Subscribes a URL. It receives what is announced from now on.
- * @returns the endpoint and its secret, which is shown this once
- * @throws AppError OUTBOX_ENDPOINT_URL_INVALID, OUTBOX_TOPIC_INVALID, OUTBOX_EGRESS_REFUSED
+ * @throws AppError OUTBOX_ENDPOINT_URL_INVALID, OUTBOX_TOPIC_INVALID, OUTBOX_EGRESS_REFUSED, OUTBOX_ENDPOINT_INVALID, OUTBOX_KEY_MISSING
  */
-export async function addEndpoint(db: Queryable, endpoint: NewEndpoint): Promise<{ id: string; secret: string }> {
-  const url = acceptedUrl(endpoint);
-  const secret = `whsec_${randomBytes(SECRET_BYTES).toString('base64')}`;
-  const { rows } = await db.query<{ id: string }>(
-    `insert into outbox.endpoints (url, topics, secret, timeout_ms, max_in_flight)
-     values ($1, $2, $3, $4, $5)
-     returning id`,
-    [
-      url,
-      endpoint.topics,
-      secret,
-      endpoint.timeoutMs ?? DEFAULT_TIMEOUT_MS,
-      endpoint.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT,
-    ],
+export async function addEndpoint(db: Queryable, endpoint: NewEndpoint): Promise<AddedEndpoint> {
+  const { egressAllow, egressDeny = [], keyRing, secret: given, kind = 'v1', ...settings } = endpoint;
+  const accepted = acceptedSettings({ ...ENDPOINT_DEFAULTS, ...settings }, { egressAllow, egressDeny });
+  const id = randomUUID();
+  const secret = given ?? newSecret(kind);
+  const parameters = [id, ...SETTING_NAMES.map((name) => accepted[name]), ...sealSecret(keyRing, id, secret)];
+  await kindly(() => db.query(INSERT_ENDPOINT, parameters));
+  return { id, kind: secret.kind, secret: receiversPart(secret) };
+}
+
+const SECRET_TYPES = ['text', 'bytea', 'text', 'text'];
+const INSERT_ENDPOINT = `
+  with added as (
+    insert into outbox.endpoints (id, ${SETTING_NAMES.map((name) => SETTING_COLUMNS[name]).join(', ')})
+    values ($1, ${SETTING_NAMES.map((_, index) => `$${index + 2}`).join(', ')})
+    returning id
+  ), secret as (
+    insert into outbox.endpoint_secrets (endpoint_id, kind, encrypted, key_id, public_key)
+    select id, ${SECRET_TYPES.map((type, index) => `$${SETTING_NAMES.length + 2 + index}::${type}`).join(', ')} from added
+  )
+  ${NOTIFY_CHANGED}`;
+
+/**
+ * Changes what is named, for all requests that begin from now on, those of deliveries that wait too.
+ * @throws AppError as `addEndpoint`, and OUTBOX_ENDPOINT_UNKNOWN
+ */
+export async function updateEndpoint(
+  db: Queryable,
+  id: string,
+  change: EgressLists & { settings: Partial<EndpointSettings> },
+): Promise<void> {
+  const accepted = acceptedSettings(change.settings, change);
+  const names = SETTING_NAMES.filter((name) => accepted[name] !== undefined);
+  if (names.length === 0) return;
+  const assignments = names.map((name, index) => `${SETTING_COLUMNS[name]} = $${index + 2}`);
+  await applyChange(db, { id, assignments, parameters: names.map((name) => accepted[name]) });
+}
+
+/** Sends it nothing more, and announces nothing to it: what waits goes on when it is enabled again. */
+export function disableEndpoint(db: Queryable, id: string, reason: string): Promise<void> {
+  return applyChange(db, {
+    id,
+    assignments: ['enabled = false', 'disabled_at = coalesce(disabled_at, clock_timestamp())', 'disabled_reason = $2'],
+    parameters: [reason],
+  });
+}
+
+export function enableEndpoint(db: Queryable, id: string): Promise<void> {
+  return applyChange(db, {
+    id,
+    assignments: ['enabled = true', 'disabled_at = null', 'disabled_reason = null'],
+    parameters: [],
+  });
+}
+
+async function applyChange(
+  db: Queryable,
+  change: { id: string; assignments: readonly string[]; parameters: readonly unknown[] },
+): Promise<void> {
+  const { rowCount } = await kindly(() =>
+    db.query(
+      `with changed as (
+         update outbox.endpoints set ${change.assignments.join(', ')} where id = $1 and deleted_at is null returning id
+       )
+       ${NOTIFY_CHANGED} from changed`,
+      [change.id, ...change.parameters],
+    ),
   );
-  return { id: rows[0]?.id ?? '', secret };
+  if (rowCount === 0) throw unknownEndpoint(change.id);
+}
+
+// What the database alone knows to refuse: JSON that is none of PostgreSQL's, a filter that is longer as jsonb.
+async function kindly<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isRefusedValue(error)) throw error;
+    const { message } = toAppError(error);
+    throw new AppError(
+      'OUTBOX_ENDPOINT_INVALID',
+      `The database refuses the endpoint: ${message} Nothing was changed.`,
+      {
+        cause: error,
+      },
+    );
+  }
 }
 
 /** What admission has to know of the endpoints that may be sent to. */
 export async function listLimits(db: Queryable): Promise<readonly EndpointLimits[]> {
   const { rows } = await db.query<EndpointLimits>({
     name: 'limits',
-    text: 'select id, max_in_flight as "maxInFlight", null::integer as "ratePerSecond", ordered from outbox.endpoints where enabled',
+    text: 'select id, max_in_flight as "maxInFlight", rate_per_second as "ratePerSecond", ordered from outbox.endpoints where enabled',
   });
   return rows;
 }
 
-export async function listEndpoints(db: Queryable): Promise<readonly Endpoint[]> {
-  const { rows } = await db.query<Endpoint>(
-    `select id, url, topics, timeout_ms as "timeoutMs", max_in_flight as "maxInFlight", enabled,
-            disabled_reason as "disabledReason", created_at as "createdAt"
-     from outbox.endpoints
-     order by created_at, id`,
-  );
+const SELECT_ENDPOINTS = `
+  select id, url, topics, description, organization_id as "organizationId", timeout_ms as "timeoutMs",
+    max_in_flight as "maxInFlight", rate_per_second as "ratePerSecond", ordered, filter::text, retry_delays_ms as "retryDelaysMs",
+    array(select jsonb_object_keys(headers) order by 1) as "headerNames",
+    enabled, disabled_at as "disabledAt", disabled_reason as "disabledReason", created_at as "createdAt", deleted_at as "deletedAt"
+  from outbox.endpoints`;
+
+export async function listEndpoints(db: Queryable, { deleted = false } = {}): Promise<readonly Endpoint[]> {
+  const which = deleted ? '' : 'where deleted_at is null';
+  const { rows } = await db.query<Endpoint>(`${SELECT_ENDPOINTS} ${which} order by created_at, id`);
   return rows;
 }
 
-function parseEndpointUrl(text: string): URL {
-  const invalid = (why: string) =>
-    new AppError(
-      'OUTBOX_ENDPOINT_URL_INVALID',
-      `The endpoint's URL ${why}. Give one such as https://example.com/hooks.`,
-    );
-  if (text.length > MAX_URL_LENGTH) throw invalid(`has ${text.length} characters, more than ${MAX_URL_LENGTH}`);
-  // Not repeated in the message: what is not a URL may be a secret in the wrong place.
-  if (!URL.canParse(text)) throw invalid('cannot be read');
-  const url = new URL(text);
-  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw invalid(`starts with ${url.protocol}, not http(s)`);
-  if (url.username !== '' || url.password !== '') throw invalid('holds a user or a password');
-  if (text.includes('#')) throw invalid('holds a fragment (#…), which is never sent');
-  if (url.href.length > MAX_URL_LENGTH) throw invalid(`has more than ${MAX_URL_LENGTH} characters when encoded`);
-  return url;
+/**
+ * One that is deleted is there still, to be looked at.
+ * @throws AppError OUTBOX_ENDPOINT_UNKNOWN
+ */
+export async function getEndpoint(db: Queryable, id: string): Promise<Endpoint> {
+  // Whatever was typed: what is no UUID is no endpoint either.
+  const { rows } = await db.query<Endpoint>(`${SELECT_ENDPOINTS} where id::text = lower($1)`, [id]);
+  if (rows[0] === undefined) throw unknownEndpoint(id);
+  return rows[0];
 }
 
-// A name is judged when it is resolved, at every connection: what it points at may change.
-function assertReachable(url: URL, { egressAllow, egressDeny }: NewEndpoint): void {
-  const literal = literalAddress(url);
-  const why = literal === undefined ? undefined : egressPolicy(egressAllow, egressDeny).refusal(literal);
-  if (why === undefined) return;
-  throw new AppError(
-    'OUTBOX_EGRESS_REFUSED',
-    `${literal} ${why}. Webhooks go to public addresses, to networks in OUTBOX_EGRESS_ALLOW, and to none in OUTBOX_EGRESS_DENY.`,
-    { details: { address: literal } },
+/**
+ * One that can still be changed.
+ * @throws AppError OUTBOX_ENDPOINT_UNKNOWN
+ */
+export async function getLivingEndpoint(db: Queryable, id: string): Promise<Endpoint> {
+  const endpoint = await getEndpoint(db, id);
+  if (endpoint.deletedAt !== null) throw deletedEndpoint(endpoint.id, endpoint.deletedAt);
+  return endpoint;
+}
+
+/**
+ * Until the transaction ends, nobody else changes it.
+ * @throws AppError OUTBOX_ENDPOINT_UNKNOWN
+ */
+export async function lockEndpoint(tx: Tx, id: string): Promise<void> {
+  const { rowCount } = await tx.query('select from outbox.endpoints where id = $1 and deleted_at is null for update', [
+    id,
+  ]);
+  if (rowCount === 0) throw unknownEndpoint(id);
+}
+
+const MAX_SHOWN_ID = 100;
+
+function unknownEndpoint(id: string): AppError {
+  return new AppError(
+    'OUTBOX_ENDPOINT_UNKNOWN',
+    `There is no endpoint ${JSON.stringify(id.slice(0, MAX_SHOWN_ID))}. liventix outbox endpoint list has their ids.`,
+  );
+}
+
+function deletedEndpoint(id: string, at: Date): AppError {
+  return new AppError(
+    'OUTBOX_ENDPOINT_UNKNOWN',
+    `Endpoint ${id} was deleted at ${at.toISOString()}. Add its URL anew: liventix outbox endpoint add`,
   );
 }

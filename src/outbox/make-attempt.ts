@@ -2,15 +2,25 @@ import type { Logger } from 'pino';
 import { type AttemptOutcome, attemptDelivery } from './attempt.ts';
 import type { AttemptRecord, ClaimedAttempt } from './attempts.ts';
 import type { EgressAgent } from './egress-agent.ts';
+import { type AttemptEndpoint, signersAt } from './endpoint-cache.ts';
+import { sendableHeaders } from './headers.ts';
 import { decideNextStep } from './next-step.ts';
-import { type SignedWebhook, signWebhook } from './webhook.ts';
+import { type SignedWebhook, type Signer, signWebhook } from './webhook.ts';
+
+/** An attempt that is this worker's to make, and all that it takes. */
+export interface ReadyAttempt extends ClaimedAttempt {
+  readonly endpoint: AttemptEndpoint;
+}
 
 export interface AttemptContext {
   /** Answers whether the delivery was still this attempt's. */
   readonly record: (record: AttemptRecord) => Promise<boolean>;
+  /** Hands a delivery back that cannot be signed now. */
+  readonly postpone: (attempt: ClaimedAttempt) => Promise<void>;
   readonly agent: EgressAgent;
   readonly log: Logger;
   readonly leaseMarginMs: number;
+  /** The schedule of endpoints that have none of their own. */
   readonly delaysMs: readonly number[];
   /** Aborted when a request that is under way has to be broken off. */
   readonly stop: AbortSignal;
@@ -23,15 +33,27 @@ export interface AttemptContext {
 const RECORD_RETRY_MS = 500;
 
 /**
- * Makes an attempt that was claimed, and records what it came to.
- * @returns whether it was delivered
+ * Makes an attempt that was claimed, and records what it came to. One that nobody can sign is none, and waits.
  * @throws what the database threw when it could not be recorded while its lease lasted
  */
-export async function makeAttempt(claimed: ClaimedAttempt, context: AttemptContext): Promise<boolean> {
-  const now = context.now ?? (() => new Date());
-  const startedAt = now();
+export async function makeAttempt(
+  claimed: ReadyAttempt,
+  context: AttemptContext,
+): Promise<AttemptOutcome['status'] | 'postponed'> {
+  const startedAt = context.now?.() ?? new Date();
+  const signers = signersAt(claimed.endpoint, startedAt);
+  if (signers !== undefined) return await makeSignedAttempt(claimed, { ...context, signers, startedAt });
+  await context.postpone(claimed);
+  return 'postponed';
+}
+
+async function makeSignedAttempt(
+  claimed: ReadyAttempt,
+  context: AttemptContext & { signers: readonly Signer[]; startedAt: Date },
+): Promise<AttemptOutcome['status']> {
+  const { startedAt } = context;
   const startedMs = performance.now();
-  const request = prepareRequest(claimed, startedAt);
+  const request = prepareRequest(claimed, context);
   const outcome: AttemptOutcome =
     request.status === 'failed'
       ? request
@@ -40,11 +62,11 @@ export async function makeAttempt(claimed: ClaimedAttempt, context: AttemptConte
           agent: context.agent,
           timeoutMs: claimed.timeoutMs,
           stop: context.stop,
-          now,
+          now: context.now ?? (() => new Date()),
         });
   const next = decideNextStep(outcome, {
     scheduleAttempt: claimed.scheduleAttempt,
-    delaysMs: context.delaysMs,
+    delaysMs: claimed.endpoint.retryDelaysMs ?? context.delaysMs,
     random: (context.random ?? Math.random)(),
   });
   const durationMs = Math.round(performance.now() - startedMs);
@@ -69,7 +91,7 @@ export async function makeAttempt(claimed: ClaimedAttempt, context: AttemptConte
     const { deliveryId, attempt } = claimed;
     context.log.warn({ deliveryId, attempt }, 'worker: the lease was lost before the outcome was recorded');
   }
-  return outcome.status === 'delivered';
+  return outcome.status;
 }
 
 type PreparedRequest =
@@ -77,15 +99,20 @@ type PreparedRequest =
   | { readonly status: 'failed'; readonly errorClass: 'endpoint_unusable'; readonly error: string };
 
 // An endpoint can be written by SQL, past what `addEndpoint` refuses: that is its failure and not the database's.
-function prepareRequest({ url, message, secret }: ClaimedAttempt, now: Date): PreparedRequest {
-  const unusable = (error: string) => ({ status: 'failed', errorClass: 'endpoint_unusable', error }) as const;
-  if (!URL.canParse(url)) return unusable('its URL cannot be read');
-  try {
-    return { status: 'prepared', url: new URL(url), webhook: signWebhook(message, { secret, now }) };
-  } catch {
-    // The reason may quote the secret.
-    return unusable('its secret is not whsec_ and base64');
+function prepareRequest(
+  { endpoint, message, deliveryId }: ReadyAttempt,
+  { signers, startedAt, log }: { signers: readonly Signer[]; startedAt: Date; log: Logger },
+): PreparedRequest {
+  if (!URL.canParse(endpoint.url)) {
+    return { status: 'failed', errorClass: 'endpoint_unusable', error: 'its URL cannot be read' };
   }
+  const { headers, leftOut } = sendableHeaders(message.headers);
+  if (leftOut.length > 0) log.warn({ deliveryId, leftOut }, 'worker: headers of the message cannot be sent');
+  return {
+    status: 'prepared',
+    url: new URL(endpoint.url),
+    webhook: signWebhook(message, { signers, headers: { ...endpoint.headers, ...headers }, now: startedAt }),
+  };
 }
 
 // The request has been made, and to forget its answer would repeat it: so while the database is away it is tried again

@@ -66,6 +66,7 @@ const BY_ENDPOINT = `
     (array_agg(deliveries.last_error order by deliveries.id desc) filter (where deliveries.last_error is not null))[1] as "lastError"
   from outbox.endpoints
   left join outbox.deliveries on deliveries.endpoint_id = endpoints.id
+  where endpoints.deleted_at is null
   group by endpoints.id
   order by endpoints.created_at, endpoints.id`;
 

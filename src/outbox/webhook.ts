@@ -1,4 +1,6 @@
-import { Webhook } from 'standardwebhooks';
+import type { KeyObject } from 'node:crypto';
+import type { Headers } from './headers.ts';
+import { type SecretKind, signatureBy } from './signing-secret.ts';
 
 /** What a delivery announces, as the database has it. */
 export interface Message {
@@ -7,10 +9,17 @@ export interface Message {
   readonly createdAt: Date;
   /** As PostgreSQL prints it: parsing would round numbers beyond a double's precision. */
   readonly payloadJson: string;
+  /** An object of strings, if whoever announced it wrote one. */
+  readonly headers: unknown;
+}
+
+export interface Signer {
+  readonly kind: SecretKind;
+  readonly key: KeyObject;
 }
 
 export interface SignedWebhook {
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: Headers;
   /** The exact bytes that were signed. */
   readonly body: Buffer;
 }
@@ -18,20 +27,27 @@ export interface SignedWebhook {
 /**
  * The request of a message by https://www.standardwebhooks.com: `webhook-id` and body are the same at every attempt,
  * the timestamp is the attempt's.
- * @param secret `whsec_` and base64
+ * @param options.signers one signature each, in this order
+ * @param options.headers sent beside ours, and never instead of them
  */
-export function signWebhook(message: Message, options: { secret: string; now: Date }): SignedWebhook {
+export function signWebhook(
+  message: Omit<Message, 'headers'>,
+  options: { signers: readonly Signer[]; headers: Headers; now: Date },
+): SignedWebhook {
   const id = `msg_${message.id}`;
-  const timestamp = JSON.stringify(message.createdAt.toISOString());
-  const body = `{"type":${JSON.stringify(message.topic)},"timestamp":${timestamp},"data":${message.payloadJson}}`;
+  const announcedAt = JSON.stringify(message.createdAt.toISOString());
+  const timestamp = Math.floor(options.now.getTime() / 1000).toString();
+  const body = `{"type":${JSON.stringify(message.topic)},"timestamp":${announcedAt},"data":${message.payloadJson}}`;
+  const content = Buffer.from(`${id}.${timestamp}.${body}`, 'utf8');
   return {
     headers: {
-      'content-type': 'application/json',
       'user-agent': 'liventix-outbox',
+      ...options.headers,
+      'content-type': 'application/json',
       'webhook-id': id,
-      'webhook-timestamp': Math.floor(options.now.getTime() / 1000).toString(),
-      'webhook-signature': new Webhook(options.secret).sign(id, options.now, body),
+      'webhook-timestamp': timestamp,
+      'webhook-signature': options.signers.map((signer) => signatureBy(signer, content)).join(' '),
     },
-    body: Buffer.from(body, 'utf8'),
+    body: content.subarray(content.length - Buffer.byteLength(body, 'utf8')),
   };
 }

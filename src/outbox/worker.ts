@@ -4,15 +4,19 @@ import { assertSupportedServer, connectionConfig, createPool, type Pool } from '
 import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { type RunningAttempts, startAttempts } from './attempt-runner.ts';
-import { type AttemptRecord, claimAttempts, recordAttempts } from './attempts.ts';
+import { type AttemptRecord, claimAttempts, postponeAttempt, recordAttempts } from './attempts.ts';
 import { createBatcher } from './batcher.ts';
 import { type Retention, startDayKeeping } from './days.ts';
 import { within } from './deadline.ts';
 import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
+import { createEndpointCache } from './endpoint-cache.ts';
+import { assertKeyFits, settleSecrets, someOf } from './endpoint-secrets.ts';
 import { BREAKER_DEFAULTS, type BreakerSettings } from './health.ts';
 import { OUTBOX_SESSION } from './held-connection.ts';
+import type { KeyRing } from './key-ring.ts';
 import { startListener } from './listener.ts';
+import type { ReadyAttempt } from './make-attempt.ts';
 import { createOutageLog, type OutageLog } from './outage-log.ts';
 import { startPresence } from './presence.ts';
 import { type DeliveryQueue, openQueue } from './queue.ts';
@@ -29,10 +33,12 @@ export interface WorkerOptions {
   readonly egressAllow: readonly string[];
   /** CIDRs that they may not reach, whatever else is said of them. */
   readonly egressDeny?: readonly string[];
+  /** By which the endpoints' secrets are kept. */
+  readonly keyRing: KeyRing;
   readonly log: Logger;
   /** Requests on their way at once. */
   readonly concurrency?: number;
-  /** The waits after the first, second, … failed attempt. */
+  /** The waits after the first, second, … failed attempt, at endpoints that have none of their own. */
   readonly retryDelaysMs?: readonly number[];
   /** The longest the relay waits before it looks again. */
   readonly pollMs?: number;
@@ -85,10 +91,12 @@ const GOODBYE_MS = 500;
 export const STOP_MARGIN_MS = HAND_BACK_MS + CLOSE_MS + GOODBYE_MS;
 /** How many more attempts may be lost than the schedule has: they are none of the endpoint's. */
 const LOST_ATTEMPTS_GRACE = 5;
+/** Until a delivery is looked at again that nobody could sign: another worker may have the key, or this one soon. */
+const UNSIGNABLE_MS = 15_000;
 
 /**
  * Starts relay and worker in this process. Any number may run against one database, in one process or in many.
- * @throws AppError DB_*, MIGRATIONS_PENDING, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
+ * @throws AppError DB_*, MIGRATIONS_PENDING, OUTBOX_KEY_MISSING, OUTBOX_KEY_WRONG, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
  */
 export async function startWorker(given: WorkerOptions): Promise<RunningWorker> {
   const options = { ...WORKER_DEFAULTS, ...given };
@@ -108,6 +116,7 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
   try {
     await assertSupportedServer(db);
     await assertMigrated(db);
+    await prepareSecrets(db, options);
     const queue = await openQueue({ ...options, redisUrl: options.redisUrl, db, outage: outages.queue, sockets });
     closers.push(() => queue.close());
     const agent = createEgressAgent(egressPolicy(options.egressAllow, options.egressDeny));
@@ -149,15 +158,25 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     const days = startDayKeeping({ pool: db, log: options.log, retention: options.retention });
     closers.push(() => days.stop());
 
+    const endpoints = createEndpointCache({ ...options, db });
+    const { worker } = presence;
     const attempts = startAttempts({
       concurrency: options.concurrency,
-      claim: (jobs) => claimAttempts(db, jobs, { worker: presence.worker, leaseMarginMs: options.leaseMarginMs }),
+      claim: async (jobs) => {
+        const claimed = await claimAttempts(db, jobs, { worker, leaseMarginMs: options.leaseMarginMs });
+        const byEndpoint = await endpoints.get(claimed);
+        return claimed.flatMap((attempt): ReadyAttempt[] => {
+          const endpoint = byEndpoint.get(attempt.endpointId);
+          return endpoint === undefined ? [] : [{ ...attempt, endpoint }];
+        });
+      },
       context: {
         ...options,
         delaysMs,
         agent,
         stop: breakOff.signal,
         abandon: abandon.signal,
+        postpone: (attempt) => postponeAttempt(db, attempt, { worker, delayMs: UNSIGNABLE_MS }),
         record: createBatcher(record, RECORDING),
       },
       onFailure: (error) => outages.postgres.failed('relay', error),
@@ -179,6 +198,19 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     await closeAll();
     throw toAppError(error);
   }
+}
+
+// Before anything is taken: with keys of another database it would send nothing, and encrypt what nobody else can read.
+async function prepareSecrets(db: Pool, { keyRing, log }: Pick<WorkerOptions, 'keyRing' | 'log'>): Promise<void> {
+  const { undecryptable } = await assertKeyFits(db, keyRing);
+  if (undecryptable.length > 0) {
+    log.error(
+      { endpoints: undecryptable },
+      `worker: OUTBOX_ENCRYPTION_KEY does not decrypt the secrets of ${someOf(undecryptable)}, whose deliveries wait`,
+    );
+  }
+  const { moved, encryptedAnew } = await settleSecrets(db, keyRing);
+  if (moved + encryptedAnew > 0) log.info({ moved, encryptedAnew }, 'worker: encrypted secrets of endpoints');
 }
 
 function watchOutages({ log, redisUrl }: WorkerOptions, sockets: Sockets): Outages {

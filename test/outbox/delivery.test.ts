@@ -139,18 +139,16 @@ describe.each(BACKENDS)('delivery with jobs through %s', (backend) => {
     expect(second?.headers['webhook-id']).toBe(first?.headers['webhook-id']);
   });
 
-  it.each([
-    ['secret', 'whsec_no base64!', 'its secret is not whsec_ and base64'],
-    ['url', 'http://[::1', 'its URL cannot be read'],
-  ])('gives up by the schedule on an endpoint whose stored %s cannot be used', async (column, value, error) => {
+  it('gives up by the schedule on an endpoint whose stored URL cannot be used', async () => {
     const unusable = await addTestEndpoint(database.pool, { url: `${receiver.url}/unusable` });
-    await database.pool.query(`update outbox.endpoints set ${column} = $2 where id = $1`, [unusable.id, value]);
+    await database.pool.query('update outbox.endpoints set url = $2 where id = $1', [unusable.id, 'http://[::1']);
     await announce(database.pool);
     await settled(database.pool);
     expect(await deliveryStates(database.pool, unusable.id)).toEqual({ dead: 1 });
     const { rows } = await database.pool.query(
       'select attempt, error_class, error from outbox.attempts order by attempt',
     );
+    const error = 'its URL cannot be read';
     expect(rows).toEqual([1, 2, 3].map((attempt) => ({ attempt, error_class: 'endpoint_unusable', error })));
     expect(receiver.at('/unusable')).toHaveLength(0);
   });

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { egressPolicy, literalAddress } from '../../src/outbox/egress.ts';
 import { createEgressAgent, type EgressAgent } from '../../src/outbox/egress-agent.ts';
-import { acceptedUrl } from '../../src/outbox/endpoints.ts';
+import { acceptedUrl } from '../../src/outbox/endpoint-url.ts';
 import { attempt } from '../support/attempt.ts';
 import { startDns, type TestDns } from '../support/dns.ts';
 import { type RawServer, startRawServer } from '../support/raw-server.ts';
@@ -117,7 +117,7 @@ describe('what is denied', () => {
 /** Whether `addEndpoint` would take it. */
 const isAccepted = (url: string) => {
   try {
-    return acceptedUrl({ url, topics: ['*'], egressAllow: [] }) !== '';
+    return acceptedUrl(url, { egressAllow: [] }) !== '';
   } catch (error) {
     expect(error).toMatchObject({ code: expect.stringMatching(/^OUTBOX_(ENDPOINT_URL_INVALID|EGRESS_REFUSED)$/) });
     return false;

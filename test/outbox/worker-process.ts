@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { TEST_ENCRYPTION_KEY } from '../support/liventix.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
@@ -15,7 +16,13 @@ export interface WorkerProcess {
 /** `liventix worker` as a process of its own, whose log can be read while it runs; it seals nothing unless told to. */
 export function startWorkerProcess(flags: readonly string[], env: Record<string, string>): WorkerProcess {
   const child = spawn(process.execPath, [BIN, 'worker', ...flags], {
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], LIVENTIX_SEAL_INTERVAL_S: '0', ...env },
+    env: {
+      PATH: process.env['PATH'],
+      HOME: process.env['HOME'],
+      OUTBOX_ENCRYPTION_KEY: TEST_ENCRYPTION_KEY,
+      LIVENTIX_SEAL_INTERVAL_S: '0',
+      ...env,
+    },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let stderr = '';

@@ -6,6 +6,9 @@ import { runCommand } from '../../src/cli/main.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
+/** What every command of a test finds in its environment, unless the test says otherwise. */
+export const TEST_ENCRYPTION_KEY = Buffer.alloc(32, 'liventix').toString('base64');
+
 export interface Run {
   readonly exitCode: number | null;
   readonly stdout: string;
@@ -33,7 +36,7 @@ export interface LiventixOptions {
   readonly unread?: boolean;
 }
 
-/** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME. */
+/** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME, and the tests' key. */
 export function startLiventix(
   args: readonly string[],
   env: Record<string, string> = {},
@@ -42,7 +45,12 @@ export function startLiventix(
   const { bin = BIN, stdin = false, unread = false, ...place } = options;
   const child = spawn(process.execPath, [bin, ...args], {
     ...place,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    env: {
+      PATH: process.env['PATH'],
+      HOME: process.env['HOME'],
+      OUTBOX_ENCRYPTION_KEY: TEST_ENCRYPTION_KEY,
+      ...env,
+    },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   if (!stdin) child.stdin.end();
@@ -78,7 +86,7 @@ export async function liventix(
   let stdout = '';
   let stderr = '';
   const exitCode = await runCommand(args, {
-    env,
+    env: { OUTBOX_ENCRYPTION_KEY: TEST_ENCRYPTION_KEY, ...env },
     out: {
       write: (text) => {
         stdout += text;

@@ -3,9 +3,14 @@ import { inject } from 'vitest';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { addEndpoint, type NewEndpoint } from '../../src/outbox/endpoints.ts';
+import { createKeyRing } from '../../src/outbox/key-ring.ts';
 import { type OutboxStatus, outboxStatus } from '../../src/outbox/status.ts';
 import { type RunningWorker, startWorker, type WorkerOptions } from '../../src/outbox/worker.ts';
 import { eventually } from './eventually.ts';
+import { TEST_ENCRYPTION_KEY } from './liventix.ts';
+
+/** By which every endpoint of a test keeps its secret, and every worker reads it. */
+export const TEST_KEY_RING = createKeyRing([Buffer.from(TEST_ENCRYPTION_KEY, 'base64')]);
 
 export const LOOPBACK = ['127.0.0.0/8'];
 
@@ -22,6 +27,7 @@ export function startTestWorker(
 ): Promise<RunningWorker> {
   return startWorker({
     egressAllow: LOOPBACK,
+    keyRing: TEST_KEY_RING,
     log: pino({ level: process.env['LOG_LEVEL'] ?? 'silent' }, pino.destination(2)),
     pollMs: 200,
     sweepMs: 100,
@@ -37,7 +43,7 @@ export function addTestEndpoint(
   db: Queryable,
   endpoint: Pick<NewEndpoint, 'url'> & Partial<NewEndpoint>,
 ): Promise<{ id: string; secret: string }> {
-  return addEndpoint(db, { topics: ['*'], egressAllow: LOOPBACK, ...endpoint });
+  return addEndpoint(db, { topics: ['*'], egressAllow: LOOPBACK, keyRing: TEST_KEY_RING, ...endpoint });
 }
 
 /** Announces in a transaction of its own. Returns the message's id. */

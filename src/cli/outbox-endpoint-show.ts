@@ -1,0 +1,96 @@
+import type { Command } from 'commander';
+import { type EndpointHealth, endpointHealth } from '../outbox/endpoint-health.ts';
+import { listSecrets, type SecretInfo } from '../outbox/endpoint-secrets.ts';
+import { type Endpoint, getEndpoint, listEndpoints } from '../outbox/endpoints.ts';
+import type { CommandContext } from './context.ts';
+import { durationText } from './options.ts';
+import { formatCount, toJson } from './output.ts';
+import { withEndpoints } from './with-endpoints.ts';
+
+export function registerEndpointShow(endpoint: Command, context: CommandContext): void {
+  endpoint
+    .command('list')
+    .description('list the endpoints, without their secrets')
+    .option('--deleted', 'those that were deleted too')
+    .option('--json', 'print one JSON array')
+    .action((options: { deleted?: boolean; json?: boolean }) =>
+      withEndpoints(context, {}, async (pool) => {
+        const endpoints = await listEndpoints(pool, { deleted: options.deleted === true });
+        if (options.json) context.out.write(`${toJson(endpoints)}\n`);
+        else if (endpoints.length === 0) context.err.write(NO_ENDPOINTS);
+        else context.out.write(endpoints.map(endpointLine).join(''));
+      }),
+    );
+
+  endpoint
+    .command('show')
+    .description('show what an endpoint is, how it is doing, and which secrets it has, without what is secret of them')
+    .argument('<id>', 'the endpoint')
+    .option('--json', 'print one JSON object')
+    .action((id: string, options: { json?: boolean }) =>
+      withEndpoints(context, {}, async (pool) => {
+        const found = await getEndpoint(pool, id);
+        const secrets = await listSecrets(pool, found.id);
+        const health = await endpointHealth(pool, found.id);
+        context.out.write(
+          options.json ? `${toJson({ ...found, secrets, health })}\n` : showText({ endpoint: found, secrets, health }),
+        );
+      }),
+    );
+}
+
+const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
+
+function endpointLine(endpoint: Endpoint): string {
+  return `${endpoint.id}  ${endpoint.url}  ${endpoint.topics.join(' ')}  ${stateOf(endpoint)}\n`;
+}
+
+/** In words: enabled, disabled and why, or deleted. */
+export function stateOf(
+  endpoint: Pick<Endpoint, 'enabled' | 'disabledReason'> & Partial<Pick<Endpoint, 'deletedAt'>>,
+): string {
+  const { enabled, disabledReason, deletedAt = null } = endpoint;
+  if (deletedAt !== null) return `deleted ${deletedAt.toISOString()}`;
+  if (enabled) return 'enabled';
+  return disabledReason === null ? 'disabled' : `disabled (${disabledReason})`;
+}
+
+function showText(shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; health: EndpointHealth }): string {
+  const { endpoint, secrets, health } = shown;
+  const { ratePerSecond: rate, retryDelaysMs: retries } = endpoint;
+  const rows: readonly (readonly [string, string | null])[] = [
+    ['id', endpoint.id],
+    ['url', endpoint.url],
+    ['state', stateOf(endpoint)],
+    ['topics', endpoint.topics.join(' ')],
+    ['description', endpoint.description],
+    ['organization', endpoint.organizationId],
+    ['filter', endpoint.filter],
+    ['headers', endpoint.headerNames.length === 0 ? null : `${endpoint.headerNames.join(', ')} (values are not shown)`],
+    ['timeout', durationText(endpoint.timeoutMs)],
+    ['in flight', `at most ${formatCount(endpoint.maxInFlight)}`],
+    ['rate', rate === null ? null : `at most ${formatCount(rate)} a second`],
+    ['ordered', endpoint.ordered ? 'by ordering key' : null],
+    ['retries', retries === null ? 'the standard schedule' : retries.map(durationText).join(', ') || 'none'],
+    ['added', endpoint.createdAt.toISOString()],
+    ...secrets.map((secret) => ['secret', secretText(secret)] as const),
+    ['waiting', formatCount(health.waiting)],
+    ['succeeded', successText(health)],
+    ['failed', failureText(health)],
+  ];
+  return rows.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(14)}${value}\n`])).join('');
+}
+
+function secretText({ kind, publicKey, createdAt, expiresAt }: SecretInfo): string {
+  const until = expiresAt === null ? '' : `, signs too until ${expiresAt.toISOString()}`;
+  return `${kind} of ${createdAt.toISOString()}${until}${publicKey === null ? '' : `, public key ${publicKey}`}`;
+}
+
+function successText({ lastSuccess }: EndpointHealth): string {
+  if (lastSuccess === null) return 'never, as far as attempts are kept';
+  return `last at ${lastSuccess.at.toISOString()}: ${lastSuccess.statusCode} in ${lastSuccess.durationMs} ms`;
+}
+
+function failureText({ lastFailure }: EndpointHealth): string | null {
+  return lastFailure && `last at ${lastFailure.at.toISOString()}: ${lastFailure.errorClass}: ${lastFailure.error}`;
+}

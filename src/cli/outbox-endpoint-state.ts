@@ -1,0 +1,128 @@
+import type { Command } from 'commander';
+import { printableDatabaseUrl } from '../config.ts';
+import { AppError } from '../errors.ts';
+import { countWaiting, deleteEndpoint } from '../outbox/endpoint-delete.ts';
+import { disableEndpoint, type Endpoint, enableEndpoint, getEndpoint, getLivingEndpoint } from '../outbox/endpoints.ts';
+import { type CommandContext, requireDatabaseUrl } from './context.ts';
+import { formatCount, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
+import { withEndpoints } from './with-endpoints.ts';
+
+interface Options {
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
+
+interface DeleteOptions extends Options {
+  readonly yes?: boolean;
+}
+
+export function registerEndpointState(endpoint: Command, context: CommandContext): void {
+  endpoint
+    .command('disable')
+    .description('send an endpoint nothing more until it is enabled again')
+    .argument('<id>', 'the endpoint')
+    .requiredOption('--reason <text>', 'why; whoever looks at it is told')
+    .option('--dry-run', 'change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nWhat waits for it goes on when it is enabled; what is announced meanwhile is not kept for it.',
+    )
+    .action((id: string, options: Options & { reason: string }) => runDisable(id, options, context));
+
+  endpoint
+    .command('enable')
+    .description('send to an endpoint again that was disabled, by a person or by its answering 410 Gone')
+    .argument('<id>', 'the endpoint')
+    .option('--dry-run', 'say how much waits for it, and change nothing')
+    .option('--json', 'print one JSON object')
+    .action((id: string, options: Options) => runEnable(id, options, context));
+
+  endpoint
+    .command('delete')
+    .description('end an endpoint; what waits for it becomes dead letters')
+    .argument('<id>', 'the endpoint')
+    .option('--yes', 'although deliveries wait for it')
+    .option('--dry-run', 'say what would become dead letters, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', DELETE_HELP)
+    .action((id: string, options: DeleteOptions) => runDelete(id, options, context));
+}
+
+const DELETE_HELP = `
+A request under way may finish; after it none is made. Its secrets are removed, its settings stay for list --deleted: deliveries and attempts
+name it. Struck in between, run it again.
+
+Example:
+  liventix outbox endpoint delete 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --dry-run`;
+
+async function runDisable(
+  given: string,
+  options: Options & { reason: string },
+  context: CommandContext,
+): Promise<void> {
+  await withEndpoints(context, options, async (pool) => {
+    const { id } = await getLivingEndpoint(pool, given);
+    const waiting = await countWaiting(pool, id);
+    if (!options.dryRun) await disableEndpoint(pool, id, options.reason);
+    tell(context, options, { id, done: 'disabled', would: 'disable', waiting });
+  });
+}
+
+async function runEnable(given: string, options: Options, context: CommandContext): Promise<void> {
+  await withEndpoints(context, options, async (pool) => {
+    const { id } = await getLivingEndpoint(pool, given);
+    const waiting = await countWaiting(pool, id);
+    if (!options.dryRun) await enableEndpoint(pool, id);
+    tell(context, options, { id, done: 'enabled', would: 'enable', waiting });
+  });
+}
+
+function tell(
+  context: CommandContext,
+  { dryRun = false, json = false }: Options,
+  { id, done, would, waiting }: { id: string; done: string; would: string; waiting: number },
+): void {
+  const words = dryRun ? `would ${would}` : done;
+  const key = dryRun ? `would${would.replace(/^./, (letter) => letter.toUpperCase())}` : done;
+  context.out.write(
+    json ? `${toJson({ [key]: id, waiting })}\n` : `${words}  ${id}  ${formatCount(waiting)} deliveries wait for it\n`,
+  );
+}
+
+async function runDelete(given: string, options: DeleteOptions, context: CommandContext): Promise<void> {
+  const { dryRun = false, json = false } = options;
+  await withEndpoints(context, options, async (pool) => {
+    const found = await getEndpoint(pool, given);
+    const waiting = await countWaiting(pool, found.id);
+    // One that is deleted already, and that deliveries wait for, is one whose deletion was struck.
+    if (found.deletedAt !== null && waiting === 0) await getLivingEndpoint(pool, given);
+    if (dryRun) {
+      context.out.write(json ? `${toJson({ wouldDelete: found.id, waiting })}\n` : planText(found, waiting, context));
+      return;
+    }
+    if (waiting > 0 && options.yes !== true) throw notConfirmed(found, waiting);
+    context.err.write(planText(found, waiting, context));
+    const progress = createProgress(context);
+    const buried = await deleteEndpoint(pool, found, (count) => progress.update('dead letters', count, waiting));
+    progress.clear();
+    context.out.write(
+      json
+        ? `${toJson({ deleted: found.id, deadLetters: buried })}\n`
+        : `deleted  ${found.id}  ${formatCount(buried)} deliveries became dead letters\n`,
+    );
+  });
+}
+
+function planText({ id, url }: Endpoint, waiting: number, { config }: CommandContext): string {
+  const database = printableDatabaseUrl(requireDatabaseUrl(config));
+  return `to delete  ${id}  ${url}, of ${database}; ${formatCount(waiting)} waiting deliveries become dead letters\n`;
+}
+
+function notConfirmed({ id }: Endpoint, waiting: number): AppError {
+  return new AppError(
+    'USAGE',
+    `${formatCount(waiting)} deliveries wait for endpoint ${id} and would become dead letters. If that is wanted, add --yes. Nothing was changed.`,
+  );
+}

@@ -1,0 +1,62 @@
+import type { Finding } from '../db/diagnosis.ts';
+import type { Queryable } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
+import { judgeSecrets, parsePlain, someOf } from './endpoint-secrets.ts';
+import type { KeyRing } from './key-ring.ts';
+
+/** Whether requests to every endpoint can be signed, for `liventix doctor`. */
+export async function judgeEndpoints(db: Queryable, keyRing: KeyRing): Promise<Finding> {
+  const { rowCount } = await db.query(
+    `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'outbox' and c.relname = 'endpoint_secrets'`,
+  );
+  if (rowCount === 0) return { result: 'skipped', found: 'the database has no secrets of endpoints yet' };
+  try {
+    return await judge(db, keyRing);
+  } catch (error) {
+    if (toAppError(error).code !== 'DB_PERMISSION_DENIED') throw error;
+    return { result: 'skipped', found: 'this role may not read what endpoints there are' };
+  }
+}
+
+async function judge(db: Queryable, keyRing: KeyRing): Promise<Finding> {
+  if (keyRing.keyId === undefined) {
+    return {
+      result: 'failed',
+      found: 'OUTBOX_ENCRYPTION_KEY is not set: no worker starts, and no endpoint can be added',
+      todo: 'Set the key that the others have; the first is made by openssl rand -base64 32.',
+    };
+  }
+  const { signable, undecryptable, without } = await judgeSecrets(db, keyRing);
+  const waiting = await findPlain(db);
+  const unmoved = without.filter((id) => !waiting.includes(id));
+  if (undecryptable.length > 0) {
+    return {
+      result: 'failed',
+      found: `OUTBOX_ENCRYPTION_KEY does not decrypt the secrets of ${someOf(undecryptable)}: their deliveries wait`,
+      todo: 'Add the key that they were encrypted with, after a comma; if it is lost: liventix outbox endpoint rotate-secret.',
+    };
+  }
+  if (unmoved.length > 0) {
+    return {
+      result: 'failed',
+      found: `no secret, or none that can sign, have ${someOf(unmoved)}: their deliveries wait`,
+      todo: 'liventix outbox endpoint rotate-secret gives each one.',
+    };
+  }
+  if (waiting.length > 0) {
+    return {
+      result: 'warning',
+      found: `in plain text are the secrets of ${someOf(waiting)}`,
+      todo: 'Start a worker of this version: it encrypts them.',
+    };
+  }
+  return { result: 'ok', found: `${signable} endpoints, whose requests can be signed` };
+}
+
+/** The endpoints whose secret the next worker encrypts. */
+async function findPlain(db: Queryable): Promise<readonly string[]> {
+  const { rows } = await db.query<{ id: string; secret: string }>(
+    'select id, secret from outbox.endpoints where secret is not null and deleted_at is null order by created_at, id',
+  );
+  return rows.filter(({ secret }) => parsePlain(secret) !== undefined).map(({ id }) => id);
+}

@@ -1,0 +1,38 @@
+import type { Queryable } from '../db/pool.ts';
+
+export interface EndpointHealth {
+  /** Deliveries that are to be attempted, or attempted again. */
+  readonly waiting: number;
+  readonly lastSuccess: { readonly at: Date; readonly statusCode: number; readonly durationMs: number } | null;
+  /** Of the endpoint's doing: an attempt that a worker lost or broke off is none. */
+  readonly lastFailure: { readonly at: Date; readonly errorClass: string; readonly error: string } | null;
+}
+
+const HEALTH = `
+  select
+    (select count(*)::integer from outbox.deliveries
+     where endpoint_id = $1 and (state = 'pending' or state = 'queued' and claimed_by is null)) as waiting,
+    to_json(success) as "lastSuccess", to_json(failure) as "lastFailure"
+  from (values (1)) as one (n)
+  left join lateral (
+    select started_at as at, status_code as "statusCode", duration_ms as "durationMs"
+    from outbox.attempts where endpoint_id = $1 and error_class is null
+    order by seq desc limit 1
+  ) as success on true
+  left join lateral (
+    select started_at as at, error_class as "errorClass", error
+    from outbox.attempts where endpoint_id = $1 and error_class not in ('worker_lost', 'worker_stopped')
+    order by seq desc limit 1
+  ) as failure on true`;
+
+/** How it went so far, from the attempts that are kept. */
+export async function endpointHealth(db: Queryable, endpointId: string): Promise<EndpointHealth> {
+  const { rows } = await db.query<EndpointHealth>(HEALTH, [endpointId]);
+  const { waiting = 0, lastSuccess = null, lastFailure = null } = rows[0] ?? {};
+  return { waiting, lastSuccess: withInstant(lastSuccess), lastFailure: withInstant(lastFailure) };
+}
+
+// In JSON an instant is a text.
+function withInstant<T extends { readonly at: Date }>(attempt: T | null): T | null {
+  return attempt && { ...attempt, at: new Date(attempt.at) };
+}

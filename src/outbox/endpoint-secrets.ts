@@ -1,0 +1,220 @@
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
+import { lockEndpoint, NOTIFY_CHANGED } from './endpoints.ts';
+import { assertHasKey, type KeyRing } from './key-ring.ts';
+import { parseSecret, type SecretKind, type SigningSecret } from './signing-secret.ts';
+import { openSecret, type StoredSecret, sealSecret } from './stored-secret.ts';
+
+/** A secret as anybody may see it. */
+export interface SecretInfo {
+  readonly kind: SecretKind;
+  /** Of v1a, with which its receiver verifies. */
+  readonly publicKey: string | null;
+  readonly createdAt: Date;
+  /** null: until it is rotated. */
+  readonly expiresAt: Date | null;
+}
+
+/** Newest first, without those that have ended. */
+export async function listSecrets(db: Queryable, endpointId: string): Promise<readonly SecretInfo[]> {
+  const { rows } = await db.query<SecretInfo>(
+    `select kind, public_key as "publicKey", created_at as "createdAt", expires_at as "expiresAt"
+     from outbox.endpoint_secrets
+     where endpoint_id = $1 and (expires_at is null or expires_at > statement_timestamp())
+     order by expires_at is null desc`,
+    [endpointId],
+  );
+  return rows;
+}
+
+export interface Rotation {
+  /** Until when the secret before signs too; null: it has ended, or there was none. */
+  readonly previousUntil: Date | null;
+  /** Whether the secret before could not be decrypted, and so ends at once. */
+  readonly previousWasLost: boolean;
+}
+
+/**
+ * Makes a secret current. The one before stays valid for the overlap, and requests carry both signatures, unless the overlap is 0: then
+ * whatever was valid ends at once.
+ * @throws AppError OUTBOX_ENDPOINT_UNKNOWN, OUTBOX_ROTATION_UNDER_WAY, OUTBOX_KEY_MISSING
+ */
+export function rotateSecret(
+  pool: Pool,
+  keyRing: KeyRing,
+  rotation: { endpointId: string; secret: SigningSecret; overlapMs: number },
+): Promise<Rotation> {
+  const { endpointId, secret, overlapMs } = rotation;
+  assertHasKey(keyRing);
+  return withTransaction(pool, async (tx) => {
+    await lockEndpoint(tx, endpointId);
+    const current = await assertRotatable(tx, keyRing, { endpointId, overlapMs });
+    await tx.query('delete from outbox.endpoint_secrets where endpoint_id = $1 and expires_at is not null', [
+      endpointId,
+    ]);
+    const { rows } =
+      current === 'readable' && overlapMs > 0
+        ? await tx.query<{ expiresAt: Date }>(END_LATER, [endpointId, overlapMs])
+        : await tx.query<{ expiresAt: Date }>(END_NOW, [endpointId]);
+    await tx.query(INSERT_SECRET, [endpointId, ...sealSecret(keyRing, endpointId, secret)]);
+    await tx.query('update outbox.endpoints set secret = null where id = $1 and secret is not null', [endpointId]);
+    await tx.query(NOTIFY_CHANGED);
+    return { previousUntil: rows[0]?.expiresAt ?? null, previousWasLost: current === 'undecryptable' };
+  });
+}
+
+const END_LATER = `
+  update outbox.endpoint_secrets set expires_at = clock_timestamp() + $2 * interval '1 millisecond'
+  where endpoint_id = $1 and expires_at is null
+  returning expires_at as "expiresAt"`;
+const END_NOW = 'delete from outbox.endpoint_secrets where endpoint_id = $1 and expires_at is null';
+const INSERT_SECRET = `
+  insert into outbox.endpoint_secrets (endpoint_id, kind, encrypted, key_id, public_key) values ($1, $2, $3, $4, $5)`;
+
+interface Held extends StoredSecret {
+  readonly endsAt: Date | null;
+  readonly hasEnded: boolean;
+}
+
+/**
+ * Whether a secret may follow the current one now; answers what the current one is.
+ * @throws AppError OUTBOX_ROTATION_UNDER_WAY
+ */
+export async function assertRotatable(
+  db: Queryable,
+  keyRing: KeyRing,
+  { endpointId, overlapMs }: { endpointId: string; overlapMs: number },
+): Promise<'readable' | 'undecryptable' | 'missing'> {
+  const { rows } = await db.query<Held>(
+    `select endpoint_id as "endpointId", kind, encrypted, key_id as "keyId", expires_at as "endsAt",
+       coalesce(expires_at <= clock_timestamp(), false) as "hasEnded"
+     from outbox.endpoint_secrets where endpoint_id = $1`,
+    [endpointId],
+  );
+  const ending = rows.find(({ endsAt }) => endsAt !== null);
+  if (ending !== undefined && !ending.hasEnded && overlapMs > 0 && openSecret(keyRing, ending) !== undefined) {
+    throw new AppError(
+      'OUTBOX_ROTATION_UNDER_WAY',
+      `Endpoint ${endpointId} has two valid secrets until ${ending.endsAt?.toISOString()}, and a third would end the first before its time. Wait until then, or end both at once with --overlap 0s.`,
+    );
+  }
+  const current = rows.find(({ endsAt }) => endsAt === null);
+  if (current === undefined) return 'missing';
+  return openSecret(keyRing, current) === undefined ? 'undecryptable' : 'readable';
+}
+
+/**
+ * Encrypts what is still in plain text, as before 0042, and anew what another key than the first encrypted. Any number may do so at once;
+ * what is nothing that could sign stays where it is.
+ */
+export function settleSecrets(pool: Pool, keyRing: KeyRing): Promise<{ moved: number; encryptedAnew: number }> {
+  return withTransaction(pool, async (tx) => ({
+    moved: await movePlain(tx, keyRing),
+    encryptedAnew: await encryptAnew(tx, keyRing),
+  }));
+}
+
+// Endpoints in id order, and before their secrets, as whoever rotates one locks them.
+async function movePlain(tx: Tx, keyRing: KeyRing): Promise<number> {
+  const { rows } = await tx.query<{ id: string; secret: string }>(
+    'select id, secret from outbox.endpoints where secret is not null order by id for update',
+  );
+  let moved = 0;
+  for (const { id, secret } of rows) {
+    const parsed = parsePlain(secret);
+    if (parsed === undefined) continue;
+    await tx.query(`${INSERT_SECRET} on conflict do nothing`, [id, ...sealSecret(keyRing, id, parsed)]);
+    await tx.query('update outbox.endpoints set secret = null where id = $1', [id]);
+    moved += 1;
+  }
+  return moved;
+}
+
+/** What was kept in plain text; undefined: it is nothing that could sign. */
+export function parsePlain(secret: string): SigningSecret | undefined {
+  try {
+    return parseSecret(secret);
+  } catch (error) {
+    if (error instanceof AppError && error.code === 'OUTBOX_SECRET_INVALID') return undefined;
+    throw error;
+  }
+}
+
+async function encryptAnew(tx: Tx, keyRing: KeyRing): Promise<number> {
+  const { rows } = await tx.query<StoredSecret & { id: string; publicKey: string | null }>(
+    `select secrets.id, endpoint_id as "endpointId", kind, encrypted, key_id as "keyId", public_key as "publicKey"
+     from outbox.endpoints join outbox.endpoint_secrets as secrets on secrets.endpoint_id = endpoints.id
+     where key_id <> $1
+     order by endpoints.id for update`,
+    [keyRing.keyId],
+  );
+  let done = 0;
+  for (const row of rows) {
+    const bytes = openSecret(keyRing, row);
+    if (bytes === undefined) continue;
+    const [, encrypted, keyId] = sealSecret(keyRing, row.endpointId, { ...row, bytes });
+    await tx.query('update outbox.endpoint_secrets set encrypted = $2, key_id = $3 where id = $1', [
+      row.id,
+      encrypted,
+      keyId,
+    ]);
+    done += 1;
+  }
+  return done;
+}
+
+/** The endpoints, but deleted ones, by whether their requests can be signed. */
+export interface Signability {
+  readonly signable: number;
+  /** Some secret of theirs that is valid cannot be decrypted. */
+  readonly undecryptable: readonly string[];
+  /** They have none, or one in plain text that is no secret. */
+  readonly without: readonly string[];
+}
+
+export async function judgeSecrets(db: Queryable, keyRing: KeyRing): Promise<Signability> {
+  const { rows } = await db.query<StoredSecret & { kind: SecretKind | null }>(
+    `select endpoints.id as "endpointId", kind, encrypted, key_id as "keyId"
+     from outbox.endpoints
+     left join outbox.endpoint_secrets as secrets on secrets.endpoint_id = endpoints.id
+       and (expires_at is null or expires_at > statement_timestamp())
+     where deleted_at is null
+     order by endpoints.created_at, endpoints.id`,
+  );
+  const without = rows.filter(({ kind }) => kind === null).map(({ endpointId }) => endpointId);
+  const stored = rows.filter(({ kind }) => kind !== null);
+  const undecryptable = new Set(
+    stored.filter((row) => openSecret(keyRing, row) === undefined).map(({ endpointId }) => endpointId),
+  );
+  const all = new Set(stored.map(({ endpointId }) => endpointId));
+  return { signable: all.size - undecryptable.size, undecryptable: [...undecryptable], without };
+}
+
+/** Where it decrypts nothing that there is, it is another's. */
+export function keyFits({ signable, undecryptable }: Signability): boolean {
+  return undecryptable.length === 0 || signable > 0;
+}
+
+const NAMED = 5;
+
+/** The first few of them, for a message. */
+export function someOf(ids: readonly string[]): string {
+  return `${ids.slice(0, NAMED).join(', ')}${ids.length > NAMED ? ` and ${ids.length - NAMED} more` : ''}`;
+}
+
+/**
+ * Whether these are the keys of this database: where nothing can be decrypted, they are not, and what was encrypted by them now would
+ * be lost to everybody else.
+ * @throws AppError OUTBOX_KEY_MISSING, OUTBOX_KEY_WRONG
+ */
+export async function assertKeyFits(db: Queryable, keyRing: KeyRing): Promise<Signability> {
+  assertHasKey(keyRing);
+  const judged = await judgeSecrets(db, keyRing);
+  if (keyFits(judged)) return judged;
+  throw new AppError(
+    'OUTBOX_KEY_WRONG',
+    `OUTBOX_ENCRYPTION_KEY decrypts the secret of no endpoint: ${someOf(judged.undecryptable)}. Set the key that they were encrypted with, if need be beside this one; if it is lost, liventix outbox endpoint rotate-secret gives each a new one.`,
+    { details: { endpoints: judged.undecryptable } },
+  );
+}
