@@ -119,19 +119,6 @@ it('waits for the relay that began to hand out messages before, so that none of 
   expect(await deliveryStates(database.pool, id)).toEqual({ dead: 1 });
 });
 
-it('gives way to who holds the deliveries for long, says so, and is finished by running it again', async () => {
-  const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
-  await announce(database.pool);
-  await fan();
-  const holder = await database.pool.connect();
-  await holder.query('begin; lock table outbox.deliveries in row exclusive mode');
-  await expect(end(id)).rejects.toMatchObject({ code: 'OUTBOX_ENDPOINT_BUSY' });
-  await holder.query('rollback');
-  holder.release();
-  expect(await countWaiting(database.pool, id)).toBe(1);
-  expect(await end(id)).toBe(1);
-}, 60_000);
-
 it.each([
   ['fails and would be tried again', 'attempt'],
   ['was lost with its worker', 'lost'],
