@@ -48,6 +48,7 @@ describe('doctor on a healthy database', () => {
       'guards',
       'replay',
       'attachments',
+      'endpoints',
       'notifications',
       'redis',
       'redis-persistence',
@@ -67,6 +68,7 @@ describe('doctor on a healthy database', () => {
       guards: 'ok',
       replay: 'ok',
       attachments: 'ok',
+      endpoints: 'ok',
       notifications: 'ok',
       redis: 'skipped',
       'redis-persistence': 'skipped',
@@ -105,7 +107,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(15);
+    expect(Object.keys(checks)).toHaveLength(16);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {
