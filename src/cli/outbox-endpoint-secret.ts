@@ -50,8 +50,8 @@ export function registerEndpointSecret(endpoint: Command, context: CommandContex
 }
 
 const ROTATE_HELP = `
-During the overlap both signatures are in webhook-signature, the new one first: a receiver verifies with either, and changes over when it likes.
-Two secrets are valid at a time, and no more.
+During the overlap both signatures are in webhook-signature, the new one first: a receiver verifies with either, and changes over when it
+likes. Two secrets are valid at a time, and no more.
 
 Examples:
   liventix outbox endpoint rotate-secret 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --overlap 7d

@@ -51,8 +51,8 @@ export function registerEndpointState(endpoint: Command, context: CommandContext
 }
 
 const DELETE_HELP = `
-A request under way may finish; after it none is made. Its secrets are removed, its settings stay for list --deleted: deliveries and attempts
-name it. Struck in between, run it again.
+A request under way may finish; after it none is made. Its secrets are removed, its settings stay for list --deleted: deliveries and
+attempts name it. Struck in between, run it again.
 
 Example:
   liventix outbox endpoint delete 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --dry-run`;

@@ -24,8 +24,8 @@ export function registerEndpointTest(endpoint: Command, context: CommandContext)
 }
 
 const TEST_HELP = `
-The request is made from here, without a worker: signed, guarded and bounded in time as every other, of the type ${TEST_TOPIC}. It is no delivery: it
-is not tried again, waits for no place, and is written down nowhere. Ends with 1 where the answer is not 2xx.`;
+The request is made from here, without a worker: signed, guarded and bounded in time as every other, of the type ${TEST_TOPIC}. It is no
+delivery: it is not tried again, waits for no place, and is written down nowhere. Ends with 1 where the answer is not 2xx.`;
 
 async function runTest(given: string, options: Options, context: CommandContext): Promise<void> {
   const { dryRun = false, json = false } = options;

@@ -62,7 +62,7 @@ shown again. It receives what is announced from now on. Headers of the message i
 
 Examples:
   liventix outbox endpoint add --url https://example.com/hooks --topic 'ticket.*' --topic payment.received
-  liventix outbox endpoint add --url https://example.com/paid --topic order.changed --filter '{"status": "paid"}' --retry 5s,1m,1h --kind v1a`;
+  liventix outbox endpoint add --url https://example.com/paid --topic order.changed --filter '{"status": "paid"}' --retry 5s,1m --kind v1a`;
 
 async function runAdd(options: AddOptions, context: CommandContext): Promise<void> {
   const settings = (await settingsOf(options)) as Partial<EndpointSettings> & Pick<EndpointSettings, 'url' | 'topics'>;

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
+import { TEST_ENCRYPTION_KEY } from '../support/liventix.ts';
 import { addTestEndpoint, announce, clearOutbox, LOOPBACK, settled } from '../support/outbox.ts';
 import { startReceiver, type TestReceiver } from '../support/receiver.ts';
 
@@ -53,6 +54,7 @@ function start(preload: string, args: readonly string[]): void {
       HOME: process.env['HOME'],
       DATABASE_URL: database.url,
       OUTBOX_EGRESS_ALLOW: LOOPBACK.join(','),
+      OUTBOX_ENCRYPTION_KEY: TEST_ENCRYPTION_KEY,
       LOG_LEVEL: 'error',
     },
     stdio: ['ignore', 'ignore', 'pipe'],

@@ -278,7 +278,11 @@ describe('a wrong key', () => {
   });
 });
 
-it('a worker without a key says so, and changes nothing', async () => {
+it('a worker without a key says so, and doctor too, the louder where there are endpoints', async () => {
+  const doctor = () => judgeEndpoints(database.pool, createKeyRing([]));
+  expect(await doctor()).toMatchObject({ result: 'warning', found: expect.stringMatching(/is not set/) });
+  await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+  expect(await doctor()).toMatchObject({ result: 'failed', found: expect.stringMatching(/is not set/) });
   const started = startTestWorker({ databaseUrl: database.url, keyRing: createKeyRing([]) });
   await expect(started).rejects.toMatchObject({
     code: 'OUTBOX_KEY_MISSING',
