@@ -53,18 +53,18 @@ export async function attemptDelivery(input: AttemptInput): Promise<AttemptOutco
   const { url, stop, timeoutMs } = input;
   if (url.protocol !== 'http:' && url.protocol !== 'https:') return unusable(`its URL starts with ${url.protocol}`);
   if (stop.aborted) return interrupted('worker_stopped', timeoutMs);
+  const request = {
+    origin: url.origin,
+    path: url.pathname + url.search,
+    method: 'POST' as const,
+    headers: input.webhook.headers,
+    body: input.webhook.body,
+  };
   let exchange = new Exchange(input.agent.isOpening);
   const timer = setTimeout(() => exchange.breakOff('timeout'), timeoutMs);
   const onStop = () => exchange.breakOff('worker_stopped');
   stop.addEventListener('abort', onStop, { once: true });
   try {
-    const request = {
-      origin: url.origin,
-      path: url.pathname + url.search,
-      method: 'POST' as const,
-      headers: input.webhook.headers,
-      body: input.webhook.body,
-    };
     input.agent.dispatch(request, exchange);
     let ending = await exchange.ended;
     // The server closed an idle connection while the request was on its way to it, which is nobody's failure and happens to
@@ -76,6 +76,9 @@ export async function attemptDelivery(input: AttemptInput): Promise<AttemptOutco
       ending = await exchange.ended;
     }
     return judge(ending, input);
+  } catch (error) {
+    // The agent is closed: nothing was sent.
+    return notAnswered(error instanceof Error ? error : new Error(String(error)));
   } finally {
     clearTimeout(timer);
     stop.removeEventListener('abort', onStop);

@@ -4,16 +4,22 @@ import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announceMany, deliveryStates, settled, startTestWorker } from '../support/outbox.ts';
 import { startRawServer } from '../support/raw-server.ts';
-import { ENDPOINTS, NO_CONTENT, TIMEOUT_MS } from './bad-endpoints.ts';
+import { ENDPOINTS, NO_CONTENT } from './bad-endpoints.ts';
 
 const MESSAGES = 3;
 const RETRY_DELAYS_MS = [20];
+/** A machine that is busy loses nobody's lease. */
+const LEASE_MARGIN_MS = 15_000;
 
 let database: TestDatabase;
 let worker: RunningWorker;
 beforeAll(async () => {
   database = await createDatabase();
-  worker = await startTestWorker({ databaseUrl: database.url, retryDelaysMs: RETRY_DELAYS_MS });
+  worker = await startTestWorker({
+    databaseUrl: database.url,
+    retryDelaysMs: RETRY_DELAYS_MS,
+    leaseMarginMs: LEASE_MARGIN_MS,
+  });
 });
 afterAll(async () => {
   await worker.stop();
@@ -23,20 +29,24 @@ afterAll(async () => {
 it('whatever endpoints do, all at once, the same worker delivers to a healthy one, then and afterwards', async () => {
   const healthy = await startRawServer((socket) => socket.write(NO_CONTENT));
   const bad = await Promise.all(
-    ENDPOINTS.map(async ([what, behave, outcome]) => {
+    ENDPOINTS.map(async ([what, behave, outcome, timeoutMs]) => {
       const server = await startRawServer(behave);
-      const { id } = await addTestEndpoint(database.pool, { url: server.url, timeoutMs: TIMEOUT_MS });
+      const { id } = await addTestEndpoint(database.pool, { url: server.url, timeoutMs });
       return { what, outcome, server, id };
     }),
   );
   const { id } = await addTestEndpoint(database.pool, { url: healthy.url });
   const reaches = (count: number) =>
-    eventually('the healthy endpoint has everything', async () => {
-      return (await deliveryStates(database.pool, id))['delivered'] === count;
-    });
+    eventually(
+      'the healthy endpoint has everything',
+      async () => {
+        return (await deliveryStates(database.pool, id))['delivered'] === count;
+      },
+      60_000,
+    );
   await announceMany(database.pool, MESSAGES);
   await reaches(MESSAGES);
-  await settled(database.pool);
+  await settled(database.pool, 60_000);
 
   for (const { what, outcome, id } of bad) {
     const { rows } = await database.pool.query(

@@ -39,16 +39,18 @@ afterEach(async () => {
 });
 
 describe('an endpoint that', () => {
-  it.each(ENDPOINTS)('%s', async (_what, behave, outcome) => {
-    const server = await serve(behave);
-    const startedAt = performance.now();
-    expect(await attempt(agent, server.url, { timeoutMs: TIMEOUT_MS })).toMatchObject(outcome);
-    expect(performance.now() - startedAt).toBeLessThan(TIMEOUT_MS + 500);
-    // Neither the others nor its own next attempt suffer.
-    expect(await attempt(agent, healthy.url)).toEqual(delivered(204, ''));
-    expect(await attempt(agent, server.url, { timeoutMs: TIMEOUT_MS })).toMatchObject(outcome);
-    expect(await attempt(agent, healthy.url)).toEqual(delivered(204, ''));
-    expect(server.requests).toHaveLength(2);
+  it.concurrent.each(ENDPOINTS)('%s', async (_what, behave, outcome, timeoutMs) => {
+    const own = createEgressAgent(egressPolicy(['127.0.0.0/8']));
+    const [server, beside] = [await startRawServer(behave), await startRawServer((socket) => socket.write(NO_CONTENT))];
+    for (const nth of [1, 2]) {
+      const startedAt = performance.now();
+      expect(await attempt(own, server.url, { timeoutMs })).toMatchObject(outcome);
+      expect(performance.now() - startedAt).toBeLessThan(timeoutMs + 5_000);
+      expect(server.requests).toHaveLength(nth);
+      // Neither the others nor its own next attempt suffer.
+      expect(await attempt(own, beside.url, { timeoutMs: 20_000 })).toEqual(delivered(204, ''));
+    }
+    await Promise.all([own.close(), server.stop(), beside.stop()]);
   });
 
   it.each([
@@ -131,6 +133,13 @@ describe('a connection', () => {
     expect(server.requests).toHaveLength(2);
   });
 
+  it('that answers nonsense is not tried again either', async () => {
+    const server = await serve((socket, nth) => void socket.write(nth === 1 ? OK : 'SSH-2.0-OpenSSH_9.2\r\n'));
+    await attemptWhenIdle(server);
+    expect(await attemptWhenIdle(server)).toMatchObject(failed('response_invalid', /HTTP/));
+    expect(server.requests).toHaveLength(2);
+  });
+
   it('of its own, for the second try, ends with the same deadline', async () => {
     let isHanging = false;
     const server = await serve((socket, nth) => {
@@ -139,7 +148,7 @@ describe('a connection', () => {
       isHanging = true;
     });
     await attemptWhenIdle(server);
-    expect(await attemptWhenIdle(server, TIMEOUT_MS)).toMatchObject(failed('timeout', /within 400 ms/));
+    expect(await attemptWhenIdle(server, TIMEOUT_MS)).toMatchObject(failed('timeout', /within 1000 ms/));
     expect(server.requests).toHaveLength(3);
     await eventually('it is closed', () => server.open.size === 0);
   });
@@ -155,6 +164,21 @@ describe('a worker that stops', () => {
     expect(await outcome).toMatchObject(failed('worker_stopped', /stopped/));
     expect(await attempt(agent, server.url, { stop: stop.signal })).toMatchObject(failed('worker_stopped', /stopped/));
     expect(server.requests).toHaveLength(1);
+  });
+
+  it('sends nothing once it has closed its connections, and says so as of any other failure', async () => {
+    await agent.close();
+    expect(await attempt(agent, healthy.url)).toMatchObject(failed('connection_lost', /destroyed/));
+    expect(healthy.connections()).toBe(0);
+  });
+
+  it('breaks off what is under way when it closes its connections', async () => {
+    const server = await serve(() => undefined);
+    const outcome = attempt(agent, server.url);
+    await eventually('the request has come', () => server.requests.length === 1);
+    await agent.close();
+    expect(await outcome).toMatchObject(failed('connection_lost', /destroyed/));
+    await eventually('its connection is closed', () => server.open.size === 0);
   });
 
   it('takes the status line for the answer, whatever of the body is still to come', async () => {
@@ -206,7 +230,7 @@ describe('a name', () => {
       },
     });
     expect(await attempt(slow, `http://slow.test:${healthy.port}/`, { timeoutMs: TIMEOUT_MS })).toMatchObject(
-      failed('timeout', /within 400 ms/),
+      failed('timeout', /within 1000 ms/),
     );
     resolved?.();
     await eventually('it was connected, for nothing', () => healthy.connections() > 0);
