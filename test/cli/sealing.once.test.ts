@@ -249,7 +249,7 @@ describe('liventix worker', () => {
     worker.kill('SIGTERM');
     expect(await worker.done).toMatchObject({
       exitCode: 0,
-      stderr: 'liventix worker draining\nliventix worker stopped\n',
+      stderr: expect.stringMatching(/liventix worker draining\nliventix worker stopped\n$/),
     });
   });
 

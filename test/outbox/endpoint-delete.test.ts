@@ -68,7 +68,7 @@ it('in the midst of deliveries: what is under way finishes, nothing is sent afte
   let late = 0;
   const receiver = await startReceiver((response, webhook) => {
     if (isDeleted) late += 1;
-    setTimeout(() => answer(webhook.body.length % 2 === 0 ? 204 : 500)(response, webhook), 5);
+    setTimeout(() => answer(webhook.body.length % 2 === 0 ? 204 : 422)(response, webhook), 5);
   });
   const { id } = await addTestEndpoint(database.pool, {
     url: receiver.url,
