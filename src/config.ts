@@ -139,6 +139,19 @@ const integer = (min: number, max: number) =>
     .transform(Number)
     .refine((value) => value >= min && value <= max, { error: `must be a whole number from ${min} to ${max}` });
 
+/** `127.0.0.1:9464`, `[::1]:9464`; undefined when it is neither. A name stays one: who listens resolves it. */
+export function parseHttpAddress(text: string): { readonly host: string; readonly port: number } | undefined {
+  const [, inBrackets, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@[\]]+)):(\d{1,5})$/.exec(text) ?? [];
+  const [host, port] = [inBrackets ?? plain, Number(digits)];
+  return host !== undefined && port >= 1 && port <= MAX_PORT ? { host, port } : undefined;
+}
+
+const httpAddress = z.string().transform((value, context) => {
+  const address = parseHttpAddress(value);
+  if (address === undefined) context.addIssue({ code: 'custom', message: 'must be an address such as 127.0.0.1:9464' });
+  return address;
+});
+
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 
 const environment = z.object({
@@ -152,6 +165,7 @@ const environment = z.object({
   OUTBOX_EGRESS_DENY: cidrList.optional(),
   OUTBOX_ENCRYPTION_KEY: encryptionKeys.optional(),
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
+  LIVENTIX_HTTP: httpAddress.optional(),
   LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
 });
@@ -169,6 +183,8 @@ export interface Config {
   /** What the endpoints' secrets are encrypted with: the first encrypts, all decrypt. None: nothing can be signed. */
   readonly encryptionKeys: readonly Buffer[];
   readonly poolMax: number;
+  /** Where the worker answers probes and scrapes; undefined: nowhere. */
+  readonly http: { readonly host: string; readonly port: number } | undefined;
   /** How often the worker seals the books and writes down which holds have expired; 0: neither at all. */
   readonly sealIntervalS: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
@@ -203,6 +219,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     egressDeny: Object.freeze(values.OUTBOX_EGRESS_DENY ?? []),
     encryptionKeys: Object.freeze(values.OUTBOX_ENCRYPTION_KEY ?? []),
     poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
+    http: values.LIVENTIX_HTTP,
     sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
     logLevel: values.LOG_LEVEL ?? 'info',
   });

@@ -121,6 +121,7 @@ export const ERROR_CODES = {
   OUTBOX_BUSY: { exit: 3 },
   QUEUE_UNREACHABLE: { exit: 3 },
   LISTEN_UNAVAILABLE: { exit: 3 },
+  HTTP_UNAVAILABLE: { exit: 3 },
 
   // The demo
   DEMO_RUNNING: { exit: 3 },

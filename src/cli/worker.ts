@@ -1,5 +1,7 @@
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
+import { type Config, parseHttpAddress } from '../config.ts';
 import { createKeyRing } from '../outbox/key-ring.ts';
+import type { Watch, WatchOptions } from '../outbox/watch/watch.ts';
 import { startWorker, WORKER_DEFAULTS } from '../outbox/worker.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { createLogger } from './log.ts';
@@ -13,11 +15,13 @@ interface Options {
   readonly queueLeaseMs: number;
   readonly leaseMarginMs: number;
   readonly drainMs: number;
+  readonly http?: NonNullable<Config['http']>;
 }
 
 const ONE_DAY_MS = 86_400_000;
 const MAX_CONCURRENCY = 1_000;
 const SECOND_MS = 1_000;
+const milliseconds = wholeNumber(1, ONE_DAY_MS);
 
 export function registerWorker(program: Command, context: CommandContext): void {
   program
@@ -49,6 +53,7 @@ export function registerWorker(program: Command, context: CommandContext): void 
       milliseconds,
       WORKER_DEFAULTS.drainMs,
     )
+    .option('--http <host:port>', 'answer GET /livez, /readyz and /metrics there (LIVENTIX_HTTP; off)', httpAddress)
     .addHelpText(
       'after',
       '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses, OUTBOX_EGRESS_DENY those that they may not.\nWhat was delivered is kept for OUTBOX_KEEP_DAYS (30), days with dead letters for OUTBOX_KEEP_DEAD_DAYS (90).\nOUTBOX_ENCRYPTION_KEY decrypts what requests are signed with: openssl rand -base64 32 makes one.\nLIVENTIX_SEAL_INTERVAL_S is how often it seals what is new in the books and writes down which holds have expired (60); 0 does neither.\n\nExample:\n  OUTBOX_ENCRYPTION_KEY=… DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
@@ -57,8 +62,29 @@ export function registerWorker(program: Command, context: CommandContext): void 
 }
 
 async function runWorker(options: Options, context: CommandContext): Promise<void> {
-  const { config, stop } = context;
+  const { config } = context;
   const databaseUrl = requireDatabaseUrl(config);
+  const address = options.http ?? config.http;
+  // First, so that whoever asks while the worker starts is told that it is not ready.
+  const watch = address === undefined ? undefined : await startWatchAt({ databaseUrl, address });
+  try {
+    await runWatched(options, context, { databaseUrl, watch });
+  } finally {
+    await watch?.close();
+  }
+}
+
+// Whoever does not want it does not wait for its modules.
+async function startWatchAt(options: WatchOptions): Promise<Watch> {
+  return (await import('../outbox/watch/watch.ts')).startWatch(options);
+}
+
+async function runWatched(
+  options: Options,
+  context: CommandContext,
+  { databaseUrl, watch }: { databaseUrl: string; watch: Watch | undefined },
+): Promise<void> {
+  const { config, stop } = context;
   const log = createLogger(config.logLevel);
   const worker = await startWorker({
     ...options,
@@ -69,7 +95,9 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
     egressDeny: config.egressDeny,
     keyRing: createKeyRing(config.encryptionKeys),
     log,
+    ...(watch === undefined ? {} : { observer: watch.observer }),
   });
+  watch?.watch(worker);
   // Here, because the outbox knows nothing of the ledger.
   const sealing: Sealing | undefined =
     config.sealIntervalS === 0
@@ -81,8 +109,13 @@ async function runWorker(options: Options, context: CommandContext): Promise<voi
     stop.addEventListener('abort', () => resolve(), { once: true });
   });
   context.err.write('liventix worker draining\n');
+  watch?.stopping();
   await Promise.all([worker.stop(), sealing?.stop()]);
   context.err.write('liventix worker stopped\n');
 }
 
-const milliseconds = wholeNumber(1, ONE_DAY_MS);
+function httpAddress(text: string): NonNullable<Config['http']> {
+  const address = parseHttpAddress(text);
+  if (address === undefined) throw new InvalidArgumentError('Give an address such as 127.0.0.1:9464.');
+  return address;
+}

@@ -95,7 +95,11 @@ export function assertNoDrift({ unknown }: MigrationStatus): void {
 export async function assertMigrated(db: Queryable): Promise<void> {
   const status = await migrationStatus(db);
   assertNoDrift(status);
-  const { pending } = status;
+  assertNonePending(status);
+}
+
+/** @throws AppError MIGRATIONS_PENDING */
+export function assertNonePending({ pending }: MigrationStatus): void {
   if (pending.length > 0) {
     throw new AppError(
       'MIGRATIONS_PENDING',

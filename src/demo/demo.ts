@@ -221,7 +221,7 @@ async function awaitDeliveries(input: {
   const { pool, listeners, onProgress } = input;
   const deadline = performance.now() + DELIVERY_DEADLINE_MS;
   for (;;) {
-    const status = await outboxStatus(pool);
+    const status = await outboxStatus(pool, { exact: true });
     const deliveries = Object.values(status.deliveries).reduce((sum, count) => sum + count, 0);
     const { delivered, dead } = status.deliveries;
     const open = status.messages.unprocessed + deliveries - delivered - dead;
@@ -247,10 +247,10 @@ function sentTo(status: OutboxStatus, path: string): number {
   const {
     waiting = 0,
     paused = 0,
-    delivered = 0,
+    delivered = null,
     dead = 0,
   } = status.endpoints.find(({ url }) => new URL(url).pathname === path) ?? {};
-  return waiting + paused + delivered + dead;
+  return waiting + paused + (delivered ?? 0) + dead;
 }
 
 async function summarize(

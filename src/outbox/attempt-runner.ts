@@ -1,13 +1,15 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { createBatcher } from './batcher.ts';
 import type { DeliveryJob } from './job.ts';
-import { type AttemptContext, makeAttempt, type ReadyAttempt } from './make-attempt.ts';
+import { type AttemptContext, idsOf, makeAttempt, type ReadyAttempt } from './make-attempt.ts';
 import { createPermits } from './permits.ts';
 import { trackWork } from './queue.ts';
 
 export interface RunningAttempts {
   /** Claims what the jobs name, as there are permits, and makes the attempts; answers when all are begun. */
   take(jobs: readonly DeliveryJob[]): Promise<void>;
+  /** How many are under way. */
+  count(): number;
   /** Begins no more, and waits for those that are under way. */
   settle(): Promise<void>;
 }
@@ -33,6 +35,7 @@ export function startAttempts({
   onFailure,
   onFailed,
 }: AttemptRunnerOptions): RunningAttempts {
+  const { log, observer } = context;
   const permits = createPermits(concurrency);
   const underWay = trackWork();
   /** Two jobs may name one delivery; what this worker has already, it does not ask for again. */
@@ -64,7 +67,10 @@ export function startAttempts({
       if ((await makeAttempt(claimed, context)) === 'failed') onFailed();
     } catch (error) {
       // Not the endpoint's failure but the database's. The delivery's lease brings it back.
+      log.warn(idsOf(claimed), 'worker: what an attempt came to could not be recorded, and it is made again');
       onFailure(error);
+    } finally {
+      observer.beat('attempts');
     }
   }
 
@@ -84,7 +90,9 @@ export function startAttempts({
   }
 
   return {
+    count: underWay.count,
     take: async (jobs) => {
+      observer.beat('attempts');
       for (let rest = jobs; rest.length > 0; ) {
         const granted = await permits.take(rest.length);
         if (granted === 0) return;

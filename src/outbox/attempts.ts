@@ -12,6 +12,8 @@ export interface ClaimedAttempt extends DeliveryJob {
   readonly timeoutMs: number;
   /** Its number among the attempts that the endpoint had a part in since the retry schedule began, from 1: where that stands. */
   readonly scheduleAttempt: number;
+  /** From when on its message was to be sent. */
+  readonly wantedAt: Date;
 }
 
 /** Why a delivery is a dead letter whose endpoint was deleted while it waited. */
@@ -48,6 +50,7 @@ const CLAIM = `
   returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
     outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", outbox.headers, endpoints.id as "endpointId",
     endpoints.version as "endpointVersion", endpoints.timeout_ms as "timeoutMs",
+    greatest(outbox.created_at, outbox.deliver_after) as "wantedAt",
     case when deliveries.attempt = deliveries.schedule_from + 1 then 1 else deliveries.attempt - deliveries.schedule_from - (
       select count(*) from outbox.attempts
       where attempts.day = $3 and attempts.delivery_id = deliveries.id and attempts.attempt > deliveries.schedule_from

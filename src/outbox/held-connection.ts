@@ -11,6 +11,8 @@ export interface HeldConnectionOptions {
   /** What is done with a connection, until it fails or `until` is aborted; it is given another when it ends. */
   readonly session: (client: pg.Client, until: AbortSignal) => Promise<void>;
   readonly onFailure: (error: unknown) => void;
+  /** Called whenever it got on: with a statement, or with an attempt to connect. */
+  readonly onBeat: () => void;
 }
 
 export interface HeldConnection {
@@ -35,6 +37,7 @@ export function holdConnection(options: HeldConnectionOptions): HeldConnection {
   const closing = new AbortController();
 
   async function onConnection(): Promise<void> {
+    options.onBeat();
     // Ours to break: a connection that went silent would wait for its server's goodbye.
     const socket = options.sockets.open();
     const client = new pg.Client({
@@ -45,6 +48,8 @@ export function holdConnection(options: HeldConnectionOptions): HeldConnection {
     });
     // It is told to whoever asks next as well.
     client.on('error', () => undefined);
+    // After each statement, answered or not in time.
+    client.on('drain', options.onBeat);
     try {
       await client.connect();
       await options.session(client, closing.signal);

@@ -7,6 +7,8 @@ import type { OutageLog } from './outage-log.ts';
 
 /** Hears the NOTIFY of an announcement, over every loss of its connection. */
 export interface Listener {
+  /** Whether its connection is there, as far as is known. */
+  listens(): boolean;
   close(): Promise<void>;
 }
 
@@ -40,7 +42,7 @@ const PROOF_DEADLINE_MS = 5_000;
  * @throws AppError LISTEN_UNAVAILABLE, DB_*
  */
 export async function startListener(options: ListenerOptions): Promise<Listener> {
-  let closing = false;
+  let [closing, isConnected] = [false, true];
   const subscriber = pgListen.default(
     {
       ...connectionConfig({ databaseUrl: options.databaseUrl, applicationName: 'liventix-listen' }),
@@ -67,6 +69,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     if (!closing) options.outage.failed('listener', error);
   });
   subscriber.events.on('reconnect', () => {
+    isConnected = false;
     if (!closing) options.outage.failed('listener', new Error('the connection that listens was lost'));
   });
   try {
@@ -84,10 +87,11 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       void subscriber.close();
       return;
     }
+    isConnected = true;
     options.outage.works('listener');
     options.onChange();
   });
-  return { close };
+  return { listens: () => isConnected, close };
 }
 
 async function proveArrival(subscriber: Subscriber, db: Queryable): Promise<void> {

@@ -5,6 +5,7 @@ import type { EgressAgent } from './egress-agent.ts';
 import { type AttemptEndpoint, signersAt } from './endpoint-cache.ts';
 import { sendableHeaders } from './headers.ts';
 import { decideNextStep } from './next-step.ts';
+import type { Observer } from './observer.ts';
 import { type SignedWebhook, type Signer, signWebhook } from './webhook.ts';
 
 /** An attempt that is this worker's to make, and all that it takes. */
@@ -19,6 +20,7 @@ export interface AttemptContext {
   readonly postpone: (attempt: ClaimedAttempt) => Promise<void>;
   readonly agent: EgressAgent;
   readonly log: Logger;
+  readonly observer: Observer;
   readonly leaseMarginMs: number;
   /** The schedule of endpoints that have none of their own. */
   readonly delaysMs: readonly number[];
@@ -72,6 +74,12 @@ async function makeSignedAttempt(
   const durationMs = Math.round(performance.now() - startedMs);
   logOutcome(context.log, { claimed, outcome, durationMs, nextState: next.state });
   const failed = outcome.status === 'failed' ? outcome : undefined;
+  context.observer.attempted({
+    errorClass: failed?.errorClass ?? null,
+    durationMs,
+    // Two clocks: a message may seem to be of the future.
+    lagMs: claimed.attempt === 1 ? Math.max(0, startedAt.getTime() - claimed.wantedAt.getTime()) : null,
+  });
   const moved = await recordWhileLeased(context, {
     deliveryId: claimed.deliveryId,
     day: claimed.day,
@@ -87,10 +95,8 @@ async function makeSignedAttempt(
     address: failed?.address ?? (request.status === 'failed' ? null : (context.agent.addressOf(request.url) ?? null)),
     next,
   });
-  if (!moved) {
-    const { deliveryId, attempt } = claimed;
-    context.log.warn({ deliveryId, attempt }, 'worker: the lease was lost before the outcome was recorded');
-  }
+  if (!moved) context.log.warn(idsOf(claimed), 'worker: the lease was lost before the outcome was recorded');
+  else if (next.state !== 'pending') context.observer.finished(next.state);
   return outcome.status;
 }
 
@@ -129,20 +135,18 @@ async function recordWhileLeased(context: AttemptContext, record: AttemptRecord)
   }
 }
 
+/** What every line about an attempt bears, so that a message is followed by its id through all of them. */
+export function idsOf({ message, deliveryId, attempt, endpointId }: ClaimedAttempt) {
+  return { messageId: message.id, deliveryId, attempt, endpointId };
+}
+
 // Ids only: a URL may carry a token, and a payload people.
 function logOutcome(
   log: Logger,
   attempt: { claimed: ClaimedAttempt; outcome: AttemptOutcome; durationMs: number; nextState: string },
 ): void {
   const { claimed, outcome, durationMs, nextState } = attempt;
-  const fields = {
-    deliveryId: claimed.deliveryId,
-    attempt: claimed.attempt,
-    messageId: claimed.message.id,
-    endpointId: claimed.endpointId,
-    durationMs,
-    statusCode: outcome.statusCode,
-  };
+  const fields = { ...idsOf(claimed), durationMs, statusCode: outcome.statusCode };
   if (outcome.status === 'delivered') log.debug(fields, 'worker: delivered');
   else
     log.warn({ ...fields, errorClass: outcome.errorClass, error: outcome.error, nextState }, 'worker: attempt failed');

@@ -9,6 +9,8 @@ export interface OutageLog {
   failed(witness: Witness, error: unknown): void;
   /** The outage is over when everybody who is to find out has. */
   works(witness: Witness): void;
+  /** Whether somebody waits for it to work again. */
+  lasts(): boolean;
 }
 
 /** The relay asks all servers at every look; the others have connections of their own. */
@@ -43,5 +45,6 @@ export function createOutageLog({ log, server, now = () => performance.now() }: 
       if (!waiting.delete(witness) || waiting.size > 0) return;
       log.warn({ lastedMs: lastedMs(), failures }, `${server} works again`);
     },
+    lasts: () => waiting.size > 0,
   };
 }

@@ -3,6 +3,7 @@ import type { Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 import { AppError } from '../errors.ts';
 import { evictStale, holdConnection, tryLock } from './held-connection.ts';
+import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
 
 /** Tells the relay that this worker is alive: by an advisory lock on its number, which ends with the process whatever ends that. */
@@ -20,9 +21,10 @@ export interface PresenceOptions {
   readonly queryTimeoutMs: number;
   /** It was lost, and is back: the server may have crashed meanwhile. */
   readonly onReturn: () => void;
+  readonly observer: Observer;
 }
 
-const LOCK_NAME = 'liventix.worker';
+export const WORKER_LOCK = 'liventix.worker';
 const BEAT_MS = 1_000;
 /** Without a beat for so long, a worker's connection is one that nobody is at the other end of. */
 const STALE_MS = 5_000;
@@ -36,7 +38,7 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
   const worker = rows[0]?.worker;
   if (worker === undefined) throw new AppError('DB_FAILED', 'outbox.worker_numbers gave no number.');
   let wasPresent = false;
-  const lock = { name: LOCK_NAME, number: worker };
+  const lock = { name: WORKER_LOCK, number: worker };
   let onPresent: ((failure?: unknown) => void) | undefined;
   const present = new Promise<void>((resolve, reject) => {
     onPresent = (failure) => (failure === undefined ? resolve() : reject(failure));
@@ -44,6 +46,7 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
   const connection = holdConnection({
     ...options,
     applicationName: 'liventix-presence',
+    onBeat: () => options.observer.beat('presence'),
     onFailure: (error) => {
       onPresent?.(error);
       options.outage.failed('presence', error);
@@ -99,7 +102,7 @@ export function createAttendance(db: Queryable): Attendance {
       const { rows } = await db.query<{ worker: number }>({
         name: 'present',
         text: PRESENT,
-        values: [LOCK_NAME, STALE_MS],
+        values: [WORKER_LOCK, STALE_MS],
       });
       see(rows.map(({ worker }) => worker));
       for (const [worker, at] of seenAt) if (performance.now() - at >= ABSENCE_MS) seenAt.delete(worker);

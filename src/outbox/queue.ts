@@ -109,6 +109,7 @@ export function trackWork() {
         underWay.delete(work);
       }
     },
+    count: (): number => underWay.size,
     settled: async (): Promise<void> => {
       while (underWay.size > 0) await Promise.allSettled(underWay);
     },

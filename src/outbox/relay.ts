@@ -6,6 +6,7 @@ import { createAlarm } from './alarm.ts';
 import type { BreakerSettings } from './health.ts';
 import { evictStale, holdConnection, type SessionLockKey, tryLock } from './held-connection.ts';
 import { type Looking, type Seen, startLooking } from './look.ts';
+import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 
@@ -18,6 +19,7 @@ export interface Relay {
   wake(): void;
   /** Somebody changed endpoints or deliveries: look at all of them. */
   recheck(): void;
+  leads(): boolean;
   stop(): Promise<void>;
 }
 
@@ -41,9 +43,10 @@ export interface RelayOptions {
   readonly queryTimeoutMs: number;
   readonly maxLost: number;
   readonly breaker: BreakerSettings;
+  readonly observer: Observer;
 }
 
-const LEADS: SessionLockKey = { name: 'liventix.relay.leads', number: 0 };
+export const LEADS: SessionLockKey = { name: 'liventix.relay.leads', number: 0 };
 /** Shared by every transaction that announces something, until it ends. */
 const SLEEPS: SessionLockKey = { name: 'liventix.relay.sleeps', number: 0 };
 const CAMPAIGN_MS = 250;
@@ -63,18 +66,29 @@ const LONGER = 1.2;
 export function startRelay(options: RelayOptions): Relay {
   const alarm = createAlarm();
   let isToRecheck = false;
+  let isLeading = false;
 
   const connection = holdConnection({
     ...options,
     applicationName: 'liventix-relay',
     onFailure: (error) => options.outages.postgres.failed('relay', error),
+    onBeat: () => options.observer.beat('relay'),
     session: async (client, until) => {
-      await campaign(client, until);
+      await campaign(client, until, tellWorks);
       if (until.aborted) return;
       options.log.info('relay: leads');
-      await lead(client, until);
+      isLeading = true;
+      await lead(client, until).finally(() => {
+        isLeading = false;
+      });
     },
   });
+
+  function tellWorks(): void {
+    options.outages.postgres.works('relay');
+    // A connection that is not back yet would fail once more, after the outage was said to be over.
+    if (options.queue.answers()) options.outages.queue.works('relay');
+  }
 
   async function lead(db: Queryable, until: AbortSignal): Promise<void> {
     const looking = await startLooking({ ...options, db });
@@ -98,9 +112,7 @@ export function startRelay(options: RelayOptions): Relay {
       if (isToRecheck) looking.recheck();
       isToRecheck = false;
       const seen = await looking.look();
-      options.outages.postgres.works('relay');
-      // A connection that is not back yet would fail once more, after the outage was said to be over.
-      if (options.queue.answers()) options.outages.queue.works('relay');
+      tellWorks();
       return { ...seen, failed: false };
     } catch (error) {
       if (!isQueueFailure(error)) throw error;
@@ -134,6 +146,7 @@ export function startRelay(options: RelayOptions): Relay {
       isToRecheck = true;
       alarm.ring();
     },
+    leads: () => isLeading,
     stop: async () => {
       const closed = connection.close();
       alarm.ring();
@@ -142,8 +155,9 @@ export function startRelay(options: RelayOptions): Relay {
   };
 }
 
-async function campaign(db: Queryable, until: AbortSignal): Promise<void> {
+async function campaign(db: Queryable, until: AbortSignal, onAnswer: () => void): Promise<void> {
   while (!until.aborted && !(await tryLock(db, LEADS))) {
+    onAnswer();
     await evictStale(db, { ...LEADS, staleMs: STALE_MS });
     await pause(CAMPAIGN_MS, undefined, { signal: until }).catch(() => undefined);
   }

@@ -1,15 +1,15 @@
-import type { Queryable } from '../db/pool.ts';
+import type { Pool, Queryable } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { backlogOf, countByState, type EndpointBacklog } from './backlog.ts';
 
-interface EndpointStatus {
-  readonly id: string;
-  readonly url: string;
-  readonly enabled: boolean;
-  readonly disabledReason: string | null;
+export interface EndpointStatus extends Pick<EndpointBacklog, 'id' | 'url' | 'enabled' | 'disabledReason' | 'breaker'> {
   readonly waiting: number;
   /** Pending, and not to be attempted before the endpoint is enabled again. */
   readonly paused: number;
-  readonly delivered: number;
+  /** null where it was not counted. */
+  readonly delivered: number | null;
   readonly dead: number;
+  /** Of the last attempts of all endpoints. */
   readonly lastError: string | null;
 }
 
@@ -25,68 +25,107 @@ export interface OutboxStatus {
     readonly dead: number;
   };
   readonly attempts: number;
-  /** Since the announcement of the oldest message that some enabled endpoint has still to receive; null when none has. */
+  /** Since the announcement of the message that has waited longest for an enabled endpoint; null when none does. */
   readonly oldestUndeliveredSeconds: number | null;
   readonly endpoints: readonly EndpointStatus[];
+  /** Messages, delivered and attempts are as many as the server thinks that there are. What waits and what is dead is counted always. */
+  readonly isEstimate: boolean;
+  /** So much waits that it was not counted to its end. */
+  readonly isCut: boolean;
 }
 
-const COUNTS = `
-  select
-    (select count(*) from public.outbox)::float8 as messages,
-    (select count(*) from public.outbox where processed_at is null)::float8 as unprocessed,
-    (select count(*) from outbox.attempts)::float8 as attempts,
-    extract(epoch from clock_timestamp() - least(
-      (select min(created_at) from public.outbox where processed_at is null),
-      (select min(outbox.created_at)
-       from outbox.deliveries
-       join outbox.endpoints on endpoints.id = deliveries.endpoint_id and endpoints.enabled
-       join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
-       where deliveries.state in ('pending', 'queued'))
-    ))::float8 as "oldestUndeliveredSeconds"`;
+/** Tables of so many bytes are counted in a tenth of a second. */
+const COUNTED_BELOW_BYTES = 64 * 1024 * 1024;
+const LAST_ATTEMPTS = 10_000;
 
-const BY_STATE = `
-  select
-    count(*) filter (where state = 'pending' and endpoints.enabled)::float8 as pending,
-    count(*) filter (where state = 'pending' and not endpoints.enabled)::float8 as paused,
-    count(*) filter (where state = 'queued' and claimed_by is null)::float8 as queued,
-    count(*) filter (where claimed_by is not null)::float8 as delivering,
-    count(*) filter (where state = 'delivered')::float8 as delivered,
-    count(*) filter (where state = 'dead')::float8 as dead
-  from outbox.deliveries
-  join outbox.endpoints on endpoints.id = deliveries.endpoint_id`;
+const SIZES = `
+  select sum(pg_relation_size(oid))::float8 as bytes,
+    sum(rows) filter (where parent = 'public.outbox'::regclass)::float8 as messages,
+    sum(rows) filter (where parent = 'outbox.deliveries'::regclass)::float8 as deliveries,
+    sum(rows) filter (where parent = 'outbox.attempts'::regclass)::float8 as attempts
+  from (
+    select pg_class.oid, inhparent as parent, round(case when relpages > 0
+      then greatest(reltuples, 0) * pg_relation_size(pg_class.oid) / current_setting('block_size')::integer / relpages else 0 end) as rows
+    from pg_inherits join pg_class on pg_class.oid = inhrelid
+    where inhparent in ('public.outbox'::regclass, 'outbox.deliveries'::regclass, 'outbox.attempts'::regclass)
+  ) as partitions`;
 
-const BY_ENDPOINT = `
-  select endpoints.id, endpoints.url, endpoints.enabled, endpoints.disabled_reason as "disabledReason",
-    count(deliveries.id) filter (
-      where deliveries.state = 'queued' or (deliveries.state = 'pending' and endpoints.enabled)
-    )::float8 as waiting,
-    count(deliveries.id) filter (where deliveries.state = 'pending' and not endpoints.enabled)::float8 as paused,
-    count(deliveries.id) filter (where deliveries.state = 'delivered')::float8 as delivered,
-    count(deliveries.id) filter (where deliveries.state = 'dead')::float8 as dead,
-    (array_agg(deliveries.last_error order by deliveries.id desc) filter (where deliveries.last_error is not null))[1] as "lastError"
-  from outbox.endpoints
-  left join outbox.deliveries on deliveries.endpoint_id = endpoints.id
-  where endpoints.deleted_at is null
-  group by endpoints.id
-  order by endpoints.created_at, endpoints.id`;
+const TOTALS = `
+  select (select count(*) from public.outbox)::float8 as messages, (select count(*) from outbox.attempts)::float8 as attempts`;
 
-interface Counts {
-  readonly messages: number;
-  readonly unprocessed: number;
-  readonly attempts: number;
-  readonly oldestUndeliveredSeconds: number | null;
+const DELIVERED = `
+  select endpoint_id as "endpointId", count(*)::float8 as delivered from outbox.deliveries where state = 'delivered' group by endpoint_id`;
+
+const LAST_ERRORS = `
+  select distinct on (endpoint_id) endpoint_id as "endpointId", error
+  from (select endpoint_id, error, seq from outbox.attempts order by seq desc limit ${LAST_ATTEMPTS}) as last
+  where error is not null
+  order by endpoint_id, seq desc`;
+
+/**
+ * Where everything stands, as of one moment.
+ * @param options.exact counts what was delivered too, however much that is; else large tables are estimated
+ * @throws AppError DB_*
+ */
+export function outboxStatus(pool: Pool, options: { exact?: boolean } = {}): Promise<OutboxStatus> {
+  return withTransaction(pool, (tx) => statusOf(tx, options.exact === true), {
+    mode: 'isolation level repeatable read read only',
+  });
 }
 
-/** Where everything stands, counted from the tables; each of the three parts is consistent in itself. */
-export async function outboxStatus(db: Queryable): Promise<OutboxStatus> {
-  const counts = (await db.query<Counts>(COUNTS)).rows[0];
-  const deliveries = (await db.query<OutboxStatus['deliveries']>(BY_STATE)).rows[0];
-  const { rows: endpoints } = await db.query<EndpointStatus>(BY_ENDPOINT);
+async function statusOf(tx: Queryable, exact: boolean): Promise<OutboxStatus> {
+  const backlog = await backlogOf(tx);
+  const states = countByState(backlog.endpoints);
+  const { rows: errors } = await tx.query<{ endpointId: string; error: string }>(LAST_ERRORS);
+  const lastErrors = new Map(errors.map(({ endpointId, error }) => [endpointId, error]));
+  const totals = await countTotals(tx, { exact, undelivered: Object.values(states).reduce((a, b) => a + b, 0) });
   return {
-    messages: { total: counts?.messages ?? 0, unprocessed: counts?.unprocessed ?? 0 },
-    deliveries: deliveries ?? { pending: 0, paused: 0, queued: 0, delivering: 0, delivered: 0, dead: 0 },
-    attempts: counts?.attempts ?? 0,
-    oldestUndeliveredSeconds: counts?.oldestUndeliveredSeconds ?? null,
-    endpoints,
+    messages: { total: totals.messages, unprocessed: backlog.unprocessed },
+    deliveries: { ...states, delivered: totals.delivered },
+    attempts: totals.attempts,
+    oldestUndeliveredSeconds: backlog.oldestUndeliveredSeconds,
+    endpoints: backlog.endpoints.map((endpoint) => endpointStatus(endpoint, lastErrors, totals.byEndpoint)),
+    isEstimate: totals.byEndpoint === undefined,
+    isCut: backlog.isCut,
+  };
+}
+
+interface Totals {
+  readonly messages: number;
+  readonly delivered: number;
+  readonly attempts: number;
+  /** What was delivered to each; undefined where it was not counted. */
+  readonly byEndpoint: ReadonlyMap<string, number> | undefined;
+}
+
+async function countTotals(tx: Queryable, options: { exact: boolean; undelivered: number }): Promise<Totals> {
+  const size = (await tx.query<{ bytes: number; messages: number; deliveries: number; attempts: number }>(SIZES))
+    .rows[0];
+  if (!options.exact && size !== undefined && size.bytes > COUNTED_BELOW_BYTES) {
+    return { ...size, delivered: Math.max(0, size.deliveries - options.undelivered), byEndpoint: undefined };
+  }
+  await tx.query('set local enable_seqscan = on');
+  const counted = (await tx.query<{ messages: number; attempts: number }>(TOTALS)).rows[0];
+  const { rows } = await tx.query<{ endpointId: string; delivered: number }>(DELIVERED);
+  return {
+    messages: counted?.messages ?? 0,
+    attempts: counted?.attempts ?? 0,
+    delivered: rows.reduce((sum, { delivered }) => sum + delivered, 0),
+    byEndpoint: new Map(rows.map(({ endpointId, delivered }) => [endpointId, delivered])),
+  };
+}
+
+function endpointStatus(
+  { id, url, enabled, disabledReason, breaker, ...counts }: EndpointBacklog,
+  lastErrors: ReadonlyMap<string, string>,
+  delivered: ReadonlyMap<string, number> | undefined,
+): EndpointStatus {
+  return {
+    ...{ id, url, enabled, disabledReason, breaker },
+    waiting: counts.queued + counts.delivering + (enabled ? counts.pending : 0),
+    paused: enabled ? 0 : counts.pending,
+    delivered: delivered === undefined ? null : (delivered.get(id) ?? 0),
+    dead: counts.dead,
+    lastError: lastErrors.get(id) ?? null,
   };
 }

@@ -17,6 +17,7 @@ import { OUTBOX_SESSION } from './held-connection.ts';
 import type { KeyRing } from './key-ring.ts';
 import { startListener } from './listener.ts';
 import type { ReadyAttempt } from './make-attempt.ts';
+import { NOBODY, type Observer } from './observer.ts';
 import { createOutageLog, type OutageLog } from './outage-log.ts';
 import { startPresence } from './presence.ts';
 import { type DeliveryQueue, openQueue } from './queue.ts';
@@ -54,11 +55,26 @@ export interface WorkerOptions {
   readonly retention?: Retention;
   /** When an endpoint that fails is left alone, and for how long. */
   readonly breaker?: Partial<BreakerSettings>;
+  /** Who is told what it does. */
+  readonly observer?: Observer;
   readonly now?: () => Date;
   readonly random?: () => number;
 }
 
+/** How a worker stands at a moment, for whoever looks at it from outside. */
+export interface WorkerState {
+  readonly leads: boolean;
+  readonly listens: boolean;
+  /** Whether something of it failed with PostgreSQL, and has not found out yet that it works again. */
+  readonly isCutOff: boolean;
+  /** Requests on their way. */
+  readonly inFlight: number;
+  readonly pool: { readonly total: number; readonly idle: number; readonly waiting: number };
+}
+
 export interface RunningWorker {
+  state(): WorkerState;
+  readonly queue: Pick<DeliveryQueue, 'answers' | 'hasWaiting'>;
   /**
    * Takes nothing new, lets the requests in flight finish for `drainMs`, breaks off and hands back the rest, and closes
    * every connection: within `drainMs` and `STOP_MARGIN_MS`, whatever the servers do. Safe to call twice.
@@ -74,6 +90,7 @@ export const WORKER_DEFAULTS = {
   leaseMarginMs: 15_000,
   drainMs: 20_000,
   retention: { keepDays: 30, keepDeadDays: 90 },
+  observer: NOBODY,
 } as const;
 
 const POOL_MAX = 10;
@@ -164,6 +181,7 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
       concurrency: options.concurrency,
       claim: async (jobs) => {
         const claimed = await claimAttempts(db, jobs, { worker, leaseMarginMs: options.leaseMarginMs });
+        options.observer.claimed(claimed.length);
         const byEndpoint = await endpoints.get(claimed);
         return claimed.flatMap((attempt): ReadyAttempt[] => {
           const endpoint = byEndpoint.get(attempt.endpointId);
@@ -186,6 +204,14 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     await queue.consume(attempts.take);
     let stopped: Promise<void> | undefined;
     return {
+      queue,
+      state: () => ({
+        leads: relay.leads(),
+        listens: listener.listens(),
+        isCutOff: outages.postgres.lasts(),
+        inFlight: attempts.count(),
+        pool: { total: db.totalCount, idle: db.idleCount, waiting: db.waitingCount },
+      }),
       stop: () => {
         stopped ??= (async () => {
           await drain({ relay, queue, attempts, drainMs: options.drainMs, breakOff: () => breakOff.abort() });

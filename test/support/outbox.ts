@@ -66,11 +66,11 @@ export async function announceMany(db: Queryable, count: number, topic = 'test.h
   );
 }
 
-export function settled(db: Queryable, deadlineMs?: number): Promise<OutboxStatus> {
+export function settled(db: Pool, deadlineMs?: number): Promise<OutboxStatus> {
   return eventually(
     'every delivery is delivered or dead',
     async () => {
-      const status = await outboxStatus(db);
+      const status = await outboxStatus(db, { exact: true });
       const { pending, queued, delivering } = status.deliveries;
       return status.messages.unprocessed + pending + queued + delivering === 0 ? status : undefined;
     },

@@ -1,0 +1,83 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { type EndpointStatus, type OutboxStatus, outboxStatus } from '../outbox/status.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { watchOutbox } from './outbox-watch.ts';
+import { formatCount, toJson } from './output.ts';
+
+interface StatusOptions {
+  readonly watch?: boolean;
+  readonly every: number;
+  readonly exact?: boolean;
+  readonly json?: boolean;
+}
+
+const UNIT_MS = { ms: 1, s: 1_000, m: 60_000 };
+const [MIN_EVERY_MS, MAX_EVERY_MS] = [100, 3_600_000];
+
+export function registerOutboxStatus(outbox: Command, context: CommandContext): void {
+  outbox
+    .command('status')
+    .description('count messages, deliveries by state and attempts, and show what each endpoint waits for')
+    .option(
+      '--watch',
+      'look again and again until Ctrl-C, with rates, breakers, who leads, and what holds the horizon back',
+    )
+    .option('--every <time>', 'how often, such as 500ms, 2s or 1m', interval, 2_000)
+    .option('--exact', 'count what was delivered too, row by row, however much that is')
+    .option('--json', 'print one JSON object; with --watch one a line')
+    .addHelpText(
+      'after',
+      '\nWhat waits and what is dead is counted; beyond 250,000 of a kind the numbers are the least that there are (isCut).\nOf tables beyond 64 MB, messages, delivered and attempts are what the server estimates (isEstimate), unless --exact.\nThe last error is one of the last 10,000 attempts. Not on a terminal, --watch prints one line each time.\n\nExample:\n  liventix outbox status --watch --every 1s',
+    )
+    .action(async ({ watch, every, exact, json }: StatusOptions) => {
+      if (watch) return watchOutbox(context, { everyMs: every, ...(json ? { json } : {}) });
+      await withDatabase(context, async (pool) => {
+        const status = await outboxStatus(pool, { exact: exact === true });
+        context.out.write(json ? `${toJson(status)}\n` : statusText(status));
+      });
+    });
+}
+
+function interval(text: string): number {
+  const [, digits, unit] = /^(\d{1,7})(ms|s|m)$/.exec(text) ?? [];
+  const ms = Number(digits) * UNIT_MS[(unit ?? 'ms') as keyof typeof UNIT_MS];
+  if (ms >= MIN_EVERY_MS && ms <= MAX_EVERY_MS) return ms;
+  throw new InvalidArgumentError('Give a time from 100ms to 60m, such as 2s.');
+}
+
+function statusText(status: OutboxStatus): string {
+  const { messages, deliveries, attempts, oldestUndeliveredSeconds: oldest } = status;
+  const about = (count: number) => `${status.isEstimate ? 'about ' : ''}${formatCount(count)}`;
+  const states = Object.entries(deliveries).map(
+    ([state, count]) => `${state === 'delivered' ? about(count) : formatCount(count)} ${state}`,
+  );
+  const lines = [
+    `messages    ${about(messages.total)}, of which ${formatCount(messages.unprocessed)} are not yet turned into deliveries`,
+    `deliveries  ${states.join(', ')}${status.isCut ? '; more than were counted wait or are dead' : ''}`,
+    `attempts    ${about(attempts)}`,
+    `oldest      ${oldest === null ? (deliveries.paused === 0 ? 'nothing is waiting' : 'no enabled endpoint waits for anything') : `waiting for ${oldest.toFixed(1)} s`}`,
+    ...(deliveries.paused === 0
+      ? []
+      : [
+          `paused      ${formatCount(deliveries.paused)} wait for an endpoint that is disabled, and nobody attempts them`,
+        ]),
+    ...status.endpoints.map(endpointLine),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function endpointLine(endpoint: EndpointStatus): string {
+  const { id, url, waiting, paused, delivered, dead, lastError } = endpoint;
+  const counts = [
+    `${formatCount(waiting)} waiting`,
+    `${formatCount(paused)} paused`,
+    ...(delivered === null ? [] : [`${formatCount(delivered)} delivered`]),
+    `${formatCount(dead)} dead`,
+  ];
+  return `endpoint    ${id}  ${url}  ${stateOf(endpoint)}: ${counts.join(', ')}${lastError === null ? '' : `; last error: ${lastError}`}`;
+}
+
+function stateOf({ enabled, disabledReason, breaker }: EndpointStatus): string {
+  if (enabled) return breaker === 'closed' ? 'enabled' : `enabled, breaker ${breaker}`;
+  return disabledReason === null ? 'disabled' : `disabled (${disabledReason})`;
+}

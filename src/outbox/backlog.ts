@@ -1,0 +1,158 @@
+import { findHorizonHolders, type HorizonHolder } from '../db/horizon.ts';
+import type { Pool, Queryable } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import type { Health } from './health.ts';
+import { WORKER_LOCK } from './presence.ts';
+import { LEADS } from './relay.ts';
+
+export interface EndpointBacklog {
+  readonly id: string;
+  readonly url: string;
+  readonly enabled: boolean;
+  readonly disabledReason: string | null;
+  readonly breaker: Health['breaker'];
+  /** When one delivery tries an endpoint whose breaker is open; null where it is closed. */
+  readonly probeAt: Date | null;
+  readonly pending: number;
+  readonly queued: number;
+  readonly delivering: number;
+  readonly dead: number;
+}
+
+/** What is still to be done and by whom: found by partial indexes alone, however much was delivered. */
+export interface Backlog {
+  readonly unprocessed: number;
+  /** Since the announcement of the message that has waited longest for an enabled endpoint, in the order of fan-out; null: none waits. */
+  readonly oldestUndeliveredSeconds: number | null;
+  /** There are more than `COUNT_LIMIT` of a kind: those of the oldest days were counted, and there are at least so many. */
+  readonly isCut: boolean;
+  readonly endpoints: readonly EndpointBacklog[];
+  /** The session of the relay that leads. */
+  readonly relay: { readonly pid: number; readonly address: string | null; readonly since: Date | null } | null;
+  readonly workers: number;
+  /** How many whole days from today have partitions of their own, today included. */
+  readonly daysAhead: number;
+}
+
+/** So many entries of an index that was never vacuumed are counted in a quarter of a second; more say no more to whoever looks. */
+const COUNT_LIMIT = 250_000;
+/** A shorter transaction holds back nothing that anybody could notice. */
+const HORIZON_SECONDS = 1;
+
+const UNPROCESSED = `
+  select
+    (select count(*) from (select from public.outbox where processed_at is null limit $1) as found)::float8 as unprocessed,
+    (select extract(epoch from clock_timestamp() - created_at) from public.outbox
+     where processed_at is null order by seq limit 1)::float8 as "oldestSeconds"`;
+
+const BY_ENDPOINT = `
+  with pending as (
+    select endpoint_id, count(*) as pending, min(id) as first
+    from (select endpoint_id, id from outbox.deliveries where state = 'pending' limit $1) as found
+    group by endpoint_id
+  ), queued as (
+    select endpoint_id, count(*) filter (where claimed_by is null) as queued, count(claimed_by) as delivering, min(id) as first
+    from outbox.deliveries where state = 'queued'
+    group by endpoint_id
+  ), dead as (
+    select endpoint_id, count(*) as dead
+    from (select endpoint_id from outbox.deliveries where state = 'dead' limit $1) as found
+    group by endpoint_id
+  )
+  select endpoints.id, url, enabled, disabled_reason as "disabledReason", coalesce(breaker, 'closed') as breaker, probe_at as "probeAt",
+    coalesce(pending, 0)::float8 as pending, coalesce(queued, 0)::float8 as queued, coalesce(delivering, 0)::float8 as delivering,
+    coalesce(dead, 0)::float8 as dead, least(pending.first, queued.first)::text as first
+  from outbox.endpoints
+  left join outbox.endpoint_health on endpoint_health.endpoint_id = endpoints.id
+  left join pending on pending.endpoint_id = endpoints.id
+  left join queued on queued.endpoint_id = endpoints.id
+  left join dead on dead.endpoint_id = endpoints.id
+  where endpoints.deleted_at is null
+  order by endpoints.created_at, endpoints.id`;
+
+const ANNOUNCED = `
+  select extract(epoch from clock_timestamp() - outbox.created_at)::float8 as seconds
+  from outbox.deliveries join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
+  where deliveries.id = $1`;
+
+// Another role's sessions show neither address nor start without pg_read_all_stats.
+const AT_WORK = `
+  with locks as (
+    select pid, classid from pg_locks
+    where locktype = 'advisory' and granted and database = (select oid from pg_database where datname = current_database())
+      and classid in ((hashtext($1)::bigint & 4294967295)::oid, (hashtext($2)::bigint & 4294967295)::oid)
+  )
+  select
+    (select count(*) from locks where classid = (hashtext($2)::bigint & 4294967295)::oid)::integer as workers,
+    (select max(to_date(right(relname, 8), 'YYYYMMDD')) - (clock_timestamp() at time zone 'UTC')::date + 1
+     from pg_inherits join pg_class on pg_class.oid = inhrelid
+     where inhparent = 'outbox.attempts'::regclass and relname ~ '^attempts_\\d{8}$') as "daysAhead",
+    locks.pid, host(client_addr) as address, backend_start as since
+  from (select) as once
+  left join locks on locks.classid = (hashtext($1)::bigint & 4294967295)::oid
+  left join pg_stat_activity on pg_stat_activity.pid = locks.pid`;
+
+/** A plan made before anybody counted a new day's rows would read all of them. */
+const BY_INDEX = 'set local enable_seqscan = off; set local enable_bitmapscan = off';
+
+/** @throws AppError DB_* */
+export function readBacklog(pool: Pool): Promise<Backlog> {
+  return withTransaction(pool, backlogOf, { mode: 'isolation level repeatable read read only' });
+}
+
+export async function backlogOf(tx: Queryable): Promise<Backlog> {
+  await tx.query(BY_INDEX);
+  const messages = (await tx.query<{ unprocessed: number; oldestSeconds: number | null }>(UNPROCESSED, [COUNT_LIMIT]))
+    .rows[0];
+  const { rows } = await tx.query<EndpointBacklog & { first: string | null }>(BY_ENDPOINT, [COUNT_LIMIT]);
+  const firsts = rows.flatMap(({ enabled, first }) => (enabled && first !== null ? BigInt(first) : []));
+  const oldest = [messages?.oldestSeconds ?? null, await announcedFor(tx, firsts)].filter((age) => age !== null);
+  const sum = (of: (endpoint: EndpointBacklog) => number) => rows.reduce((total, row) => total + of(row), 0);
+  const unprocessed = messages?.unprocessed ?? 0;
+  return {
+    unprocessed,
+    oldestUndeliveredSeconds: oldest.length === 0 ? null : Math.max(...oldest),
+    isCut: [unprocessed, sum(({ pending }) => pending), sum(({ dead }) => dead)].some((count) => count >= COUNT_LIMIT),
+    endpoints: rows.map(({ first: _first, ...endpoint }) => endpoint),
+    ...(await whoIsAtWork(tx)),
+  };
+}
+
+async function announcedFor(tx: Queryable, deliveryIds: readonly bigint[]): Promise<number | null> {
+  const [oldest] = deliveryIds.toSorted((a, b) => (a < b ? -1 : 1));
+  if (oldest === undefined) return null;
+  return (await tx.query<{ seconds: number }>(ANNOUNCED, [oldest])).rows[0]?.seconds ?? null;
+}
+
+async function whoIsAtWork(tx: Queryable): Promise<Pick<Backlog, 'relay' | 'workers' | 'daysAhead'>> {
+  const { rows } = await tx.query<{
+    workers: number;
+    daysAhead: number | null;
+    pid: number | null;
+    address: string | null;
+    since: Date | null;
+  }>(AT_WORK, [LEADS.name, WORKER_LOCK]);
+  const found = rows[0];
+  return {
+    workers: found?.workers ?? 0,
+    daysAhead: Math.max(0, found?.daysAhead ?? 0),
+    relay: found?.pid == null ? null : { pid: found.pid, address: found.address, since: found.since },
+  };
+}
+
+/** What holds the horizon back and has done so for a second: oldest first. */
+export async function horizonHolders(db: Queryable): Promise<readonly HorizonHolder[]> {
+  return (await findHorizonHolders(db, HORIZON_SECONDS)).holders;
+}
+
+/** Numbers of deliveries by what they wait for: `paused` are pending at a disabled endpoint, and nobody attempts them. */
+export function countByState(endpoints: readonly EndpointBacklog[]) {
+  const sum = (of: (endpoint: EndpointBacklog) => number) => endpoints.reduce((total, each) => total + of(each), 0);
+  return {
+    pending: sum(({ enabled, pending }) => (enabled ? pending : 0)),
+    paused: sum(({ enabled, pending }) => (enabled ? 0 : pending)),
+    queued: sum(({ queued }) => queued),
+    delivering: sum(({ delivering }) => delivering),
+    dead: sum(({ dead }) => dead),
+  };
+}
