@@ -70,9 +70,13 @@ export function gaugeProcess(
     readonly readiness: Readiness;
     readonly faults: () => readonly unknown[];
     readonly notReady: () => readonly unknown[];
+    readonly blockedMs: () => number;
   },
 ): void {
   collectDefaultMetrics({ register });
+  // Each scrape empties them for the next, so that of two who scrape one is told nothing: ours remembers for itself.
+  for (const { name } of register.getMetricsAsArray())
+    if (name.startsWith('nodejs_eventloop_lag')) register.removeSingleMetric(name);
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
       name,
@@ -84,6 +88,11 @@ export function gaugeProcess(
     });
   gauge('liventix_ready', '1 when /readyz answers 200.', () => Number(ask.notReady().length === 0));
   gauge('liventix_alive', '1 when /livez answers 200.', () => Number(ask.faults().length === 0));
+  gauge(
+    'liventix_event_loop_blocked_seconds',
+    'The longest of the last 10 to 20 seconds in which nothing else could run.',
+    () => ask.blockedMs() / MS,
+  );
   gauge('liventix_relay_leads', '1 when the relay of this process leads.', () => Number(ask.state()?.leads ?? false));
   gauge('liventix_requests_in_flight', 'Requests on their way.', () => ask.state()?.inFlight ?? 0);
   byLabel(register, {

@@ -50,7 +50,7 @@ export async function startWatch(options: WatchOptions): Promise<Watch> {
     ...readiness.failing(),
   ];
   const counters = countWork(register);
-  gaugeProcess(register, { state: () => worker?.state(), readiness, faults, notReady });
+  gaugeProcess(register, { state: () => worker?.state(), readiness, faults, notReady, blockedMs: eventLoop.blockedMs });
   const reader = createDatabaseReader(pool, closing.signal);
   gaugeDatabase(register, reader);
 

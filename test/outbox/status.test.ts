@@ -1,0 +1,170 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { readBacklog } from '../../src/outbox/backlog.ts';
+import { currentSeq, paceSince } from '../../src/outbox/pace.ts';
+import { outboxStatus } from '../../src/outbox/status.ts';
+import { readDue } from '../../src/outbox/watch/due.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { addTestEndpoint, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
+import { answer, startReceiver } from '../support/receiver.ts';
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterEach(() => clearOutbox(database.pool));
+afterAll(() => database.drop());
+
+const DELIVERED_MANY = 300_000;
+
+/** Messages of a day, each with a delivery to the endpoint in a state, as the relay and its workers would have left them. */
+async function deliveries(
+  endpointId: string,
+  state: string,
+  count: number,
+  columns: Record<string, string> = {},
+): Promise<void> {
+  const given = { lease_until: state === 'queued' ? 'now()' : 'null', due_at: 'now()', claimed_by: 'null', ...columns };
+  await database.pool.query(
+    `with messages as (
+       insert into public.outbox (topic, payload, created_at, processed_at)
+       select 'a', '{}', now() - interval '1 minute', now() from generate_series(1, $2) returning id, day
+     )
+     insert into outbox.deliveries (message_id, day, endpoint_id, state, finished_at, ${Object.keys(given).join(', ')})
+     select id, day, $1, $3, case when $3 in ('delivered', 'dead') then now() end, ${Object.values(given).join(', ')} from messages`,
+    [endpointId, count, state],
+  );
+}
+const endpointAt = async (path: string) =>
+  (await addTestEndpoint(database.pool, { url: `https://example.com${path}` })).id;
+const disable = (id: string) =>
+  database.pool.query(`update outbox.endpoints set enabled = false, disabled_at = now() where id = $1`, [id]);
+const openBreaker = (id: string) =>
+  database.pool.query(
+    `insert into outbox.endpoint_health (endpoint_id, breaker, opened_at, probe_at) values ($1, 'open', now(), now() + interval '1 minute')`,
+    [id],
+  );
+
+describe('the backlog', () => {
+  it('has what waits for whom, how long the oldest has, and how each endpoint does', async () => {
+    const [busy, disabled, failing] = [
+      await endpointAt('/busy'),
+      await endpointAt('/disabled'),
+      await endpointAt('/failing'),
+    ];
+    await deliveries(busy, 'pending', 4);
+    await deliveries(busy, 'queued', 3);
+    await deliveries(busy, 'queued', 2, { claimed_by: '7' });
+    await deliveries(busy, 'delivered', 5);
+    await deliveries(failing, 'dead', 6);
+    await deliveries(disabled, 'pending', 1);
+    await disable(disabled);
+    await openBreaker(failing);
+    const backlog = await readBacklog(database.pool);
+    expect(backlog).toMatchObject({ isCut: false, relay: null, workers: 0, daysAhead: 4 });
+    // One announces that an endpoint was disabled.
+    expect(backlog.unprocessed).toBe(1);
+    expect(backlog.oldestUndeliveredSeconds).toBeGreaterThan(59);
+    expect(backlog.oldestUndeliveredSeconds).toBeLessThan(90);
+    expect(backlog.endpoints).toMatchObject([
+      { id: busy, enabled: true, breaker: 'closed', probeAt: null, pending: 4, queued: 3, delivering: 2, dead: 0 },
+      { id: disabled, enabled: false, pending: 1, queued: 0, delivering: 0, dead: 0 },
+      { id: failing, breaker: 'open', probeAt: expect.any(Date), pending: 0, dead: 6 },
+    ]);
+  });
+
+  it('takes no notice of what only a disabled endpoint waits for', async () => {
+    const id = await endpointAt('/disabled');
+    await deliveries(id, 'pending', 1);
+    await disable(id);
+    await database.pool.query('delete from public.outbox where processed_at is null');
+    expect((await readBacklog(database.pool)).oldestUndeliveredSeconds).toBeNull();
+  });
+});
+
+describe('the status', () => {
+  it('counts small tables, and estimates large ones unless it is told to count', async () => {
+    const id = await endpointAt('/many');
+    await deliveries(id, 'delivered', 20);
+    await deliveries(id, 'dead', 2);
+    expect(await outboxStatus(database.pool)).toMatchObject({
+      messages: { total: 22 },
+      deliveries: { delivered: 20, dead: 2 },
+      endpoints: [{ delivered: 20, dead: 2 }],
+      isEstimate: false,
+    });
+    await deliveries(id, 'delivered', DELIVERED_MANY);
+    await database.pool.query('analyze public.outbox, outbox.deliveries');
+    const estimated = await outboxStatus(database.pool);
+    expect(estimated).toMatchObject({ isEstimate: true, endpoints: [{ delivered: null, dead: 2 }] });
+    expect(Math.abs(estimated.deliveries.delivered - DELIVERED_MANY)).toBeLessThan(DELIVERED_MANY / 20);
+    expect(await outboxStatus(database.pool, { exact: true })).toMatchObject({
+      messages: { total: DELIVERED_MANY + 22 },
+      deliveries: { delivered: DELIVERED_MANY + 20, dead: 2 },
+      isEstimate: false,
+    });
+  });
+
+  it('reads nothing of what was delivered, however little the server knows of it', async () => {
+    const id = await endpointAt('/fresh');
+    await deliveries(id, 'delivered', 20_000);
+    await deliveries(id, 'pending', 10);
+    const client = await database.pool.connect();
+    try {
+      const read = async () => {
+        const { rows } = await client.query(
+          `select sum(pg_stat_get_xact_tuples_returned(inhrelid))::integer as rows from pg_inherits where inhparent = 'outbox.deliveries'::regclass`,
+        );
+        return rows[0].rows as number;
+      };
+      const { backlogOf } = await import('../../src/outbox/backlog.ts');
+      await client.query('begin');
+      const before = await read();
+      await backlogOf(client);
+      expect((await read()) - before).toBeLessThan(1_000);
+      await client.query('rollback');
+    } finally {
+      client.release();
+    }
+  });
+});
+
+describe('what is due', () => {
+  it.each<[string, (id: string) => Promise<unknown>, boolean]>([
+    ['is due at an endpoint that is well', async () => undefined, true],
+    ['is not where the endpoint is disabled', disable, false],
+    ['is not where its breaker is open', openBreaker, false],
+  ])('%s', async (_what, change, isDue) => {
+    const id = await endpointAt('/due');
+    await deliveries(id, 'pending', 1);
+    await change(id);
+    await database.pool.query('delete from public.outbox where processed_at is null');
+    expect((await readDue(database.pool)).isDue).toBe(isDue);
+  });
+
+  it('is nothing that is to be sent later, or was delivered', async () => {
+    const id = await endpointAt('/later');
+    await deliveries(id, 'pending', 1, { due_at: `now() + interval '1 hour'` });
+    await deliveries(id, 'delivered', 1);
+    expect((await readDue(database.pool)).isDue).toBe(false);
+  });
+
+  it('has another mark once something was attempted', async () => {
+    const receiver = await startReceiver((response, webhook) =>
+      answer(webhook.path === '/no' ? 500 : 204)(response, webhook),
+    );
+    await addTestEndpoint(database.pool, { url: receiver.url });
+    await addTestEndpoint(database.pool, { url: `${receiver.url}/no` });
+    const [before, seq] = [await readDue(database.pool), await currentSeq(database.pool)];
+    const worker = await startTestWorker({ databaseUrl: database.url, retryDelaysMs: [20] });
+    await database.pool.query(`insert into public.outbox (topic, payload) values ('a', '{}')`);
+    await settled(database.pool);
+    await worker.stop();
+    expect((await readDue(database.pool)).mark).not.toBe(before.mark);
+    const pace = await paceSince(database.pool, seq);
+    expect(pace).toMatchObject({ delivered: 1, failed: 2 });
+    expect(pace.lagSeconds).toBeGreaterThanOrEqual(0);
+    expect(pace.lagSeconds).toBeLessThan(10);
+    expect(await paceSince(database.pool, pace.seq)).toMatchObject({ delivered: 0, failed: 0, lagSeconds: null });
+    await receiver.stop();
+  });
+});
