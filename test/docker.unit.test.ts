@@ -135,7 +135,10 @@ describe('docker-compose.yml', () => {
         timeout: expect.stringMatching(/^\d+s$/),
       });
     }
-    expect(services.worker.healthcheck?.test).toEqual(['CMD', 'node', '/app/bin/liventix', 'migrate', 'status']);
+    const [, command, , script] = services.worker.healthcheck?.test ?? [];
+    expect(command).toBe('node');
+    const port = /:(\d+)$/.exec(services.worker.environment?.['LIVENTIX_HTTP'] ?? '')?.[1];
+    expect(script).toContain(`http://127.0.0.1:${port}/livez`);
   });
 
   it('gives the worker longer to stop than it takes to drain', () => {

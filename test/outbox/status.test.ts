@@ -14,7 +14,9 @@ beforeAll(async () => {
 afterEach(() => clearOutbox(database.pool));
 afterAll(() => database.drop());
 
-const DELIVERED_MANY = 300_000;
+/** More than is counted: so many, each with a payload that fills a fourth of a page. */
+const DELIVERED_MANY = 40_000;
+const WIDE_PAYLOAD = `jsonb_build_object('a', repeat('x', 1800))`;
 
 /** Messages of a day, each with a delivery to the endpoint in a state, as the relay and its workers would have left them. */
 async function deliveries(
@@ -22,12 +24,13 @@ async function deliveries(
   state: string,
   count: number,
   columns: Record<string, string> = {},
+  payload = `'{}'::jsonb`,
 ): Promise<void> {
   const given = { lease_until: state === 'queued' ? 'now()' : 'null', due_at: 'now()', claimed_by: 'null', ...columns };
   await database.pool.query(
     `with messages as (
        insert into public.outbox (topic, payload, created_at, processed_at)
-       select 'a', '{}', now() - interval '1 minute', now() from generate_series(1, $2) returning id, day
+       select 'a', ${payload}, now() - interval '1 minute', now() from generate_series(1, $2) returning id, day
      )
      insert into outbox.deliveries (message_id, day, endpoint_id, state, finished_at, ${Object.keys(given).join(', ')})
      select id, day, $1, $3, case when $3 in ('delivered', 'dead') then now() end, ${Object.values(given).join(', ')} from messages`,
@@ -92,7 +95,7 @@ describe('the status', () => {
       endpoints: [{ delivered: 20, dead: 2 }],
       isEstimate: false,
     });
-    await deliveries(id, 'delivered', DELIVERED_MANY);
+    await deliveries(id, 'delivered', DELIVERED_MANY, {}, WIDE_PAYLOAD);
     await database.pool.query('analyze public.outbox, outbox.deliveries');
     const estimated = await outboxStatus(database.pool);
     expect(estimated).toMatchObject({ isEstimate: true, endpoints: [{ delivered: null, dead: 2 }] });
