@@ -24,6 +24,13 @@ export interface SweepOptions {
 /** A worker claims what it takes within milliseconds: nobody having done so after this long is worth a question. */
 const SUSPECT_MS = 1_500;
 
+/** A line of the log names so many at most. */
+const NAMED_DELIVERIES = 20;
+
+function firstIds(deliveries: readonly QueuedDelivery[]): readonly string[] {
+  return deliveries.slice(0, NAMED_DELIVERIES).map(({ deliveryId }) => deliveryId);
+}
+
 /** Asks the tables about whatever has had a place for longer than it takes to be claimed and answered. */
 export function createSweep({ db, queue, log, places, maxLost, giveBack }: SweepOptions): Sweep {
   const attendance = createAttendance(db);
@@ -59,7 +66,8 @@ export function createSweep({ db, queue, log, places, maxLost, giveBack }: Sweep
   async function takeBack(lost: readonly QueuedDelivery[], workers: readonly number[]): Promise<void> {
     if (lost.length === 0) return;
     const returned = await returnLost(db, { jobs: lost, workers, maxLost });
-    if (returned > 0) log.warn({ returned }, 'relay: took back deliveries whose worker or lease was lost');
+    if (returned > 0)
+      log.warn({ returned, deliveryIds: firstIds(lost) }, 'relay: took back deliveries whose worker or lease was lost');
     forget(lost);
     await moveLinesUp(db, lost);
   }
@@ -67,7 +75,8 @@ export function createSweep({ db, queue, log, places, maxLost, giveBack }: Sweep
   // While jobs wait in the queue theirs are among them; when none does, somebody took theirs and was lost before he claimed them.
   async function queueAgain(waiting: readonly QueuedDelivery[]): Promise<void> {
     if (waiting.length === 0 || (await queue.hasWaiting())) return;
-    log.warn({ deliveries: waiting.length }, 'relay: queued again what was handed out and not claimed');
+    const told = { deliveries: waiting.length, deliveryIds: firstIds(waiting) };
+    log.warn(told, 'relay: queued again what was handed out and not claimed');
     const now = performance.now();
     for (const delivery of waiting) places.take(delivery, now);
     await queue.enqueue(waiting);

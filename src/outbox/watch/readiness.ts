@@ -2,10 +2,10 @@ import { toAppError } from '../../db/sqlstate.ts';
 import { inTime } from '../deadline.ts';
 
 export const PARTS = ['postgresql', 'migrations', 'queue', 'listener'] as const;
-export type ReadinessPart = (typeof PARTS)[number];
+type ReadinessPart = (typeof PARTS)[number];
 
 /** Rejects with what is wrong. */
-export type Question = () => Promise<unknown>;
+type Question = () => Promise<unknown>;
 
 export interface NotReady {
   readonly part: ReadinessPart | 'worker';
