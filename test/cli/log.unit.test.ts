@@ -18,7 +18,7 @@ it.each([
   ['a secret', { secret: 'hidden' }],
   ['an inner secret', { endpoint: { secret: 'hidden' } }],
   ['a list of secrets', { endpoints: [{ secret: 'hidden' }] }],
-  ['headers', { request: { headers: { authorization: 'hidden' } } }],
+  ['headers', { request: { headers: { 'x-key': 'hidden' } } }],
   ['a header', { authorization: 'hidden' }],
   ['a payload', { payloadJson: '{"a":"hidden"}' }],
   ["a URL's query", { url: 'https://example.com/hooks?token=hidden' }],
