@@ -46,10 +46,7 @@ function endpointLine(endpoint: Endpoint): string {
 }
 
 /** In words: enabled, disabled and why, or deleted. */
-export function stateOf(
-  endpoint: Pick<Endpoint, 'enabled' | 'disabledReason'> & Partial<Pick<Endpoint, 'deletedAt'>>,
-): string {
-  const { enabled, disabledReason, deletedAt = null } = endpoint;
+function stateOf({ enabled, disabledReason, deletedAt }: Endpoint): string {
   if (deletedAt !== null) return `deleted ${deletedAt.toISOString()}`;
   if (enabled) return 'enabled';
   return disabledReason === null ? 'disabled' : `disabled (${disabledReason})`;

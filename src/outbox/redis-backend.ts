@@ -10,7 +10,7 @@ const DEFAULT_REDIS_PORT = 6379;
 const ANSWER_TIMEOUT_MS = 5_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
 /** Longer than any wait for a job, which is answered when it is over. */
-const SILENCE_MS = 4_000;
+const SILENCE_MS = 2_500;
 /** For Redis to close a connection, before it is broken. */
 const DISCONNECT_TIMEOUT_MS = 500;
 
