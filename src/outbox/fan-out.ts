@@ -22,7 +22,7 @@ export interface FannedOut {
 
 /** SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to. */
 export const SUBSCRIBED = `
-    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered
+    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered, endpoints.created_at
     from (select distinct topic from taken) as topics
     join outbox.endpoints on endpoints.enabled and endpoints.topics && outbox.patterns_of(topics.topic)`;
 
@@ -48,7 +48,7 @@ const FAN_OUT = `
         limit $3
       ) as next
     )
-    returning id, day, seq, topic, payload, organization_id, ordering_key, deliver_after
+    returning id, day, seq, topic, payload, organization_id, ordering_key, deliver_after, created_at
   ), subscribed as (${SUBSCRIBED}
   ), addressed as (
     select taken.id, taken.day, taken.seq, taken.deliver_after, subscribed.id as endpoint_id,
@@ -57,6 +57,7 @@ const FAN_OUT = `
       row_number() over (partition by subscribed.id, ${ORDERING_KEY} order by taken.seq) as turn_of_key
     from taken
     join subscribed on ${IS_ADDRESSED}
+      and subscribed.created_at <= taken.created_at
   ), fanned_out as (
     insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, lease_until)
     select addressed.id, addressed.day, addressed.endpoint_id, addressed.ordering_key,

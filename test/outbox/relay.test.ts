@@ -116,6 +116,15 @@ describe('fan-out', () => {
     expect(await count('outbox.deliveries')).toBe(expected);
   });
 
+  it('gives an endpoint what is announced from its beginning on, however long it takes to be looked at', async () => {
+    await announce(database.pool);
+    await addTestEndpoint(database.pool, { url: URL });
+    const after = await announce(database.pool);
+    expect(await fan()).toMatchObject({ messages: 2 });
+    const { rows } = await database.pool.query('select message_id from outbox.deliveries');
+    expect(rows).toEqual([{ message_id: after }]);
+  });
+
   it('lets a message wait for the time that it names', async () => {
     const { id } = await addTestEndpoint(database.pool, { url: URL });
     await database.pool.query(
