@@ -1,6 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { ENDPOINT_DELETED } from './attempts.ts';
 import type { DeliveryJob } from './job.ts';
+import { preparedName } from './prepared.ts';
 
 /** A delivery that is queued, or that some worker has claimed. */
 export interface QueuedDelivery extends DeliveryJob {
@@ -94,7 +95,7 @@ export async function admitDue(
 ): Promise<Admitted> {
   const { wanted } = options;
   const { rows } = await db.query<JobRow & { id: bigint | null; dueAt: Date; dueInMs: number }>({
-    name: 'admit',
+    name: preparedName(db, 'admit'),
     text: ADMIT,
     values: [
       wanted.map(({ endpointId }) => endpointId),
@@ -143,7 +144,11 @@ const STANDING = `
   left join outbox.endpoints on endpoints.id = deliveries.endpoint_id`;
 
 export async function inspectQueued(db: Queryable, jobs: readonly DeliveryJob[]): Promise<readonly Standing[]> {
-  const { rows } = await db.query<Standing>({ name: 'inspect', text: STANDING, values: columnsOf(jobs) });
+  const { rows } = await db.query<Standing>({
+    name: preparedName(db, 'inspect'),
+    text: STANDING,
+    values: columnsOf(jobs),
+  });
   return rows;
 }
 

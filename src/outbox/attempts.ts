@@ -1,5 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 import { byDay, type DeliveryJob } from './job.ts';
+import { preparedName } from './prepared.ts';
 import type { Message } from './webhook.ts';
 
 /** An attempt that this worker alone may make, until its lease ends. */
@@ -72,7 +73,7 @@ export async function claimAttempts(
   const claimed: ClaimedAttempt[] = [];
   for (const [day, ofDay] of byDay(jobs)) {
     const { rows } = await db.query<Omit<ClaimedAttempt, 'message' | 'day'> & Message & { messageId: string }>({
-      name: 'claim',
+      name: preparedName(db, 'claim'),
       text: CLAIM,
       values: [
         options.worker,
@@ -164,7 +165,7 @@ export async function recordAttempts(db: Queryable, records: readonly AttemptRec
   for (const [day, ofDay] of byDay(records)) {
     const column = <K extends keyof AttemptRecord>(name: K) => ofDay.map((record) => record[name]);
     const { rows } = await db.query<{ id: string }>({
-      name: 'record',
+      name: preparedName(db, 'record'),
       text: RECORD,
       values: [
         day,
@@ -239,7 +240,7 @@ export async function readOutcomes(
   options: { since: bigint; fromDay: string; limit: number },
 ): Promise<readonly Outcome[]> {
   const { rows } = await db.query<Outcome>({
-    name: 'outcomes',
+    name: preparedName(db, 'outcomes'),
     text: `
       select seq, delivery_id::text as "deliveryId", attempt, endpoint_id as "endpointId",
         (extract(epoch from retry_at - statement_timestamp()) * 1000)::float8 as "retryInMs",

@@ -1,5 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 import type { DeliveryJob } from './job.ts';
+import { preparedName } from './prepared.ts';
 
 /** From where the relay looks for messages; what committed late below it is found by the next look without one. */
 export interface Floor {
@@ -100,7 +101,7 @@ export async function fanOut(
 ): Promise<FannedOut> {
   const { floor, places } = options;
   const { rows } = await db.query<Row>({
-    name: 'fan-out',
+    name: preparedName(db, 'fan-out'),
     text: FAN_OUT,
     values: [floor.day, floor.seq, options.limit, [...places.keys()], [...places.values()], options.queueLeaseMs],
   });

@@ -1,5 +1,6 @@
 import type { Queryable } from '../db/pool.ts';
 import type { DeliveryJob } from './job.ts';
+import { preparedName } from './prepared.ts';
 
 // One that waits behind another of its key is due at no time; it becomes due when it is the first that is not finished.
 const MOVE_UP = `
@@ -26,7 +27,7 @@ export async function moveLinesUp(
   finished: readonly Pick<DeliveryJob, 'day' | 'deliveryId'>[],
 ): Promise<void> {
   await db.query({
-    name: 'move-up',
+    name: preparedName(db, 'move-up'),
     text: MOVE_UP,
     values: [finished.map(({ day }) => day), finished.map(({ deliveryId }) => deliveryId)],
   });
@@ -53,6 +54,6 @@ const ALL_HEADS = `
 
 /** Finds lines of an ordered endpoint that nobody moved up: whoever led before was struck, or somebody else finished their head. */
 export async function moveAllLinesUp(db: Queryable, endpointId: string): Promise<number> {
-  const { rowCount } = await db.query({ name: 'all-heads', text: ALL_HEADS, values: [endpointId] });
+  const { rowCount } = await db.query({ name: preparedName(db, 'all-heads'), text: ALL_HEADS, values: [endpointId] });
   return rowCount ?? 0;
 }
