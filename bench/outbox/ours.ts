@@ -15,7 +15,7 @@ const KEY_RING = createKeyRing([KEY]);
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
 /** Room for all of the worker's requests at the one endpoint, and for as many that wait in the queue. */
-const MAX_IN_FLIGHT = 2 * CONCURRENCY;
+const MAX_IN_FLIGHT = 6 * CONCURRENCY;
 
 /** What carries the jobs. */
 export type OurBackend = 'redis' | 'postgres';

@@ -45,6 +45,7 @@ export interface Admitted {
 }
 
 // Of an ordered endpoint the first of each key alone, and none of a key that has one under way, as when a dead letter is sent again.
+// Planned each time: its plan depends on how much waits more than any other, and a bad one is a hundred times dearer than planning it.
 // `statement_timestamp`, because an index is not asked for what changes while it is read.
 const ADMIT = `
   with wanted as (
@@ -95,7 +96,6 @@ export async function admitDue(
 ): Promise<Admitted> {
   const { wanted } = options;
   const { rows } = await db.query<JobRow & { id: bigint | null; dueAt: Date; dueInMs: number }>({
-    name: preparedName(db, 'admit'),
     text: ADMIT,
     values: [
       wanted.map(({ endpointId }) => endpointId),

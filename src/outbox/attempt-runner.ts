@@ -62,31 +62,43 @@ export function startAttempts({
     return undefined;
   }
 
+  // The next may begin when the request is over: what is written down of it then takes nobody's place.
   async function make(claimed: ReadyAttempt): Promise<void> {
+    let isOver = false;
+    const requestIsOver = () => {
+      if (!isOver) permits.give(1);
+      isOver = true;
+    };
+    const record: AttemptContext['record'] = (made) => {
+      requestIsOver();
+      return context.record(made);
+    };
     try {
-      if ((await makeAttempt(claimed, context)) === 'failed') onFailed();
+      if ((await makeAttempt(claimed, { ...context, record })) === 'failed') onFailed();
     } catch (error) {
       // Not the endpoint's failure but the database's. The delivery's lease brings it back.
       log.warn(idsOf(claimed), 'worker: what an attempt came to could not be recorded, and it is made again');
       onFailure(error);
     } finally {
+      requestIsOver();
+      held.delete(claimed.deliveryId);
       observer.beat('attempts');
     }
   }
 
   async function begin(job: DeliveryJob): Promise<void> {
-    const end = () => {
-      held.delete(job.deliveryId);
-      permits.give(1);
-    };
     if (held.has(job.deliveryId)) {
       permits.give(1);
       return;
     }
     held.add(job.deliveryId);
     const claimed = await claimPatiently(job);
-    if (claimed === undefined) end();
-    else void underWay.track(make(claimed).finally(end));
+    if (claimed !== undefined) {
+      void underWay.track(make(claimed));
+      return;
+    }
+    held.delete(job.deliveryId);
+    permits.give(1);
   }
 
   return {
