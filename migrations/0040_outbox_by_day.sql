@@ -307,19 +307,30 @@ for each row execute function outbox.count_version();
 
 create sequence outbox.worker_numbers as integer cycle;
 
--- Privileges, as in 0004.
-revoke all on all functions in schema outbox from public;
-do $$
+-- Takes back what Supabase's default privileges, and PostgreSQL's for functions, hand out of schema outbox: it is the owner's. Each
+-- migration that makes something there ends with it. Locks nothing beyond what REVOKE does.
+create function outbox.keep_from_guests() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 declare
   guest text;
 begin
-  foreach guest in array array['anon', 'authenticated', 'service_role'] loop
-    if exists (select from pg_roles where rolname = guest) then
-      execute format('revoke all on all tables in schema outbox from %I', guest);
-      execute format('revoke all on all sequences in schema outbox from %I', guest);
-      execute format('revoke all on all functions in schema outbox from %I', guest);
-    end if;
+  for guest in
+    select 'public' union all
+    select quote_ident(rolname) from pg_roles where rolname in ('anon', 'authenticated', 'service_role')
+  loop
+    execute format('revoke all on all tables in schema outbox from %s', guest);
+    execute format('revoke all on all sequences in schema outbox from %s', guest);
+    execute format('revoke all on all functions in schema outbox from %s', guest);
   end loop;
+end
+$$;
+
+select outbox.keep_from_guests();
+
+do $$
+begin
   if exists (select from pg_roles where rolname = 'service_role') then
     -- What an announcement consists of since: the rest of the row is the relay's to write.
     grant insert (ordering_key, organization_id, headers, deliver_after) on public.outbox to service_role;

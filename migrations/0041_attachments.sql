@@ -346,5 +346,4 @@ create trigger attachments_remove after delete on outbox.attachments for each ro
 create trigger attachments_never_change before update or truncate on outbox.attachments
 for each statement execute function outbox.refuse_attachment_change();
 
-revoke all on outbox.attachments from public;
-revoke all on all functions in schema outbox from public;
+select outbox.keep_from_guests();

@@ -103,18 +103,4 @@ $$;
 create trigger endpoint_secrets_count_version after insert or update or delete on outbox.endpoint_secrets
 for each row execute function outbox.count_version_of_secrets();
 
--- Privileges, as in 0004.
-revoke all on outbox.endpoint_secrets from public;
-revoke all on all functions in schema outbox from public;
-do $$
-declare
-  guest text;
-begin
-  foreach guest in array array['anon', 'authenticated', 'service_role'] loop
-    if exists (select from pg_roles where rolname = guest) then
-      execute format('revoke all on outbox.endpoint_secrets from %I', guest);
-      execute format('revoke all on all functions in schema outbox from %I', guest);
-    end if;
-  end loop;
-end
-$$;
+select outbox.keep_from_guests();

@@ -92,17 +92,4 @@ execute function outbox.tell_dead_letter();
 -- Those of before.
 select outbox.mirror_dead_letter(id, day, message_id, endpoint_id, state, last_error) from outbox.deliveries where state = 'dead' order by id;
 
--- Privileges, as in 0004.
-revoke all on all functions in schema outbox from public;
-do $$
-declare
-  guest text;
-begin
-  foreach guest in array array['anon', 'authenticated', 'service_role'] loop
-    if exists (select from pg_roles where rolname = guest) then
-      execute format('revoke all on all tables in schema outbox from %I', guest);
-      execute format('revoke all on all functions in schema outbox from %I', guest);
-    end if;
-  end loop;
-end
-$$;
+select outbox.keep_from_guests();

@@ -100,16 +100,4 @@ begin
 end
 $$;
 
-revoke all on all functions in schema outbox from public;
-do $$
-declare
-  guest text;
-begin
-  foreach guest in array array['anon', 'authenticated', 'service_role'] loop
-    if exists (select from pg_roles where rolname = guest) then
-      execute format('revoke all on all tables in schema outbox from %I', guest);
-      execute format('revoke all on all functions in schema outbox from %I', guest);
-    end if;
-  end loop;
-end
-$$;
+select outbox.keep_from_guests();

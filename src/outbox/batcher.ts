@@ -21,7 +21,6 @@ export function createBatcher<T, R>(
   let isUnderWay = false;
 
   async function runAll(): Promise<void> {
-    isUnderWay = true;
     while (waiting.length > 0) {
       if (gatherMs > 0 && waiting.length < maxItems) await pause(gatherMs);
       const batch = waiting.slice(0, maxItems);

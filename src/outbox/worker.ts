@@ -139,18 +139,19 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
     const agent = createEgressAgent(egressPolicy(options.egressAllow, options.egressDeny));
     closers.push(() => agent.close());
     const recent = createRecentRecords();
-    const record = async (records: readonly AttemptRecord[]): Promise<boolean[]> => {
+    const record = createBatcher(async (records: readonly AttemptRecord[]) => {
       const moved = await recordAttempts(db, records);
       recent.add(records);
       return records.map(({ deliveryId }) => moved.has(deliveryId));
-    };
+    }, RECORDING);
+    const recordAgain = () => Promise.all(recent.all().map(record));
     const presence = await startPresence({
       ...options,
       db,
       sockets,
       outage: outages.postgres,
       queryTimeoutMs: QUERY_TIMEOUT_MS,
-      onReturn: () => void record(recent.all()).catch((error: unknown) => outages.postgres.failed('presence', error)),
+      onReturn: () => void recordAgain().catch((error: unknown) => outages.postgres.failed('presence', error)),
     });
     closers.push(() => presence.close());
     const relay = startRelay({
@@ -195,7 +196,7 @@ export async function startWorker(given: WorkerOptions): Promise<RunningWorker> 
         stop: breakOff.signal,
         abandon: abandon.signal,
         postpone: (attempt) => postponeAttempt(db, attempt, { worker, delayMs: UNSIGNABLE_MS }),
-        record: createBatcher(record, RECORDING),
+        record,
       },
       onFailure: (error) => outages.postgres.failed('relay', error),
       // When its next attempt is due, the relay reads from what was recorded; asleep, it would read too late.

@@ -42,6 +42,15 @@ const linkTo = async (url: string): Promise<WeakLink> => {
   links.push(link);
   return link;
 };
+const cutThenSilence = async (link: WeakLink) => {
+  link.cut();
+  await pause(OUTAGE_MS / 2);
+  link.mend();
+  await flowing(0);
+  link.silence();
+  await pause(OUTAGE_MS / 2);
+  link.mend();
+};
 const flowing = (workers: number) => {
   for (let n = 0; n < workers; n += 1) drill.startWorker();
   const before = drill.receiver.received.length;
@@ -66,13 +75,7 @@ describe.each(BACKENDS)('nothing is lost, with jobs through %s', { timeout: PATI
     const link = await linkTo(database.url);
     drill = await startLossDrill({ databaseUrl: link.url, directUrl: database.url, redisUrl: redis?.url });
     await flowing(2);
-    link.cut();
-    await pause(OUTAGE_MS / 2);
-    link.mend();
-    await flowing(0);
-    link.silence();
-    await pause(OUTAGE_MS / 2);
-    link.mend();
+    await cutThenSilence(link);
     expectNothingLost(`PostgreSQL cut off, ${backend}`, await drill.finish(), { recoveryMs: 12_000 });
   });
 });
@@ -133,13 +136,7 @@ describe('nothing is lost', { timeout: PATIENCE_MS + OUTAGE_MS + RESTLESS_MS }, 
     const link = await linkTo(redis.url);
     drill = await startLossDrill({ databaseUrl: database.url, redisUrl: link.url });
     await flowing(2);
-    link.cut();
-    await pause(OUTAGE_MS / 2);
-    link.mend();
-    await flowing(0);
-    link.silence();
-    await pause(OUTAGE_MS / 2);
-    link.mend();
+    await cutThenSilence(link);
     expectNothingLost('Redis cut off', await drill.finish(), { recoveryMs: 12_000 });
   });
 
