@@ -8,7 +8,7 @@ import { DockerfileParser, type Instruction } from 'dockerfile-ast';
 import { validate } from 'dockerfile-utils';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
-import { WORKER_DEFAULTS } from '../src/outbox/worker.ts';
+import { WORKER_DEFAULTS } from '../src/outbox/worker-options.ts';
 
 // There is no container engine where these tests run: what one would read is checked by the Compose Specification's own
 // schema (in dclint) and by the Dockerfile language server's validator.

@@ -4,6 +4,7 @@ import { withTransaction } from '../db/transaction.ts';
 import type { Health } from './health.ts';
 import { WORKER_LOCK } from './presence.ts';
 import { LEADS } from './relay.ts';
+import { holdersOf } from './session-lock.ts';
 
 export interface EndpointBacklog {
   readonly id: string;
@@ -75,22 +76,15 @@ const ANNOUNCED = `
   from outbox.deliveries join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
   where deliveries.id = $1`;
 
-// Another role's sessions show neither address nor start without pg_read_all_stats.
 const AT_WORK = `
-  with locks as (
-    select pid, classid from pg_locks
-    where locktype = 'advisory' and granted and database = (select oid from pg_database where datname = current_database())
-      and classid in ((hashtext($1)::bigint & 4294967295)::oid, (hashtext($2)::bigint & 4294967295)::oid)
-  )
   select
-    (select count(*) from locks where classid = (hashtext($2)::bigint & 4294967295)::oid)::integer as workers,
+    (select count(*) from (${holdersOf('$2')}) as workers)::integer as workers,
     (select max(to_date(right(relname, 8), 'YYYYMMDD')) - (clock_timestamp() at time zone 'UTC')::date + 1
      from pg_inherits join pg_class on pg_class.oid = inhrelid
      where inhparent = 'outbox.attempts'::regclass and relname ~ '^attempts_\\d{8}$') as "daysAhead",
-    locks.pid, host(client_addr) as address, backend_start as since
+    leader.pid, host(client_addr) as address, backend_start as since
   from (select) as once
-  left join locks on locks.classid = (hashtext($1)::bigint & 4294967295)::oid
-  left join pg_stat_activity on pg_stat_activity.pid = locks.pid`;
+  left join (${holdersOf('$1')}) as leader on true`;
 
 /** A plan made before anybody counted a new day's rows would read all of them. */
 const BY_INDEX = 'set local enable_seqscan = off; set local enable_bitmapscan = off';

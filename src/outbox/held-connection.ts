@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
-import { connectionConfig, type Queryable } from '../db/pool.ts';
+import { connectionConfig } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 
 export interface HeldConnectionOptions {
@@ -78,35 +78,4 @@ export function holdConnection(options: HeldConnectionOptions): HeldConnection {
       await running;
     },
   };
-}
-
-export interface SessionLockKey {
-  /** What is locked, and the number of which of them. */
-  readonly name: string;
-  readonly number: number;
-}
-
-/** Takes an advisory lock until the session ends, when nobody has it. */
-export async function tryLock(db: Queryable, { name, number }: SessionLockKey): Promise<boolean> {
-  const { rows } = await db.query<{ taken: boolean }>({
-    name: 'try-lock',
-    text: 'select pg_try_advisory_lock(hashtext($1), $2) as taken',
-    values: [name, number],
-  });
-  return rows[0]?.taken === true;
-}
-
-/**
- * Ends the session that holds a lock and has not asked the server anything for `staleMs`: its client is gone, and the server was not
- * told, as when a network is cut.
- */
-export async function evictStale(db: Queryable, lock: SessionLockKey & { readonly staleMs: number }): Promise<void> {
-  await db.query(
-    `select pg_terminate_backend(pg_locks.pid)
-     from pg_locks join pg_stat_activity on pg_stat_activity.pid = pg_locks.pid
-     where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())
-       and classid = (hashtext($1)::bigint & 4294967295)::oid and objid = $2::integer::oid and granted
-       and state = 'idle' and state_change < clock_timestamp() - $3 * interval '1 millisecond'`,
-    [lock.name, lock.number, lock.staleMs],
-  );
 }

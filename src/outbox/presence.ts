@@ -2,9 +2,10 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 import { AppError } from '../errors.ts';
-import { evictStale, holdConnection, tryLock } from './held-connection.ts';
+import { holdConnection } from './held-connection.ts';
 import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
+import { evictStale, holdersOf, tryLock } from './session-lock.ts';
 
 /** Tells the relay that this worker is alive: by an advisory lock on its number, which ends with the process whatever ends that. */
 export interface Presence {
@@ -85,11 +86,9 @@ export interface Attendance {
 
 // The state is null where the session is another role's: then its lock is all there is to tell.
 const PRESENT = `
-  select objid::bigint::integer as worker
-  from pg_locks join pg_stat_activity on pg_stat_activity.pid = pg_locks.pid
-  where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())
-    and classid = (hashtext($1)::bigint & 4294967295)::oid and granted
-    and coalesce(state <> 'idle' or state_change > clock_timestamp() - $2 * interval '1 millisecond', true)`;
+  select number as worker
+  from (${holdersOf('$1')}) as holders
+  where coalesce(state <> 'idle' or state_change > clock_timestamp() - $2 * interval '1 millisecond', true)`;
 
 export function createAttendance(db: Queryable): Attendance {
   const seenAt = new Map<number, number>();

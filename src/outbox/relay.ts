@@ -4,11 +4,12 @@ import type { Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 import { createAlarm } from './alarm.ts';
 import type { BreakerSettings } from './health.ts';
-import { evictStale, holdConnection, type SessionLockKey, tryLock } from './held-connection.ts';
+import { holdConnection } from './held-connection.ts';
 import { type Looking, type Seen, startLooking } from './look.ts';
 import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
+import { evictStale, type SessionLock, tryLock } from './session-lock.ts';
 
 /**
  * Moves messages into deliveries and deliveries into the queue, for as long as it runs and leads. Of all relays one leads, which is who
@@ -46,9 +47,9 @@ export interface RelayOptions {
   readonly observer: Observer;
 }
 
-export const LEADS: SessionLockKey = { name: 'liventix.relay.leads', number: 0 };
+export const LEADS: SessionLock = { name: 'liventix.relay.leads', number: 0 };
 /** Shared by every transaction that announces something, until it ends. */
-const SLEEPS: SessionLockKey = { name: 'liventix.relay.sleeps', number: 0 };
+const SLEEPS: SessionLock = { name: 'liventix.relay.sleeps', number: 0 };
 const CAMPAIGN_MS = 250;
 /** A leader asks the server something at least this often, and one that has not for so long is taken for gone. */
 const BEAT_MS = 400;

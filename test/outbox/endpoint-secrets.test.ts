@@ -6,7 +6,7 @@ import { judgeEndpoints } from '../../src/outbox/endpoint-diagnosis.ts';
 import { assertKeyFits, listSecrets, rotateSecret, settleSecrets } from '../../src/outbox/endpoint-secrets.ts';
 import { createKeyRing } from '../../src/outbox/key-ring.ts';
 import { newSecret, receiversPart } from '../../src/outbox/signing-secret.ts';
-import type { WorkerOptions } from '../../src/outbox/worker.ts';
+import type { WorkerOptions } from '../../src/outbox/worker-options.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import {

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { RunningWorker, WorkerOptions } from '../../src/outbox/worker.ts';
+import type { RunningWorker } from '../../src/outbox/worker.ts';
+import type { WorkerOptions } from '../../src/outbox/worker-options.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';

@@ -5,7 +5,8 @@ import { withTransaction } from '../../src/db/transaction.ts';
 import { addEndpoint, type NewEndpoint } from '../../src/outbox/endpoints.ts';
 import { createKeyRing } from '../../src/outbox/key-ring.ts';
 import { type OutboxStatus, outboxStatus } from '../../src/outbox/status.ts';
-import { type RunningWorker, startWorker, type WorkerOptions } from '../../src/outbox/worker.ts';
+import { type RunningWorker, startWorker } from '../../src/outbox/worker.ts';
+import type { WorkerOptions } from '../../src/outbox/worker-options.ts';
 import { eventually } from './eventually.ts';
 import { TEST_ENCRYPTION_KEY } from './liventix.ts';
 

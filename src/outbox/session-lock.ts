@@ -1,0 +1,41 @@
+import type { Queryable } from '../db/pool.ts';
+
+/** An advisory lock that is held by a session, and ends with it. */
+export interface SessionLock {
+  /** What is locked, and the number of which of them. */
+  readonly name: string;
+  readonly number: number;
+}
+
+/**
+ * SQL: who holds the locks of a name, which is a parameter such as `$1`, and the numbers of them. Of another role's session nothing
+ * else is seen without pg_read_all_stats, and is null.
+ */
+export const holdersOf = (name: string): string => `
+    select pg_locks.pid, objid::bigint::integer as number, state, state_change, client_addr, backend_start
+    from pg_locks join pg_stat_activity on pg_stat_activity.pid = pg_locks.pid
+    where locktype = 'advisory' and granted and database = (select oid from pg_database where datname = current_database())
+      and classid = (hashtext(${name})::bigint & 4294967295)::oid`;
+
+/** Takes the lock until the session ends, when nobody has it. */
+export async function tryLock(db: Queryable, { name, number }: SessionLock): Promise<boolean> {
+  const { rows } = await db.query<{ taken: boolean }>({
+    name: 'try-lock',
+    text: 'select pg_try_advisory_lock(hashtext($1), $2) as taken',
+    values: [name, number],
+  });
+  return rows[0]?.taken === true;
+}
+
+/**
+ * Ends the session that holds a lock and has not asked the server anything for `staleMs`: its client is gone, and the server was not
+ * told, as when a network is cut.
+ */
+export async function evictStale(db: Queryable, lock: SessionLock & { readonly staleMs: number }): Promise<void> {
+  await db.query(
+    `select pg_terminate_backend(pid)
+     from (${holdersOf('$1')}) as holders
+     where number = $2 and state = 'idle' and state_change < clock_timestamp() - $3 * interval '1 millisecond'`,
+    [lock.name, lock.number, lock.staleMs],
+  );
+}
