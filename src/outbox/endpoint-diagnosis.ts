@@ -51,7 +51,26 @@ async function judge(db: Queryable, keyRing: KeyRing): Promise<Finding> {
       todo: 'Start a worker of this version: it encrypts them.',
     };
   }
+  const halfDeleted = await findHalfDeleted(db);
+  if (halfDeleted.length > 0) {
+    return {
+      result: 'warning',
+      found: `deleted, while deliveries wait that nobody will make, are ${someOf(halfDeleted)}`,
+      todo: 'liventix outbox endpoint delete once more makes dead letters of them.',
+    };
+  }
   return { result: 'ok', found: `${signable} endpoints, whose requests can be signed` };
+}
+
+/** The endpoints whose deletion was struck before it had come to its end. */
+async function findHalfDeleted(db: Queryable): Promise<readonly string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    `select id from outbox.endpoints
+     where deleted_at is not null
+       and exists (select from outbox.deliveries where endpoint_id = endpoints.id and state = 'pending')
+     order by created_at, id`,
+  );
+  return rows.map(({ id }) => id);
 }
 
 /** The endpoints whose secret the next worker encrypts. */

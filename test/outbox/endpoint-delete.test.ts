@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { admitDue, returnLost } from '../../src/outbox/admission.ts';
 import { claimAttempts, postponeAttempt, recordAttempts } from '../../src/outbox/attempts.ts';
 import { countWaiting, deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
+import { judgeEndpoints } from '../../src/outbox/endpoint-diagnosis.ts';
 import { enableEndpoint, getEndpoint, listEndpoints } from '../../src/outbox/endpoints.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -14,6 +15,7 @@ import {
   deliveryStates,
   settled,
   startTestWorker,
+  TEST_KEY_RING,
 } from '../support/outbox.ts';
 import { answer, startReceiver } from '../support/receiver.ts';
 
@@ -117,6 +119,23 @@ it('waits for the relay that began to hand out messages before, so that none of 
   relay.release();
   expect(await deleting).toBe(1);
   expect(await deliveryStates(database.pool, id)).toEqual({ dead: 1 });
+});
+
+it('struck between two batches, is named by doctor and finished by another', async () => {
+  const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+  await announceMany(database.pool, 2_500);
+  for (let n = 0; n < 3; n += 1) await fan();
+  const strike = () => {
+    throw new Error('struck');
+  };
+  await expect(deleteEndpoint(database.pool, await getEndpoint(database.pool, id), strike)).rejects.toThrow('struck');
+  expect(await countWaiting(database.pool, id)).toBe(500);
+  expect(await judgeEndpoints(database.pool, TEST_KEY_RING)).toMatchObject({
+    result: 'warning',
+    found: expect.stringContaining(id),
+  });
+  expect(await end(id)).toBe(500);
+  expect(await judgeEndpoints(database.pool, TEST_KEY_RING)).toMatchObject({ result: 'ok' });
 });
 
 it.each([
