@@ -44,7 +44,11 @@ export interface Admitted {
   readonly nextDueInMs: ReadonlyMap<string, number>;
 }
 
+// For ever is no length of time before PostgreSQL 17.
+const UNTIL_DUE = `least(next.due_at, statement_timestamp() + interval '1 day') - statement_timestamp()`;
+
 // Of an ordered endpoint the first of each key alone, and none of a key that has one under way, as when a dead letter is sent again.
+// What somebody else holds is passed over: all endpoints would wait for him.
 // Planned each time: its plan depends on how much waits more than any other, and a bad one is a hundred times dearer than planning it.
 // `statement_timestamp`, because an index is not asked for what changes while it is read.
 const ADMIT = `
@@ -68,22 +72,26 @@ const ADMIT = `
     ) as waiting
   ), chosen as (
     select * from due order by turn, due_at, id limit $4
+  ), taken as (
+    select chosen.* from chosen
+    join outbox.deliveries on deliveries.id = chosen.id and deliveries.day = chosen.day and deliveries.state = 'pending'
+    for no key update of deliveries skip locked
   ), admitted as (
     update outbox.deliveries
     set state = 'queued', lease_until = statement_timestamp() + $5 * interval '1 millisecond'
-    from chosen
-    where deliveries.id = chosen.id and deliveries.day = chosen.day and deliveries.state = 'pending'
-    returning deliveries.id, deliveries.day, deliveries.attempt, deliveries.endpoint_id, deliveries.due_at, chosen.turn
+    from taken
+    where deliveries.id = taken.id and deliveries.day = taken.day
+    returning deliveries.id, deliveries.day, deliveries.attempt, deliveries.endpoint_id, deliveries.due_at, taken.turn
   )
   select id, day::text, attempt, endpoint_id as "endpointId", due_at as "dueAt", null::float8 as "dueInMs", turn from admitted
   union all
-  select null, null, null, wanted.endpoint_id, null, (extract(epoch from next.due_at - statement_timestamp()) * 1000)::float8, null
+  select null, null, null, wanted.endpoint_id, null, (extract(epoch from ${UNTIL_DUE}) * 1000)::float8, null
   from wanted
   cross join lateral (
     select due_at from outbox.deliveries
     where endpoint_id = wanted.endpoint_id and state = 'pending' and due_at >= wanted.due_from
       and (ordering_key is null or due_at > statement_timestamp())
-      and not exists (select from chosen where chosen.id = deliveries.id)
+      and not exists (select from taken where taken.id = deliveries.id)
     order by due_at, id
     limit 1
   ) as next

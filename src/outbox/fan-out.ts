@@ -21,11 +21,12 @@ export interface FannedOut {
   readonly waiting: readonly string[];
 }
 
-/** SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to. */
+/** SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to, disabled ones too. */
 export const SUBSCRIBED = `
-    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered, endpoints.created_at
+    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered, endpoints.created_at,
+      endpoints.enabled, endpoints.disabled_at
     from (select distinct topic from taken) as topics
-    join outbox.endpoints on endpoints.enabled and endpoints.topics && outbox.patterns_of(topics.topic)`;
+    join outbox.endpoints on endpoints.deleted_at is null and endpoints.topics && outbox.patterns_of(topics.topic)`;
 
 /** SQL, of `taken` and `subscribed`: whether an endpoint receives a message. */
 export const IS_ADDRESSED = `subscribed.topic = taken.topic
@@ -35,6 +36,7 @@ export const IS_ADDRESSED = `subscribed.topic = taken.topic
 /** SQL, of the same: what its deliveries are kept in order by. */
 export const ORDERING_KEY = 'case when subscribed.ordered then taken.ordering_key end';
 
+// What was announced while an endpoint was enabled is for it, although it was disabled before anybody came to turn that into deliveries.
 // At an ordered endpoint, whoever comes behind another of its key is due at no time yet: lines.ts.
 // One statement: a crash leaves a message either unprocessed or with all of its deliveries. The one relay that leads runs it, so
 // nobody else takes messages; a late commit is found whatever its seq is, because what tells is `processed_at` and no position.
@@ -59,6 +61,7 @@ const FAN_OUT = `
     from taken
     join subscribed on ${IS_ADDRESSED}
       and subscribed.created_at <= taken.created_at
+      and (subscribed.enabled or subscribed.disabled_at > taken.created_at)
   ), fanned_out as (
     insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, lease_until)
     select addressed.id, addressed.day, addressed.endpoint_id, addressed.ordering_key,

@@ -49,6 +49,11 @@ export class Gate {
     return this.#limits.ordered;
   }
 
+  /** Whether somebody may wait behind what is under way. */
+  get mayHaveLines(): boolean {
+    return this.#limits.ordered || this.isShut;
+  }
+
   setLimits(limits: Omit<EndpointLimits, 'id'>): void {
     this.#limits = limits;
   }

@@ -66,17 +66,9 @@ export async function writeHealth(db: Queryable, health: ReadonlyMap<string, Hea
 const DISABLE = `
   update outbox.endpoints
   set enabled = false, disabled_at = clock_timestamp(), disabled_reason = $2
-  from outbox.endpoint_health
-  where endpoints.id = $1 and endpoints.enabled and endpoint_health.endpoint_id = endpoints.id
-    and not exists (
-      select from outbox.deliveries
-      where endpoint_id = $1 and state = 'delivered' and finished_at > endpoint_health.failing_since
-    )`;
+  where id = $1 and enabled`;
 
-/**
- * Disables an endpoint that took nothing for so long. What the relay remembers is not enough for that: a delivery that it did not hear of
- * is looked for.
- */
+/** Disables an endpoint that took nothing for so long. */
 export async function disableHopeless(db: Queryable, endpointId: string, days: number): Promise<boolean> {
   const { rowCount } = await db.query(DISABLE, [endpointId, `nothing but failures for ${days} days`]);
   return rowCount === 1;

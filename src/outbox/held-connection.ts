@@ -24,10 +24,11 @@ const RECONNECT_MS = 250;
 /**
  * How the outbox works on its tables. No commit waits for the disk: what a crash of the server forgets is found again from the messages,
  * which their own transactions made durable, and is at worst delivered twice under one webhook-id. And every statement goes by an index:
- * the tables grow faster than anybody counts them, and a plan made for an empty one reads all of it.
+ * the tables grow faster than anybody counts them, and a plan made for an empty one reads all of it. The server gives a statement up before
+ * its client does: one that nobody waits for any more would keep the locks of its session.
  */
 export const OUTBOX_SESSION =
-  '-c synchronous_commit=off -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off';
+  '-c statement_timeout=4500 -c synchronous_commit=off -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off';
 
 /**
  * A connection of its own for what lasts as long as a session: whoever loses it has lost what he held by it, and begins anew on the

@@ -2,7 +2,8 @@ import type { Queryable } from '../db/pool.ts';
 import type { DeliveryJob } from './job.ts';
 import { preparedName } from './prepared.ts';
 
-// One that waits behind another of its key is due at no time; it becomes due when it is the first that is not finished.
+// One that waits behind another of its key is due at no time; it becomes due when it is the first that is not finished. So does one that
+// was due before, and was passed over for whoever was under way: the relay looks no more where it was.
 const MOVE_UP = `
   update outbox.deliveries
   set due_at = statement_timestamp()
@@ -19,7 +20,8 @@ const MOVE_UP = `
     order by id
     limit 1
   ) as head
-  where deliveries.day = head.day and deliveries.id = head.id and deliveries.due_at is null`;
+  where deliveries.day = head.day and deliveries.id = head.id and state = 'pending'
+    and (due_at is null or due_at < statement_timestamp())`;
 
 /** Deliveries of ordered endpoints are finished: whoever comes next in their lines is due. */
 export async function moveLinesUp(
@@ -33,27 +35,107 @@ export async function moveLinesUp(
   });
 }
 
-// The first of each key, one index probe a key: a line may be long.
-const ALL_HEADS = `
+// The first of each key, one index probe a key: a line may be long. A part of them at a time: there may be many lines.
+const HEADS = `
   with recursive heads as (
-    (select ordering_key, id, day from outbox.deliveries
-     where endpoint_id = $1 and ordering_key is not null and state in ('pending', 'queued')
+    (select ordering_key, id, day, 1 as turn from outbox.deliveries
+     where endpoint_id = $1 and ordering_key > $2 and state in ('pending', 'queued')
      order by ordering_key, id limit 1)
     union all
-    select next.ordering_key, next.id, next.day
+    select next.ordering_key, next.id, next.day, turn + 1
     from heads
     cross join lateral (
       select ordering_key, id, day from outbox.deliveries
       where endpoint_id = $1 and ordering_key > heads.ordering_key and state in ('pending', 'queued')
       order by ordering_key, id limit 1
     ) as next
+    where turn < $3
+  ), moved as (
+    update outbox.deliveries set due_at = statement_timestamp()
+    from heads
+    where deliveries.day = heads.day and deliveries.id = heads.id and deliveries.due_at is null
+    returning 1
   )
-  update outbox.deliveries set due_at = statement_timestamp()
-  from heads
-  where deliveries.day = heads.day and deliveries.id = heads.id and deliveries.due_at is null`;
+  select (select count(*)::integer from moved) as moved, (select ordering_key from heads where turn = $3) as last`;
 
-/** Finds lines of an ordered endpoint that nobody moved up: whoever led before was struck, or somebody else finished their head. */
-export async function moveAllLinesUp(db: Queryable, endpointId: string): Promise<number> {
-  const { rowCount } = await db.query({ name: preparedName(db, 'all-heads'), text: ALL_HEADS, values: [endpointId] });
-  return rowCount ?? 0;
+/** Nobody waits behind another at an endpoint that is not ordered, or is not any more. */
+const SCATTER = `
+  update outbox.deliveries set ordering_key = null, due_at = coalesce(due_at, statement_timestamp())
+  from (
+    select waiting.id, waiting.day
+    from unnest($1::uuid[]) as endpoint (id)
+    cross join lateral (
+      select id, day from outbox.deliveries
+      where endpoint_id = endpoint.id and ordering_key is not null and state = 'pending'
+      limit $2
+    ) as waiting
+    limit $2
+  ) as waiting
+  where deliveries.day = waiting.day and deliveries.id = waiting.id and state = 'pending'
+  returning endpoint_id as "endpointId"`;
+
+/** So many lines or deliveries at a time, so that nobody waits long for the relay. */
+const PART = 500;
+
+/**
+ * Finds deliveries that wait behind nobody, and lets them be due: whoever led before was struck, somebody else finished the head of their
+ * line, or their endpoint is not ordered any more. Part by part.
+ */
+export class LineCheck {
+  readonly #db: Queryable;
+  /** Endpoints, and up to which key their lines were looked at. */
+  readonly #ordered = new Map<string, string>();
+  #unordered: readonly string[] = [];
+
+  constructor(db: Queryable) {
+    this.#db = db;
+  }
+
+  get isUnderWay(): boolean {
+    return this.#ordered.size + this.#unordered.length > 0;
+  }
+
+  begin({ ordered, unordered }: { readonly ordered: readonly string[]; readonly unordered: readonly string[] }): void {
+    for (const endpointId of ordered) if (!this.#ordered.has(endpointId)) this.#ordered.set(endpointId, '');
+    this.#unordered = [...new Set([...this.#unordered, ...unordered])];
+  }
+
+  /** Looks at the next part; answers the endpoints at which something is due now. */
+  async go(): Promise<readonly string[]> {
+    const [next] = this.#ordered;
+    if (next !== undefined) return await this.#goAlong(...next);
+    if (this.#unordered.length === 0) return [];
+    const found = await scatter(this.#db, this.#unordered);
+    if (found.length < PART) this.#unordered = [];
+    return found;
+  }
+
+  async #goAlong(endpointId: string, after: string): Promise<readonly string[]> {
+    const { moved, last } = await moveHeadsUp(this.#db, { endpointId, after });
+    if (last === null) this.#ordered.delete(endpointId);
+    else this.#ordered.set(endpointId, last);
+    return moved > 0 ? [endpointId] : [];
+  }
+}
+
+async function moveHeadsUp(
+  db: Queryable,
+  { endpointId, after }: { endpointId: string; after: string },
+): Promise<{ moved: number; last: string | null }> {
+  const { rows } = await db.query<{ moved: number; last: string | null }>({
+    name: preparedName(db, 'heads'),
+    text: HEADS,
+    values: [endpointId, after, PART],
+  });
+  return rows[0] ?? { moved: 0, last: null };
+}
+
+/** Answers the endpoint of each that is due now. */
+async function scatter(db: Queryable, endpointIds: readonly string[]): Promise<readonly string[]> {
+  const { rows } = await db.query<{ endpointId: string }>({
+    name: preparedName(db, 'scatter'),
+    text: SCATTER,
+    values: [endpointIds, PART],
+  });
+  return rows.map(({ endpointId }) => endpointId);
 }

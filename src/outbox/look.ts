@@ -1,12 +1,13 @@
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import { admitDue, findQueued, type QueuedDelivery, returnUnclaimed } from './admission.ts';
-import { type Outcome, readOutcomes } from './attempts.ts';
+import { currentSeq, type Outcome, readOutcomes } from './attempts.ts';
 import { listLimits } from './endpoints.ts';
 import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
 import type { BreakerSettings } from './health.ts';
 import { disableHopeless, readHealth, writeHealth } from './health-store.ts';
-import { moveAllLinesUp, moveLinesUp } from './lines.ts';
+import { startHearing } from './hearing.ts';
+import { LineCheck, moveLinesUp } from './lines.ts';
 import { Places } from './places.ts';
 import type { DeliveryQueue } from './queue.ts';
 import { createSweep } from './sweep.ts';
@@ -37,7 +38,8 @@ export interface Looking {
 
 const FAN_OUT_LIMIT = 500;
 const ADMISSION_LIMIT = 500;
-const OUTCOMES_LIMIT = 2_000;
+/** So many of the last attempts of before are looked through for endpoints that took something while nobody led. */
+const HEARD_AGAIN = 2_000;
 /** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
 const MAX_QUEUED = 5_000;
 const ENDPOINTS_EVERY_MS = 1_000;
@@ -46,7 +48,7 @@ const EMPTIED_EVERY_MS = 250;
 const SWEEPS_A_FULL_LOOK = 5;
 const SWEEPS_A_RECOUNT = 30;
 /** The floor is where the last look but so long ago had come: who commits later than that is found by the next full look. */
-const FLOOR_LAG_MS = 2_000;
+export const FLOOR_LAG_MS = 2_000;
 
 /**
  * What the relay that leads does, look by look: hear what attempts came to, turn messages into deliveries, admit what is due, and queue
@@ -58,17 +60,26 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   const sweep = createSweep({ ...options, places, giveBack });
   const isTime = createTimetable();
   let [floor, nextFloor, floorAt]: [Floor, Floor, number] = [NO_FLOOR, NO_FLOOR, 0];
-  let heardOf = await lastOutcome(db);
+  const lineCheck = new LineCheck(db);
+  const hearing = await startHearing(db);
   let sweeps = 0;
 
   let inherited: readonly QueuedDelivery[] = await takeOver();
   return { look, recheck };
 
+  // What ran past while nobody led is read from the deliveries themselves.
   async function takeOver(): Promise<readonly QueuedDelivery[]> {
     const now = performance.now();
-    for (const [endpointId, health] of await readHealth(db, now)) places.setHealth(endpointId, health);
     places.setEndpoints(await listLimits(db), now);
-    await checkLines();
+    for (const [endpointId, health] of await readHealth(db, now)) places.setHealth(endpointId, health);
+    const since = (await currentSeq(db)) - BigInt(HEARD_AGAIN);
+    for (const { endpointId, errorClass } of await readOutcomes(db, {
+      since,
+      fromDay: '-infinity',
+      limit: HEARD_AGAIN,
+    }))
+      if (errorClass === null) places.noteDelivered(endpointId);
+    lineCheck.begin(places.byOrder());
     const queued = await findQueued(db);
     for (const delivery of queued) places.take(delivery, now);
     places.expectAll(now);
@@ -82,10 +93,15 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (inherited.length > 0) await queue.enqueue(inherited);
     inherited = [];
     await hearOutcomes();
+    await checkLines();
     const messages = await takeMessages();
     const admitted = await admit();
     const now = performance.now();
-    return { didSomething: messages + admitted > 0, isShort: places.isShort(now), nextInMs: places.nextAt(now) - now };
+    return {
+      didSomething: messages + admitted > 0 || lineCheck.isUnderWay,
+      isShort: places.isShort(now),
+      nextInMs: places.nextAt(now) - now,
+    };
   }
 
   /** What need not be looked at each time. */
@@ -97,7 +113,10 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
       if (sweeps % SWEEPS_A_RECOUNT === 0) await recount();
       await sweep.run();
     }
-    if (isTime('endpoints', ENDPOINTS_EVERY_MS)) places.setEndpoints(await listLimits(db), performance.now());
+    if (isTime('endpoints', ENDPOINTS_EVERY_MS)) {
+      places.setEndpoints(await listLimits(db), performance.now());
+      lineCheck.begin({ ordered: [], unordered: places.takeUnlined() });
+    }
   }
 
   function recheck(): void {
@@ -124,11 +143,10 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   async function hearOutcomes(): Promise<void> {
     const fromDay = places.oldestDay();
     if (fromDay === undefined) return;
-    const outcomes = await readOutcomes(db, { since: heardOf, fromDay, limit: OUTCOMES_LIMIT });
+    const outcomes = await hearing.hear(fromDay);
     if (outcomes.length === 0) return;
     const clock = { now: performance.now(), wallClock: Date.now() };
     for (const outcome of outcomes) places.finish(outcome, clock);
-    heardOf = outcomes.at(-1)?.seq ?? heardOf;
     await moveUp(outcomes);
     await noteHealth(clock.now);
   }
@@ -137,20 +155,20 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   async function recount(): Promise<void> {
     const now = performance.now();
     for (const delivery of await findQueued(db)) if (!places.holds(delivery.deliveryId)) places.take(delivery, now);
-    await checkLines();
+    lineCheck.begin(places.byOrder());
   }
 
   async function moveUp(outcomes: readonly Outcome[]): Promise<void> {
-    const finished = outcomes.filter(({ retryInMs, endpointId }) => retryInMs === null && places.isOrdered(endpointId));
+    const finished = outcomes.filter(
+      ({ retryInMs, endpointId }) => retryInMs === null && places.mayHaveLines(endpointId),
+    );
     if (finished.length === 0) return;
     await moveLinesUp(db, finished);
     for (const { endpointId } of finished) places.expect(endpointId, performance.now());
   }
 
   async function checkLines(): Promise<void> {
-    for (const endpointId of places.ordered()) {
-      if ((await moveAllLinesUp(db, endpointId)) > 0) places.expect(endpointId, performance.now());
-    }
+    for (const endpointId of await lineCheck.go()) places.expect(endpointId, performance.now());
   }
 
   async function noteHealth(now: number): Promise<void> {
@@ -167,11 +185,13 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     const now = performance.now();
     // They wait as well as messages, and cost less then. Whom they are for is not known before they are taken: so they are, while
     // anybody could be sent one.
-    if (places.isCrowded(now)) return 0;
-    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now) : new Map<string, number>();
+    const crowded = places.crowded(now);
+    if (crowded === 'all') return 0;
+    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     const fanned = await fanOut(db, {
-      limit: total === 0 ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total),
+      // Behind the messages of who is crowded there may be others'.
+      limit: total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total),
       floor,
       places: free,
       queueLeaseMs: options.queueLeaseMs,
@@ -186,6 +206,11 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     return fanned.messages;
   }
 
+  /** What one endpoint may have queued at once: however many take all they get, something is left for the next. */
+  function share(): number {
+    return Math.ceil((MAX_QUEUED - places.size) / 2);
+  }
+
   function moveFloor(reached: Floor, now: number): void {
     if (now - floorAt >= FLOOR_LAG_MS) [floor, nextFloor, floorAt] = [nextFloor, reached, now];
   }
@@ -193,7 +218,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   async function admit(): Promise<number> {
     const now = performance.now();
     const limit = Math.min(ADMISSION_LIMIT, MAX_QUEUED - places.size);
-    const wanted = places.wanted(now);
+    const wanted = places.wanted(now, share());
     if (wanted.length === 0 || limit <= 0 || !queue.answers()) return 0;
     const found = await admitDue(db, { wanted, limit, queueLeaseMs: options.queueLeaseMs });
     places.asked(wanted, found, performance.now());
@@ -220,14 +245,6 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
       places.expect(endpointId, now);
     }
   }
-}
-
-// What ran past while nobody led is read from the deliveries themselves.
-async function lastOutcome(db: Queryable): Promise<bigint> {
-  const { rows } = await db.query<{ seq: bigint }>(
-    'select case when is_called then last_value else 0 end as seq from outbox.attempt_seqs',
-  );
-  return rows[0]?.seq ?? 0n;
 }
 
 /** Whether it is time again for something that is done every so often; the first time comes when that has passed once. */

@@ -25,14 +25,6 @@ const PACE = `
     )::float8 as "lagSeconds"
   from made`;
 
-/** Where the attempts have come to. */
-export async function currentSeq(db: Queryable): Promise<bigint> {
-  const { rows } = await db.query<{ seq: bigint }>(
-    'select case when is_called then last_value else 0 end as seq from outbox.attempt_seqs',
-  );
-  return rows[0]?.seq ?? 0n;
-}
-
 /** The attempts that were recorded since; one whose transaction was still open when it was asked before is left out. */
 export async function paceSince(db: Queryable, seq: bigint): Promise<Pace> {
   const { rows } = await db.query<Pace>(PACE, [seq]);

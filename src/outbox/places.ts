@@ -1,7 +1,7 @@
 import type { Admitted, QueuedDelivery, Wanted } from './admission.ts';
 import type { Outcome } from './attempts.ts';
 import { type EndpointLimits, Gate } from './gate.ts';
-import type { BreakerSettings, Health } from './health.ts';
+import { type BreakerSettings, HEALTHY, type Health } from './health.ts';
 
 export interface HeldPlace extends QueuedDelivery {
   /** As `now` of `take` had it. */
@@ -24,6 +24,7 @@ export class Places {
   readonly #breaker: BreakerSettings;
   #changed = new Set<string>();
   #hopeless = new Set<string>();
+  #unlined = new Set<string>();
 
   constructor(breaker: BreakerSettings) {
     this.#breaker = breaker;
@@ -47,8 +48,12 @@ export class Places {
     }
     for (const { id, ...limits } of endpoints) {
       const gate = this.#gate(id);
-      // One that is new, or enabled again, may have had something to wait for.
-      if (gate.isShut) gate.expect(now);
+      // One that is new, or enabled again, may have had something to wait for, and begins anew.
+      if (gate.isShut) {
+        gate.expect(now);
+        gate.health = HEALTHY;
+      }
+      if (gate.isOrdered && !limits.ordered) this.#unlined.add(id);
       gate.setLimits(limits);
     }
   }
@@ -57,20 +62,22 @@ export class Places {
     this.#gate(endpointId).health = health;
   }
 
-  /** How many new deliveries each endpoint may queue, where nothing has been waiting for longer. */
-  free(now: number): ReadonlyMap<string, number> {
+  /** How many new deliveries each endpoint may queue, `most` at most, where nothing has been waiting for longer. */
+  free(now: number, most: number): ReadonlyMap<string, number> {
     const free = new Map<string, number>();
     for (const [id, gate] of this.#gates) {
-      const count = gate.dueAt > now ? gate.worthwhile(now) : 0;
+      const count = gate.dueAt > now ? Math.min(most, gate.worthwhile(now)) : 0;
       if (count > 0) free.set(id, count);
     }
     return free;
   }
 
-  /** Whether there is somebody to send to, and nobody of them could be sent anything new. */
-  isCrowded(now: number): boolean {
+  /** Of whom there is to send to, how many could be sent nothing new. */
+  crowded(now: number): 'all' | 'some' | 'none' {
     const open = [...this.#gates.values()].filter(({ isShut }) => !isShut);
-    return open.length > 0 && open.every((gate) => gate.dueAt <= now || gate.free(now) === 0);
+    const crowded = open.filter((gate) => gate.dueAt <= now || gate.free(now) === 0);
+    if (crowded.length === 0) return 'none';
+    return crowded.length === open.length ? 'all' : 'some';
   }
 
   holds(deliveryId: string): boolean {
@@ -123,12 +130,29 @@ export class Places {
     return hopeless;
   }
 
-  isOrdered(endpointId: string): boolean {
-    return this.#gates.get(endpointId)?.isOrdered === true;
+  /** Whether somebody may wait behind what is under way with it. Nothing is known of one that is disabled. */
+  mayHaveLines(endpointId: string): boolean {
+    return this.#gates.get(endpointId)?.mayHaveLines !== false;
   }
 
-  ordered(): readonly string[] {
-    return [...this.#gates].filter(([, { isOrdered }]) => isOrdered).map(([id]) => id);
+  /** The endpoints that are sent to, by whether they are ordered. */
+  byOrder(): { readonly ordered: readonly string[]; readonly unordered: readonly string[] } {
+    const open = [...this.#gates].filter(([, { isShut }]) => !isShut);
+    const those = (ordered: boolean) => open.filter(([, gate]) => gate.isOrdered === ordered).map(([id]) => id);
+    return { ordered: those(true), unordered: those(false) };
+  }
+
+  /** The endpoints that are not ordered any more since this was last asked. */
+  takeUnlined(): readonly string[] {
+    const unlined = [...this.#unlined];
+    this.#unlined = new Set();
+    return unlined;
+  }
+
+  /** It took something while nobody led: it has not been failing since before. */
+  noteDelivered(endpointId: string): void {
+    const gate = this.#gate(endpointId);
+    gate.health = { ...gate.health, failingSince: null };
   }
 
   /** Something may be due at the endpoint from then on. */
@@ -144,11 +168,11 @@ export class Places {
     }
   }
 
-  /** The endpoints that have places, and where something may be due. */
-  wanted(now: number): readonly Wanted[] {
+  /** The endpoints that have places, `most` at most, and where something may be due. */
+  wanted(now: number, most: number): readonly Wanted[] {
     const wanted: Wanted[] = [];
     for (const [endpointId, gate] of this.#gates) {
-      const free = gate.dueAt <= now ? gate.worthwhile(now) : 0;
+      const free = gate.dueAt <= now ? Math.min(most, gate.worthwhile(now)) : 0;
       if (free > 0) wanted.push({ endpointId, free, dueFrom: gate.dueFrom });
     }
     return wanted;

@@ -86,7 +86,7 @@ export interface Attendance {
 
 // The state is null where the session is another role's: then its lock is all there is to tell.
 const PRESENT = `
-  select number as worker
+  select number::bigint::integer as worker
   from (${holdersOf('$1')}) as holders
   where coalesce(state <> 'idle' or state_change > clock_timestamp() - $2 * interval '1 millisecond', true)`;
 

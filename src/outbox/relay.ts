@@ -4,6 +4,7 @@ import type { Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 import { createAlarm } from './alarm.ts';
 import type { BreakerSettings } from './health.ts';
+import { keepBeating } from './heartbeat.ts';
 import { holdConnection } from './held-connection.ts';
 import { type Looking, type Seen, startLooking } from './look.ts';
 import type { Observer } from './observer.ts';
@@ -51,7 +52,7 @@ export const LEADS: SessionLock = { name: 'liventix.relay.leads', number: 0 };
 /** Shared by every transaction that announces something, until it ends. */
 const SLEEPS: SessionLock = { name: 'liventix.relay.sleeps', number: 0 };
 const CAMPAIGN_MS = 250;
-/** A leader asks the server something at least this often, and one that has not for so long is taken for gone. */
+/** A leader asks the server something about this often, and one that has not for so long is taken for gone. */
 const BEAT_MS = 400;
 const STALE_MS = 1_400;
 /** How long it stays awake after there was something to do, so that a busy platform is not notified of each commit. */
@@ -63,6 +64,10 @@ const LINGER_MS = 30;
 const BREATH_MS = 2;
 const LONGEST_BREATH_MS = { whileShort: 16, else: 4 };
 const LONGER = 1.2;
+/** Between two looks while somebody who announced something when he found the relay awake has not committed yet. */
+const LONGEST_REFUSED_MS = 20;
+/** Asleep, it looks at everything every so often; awake, as often as it sweeps. */
+const RECHECK_MS = 2_000;
 
 export function startRelay(options: RelayOptions): Relay {
   const alarm = createAlarm();
@@ -79,7 +84,9 @@ export function startRelay(options: RelayOptions): Relay {
       if (until.aborted) return;
       options.log.info('relay: leads');
       isLeading = true;
-      await lead(client, until).finally(() => {
+      const beating = keepBeating(client, BEAT_MS);
+      await lead(beating.db, until).finally(() => {
+        beating.stop();
         isLeading = false;
       });
     },
@@ -95,6 +102,7 @@ export function startRelay(options: RelayOptions): Relay {
     const looking = await startLooking({ ...options, db });
     let busyAt = performance.now();
     let breathMs = BREATH_MS;
+    let [refusals, recheckedAt] = [0, performance.now()];
     while (!until.aborted) {
       alarm.reset();
       const seen = await lookOnce(looking);
@@ -104,7 +112,19 @@ export function startRelay(options: RelayOptions): Relay {
         : Math.min(LONGEST_BREATH_MS[seen.isShort ? 'whileShort' : 'else'], breathMs * LONGER);
       if (seen.failed) await alarm.wait(Math.min(options.pollMs, BEAT_MS));
       else if (performance.now() - busyAt < LINGER_MS) await pause(breathMs);
-      else await sleep(db, looking, until);
+      else if (await tryLock(db, SLEEPS)) {
+        refusals = 0;
+        // Somebody may have announced long before he committed, where it does not look any more.
+        if (performance.now() - recheckedAt >= RECHECK_MS) {
+          looking.recheck();
+          recheckedAt = performance.now();
+        }
+        await sleep(db, looking, until);
+      } else {
+        // He will notify nobody.
+        refusals += 1;
+        await alarm.wait(Math.min(LONGEST_REFUSED_MS, BREATH_MS * LONGER ** refusals));
+      }
     }
   }
 
@@ -122,20 +142,11 @@ export function startRelay(options: RelayOptions): Relay {
     }
   }
 
-  // Refused while a transaction is open that announced something when it found the relay awake: it will notify nobody.
   async function sleep(db: Queryable, looking: Looking, until: AbortSignal): Promise<void> {
-    if (!(await tryLock(db, SLEEPS))) {
-      await alarm.wait(BREATH_MS);
-      return;
-    }
     try {
       // Once more: what committed before is notified of by nobody.
       const seen = await lookOnce(looking);
-      let toWaitMs = seen.didSomething ? 0 : Math.min(options.pollMs, seen.nextInMs);
-      while (toWaitMs > 0 && !until.aborted && !(await alarm.wait(Math.min(toWaitMs, BEAT_MS)))) {
-        toWaitMs -= BEAT_MS;
-        if (toWaitMs > 0) await db.query('select');
-      }
+      if (!seen.didSomething && !until.aborted) await alarm.wait(Math.min(options.pollMs, seen.nextInMs));
     } finally {
       await db.query('select pg_advisory_unlock(hashtext($1), $2)', [SLEEPS.name, SLEEPS.number]);
     }

@@ -63,7 +63,7 @@ const TO_WHOM = `
     select id, day, seq, topic, payload, organization_id, ordering_key, deliver_after
     from public.outbox where day = $1 and id = any ($2::uuid[])
   ), subscribed as (
-    select * from (${SUBSCRIBED}) as subscribed where $3::uuid is null or subscribed.id = $3
+    select * from (${SUBSCRIBED}) as subscribed where enabled and ($3::uuid is null or id = $3)
   ), addressed as (
     select taken.id, taken.day, taken.seq, subscribed.id as endpoint_id, ${ORDERING_KEY} as ordering_key,
       greatest(statement_timestamp(), taken.deliver_after) as due_at

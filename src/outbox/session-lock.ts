@@ -8,11 +8,12 @@ export interface SessionLock {
 }
 
 /**
- * SQL: who holds the locks of a name, which is a parameter such as `$1`, and the numbers of them. Of another role's session nothing
- * else is seen without pg_read_all_stats, and is null.
+ * SQL: who holds the locks of a name, which is a parameter such as `$1`, and their numbers, as oids: of the locks that others take, which
+ * the same view shows, not every number is one of ours. Of another role's session nothing else is seen without pg_read_all_stats, and is
+ * null.
  */
 export const holdersOf = (name: string): string => `
-    select pg_locks.pid, objid::bigint::integer as number, state, state_change, client_addr, backend_start
+    select pg_locks.pid, objid as number, state, state_change, client_addr, backend_start
     from pg_locks join pg_stat_activity on pg_stat_activity.pid = pg_locks.pid
     where locktype = 'advisory' and granted and database = (select oid from pg_database where datname = current_database())
       and classid = (hashtext(${name})::bigint & 4294967295)::oid`;
@@ -35,7 +36,7 @@ export async function evictStale(db: Queryable, lock: SessionLock & { readonly s
   await db.query(
     `select pg_terminate_backend(pid)
      from (${holdersOf('$1')}) as holders
-     where number = $2 and state = 'idle' and state_change < clock_timestamp() - $3 * interval '1 millisecond'`,
+     where number = $2::integer::oid and state = 'idle' and state_change < clock_timestamp() - $3 * interval '1 millisecond'`,
     [lock.name, lock.number, lock.staleMs],
   );
 }

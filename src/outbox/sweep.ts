@@ -45,7 +45,7 @@ export function createSweep({ db, queue, log, places, maxLost, giveBack }: Sweep
     const byId = new Map(suspects.map((suspect) => [suspect.deliveryId, suspect]));
     const those = (judge: (standing: Standing) => boolean) =>
       standings.filter(judge).flatMap(({ deliveryId }) => byId.get(deliveryId) ?? []);
-    forget(those(({ standing }) => standing === 'over'));
+    await forget(those(({ standing }) => standing === 'over'));
     await giveBack(those(({ standing }) => standing === 'unwanted'));
     await takeBack(
       those(({ standing, claimedBy }) => standing === 'expired' || isGone(claimedBy)),
@@ -55,7 +55,9 @@ export function createSweep({ db, queue, log, places, maxLost, giveBack }: Sweep
   }
 
   // Their outcomes were recorded, and not heard of.
-  function forget(over: readonly QueuedDelivery[]): void {
+  async function forget(over: readonly QueuedDelivery[]): Promise<void> {
+    if (over.length === 0) return;
+    await moveLinesUp(db, over);
     const now = performance.now();
     for (const { deliveryId, endpointId } of over) {
       places.give(deliveryId);
@@ -68,8 +70,7 @@ export function createSweep({ db, queue, log, places, maxLost, giveBack }: Sweep
     const returned = await returnLost(db, { jobs: lost, workers, maxLost });
     if (returned > 0)
       log.warn({ returned, deliveryIds: firstIds(lost) }, 'relay: took back deliveries whose worker or lease was lost');
-    forget(lost);
-    await moveLinesUp(db, lost);
+    await forget(lost);
   }
 
   // While jobs wait in the queue theirs are among them; when none does, somebody took theirs and was lost before he claimed them.

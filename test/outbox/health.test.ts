@@ -88,7 +88,7 @@ describe('the health of an endpoint', () => {
     expect(rows).toEqual([{ enabled: false }]);
   });
 
-  it('does not disable one whose delivery the relay has not heard of', async () => {
+  it('does not disable one that took something while nobody led', async () => {
     const { id } = await addTestEndpoint(database.pool, { url: `${receiver.url}/heard`, topics: ['b'] });
     await database.pool.query(
       `insert into outbox.endpoint_health (endpoint_id, failures_in_row, failing_since) values ($1, 4, now() - interval '6 days')`,
@@ -96,8 +96,13 @@ describe('the health of an endpoint', () => {
     );
     const message = await announce(database.pool, { topic: 'c' });
     await database.pool.query(
-      `insert into outbox.deliveries (message_id, day, endpoint_id, state, finished_at)
-       select id, day, $1, 'delivered', now() - interval '1 day' from public.outbox where id = $2`,
+      `with delivered as (
+         insert into outbox.deliveries (message_id, day, endpoint_id, state, finished_at)
+         select id, day, $1, 'delivered', now() - interval '1 day' from public.outbox where id = $2
+         returning id, day
+       )
+       insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, status_code)
+       select id, 1, day, $1, now() - interval '1 day', 1, 204 from delivered`,
       [id, message],
     );
     statusCode = 404;

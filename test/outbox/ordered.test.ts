@@ -1,8 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { disableEndpoint, enableEndpoint, updateEndpoint } from '../../src/outbox/endpoints.ts';
 import type { RunningWorker } from '../../src/outbox/worker.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
-import { addTestEndpoint, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
+import { addTestEndpoint, announce, clearOutbox, LOOPBACK, settled, startTestWorker } from '../support/outbox.ts';
 import { answer, startReceiver, type TestReceiver } from '../support/receiver.ts';
 
 describe('an ordered endpoint', () => {
@@ -104,6 +105,41 @@ describe('an ordered endpoint', () => {
     await announceInLines(['a'], 4);
     expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 3, dead: 1 });
     expect(ofKey('/parked', 'a')).toEqual([1, 1, 2, 3, 4]);
+  });
+
+  it('that is not ordered any more is sent what waited in its lines', async () => {
+    respond = (response, webhook) => answer(JSON.parse(webhook.body).data.n === 1 ? 404 : 204)(response, webhook);
+    await start('/unordered', { retryDelaysMs: [600_000] });
+    await announceInLines(['a', 'b'], 4);
+    await eventually('the heads failed', () => received('/unordered').length === 2);
+    await updateEndpoint(database.pool, endpointId, { egressAllow: LOOPBACK, settings: { ordered: false } });
+    await eventually('the others are there', () => received('/unordered').length === 8);
+    expect(ofKey('/unordered', 'a').toSorted()).toEqual(ONE_TO(4));
+  });
+
+  it('that was disabled while the head of a line was under way goes on with the line once it is enabled', async () => {
+    let release: (() => void) | undefined;
+    respond = (response, webhook) => {
+      if (JSON.parse(webhook.body).data.n !== 1) answer(204)(response, webhook);
+      else release = () => answer(204)(response, webhook);
+    };
+    await start('/disabled');
+    await announceInLines(['a'], 3);
+    await eventually('the head is under way', () => received('/disabled').length === 1);
+    await disableEndpoint(database.pool, endpointId, 'being moved');
+    await eventually('the relay knows', async () => {
+      await announce(database.pool, { topic: 'another' });
+      const { rows } = await database.pool.query('select from public.outbox where processed_at is null');
+      return rows.length === 0;
+    });
+    release?.();
+    await eventually('the head is delivered', async () => {
+      const { rows } = await database.pool.query(`select from outbox.deliveries where state = 'delivered'`);
+      return rows.length === 1;
+    });
+    await enableEndpoint(database.pool, endpointId);
+    await eventually('the others are there', () => received('/disabled').length === 3, 5_000);
+    expect(ofKey('/disabled', 'a')).toEqual(ONE_TO(3));
   });
 
   it('goes on when whoever led was struck between a head that is delivered and the line that moves up', async () => {

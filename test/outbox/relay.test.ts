@@ -1,11 +1,16 @@
 import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { Queryable } from '../../src/db/pool.ts';
 import { trackSockets } from '../../src/db/sockets.ts';
 import { admitDue, findQueued, inspectQueued, type QueuedDelivery, returnLost } from '../../src/outbox/admission.ts';
 import { claimAttempts, recordAttempts } from '../../src/outbox/attempts.ts';
+import { disableEndpoint } from '../../src/outbox/endpoints.ts';
 import { type FannedOut, fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
+import { type Hearing, startHearing } from '../../src/outbox/hearing.ts';
+import { LineCheck } from '../../src/outbox/lines.ts';
 import { startListener } from '../../src/outbox/listener.ts';
+import { FLOOR_LAG_MS } from '../../src/outbox/look.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -125,6 +130,15 @@ describe('fan-out', () => {
     expect(rows).toEqual([{ message_id: after }]);
   });
 
+  it('keeps for an endpoint that is disabled what was announced before, and nothing that is announced meanwhile', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await announceMany(database.pool, 3);
+    await disableEndpoint(database.pool, id, 'being moved');
+    await announce(database.pool);
+    expect(await fan()).toMatchObject({ queued: [], waiting: [id] });
+    expect(await count(`outbox.deliveries where state = 'pending'`)).toBe(3);
+  });
+
   it('lets a message wait for the time that it names', async () => {
     const { id } = await addTestEndpoint(database.pool, { url: URL });
     await database.pool.query(
@@ -137,7 +151,107 @@ describe('fan-out', () => {
   });
 });
 
+describe('what attempts came to', () => {
+  const record = (db: Queryable, attempt: number) =>
+    db.query(
+      `insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms)
+       values (1, $1, current_date, gen_random_uuid(), now(), 1)`,
+      [attempt],
+    );
+  const heard = async (hearing: Hearing) => (await hearing.hear('-infinity')).map(({ attempt }) => attempt);
+
+  it('is heard of once each, in whatever order it is committed', async () => {
+    const hearing = await startHearing(database.pool);
+    const late = await database.pool.connect();
+    await late.query('begin');
+    await record(late, 1);
+    await record(database.pool, 2);
+    expect(await heard(hearing)).toEqual([2]);
+    await record(late, 3);
+    await record(database.pool, 4);
+    expect(await heard(hearing)).toEqual([4]);
+    expect(await heard(hearing)).toEqual([]);
+    await late.query('commit');
+    late.release();
+    expect(await heard(hearing)).toEqual([1, 3]);
+    expect(await heard(hearing)).toEqual([]);
+  });
+
+  it('is not asked for for ever where a number turns out to be nobody’s', async () => {
+    let [now, asked] = [0, 0];
+    const counting = {
+      query: (...args: Parameters<Queryable['query']>) => {
+        asked += 1;
+        return database.pool.query(...args);
+      },
+    } as Queryable;
+    const hearing = await startHearing(counting, () => now);
+    await database.pool.query(`select nextval('outbox.attempt_seqs')`);
+    await record(database.pool, 1);
+    await heard(hearing);
+    const statementsOf = async () => {
+      const before = asked;
+      await heard(hearing);
+      return asked - before;
+    };
+    expect(await statementsOf()).toBe(2);
+    now += 60_000;
+    expect(await statementsOf()).toBe(1);
+  });
+});
+
+describe('lines', () => {
+  it('are moved up part by part, each head once, however many there are', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await database.pool.query(
+      `insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at)
+       select gen_random_uuid(), current_date, $1, 'key ' || n % 1200, 'pending', null from generate_series(1, 2400) as n`,
+      [id],
+    );
+    const check = new LineCheck(database.pool);
+    check.begin({ ordered: [id], unordered: [] });
+    let parts = 0;
+    for (; check.isUnderWay; parts += 1) await check.go();
+    expect(parts).toBe(3);
+    expect(await count('outbox.deliveries where due_at is not null')).toBe(1_200);
+    expect(
+      await count(`(select min(id) as id from outbox.deliveries group by ordering_key) as heads
+        join outbox.deliveries using (id) where due_at is not null`),
+    ).toBe(1_200);
+    check.begin({ ordered: [], unordered: [id] });
+    for (; check.isUnderWay; parts += 1) await check.go();
+    expect(parts).toBe(8);
+    expect(await count('outbox.deliveries where due_at is null')).toBe(0);
+  });
+});
+
 describe('admission', () => {
+  it('passes over what somebody else holds, and comes back for it', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await announceMany(database.pool, 3);
+    await fan();
+    const holder = await database.pool.connect();
+    await holder.query('begin');
+    await holder.query('select from outbox.deliveries order by id limit 1 for update');
+    const { queued, nextDueInMs } = await admit([id]);
+    expect(queued).toHaveLength(2);
+    expect(nextDueInMs.get(id)).toBeLessThanOrEqual(0);
+    await holder.query('commit');
+    holder.release();
+    expect((await admit([id])).queued).toHaveLength(1);
+  });
+
+  it('knows no time at which something is due that never will be', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    const other = await addTestEndpoint(database.pool, { url: URL });
+    await announce(database.pool);
+    await fan();
+    await database.pool.query(`update outbox.deliveries set due_at = 'infinity' where endpoint_id = $1`, [id]);
+    const { queued, nextDueInMs } = await admit([id, other.id]);
+    expect(queued.map(({ endpointId }) => endpointId)).toEqual([other.id]);
+    expect(nextDueInMs.get(id)).toBe(86_400_000);
+  });
+
   it('takes turns between endpoints, so no backlog delays another', async () => {
     const busy = await addTestEndpoint(database.pool, { url: URL, topics: ['busy'], maxInFlight: 100 });
     await announceMany(database.pool, 50, 'busy');
@@ -375,6 +489,38 @@ describe('waking the relay', () => {
     await relay.query('select pg_advisory_unlock_all()');
     announcer.release();
     relay.release();
+  });
+
+  it('finds at its commit what was announced long before, where it does not look any more', async () => {
+    const receiver = await startReceiver();
+    const worker = await startTestWorker({ databaseUrl: database.url, sweepMs: 60_000, pollMs: 500 });
+    const late = await database.pool.connect();
+    try {
+      await addTestEndpoint(database.pool, { url: receiver.url });
+      const id = await eventually('it is announced while the relay is awake', async () => {
+        await announce(database.pool);
+        await late.query('begin');
+        const announced = await announce(late);
+        const { rows } = await late.query(
+          `select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and mode = 'ShareLock' and granted`,
+        );
+        if (rows.length === 1) return announced;
+        await late.query('rollback');
+        return undefined;
+      });
+      const since = performance.now();
+      await eventually('others have been announced for as long as it looks back, twice', async () => {
+        await announce(database.pool);
+        return performance.now() - since > 2 * FLOOR_LAG_MS + 500;
+      });
+      await late.query('commit');
+      const isThere = () => receiver.received.some(({ headers }) => headers['webhook-id'] === `msg_${id}`);
+      await eventually('it is there', isThere, 4_000);
+    } finally {
+      late.release();
+      await worker.stop();
+      await receiver.stop();
+    }
   });
 
   it('delivers at once what is announced while it sleeps, without waiting for the next poll', async () => {
