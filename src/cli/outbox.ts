@@ -7,12 +7,14 @@ import { registerOutboxPrune } from './outbox-prune.ts';
 import { registerOutboxReplay } from './outbox-replay.ts';
 import { registerOutboxRetry } from './outbox-retry.ts';
 import { registerOutboxStatus } from './outbox-status.ts';
+import { registerOutboxTopic } from './outbox-topic.ts';
 
 export function registerOutbox(program: Command, context: CommandContext): void {
   const outbox = program
     .command('outbox')
     .description('what is announced, who receives the webhooks, and how their delivery stands');
   registerOutboxEndpoint(outbox, context);
+  registerOutboxTopic(outbox, context);
 
   registerOutboxDeliveries(outbox, context);
   registerOutboxRetry(outbox, context);

@@ -1,10 +1,9 @@
+import { findNonJson, holdsUnstorable, isStorableText, MAX_JSON_DEPTH, type NonJson } from '../db/json-value.ts';
 import { AppError, type ErrorCode } from '../errors.ts';
 
 // Types are gone at run time: what a caller without them gives is refused here, where the database would not see that it is
 // wrong, or would refuse it in words and with a code of its own.
 
-/** Of a value nested deeper PostgreSQL may make nothing. */
-const MAX_DEPTH = 1_000;
 const MAX_SHOWN = 100;
 /** As payments.request_fault has it. */
 const MAX_REQUEST_BYTES = 1_048_576;
@@ -117,7 +116,7 @@ export function assertPosition(value: unknown): void {
 /** Text that PostgreSQL keeps as it is. @throws AppError LEDGER_INVALID */
 export function assertText(what: string, value: unknown): void {
   if (typeof value !== 'string') throw invalid(`${what} is text, not ${shown(value)}.`);
-  if (!value.includes('\u0000') && Buffer.from(value, 'utf8').toString('utf8') === value) return;
+  if (isStorableText(value)) return;
   throw invalid(`${what} ${shown(value)} holds what PostgreSQL cannot keep: U+0000 or half a surrogate pair.`);
 }
 
@@ -145,7 +144,7 @@ export function jsonText(what: string, body: Record<string, unknown>): string {
   // PostgreSQL's own text of it is never shorter: it has blanks between.
   const bytes = Buffer.byteLength(text);
   if (bytes > MAX_REQUEST_BYTES) throw tooLarge(what, bytes);
-  if (UNSTORABLE_ESCAPES.test(text)) throw invalid(UNSTORABLE);
+  if (holdsUnstorable(text)) throw invalid(UNSTORABLE);
   return text;
 }
 
@@ -175,53 +174,27 @@ export function joinTexts<T>(items: readonly T[], textOf: (item: T, nth: number)
 
 const UNSTORABLE =
   'The request holds what JSON in PostgreSQL cannot: U+0000, half a surrogate pair, or a bigint where no amount is.';
-/** As JSON.stringify writes them; after an even number of backslashes, or the backslash is text itself. */
-const UNSTORABLE_ESCAPES = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;
 
 /**
  * Refuses what JSON.stringify would turn into null, or a Map into {}, in silence, and what is nested without end.
  * @throws AppError LEDGER_INVALID
  */
 export function assertMetadata(metadata: unknown): void {
-  if (metadata !== undefined) assertJson(metadata, 0);
+  const found = metadata === undefined ? undefined : findNonJson(metadata);
+  if (found !== undefined) throw invalid(`metadata ${nonJsonText(found)}`);
 }
 
-function assertJson(value: unknown, depth: number): void {
-  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return;
-  if (typeof value === 'number' && Number.isFinite(value)) return;
-  if (typeof value !== 'object' || (value instanceof Date && Number.isNaN(value.getTime()))) {
-    throw invalid(`metadata holds ${shown(value)}, which JSON does not have.`);
+function nonJsonText({ why, value }: NonJson): string {
+  switch (why) {
+    case 'no_json':
+      return `holds ${shown(value)}, which JSON does not have.`;
+    case 'too_deep':
+      return `is nested more than ${MAX_JSON_DEPTH} deep, or holds itself.`;
+    case 'not_plain':
+      return `holds ${nameOf(value as object)}, of which JSON would keep nothing or not all: give a plain object or an array.`;
+    case 'to_json_fails':
+      return 'holds an object whose toJSON fails.';
   }
-  if (depth >= MAX_DEPTH) throw invalid(`metadata is nested more than ${MAX_DEPTH} deep, or holds itself.`);
-  const { toJSON } = value as { toJSON?: unknown };
-  if (typeof toJSON === 'function') assertJson(jsonOf(value as HasJson), depth + 1);
-  else if (Array.isArray(value)) for (const element of value) assertJson(element, depth + 1);
-  else if (!isPlain(value)) {
-    throw invalid(
-      `metadata holds ${nameOf(value)}, of which JSON would keep nothing or not all: give a plain object or an array.`,
-    );
-  }
-  // A field of undefined is one that is left out.
-  else for (const field of Object.values(value)) if (field !== undefined) assertJson(field, depth + 1);
-}
-
-interface HasJson {
-  toJSON(): unknown;
-}
-
-/** What JSON.stringify asks it for. @throws AppError LEDGER_INVALID where it cannot tell */
-function jsonOf(value: HasJson): unknown {
-  try {
-    return value.toJSON();
-  } catch {
-    throw invalid('metadata holds an object whose toJSON fails.');
-  }
-}
-
-/** Whether it was written as `{…}`, in whatever realm, or has no prototype. */
-function isPlain(value: object): boolean {
-  const prototype: unknown = Object.getPrototypeOf(value);
-  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
 function nameOf(value: object): string {

@@ -8,6 +8,7 @@ import type { SignedWebhook } from './webhook.ts';
 /** Why an attempt failed, as `outbox.attempts.error_class` has it. */
 type ErrorClass =
   | 'endpoint_unusable'
+  | 'payload_invalid'
   | 'egress_refused'
   | 'name_not_resolved'
   | 'connection_failed'

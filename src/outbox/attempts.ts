@@ -15,6 +15,8 @@ export interface ClaimedAttempt extends DeliveryJob {
   readonly scheduleAttempt: number;
   /** From when on its message was to be sent. */
   readonly wantedAt: Date;
+  /** Which change of outbox.topics was the last then. */
+  readonly topicsVersion: bigint;
 }
 
 /** Why a delivery is a dead letter whose endpoint was deleted while it waited. */
@@ -52,6 +54,7 @@ const CLAIM = `
     outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", outbox.headers, endpoints.id as "endpointId",
     endpoints.version as "endpointVersion", endpoints.timeout_ms as "timeoutMs",
     greatest(outbox.created_at, outbox.deliver_after) as "wantedAt",
+    (select topics_version from outbox.relay) as "topicsVersion",
     case when deliveries.attempt = deliveries.schedule_from + 1 then 1 else deliveries.attempt - deliveries.schedule_from - (
       select count(*) from outbox.attempts
       where attempts.day = $3 and attempts.delivery_id = deliveries.id and attempts.attempt > deliveries.schedule_from

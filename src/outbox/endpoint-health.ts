@@ -4,7 +4,7 @@ export interface EndpointHealth {
   /** Deliveries that are to be attempted, or attempted again. */
   readonly waiting: number;
   readonly lastSuccess: { readonly at: Date; readonly statusCode: number; readonly durationMs: number } | null;
-  /** Of the endpoint's doing: an attempt that a worker lost or broke off is none. */
+  /** Of the endpoint's doing: an attempt that a worker lost or broke off, or that a payload was not fit for, is none. */
   readonly lastFailure: { readonly at: Date; readonly errorClass: string; readonly error: string } | null;
 }
 
@@ -21,7 +21,7 @@ const HEALTH = `
   ) as success on true
   left join lateral (
     select started_at as at, error_class as "errorClass", error
-    from outbox.attempts where endpoint_id = $1 and error_class not in ('worker_lost', 'worker_stopped')
+    from outbox.attempts where endpoint_id = $1 and error_class not in ('worker_lost', 'worker_stopped', 'payload_invalid')
     order by seq desc limit 1
   ) as failure on true`;
 

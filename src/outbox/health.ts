@@ -54,7 +54,7 @@ export interface JudgedAttempt {
 }
 
 /** None of these is the endpoint's. */
-const NOT_ITS_OWN: ReadonlySet<string> = new Set(['worker_lost', 'worker_stopped']);
+const NOT_ITS_OWN: ReadonlySet<string> = new Set(['worker_lost', 'worker_stopped', 'payload_invalid']);
 const ASKS_FOR_LESS: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 /** The answers to what was under way at the same moment ask for the same. */
 const SLOWED_AGAIN_MS = 1_000;

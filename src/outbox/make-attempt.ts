@@ -6,11 +6,14 @@ import { type AttemptEndpoint, signersAt } from './endpoint-cache.ts';
 import { sendableHeaders } from './headers.ts';
 import { decideNextStep } from './next-step.ts';
 import type { Observer } from './observer.ts';
+import type { PayloadJudge } from './topic-schemas.ts';
 import { type SignedWebhook, type Signer, signWebhook } from './webhook.ts';
 
 /** An attempt that is this worker's to make, and all that it takes. */
 export interface ReadyAttempt extends ClaimedAttempt {
   readonly endpoint: AttemptEndpoint;
+  /** undefined: its topic has no schema. */
+  readonly judgePayload: PayloadJudge | undefined;
 }
 
 export interface AttemptContext {
@@ -102,13 +105,15 @@ async function makeSignedAttempt(
 
 type PreparedRequest =
   | { readonly status: 'prepared'; readonly url: URL; readonly webhook: SignedWebhook }
-  | { readonly status: 'failed'; readonly errorClass: 'endpoint_unusable'; readonly error: string };
+  | { readonly status: 'failed'; readonly errorClass: 'endpoint_unusable' | 'payload_invalid'; readonly error: string };
 
-// An endpoint can be written by SQL, past what `addEndpoint` refuses: that is its failure and not the database's.
+// Both can be written by SQL, past what `announce` and `addEndpoint` refuse: that is their failure and not the database's.
 function prepareRequest(
-  { endpoint, message, deliveryId }: ReadyAttempt,
+  { endpoint, message, deliveryId, judgePayload }: ReadyAttempt,
   { signers, startedAt, log }: { signers: readonly Signer[]; startedAt: Date; log: Logger },
 ): PreparedRequest {
+  const misfit = judgePayload?.(message.payloadJson);
+  if (misfit !== undefined) return { status: 'failed', errorClass: 'payload_invalid', error: misfit };
   if (!URL.canParse(endpoint.url)) {
     return { status: 'failed', errorClass: 'endpoint_unusable', error: 'its URL cannot be read' };
   }

@@ -7,6 +7,7 @@ import { retryDelayMs } from './retry.ts';
  *
  *   delivered       → delivered
  *   gone (410)      → dead, and the endpoint is disabled
+ *   payload invalid → dead: it would not fit the next time either
  *   worker stopped  → pending, due at once
  *   failed          → pending by the schedule, or dead when it is used up
  *
@@ -19,6 +20,7 @@ export function decideNextStep(
 ): NextStep {
   if (outcome.status === 'delivered') return { state: 'delivered' };
   if (outcome.errorClass === 'gone') return { state: 'dead', disableEndpoint: true };
+  if (outcome.errorClass === 'payload_invalid') return { state: 'dead', disableEndpoint: false };
   if (outcome.errorClass === 'worker_stopped') return { state: 'pending', delayMs: 0 };
   const delayMs = retryDelayMs({ ...input, retryAfterMs: outcome.retryAfterMs });
   return delayMs === undefined ? { state: 'dead', disableEndpoint: false } : { state: 'pending', delayMs };

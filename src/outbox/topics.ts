@@ -31,10 +31,10 @@ export function assertTopicPatterns(patterns: readonly string[]): void {
  * What a message may be announced under. The database holds the same rule.
  * @throws AppError OUTBOX_TOPIC_INVALID
  */
-export function assertTopic(topic: string): void {
-  if (topic.length <= MAX_TOPIC_LENGTH && TOPIC.test(topic)) return;
+export function assertTopic(topic: unknown): asserts topic is string {
+  if (typeof topic === 'string' && topic.length <= MAX_TOPIC_LENGTH && TOPIC.test(topic)) return;
   throw new AppError(
     'OUTBOX_TOPIC_INVALID',
-    `${JSON.stringify(topic.slice(0, MAX_TOPIC_LENGTH))} is not a topic. Use lowercase words joined by dots such as ticket.purchased, at most ${MAX_TOPIC_LENGTH} characters.`,
+    `${typeof topic === 'string' ? JSON.stringify(topic.slice(0, MAX_TOPIC_LENGTH)) : `What is of type ${typeof topic}`} is not a topic. Use lowercase words joined by dots such as ticket.purchased, at most ${MAX_TOPIC_LENGTH} characters.`,
   );
 }

@@ -17,6 +17,7 @@ import { type DeliveryQueue, openQueue } from './queue.ts';
 import { createRecorder, type Recorder } from './recorder.ts';
 import { type Relay, startRelay } from './relay.ts';
 import { STANDARD_RETRY_DELAYS_MS } from './retry.ts';
+import { createTopicSchemas } from './topic-schemas.ts';
 import { GOODBYE_MS, openConnections, QUERY_TIMEOUT_MS, type WorkerConnections } from './worker-connections.ts';
 import { WORKER_DEFAULTS, type WorkerOptions, type WorkerSettings } from './worker-options.ts';
 
@@ -148,15 +149,17 @@ function startMaking(
   const agent = createEgressAgent(egressPolicy(settings.egressAllow, settings.egressDeny));
   closers.push(() => agent.close());
   const endpoints = createEndpointCache({ ...settings, db });
+  const topicSchemas = createTopicSchemas({ ...settings, db });
   return startAttempts({
     concurrency: settings.concurrency,
     claim: async (jobs) => {
       const claimed = await claimAttempts(db, jobs, { worker, leaseMarginMs: settings.leaseMarginMs });
       settings.observer.claimed(claimed.length);
       const byEndpoint = await endpoints.get(claimed);
+      const judgeOf = await topicSchemas.asOf(claimed);
       return claimed.flatMap((attempt): ReadyAttempt[] => {
         const endpoint = byEndpoint.get(attempt.endpointId);
-        return endpoint === undefined ? [] : [{ ...attempt, endpoint }];
+        return endpoint === undefined ? [] : [{ ...attempt, endpoint, judgePayload: judgeOf(attempt.message.topic) }];
       });
     },
     context: {

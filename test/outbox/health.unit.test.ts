@@ -46,7 +46,7 @@ describe('the breaker', () => {
     });
   });
 
-  it.each(['worker_lost', 'worker_stopped'])('takes no notice of %s, which is none of the endpoint', (errorClass) => {
+  it.each(['worker_lost', 'worker_stopped', 'payload_invalid'])('takes no notice of %s, which is none of the endpoint', (errorClass) => {
     expect(healthAfter(HEALTHY, times(50, { errorClass, statusCode: null }))).toEqual(HEALTHY);
   });
 

@@ -101,6 +101,12 @@ describe('what follows from an attempt', () => {
     ['the last failure', { ...failed, errorClass: 'timeout' }, 2, { state: 'dead', disableEndpoint: false }],
     ['a refused address', { ...failed, errorClass: 'egress_refused' }, 1, { state: 'pending', delayMs: 100 }],
     ['a 410', { ...failed, errorClass: 'gone' }, 1, { state: 'dead', disableEndpoint: true }],
+    [
+      'a payload that does not fit',
+      { ...failed, errorClass: 'payload_invalid' },
+      1,
+      { state: 'dead', disableEndpoint: false },
+    ],
     ['a worker that stops', { ...failed, errorClass: 'worker_stopped' }, 2, { state: 'pending', delayMs: 0 }],
   ] as const)('%s', (_what, outcome, attempt, expected) => {
     expect(decideNextStep(outcome, { ...input, scheduleAttempt: attempt })).toEqual(expected);
