@@ -140,6 +140,37 @@ it('lets an application post through liventix/ledger', async () => {
   }
 });
 
+it('lets an application announce through liventix/outbox, by a schema of its own zod', async () => {
+  const database = await createDatabase();
+  try {
+    await writeFile(
+      join(app, 'announce.js'),
+      `import pg from 'pg';
+       import { z } from 'zod';
+       import { announce } from 'liventix/outbox/announce';
+       import { registerTopic } from 'liventix/outbox/topics';
+       const client = new pg.Client({ connectionString: process.env.DATABASE_URL });
+       await client.connect();
+       await registerTopic(client, { topic: 'ticket.sold', schema: z.object({ seat: z.string() }) });
+       await client.query('begin');
+       await announce(client, { topic: 'ticket.sold', payload: { seat: 'A1' } });
+       console.log(await announce(client, { topic: 'ticket.sold', payload: { seat: 1 } }).catch(({ code }) => code));
+       await client.query('commit');
+       await client.end();`,
+    );
+    await run('npm', ['install', 'pg', 'zod', ...NPM_QUIET, '--omit=optional'], { cwd: app, env: machine });
+    const { stdout } = await run('node', ['announce.js'], {
+      cwd: app,
+      env: { ...machine, DATABASE_URL: database.url },
+    });
+    expect(stdout).toBe('OUTBOX_PAYLOAD_INVALID\n');
+    const { rows } = await database.pool.query('select topic, payload from public.outbox');
+    expect(rows).toEqual([{ topic: 'ticket.sold', payload: { seat: 'A1' } }]);
+  } finally {
+    await database.drop();
+  }
+});
+
 it('types liventix/ledger for an application in TypeScript', async () => {
   await writeFile(
     join(app, 'typed.ts'),

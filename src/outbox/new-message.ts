@@ -93,7 +93,7 @@ function payloadText(payload: unknown): string {
 }
 
 function nonJsonText({ why, path, value }: NonJson): string {
-  const at = path.length === 0 ? '' : `, at ${JSON.stringify(`/${path.join('/')}`.slice(0, MAX_SHOWN))},`;
+  const at = path.length === 0 ? '' : ` at ${JSON.stringify(`/${path.join('/')}`.slice(0, MAX_SHOWN))}`;
   switch (why) {
     case 'no_json':
       return `is not JSON${at}: ${kindOf(value)}. ${typeof value === 'bigint' ? 'Give it as text.' : 'Give what JSON has.'}`;

@@ -66,10 +66,10 @@ function faultOf(schema: AnySchemaObject, options: { isByHand: boolean }): strin
   const { $async, $schema, type } = schema;
   if ($async !== undefined) return '$async is no keyword of JSON Schema';
   if ($schema !== undefined && $schema !== DRAFT) return `its $schema is not ${DRAFT}`;
-  if (type !== undefined && ![type].flat().includes('object'))
-    return 'a payload is always an object, and its type is not';
   try {
     if (draft.validateSchema(schema) !== true) return draft.errorsText(draft.errors?.slice(0, 1), { dataVar: '' });
+    if (type !== undefined && ![type].flat().includes('object'))
+      return 'a payload is always an object, and its type is not';
     validatorOf(schema, options);
     return undefined;
   } catch (error) {

@@ -46,9 +46,12 @@ describe('the breaker', () => {
     });
   });
 
-  it.each(['worker_lost', 'worker_stopped', 'payload_invalid'])('takes no notice of %s, which is none of the endpoint', (errorClass) => {
-    expect(healthAfter(HEALTHY, times(50, { errorClass, statusCode: null }))).toEqual(HEALTHY);
-  });
+  it.each(['worker_lost', 'worker_stopped', 'payload_invalid'])(
+    'takes no notice of %s, which is none of the endpoint',
+    (errorClass) => {
+      expect(healthAfter(HEALTHY, times(50, { errorClass, statusCode: null }))).toEqual(HEALTHY);
+    },
+  );
 
   it('counts only what fails in a row', () => {
     expect(healthAfter(HEALTHY, [...times(4, TIMEOUT), DELIVERED, ...times(4, TIMEOUT)]).breaker).toBe('closed');

@@ -36,7 +36,7 @@ describe('who may touch the outbox', () => {
     expect(rows).toEqual([{ rolsuper: false, owns: true }]);
   });
 
-  it('lets service_role announce and read, and nothing else', async () => {
+  it('lets service_role announce, read, and see the schemas of topics, and nothing else', async () => {
     const insert = `insert into public.outbox (topic, payload) values ('a.b', '{}') returning processed_at`;
     const sleeper = await database.pool.connect();
     await sleeper.query(`select pg_advisory_lock(hashtext('liventix.relay.sleeps'), 0)`);
