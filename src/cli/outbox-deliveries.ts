@@ -62,6 +62,9 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
     );
 }
 
+/** Where an instant would be, of what is due at none yet. */
+const IN_LINE = 'after others of its key';
+
 const LIST_HELP = `
 ${INSTANTS_HELP}
 With --from or --to, only what was kept of those days is read. Of an endpoint that had little to do, --from makes it faster.
@@ -95,7 +98,7 @@ function deliveryTable(deliveries: readonly ListedDelivery[]): string {
       delivery.endpointId,
       delivery.state,
       delivery.attempts.toString(),
-      (delivery.finishedAt ?? delivery.dueAt).toISOString(),
+      (delivery.finishedAt ?? delivery.dueAt)?.toISOString() ?? IN_LINE,
       printable(delivery.lastError ?? ''),
     ]),
   ];
@@ -135,7 +138,8 @@ function storyText(story: MessageStory): string {
 
 function deliveryLines(delivery: DeliveryStory): string[] {
   const { id, endpointId, url, state, attempts, dueAt, finishedAt } = delivery;
-  const when = finishedAt === null ? `due ${dueAt.toISOString()}` : finishedAt.toISOString();
+  const due = dueAt === null ? IN_LINE : `due ${dueAt.toISOString()}`;
+  const when = finishedAt === null ? due : finishedAt.toISOString();
   return [
     '',
     `delivery   ${id}  ${state}  ${when}`,

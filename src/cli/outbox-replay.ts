@@ -1,14 +1,9 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
-import {
-  planReplay,
-  type ReplayCounts,
-  type ReplayPlan,
-  type ReplayProgress,
-  type ReplayRequest,
-  replayPlanned,
-} from '../outbox/replay-messages.ts';
+import { type ReplayProgress, replayPlanned } from '../outbox/replay-messages.ts';
+import { planReplay, type ReplayCounts, type ReplayPlan } from '../outbox/replay-plan.ts';
+import type { ReplayRequest } from '../outbox/replay-scope.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { afterEndOf, beginningOf, INSTANTS_HELP } from './instants.ts';

@@ -14,8 +14,8 @@ export interface ListedDelivery {
   /** Those that were made. */
   readonly attempts: number;
   readonly lastError: string | null;
-  /** When the next attempt may be made, or might have been. */
-  readonly dueAt: Date;
+  /** When the next attempt may be made, or might have been; null: not before those in front of it in its line. */
+  readonly dueAt: Date | null;
   readonly finishedAt: Date | null;
   readonly createdAt: Date;
 }
@@ -25,11 +25,18 @@ export const STATE = `case when deliveries.claimed_by is not null then 'deliveri
 /** SQL of how many attempts were made. */
 export const ATTEMPTS = `deliveries.attempt - (deliveries.state in ('pending', 'queued'))::integer`;
 
+/**
+ * SQL of an instant that anybody may have written, as JavaScript can say it: what is beyond the years 1 to 9999, and infinity, reads as
+ * where they end.
+ */
+export const withinCalendar = (instant: string) =>
+  `case when ${instant} is not null then greatest(least(${instant}, '9999-12-31 00:00+00'), '0001-01-01 00:00+00') end`;
+
 // The state is compared as the table has it, or no partial index would be found.
 const LIST = `
   select deliveries.id, deliveries.message_id as "messageId", outbox.topic, deliveries.endpoint_id as "endpointId",
-    ${STATE} as state, ${ATTEMPTS} as attempts, deliveries.last_error as "lastError", deliveries.due_at as "dueAt",
-    deliveries.finished_at as "finishedAt", deliveries.created_at as "createdAt"
+    ${STATE} as state, ${ATTEMPTS} as attempts, deliveries.last_error as "lastError",
+    ${withinCalendar('deliveries.due_at')} as "dueAt", deliveries.finished_at as "finishedAt", deliveries.created_at as "createdAt"
   from outbox.deliveries
   join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
   where ${DELIVERY_MATCHES}

@@ -1,6 +1,6 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
-import { ATTEMPTS, type DeliveryState, STATE } from './deliveries-list.ts';
+import { ATTEMPTS, type DeliveryState, STATE, withinCalendar } from './deliveries-list.ts';
 
 export interface AttemptStory {
   readonly attempt: number;
@@ -22,7 +22,8 @@ export interface DeliveryStory {
   readonly url: string | null;
   readonly state: DeliveryState;
   readonly attemptsMade: number;
-  readonly dueAt: Date;
+  /** null: not before those in front of it in its line. */
+  readonly dueAt: Date | null;
   readonly finishedAt: Date | null;
   readonly lastError: string | null;
   readonly orderingKey: string | null;
@@ -55,7 +56,8 @@ export async function getMessageStory(pool: Pool, shown: Shown): Promise<Message
   const messageId = 'messageId' in shown ? shown.messageId : await messageOf(pool, shown.deliveryId);
   const { rows } = await pool.query<Omit<MessageStory, 'deliveries'> & { day: string }>(
     `select id, day::text, topic, organization_id as "organizationId", ordering_key as "orderingKey", headers,
-       deliver_after as "deliverAfter", created_at as "createdAt", processed_at as "processedAt", payload::text as "payloadJson"
+       ${withinCalendar('deliver_after')} as "deliverAfter", ${withinCalendar('created_at')} as "createdAt",
+       processed_at as "processedAt", payload::text as "payloadJson"
      from public.outbox where id = $1`,
     [messageId],
   );
@@ -93,7 +95,7 @@ async function deliveriesOf(
 ): Promise<readonly DeliveryStory[]> {
   const { rows } = await db.query<Omit<DeliveryStory, 'attempts'>>(
     `select deliveries.id, endpoint_id as "endpointId", endpoints.url, ${STATE} as state, ${ATTEMPTS} as "attemptsMade",
-       due_at as "dueAt", finished_at as "finishedAt", last_error as "lastError", ordering_key as "orderingKey",
+       ${withinCalendar('due_at')} as "dueAt", finished_at as "finishedAt", last_error as "lastError", ordering_key as "orderingKey",
        deliveries.created_at as "createdAt"
      from outbox.deliveries
      left join outbox.endpoints on endpoints.id = deliveries.endpoint_id

@@ -118,6 +118,14 @@ describe('liventix outbox show', () => {
     });
   });
 
+  it('shows, and so does the list, that one is due after others of its key', async () => {
+    const { id: endpointId } = await endpoint();
+    const [one = 0n] = await givenDeliveries(database.pool, { endpointId, state: 'pending' });
+    await database.pool.query(`update outbox.deliveries set due_at = null, ordering_key = 'k'`);
+    expect((await run('show', `${one}`)).stdout).toMatch(/^delivery {3}\d+ {2}pending {2}after others of its key$/m);
+    expect((await run('deliveries')).stdout).toMatch(/ pending .* after others of its key /);
+  });
+
   it('shows a message that has no deliveries yet', async () => {
     const id = await announce(database.pool);
     expect((await run('show', id)).stdout).toMatch(

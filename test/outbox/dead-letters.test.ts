@@ -4,8 +4,11 @@ import { returnLost } from '../../src/outbox/admission.ts';
 import { claimAttempts } from '../../src/outbox/attempts.ts';
 import { planRetry, planRetryOf, type RetryPlan, retryPlanned } from '../../src/outbox/dead-letters.ts';
 import { listDeliveries } from '../../src/outbox/deliveries-list.ts';
+import { deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
 import { getMessageStory } from '../../src/outbox/message-story.ts';
-import { planReplay, type ReplayRequest, replayPlanned } from '../../src/outbox/replay-messages.ts';
+import { replayPlanned } from '../../src/outbox/replay-messages.ts';
+import { planReplay } from '../../src/outbox/replay-plan.ts';
+import type { ReplayRequest } from '../../src/outbox/replay-scope.ts';
 import type { RunningWorker } from '../../src/outbox/worker.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { givenDeliveries } from '../support/dead-letters.ts';
@@ -184,6 +187,22 @@ describe('a retry', () => {
     expect(await planRetryOf(database.pool, [early])).toMatchObject({ deliveries: 0, leftAlone: { pending: 1 } });
   });
 
+  it('opens nothing of an endpoint that was deleted between two of its batches', async () => {
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    const { id: otherId } = await addTestEndpoint(database.pool, { url: 'https://example.com/other' });
+    for (const id of [endpointId, otherId, endpointId]) await givenDeliveries(database.pool, { endpointId: id });
+    const planned = await planRetry(database.pool, {});
+    const plan: RetryPlan = { ...planned, keys: () => planned.keys(1) };
+    let retried = 0;
+    for await (const progress of retryPlanned(database.pool, plan, { stop: never })) {
+      if (retried === 0) await deleteEndpoint(database.pool, { id: endpointId, deletedAt: null });
+      retried = progress.retried;
+    }
+    expect(retried).toBe(2);
+    expect(await deliveryStates(database.pool, endpointId)).toEqual({ dead: 2 });
+    expect(await deliveryStates(database.pool, otherId)).toEqual({ pending: 1 });
+  });
+
   it('opens only those that topic, endpoint and instants mean, and passes over what somebody holds', async () => {
     const one = await addTestEndpoint(database.pool, { url: 'https://example.com/1' });
     const two = await addTestEndpoint(database.pool, { url: 'https://example.com/2' });
@@ -206,6 +225,35 @@ describe('a retry', () => {
     holder.release();
     expect(await retry(plan)).toBe(1);
     expect((await deliveryRows()).filter(({ state }) => state === 'pending').map(({ id }) => id)).toEqual([meant]);
+  });
+});
+
+describe('what is due at no time, or never', () => {
+  it('is listed and shown all the same: one that waits behind another of its key', async () => {
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await givenDeliveries(database.pool, { endpointId, state: 'pending' });
+    await database.pool.query(`update outbox.deliveries set due_at = null, ordering_key = 'k'`);
+    const [listed] = await listDeliveries(database.pool, { limit: 1 });
+    expect(listed?.dueAt).toBeNull();
+    const story = await getMessageStory(database.pool, { messageId: listed?.messageId ?? '' });
+    expect(story.deliveries).toMatchObject([{ dueAt: null }]);
+  });
+
+  it.each([
+    ['infinity', '9999-12-31T00:00:00.000Z'],
+    ['280000-01-01 00:00+00', '9999-12-31T00:00:00.000Z'],
+    ['-infinity', '0001-01-01T00:00:00.000Z'],
+  ])('is listed and shown all the same: a message of before, not to be sent before %s', async (instant, shown) => {
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await givenDeliveries(database.pool, { endpointId, state: 'pending' });
+    await database.pool.query('update public.outbox set deliver_after = $1, created_at = $1', [instant]);
+    await database.pool.query('update outbox.deliveries set due_at = $1', [instant]);
+    const [listed] = await listDeliveries(database.pool, { limit: 1 });
+    expect(listed?.dueAt?.toISOString()).toBe(shown);
+    const story = await getMessageStory(database.pool, { messageId: listed?.messageId ?? '' });
+    expect(story.deliverAfter?.toISOString()).toBe(shown);
+    expect(story.createdAt.toISOString()).toBe(shown);
+    expect(story.deliveries[0]?.dueAt?.toISOString()).toBe(shown);
   });
 });
 
@@ -272,6 +320,21 @@ describe('a replay', () => {
     const worker = await startTestWorker({ databaseUrl: database.url });
     await settled(database.pool);
     await worker.stop();
+  });
+
+  it('sends nothing to an endpoint that was deleted between two of its batches', async () => {
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    // Each day is a batch.
+    for (const at of ['2026-03-01T00:00:00Z', '2026-03-02T00:00:00Z'])
+      await givenDeliveries(database.pool, { endpointId, state: 'delivered', at });
+    const plan = await planReplay(database.pool, ALL, { stop: never });
+    let again = 0;
+    for await (const progress of replayPlanned(database.pool, ALL, { plan, stop: never })) {
+      if (again === 0) await deleteEndpoint(database.pool, { id: endpointId, deletedAt: null });
+      again = progress.again;
+    }
+    expect(again).toBe(1);
+    expect(await deliveryStates(database.pool, endpointId)).toEqual({ dead: 1, delivered: 1 });
   });
 
   it('respects the organization, and sends nothing to an endpoint that is disabled', async () => {
