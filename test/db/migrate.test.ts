@@ -5,6 +5,8 @@ import { post } from '../../src/ledger/ledger.ts';
 import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
+import { waitsForLock } from '../support/locks.ts';
+import { announce } from '../support/outbox.ts';
 
 describe('migrate', () => {
   let database: TestDatabase;
@@ -131,6 +133,54 @@ describe('migrate', () => {
   });
 });
 
+/** All that come before a migration. */
+async function migrateUntil(database: TestDatabase, name: string): Promise<void> {
+  const { pending } = await migrationStatus(database.pool);
+  await runner({
+    databaseUrl: database.url,
+    dir: 'migrations',
+    direction: 'up',
+    count: pending.indexOf(name),
+    migrationsSchema: 'liventix',
+    createMigrationsSchema: true,
+    migrationsTable: 'migrations',
+    log: () => undefined,
+  });
+}
+
+describe('the bounds of instants that 0046 gives messages', () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await createDatabase({ template: EMPTY });
+  });
+  afterAll(() => database.drop());
+
+  it('come where a message has none of them, and while a long transaction announces keep nobody else from it', async () => {
+    await migrateUntil(database, '0046_days_lines_and_mirror');
+    await database.pool.query(
+      `insert into public.outbox (topic, payload, deliver_after) values ('a', '{}', 'infinity')`,
+    );
+    const long = await database.pool.connect();
+    try {
+      await long.query('begin');
+      await announce(long);
+      const migrating = migrate(database.url);
+      await waitsForLock(database.pool, 'a day judged before it was locked');
+      for (let n = 0; n < 20; n += 1) await announce(database.pool);
+      await long.query('commit');
+      expect((await migrating)[0]).toBe('0046_days_lines_and_mirror');
+    } finally {
+      long.release(true);
+    }
+    const { rows } = await database.pool.query('select count(*)::integer as n from public.outbox');
+    expect(rows).toEqual([{ n: 22 }]);
+    const refused = database.pool.query(
+      `insert into public.outbox (topic, payload, deliver_after) values ('a', '{}', 'infinity')`,
+    );
+    await expect(refused).rejects.toMatchObject({ constraint: 'outbox_deliver_after_reachable' });
+  });
+});
+
 describe('announcements made before 0025', () => {
   let database: TestDatabase;
   beforeAll(async () => {
@@ -139,17 +189,7 @@ describe('announcements made before 0025', () => {
   afterAll(() => database.drop());
 
   it('have the book whose posting they announce, and no message of an application has one', async () => {
-    const { pending } = await migrationStatus(database.pool);
-    await runner({
-      databaseUrl: database.url,
-      dir: 'migrations',
-      direction: 'up',
-      count: pending.indexOf('0025_announcements_by_column'),
-      migrationsSchema: 'liventix',
-      createMigrationsSchema: true,
-      migrationsTable: 'migrations',
-      log: () => undefined,
-    });
+    await migrateUntil(database, '0025_announcements_by_column');
     const { clearing, wallet } = await openTestAccounts(database.pool);
     const { transactionId } = await post(database.pool, transfer(clearing, wallet, { announce: 'wallet.topped_up' }));
     const own = (topic: string, payload: object) =>

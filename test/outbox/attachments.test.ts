@@ -286,6 +286,21 @@ describe('a payload', () => {
     ]);
   });
 
+  it.each([
+    ['nothing', '', null],
+    ['blanks', '   ', '   '],
+    ['null', null, null],
+    ['200 bytes of letters', 'é'.repeat(100), 'é'.repeat(100)],
+    ['300 characters of three bytes', '€'.repeat(300), expect.stringMatching(/^sha256:[0-9a-f]{64}$/)],
+    ['characters beyond the first plane, and a line break', '🎫\n​', '🎫\n​'],
+  ])('never fails the change for an ordering key of %s', async (_what, key, expected) => {
+    await run('create table shop.keyed (id integer, key text)');
+    await attachTable(database.pool, { table: 'shop.keyed', when: 'insert', orderingKeyColumn: 'key' });
+    await run('insert into shop.keyed values (1, $1)', [key]);
+    const { rows } = await run('select payload, ordering_key from public.outbox');
+    expect(rows).toEqual([{ payload: { id: 1 }, ordering_key: expected }]);
+  });
+
   it('quotes whatever tables, columns, values and names are called', async () => {
     const odd = `we"ird'); drop table public.outbox; --`;
     await run(`create table shop."o""dd; table" (id integer, "we""ird'); drop table public.outbox; --" text)`);

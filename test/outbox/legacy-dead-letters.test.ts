@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Tx } from '../../src/db/pool.ts';
 import { planRetry, planRetryOf, retryPlanned } from '../../src/outbox/dead-letters.ts';
 import { replaceWalletFunctions } from '../../src/replay/wallet-functions.ts';
 import type { TestDatabase } from '../support/database.ts';
@@ -147,6 +148,51 @@ describe('the old platform’s table of dead letters', () => {
     old.release();
     expect((await database.pool.query('select state from outbox.deliveries')).rows).toEqual([{ state: 'pending' }]);
     expect(await letters()).toMatchObject([{ status: 'retrying' }]);
+  });
+});
+
+describe('while somebody holds the whole table', () => {
+  const HELD = 100;
+  /** A transaction that holds the table while `work` runs. */
+  const whileHeld = async (work: () => Promise<unknown>) => {
+    const holder = await database.pool.connect();
+    await holder.query('begin; lock table public.dead_letter_webhooks in access exclusive mode');
+    await work().finally(() => holder.query('rollback').finally(() => holder.release()));
+  };
+  const die = (client: Tx) =>
+    client.query(`update outbox.deliveries set state = 'dead', finished_at = clock_timestamp()`);
+  const givenPending = async () => {
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await givenDeliveries(database.pool, { endpointId, state: 'pending', count: HELD });
+  };
+
+  it('a hundred deliveries die in less than a second, with one warning, and none is lost', async () => {
+    await givenPending();
+    const client = await database.pool.connect();
+    const warnings: string[] = [];
+    client.on('notice', ({ message }) => warnings.push(message ?? ''));
+    const began = performance.now();
+    await whileHeld(() => die(client)).finally(() => client.release(true));
+    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(warnings).toEqual([expect.stringContaining('public.dead_letter_webhooks')]);
+    const { rows } = await database.pool.query(
+      'select state, count(*)::integer as n from outbox.deliveries group by state',
+    );
+    expect(rows).toEqual([{ state: 'dead', n: HELD }]);
+    expect(await letters()).toEqual([]);
+  });
+
+  it('the next transaction on that connection tells again', async () => {
+    await givenPending();
+    const client = await database.pool.connect();
+    try {
+      await whileHeld(() => die(client));
+      await client.query(`update outbox.deliveries set state = 'pending', finished_at = null`);
+      await die(client);
+    } finally {
+      client.release(true);
+    }
+    expect(await letters()).toHaveLength(HELD);
   });
 });
 

@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 describe('who may touch the outbox', () => {
@@ -79,5 +80,49 @@ describe('who may touch the outbox', () => {
   ])('refuses %s', async (_what, values) => {
     const insert = database.pool.query(`insert into public.outbox (topic, payload) values ${values}`);
     await expect(insert).rejects.toMatchObject({ code: '23514' });
+  });
+
+  it.each([
+    ['deliver_after', 'infinity'],
+    ['deliver_after', '-infinity'],
+    ['deliver_after', '280000-01-01 00:00+00'],
+    ['created_at', 'infinity'],
+    ['created_at', '-infinity'],
+  ])('refuses a %s of %s, and says which it was', async (column, instant) => {
+    const insert = database.pool.query(`insert into public.outbox (topic, payload, ${column}) values ('a', '{}', $1)`, [
+      instant,
+    ]);
+    await expect(insert).rejects.toMatchObject({ code: '23514', constraint: `outbox_${column}_reachable` });
+  });
+
+  it('lets the relay take a message of before that has such an instant', async () => {
+    const { rows } = await database.pool.query<{ name: string; is: string }>(
+      `select conname as name, pg_get_constraintdef(oid) as is from pg_constraint
+       where conrelid = 'public.outbox'::regclass and conname like '%_reachable'`,
+    );
+    expect(rows).toHaveLength(2);
+    const eachOne = async (change: (constraint: { name: string; is: string }) => string) => {
+      for (const row of rows) await database.pool.query(`alter table public.outbox ${change(row)}`);
+    };
+    await eachOne(({ name }) => `drop constraint ${name}`);
+    await database.pool.query(
+      `insert into public.outbox (topic, payload, deliver_after, created_at) values ('a', '{}', 'infinity', 'infinity')`,
+    );
+    await eachOne(({ name, is }) => `add constraint ${name} ${is}`);
+    const { messages } = await fanOut(database.pool, {
+      limit: 1_000,
+      floor: NO_FLOOR,
+      places: new Map(),
+      queueLeaseMs: 60_000,
+    });
+    expect(messages).toBeGreaterThan(0);
+    const { rowCount } = await database.pool.query('select from public.outbox where processed_at is null');
+    expect(rowCount).toBe(0);
+  });
+
+  it.each(['1999-12-31', '9999-12-31 23:59:59+00', null])('takes a deliver_after of %s', async (instant) => {
+    await database.pool.query(`insert into public.outbox (topic, payload, deliver_after) values ('a', '{}', $1)`, [
+      instant,
+    ]);
   });
 });
