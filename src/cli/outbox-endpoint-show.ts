@@ -83,11 +83,14 @@ function secretText({ kind, publicKey, createdAt, expiresAt }: SecretInfo): stri
   return `${kind} of ${createdAt.toISOString()}${until}${publicKey === null ? '' : `, public key ${publicKey}`}`;
 }
 
-function successText({ lastSuccess }: EndpointHealth): string {
-  if (lastSuccess === null) return 'never, as far as attempts are kept';
+function successText({ lastSuccess, amongAttempts }: EndpointHealth): string {
+  if (lastSuccess === null) return noneText(amongAttempts);
   return `last at ${lastSuccess.at.toISOString()}: ${lastSuccess.statusCode} in ${lastSuccess.durationMs} ms`;
 }
 
-function failureText({ lastFailure }: EndpointHealth): string | null {
-  return lastFailure && `last at ${lastFailure.at.toISOString()}: ${lastFailure.errorClass}: ${lastFailure.error}`;
+function failureText({ lastFailure, amongAttempts }: EndpointHealth): string {
+  if (lastFailure === null) return noneText(amongAttempts);
+  return `last at ${lastFailure.at.toISOString()}: ${lastFailure.errorClass}: ${lastFailure.error}`;
 }
+
+const noneText = (attempts: number) => `not in the last ${formatCount(attempts)} attempts, of all endpoints`;

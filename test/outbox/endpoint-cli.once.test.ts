@@ -76,7 +76,7 @@ it('takes every setting as a flag, shows all but what is secret, and clears what
     filter: '{"status": "paid"}',
     retryDelaysMs: [5_000, 300_000, 3_600_000],
     secrets: [{ kind: 'v1', publicKey: null, expiresAt: null }],
-    health: { waiting: 0, lastSuccess: null, lastFailure: null },
+    health: { waiting: 0, amongAttempts: 100_000, lastSuccess: null, lastFailure: null },
   });
   const { rows } = await database.pool.query('select headers from outbox.endpoints');
   expect(rows).toEqual([{ headers: { authorization: 'Bearer hunter2', 'x-shop': 'a: b' } }]);
@@ -98,6 +98,8 @@ it('takes every setting as a flag, shows all but what is secret, and clears what
   expect(await show(id)).toMatchObject({ description: null, headerNames: [], ordered: false, timeoutMs: 5_000 });
   const words = (await run(['show', id])).stdout;
   expect(words).toMatch(/^retries {7}the standard schedule$/m);
+  for (const what of ['succeeded', 'failed   '])
+    expect(words).toContain(`${what}     not in the last 100,000 attempts, of all endpoints\n`);
   expect(`${words}${JSON.stringify(shown)}`).not.toContain('hunter2');
 });
 

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { endpointHealth } from '../../src/outbox/endpoint-health.ts';
 import { ENDPOINT_BOUNDS } from '../../src/outbox/endpoint-settings.ts';
 import { disableEndpoint, enableEndpoint, getEndpoint, updateEndpoint } from '../../src/outbox/endpoints.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
@@ -214,6 +215,61 @@ it('a relay is told of every change', async () => {
     expect(heard).toEqual(['changed', 'changed', 'changed', 'changed']);
   } finally {
     listener.release(true);
+  }
+});
+
+it('its last success and failure are looked for among so many attempts of all endpoints, and no further back', async () => {
+  const { id } = await addTestEndpoint(database.pool, { url: URL });
+  const { id: busy } = await addTestEndpoint(database.pool, { url: URL });
+  const attempt = (endpointId: string, errorClass: string | null) =>
+    database.pool.query(
+      `insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, status_code, error_class, error)
+       values (nextval('outbox.delivery_ids'), 1, current_date, $1, now(), 1, 204, $2, $2)`,
+      [endpointId, errorClass],
+    );
+  await attempt(id, 'status');
+  await attempt(id, null);
+  for (let n = 0; n < 3; n += 1) await attempt(busy, null);
+  expect(await endpointHealth(database.pool, id, { latest: 5 })).toMatchObject({
+    amongAttempts: 5,
+    lastSuccess: { statusCode: 204 },
+    lastFailure: { errorClass: 'status' },
+  });
+  expect(await endpointHealth(database.pool, id, { latest: 4 })).toMatchObject({
+    lastSuccess: { statusCode: 204 },
+    lastFailure: null,
+  });
+  expect(await endpointHealth(database.pool, id, { latest: 3 })).toMatchObject({
+    lastSuccess: null,
+    lastFailure: null,
+  });
+});
+
+it('one that is enabled again begins healthy, by command or by SQL, and no other change makes it so', async () => {
+  const { id } = await addTestEndpoint(database.pool, { url: URL });
+  const { id: other } = await addTestEndpoint(database.pool, { url: URL });
+  const failWith = (endpointId: string) =>
+    database.pool.query(
+      `insert into outbox.endpoint_health (endpoint_id, breaker, failures_in_row, failing_since, opened_at, probe_at)
+       values ($1, 'open', 9, now() - interval '5 days', now(), now() + interval '5 minutes')`,
+      [endpointId],
+    );
+  const failing = async () =>
+    (await database.pool.query<{ endpoint_id: string }>('select endpoint_id from outbox.endpoint_health')).rows.map(
+      (row) => row.endpoint_id,
+    );
+  await failWith(other);
+  for (const enable of [
+    () => enableEndpoint(database.pool, id),
+    () => database.pool.query('update outbox.endpoints set enabled = true, disabled_at = null where id = $1', [id]),
+  ]) {
+    await failWith(id);
+    await updateEndpoint(database.pool, id, { settings: { timeoutMs: 1_000 }, egressAllow: [] });
+    await enable();
+    await disableEndpoint(database.pool, id, 'a test');
+    expect(await failing()).toEqual([other, id]);
+    await enable();
+    expect(await failing()).toEqual([other]);
   }
 });
 
