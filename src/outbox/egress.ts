@@ -7,13 +7,13 @@ type Cidr = [Address, number];
 /** ::ffff:0:0/96 (RFC 4291, section 2.5.5.2). */
 const MAPPED_PREFIX_BITS = 96;
 
-/** Whether webhooks may reach an address. Decides on addresses alone: names are resolved first. */
 /** CIDRs that webhooks may reach beside the public addresses, and those that they may not whatever else is said of them. */
 export interface EgressLists {
   readonly egressAllow: readonly string[];
   readonly egressDeny?: readonly string[];
 }
 
+/** Whether webhooks may reach an address. Decides on addresses alone: names are resolved first. */
 export interface EgressPolicy {
   permits(address: string): boolean;
   /** What forbids an address, to be read after "which"; undefined when it is permitted. */

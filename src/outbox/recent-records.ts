@@ -13,20 +13,27 @@ export interface RecentRecords {
 const KEPT_MS = 10_000;
 /** At most so many, the last ones: more than a worker records in the time that counts. */
 const MAX_KEPT = 20_000;
+/** And at most so much of what endpoints answered, which is as long as they like: the longest answers of two thousand attempts. */
+const MAX_KEPT_BYTES = 32 * 1024 * 1024;
+const BYTES_A_CHARACTER = 2;
 
 export function createRecentRecords(now: () => number = () => performance.now()): RecentRecords {
-  let kept: { readonly at: number; readonly records: readonly AttemptRecord[] }[] = [];
+  let kept: { readonly at: number; readonly records: readonly AttemptRecord[]; readonly bytes: number }[] = [];
   let count = 0;
+  let bytes = 0;
   const forget = () => {
-    while (kept[0] !== undefined && (now() - kept[0].at > KEPT_MS || count > MAX_KEPT)) {
+    while (kept[0] !== undefined && (now() - kept[0].at > KEPT_MS || count > MAX_KEPT || bytes > MAX_KEPT_BYTES)) {
       count -= kept[0].records.length;
+      bytes -= kept[0].bytes;
       kept = kept.slice(1);
     }
   };
   return {
     add: (records) => {
-      kept.push({ at: now(), records });
+      const added = { at: now(), records, bytes: sizeOf(records) };
+      kept.push(added);
       count += records.length;
+      bytes += added.bytes;
       forget();
     },
     all: () => {
@@ -36,4 +43,9 @@ export function createRecentRecords(now: () => number = () => performance.now())
       return [...new Map(records.map((record) => [`${record.deliveryId} ${record.attempt}`, record])).values()];
     },
   };
+}
+
+/** Of what is not short; at most, because text of one byte a character is kept as such. */
+function sizeOf(records: readonly AttemptRecord[]): number {
+  return records.reduce((sum, { response }) => sum + (response?.length ?? 0) * BYTES_A_CHARACTER, 0);
 }
