@@ -2,7 +2,8 @@ import { lookup } from 'node:dns';
 import { buildConnector, type Client } from 'undici';
 import { type ConnectionPools, createConnectionPools } from './connection-pools.ts';
 import { type EgressPolicy, EgressRefusedError, literalAddress } from './egress.ts';
-import { guardedLookup, type ResolveName } from './guarded-lookup.ts';
+import { guardedLookup } from './guarded-lookup.ts';
+import type { ResolveName } from './name-lookups.ts';
 
 /** Where webhooks leave from: it connects to permitted addresses and to nothing else. */
 export interface EgressAgent extends Pick<ConnectionPools, 'dispatch' | 'dispatchAlone'> {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -47,7 +47,7 @@ afterAll(async () => {
 });
 
 /** The launcher, leader of a process group of its own. */
-function start(preload: string, args: readonly string[]): void {
+function start(preload: string, args: readonly string[], env: Record<string, string> = {}): void {
   child = spawn(process.execPath, ['--import', `data:text/javascript,${encodeURIComponent(preload)}`, BIN, ...args], {
     env: {
       PATH: process.env['PATH'],
@@ -56,6 +56,7 @@ function start(preload: string, args: readonly string[]): void {
       OUTBOX_EGRESS_ALLOW: LOOPBACK.join(','),
       OUTBOX_ENCRYPTION_KEY: TEST_ENCRYPTION_KEY,
       LOG_LEVEL: 'error',
+      ...env,
     },
     stdio: ['ignore', 'ignore', 'pipe'],
     detached: true,
@@ -160,4 +161,21 @@ it('a signal that comes while the command line is being loaded stops the worker 
   start(SIGNAL_WHILE_LOADING, ['worker']);
   expect(await exitCode()).toBe(0);
   expect(stderr).toBe('liventix worker draining\nliventix worker stopped\n');
+});
+
+describe.runIf(process.platform === 'linux')('the thread pool, half of which resolves names', () => {
+  const threads = () => {
+    const all = `/proc/${child.pid}/task`;
+    return readdirSync(all).filter((id) => readFileSync(`${all}/${id}/comm`, 'utf8').startsWith('libuv-worker')).length;
+  };
+
+  it.each([
+    ['is as large as the lookups of many endpoints want it', {}, 64],
+    ['is as large as the environment says', { UV_THREADPOOL_SIZE: '6' }, 6],
+  ])('%s', async (_what, env, size) => {
+    await announce(database.pool);
+    start('', ['worker'], env);
+    await eventually('a request is under way', () => held.length > 0);
+    expect(threads()).toBe(size);
+  });
 });

@@ -53,6 +53,11 @@ describe('what was recorded a moment ago', () => {
     expect(recent.all().slice(-BATCH)).toEqual(last);
     // What they answered before takes nobody's place once it is forgotten.
     for (let batches = 0; batches < 30; batches += 1) recent.add(batch(null));
-    expect(recent.all().slice(-30 * BATCH).every(({ response }) => response === null)).toBe(true);
+    expect(
+      recent
+        .all()
+        .slice(-30 * BATCH)
+        .every(({ response }) => response === null),
+    ).toBe(true);
   });
 });

@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { Resolver } from 'node:dns';
 import { once } from 'node:events';
-import type { ResolveName } from '../../src/outbox/guarded-lookup.ts';
+import type { ResolveName } from '../../src/outbox/name-lookups.ts';
 
 export interface TestDns {
   /** For the egress agent, in place of the system's. */
