@@ -31,6 +31,8 @@ export type NextStep =
 export interface AttemptRecord extends DeliveryJob {
   readonly messageId: string;
   readonly endpointId: string;
+  /** Of its endpoint, with which the request was made. */
+  readonly endpointVersion: bigint;
   readonly startedAt: Date;
   readonly durationMs: number;
   readonly statusCode: number | null;
@@ -97,7 +99,8 @@ export async function claimAttempts(
 // and the message counts, only when it is still this attempt's: else the relay has done both. A server that crashed has forgotten what
 // was not on its disk yet: the claim, so that is not asked for; and which numbers it had given to deliveries, so one may be another's by
 // now: message and endpoint are compared too. What would be tried again at an endpoint that
-// was deleted is a dead letter.
+// was deleted is a dead letter. An endpoint is disabled as it was when the request was made: what an URL answers that it had before
+// says nothing of the one that it has.
 const RECORD = `
   with given as (
     select * from unnest($2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::integer[], $8::integer[],
@@ -155,7 +158,7 @@ const RECORD = `
   ), disabled as (
     update outbox.endpoints
     set enabled = false, disabled_at = clock_timestamp(), disabled_reason = 'answered 410 Gone'
-    where id = any ($15::uuid[]) and enabled
+    where (id, version) in (select * from unnest($15::uuid[], $16::bigint[])) and enabled
   )
   select id::text from moved`;
 
@@ -167,6 +170,7 @@ export async function recordAttempts(db: Queryable, records: readonly AttemptRec
   const moved = new Set<string>();
   for (const [day, ofDay] of byDay(records)) {
     const column = <K extends keyof AttemptRecord>(name: K) => ofDay.map((record) => record[name]);
+    const gone = ofDay.filter(({ next }) => next.state === 'dead' && next.disableEndpoint);
     const { rows } = await db.query<{ id: string }>({
       name: preparedName(db, 'record'),
       text: RECORD,
@@ -185,7 +189,8 @@ export async function recordAttempts(db: Queryable, records: readonly AttemptRec
         column('address'),
         ofDay.map(({ next }) => next.state),
         ofDay.map(({ next }) => (next.state === 'pending' ? next.delayMs : null)),
-        ofDay.filter(({ next }) => next.state === 'dead' && next.disableEndpoint).map(({ endpointId }) => endpointId),
+        gone.map(({ endpointId }) => endpointId),
+        gone.map(({ endpointVersion }) => endpointVersion),
       ],
     });
     for (const { id } of rows) moved.add(id);

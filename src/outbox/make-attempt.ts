@@ -89,6 +89,7 @@ async function makeSignedAttempt(
     attempt: claimed.attempt,
     messageId: claimed.message.id,
     endpointId: claimed.endpointId,
+    endpointVersion: claimed.endpoint.version,
     startedAt,
     durationMs,
     statusCode: outcome.statusCode ?? null,

@@ -1,7 +1,7 @@
 import { Webhook as StandardWebhook } from 'standardwebhooks';
 import { Webhook as SvixWebhook } from 'svix';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { listEndpoints } from '../../src/outbox/endpoints.ts';
+import { listEndpoints, updateEndpoint } from '../../src/outbox/endpoints.ts';
 import type { RunningWorker } from '../../src/outbox/worker.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -12,6 +12,7 @@ import {
   BACKENDS,
   clearOutbox,
   deliveryStates,
+  LOOPBACK,
   settled,
   startTestWorker,
 } from '../support/outbox.ts';
@@ -162,6 +163,23 @@ describe.each(BACKENDS)('delivery with jobs through %s', (backend) => {
     expect(receiver.at('/status/410')).toHaveLength(1);
     expect(await deliveryStates(database.pool, gone.id)).toEqual({ dead: 1 });
     expect(await listEndpoints(database.pool)).toMatchObject([{ enabled: false, disabledReason: 'answered 410 Gone' }]);
+  });
+
+  it('does not disable an endpoint for what its former URL answers', async () => {
+    let answerFormer: (() => void) | undefined;
+    const former = await startReceiver((response) => {
+      answerFormer = () => response.writeHead(410).end();
+    });
+    const { id } = await addTestEndpoint(database.pool, { url: former.url });
+    await announce(database.pool);
+    await eventually('the request has come', () => answerFormer !== undefined);
+    await updateEndpoint(database.pool, id, { egressAllow: LOOPBACK, settings: { url: `${receiver.url}/moved` } });
+    answerFormer?.();
+    await settled(database.pool);
+    await announce(database.pool);
+    expect((await settled(database.pool)).deliveries).toMatchObject({ delivered: 1, dead: 1 });
+    expect(receiver.at('/moved')).toHaveLength(1);
+    await former.stop();
   });
 
   it('counts a redirect as a failure and does not follow it', async () => {

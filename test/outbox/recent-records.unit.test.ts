@@ -16,6 +16,7 @@ function recorded(response: string | null): AttemptRecord {
     attempt: 1,
     messageId: '00000000-0000-0000-0000-000000000001',
     endpointId: '00000000-0000-0000-0000-000000000002',
+    endpointVersion: 1n,
     startedAt: new Date(),
     durationMs: 1,
     statusCode: 204,

@@ -328,6 +328,7 @@ describe('an attempt', () => {
       {
         ...job,
         messageId: rows[0]?.id ?? '',
+        endpointVersion: 1n,
         startedAt: new Date(0),
         durationMs: 0,
         statusCode: null,
