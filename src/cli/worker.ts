@@ -30,7 +30,7 @@ export function registerWorker(program: Command, context: CommandContext): void 
     .description('deliver the outbox and seal the books, in one process; run as many as you like')
     .option(
       '--concurrency <n>',
-      'requests on their way at once',
+      'requests on their way at once, beside those that are slow: of these up to 20 times as many, at most 2000',
       wholeNumber(1, MAX_CONCURRENCY),
       WORKER_DEFAULTS.concurrency,
     )

@@ -4,20 +4,23 @@ import type { DeliveryJob } from './job.ts';
 import { type AttemptContext, idsOf, makeAttempt, type ReadyAttempt } from './make-attempt.ts';
 import { createPermits } from './permits.ts';
 import { trackWork } from './queue.ts';
+import { watchSlowRequests } from './slow-requests.ts';
 
 export interface RunningAttempts {
   /** Claims what the jobs name, as there are permits, and makes the attempts; answers when all are begun. */
   take(jobs: readonly DeliveryJob[]): Promise<void>;
   /** How many are under way. */
   count(): number;
-  /** Begins no more, and waits for those that are under way. */
+  /** Begins no more, hands back what it took and has not claimed, and waits for what is under way. */
   settle(): Promise<void>;
 }
 
 export interface AttemptRunnerOptions {
-  /** How many are made at once. */
+  /** How many requests are on their way at once, beside those that are slow. */
   readonly concurrency: number;
   readonly claim: (jobs: readonly DeliveryJob[]) => Promise<readonly ReadyAttempt[]>;
+  /** Hands back what was taken and is not begun. */
+  readonly handBack: (jobs: readonly DeliveryJob[]) => Promise<void>;
   readonly context: AttemptContext;
   readonly onFailure: (error: unknown) => void;
   readonly onFailed: () => void;
@@ -27,16 +30,30 @@ const CLAIMS_AT_ONCE = 500;
 const CLAIM_RETRY_MS = 300;
 /** Then the delivery's lease brings it back. */
 const MAX_CLAIM_TRIES = 60;
+/** As most receivers are done by then, and a worker is not held up for longer by one that it did not know to be slow. */
+const SLOW_MS = 500;
+const SLOW_A_PERMIT = 20;
+/** Each is a socket: with a thousand permits fewer than 4,096, which is as many files as Linux lets a process open unless told otherwise. */
+const MAX_SLOW = 2_000;
+/** Of payloads, which are kept as text and as what is sent, so two or three times as much. */
+const MAX_SLOW_BYTES = 64 * 1024 * 1024;
 
 export function startAttempts({
   concurrency,
   claim,
+  handBack,
   context,
   onFailure,
   onFailed,
 }: AttemptRunnerOptions): RunningAttempts {
   const { log, observer } = context;
   const permits = createPermits(concurrency);
+  const slow = watchSlowRequests({
+    slowMs: SLOW_MS,
+    max: Math.min(MAX_SLOW, SLOW_A_PERMIT * concurrency),
+    maxBytes: MAX_SLOW_BYTES,
+  });
+  const claiming = trackWork();
   const underWay = trackWork();
   /** Two jobs may name one delivery; what this worker has already, it does not ask for again. */
   const held = new Set<string>();
@@ -64,11 +81,8 @@ export function startAttempts({
 
   // The next may begin when the request is over: what is written down of it then takes nobody's place.
   async function make(claimed: ReadyAttempt): Promise<void> {
-    let isOver = false;
-    const requestIsOver = () => {
-      if (!isOver) permits.give(1);
-      isOver = true;
-    };
+    const { endpointId, message } = claimed;
+    const requestIsOver = slow.watch({ endpointId, bytes: message.payloadJson.length }, () => permits.give(1));
     const record: AttemptContext['record'] = (made) => {
       requestIsOver();
       return context.record(made);
@@ -99,6 +113,16 @@ export function startAttempts({
     }
     held.delete(job.deliveryId);
     permits.give(1);
+    if (isSettling) await leave([job]);
+  }
+
+  async function leave(jobs: readonly DeliveryJob[]): Promise<void> {
+    try {
+      await handBack(jobs);
+    } catch (error) {
+      // Then the lease brings them back.
+      onFailure(error);
+    }
   }
 
   return {
@@ -107,14 +131,19 @@ export function startAttempts({
       observer.beat('attempts');
       for (let rest = jobs; rest.length > 0; ) {
         const granted = await permits.take(rest.length);
-        if (granted === 0) return;
-        await Promise.all(rest.slice(0, granted).map(begin));
+        if (granted === 0) {
+          await leave(rest);
+          return;
+        }
+        await Promise.all(rest.slice(0, granted).map((job) => claiming.track(begin(job))));
         rest = rest.slice(granted);
       }
     },
     settle: async () => {
       isSettling = true;
       permits.close();
+      // What is being claimed will be under way.
+      await claiming.settled();
       await underWay.settled();
     },
   };

@@ -78,8 +78,7 @@ export async function attemptDelivery(input: AttemptInput): Promise<AttemptOutco
     }
     return judge(ending, input);
   } catch (error) {
-    // The agent is closed: nothing was sent.
-    return notAnswered(error instanceof Error ? error : new Error(String(error)));
+    return notAnswered(error instanceof Error ? error : new Error(String(error)), input);
   } finally {
     clearTimeout(timer);
     stop.removeEventListener('abort', onStop);
@@ -93,7 +92,7 @@ function judge(ending: Ending, input: AttemptInput): AttemptOutcome {
     case 'broken_off':
       return interrupted(ending.reason, input.timeoutMs);
     case 'failed':
-      return notAnswered(ending.error);
+      return notAnswered(ending.error, input);
   }
 }
 
@@ -120,7 +119,9 @@ function interrupted(reason: BreakOff, timeoutMs: number): AttemptOutcome {
     : { status: 'failed', errorClass: 'timeout', error: `no answer within ${timeoutMs} ms` };
 }
 
-function notAnswered(error: Error): AttemptOutcome {
+function notAnswered(error: Error, { timeoutMs }: AttemptInput): AttemptOutcome {
+  // The agent is closed, which its worker alone does.
+  if (error instanceof errors.ClientDestroyedError) return interrupted('worker_stopped', timeoutMs);
   if (error instanceof EgressRefusedError) {
     return { status: 'failed', errorClass: 'egress_refused', error: error.message, address: error.address };
   }

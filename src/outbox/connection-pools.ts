@@ -9,7 +9,11 @@ export interface ConnectionPools {
   destroy(): Promise<void>;
 }
 
-const CONNECTIONS_PER_ORIGIN = 128;
+/**
+ * As many as a worker has requests on their way, permits and slow ones, at most: what is sent to an endpoint at once is bounded by its
+ * places, and one that hangs must not take the connections from another at the same origin.
+ */
+const CONNECTIONS_PER_ORIGIN = 3_000;
 
 /**
  * A pool per origin, of which `maxOrigins` are kept: beyond that the one that was used least recently goes, with its idle

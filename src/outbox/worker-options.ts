@@ -16,7 +16,7 @@ export interface WorkerOptions {
   /** By which the endpoints' secrets are kept. */
   readonly keyRing: KeyRing;
   readonly log: Logger;
-  /** Requests on their way at once. */
+  /** Requests on their way at once, beside those that are slow. */
   readonly concurrency?: number;
   /** The waits after the first, second, … failed attempt, at endpoints that have none of their own. */
   readonly retryDelaysMs?: readonly number[];

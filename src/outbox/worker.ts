@@ -9,6 +9,7 @@ import { egressPolicy } from './egress.ts';
 import { createEgressAgent } from './egress-agent.ts';
 import { createEndpointCache } from './endpoint-cache.ts';
 import { assertKeyFits, settleSecrets, someOf } from './endpoint-secrets.ts';
+import { handBack } from './hand-back.ts';
 import { BREAKER_DEFAULTS } from './health.ts';
 import { type Listener, startListener } from './listener.ts';
 import type { ReadyAttempt } from './make-attempt.ts';
@@ -27,7 +28,7 @@ export interface WorkerState {
   readonly listens: boolean;
   /** Whether something of it failed with PostgreSQL, and has not found out yet that it works again. */
   readonly isCutOff: boolean;
-  /** Requests on their way. */
+  /** Requests on their way, slow ones included. */
   readonly inFlight: number;
   readonly pool: { readonly total: number; readonly idle: number; readonly waiting: number };
 }
@@ -162,6 +163,7 @@ function startMaking(
         return endpoint === undefined ? [] : [{ ...attempt, endpoint, judgePayload: judgeOf(attempt.message.topic) }];
       });
     },
+    handBack: (jobs) => handBack(db, jobs),
     context: {
       ...settings,
       delaysMs,
@@ -200,7 +202,9 @@ function asRunning(assembly: Assembly, { queue, relay, listener, attempts }: Par
   };
 }
 
-async function closeAll({ closers, connections, abandon }: Assembly): Promise<void> {
+async function closeAll({ closers, connections, breakOff, abandon }: Assembly): Promise<void> {
+  // Before the agent closes: what is under way then was broken off by us, and not by its endpoint.
+  breakOff.abort();
   abandon.abort();
   // All at once: what one of them waits for in vain is no reason not to tell the others.
   await within(CLOSE_MS, Promise.allSettled(closers.splice(0).map((close) => close())));

@@ -166,9 +166,9 @@ describe('a worker that stops', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('sends nothing once it has closed its connections, and says so as of any other failure', async () => {
+  it('sends nothing once it has closed its connections, and does not blame the endpoint', async () => {
     await agent.close();
-    expect(await attempt(agent, healthy.url)).toMatchObject(failed('connection_lost', /destroyed/));
+    expect(await attempt(agent, healthy.url)).toMatchObject(failed('worker_stopped', /stopped/));
     expect(healthy.connections()).toBe(0);
   });
 
@@ -177,7 +177,7 @@ describe('a worker that stops', () => {
     const outcome = attempt(agent, server.url);
     await eventually('the request has come', () => server.requests.length === 1);
     await agent.close();
-    expect(await outcome).toMatchObject(failed('connection_lost', /destroyed/));
+    expect(await outcome).toMatchObject(failed('worker_stopped', /stopped/));
     await eventually('its connection is closed', () => server.open.size === 0);
   });
 
@@ -255,5 +255,19 @@ describe('origins', () => {
     pending[0]?.write(OK);
     expect(await underWay).toEqual(delivered(200, 'ok'));
     await few.close();
+  });
+
+  it('have a connection for every request: those that hang take none from another endpoint there', async () => {
+    const server = await serve((socket) => {
+      if (server.requests.at(-1)?.startsWith('POST /healthy') === true) socket.write(NO_CONTENT);
+    });
+    const stop = new AbortController();
+    const hanging = Array.from({ length: 300 }, () =>
+      attempt(agent, `${server.url}/hangs`, { stop: stop.signal, timeoutMs: 60_000 }),
+    );
+    await eventually('they have come', () => server.requests.length === hanging.length);
+    expect(await attempt(agent, `${server.url}/healthy`)).toEqual(delivered(204, ''));
+    stop.abort();
+    await Promise.all(hanging);
   });
 });
