@@ -4,16 +4,6 @@ import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import { AppError } from './errors.ts';
 
-const urlWithProtocol = (protocols: readonly string[]) =>
-  z
-    .string()
-    .refine(
-      (value) => URL.canParse(value) && protocols.some((protocol) => new URL(value).href.startsWith(`${protocol}//`)),
-      {
-        error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
-      },
-    );
-
 /** A parameter of the driver's own: psql refuses it. */
 const LIBPQ_SWITCH = 'uselibpqcompat';
 const HIDDEN = '***';
@@ -97,6 +87,40 @@ const isDecodable = (value: string) => {
   }
 };
 
+/** What REDIS_URL names: one server, or several nodes of one Redis Cluster. Any other comma belongs to a password. */
+export function redisUrls(value: string): readonly string[] {
+  return value.split(/,\s*(?=rediss?:\/\/)/i);
+}
+
+const redisUrl = z.string().transform((value, context) => {
+  const fault = redisFault(redisUrls(value));
+  if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
+  return value;
+});
+
+function redisFault(urls: readonly string[]): string | undefined {
+  if (!urls.every((url) => URL.canParse(url) && /^rediss?:\/\/[^/?#,]*$/.test(originOf(url)))) {
+    return 'must be a URL that starts with redis:// or rediss://, or several, separated by commas, for nodes of one Redis Cluster';
+  }
+  if (!urls.every(isDecodable)) return 'must have every % of its user and password written as %25';
+  const parsed = urls.map((url) => new URL(url));
+  if (parsed.some(({ searchParams }) => searchParams.has('keyPrefix'))) {
+    return 'must not have the parameter keyPrefix: databases that share a Redis do not meet there';
+  }
+  if (parsed.length === 1) return undefined;
+  if (new Set(parsed.map(({ protocol, username, password }) => `${protocol}//${username}:${password}@`)).size > 1) {
+    return 'must have the same scheme, user and password in each of its URLs, which name nodes of one Redis Cluster';
+  }
+  return parsed.every(({ pathname }) => ['', '/', '/0'].includes(pathname))
+    ? undefined
+    : 'must have no database in its URLs: a Redis Cluster has no database but 0';
+}
+
+function originOf(url: string): string {
+  const { protocol, host } = new URL(url);
+  return `${protocol}//${host}`;
+}
+
 const cidrList = z.string().transform((value, context) =>
   value
     .split(',')
@@ -156,9 +180,7 @@ const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'
 
 const environment = z.object({
   DATABASE_URL: databaseUrl.optional(),
-  REDIS_URL: urlWithProtocol(['redis:', 'rediss:'])
-    .refine(isDecodable, { error: 'must have every % of its user and password written as %25' })
-    .optional(),
+  REDIS_URL: redisUrl.optional(),
   OUTBOX_EGRESS_ALLOW: cidrList.optional(),
   OUTBOX_KEEP_DAYS: integer(1, 3_650).optional(),
   OUTBOX_KEEP_DEAD_DAYS: integer(1, 3_650).optional(),

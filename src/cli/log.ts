@@ -20,8 +20,9 @@ const SECRET_NAMES = [
 const TEXT_NAMES = ['url', 'error', 'databaseUrl', 'redisUrl'];
 const LEVELS = ['', '*.', '*.*.'];
 
-/** User and password, query and fragment. */
-const URL_PARTS = /\b([a-z][a-z0-9+.-]*:\/\/)(?:[^\s/@]*@)?([^\s?#"'<>]*)(?:[?#][^\s"'<>]*)?/gi;
+/** User and password, query and fragment; of several URLs of Redis, of each. */
+const URL_PARTS =
+  /\b([a-z][a-z0-9+.-]*:\/\/)(?:[^\s/@]*@)?((?:(?!,\s*rediss?:)[^\s?#"'<>])*)(?:[?#](?:(?!,\s*rediss?:)[^\s"'<>])*)?/gi;
 
 /**
  * The log of a command, JSON lines on stderr. Of an error it tells name, code and message and nothing else: drivers hang

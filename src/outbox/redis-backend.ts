@@ -1,13 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { Queue, Worker } from 'bullmq';
-import { Redis } from 'ioredis';
 import type { Queryable } from '../db/pool.ts';
-import { AppError } from '../errors.ts';
 import { inTime } from './deadline.ts';
 import { type Backend, CONNECT_TIMEOUT_MS, QUEUE_NAME, type QueueOptions, WORKER_OPTIONS } from './queue-backend.ts';
+import { ANSWER_TIMEOUT_MS, findRedis, queueUnreachable, redisClient } from './redis-servers.ts';
 
-const DEFAULT_REDIS_PORT = 6379;
-const ANSWER_TIMEOUT_MS = 5_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
 /** Longer than any wait for a job, which is answered when it is over. */
 const SILENCE_MS = 2_500;
@@ -19,38 +16,41 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
   const prefix = await queuePrefix(options.db);
   const epochKey = epochKeyOf(prefix);
   const closing = new AbortController();
+  const servers = await findRedis(redisUrl, closing.signal);
   let connectionError: Error | undefined;
-  const connect = (maxRetriesPerRequest: number | null) => {
-    const client = new Redis(redisUrl, {
-      maxRetriesPerRequest,
-      lazyConnect: true,
-      connectTimeout: CONNECT_TIMEOUT_MS,
-      // A connection that went silent is not one: what waits for it is asked of the next.
-      socketTimeout: SILENCE_MS,
-      disconnectTimeout: DISCONNECT_TIMEOUT_MS,
+  const open = (isPatient: boolean) => {
+    const client = redisClient(servers, {
+      isPatient,
+      timeouts: {
+        connectTimeout: CONNECT_TIMEOUT_MS,
+        // A connection that went silent is not one: what waits for it is asked of the next.
+        socketTimeout: SILENCE_MS,
+        disconnectTimeout: DISCONNECT_TIMEOUT_MS,
+      },
       // Ending its tries is the one way to stop a client between two of them that also fails what waits for it.
       retryStrategy: (times) => (closing.signal.aborted ? null : Math.min(100 * times, MAX_RECONNECT_DELAY_MS)),
     });
-    client.on('error', (error) => {
+    const onError = (error: Error) => {
       connectionError = error;
-    });
+    };
+    client.on('error', onError).on('node error', onError);
     return client;
   };
   // The relay wants to be told soon that Redis is away; a worker's blocking commands wait for ever.
-  const producer = connect(1);
-  const consumer = connect(null);
+  const producer = open(false);
+  const consumer = open(true);
   const clients: RedisClient[] = [producer, consumer];
   const answer = async <T>(work: Promise<T>): Promise<T> => {
     try {
       return await inTime(work, { ms: ANSWER_TIMEOUT_MS, signal: closing.signal });
     } catch (cause) {
       // A command says only that the connection was closed; the connection said why.
-      throw queueUnreachable(redisUrl, producer.status === 'ready' ? cause : (connectionError ?? cause));
+      const saysWhy = producer.status === 'ready' && !`${cause}`.includes('Connection is closed');
+      throw queueUnreachable(redisUrl, saysWhy ? cause : (connectionError ?? cause));
     }
   };
   try {
     await answer(producer.connect());
-    await answer(assertDatabaseExists(producer));
   } catch (error) {
     producer.disconnect();
     throw error;
@@ -108,10 +108,9 @@ async function endClient(client: RedisClient): Promise<void> {
  */
 export async function removeQueue(db: Queryable, redisUrl: string): Promise<void> {
   const prefix = await queuePrefix(db);
-  const connection = new Redis(redisUrl, {
-    lazyConnect: true,
-    connectTimeout: ANSWER_TIMEOUT_MS,
-    commandTimeout: ANSWER_TIMEOUT_MS,
+  const connection = redisClient(await findRedis(redisUrl, new AbortController().signal), {
+    isPatient: false,
+    timeouts: { connectTimeout: ANSWER_TIMEOUT_MS, commandTimeout: ANSWER_TIMEOUT_MS },
     retryStrategy: () => null,
   });
   connection.on('error', () => undefined);
@@ -139,27 +138,4 @@ async function queuePrefix(db: Queryable): Promise<string> {
     .update(rows[0]?.name ?? '')
     .digest('hex');
   return `{liventix-${digest.slice(0, 16)}}`;
-}
-
-/** A client whose database does not exist goes on with database 0, and says nothing. */
-export async function assertDatabaseExists(client: Redis): Promise<void> {
-  const { db = 0 } = client.options;
-  if (db !== 0) await client.select(db);
-}
-
-/** One sentence that names the server, and never its password. */
-export function queueUnreachable(redisUrl: string, cause: unknown): AppError {
-  const { hostname, port } = new URL(redisUrl);
-  return new AppError(
-    'QUEUE_UNREACHABLE',
-    `Redis at ${hostname}:${port === '' ? DEFAULT_REDIS_PORT : port} cannot be used (${reasonOf(cause)}): check that it runs and that REDIS_URL names its host, port, user, password and database, or unset REDIS_URL to queue in PostgreSQL.`,
-    { cause },
-  );
-}
-
-// A name with several addresses fails with an error whose message is empty.
-function reasonOf(cause: unknown): string {
-  const inner: unknown = cause instanceof AggregateError ? cause.errors[0] : cause;
-  const text = inner instanceof Error ? inner.message : String(inner);
-  return text.replace(/\s+/g, ' ').replace(/[\s.]+$/, '');
 }

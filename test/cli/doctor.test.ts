@@ -51,6 +51,7 @@ describe('doctor on a healthy database', () => {
       'endpoints',
       'notifications',
       'redis',
+      'redis-cluster',
       'redis-persistence',
       'redis-eviction',
     ]);
@@ -71,6 +72,7 @@ describe('doctor on a healthy database', () => {
       endpoints: 'ok',
       notifications: 'ok',
       redis: 'skipped',
+      'redis-cluster': 'skipped',
       'redis-persistence': 'skipped',
       'redis-eviction': 'skipped',
     });

@@ -9,7 +9,7 @@ import {
   addTestEndpoint,
   announce,
   announceMany,
-  BACKENDS,
+  BACKENDS_AND_CLUSTER,
   clearOutbox,
   deliveryStates,
   LOOPBACK,
@@ -17,17 +17,20 @@ import {
   startTestWorker,
 } from '../support/outbox.ts';
 import { answer, startReceiver, type TestReceiver } from '../support/receiver.ts';
-import { startRedis, type TestRedis } from '../support/redis.ts';
+import { startRedis } from '../support/redis.ts';
+import { startRedisCluster } from '../support/redis-cluster.ts';
 
-describe.each(BACKENDS)('delivery with jobs through %s', (backend) => {
+const START = { PostgreSQL: () => undefined, Redis: startRedis, 'Redis Cluster': startRedisCluster };
+
+describe.each(BACKENDS_AND_CLUSTER)('delivery with jobs through %s', (backend) => {
   let database: TestDatabase;
-  let redis: TestRedis | undefined;
+  let redis: { readonly url: string; stop(): Promise<void> } | undefined;
   let receiver: TestReceiver;
   let worker: RunningWorker;
 
   beforeAll(async () => {
     database = await createDatabase();
-    redis = backend === 'Redis' ? await startRedis() : undefined;
+    redis = await START[backend]();
     receiver = await startReceiver((response, webhook) => {
       const status = /^\/status\/(\d{3})/.exec(webhook.path)?.[1];
       if (webhook.path === '/hang') return;

@@ -22,6 +22,10 @@ export const LOOPBACK = ['127.0.0.0/8'];
 export const BACKENDS: readonly ('PostgreSQL' | 'Redis')[] =
   process.env['LIVENTIX_DRILLS'] === 'full' || inject('postgresMajor') > 15 ? ['PostgreSQL', 'Redis'] : ['PostgreSQL'];
 
+/** Those, and a Redis Cluster on the newer server: how it delivers is Redis' own, but for who holds the keys. */
+export const BACKENDS_AND_CLUSTER: readonly ('PostgreSQL' | 'Redis' | 'Redis Cluster')[] =
+  inject('postgresMajor') > 15 ? [...BACKENDS, 'Redis Cluster'] : BACKENDS;
+
 /** A worker in this process with short waits, that may reach loopback. */
 export function startTestWorker(
   options: Pick<WorkerOptions, 'databaseUrl'> & Partial<WorkerOptions>,

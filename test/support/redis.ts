@@ -15,13 +15,18 @@ export interface TestRedis {
   stop(): Promise<void>;
 }
 
-/** A real redis-server of the test's own on a free port of loopback, with nothing kept on disk. */
-export async function startRedis(options: { port?: number } = {}): Promise<TestRedis> {
-  const dir = await mkdtemp(join(tmpdir(), 'liventix-redis-'));
-  const port = options.port ?? (await freePort());
+export interface RedisServer {
+  readonly url: string;
+  readonly client: Redis;
+  /** As if its machine lost its power; what it has on disk stays. */
+  kill(): Promise<void>;
+}
+
+/** A redis-server on loopback with the given flags, of which nothing is kept that they do not ask for. */
+export async function startRedisServer(port: number, dir: string, flags: readonly string[] = []): Promise<RedisServer> {
   const child = spawn(
     'redis-server',
-    ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'no'],
+    ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--save', '', '--appendonly', 'no', ...flags],
     { stdio: 'ignore' },
   );
   const closed = once(child, 'close');
@@ -31,15 +36,29 @@ export async function startRedis(options: { port?: number } = {}): Promise<TestR
   await eventually('redis-server answers', async () => (await client.ping()) === 'PONG');
   return {
     url,
+    client,
+    kill: async () => {
+      client.disconnect();
+      child.kill('SIGKILL');
+      await closed;
+    },
+  };
+}
+
+/** A real redis-server of the test's own on a free port of loopback, with nothing kept on disk. */
+export async function startRedis(options: { port?: number } = {}): Promise<TestRedis> {
+  const dir = await mkdtemp(join(tmpdir(), 'liventix-redis-'));
+  const port = options.port ?? (await freePort());
+  const { url, client, kill } = await startRedisServer(port, dir);
+  return {
+    url,
     port,
     client,
     flush: async () => {
       await client.flushall();
     },
     stop: async () => {
-      client.disconnect();
-      child.kill('SIGKILL');
-      await closed;
+      await kill();
       await rm(dir, { recursive: true, force: true });
     },
   };
