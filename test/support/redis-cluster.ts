@@ -6,12 +6,9 @@ import { freePort } from '../../src/db/server.ts';
 import { eventually } from './eventually.ts';
 import { type RedisServer, startRedisServer } from './redis.ts';
 
-export interface TestClusterNode {
+export interface TestClusterNode extends RedisServer {
   readonly port: number;
-  readonly url: string;
-  readonly client: Redis;
-  /** As if its machine lost its power: it keeps what it knows of the cluster, and no data. */
-  kill(): Promise<void>;
+  /** Again, with what it knew of the cluster, and without data. */
   start(): Promise<void>;
 }
 
@@ -26,7 +23,7 @@ export interface TestRedisCluster {
   stop(): Promise<void>;
 }
 
-interface ClusterOptions {
+export interface ClusterOptions {
   /** Each master has one. */
   readonly replicas?: boolean;
   readonly flags?: readonly string[];
@@ -40,7 +37,13 @@ const NODE_TIMEOUT_MS = 1_000;
 /** A Redis Cluster of the test's own: three masters on free ports of loopback, which keep nothing but who they are. */
 export async function startRedisCluster(options: ClusterOptions = {}): Promise<TestRedisCluster> {
   const dir = await mkdtemp(join(tmpdir(), 'liventix-cluster-'));
-  const flags = ['--cluster-node-timeout', `${NODE_TIMEOUT_MS}`, ...(options.flags ?? [])];
+  const flags = [
+    '--cluster-node-timeout',
+    `${NODE_TIMEOUT_MS}`,
+    '--repl-diskless-sync-delay',
+    '0',
+    ...(options.flags ?? []),
+  ];
   const count = options.replicas === true ? 2 * MASTERS : MASTERS;
   const nodes = await Promise.all(Array.from({ length: count }, () => startNode(dir, flags)));
   const [masters, replicas] = [nodes.slice(0, MASTERS), nodes.slice(MASTERS)];
@@ -49,6 +52,7 @@ export async function startRedisCluster(options: ClusterOptions = {}): Promise<T
   for (const node of nodes.slice(1)) await first?.client.cluster('MEET', '127.0.0.1', node.port, node.busPort);
   await Promise.all(nodes.map(({ client }) => eventually('it knows all nodes', () => knows(client, count))));
   await Promise.all(replicas.map(async ({ client }, nth) => client.cluster('REPLICATE', await idOf(masters[nth]))));
+  await Promise.all(replicas.map(({ client }) => eventually('it follows its master', () => follows(client))));
   const running = () => nodes.filter(({ client }) => client.status === 'ready');
   const settled = async () => {
     await eventually('the cluster answers', () => agree(running()), 30_000);
@@ -107,6 +111,8 @@ async function startNode(dir: string, flags: readonly string[]): Promise<TestClu
       return server.client;
     },
     kill: () => server.kill(),
+    freeze: () => server.freeze(),
+    thaw: () => server.thaw(),
     start: async () => {
       server = await run();
     },
@@ -119,6 +125,8 @@ async function serveItsPart(client: Redis, nth: number): Promise<void> {
   // Those that never met would all begin with the same one, and have to find that out.
   await client.cluster('SET-CONFIG-EPOCH', nth + 1);
 }
+
+const follows = async (client: Redis) => (await client.info('replication')).includes('master_link_status:up');
 
 const knows = async (client: Redis, count: number) =>
   (await client.cluster('INFO')).includes(`cluster_known_nodes:${count}\r`);

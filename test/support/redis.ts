@@ -20,6 +20,9 @@ export interface RedisServer {
   readonly client: Redis;
   /** As if its machine lost its power; what it has on disk stays. */
   kill(): Promise<void>;
+  /** Answers nobody until it is thawed, and keeps every connection. */
+  freeze(): void;
+  thaw(): void;
 }
 
 /** A redis-server on loopback with the given flags, of which nothing is kept that they do not ask for. */
@@ -42,6 +45,8 @@ export async function startRedisServer(port: number, dir: string, flags: readonl
       child.kill('SIGKILL');
       await closed;
     },
+    freeze: () => child.kill('SIGSTOP'),
+    thaw: () => child.kill('SIGCONT'),
   };
 }
 

@@ -1,0 +1,132 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { expectNothingLost, type LossDrill, startLossDrill } from '../support/loss.ts';
+import {
+  type ClusterOptions,
+  moveSlot,
+  startRedisCluster,
+  type TestClusterNode,
+  type TestRedisCluster,
+} from '../support/redis-cluster.ts';
+
+const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
+/** How long a master is away: longer than the cluster needs to find out, in any case. */
+const OUTAGE_MS = isFull ? 60_000 : 4_000;
+const PATIENCE_MS = 120_000;
+const ROUNDS = isFull ? 5 : 1;
+const SERVE_WHAT_IS_THERE = ['--cluster-require-full-coverage', 'no'];
+
+let database: TestDatabase;
+let cluster: TestRedisCluster;
+let drill: LossDrill;
+
+afterEach(async () => {
+  await drill.close();
+  await cluster.stop();
+  await database.drop();
+});
+
+const begin = async (options: ClusterOptions) => {
+  database = await createDatabase();
+  cluster = await startRedisCluster(options);
+  drill = await startLossDrill({ databaseUrl: database.url, redisUrl: cluster.url });
+  await flowing(2);
+};
+const flowing = (workers: number) => {
+  for (let n = 0; n < workers; n += 1) drill.startWorker();
+  const before = drill.receiver.received.length;
+  return eventually('webhooks arrive', () => drill.receiver.received.length >= before + 50, 30_000);
+};
+const otherThan = (holder: TestClusterNode): TestClusterNode => {
+  const [other] = cluster.masters.filter(({ port }) => port !== holder.port);
+  if (other === undefined) throw new Error('a cluster has more than one master');
+  return other;
+};
+/** What each worker said that Redis failed with, over and over. */
+const complaints = () =>
+  [...drill.workers].flatMap((worker) => worker.log().filter(({ msg }) => /Redis (still )?fails/.test(msg)));
+
+describe('nothing is lost on a Redis Cluster', { timeout: PATIENCE_MS + ROUNDS * OUTAGE_MS }, () => {
+  it('and nothing stops, when a master dies that does not hold the queue', async () => {
+    await begin({ flags: SERVE_WHAT_IS_THERE });
+    const victim = otherThan(await cluster.holder());
+    await victim.kill();
+    await pause(OUTAGE_MS);
+    await flowing(0);
+    // Nor does it keep a worker from starting.
+    await flowing(1);
+    expect(complaints()).toEqual([]);
+    expectNothingLost('another master dead', await drill.finish());
+  });
+
+  it('when that brings the cluster down, until it is back', async () => {
+    await begin({});
+    const victim = otherThan(await cluster.holder());
+    await victim.kill();
+    await eventually('the workers notice', () => complaints().length > 0);
+    await pause(OUTAGE_MS);
+    await victim.start();
+    await cluster.settled();
+    expectNothingLost(`cluster down for ${OUTAGE_MS / 1_000} s`, await drill.finish());
+  });
+
+  it('when the master that holds the queue dies, and comes back empty', async () => {
+    await begin({ flags: SERVE_WHAT_IS_THERE });
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const victim = await cluster.holder();
+      await victim.kill();
+      await pause(OUTAGE_MS);
+      await victim.start();
+      await cluster.settled();
+      await flowing(0);
+    }
+    expectNothingLost(`the queue's master away for ${OUTAGE_MS / 1_000} s`, await drill.finish());
+  });
+
+  it('when the master that holds the queue falls silent', async () => {
+    await begin({ flags: SERVE_WHAT_IS_THERE });
+    const victim = await cluster.holder();
+    victim.freeze();
+    await pause(OUTAGE_MS);
+    victim.thaw();
+    await cluster.settled();
+    expectNothingLost(`the queue's master silent for ${OUTAGE_MS / 1_000} s`, await drill.finish());
+  });
+
+  it('when all masters die, and come back empty', async () => {
+    await begin({});
+    await Promise.all(cluster.masters.map((master) => master.kill()));
+    await pause(OUTAGE_MS);
+    await Promise.all(cluster.masters.map((master) => master.start()));
+    await cluster.settled();
+    expectNothingLost(`all masters away for ${OUTAGE_MS / 1_000} s`, await drill.finish());
+  });
+
+  it('when a replica takes the place of the master that holds the queue', async () => {
+    await begin({ replicas: true });
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const victim = await cluster.holder();
+      await victim.kill();
+      await cluster.settled();
+      await flowing(1);
+      await victim.start();
+      await cluster.settled();
+    }
+    expectNothingLost('a replica takes over', await drill.finish());
+  });
+
+  it('when the queue moves to another master, and back', async () => {
+    await begin({});
+    for (let round = 0; round < 2 * ROUNDS; round += 1) {
+      const from = await cluster.holder();
+      const [key = ''] = await from.client.keys('*:epoch');
+      const slot = await from.client.cluster('KEYSLOT', key);
+      expect(await moveSlot(slot, { from, to: otherThan(from) })).toBeGreaterThan(0);
+      await cluster.settled();
+      await flowing(0);
+    }
+    expectNothingLost('the queue moved', await drill.finish());
+  });
+});
