@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
+import { setImmediate as immediately } from 'node:timers/promises';
 import { Queue, Worker } from 'bullmq';
 import type { Queryable } from '../db/pool.ts';
 import { inTime } from './deadline.ts';
@@ -78,6 +79,8 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
     answers: () => clients.every(({ status }) => status === 'ready'),
     disconnect: async () => {
       closing.abort();
+      // A client says what became of it in the same turn, and a cluster's might take back what it said.
+      await immediately();
       await Promise.all(clients.map(endClient));
     },
     answer,

@@ -67,7 +67,7 @@ export function redisClient(servers: RedisServers, settings: ClientSettings): Re
   const { isPatient, retryStrategy } = settings;
   const options = { ...settings.timeouts, maxRetriesPerRequest: isPatient ? null : 1 };
   if (servers.kind === 'single') return new Redis(servers.url, { ...options, retryStrategy, lazyConnect: true });
-  return new Cluster([...servers.nodes], {
+  const cluster = new Cluster([...servers.nodes], {
     lazyConnect: true,
     clusterRetryStrategy: retryStrategy,
     ...(isPatient ? {} : { enableOfflineQueue: false, maxRedirections: MAX_REDIRECTIONS }),
@@ -75,6 +75,29 @@ export function redisClient(servers: RedisServers, settings: ClientSettings): Re
     dnsLookup: (name, found) => found(null, name),
     redisOptions: { ...servers.access, ...options },
   });
+  return keepStatus(cluster);
+}
+
+/**
+ * A cluster's client is told that it has no connection left once for each that ends at its end, and each time says that it closes: after
+ * it said that it tries again, or ended, nobody would believe that any more, and BullMQ wait for ever for what was over.
+ */
+function keepStatus(cluster: Cluster): Cluster {
+  let wentOnTo: 'reconnecting' | 'end' | undefined;
+  cluster.on('connecting', () => {
+    wentOnTo = undefined;
+  });
+  for (const status of ['reconnecting', 'end'] as const) {
+    cluster.on(status, () => {
+      wentOnTo = status;
+    });
+  }
+  cluster.on('close', () => {
+    if (cluster.status === 'close' && wentOnTo !== undefined) cluster.status = wentOnTo;
+  });
+  const duplicate = cluster.duplicate.bind(cluster);
+  cluster.duplicate = (...args) => keepStatus(duplicate(...args));
+  return cluster;
 }
 
 /** One sentence that names the servers, and never a password. */

@@ -1,13 +1,16 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Redis } from 'ioredis';
 import { freePort } from '../../src/db/server.ts';
+import type { Certificate } from './certificates.ts';
 import { eventually } from './eventually.ts';
 import { type RedisServer, startRedisServer } from './redis.ts';
 
 export interface TestClusterNode extends RedisServer {
   readonly port: number;
+  /** Where it takes TLS, if it does. */
+  readonly tlsPort: number;
   /** Again, with what it knew of the cluster, and without data. */
   start(): Promise<void>;
 }
@@ -26,6 +29,8 @@ export interface TestRedisCluster {
 export interface ClusterOptions {
   /** Each master has one. */
   readonly replicas?: boolean;
+  /** Of localhost, by which name each node is then known; `url` stays as it is without TLS. */
+  readonly tls?: Certificate;
   readonly flags?: readonly string[];
 }
 
@@ -33,17 +38,19 @@ const MASTERS = 3;
 const SLOTS = 16_384;
 /** After so long a node that is silent counts as failed: soon, for tests. */
 const NODE_TIMEOUT_MS = 1_000;
+const FLAGS = [
+  '--cluster-enabled',
+  'yes',
+  '--cluster-node-timeout',
+  `${NODE_TIMEOUT_MS}`,
+  '--repl-diskless-sync-delay',
+  '0',
+];
 
 /** A Redis Cluster of the test's own: three masters on free ports of loopback, which keep nothing but who they are. */
 export async function startRedisCluster(options: ClusterOptions = {}): Promise<TestRedisCluster> {
   const dir = await mkdtemp(join(tmpdir(), 'liventix-cluster-'));
-  const flags = [
-    '--cluster-node-timeout',
-    `${NODE_TIMEOUT_MS}`,
-    '--repl-diskless-sync-delay',
-    '0',
-    ...(options.flags ?? []),
-  ];
+  const flags = [...FLAGS, ...(await tlsFlags(dir, options.tls)), ...(options.flags ?? [])];
   const count = options.replicas === true ? 2 * MASTERS : MASTERS;
   const nodes = await Promise.all(Array.from({ length: count }, () => startNode(dir, flags)));
   const [masters, replicas] = [nodes.slice(0, MASTERS), nodes.slice(MASTERS)];
@@ -97,8 +104,17 @@ export async function moveSlot(
   return moved;
 }
 
+async function tlsFlags(dir: string, certificate: Certificate | undefined): Promise<string[]> {
+  if (certificate === undefined) return [];
+  const [certFile, keyFile] = [join(dir, 'node.pem'), join(dir, 'node.key')];
+  await Promise.all([writeFile(certFile, certificate.cert), writeFile(keyFile, certificate.key)]);
+  const files = ['--tls-cert-file', certFile, '--tls-key-file', keyFile, '--tls-ca-cert-file', certFile];
+  const names = ['--cluster-announce-hostname', 'localhost', '--cluster-preferred-endpoint-type', 'hostname'];
+  return [...files, '--tls-auth-clients', 'no', ...names];
+}
+
 async function startNode(dir: string, flags: readonly string[]): Promise<TestClusterNode & { busPort: number }> {
-  const [port, busPort] = [await freePort(), await freePort()];
+  const [port, busPort, tlsPort] = [await freePort(), await freePort(), await freePort()];
   const own = join(dir, `${port}`);
   await mkdir(own);
   const run = () => startRedisServer(port, own, ['--cluster-enabled', 'yes', '--cluster-port', `${busPort}`, ...flags]);
@@ -106,6 +122,7 @@ async function startNode(dir: string, flags: readonly string[]): Promise<TestClu
   return {
     port,
     busPort,
+    tlsPort,
     url: server.url,
     get client() {
       return server.client;
