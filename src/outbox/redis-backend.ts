@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { setImmediate as immediately } from 'node:timers/promises';
+import { setImmediate as immediately, setTimeout as pause } from 'node:timers/promises';
 import { Queue, Worker } from 'bullmq';
 import type { Queryable } from '../db/pool.ts';
 import { inTime } from './deadline.ts';
@@ -11,6 +11,8 @@ const MAX_RECONNECT_DELAY_MS = 1_000;
 const SILENCE_MS = 2_500;
 /** For Redis to close a connection, before it is broken. */
 const DISCONNECT_TIMEOUT_MS = 500;
+/** Between two questions to a cluster that failed. */
+const DOUBT_MS = 500;
 
 /** @throws AppError QUEUE_UNREACHABLE */
 export async function redisBackend(options: QueueOptions, redisUrl: string): Promise<Backend> {
@@ -41,10 +43,17 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
   const producer = open(false);
   const consumer = open(true);
   const clients: RedisClient[] = [producer, consumer];
+  const soon = <T>(work: Promise<T>) => inTime(work, { ms: ANSWER_TIMEOUT_MS, signal: closing.signal });
+  const doubt = createDoubt(() => soon(producer.exists(epochKey)), closing.signal);
+  const onFailure = () => {
+    // A single Redis is there when it is connected; of a cluster, any node that is connected will do.
+    if (servers.kind === 'cluster') void doubt.begin();
+  };
   const answer = async <T>(work: Promise<T>): Promise<T> => {
     try {
-      return await inTime(work, { ms: ANSWER_TIMEOUT_MS, signal: closing.signal });
+      return await soon(work);
     } catch (cause) {
+      onFailure();
       // A command says only that the connection was closed; the connection said why.
       const saysWhy = producer.status === 'ready' && !`${cause}`.includes('Connection is closed');
       throw queueUnreachable(redisUrl, saysWhy ? cause : (connectionError ?? cause));
@@ -65,6 +74,7 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
         concurrency,
         ...WORKER_OPTIONS,
       });
+      worker.on('error', onFailure);
       // BullMQ waits for jobs on a copy of the connection.
       void worker.getBackend().blockingClient?.then(
         (client) => clients.push(client),
@@ -76,7 +86,7 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
     markIntact: async () => {
       await producer.set(epochKey, randomUUID(), 'NX');
     },
-    answers: () => clients.every(({ status }) => status === 'ready'),
+    answers: () => !doubt.lasts() && clients.every(({ status }) => status === 'ready'),
     disconnect: async () => {
       closing.abort();
       // A client says what became of it in the same turn, and a cluster's might take back what it said.
@@ -84,6 +94,26 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
       await Promise.all(clients.map(endClient));
     },
     answer,
+  };
+}
+
+/** From a failure on until a question is answered. */
+function createDoubt(ask: () => Promise<unknown>, until: AbortSignal) {
+  let lasts = false;
+  const isAnswered = () =>
+    ask().then(
+      () => true,
+      () => false,
+    );
+  return {
+    lasts: () => lasts,
+    begin: async (): Promise<void> => {
+      if (lasts) return;
+      lasts = true;
+      do await pause(DOUBT_MS, undefined, { signal: until }).catch(() => undefined);
+      while (!until.aborted && !(await isAnswered()));
+      lasts = false;
+    },
   };
 }
 

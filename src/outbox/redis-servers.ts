@@ -40,8 +40,11 @@ interface ClientSettings {
 
 const DEFAULT_REDIS_PORT = 6379;
 export const ANSWER_TIMEOUT_MS = 5_000;
-/** How often a cluster may send a command elsewhere, or put it off by 100 ms, before whoever is not patient is told. */
-const MAX_REDIRECTIONS = 8;
+/**
+ * How often a cluster may send a command elsewhere, or put it off by 100 ms, before whoever is not patient is told: a relay that waited
+ * longer would be taken for gone.
+ */
+const MAX_REDIRECTIONS = 4;
 
 /**
  * Asks all servers that REDIS_URL names at once, and believes the first that answers: of a cluster, some may be down.

@@ -23,6 +23,7 @@ it.each([
   ['a payload', { payloadJson: '{"a":"hidden"}' }],
   ["a URL's query", { url: 'https://example.com/hooks?token=hidden' }],
   ["a URL's password", { endpoint: { url: 'https://user:hidden@example.com/hooks' } }],
+  ["a cluster's passwords", { redisUrl: 'redis://:hidden@a:7000,redis://:hidden@b:7000?x=hidden, rediss://:hidden@c' }],
   ['a URL in an error', { err: new Error('postgresql://me:hidden@db/app did not answer') }],
   ['a URL in an outcome', { error: 'https://example.com/?hidden was refused' }],
 ])('does not log %s', (_what, fields) => {

@@ -128,11 +128,29 @@ describe('a wrong environment', () => {
     }),
   );
 
-  it('refuses a REDIS_URL whose password is not encoded', () =>
-    expectRefusal({ code: 'CONFIG_INVALID', says: /REDIS_URL must have every % .* written as %25/ }, ['worker'], {
-      DATABASE_URL: 'postgresql://localhost/x',
-      REDIS_URL: 'redis://:pa%ss@localhost',
-    }));
+  it.each([
+    ['whose password is not encoded', 'redis://:pa%ss@localhost', /must have every % .* written as %25/],
+    ['that is of another protocol', 'http://localhost', /must be a URL that starts with redis:\/\/ or rediss:\/\//],
+    ['of a cluster by another scheme', 'redis-cluster://a,redis://b', /must be a URL that starts with redis:/],
+    ['whose second server has no scheme', 'redis://a:7000,b:7000', /or several, separated by commas/],
+    ['whose second server has neither scheme nor port', 'redis://a,b', /or several, separated by commas/],
+    ['that ends with a comma', 'redis://a,redis://b,', /or several, separated by commas/],
+    ['with two passwords', 'redis://:hunter2@a,redis://:hunter3@b', /must have the same scheme, user and password/],
+    [
+      'of which one server has no password',
+      'redis://:hunter2@a,redis://b',
+      /must have the same scheme, user and password/,
+    ],
+    ['that mixes TLS and none', 'redis://a,rediss://b', /must have the same scheme, user and password/],
+    ['of a cluster with a database', 'redis://a/1,redis://b/1', /must have no database in its URLs/],
+    ['with a prefix for keys', 'redis://a?keyPrefix=x', /must not have the parameter keyPrefix/],
+  ])('refuses a REDIS_URL %s', async (_what, url, says) => {
+    const refused = await liventix(['worker'], { DATABASE_URL: 'postgresql://localhost/x', REDIS_URL: url });
+    expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
+    expect(refused.stderr).toMatch(/^liventix: CONFIG_INVALID: REDIS_URL [^\n]+\n$/);
+    expect(refused.stderr).toMatch(says);
+    expect(refused.stderr).not.toContain('hunter');
+  });
 
   it.each([
     ['migrate'],

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { expectNothingLost, type LossDrill, startLossDrill } from '../support/loss.ts';
+import { announceMany } from '../support/outbox.ts';
 import {
   type ClusterOptions,
   moveSlot,
@@ -13,9 +14,11 @@ import {
 
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 /** How long a master is away: longer than the cluster needs to find out, in any case. */
-const OUTAGE_MS = isFull ? 60_000 : 4_000;
+const OUTAGE_MS = isFull ? 60_000 : 3_000;
 const PATIENCE_MS = 120_000;
 const ROUNDS = isFull ? 5 : 1;
+/** What waits when something happens. */
+const BACKLOG = 500;
 const SERVE_WHAT_IS_THERE = ['--cluster-require-full-coverage', 'no'];
 
 let database: TestDatabase;
@@ -33,6 +36,7 @@ const begin = async (options: ClusterOptions) => {
   cluster = await startRedisCluster(options);
   drill = await startLossDrill({ databaseUrl: database.url, redisUrl: cluster.url });
   await flowing(2);
+  await announceMany(database.pool, BACKLOG);
 };
 const flowing = (workers: number) => {
   for (let n = 0; n < workers; n += 1) drill.startWorker();
@@ -44,7 +48,6 @@ const otherThan = (holder: TestClusterNode): TestClusterNode => {
   if (other === undefined) throw new Error('a cluster has more than one master');
   return other;
 };
-/** What each worker said that Redis failed with, over and over. */
 const complaints = () =>
   [...drill.workers].flatMap((worker) => worker.log().filter(({ msg }) => /Redis (still )?fails/.test(msg)));
 
@@ -69,6 +72,17 @@ describe('nothing is lost on a Redis Cluster', { timeout: PATIENCE_MS + ROUNDS *
     await pause(OUTAGE_MS);
     await victim.start();
     await cluster.settled();
+    for (const worker of drill.workers) {
+      await eventually('the end is logged', () => worker.log().some(({ msg }) => /works again/.test(msg)));
+    }
+    for (const worker of drill.workers) {
+      expect(
+        worker
+          .log()
+          .filter(({ msg }) => /fails|still|works/.test(msg))
+          .map(({ msg }) => msg),
+      ).toEqual(['Redis fails; trying again, and nothing is lost meanwhile', 'Redis works again']);
+    }
     expectNothingLost(`cluster down for ${OUTAGE_MS / 1_000} s`, await drill.finish());
   });
 
@@ -85,7 +99,7 @@ describe('nothing is lost on a Redis Cluster', { timeout: PATIENCE_MS + ROUNDS *
     expectNothingLost(`the queue's master away for ${OUTAGE_MS / 1_000} s`, await drill.finish());
   });
 
-  it('when the master that holds the queue falls silent', async () => {
+  it.runIf(isFull)('when the master that holds the queue falls silent', async () => {
     await begin({ flags: SERVE_WHAT_IS_THERE });
     const victim = await cluster.holder();
     victim.freeze();
@@ -95,7 +109,7 @@ describe('nothing is lost on a Redis Cluster', { timeout: PATIENCE_MS + ROUNDS *
     expectNothingLost(`the queue's master silent for ${OUTAGE_MS / 1_000} s`, await drill.finish());
   });
 
-  it('when all masters die, and come back empty', async () => {
+  it.runIf(isFull)('when all masters die, and come back empty', async () => {
     await begin({});
     await Promise.all(cluster.masters.map((master) => master.kill()));
     await pause(OUTAGE_MS);
@@ -120,6 +134,7 @@ describe('nothing is lost on a Redis Cluster', { timeout: PATIENCE_MS + ROUNDS *
   it('when the queue moves to another master, and back', async () => {
     await begin({});
     for (let round = 0; round < 2 * ROUNDS; round += 1) {
+      await announceMany(database.pool, BACKLOG);
       const from = await cluster.holder();
       const [key = ''] = await from.client.keys('*:epoch');
       const slot = await from.client.cluster('KEYSLOT', key);

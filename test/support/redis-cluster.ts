@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Redis } from 'ioredis';
 import { freePort } from '../../src/db/server.ts';
-import type { Certificate } from './certificates.ts';
+import type { TestCertificates } from './certificates.ts';
 import { eventually } from './eventually.ts';
 import { type RedisServer, startRedisServer } from './redis.ts';
 
@@ -29,8 +29,8 @@ export interface TestRedisCluster {
 export interface ClusterOptions {
   /** Each master has one. */
   readonly replicas?: boolean;
-  /** Of localhost, by which name each node is then known; `url` stays as it is without TLS. */
-  readonly tls?: Certificate;
+  /** For localhost, by which name each node is then known; `url` stays as it is without TLS. */
+  readonly tls?: TestCertificates;
   readonly flags?: readonly string[];
 }
 
@@ -56,7 +56,7 @@ export async function startRedisCluster(options: ClusterOptions = {}): Promise<T
   const [masters, replicas] = [nodes.slice(0, MASTERS), nodes.slice(MASTERS)];
   await Promise.all(masters.map(({ client }, nth) => serveItsPart(client, nth)));
   const [first] = masters;
-  for (const node of nodes.slice(1)) await first?.client.cluster('MEET', '127.0.0.1', node.port, node.busPort);
+  for (const node of nodes.slice(1)) await first?.client.cluster('MEET', '127.0.0.1', node.meetPort, node.busPort);
   await Promise.all(nodes.map(({ client }) => eventually('it knows all nodes', () => knows(client, count))));
   await Promise.all(replicas.map(async ({ client }, nth) => client.cluster('REPLICATE', await idOf(masters[nth]))));
   await Promise.all(replicas.map(({ client }) => eventually('it follows its master', () => follows(client))));
@@ -104,25 +104,31 @@ export async function moveSlot(
   return moved;
 }
 
-async function tlsFlags(dir: string, certificate: Certificate | undefined): Promise<string[]> {
-  if (certificate === undefined) return [];
+async function tlsFlags(dir: string, certificates: TestCertificates | undefined): Promise<string[]> {
+  if (certificates === undefined) return [];
+  const { caFile, good } = certificates;
   const [certFile, keyFile] = [join(dir, 'node.pem'), join(dir, 'node.key')];
-  await Promise.all([writeFile(certFile, certificate.cert), writeFile(keyFile, certificate.key)]);
-  const files = ['--tls-cert-file', certFile, '--tls-key-file', keyFile, '--tls-ca-cert-file', certFile];
+  await Promise.all([writeFile(certFile, good.cert), writeFile(keyFile, good.key)]);
+  const files = ['--tls-cert-file', certFile, '--tls-key-file', keyFile, '--tls-ca-cert-file', caFile];
   const names = ['--cluster-announce-hostname', 'localhost', '--cluster-preferred-endpoint-type', 'hostname'];
-  return [...files, '--tls-auth-clients', 'no', ...names];
+  return [...files, '--tls-cluster', 'yes', '--tls-auth-clients', 'no', ...names];
 }
 
-async function startNode(dir: string, flags: readonly string[]): Promise<TestClusterNode & { busPort: number }> {
+async function startNode(
+  dir: string,
+  flags: readonly string[],
+): Promise<TestClusterNode & { busPort: number; meetPort: number }> {
   const [port, busPort, tlsPort] = [await freePort(), await freePort(), await freePort()];
   const own = join(dir, `${port}`);
   await mkdir(own);
-  const run = () => startRedisServer(port, own, ['--cluster-enabled', 'yes', '--cluster-port', `${busPort}`, ...flags]);
+  const tls = flags.includes('--tls-cert-file') ? ['--tls-port', `${tlsPort}`] : [];
+  const run = () => startRedisServer(port, own, ['--cluster-port', `${busPort}`, ...tls, ...flags]);
   let server: RedisServer = await run();
   return {
     port,
     busPort,
     tlsPort,
+    meetPort: tls.length > 0 ? tlsPort : port,
     url: server.url,
     get client() {
       return server.client;
