@@ -110,7 +110,7 @@ export function startRelay(options: RelayOptions): Relay {
       breathMs = seen.didSomething
         ? BREATH_MS
         : Math.min(LONGEST_BREATH_MS[seen.isShort ? 'whileShort' : 'else'], breathMs * LONGER);
-      if (seen.failed) await waitForQueue(db);
+      if (seen.failed) await alarm.wait(Math.min(options.pollMs, BEAT_MS));
       else if (performance.now() - busyAt < LINGER_MS) await pause(breathMs);
       else if (await tryLock(db, SLEEPS)) {
         refusals = 0;
@@ -126,12 +126,6 @@ export function startRelay(options: RelayOptions): Relay {
         await alarm.wait(Math.min(LONGEST_REFUSED_MS, BREATH_MS * LONGER ** refusals));
       }
     }
-  }
-
-  // It fails before the database is asked anything, and who asks nothing for long is taken for gone.
-  async function waitForQueue(db: Queryable): Promise<void> {
-    await alarm.wait(Math.min(options.pollMs, BEAT_MS));
-    await db.query('select');
   }
 
   async function lookOnce(looking: Looking): Promise<Seen & { failed: boolean }> {

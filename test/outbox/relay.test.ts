@@ -1,17 +1,23 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Queryable } from '../../src/db/pool.ts';
 import { trackSockets } from '../../src/db/sockets.ts';
+import { AppError } from '../../src/errors.ts';
 import { admitDue, findQueued, inspectQueued, type QueuedDelivery, returnLost } from '../../src/outbox/admission.ts';
 import { claimAttempts, recordAttempts } from '../../src/outbox/attempts.ts';
 import { disableEndpoint } from '../../src/outbox/endpoints.ts';
 import { type FannedOut, fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { type Hearing, startHearing } from '../../src/outbox/hearing.ts';
 import { LineCheck } from '../../src/outbox/lines.ts';
-import { startListener } from '../../src/outbox/listener.ts';
 import { FLOOR_LAG_MS } from '../../src/outbox/look.ts';
+import { BREAKER_DEFAULTS } from '../../src/outbox/health.ts';
+import { startListener } from '../../src/outbox/listener.ts';
+import { NOBODY } from '../../src/outbox/observer.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
+import { startRelay } from '../../src/outbox/relay.ts';
+import { WORKER_DEFAULTS } from '../../src/outbox/worker-options.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -57,6 +63,41 @@ const count = async (what: string): Promise<number> => {
   const { rows } = await database.pool.query<{ n: number }>(`select count(*)::integer as n from ${what}`);
   return rows[0]?.n ?? Number.NaN;
 };
+
+const QUEUE_FAILS_AFTER_MS = 400;
+
+/** One that leads as soon as it can, and whose queue takes its time to say that it is away. */
+const relayWithoutQueue = () => {
+  let failures = 0;
+  const fail = async (): Promise<never> => {
+    await pause(QUEUE_FAILS_AFTER_MS);
+    failures += 1;
+    throw new AppError('QUEUE_UNREACHABLE', 'away');
+  };
+  const log = pino({ level: 'silent' });
+  const outage = createOutageLog({ log, server: 'Redis' });
+  const relay = startRelay({
+    ...WORKER_DEFAULTS,
+    databaseUrl: database.url,
+    sockets: trackSockets(),
+    queue: {
+      wasEmptied: fail,
+      markIntact: fail,
+      enqueue: fail,
+      hasWaiting: fail,
+      answers: () => true,
+      ...NOT_OF_A_RELAY,
+    },
+    log,
+    outages: { postgres: outage, queue: outage },
+    queryTimeoutMs: 5_000,
+    maxLost: 5,
+    breaker: BREAKER_DEFAULTS,
+    observer: NOBODY,
+  });
+  return { relay, failures: () => failures };
+};
+const NOT_OF_A_RELAY = { consume: async () => undefined, drain: async () => undefined, close: async () => undefined };
 
 describe('fan-out', () => {
   it('turns each message into its deliveries once, even if 20 do it at the same time', async () => {
@@ -305,6 +346,21 @@ describe('relays', () => {
     } finally {
       await Promise.all(workers.map((worker) => worker.stop()));
       await receiver.stop();
+    }
+  });
+
+  it('do not take turns while the queue is away', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await announce(database.pool);
+    await fan(database.pool, { places: new Map([[id, 1]]) });
+    const [first, second] = [relayWithoutQueue(), relayWithoutQueue()];
+    try {
+      await eventually('one of them tried for longer than a leader may be silent', () =>
+        [first, second].some(({ failures }) => failures() > 4),
+      );
+      expect([first.failures(), second.failures()]).toContain(0);
+    } finally {
+      await Promise.all([first.relay.stop(), second.relay.stop()]);
     }
   });
 });
