@@ -1,5 +1,5 @@
 import type { Queryable } from '../db/pool.ts';
-import { ENDPOINT_DELETED } from './attempts.ts';
+import { ENDPOINT_DELETED, IS_QUEUED } from './attempts.ts';
 import type { DeliveryJob } from './job.ts';
 import { preparedName } from './prepared.ts';
 
@@ -42,6 +42,10 @@ export interface Admitted {
   readonly queued: readonly (QueuedDelivery & { readonly dueAt: Date })[];
   /** In how long each endpoint's next delivery is due that was not admitted. */
   readonly nextDueInMs: ReadonlyMap<string, number>;
+  /** By the database's clock. */
+  readonly askedAt: Date | undefined;
+  /** Whether all was admitted that was due then and had a place. */
+  readonly isComplete: boolean;
 }
 
 // For ever is no length of time before PostgreSQL 17.
@@ -74,7 +78,7 @@ const ADMIT = `
     select * from due order by turn, due_at, id limit $4
   ), taken as (
     select chosen.* from chosen
-    join outbox.deliveries on deliveries.id = chosen.id and deliveries.day = chosen.day and deliveries.state = 'pending'
+    join outbox.deliveries on deliveries.id = chosen.id and deliveries.day = chosen.day and deliveries.state = (select 'pending')
     for no key update of deliveries skip locked
   ), admitted as (
     update outbox.deliveries
@@ -95,6 +99,8 @@ const ADMIT = `
     order by due_at, id
     limit 1
   ) as next
+  union all
+  select null, null, null, null, statement_timestamp(), null, null
   order by turn, id`;
 
 /** Moves due deliveries to `queued`, as many as their endpoints have places for; they are the caller's to enqueue. */
@@ -103,7 +109,11 @@ export async function admitDue(
   options: { wanted: readonly Wanted[]; limit: number; queueLeaseMs: number },
 ): Promise<Admitted> {
   const { wanted } = options;
-  const { rows } = await db.query<JobRow & { id: bigint | null; dueAt: Date; dueInMs: number }>({
+  const { rows } = await db.query<
+    | (JobRow & { dueAt: Date })
+    | { id: null; endpointId: string; dueInMs: number }
+    | { id: null; endpointId: null; dueAt: Date }
+  >({
     text: ADMIT,
     values: [
       wanted.map(({ endpointId }) => endpointId),
@@ -113,9 +123,17 @@ export async function admitDue(
       options.queueLeaseMs,
     ],
   });
+  const queued = rows.filter((row) => row.id !== null).map((row) => ({ ...toQueued(row), dueAt: row.dueAt }));
+  const asked = rows.find((row) => row.endpointId === null);
   return {
-    queued: rows.filter(({ id }) => id !== null).map((row) => ({ ...toQueued(row), dueAt: row.dueAt })),
-    nextDueInMs: new Map(rows.filter(({ id }) => id === null).map(({ endpointId, dueInMs }) => [endpointId, dueInMs])),
+    queued,
+    nextDueInMs: new Map(
+      rows.flatMap((row) =>
+        row.id === null && row.endpointId !== null ? [[row.endpointId, row.dueInMs] as const] : [],
+      ),
+    ),
+    askedAt: asked?.dueAt,
+    isComplete: queued.length < options.limit,
   };
 }
 
@@ -148,7 +166,7 @@ const STANDING = `
   end as standing
   from unnest($1::date[], $2::bigint[], $3::integer[]) as job (day, id, attempt)
   left join outbox.deliveries on deliveries.day = job.day and deliveries.id = job.id and deliveries.attempt = job.attempt
-    and deliveries.state = 'queued'
+    and ${IS_QUEUED}
   left join outbox.endpoints on endpoints.id = deliveries.endpoint_id`;
 
 export async function inspectQueued(db: Queryable, jobs: readonly DeliveryJob[]): Promise<readonly Standing[]> {
@@ -166,7 +184,7 @@ export async function returnUnclaimed(db: Queryable, jobs: readonly DeliveryJob[
     `update outbox.deliveries set state = 'pending', lease_until = null
      from unnest($1::date[], $2::bigint[], $3::integer[]) as job (day, id, attempt)
      where deliveries.day = job.day and deliveries.id = job.id and deliveries.attempt = job.attempt
-       and deliveries.state = 'queued' and deliveries.claimed_by is null`,
+       and ${IS_QUEUED} and deliveries.claimed_by is null`,
     columnsOf(jobs),
   );
   return rowCount ?? 0;
@@ -179,7 +197,7 @@ const RETURN_LOST = `
       deliveries.schedule_from, deliveries.claimed_by is not null as was_claimed
     from unnest($1::date[], $2::bigint[], $3::integer[]) as job (day, id, attempt)
     join outbox.deliveries on deliveries.day = job.day and deliveries.id = job.id and deliveries.attempt = job.attempt
-    where deliveries.state = 'queued'
+    where ${IS_QUEUED}
       and (deliveries.lease_until < statement_timestamp() or not deliveries.claimed_by = any ($4::integer[]))
     for no key update of deliveries skip locked
   ), judged as (

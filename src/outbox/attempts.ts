@@ -43,13 +43,19 @@ export interface AttemptRecord extends DeliveryJob {
   readonly next: NextStep;
 }
 
+/**
+ * SQL, of deliveries that are named by day and number: whether one is queued. In these words, which match no index of what is queued:
+ * that would be taken for a small one and read from end to end, and while an old snapshot is held it has an entry for all that ever was.
+ */
+export const IS_QUEUED = `deliveries.state = (select 'queued')`;
+
 // By day, so that a statement touches the partitions of one. An endpoint that is deleted is disabled too.
 const CLAIM = `
   update outbox.deliveries
   set claimed_by = $1, lease_until = clock_timestamp() + (endpoints.timeout_ms + $2) * interval '1 millisecond'
   from unnest($4::bigint[], $5::integer[]) as job (id, attempt), outbox.endpoints, public.outbox
   where deliveries.day = $3 and deliveries.id = job.id and deliveries.attempt = job.attempt
-    and deliveries.state = 'queued' and coalesce(deliveries.claimed_by, $1) = $1
+    and ${IS_QUEUED} and coalesce(deliveries.claimed_by, $1) = $1
     and endpoints.id = deliveries.endpoint_id and endpoints.enabled
     and outbox.day = $3 and outbox.id = deliveries.message_id
   returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
@@ -126,7 +132,7 @@ const RECORD = `
         finished_at = case when next_state <> 'pending' then clock_timestamp() end,
         last_error = coalesce(made.last_error, deliveries.last_error)
     from made
-    where deliveries.day = $1 and deliveries.id = made.id and deliveries.attempt = made.attempt and deliveries.state = 'queued'
+    where deliveries.day = $1 and deliveries.id = made.id and deliveries.attempt = made.attempt and ${IS_QUEUED}
       and deliveries.message_id = made.message_id and deliveries.endpoint_id = made.endpoint_id
     returning deliveries.id, made.message_id, made.error, due_at, next_state
   ), written as (
@@ -218,7 +224,7 @@ export async function postponeAttempt(
           finished_at = case when is_deleted then clock_timestamp() end,
           last_error = case when is_deleted then '${ENDPOINT_DELETED}' else last_error end
       from (select id, deleted_at is not null as is_deleted from outbox.endpoints) as endpoint
-      where day = $1 and deliveries.id = $2 and attempt = $3 and state = 'queued' and claimed_by = $4
+      where day = $1 and deliveries.id = $2 and attempt = $3 and ${IS_QUEUED} and claimed_by = $4
         and endpoint.id = endpoint_id`,
     values: [job.day, job.deliveryId, job.attempt, options.worker, options.delayMs],
   });

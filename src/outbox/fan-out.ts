@@ -37,6 +37,7 @@ export const IS_ADDRESSED = `subscribed.topic = taken.topic
 export const ORDERING_KEY = 'case when subscribed.ordered then taken.ordering_key end';
 
 // What was announced while an endpoint was enabled is for it, although it was disabled before anybody came to turn that into deliveries.
+// An endpoint of the future is one of before the server's clock went back.
 // At an ordered endpoint, whoever comes behind another of its key is due at no time yet: lines.ts.
 // One statement: a crash leaves a message either unprocessed or with all of its deliveries. The one relay that leads runs it, so
 // nobody else takes messages; a late commit is found whatever its seq is, because what tells is `processed_at` and no position.
@@ -60,7 +61,7 @@ const FAN_OUT = `
       row_number() over (partition by subscribed.id, ${ORDERING_KEY} order by taken.seq) as turn_of_key
     from taken
     join subscribed on ${IS_ADDRESSED}
-      and subscribed.created_at <= taken.created_at
+      and (subscribed.created_at <= taken.created_at or subscribed.created_at > clock_timestamp())
       and (subscribed.enabled or subscribed.disabled_at > taken.created_at)
   ), fanned_out as (
     insert into outbox.deliveries (message_id, day, endpoint_id, ordering_key, state, due_at, lease_until)
@@ -87,7 +88,7 @@ const FAN_OUT = `
   union all
   select distinct 'waiting', null::bigint, null, endpoint_id, null::integer from fanned_out where state = 'pending'
   union all
-  select 'taken', max(seq), max(day)::text, null, count(*)::integer from taken`;
+  select 'taken', max(seq), min(day)::text, null, count(*)::integer from taken`;
 
 type Row =
   | { kind: 'queued'; id: bigint; day: string; endpointId: string }

@@ -101,6 +101,17 @@ export class Gate {
     this.dueAt = Math.min(this.dueAt, at);
   }
 
+  /** Something may be due that was so before. */
+  expectAgain(at: number): void {
+    this.expect(at);
+    this.dueFrom = undefined;
+  }
+
+  /** Below `dueFrom` nothing is due any more. */
+  passed(dueFrom: Date): void {
+    if (this.dueFrom === undefined || this.dueFrom < dueFrom) this.dueFrom = dueFrom;
+  }
+
   /** When it may be sent what is due; Infinity while it waits for what is under way. */
   nextAt(now: number): number {
     if (this.free(now) > 0) return this.dueAt;

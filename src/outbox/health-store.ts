@@ -10,12 +10,12 @@ interface HealthRow {
   readonly openForMs: number;
 }
 
-/** How endpoints did when the relay that led before last wrote it down. */
+/** How endpoints did when the relay that led before last wrote it down. Nobody waits for longer than it said, whatever the clock did since. */
 export async function readHealth(db: Queryable, now: number): Promise<ReadonlyMap<string, Health>> {
   const { rows } = await db.query<HealthRow>(
     `select endpoint_id as "endpointId", case when breaker = 'closed' then 'closed' else 'open' end as breaker,
        failures_in_row as "failuresInRow", failing_since as "failingSince",
-       coalesce(extract(epoch from probe_at - statement_timestamp()) * 1000, 0)::float8 as "probeInMs",
+       coalesce(extract(epoch from least(probe_at - statement_timestamp(), probe_at - opened_at)) * 1000, 0)::float8 as "probeInMs",
        coalesce(extract(epoch from probe_at - opened_at) * 1000, 0)::float8 as "openForMs"
      from outbox.endpoint_health`,
   );

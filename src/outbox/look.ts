@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import { admitDue, findQueued, type QueuedDelivery, returnUnclaimed } from './admission.ts';
 import { currentSeq, type Outcome, readOutcomes } from './attempts.ts';
+import { followJump } from './clock-jump.ts';
 import { listLimits } from './endpoints.ts';
 import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
 import type { BreakerSettings } from './health.ts';
@@ -10,11 +11,14 @@ import { startHearing } from './hearing.ts';
 import { LineCheck, moveLinesUp } from './lines.ts';
 import { Places } from './places.ts';
 import type { DeliveryQueue } from './queue.ts';
+import type { ServerClock } from './server-clock.ts';
 import { createSweep } from './sweep.ts';
 
 export interface LookOptions {
   readonly db: Queryable;
   readonly queue: DeliveryQueue;
+  /** Of the server, watched for longer than one relay leads. */
+  readonly clock: ServerClock;
   readonly log: Logger;
   readonly sweepMs: number;
   readonly queueLeaseMs: number;
@@ -62,6 +66,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   let [floor, nextFloor, floorAt]: [Floor, Floor, number] = [NO_FLOOR, NO_FLOOR, 0];
   const lineCheck = new LineCheck(db);
   const hearing = await startHearing(db);
+  let isFromTheBeginning = true;
   let sweeps = 0;
 
   let inherited: readonly QueuedDelivery[] = await takeOver();
@@ -109,6 +114,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (isTime('emptied', EMPTIED_EVERY_MS) && (await queue.wasEmptied())) await refill();
     if (isTime('sweep', options.sweepMs)) {
       sweeps += 1;
+      // Before leases are judged.
+      await followClock();
       if (sweeps % SWEEPS_A_FULL_LOOK === 0) lookFromTheBeginning();
       if (sweeps % SWEEPS_A_RECOUNT === 0) await recount();
       await sweep.run();
@@ -119,13 +126,22 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     }
   }
 
+  // Every instant in the tables is by it.
+  async function followClock(): Promise<void> {
+    const jump = await options.clock.jump(db);
+    if (jump === undefined) return;
+    const followed = await followJump(db, jump);
+    log.warn({ byMs: jump.byMs, ...followed }, "relay: the database server's clock jumped; what waits went with it");
+    lookFromTheBeginning();
+  }
+
   function recheck(): void {
     lookFromTheBeginning();
     isTime.again('endpoints');
   }
 
   function lookFromTheBeginning(): void {
-    [floor, nextFloor] = [NO_FLOOR, NO_FLOOR];
+    isFromTheBeginning = true;
     places.expectAll(performance.now());
   }
 
@@ -189,10 +205,11 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (crowded === 'all') return 0;
     const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
+    // Behind the messages of who is crowded there may be others'.
+    const limit = total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total);
     const fanned = await fanOut(db, {
-      // Behind the messages of who is crowded there may be others'.
-      limit: total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total),
-      floor,
+      limit,
+      floor: isFromTheBeginning ? NO_FLOOR : floor,
       places: free,
       queueLeaseMs: options.queueLeaseMs,
     });
@@ -201,6 +218,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
       if (!places.knows(endpointId)) isTime.again('endpoints');
       places.expect(endpointId, now);
     }
+    // While an old snapshot is held it passes all that there ever was, so that it is done once, unless there was more.
+    isFromTheBeginning &&= fanned.messages === limit;
     if (fanned.reached !== undefined) moveFloor(fanned.reached, now);
     await enqueue(fanned.queued);
     return fanned.messages;
@@ -212,7 +231,9 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   }
 
   function moveFloor(reached: Floor, now: number): void {
-    if (now - floorAt >= FLOOR_LAG_MS) [floor, nextFloor, floorAt] = [nextFloor, reached, now];
+    // Who committed late is no place to go on from.
+    if (reached.seq > nextFloor.seq && now - floorAt >= FLOOR_LAG_MS)
+      [floor, nextFloor, floorAt] = [nextFloor, reached, now];
   }
 
   async function admit(): Promise<number> {
@@ -242,7 +263,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     const now = performance.now();
     for (const { deliveryId, endpointId } of deliveries) {
       places.give(deliveryId);
-      places.expect(endpointId, now);
+      places.expectAgain(endpointId, now);
     }
   }
 }

@@ -162,10 +162,12 @@ export class Places {
 
   /** Something may be due at every endpoint, from whenever: others write to the tables too. */
   expectAll(now: number): void {
-    for (const gate of this.#gates.values()) {
-      gate.expect(now);
-      gate.dueFrom = undefined;
-    }
+    for (const gate of this.#gates.values()) gate.expectAgain(now);
+  }
+
+  /** As `expectAll`, of one endpoint: something waits again that was passed. */
+  expectAgain(endpointId: string, now: number): void {
+    this.#gate(endpointId).expectAgain(now);
   }
 
   /** The endpoints that have places, `most` at most, and where something may be due. */
@@ -179,15 +181,22 @@ export class Places {
   }
 
   /** They were asked for, and this was found: up to where all was admitted, and when the next is due. */
-  asked(wanted: readonly Wanted[], { queued, nextDueInMs }: Admitted, now: number): void {
-    for (const delivery of queued) {
+  asked(wanted: readonly Wanted[], found: Admitted, now: number): void {
+    const last = new Map<string, { count: number; dueAt: Date }>();
+    for (const delivery of found.queued) {
       this.take(delivery, now);
-      const gate = this.#gate(delivery.endpointId);
-      const from = new Date(delivery.dueAt.getTime() - DUE_MARGIN_MS);
-      if (gate.dueFrom === undefined || gate.dueFrom < from) gate.dueFrom = from;
+      const { count, dueAt } = last.get(delivery.endpointId) ?? { count: 0, dueAt: delivery.dueAt };
+      last.set(delivery.endpointId, { count: count + 1, dueAt: delivery.dueAt > dueAt ? delivery.dueAt : dueAt });
     }
-    for (const { endpointId } of wanted) {
-      this.#gate(endpointId).dueAt = now + (nextDueInMs.get(endpointId) ?? Number.POSITIVE_INFINITY);
+    for (const { endpointId, free } of wanted) {
+      const gate = this.#gate(endpointId);
+      gate.dueAt = now + (found.nextDueInMs.get(endpointId) ?? Number.POSITIVE_INFINITY);
+      const admitted = last.get(endpointId);
+      // At an ordered endpoint something may be due and wait for its line.
+      const isAll =
+        found.isComplete && !gate.isOrdered && (admitted?.count ?? 0) < free && gate.dueAt > now;
+      const upTo = isAll ? found.askedAt : admitted?.dueAt;
+      if (upTo !== undefined) gate.passed(new Date(upTo.getTime() - DUE_MARGIN_MS));
     }
   }
 

@@ -10,6 +10,7 @@ import { type Looking, type Seen, startLooking } from './look.ts';
 import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
+import { createServerClock } from './server-clock.ts';
 import { evictStale, type SessionLock, tryLock } from './session-lock.ts';
 
 /**
@@ -71,6 +72,8 @@ const RECHECK_MS = 2_000;
 
 export function startRelay(options: RelayOptions): Relay {
   const alarm = createAlarm();
+  // A server that another takes the place of may have another's clock.
+  const clock = createServerClock();
   let isToRecheck = false;
   let isLeading = false;
 
@@ -80,7 +83,10 @@ export function startRelay(options: RelayOptions): Relay {
     onFailure: (error) => options.outages.postgres.failed('relay', error),
     onBeat: () => options.observer.beat('relay'),
     session: async (client, until) => {
-      await campaign(client, until, tellWorks);
+      await campaign(client, until, () => {
+        tellWorks();
+        clock.forget();
+      });
       if (until.aborted) return;
       options.log.info('relay: leads');
       isLeading = true;
@@ -99,7 +105,7 @@ export function startRelay(options: RelayOptions): Relay {
   }
 
   async function lead(db: Queryable, until: AbortSignal): Promise<void> {
-    const looking = await startLooking({ ...options, db });
+    const looking = await startLooking({ ...options, db, clock });
     let busyAt = performance.now();
     let breathMs = BREATH_MS;
     let [refusals, recheckedAt] = [0, performance.now()];
@@ -167,9 +173,9 @@ export function startRelay(options: RelayOptions): Relay {
   };
 }
 
-async function campaign(db: Queryable, until: AbortSignal, onAnswer: () => void): Promise<void> {
+async function campaign(db: Queryable, until: AbortSignal, onOther: () => void): Promise<void> {
   while (!until.aborted && !(await tryLock(db, LEADS))) {
-    onAnswer();
+    onOther();
     await evictStale(db, { ...LEADS, staleMs: STALE_MS });
     await pause(CAMPAIGN_MS, undefined, { signal: until }).catch(() => undefined);
   }

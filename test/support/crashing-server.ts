@@ -22,24 +22,28 @@ export async function startCrashingServer(settings: readonly string[] = FORGETFU
   const stateDir = await mkdtemp(join(tmpdir(), 'liventix-crashing-'));
   const { adminUrl, stop } = await startLocalServer({ stateDir, settings });
   const ownerUrl = await prepareServer(adminUrl);
-  const [place] = await query<{ dir: string }>(adminUrl, `select current_setting('data_directory') as dir`);
-  const pidFile = join(place?.dir ?? '', 'postmaster.pid');
   return {
     ownerUrl,
     adminUrl,
-    crash: async () => {
-      const pid = Number((await readFile(pidFile, 'utf8')).split('\n')[0]);
-      // Started again as it was, by whom it was.
-      const [program = '', ...args] = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').slice(0, -1);
-      const { uid, gid } = await stat(`/proc/${pid}`);
-      process.kill(pid, 'SIGQUIT');
-      await eventually('the server is gone', () => !isAlive(pid));
-      spawn(program, args, { uid, gid, cwd: '/', detached: true, stdio: 'ignore' }).unref();
-      await eventually('the server is back', () => query(adminUrl, 'select').catch(() => undefined));
-    },
+    crash: () => restartServer(adminUrl, { signal: 'SIGQUIT' }),
     stop: async () => {
       await stop();
       await rm(stateDir, { recursive: true, force: true });
     },
   };
+}
+
+/** Ends a server by a signal, and starts it again as it was, by whom it was; in another environment when there is one. */
+export async function restartServer(
+  adminUrl: string,
+  { signal, environment = process.env }: { signal: NodeJS.Signals; environment?: NodeJS.ProcessEnv },
+): Promise<void> {
+  const [place] = await query<{ dir: string }>(adminUrl, `select current_setting('data_directory') as dir`);
+  const pid = Number((await readFile(join(place?.dir ?? '', 'postmaster.pid'), 'utf8')).split('\n')[0]);
+  const [program = '', ...args] = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').slice(0, -1);
+  const { uid, gid } = await stat(`/proc/${pid}`);
+  process.kill(pid, signal);
+  await eventually('the server is gone', () => !isAlive(pid));
+  spawn(program, args, { uid, gid, cwd: '/', detached: true, stdio: 'ignore', env: environment }).unref();
+  await eventually('the server is back', () => query(adminUrl, 'select').catch(() => undefined));
 }

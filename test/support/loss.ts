@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { expect } from 'vitest';
 import { createPool, type Pool } from '../../src/db/pool.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
@@ -35,7 +34,12 @@ export interface LossDrillOptions {
   /** What the announcer and the counting use; the workers may go another way. */
   readonly directUrl?: string;
   readonly redisUrl?: string | undefined;
+  readonly workerEnvironment?: Readonly<Record<string, string>>;
   readonly respond?: Parameters<typeof startReceiver>[0];
+  /** How many messages a transaction announces: one, unless said otherwise. */
+  readonly messagesAtOnce?: number;
+  /** What its endpoints are given beside their URLs. */
+  readonly endpoint?: Omit<Parameters<typeof addTestEndpoint>[1], 'url'>;
 }
 
 const ENDPOINTS = ['/first', '/second'];
@@ -53,16 +57,21 @@ export async function startLossDrill(options: LossDrillOptions): Promise<LossDri
   const pool = createPool({ databaseUrl: options.directUrl ?? options.databaseUrl, max: 3 });
   const receiver = await startReceiver(
     options.respond ?? ((response, webhook) => setTimeout(() => answer(204)(response, webhook), 5)),
+    // By its id everything is counted; half an hour of bodies would fill the memory.
+    ({ path, headers }) => ({ path, headers: { 'webhook-id': headers['webhook-id'] }, body: '' }),
   );
-  for (const path of ENDPOINTS) await addTestEndpoint(pool, { url: `${receiver.url}${path}`, timeoutMs: 5_000 });
+  for (const path of ENDPOINTS) {
+    await addTestEndpoint(pool, { url: `${receiver.url}${path}`, timeoutMs: 5_000, ...options.endpoint });
+  }
   const workers = new Set<WorkerProcess>();
-  const announcer = startAnnouncer(pool);
+  const announcer = startAnnouncer(pool, options.messagesAtOnce ?? 1);
   let isClosed = false;
   const startWorker = () => {
     const worker = startWorkerProcess([], {
       DATABASE_URL: options.databaseUrl,
       OUTBOX_EGRESS_ALLOW: LOOPBACK.join(','),
       LOG_LEVEL: 'warn',
+      ...options.workerEnvironment,
       ...(options.redisUrl === undefined ? {} : { REDIS_URL: options.redisUrl }),
     });
     workers.add(worker);
@@ -107,21 +116,22 @@ export function expectNothingLost(name: string, losses: Losses, options: { recov
   expect(recoveredInMs).toBeLessThan(options.recoveryMs ?? 10_000);
 }
 
-function startAnnouncer(pool: Pool) {
+function startAnnouncer(pool: Pool, messagesAtOnce: number) {
   let isStopped = false;
   let announced = 0;
   // What it does not know the fate of, it does not ask about: the tables tell at the end.
-  async function announceOne(): Promise<void> {
+  async function announceSome(): Promise<void> {
     const tx = await pool.connect();
     try {
       await tx.query('begin');
       await tx.query(
-        `insert into public.outbox (id, topic, payload) values ($1, 'drill.happened', jsonb_build_object('n', $2::integer))`,
-        [randomUUID(), announced],
+        `insert into public.outbox (topic, payload)
+         select 'drill.happened', jsonb_build_object('n', $1::integer + n) from generate_series(1, $2) as n`,
+        [announced, messagesAtOnce],
       );
       if (Math.random() < ONE_IN_TEN) await tx.query('rollback');
       else await tx.query('commit');
-      announced += 1;
+      announced += messagesAtOnce;
       tx.release();
     } catch (error) {
       tx.release(error as Error);
@@ -130,11 +140,11 @@ function startAnnouncer(pool: Pool) {
   }
   const running = (async () => {
     while (!isStopped) {
-      await announceOne().catch(() => undefined);
+      await announceSome().catch(() => undefined);
       await new Promise((resolve) => setTimeout(resolve, BETWEEN_MS));
     }
     // The last ones, when all is well again.
-    for (let more = 0; more < 20; more += 1) await announceOne();
+    for (let more = 0; more < 20; more += 1) await announceSome();
   })();
   return {
     announced: () => announced,

@@ -20,6 +20,8 @@ declare module 'vitest' {
 /** Every migration applied, nothing else. Test files clone it. */
 export const MIGRATED_TEMPLATE = 'template_migrated';
 export const OWNER = 'liventix';
+/** Debian's binaries of the oldest version that we support. */
+export const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
 
 /** One real server per project, with a template database that every test file clones. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
@@ -28,7 +30,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const stateDir = join(testsDir, `${project.name}-${process.pid}`);
   const server = await startLocalServer({
     stateDir,
-    ...(project.name === 'pg15' ? { binDir: '/usr/lib/postgresql/15/bin' } : {}),
+    ...(project.name === 'pg15' ? { binDir: POSTGRES_15 } : {}),
     // The tests kill processes, not machines: what reached the kernel is safe.
     settings: ['fsync=off', 'full_page_writes=off', 'max_connections=300'],
   });

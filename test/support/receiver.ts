@@ -20,8 +20,16 @@ export interface TestReceiver {
 
 type Respond = (response: ServerResponse, webhook: ReceivedWebhook) => void;
 
-/** A real HTTP server on loopback. Answers 204 unless `respond` does otherwise; every request is kept. */
-export async function startReceiver(respond: Respond = answer(204)): Promise<TestReceiver> {
+type Keep = (webhook: ReceivedWebhook) => ReceivedWebhook;
+
+/**
+ * A real HTTP server on loopback. Answers 204 unless `respond` does otherwise; every request is kept.
+ * @param keep what is kept of one, where there are so many that all of them whole would fill the memory
+ */
+export async function startReceiver(
+  respond: Respond = answer(204),
+  keep: Keep = (webhook) => webhook,
+): Promise<TestReceiver> {
   const received: ReceivedWebhook[] = [];
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
@@ -32,7 +40,7 @@ export async function startReceiver(respond: Respond = answer(204)): Promise<Tes
         headers: request.headers,
         body: Buffer.concat(chunks).toString('utf8'),
       };
-      received.push(webhook);
+      received.push(keep(webhook));
       respond(response, webhook);
     });
   });
