@@ -185,8 +185,8 @@ export class Places {
     const last = new Map<string, { count: number; dueAt: Date }>();
     for (const delivery of found.queued) {
       this.take(delivery, now);
-      const { count, dueAt } = last.get(delivery.endpointId) ?? { count: 0, dueAt: delivery.dueAt };
-      last.set(delivery.endpointId, { count: count + 1, dueAt: delivery.dueAt > dueAt ? delivery.dueAt : dueAt });
+      const count = (last.get(delivery.endpointId)?.count ?? 0) + 1;
+      last.set(delivery.endpointId, { count, dueAt: delivery.dueAt });
     }
     for (const { endpointId, free } of wanted) {
       const gate = this.#gate(endpointId);

@@ -32,10 +32,10 @@ afterAll(async () => {
   await database.drop();
 });
 
-const watch = (...flags: readonly string[]) => {
+const watch = (flags: readonly string[] = [], options: { terminal?: boolean } = {}) => {
   output = '';
   const args = ['outbox', 'status', '--watch', '--every', '100ms', ...flags];
-  const started = startLiventix(args, { DATABASE_URL: link.url }, { unread: true });
+  const started = startLiventix(args, { DATABASE_URL: link.url }, { unread: true, ...options });
   started.stdout.on('data', (chunk: string) => {
     output += chunk;
   });
@@ -48,7 +48,7 @@ const ticks = () => lines().map((line) => JSON.parse(line));
 it('tells rates, who leads, and what waits for whom; ends with Ctrl-C', async () => {
   await addTestEndpoint(database.pool, { url: receiver.url });
   const { id } = await addTestEndpoint(database.pool, { url: `${receiver.url}/fails` });
-  const command = watch('--json');
+  const command = watch(['--json']);
   await eventually('it looks', () => ticks().length > 0);
   expect(ticks()[0]).toMatchObject({ relay: null, workers: 0, deliveredPerSecond: 0, endpoints: [], horizon: [] });
   const worker = await startTestWorker({ databaseUrl: database.url, retryDelaysMs: [3_600_000] });
@@ -72,7 +72,7 @@ it('names what holds the horizon back', async () => {
   const client = await database.pool.connect();
   await client.query('begin');
   await client.query('select pg_current_xact_id()');
-  watch('--json');
+  watch(['--json']);
   const tick = await eventually('it is old enough', () => ticks().find(({ horizon }) => horizon.length > 0));
   expect(tick.horizon[0]).toMatchObject({ kind: 'transaction', hasWritten: true });
   await client.query('rollback');
@@ -102,6 +102,36 @@ it('goes on while the database is away, says so, and ends with Ctrl-C even then'
   command.kill('SIGINT');
   expect(await command.done).toMatchObject({ exitCode: 0, stderr: '' });
   expect(performance.now() - silentAt).toBeLessThan(4_000);
+});
+
+it('draws a screen on a terminal, over and over, with what waits for whom', async () => {
+  const { id } = await addTestEndpoint(database.pool, { url: `${receiver.url}/fails` });
+  const worker = await startTestWorker({
+    databaseUrl: database.url,
+    retryDelaysMs: [3_600_000],
+    breaker: { openMs: 60_000, maxOpenMs: 60_000 },
+  });
+  await announceMany(database.pool, 20);
+  const command = watch([], { terminal: true });
+  const screens = () => output.replaceAll('\r\n', '\n').split('\u001b[H\u001b[2J');
+  const screen = await eventually('it shows the endpoint, and has shown others before', () => {
+    const [before, ...shown] = screens();
+    expect(before).toBe('');
+    return shown.length > 3 && shown.find((text) => text.includes('breaker open'));
+  });
+  expect(screen).toMatch(
+    /^\S+Z {2}delivered \d.*\nmessages .*\ndeliveries .* pending.*\noldest .*\nrelay {7}session \d+ .*leads; workers: 1\n/,
+  );
+  expect(screen).toMatch(
+    new RegExp(`\nendpoint    ${id}  \\S+/fails  \\d+ waiting, 0 dead, breaker open: probed in \\d+ s\n`),
+  );
+  link.cut();
+  await eventually('it says that it is not answered', () =>
+    /Z {2}not answered, asked again: /.test(screens().at(-1) ?? ''),
+  );
+  await worker.stop();
+  command.stdin.write('\u0003');
+  expect(await command.done).toMatchObject({ exitCode: 0 });
 });
 
 it.each(['2', '99ms', '0s', '61m', 'soon'])('refuses --every %s', async (every) => {

@@ -34,6 +34,8 @@ export interface LiventixOptions {
   readonly stdin?: boolean;
   /** Leaves what it prints to whoever reads `stdout`. */
   readonly unread?: boolean;
+  /** On a terminal, where stdout and stderr are one, and what is written to `stdin` is typed. */
+  readonly terminal?: boolean;
 }
 
 /** Starts the command line as a user would, with nothing of this process's environment but PATH and HOME, and the tests' key. */
@@ -42,8 +44,10 @@ export function startLiventix(
   env: Record<string, string> = {},
   options: LiventixOptions = {},
 ): RunningLiventix {
-  const { bin = BIN, stdin = false, unread = false, ...place } = options;
-  const child = spawn(process.execPath, [bin, ...args], {
+  const { bin = BIN, terminal = false, stdin = terminal, unread = false, ...place } = options;
+  const command = [process.execPath, bin, ...args];
+  const [program = '', ...rest] = terminal ? onTerminal(command) : command;
+  const child = spawn(program, rest, {
     ...place,
     env: {
       PATH: process.env['PATH'],
@@ -72,6 +76,12 @@ export function startLiventix(
     done: once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr })),
     kill: (signal) => child.kill(signal),
   };
+}
+
+/** By util-linux, which gives it one of its own. */
+function onTerminal(command: readonly string[]): readonly string[] {
+  const quoted = command.map((word) => `'${word.replaceAll("'", "'\\''")}'`);
+  return ['script', '--quiet', '--return', '--command', `exec ${quoted.join(' ')}`, '/dev/null'];
 }
 
 /**
