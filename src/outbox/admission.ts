@@ -48,13 +48,10 @@ export interface Admitted {
   readonly isComplete: boolean;
 }
 
-// For ever is no length of time before PostgreSQL 17.
-const UNTIL_DUE = `least(next.due_at, statement_timestamp() + interval '1 day') - statement_timestamp()`;
-
 // Of an ordered endpoint the first of each key alone, and none of a key that has one under way, as when a dead letter is sent again.
 // What somebody else holds is passed over: all endpoints would wait for him.
 // Planned each time: its plan depends on how much waits more than any other, and a bad one is a hundred times dearer than planning it.
-// `statement_timestamp`, because an index is not asked for what changes while it is read.
+// What is to be delivered never is due next to nobody. `statement_timestamp`, because an index is not asked for what changes while it is read.
 const ADMIT = `
   with wanted as (
     select * from unnest($1::uuid[], $2::integer[], $3::timestamptz[]) as wanted (endpoint_id, free, due_from)
@@ -89,12 +86,12 @@ const ADMIT = `
   )
   select id, day::text, attempt, endpoint_id as "endpointId", due_at as "dueAt", null::float8 as "dueInMs", turn from admitted
   union all
-  select null, null, null, wanted.endpoint_id, null, (extract(epoch from ${UNTIL_DUE}) * 1000)::float8, null
+  select null, null, null, wanted.endpoint_id, null, (extract(epoch from next.due_at - statement_timestamp()) * 1000)::float8, null
   from wanted
   cross join lateral (
     select due_at from outbox.deliveries
     where endpoint_id = wanted.endpoint_id and state = 'pending' and due_at >= wanted.due_from
-      and (ordering_key is null or due_at > statement_timestamp())
+      and due_at < 'infinity' and (ordering_key is null or due_at > statement_timestamp())
       and not exists (select from taken where taken.id = deliveries.id)
     order by due_at, id
     limit 1

@@ -9,6 +9,7 @@ import type { SignedWebhook } from './webhook.ts';
 type ErrorClass =
   | 'endpoint_unusable'
   | 'payload_invalid'
+  | 'message_unusable'
   | 'egress_refused'
   | 'name_not_resolved'
   | 'connection_failed'

@@ -13,8 +13,8 @@ export interface ClaimedAttempt extends DeliveryJob {
   readonly timeoutMs: number;
   /** Its number among the attempts that the endpoint had a part in since the retry schedule began, from 1: where that stands. */
   readonly scheduleAttempt: number;
-  /** From when on its message was to be sent. */
-  readonly wantedAt: Date;
+  /** From when on its message was to be sent, in ms; null where no clock will ever be. */
+  readonly wantedAtMs: number | null;
   /** Which change of outbox.topics was the last then. */
   readonly topicsVersion: bigint;
 }
@@ -49,6 +49,9 @@ export interface AttemptRecord extends DeliveryJob {
  */
 export const IS_QUEUED = `deliveries.state = (select 'queued')`;
 
+/** Of a message, which may be written with any: more than all of them that could be sent. */
+const MAX_HEADERS_BYTES = 65_536;
+
 // By day, so that a statement touches the partitions of one. An endpoint that is deleted is disabled too.
 const CLAIM = `
   update outbox.deliveries
@@ -59,9 +62,11 @@ const CLAIM = `
     and endpoints.id = deliveries.endpoint_id and endpoints.enabled
     and outbox.day = $3 and outbox.id = deliveries.message_id
   returning deliveries.id::text as "deliveryId", deliveries.attempt, outbox.id as "messageId", outbox.topic,
-    outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", outbox.headers, endpoints.id as "endpointId",
+    outbox.created_at as "createdAt", outbox.payload::text as "payloadJson", endpoints.id as "endpointId",
+    case when octet_length(outbox.headers::text) > ${MAX_HEADERS_BYTES} then to_jsonb('too large'::text) else outbox.headers end as headers,
     endpoints.version as "endpointVersion", endpoints.timeout_ms as "timeoutMs",
-    greatest(outbox.created_at, outbox.deliver_after) as "wantedAt",
+    case when isfinite(outbox.created_at) then extract(epoch from greatest(outbox.created_at, outbox.deliver_after)) * 1000 end::float8
+      as "wantedAtMs",
     (select topics_version from outbox.relay) as "topicsVersion",
     case when deliveries.attempt = deliveries.schedule_from + 1 then 1 else deliveries.attempt - deliveries.schedule_from - (
       select count(*) from outbox.attempts

@@ -44,7 +44,7 @@ const UNPROCESSED = `
   select
     (select count(*) from (select from public.outbox where processed_at is null limit $1) as found)::float8 as unprocessed,
     (select extract(epoch from clock_timestamp() - created_at) from public.outbox
-     where processed_at is null order by seq limit 1)::float8 as "oldestSeconds"`;
+     where processed_at is null and isfinite(created_at) order by seq limit 1)::float8 as "oldestSeconds"`;
 
 const BY_ENDPOINT = `
   with pending as (
@@ -74,7 +74,7 @@ const BY_ENDPOINT = `
 const ANNOUNCED = `
   select extract(epoch from clock_timestamp() - outbox.created_at)::float8 as seconds
   from outbox.deliveries join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
-  where deliveries.id = $1`;
+  where deliveries.id = $1 and isfinite(outbox.created_at)`;
 
 const AT_WORK = `
   select

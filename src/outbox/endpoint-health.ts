@@ -1,3 +1,4 @@
+import { NOT_ITS_OWN } from './health.ts';
 import type { Queryable } from '../db/pool.ts';
 
 export interface EndpointHealth {
@@ -27,7 +28,7 @@ const HEALTH = `
   ) as success on true
   left join lateral (
     select started_at as at, error_class as "errorClass", error
-    from ${LATEST} where endpoint_id = $1 and error_class not in ('worker_lost', 'worker_stopped', 'payload_invalid')
+    from ${LATEST} where endpoint_id = $1 and error_class <> all ($3)
     order by seq desc limit 1
   ) as failure on true`;
 
@@ -37,7 +38,7 @@ export async function endpointHealth(
   endpointId: string,
   { latest = LATEST_ATTEMPTS } = {},
 ): Promise<EndpointHealth> {
-  const { rows } = await db.query<EndpointHealth>(HEALTH, [endpointId, latest]);
+  const { rows } = await db.query<EndpointHealth>(HEALTH, [endpointId, latest, [...NOT_ITS_OWN]]);
   const { waiting = 0, lastSuccess = null, lastFailure = null } = rows[0] ?? {};
   return {
     waiting,

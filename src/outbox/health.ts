@@ -53,8 +53,10 @@ export interface JudgedAttempt {
   readonly statusCode: number | null;
 }
 
+/** Why a message is sent to nobody. */
+export const MESSAGE_FAULTS: ReadonlySet<string> = new Set(['payload_invalid', 'message_unusable']);
 /** None of these is the endpoint's. */
-const NOT_ITS_OWN: ReadonlySet<string> = new Set(['worker_lost', 'worker_stopped', 'payload_invalid']);
+export const NOT_ITS_OWN: ReadonlySet<string> = new Set(['worker_lost', 'worker_stopped', ...MESSAGE_FAULTS]);
 const ASKS_FOR_LESS: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 /** The answers to what was under way at the same moment ask for the same. */
 const SLOWED_AGAIN_MS = 1_000;

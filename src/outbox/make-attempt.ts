@@ -81,7 +81,10 @@ async function makeSignedAttempt(
     errorClass: failed?.errorClass ?? null,
     durationMs,
     // Two clocks: a message may seem to be of the future.
-    lagMs: claimed.attempt === 1 ? Math.max(0, startedAt.getTime() - claimed.wantedAt.getTime()) : null,
+    lagMs:
+      claimed.attempt === 1 && claimed.wantedAtMs !== null
+        ? Math.max(0, startedAt.getTime() - claimed.wantedAtMs)
+        : null,
   });
   const moved = await recordWhileLeased(context, {
     deliveryId: claimed.deliveryId,
@@ -106,25 +109,32 @@ async function makeSignedAttempt(
 
 type PreparedRequest =
   | { readonly status: 'prepared'; readonly url: URL; readonly webhook: SignedWebhook }
-  | { readonly status: 'failed'; readonly errorClass: 'endpoint_unusable' | 'payload_invalid'; readonly error: string };
+  | {
+      readonly status: 'failed';
+      readonly errorClass: 'endpoint_unusable' | 'payload_invalid' | 'message_unusable';
+      readonly error: string;
+    };
 
 // Both can be written by SQL, past what `announce` and `addEndpoint` refuse: that is their failure and not the database's.
 function prepareRequest(
   { endpoint, message, deliveryId, judgePayload }: ReadyAttempt,
   { signers, startedAt, log }: { signers: readonly Signer[]; startedAt: Date; log: Logger },
 ): PreparedRequest {
-  const misfit = judgePayload?.(message.payloadJson);
-  if (misfit !== undefined) return { status: 'failed', errorClass: 'payload_invalid', error: misfit };
   if (!URL.canParse(endpoint.url)) {
     return { status: 'failed', errorClass: 'endpoint_unusable', error: 'its URL cannot be read' };
   }
   const { headers, leftOut } = sendableHeaders(message.headers);
   if (leftOut.length > 0) log.warn({ deliveryId, leftOut }, 'worker: headers of the message cannot be sent');
-  return {
-    status: 'prepared',
-    url: new URL(endpoint.url),
-    webhook: signWebhook(message, { signers, headers: { ...endpoint.headers, ...headers }, now: startedAt }),
-  };
+  try {
+    const misfit = judgePayload?.(message.payloadJson);
+    if (misfit !== undefined) return { status: 'failed', errorClass: 'payload_invalid', error: misfit };
+    const webhook = signWebhook(message, { signers, headers: { ...endpoint.headers, ...headers }, now: startedAt });
+    return { status: 'prepared', url: new URL(endpoint.url), webhook };
+  } catch (cause) {
+    // Whatever it has that nobody thought of: it would end the same way each time, at every endpoint.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    return { status: 'failed', errorClass: 'message_unusable', error: `no webhook can be made of it: ${reason}` };
+  }
 }
 
 // The request has been made, and to forget its answer would repeat it: so while the database is away it is tried again

@@ -21,7 +21,7 @@ const PACE = `
       select percentile_cont(0.5) within group (order by extract(epoch from last.started_at - greatest(outbox.created_at, deliver_after)))
       from (select * from made where attempt = 1 order by seq desc limit ${LAG_OF_LAST}) as last
       join outbox.deliveries on deliveries.id = last.delivery_id and deliveries.day = last.day
-      join public.outbox on outbox.id = deliveries.message_id and outbox.day = last.day
+      join public.outbox on outbox.id = deliveries.message_id and outbox.day = last.day and isfinite(outbox.created_at)
     )::float8 as "lagSeconds"
   from made`;
 

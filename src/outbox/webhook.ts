@@ -35,7 +35,8 @@ export function signWebhook(
   options: { signers: readonly Signer[]; headers: Headers; now: Date },
 ): SignedWebhook {
   const id = `msg_${message.id}`;
-  const announcedAt = JSON.stringify(message.createdAt.toISOString());
+  // PostgreSQL's infinity comes as a number, and is refused as well.
+  const announcedAt = JSON.stringify(new Date(message.createdAt).toISOString());
   const timestamp = Math.floor(options.now.getTime() / 1000).toString();
   const body = `{"type":${JSON.stringify(message.topic)},"timestamp":${announcedAt},"data":${message.payloadJson}}`;
   const content = Buffer.from(`${id}.${timestamp}.${body}`, 'utf8');

@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import type { Admitted } from '../../src/outbox/admission.ts';
 import { BREAKER_DEFAULTS, HEALTHY } from '../../src/outbox/health.ts';
 import { Places } from '../../src/outbox/places.ts';
 
 const DAY = '2026-01-01';
 const ENDPOINT = { maxInFlight: 10, ratePerSecond: null, ordered: false };
 const NO_LIMIT = 1_000;
+const NOTHING: Admitted = { queued: [], nextDueInMs: new Map(), askedAt: new Date(0), isComplete: true };
 
 const placesOf = (...ids: string[]): Places => {
   const places = new Places(BREAKER_DEFAULTS);
@@ -13,7 +15,7 @@ const placesOf = (...ids: string[]): Places => {
     0,
   );
   // Asked, and nothing was found to wait.
-  places.asked(places.wanted(0, NO_LIMIT), { queued: [], nextDueInMs: new Map() }, 0);
+  places.asked(places.wanted(0, NO_LIMIT), NOTHING, 0);
   return places;
 };
 const fill = (places: Places, endpointId: string, count = ENDPOINT.maxInFlight) => {
@@ -55,7 +57,7 @@ describe('places', () => {
     expect(places.free(0, NO_LIMIT).get('a')).toBeUndefined();
     places.setEndpoints([], 0);
     places.setEndpoints([{ id: 'a', ...ENDPOINT }], 0);
-    places.asked(places.wanted(20, NO_LIMIT), { queued: [], nextDueInMs: new Map() }, 20);
+    places.asked(places.wanted(20, NO_LIMIT), NOTHING, 20);
     expect(places.free(20, NO_LIMIT).get('a')).toBe(9);
   });
 

@@ -6,6 +6,7 @@ import { TEST_ENCRYPTION_KEY } from '../support/liventix.ts';
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
 export interface WorkerProcess {
+  readonly pid: number;
   /** The lines that its log consists of so far. */
   log(): readonly { readonly msg: string; readonly err?: { readonly message: string } }[];
   stderr(): string;
@@ -30,6 +31,7 @@ export function startWorkerProcess(flags: readonly string[], env: Record<string,
     stderr += chunk;
   });
   return {
+    pid: child.pid ?? -1,
     stderr: () => stderr,
     log: () =>
       stderr
