@@ -20,6 +20,8 @@ export interface HeldConnection {
 }
 
 const RECONNECT_MS = 250;
+/** Whoever begins to connect while the network is silent tries again this much later. */
+export const CONNECT_TIMEOUT_MS = 3_000;
 
 /**
  * How the outbox works on its tables. No commit waits for the disk: what a crash of the server forgets is found again from the messages,
@@ -45,6 +47,7 @@ export function holdConnection(options: HeldConnectionOptions): HeldConnection {
       ...connectionConfig(options),
       options: `${connectionConfig(options).options} ${OUTBOX_SESSION}`,
       query_timeout: options.queryTimeoutMs,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       stream: () => socket,
     });
     // It is told to whoever asks next as well.

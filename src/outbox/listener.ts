@@ -3,6 +3,7 @@ import { connectionConfig, type Queryable } from '../db/pool.ts';
 import type { Sockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+import { CONNECT_TIMEOUT_MS } from './held-connection.ts';
 import type { OutageLog } from './outage-log.ts';
 
 /** Hears the NOTIFY of an announcement, over every loss of its connection. */
@@ -47,6 +48,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     {
       ...connectionConfig({ databaseUrl: options.databaseUrl, applicationName: 'liventix-listen' }),
       query_timeout: options.checkTimeoutMs ?? CHECK_TIMEOUT_MS,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       stream: options.sockets.open,
     },
     {

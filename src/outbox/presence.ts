@@ -19,7 +19,6 @@ export interface PresenceOptions {
   readonly db: Queryable;
   readonly sockets: Sockets;
   readonly outage: OutageLog;
-  readonly queryTimeoutMs: number;
   /** It was lost, and is back: the server may have crashed meanwhile. */
   readonly onReturn: () => void;
   readonly observer: Observer;
@@ -27,8 +26,12 @@ export interface PresenceOptions {
 
 export const WORKER_LOCK = 'liventix.worker';
 const BEAT_MS = 1_000;
+/** What this session asks is next to nothing, however much the server has to do: whoever does not answer is not there. */
+const ANSWER_MS = 2_500;
 /** Without a beat for so long, a worker's connection is one that nobody is at the other end of. */
 const STALE_MS = 5_000;
+/** For a session that was ended to be gone. */
+const EVICTED_MS = 100;
 /** How long a worker may be away, as while the server restarts, before what it had claimed is taken back. */
 const ABSENCE_MS = 3_000;
 
@@ -47,16 +50,17 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
   const connection = holdConnection({
     ...options,
     applicationName: 'liventix-presence',
+    queryTimeoutMs: ANSWER_MS,
     onBeat: () => options.observer.beat('presence'),
     onFailure: (error) => {
       onPresent?.(error);
       options.outage.failed('presence', error);
     },
     session: async (client, until) => {
-      // After a cut network the session of before may still be there, and hold the number.
+      // After a cut network the session of before may still be there, and hold the number, which is nobody else's.
       while (!(await tryLock(client, lock))) {
-        await evictStale(client, { ...lock, staleMs: STALE_MS });
-        await pause(BEAT_MS, undefined, { signal: until });
+        await evictStale(client, { ...lock, staleMs: 0 });
+        await pause(EVICTED_MS, undefined, { signal: until });
       }
       options.outage.works('presence');
       if (wasPresent) options.onReturn();

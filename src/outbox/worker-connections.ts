@@ -1,7 +1,7 @@
 import { connectionConfig, createPool, type Pool } from '../db/pool.ts';
 import { type Sockets, trackSockets } from '../db/sockets.ts';
 import { within } from './deadline.ts';
-import { OUTBOX_SESSION } from './held-connection.ts';
+import { CONNECT_TIMEOUT_MS, OUTBOX_SESSION } from './held-connection.ts';
 import { createOutageLog, type OutageLog } from './outage-log.ts';
 import type { Outages } from './relay.ts';
 import type { WorkerOptions } from './worker-options.ts';
@@ -40,6 +40,7 @@ function createWorkerPool(databaseUrl: string, sockets: Sockets): Pool {
   return createPool(options, {
     options: `${connectionConfig(options).options ?? ''} ${OUTBOX_SESSION}`,
     query_timeout: QUERY_TIMEOUT_MS,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     stream: sockets.open,
   });
 }

@@ -111,7 +111,6 @@ async function startParts(assembly: Assembly): Promise<Parts> {
     db,
     sockets,
     outage: outages.postgres,
-    queryTimeoutMs: QUERY_TIMEOUT_MS,
     onReturn: () => void recordAgain().catch((error: unknown) => outages.postgres.failed('presence', error)),
   });
   closers.push(() => presence.close());

@@ -13,7 +13,9 @@ export interface Losses {
   readonly lost: number;
   /** Requests beyond one for each message and endpoint. */
   readonly duplicates: number;
-  /** From the end of the fault until all that was committed had arrived. */
+  /** From the end of the fault until the next webhook arrived. */
+  readonly flowingInMs: number;
+  /** Until all that was committed had arrived. */
   readonly recoveredInMs: number;
 }
 
@@ -84,14 +86,23 @@ export async function startLossDrill(options: LossDrillOptions): Promise<LossDri
     startWorker,
     committed: announcer.announced,
     finish: async () => {
-      const endedAt = performance.now();
+      const [endedAt, before] = [performance.now(), receiver.received.length];
+      const flowing = eventually('webhooks arrive', () => receiver.received.length > before, DEADLINE_MS).then(
+        () => performance.now() - endedAt,
+        () => Number.POSITIVE_INFINITY,
+      );
       await announcer.stop();
       await eventually('everything is delivered', () => isSettled(pool), DEADLINE_MS).catch(async (error: unknown) => {
         const { deliveries, messages } = await outboxStatus(pool);
         const logs = [...workers].map((worker) => worker.stderr().slice(-LOG_TAIL)).join('\n');
         throw new Error(`${JSON.stringify({ deliveries, messages })}\n${logs}`, { cause: error });
       });
-      return count(pool, receiver, { announced: announcer.announced(), recoveredInMs: performance.now() - endedAt });
+      const recoveredInMs = performance.now() - endedAt;
+      return count(pool, receiver, {
+        announced: announcer.announced(),
+        flowingInMs: await flowing,
+        recoveredInMs,
+      });
     },
     close: async () => {
       if (isClosed) return;
@@ -107,9 +118,9 @@ export async function startLossDrill(options: LossDrillOptions): Promise<LossDri
 
 /** Prints what a drill came to, and holds it to what is promised. */
 export function expectNothingLost(name: string, losses: Losses, options: { recoveryMs?: number } = {}): void {
-  const { committed, lost, duplicates, recoveredInMs } = losses;
+  const { committed, lost, duplicates, flowingInMs, recoveredInMs } = losses;
   process.stdout.write(
-    `drill: ${name}: ${committed} committed, lost ${lost}, duplicates ${duplicates}, recovered in ${Math.round(recoveredInMs)} ms\n`,
+    `drill: ${name}: ${committed} committed, lost ${lost}, duplicates ${duplicates}, flowing after ${Math.round(flowingInMs)} ms, recovered in ${Math.round(recoveredInMs)} ms\n`,
   );
   expect(lost).toBe(0);
   expect(committed).toBeGreaterThan(0);
@@ -163,7 +174,7 @@ async function isSettled(pool: Pool): Promise<boolean> {
 async function count(
   pool: Pool,
   receiver: TestReceiver,
-  { announced, recoveredInMs }: { announced: number; recoveredInMs: number },
+  { announced, ...times }: { announced: number; flowingInMs: number; recoveredInMs: number },
 ): Promise<Losses> {
   const { rows } = await pool.query<{ id: string }>(`select 'msg_' || id as id from public.outbox`);
   const committed = new Set(rows.map(({ id }) => id));
@@ -175,6 +186,6 @@ async function count(
     rolledBack: announced - committed.size,
     lost,
     duplicates: arrivals.flat().length - (ENDPOINTS.length * committed.size - lost),
-    recoveredInMs,
+    ...times,
   };
 }
