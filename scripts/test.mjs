@@ -1,7 +1,8 @@
 // Runs the test suite after making sure of what it needs beside npm's packages: redis-server, because half of the
-// outbox's promises are about Redis; pgbouncer, because `doctor` must know a pooler when it meets one; hledger and
-// Beancount, because they must read what is exported for them; python3, because the checker of proofs is written for it. Root on Debian gets them installed; anybody else is told
-// what to install.
+// outbox's promises are about Redis; pgbouncer, because `doctor` must know a pooler when it meets one; faketime,
+// because clocks jump; script, because it gives a command a terminal; hledger and Beancount, because they must read what
+// is exported for them; python3, because the checker of proofs is written for it. Root on Debian gets them installed;
+// anybody else is told what to install.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +14,8 @@ const [full, rest] = [process.argv.includes('--full'), process.argv.slice(2).fil
 const PROGRAMS = {
   'redis-server': 'redis-server',
   pgbouncer: 'pgbouncer',
+  faketime: 'faketime',
+  script: 'bsdutils',
   python3: 'python3',
   hledger: 'hledger',
   'bean-check': 'beancount',

@@ -8,13 +8,15 @@ export interface Followed {
   readonly deliveries: number;
 }
 
+/** Behind its own by less than this the clock makes nobody wait for longer. */
+const BEHIND_MS = 1_000;
 /** In one statement, which must not take as long as one that nobody answers. */
 const MOVED_AT_ONCE = 5_000;
 
-// What was valid when the clock jumped; not what was claimed since, which is by the new time.
+// What was valid when the clock jumped; not what was claimed since, which is by the new time. Should it be handed back, it is due.
 const LEASES = `
   update outbox.deliveries
-  set lease_until = lease_until + $1 * interval '1 millisecond'
+  set lease_until = lease_until + $1 * interval '1 millisecond', due_at = least(due_at, $2::timestamptz)
   where state = 'queued' and lease_until > $2::timestamptz - $1 * interval '1 millisecond'
     and ($1 < 0 or lease_until < clock_timestamp())`;
 
@@ -42,6 +44,21 @@ const DUE = `
   from waiting
   order by endpoint_id desc, waiting.due_at desc, id desc
   limit 1`;
+
+// The newest by their order, whatever their instants say.
+const NEWEST = `
+  select (extract(epoch from created_at - clock_timestamp()) * 1000)::float8 as "aheadMs", clock_timestamp() as now
+  from outbox.deliveries
+  order by id desc
+  limit 1`;
+
+/** What nobody saw, as while all workers stood still: the newest delivery is of the future, so that the clock went back since. */
+export async function findSetBack(db: Queryable): Promise<ClockJump | undefined> {
+  const { rows } = await db.query<{ aheadMs: number; now: Date }>(NEWEST);
+  const [newest] = rows;
+  if (newest === undefined || newest.aheadMs < BEHIND_MS) return undefined;
+  return { byMs: -Math.round(newest.aheadMs), since: newest.now };
+}
 
 /**
  * The server's clock jumped: what was to end or to be due in a while is still to do so in that while. Where it went ahead, what waits is

@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import { admitDue, findQueued, type QueuedDelivery, returnUnclaimed } from './admission.ts';
 import { currentSeq, type Outcome, readOutcomes } from './attempts.ts';
-import { followJump } from './clock-jump.ts';
+import { findSetBack, followJump } from './clock-jump.ts';
 import { listLimits } from './endpoints.ts';
 import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
 import type { BreakerSettings } from './health.ts';
@@ -11,7 +11,7 @@ import { startHearing } from './hearing.ts';
 import { LineCheck, moveLinesUp } from './lines.ts';
 import { Places } from './places.ts';
 import type { DeliveryQueue } from './queue.ts';
-import type { ServerClock } from './server-clock.ts';
+import type { ClockJump, ServerClock } from './server-clock.ts';
 import { createSweep } from './sweep.ts';
 
 export interface LookOptions {
@@ -74,6 +74,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
 
   // What ran past while nobody led is read from the deliveries themselves.
   async function takeOver(): Promise<readonly QueuedDelivery[]> {
+    await follow((await options.clock.jump(db)) ?? (await findSetBack(db)));
     const now = performance.now();
     places.setEndpoints(await listLimits(db), now);
     for (const [endpointId, health] of await readHealth(db, now)) places.setHealth(endpointId, health);
@@ -115,7 +116,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (isTime('sweep', options.sweepMs)) {
       sweeps += 1;
       // Before leases are judged.
-      await followClock();
+      await follow(await options.clock.jump(db));
       if (sweeps % SWEEPS_A_FULL_LOOK === 0) lookFromTheBeginning();
       if (sweeps % SWEEPS_A_RECOUNT === 0) await recount();
       await sweep.run();
@@ -126,9 +127,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     }
   }
 
-  // Every instant in the tables is by it.
-  async function followClock(): Promise<void> {
-    const jump = await options.clock.jump(db);
+  // Every instant in the tables is by the server's clock.
+  async function follow(jump: ClockJump | undefined): Promise<void> {
     if (jump === undefined) return;
     const followed = await followJump(db, jump);
     log.warn({ byMs: jump.byMs, ...followed }, "relay: the database server's clock jumped; what waits went with it");

@@ -5,7 +5,7 @@ import { AppError } from '../errors.ts';
 import { holdConnection } from './held-connection.ts';
 import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
-import { evictStale, holdersOf, tryLock } from './session-lock.ts';
+import { createEviction, holdersOf, tryLock } from './session-lock.ts';
 
 /** Tells the relay that this worker is alive: by an advisory lock on its number, which ends with the process whatever ends that. */
 export interface Presence {
@@ -43,6 +43,7 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
   if (worker === undefined) throw new AppError('DB_FAILED', 'outbox.worker_numbers gave no number.');
   let wasPresent = false;
   const lock = { name: WORKER_LOCK, number: worker };
+  const evict = createEviction({ ...lock, staleMs: 0 });
   let onPresent: ((failure?: unknown) => void) | undefined;
   const present = new Promise<void>((resolve, reject) => {
     onPresent = (failure) => (failure === undefined ? resolve() : reject(failure));
@@ -59,7 +60,7 @@ export async function startPresence(options: PresenceOptions): Promise<Presence>
     session: async (client, until) => {
       // After a cut network the session of before may still be there, and hold the number, which is nobody else's.
       while (!(await tryLock(client, lock))) {
-        await evictStale(client, { ...lock, staleMs: 0 });
+        await evict(client);
         await pause(EVICTED_MS, undefined, { signal: until });
       }
       options.outage.works('presence');

@@ -11,7 +11,7 @@ import type { Observer } from './observer.ts';
 import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 import { createServerClock } from './server-clock.ts';
-import { evictStale, type SessionLock, tryLock } from './session-lock.ts';
+import { createEviction, type SessionLock, tryLock } from './session-lock.ts';
 
 /**
  * Moves messages into deliveries and deliveries into the queue, for as long as it runs and leads. Of all relays one leads, which is who
@@ -174,9 +174,10 @@ export function startRelay(options: RelayOptions): Relay {
 }
 
 async function campaign(db: Queryable, until: AbortSignal, onOther: () => void): Promise<void> {
+  const evictStale = createEviction({ ...LEADS, staleMs: STALE_MS });
   while (!until.aborted && !(await tryLock(db, LEADS))) {
     onOther();
-    await evictStale(db, { ...LEADS, staleMs: STALE_MS });
+    await evictStale(db);
     await pause(CAMPAIGN_MS, undefined, { signal: until }).catch(() => undefined);
   }
 }

@@ -28,15 +28,24 @@ export async function tryLock(db: Queryable, { name, number }: SessionLock): Pro
   return rows[0]?.taken === true;
 }
 
+const IDLE_HOLDER = `
+  select pid, state_change::text as "lastAsked" from (${holdersOf('$1')}) as holders where number = $2::integer::oid and state = 'idle'`;
+
 /**
- * Ends the session that holds a lock and has not asked the server anything for `staleMs`: its client is gone, and the server was not
- * told, as when a network is cut.
+ * Ends the session that holds a lock once it was not seen to ask the server anything for `staleMs`: its client is gone, and the server
+ * was not told, as when a network is cut. By a clock of ours, since one that jumps would end whoever leads.
  */
-export async function evictStale(db: Queryable, lock: SessionLock & { readonly staleMs: number }): Promise<void> {
-  await db.query(
-    `select pg_terminate_backend(pid)
-     from (${holdersOf('$1')}) as holders
-     where number = $2::integer::oid and state = 'idle' and state_change < clock_timestamp() - $3 * interval '1 millisecond'`,
-    [lock.name, lock.number, lock.staleMs],
-  );
+export function createEviction(lock: SessionLock & { readonly staleMs: number }): (db: Queryable) => Promise<void> {
+  let seen = { what: '', at: 0 };
+  return async (db) => {
+    const { rows } = await db.query<{ pid: number; lastAsked: string }>(IDLE_HOLDER, [lock.name, lock.number]);
+    const [holder] = rows;
+    const what = `${holder?.pid} ${holder?.lastAsked}`;
+    if (what !== seen.what) seen = { what, at: performance.now() };
+    if (holder === undefined || performance.now() - seen.at < lock.staleMs) return;
+    await db.query(
+      'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and state_change = $2::text::timestamptz',
+      [holder.pid, holder.lastAsked],
+    );
+  };
 }

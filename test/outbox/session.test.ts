@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { trackSockets } from '../../src/db/sockets.ts';
 import { keepBeating } from '../../src/outbox/heartbeat.ts';
 import { holdConnection } from '../../src/outbox/held-connection.ts';
-import { evictStale, holdersOf, tryLock } from '../../src/outbox/session-lock.ts';
+import { createEviction, holdersOf, tryLock } from '../../src/outbox/session-lock.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -43,10 +43,10 @@ describe('a lock of a session', () => {
       await withSession(async (holder) => {
         expect(await tryLock(holder, LOCK)).toBe(true);
         expect(await tryLock(database.pool, LOCK)).toBe(false);
-        await evictStale(database.pool, { ...LOCK, staleMs: 60_000 });
-        expect(await holders()).toHaveLength(2);
+        const [evictSoon, evictLate] = [1, 60_000].map((staleMs) => createEviction({ ...LOCK, staleMs }));
         await eventually('it is free', async () => {
-          await evictStale(database.pool, { ...LOCK, staleMs: 1 });
+          await evictLate?.(database.pool);
+          await evictSoon?.(database.pool);
           return (await holders()).length === 1;
         });
         await expect(holder.query('select')).rejects.toThrow();
