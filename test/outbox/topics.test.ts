@@ -57,8 +57,8 @@ describe('a topic with a schema', () => {
     expect((await getTopic(database.pool, TOPIC)).schema).toMatchObject({ required: ['buyer', 'seat', 'price'] });
     await removeTopic(database.pool, TOPIC);
     expect(await topicsVersion()).toBe(before + 3n);
-    for (const gone of [getTopic(database.pool, TOPIC), removeTopic(database.pool, TOPIC)]) {
-      await expect(gone).rejects.toMatchObject({ code: 'OUTBOX_TOPIC_UNKNOWN' });
+    for (const ask of [getTopic, removeTopic]) {
+      await expect(ask(database.pool, TOPIC)).rejects.toMatchObject({ code: 'OUTBOX_TOPIC_UNKNOWN' });
     }
   });
 
