@@ -1,5 +1,5 @@
-import { NOT_ITS_OWN } from './health.ts';
 import type { Queryable } from '../db/pool.ts';
+import { NOT_ITS_OWN } from './health.ts';
 
 export interface EndpointHealth {
   /** Deliveries that are to be attempted, or attempted again. */

@@ -193,8 +193,7 @@ export class Places {
       gate.dueAt = now + (found.nextDueInMs.get(endpointId) ?? Number.POSITIVE_INFINITY);
       const admitted = last.get(endpointId);
       // At an ordered endpoint something may be due and wait for its line.
-      const isAll =
-        found.isComplete && !gate.isOrdered && (admitted?.count ?? 0) < free && gate.dueAt > now;
+      const isAll = found.isComplete && !gate.isOrdered && (admitted?.count ?? 0) < free && gate.dueAt > now;
       const upTo = isAll ? found.askedAt : admitted?.dueAt;
       if (upTo !== undefined) gate.passed(new Date(upTo.getTime() - DUE_MARGIN_MS));
     }

@@ -9,11 +9,11 @@ import { admitDue, findQueued, inspectQueued, type QueuedDelivery, returnLost } 
 import { claimAttempts, recordAttempts } from '../../src/outbox/attempts.ts';
 import { disableEndpoint } from '../../src/outbox/endpoints.ts';
 import { type FannedOut, fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
+import { BREAKER_DEFAULTS } from '../../src/outbox/health.ts';
 import { type Hearing, startHearing } from '../../src/outbox/hearing.ts';
 import { LineCheck } from '../../src/outbox/lines.ts';
-import { FLOOR_LAG_MS } from '../../src/outbox/look.ts';
-import { BREAKER_DEFAULTS } from '../../src/outbox/health.ts';
 import { startListener } from '../../src/outbox/listener.ts';
+import { FLOOR_LAG_MS } from '../../src/outbox/look.ts';
 import { NOBODY } from '../../src/outbox/observer.ts';
 import { createOutageLog } from '../../src/outbox/outage-log.ts';
 import { startRelay } from '../../src/outbox/relay.ts';
