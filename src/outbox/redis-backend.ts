@@ -61,6 +61,8 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
   };
   try {
     await answer(producer.connect());
+    // Nodes answer when their cluster is down, and say so of keys alone.
+    await answer(producer.exists(epochKey));
   } catch (error) {
     producer.disconnect();
     throw error;

@@ -22,7 +22,7 @@ export interface RedisNode {
   readonly port: number;
 }
 
-export interface RedisMaster extends RedisNode {
+interface RedisMaster extends RedisNode {
   /** How many are ready to take its place. */
   readonly replicas: number;
 }
@@ -73,6 +73,8 @@ export function redisClient(servers: RedisServers, settings: ClientSettings): Re
   const cluster = new Cluster([...servers.nodes], {
     lazyConnect: true,
     clusterRetryStrategy: retryStrategy,
+    // One that waited for the cluster to be up would never say what came of connecting while it is down, and BullMQ wait for ever for that.
+    enableReadyCheck: false,
     ...(isPatient ? {} : { enableOfflineQueue: false, maxRedirections: MAX_REDIRECTIONS }),
     // Names are left to the socket: one that does not resolve would keep all others from being tried, and a certificate bears names.
     dnsLookup: (name, found) => found(null, name),

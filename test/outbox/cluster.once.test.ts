@@ -185,6 +185,11 @@ describe('while a master is away that holds nothing of ours', () => {
       { part: 'queue', why: expect.stringMatching(`CLUSTERDOWN|:${victim?.port}`) },
     ]);
     expect((await watched.probe('/livez'))?.statusCode).toBe(200);
+    const started = await liventix(['worker'], { DATABASE_URL: database.url, REDIS_URL: own.url });
+    expect(started).toMatchObject({
+      exitCode: 3,
+      stderr: expect.stringMatching(/^liventix: QUEUE_UNREACHABLE: .*CLUSTERDOWN/),
+    });
     const down = await checksOf(own.url);
     expect(down['redis']).toMatchObject({ result: 'ok' });
     expect(down['redis-cluster']).toMatchObject({
