@@ -1,6 +1,10 @@
+import { once } from 'node:events';
+import { setImmediate as immediately } from 'node:timers/promises';
+import { Cluster } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
 import { removeQueue } from '../../src/outbox/redis-backend.ts';
+import { findRedis, redisClient } from '../../src/outbox/redis-servers.ts';
 import { STOP_MARGIN_MS } from '../../src/outbox/worker.ts';
 import { makeCertificates } from '../support/certificates.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -99,6 +103,46 @@ describe('a Redis Cluster', () => {
       await clearOutbox(database.pool);
     }
     certificates.remove();
+  });
+});
+
+describe("a cluster's client", () => {
+  const connected = async (url: string) => {
+    const servers = await findRedis(url, new AbortController().signal);
+    const client = redisClient(servers, { isPatient: true, timeouts: {}, retryStrategy: () => 100 });
+    client.on('error', () => undefined);
+    await client.connect();
+    if (!(client instanceof Cluster)) throw new Error('it is a cluster');
+    return client;
+  };
+
+  // BullMQ waits for ever for what comes of connecting.
+  it('says that it is connected while the cluster is down', async () => {
+    own = await startRedisCluster();
+    const [first, second] = own.masters;
+    await second?.kill();
+    await eventually('the cluster is down', async () =>
+      (await first?.client.cluster('INFO'))?.includes('cluster_state:fail'),
+    );
+    (await connected(own.url)).disconnect();
+  });
+
+  // BullMQ connects again what has ended, and waits for ever for what only closes.
+  it.each([
+    ['it', (client: Cluster) => client],
+    ['its copy', (client: Cluster) => client.duplicate()],
+  ])('does not say that it closes after %s has ended', async (_what, choose) => {
+    const client = await connected(cluster.url);
+    const chosen = choose(client);
+    await chosen.set('asked', 'of one node alone', 'PX', 1);
+    const connection = chosen.nodes().find(({ status }) => status === 'ready');
+    if (connection === undefined) throw new Error('no node was asked');
+    const lastFarewell = once(connection, 'end');
+    chosen.disconnect();
+    client.disconnect();
+    await lastFarewell;
+    await immediately();
+    expect(chosen.status).toBe('end');
   });
 });
 
