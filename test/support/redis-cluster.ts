@@ -36,6 +36,7 @@ export interface ClusterOptions {
 
 const MASTERS = 3;
 const SLOTS = 16_384;
+const MOST_TRIES = 5;
 /** After so long a node that is silent counts as failed: soon, for tests. */
 const NODE_TIMEOUT_MS = 1_000;
 const FLAGS = [
@@ -114,16 +115,22 @@ async function tlsFlags(dir: string, certificates: TestCertificates | undefined)
   return [...files, '--tls-cluster', 'yes', '--tls-auth-clients', 'no', ...names];
 }
 
-async function startNode(
-  dir: string,
-  flags: readonly string[],
-): Promise<TestClusterNode & { busPort: number; meetPort: number }> {
+type StartedNode = TestClusterNode & { readonly busPort: number; readonly meetPort: number };
+
+/** Somebody else may take a port that was free a moment ago, and a node has three. */
+async function startNode(dir: string, flags: readonly string[], triesLeft = MOST_TRIES): Promise<StartedNode> {
   const [port, busPort, tlsPort] = [await freePort(), await freePort(), await freePort()];
   const own = join(dir, `${port}`);
   await mkdir(own);
   const tls = flags.includes('--tls-cert-file') ? ['--tls-port', `${tlsPort}`] : [];
   const run = () => startRedisServer(port, own, ['--cluster-port', `${busPort}`, ...tls, ...flags]);
-  let server: RedisServer = await run();
+  let server: RedisServer;
+  try {
+    server = await run();
+  } catch (error) {
+    if (triesLeft <= 1) throw error;
+    return startNode(dir, flags, triesLeft - 1);
+  }
   return {
     port,
     busPort,

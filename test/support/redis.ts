@@ -33,10 +33,18 @@ export async function startRedisServer(port: number, dir: string, flags: readonl
     { stdio: 'ignore' },
   );
   const closed = once(child, 'close');
+  const ended = closed.then(() => {
+    throw new Error(`redis-server on port ${port} ended: is one of its ports taken?`);
+  });
   const url = `redis://127.0.0.1:${port}`;
   const client = new Redis(url, { lazyConnect: true, retryStrategy: () => 50, maxRetriesPerRequest: null });
   client.on('error', () => undefined);
-  await eventually('redis-server answers', async () => (await client.ping()) === 'PONG');
+  const answers = eventually('redis-server answers', async () => (await client.ping()) === 'PONG');
+  await Promise.race([answers, ended]).catch((error: unknown) => {
+    client.disconnect();
+    throw error;
+  });
+  ended.catch(() => undefined);
   return {
     url,
     client,
