@@ -11,6 +11,7 @@ import { disableEndpoint } from '../../src/outbox/endpoints.ts';
 import { type FannedOut, fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { BREAKER_DEFAULTS } from '../../src/outbox/health.ts';
 import { type Hearing, startHearing } from '../../src/outbox/hearing.ts';
+import { OUTBOX_SESSION } from '../../src/outbox/held-connection.ts';
 import { LineCheck } from '../../src/outbox/lines.ts';
 import { startListener } from '../../src/outbox/listener.ts';
 import { FLOOR_LAG_MS } from '../../src/outbox/look.ts';
@@ -316,6 +317,47 @@ describe('admission', () => {
     expect(queued).toHaveLength(2);
     expect(nextDueInMs.get(id)).toSatisfy((ms: number) => ms > 50_000 && ms <= 60_000);
   });
+});
+
+describe('while an old snapshot is held', () => {
+  let held: pg.PoolClient | undefined;
+  let client: pg.Client | undefined;
+  afterEach(async () => {
+    await client?.end();
+    await held?.query('rollback');
+    held?.release();
+  });
+
+  it('a claim reads its own delivery, and nothing of all that was queued before', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    held = await database.pool.connect();
+    await held.query('begin isolation level repeatable read');
+    await held.query('select pg_current_xact_id()');
+    await announceMany(database.pool, 1_000);
+    await fan(database.pool, { places: new Map([[id, 1_000]]) });
+    await database.pool.query(
+      `update outbox.deliveries set state = 'delivered', lease_until = null, finished_at = clock_timestamp()`,
+    );
+    await announce(database.pool);
+    const [job] = (await fan(database.pool, { places: new Map([[id, 1]]) })).queued;
+    if (job === undefined) throw new Error('nothing was queued');
+    client = new pg.Client({ connectionString: database.url, options: OUTBOX_SESSION });
+    await client.connect();
+    const before = await readOfQueued(client);
+    expect(await claimAttempts(client, [job], { worker: WORKER, leaseMarginMs: 1_000 })).toHaveLength(1);
+    expect((await readOfQueued(client)) - before).toBeLessThan(10);
+  });
+
+  /** How many entries of the indexes of what is queued were read up to now. */
+  const readOfQueued = async (client: pg.Client): Promise<number> => {
+    await client.query('select pg_stat_force_next_flush()');
+    await client.query('select');
+    const { rows } = await client.query<{ n: number }>(
+      `select sum(idx_tup_read)::integer as n from pg_stat_user_indexes join pg_index using (indexrelid)
+       where schemaname = 'outbox' and pg_get_expr(indpred, pg_index.indrelid) = '(state = ''queued''::text)'`,
+    );
+    return rows[0]?.n ?? Number.NaN;
+  };
 });
 
 describe('relays', () => {
