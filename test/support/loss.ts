@@ -47,8 +47,10 @@ export interface LossDrillOptions {
 const ENDPOINTS = ['/first', '/second'];
 const BETWEEN_MS = 10;
 const DEADLINE_MS = 60_000;
-/** As is promised of every fault. */
+/** Until webhooks arrive again: as is promised of every fault. */
 const RECOVERY_MS = 10_000;
+/** Until all that gathered meanwhile is delivered, on a machine that does others' work beside it. */
+const CAUGHT_UP_MS = 20_000;
 const ONE_IN_TEN = 0.1;
 /** What is shown of a worker's log where a drill fails. */
 const LOG_TAIL = 4_000;
@@ -118,8 +120,8 @@ export async function startLossDrill(options: LossDrillOptions): Promise<LossDri
   };
 }
 
-/** Prints what a drill came to, and holds it to what is promised. */
-export function expectNothingLost(name: string, losses: Losses, options: { recoveryMs?: number } = {}): void {
+/** Prints what a drill came to, and holds it to what is promised. The longer the outage, the more gathered in it. */
+export function expectNothingLost(name: string, losses: Losses, { outageMs = 0 } = {}): void {
   const { committed, lost, duplicates, flowingInMs, recoveredInMs } = losses;
   process.stdout.write(
     `drill: ${name}: ${committed} committed, lost ${lost}, duplicates ${duplicates}, flowing after ${Math.round(flowingInMs)} ms, recovered in ${Math.round(recoveredInMs)} ms\n`,
@@ -127,7 +129,7 @@ export function expectNothingLost(name: string, losses: Losses, options: { recov
   expect(lost).toBe(0);
   expect(committed).toBeGreaterThan(0);
   expect(flowingInMs).toBeLessThan(RECOVERY_MS);
-  expect(recoveredInMs).toBeLessThan(options.recoveryMs ?? RECOVERY_MS);
+  expect(recoveredInMs).toBeLessThan(CAUGHT_UP_MS + outageMs / 4);
 }
 
 function startAnnouncer(pool: Pool, messagesAtOnce: number) {
