@@ -1,7 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
-import { returnUnclaimed } from './admission.ts';
 import { NOTIFY_CHANGED } from './endpoints.ts';
 import type { DeliveryJob } from './job.ts';
+import { returnUnclaimed } from './taking-back.ts';
 
 /**
  * Hands back what a worker took from the queue and will not begin. Nothing else would bring it back before its lease is over, while other

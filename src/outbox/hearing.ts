@@ -1,5 +1,5 @@
 import type { Queryable } from '../db/pool.ts';
-import { currentSeq, type Outcome, readMissed, readOutcomes } from './attempts.ts';
+import { currentSeq, type Outcome, readMissed, readOutcomes } from './outcomes.ts';
 
 /**
  * Hears what attempts came to, in the order of their numbers and each once. A number that is passed over may belong to a transaction that

@@ -1,18 +1,19 @@
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
-import { admitDue, findQueued, type QueuedDelivery, returnUnclaimed } from './admission.ts';
-import { currentSeq, type Outcome, readOutcomes } from './attempts.ts';
+import { findQueued, type QueuedDelivery } from './admission.ts';
 import { findSetBack, followJump } from './clock-jump.ts';
 import { listLimits } from './endpoints.ts';
-import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
 import type { BreakerSettings } from './health.ts';
 import { disableHopeless, readHealth, writeHealth } from './health-store.ts';
 import { startHearing } from './hearing.ts';
+import { createIntake } from './intake.ts';
 import { LineCheck, moveLinesUp } from './lines.ts';
+import { currentSeq, type Outcome, readOutcomes } from './outcomes.ts';
 import { Places } from './places.ts';
 import type { DeliveryQueue } from './queue.ts';
 import type { ClockJump, ServerClock } from './server-clock.ts';
 import { createSweep } from './sweep.ts';
+import { createTimetable } from './timetable.ts';
 
 export interface LookOptions {
   readonly db: Queryable;
@@ -40,19 +41,13 @@ export interface Looking {
   recheck(): void;
 }
 
-const FAN_OUT_LIMIT = 500;
-const ADMISSION_LIMIT = 500;
 /** So many of the last attempts of before are looked through for endpoints that took something while nobody led. */
 const HEARD_AGAIN = 2_000;
-/** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
-const MAX_QUEUED = 5_000;
 const ENDPOINTS_EVERY_MS = 1_000;
 const EMPTIED_EVERY_MS = 250;
 /** Everything is looked at from the beginning after so many sweeps; what is queued, and the lines of ordered endpoints, after more. */
 const SWEEPS_A_FULL_LOOK = 5;
 const SWEEPS_A_RECOUNT = 30;
-/** The floor is where the last look but so long ago had come: who commits later than that is found by the next full look. */
-export const FLOOR_LAG_MS = 2_000;
 
 /**
  * What the relay that leads does, look by look: hear what attempts came to, turn messages into deliveries, admit what is due, and queue
@@ -61,12 +56,11 @@ export const FLOOR_LAG_MS = 2_000;
 export async function startLooking(options: LookOptions): Promise<Looking> {
   const { db, queue, log } = options;
   const places = new Places(options.breaker);
-  const sweep = createSweep({ ...options, places, giveBack });
   const isTime = createTimetable();
-  let [floor, nextFloor, floorAt]: [Floor, Floor, number] = [NO_FLOOR, NO_FLOOR, 0];
+  const intake = createIntake({ ...options, places, onUnknown: () => isTime.again('endpoints') });
+  const sweep = createSweep({ ...options, places, giveBack: intake.giveBack });
   const lineCheck = new LineCheck(db);
   const hearing = await startHearing(db);
-  let isFromTheBeginning = true;
   let sweeps = 0;
 
   let inherited: readonly QueuedDelivery[] = await takeOver();
@@ -100,8 +94,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     inherited = [];
     await hearOutcomes();
     await checkLines();
-    const messages = await takeMessages();
-    const admitted = await admit();
+    const messages = await intake.takeMessages();
+    const admitted = await intake.admit();
     const now = performance.now();
     return {
       didSomething: messages + admitted > 0 || lineCheck.isUnderWay,
@@ -117,7 +111,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
       sweeps += 1;
       // Before leases are judged.
       await follow(await options.clock.jump(db));
-      if (sweeps % SWEEPS_A_FULL_LOOK === 0) lookFromTheBeginning();
+      if (sweeps % SWEEPS_A_FULL_LOOK === 0) intake.beginAnew();
       if (sweeps % SWEEPS_A_RECOUNT === 0) await recount();
       await sweep.run();
     }
@@ -132,17 +126,12 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (jump === undefined) return;
     const followed = await followJump(db, jump);
     log.warn({ byMs: jump.byMs, ...followed }, "relay: the database server's clock jumped; what waits went with it");
-    lookFromTheBeginning();
+    intake.beginAnew();
   }
 
   function recheck(): void {
-    lookFromTheBeginning();
+    intake.beginAnew();
     isTime.again('endpoints');
-  }
-
-  function lookFromTheBeginning(): void {
-    isFromTheBeginning = true;
-    places.expectAll(performance.now());
   }
 
   async function refill(): Promise<void> {
@@ -196,92 +185,4 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
       isTime.again('endpoints');
     }
   }
-
-  async function takeMessages(): Promise<number> {
-    const now = performance.now();
-    // They wait as well as messages, and cost less then. Whom they are for is not known before they are taken: so they are, while
-    // anybody could be sent one.
-    const crowded = places.crowded(now);
-    if (crowded === 'all') return 0;
-    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
-    const total = [...free.values()].reduce((sum, count) => sum + count, 0);
-    // Behind the messages of who is crowded there may be others'.
-    const limit = total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total);
-    const fanned = await fanOut(db, {
-      limit,
-      floor: isFromTheBeginning ? NO_FLOOR : floor,
-      places: free,
-      queueLeaseMs: options.queueLeaseMs,
-    });
-    for (const delivery of fanned.queued) places.take(delivery, now);
-    for (const endpointId of fanned.waiting) {
-      if (!places.knows(endpointId)) isTime.again('endpoints');
-      places.expect(endpointId, now);
-    }
-    // While an old snapshot is held it passes all that there ever was, so that it is done once, unless there was more.
-    isFromTheBeginning &&= fanned.messages === limit;
-    if (fanned.reached !== undefined) moveFloor(fanned.reached, now);
-    await enqueue(fanned.queued);
-    return fanned.messages;
-  }
-
-  /** What one endpoint may have queued at once: however many take all they get, something is left for the next. */
-  function share(): number {
-    return Math.ceil((MAX_QUEUED - places.size) / 2);
-  }
-
-  function moveFloor(reached: Floor, now: number): void {
-    // Who committed late is no place to go on from.
-    if (reached.seq > nextFloor.seq && now - floorAt >= FLOOR_LAG_MS)
-      [floor, nextFloor, floorAt] = [nextFloor, reached, now];
-  }
-
-  async function admit(): Promise<number> {
-    const now = performance.now();
-    const limit = Math.min(ADMISSION_LIMIT, MAX_QUEUED - places.size);
-    const wanted = places.wanted(now, share());
-    if (wanted.length === 0 || limit <= 0 || !queue.answers()) return 0;
-    const found = await admitDue(db, { wanted, limit, queueLeaseMs: options.queueLeaseMs });
-    places.asked(wanted, found, performance.now());
-    await enqueue(found.queued);
-    return found.queued.length;
-  }
-
-  async function enqueue(deliveries: readonly QueuedDelivery[]): Promise<void> {
-    if (deliveries.length === 0) return;
-    try {
-      await queue.enqueue(deliveries);
-    } catch (error) {
-      await giveBack(deliveries);
-      throw error;
-    }
-  }
-
-  async function giveBack(deliveries: readonly QueuedDelivery[]): Promise<void> {
-    if (deliveries.length === 0) return;
-    await returnUnclaimed(db, deliveries);
-    const now = performance.now();
-    for (const { deliveryId, endpointId } of deliveries) {
-      places.give(deliveryId);
-      places.expectAgain(endpointId, now);
-    }
-  }
-}
-
-/** Whether it is time again for something that is done every so often; the first time comes when that has passed once. */
-function createTimetable() {
-  const doneAt = new Map<string, number>();
-  const beganAt = performance.now();
-  const isTime = (what: string, everyMs: number): boolean => {
-    const now = performance.now();
-    if (now - (doneAt.get(what) ?? beganAt) < everyMs) return false;
-    doneAt.set(what, now);
-    return true;
-  };
-  return Object.assign(isTime, {
-    /** At the next opportunity. */
-    again: (what: string): void => {
-      doneAt.set(what, Number.NEGATIVE_INFINITY);
-    },
-  });
 }

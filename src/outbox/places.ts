@@ -1,7 +1,7 @@
 import type { Admitted, QueuedDelivery, Wanted } from './admission.ts';
-import type { Outcome } from './attempts.ts';
 import { type EndpointLimits, Gate } from './gate.ts';
 import { type BreakerSettings, HEALTHY, type Health } from './health.ts';
+import type { Outcome } from './outcomes.ts';
 
 export interface HeldPlace extends QueuedDelivery {
   /** As `now` of `take` had it. */

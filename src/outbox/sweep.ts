@@ -1,10 +1,11 @@
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
-import { inspectQueued, type QueuedDelivery, returnLost, type Standing } from './admission.ts';
+import type { QueuedDelivery } from './admission.ts';
 import { moveLinesUp } from './lines.ts';
 import type { Places } from './places.ts';
 import { createAttendance } from './presence.ts';
 import type { DeliveryQueue } from './queue.ts';
+import { inspectQueued, returnLost, type Standing } from './taking-back.ts';
 
 export interface Sweep {
   run(): Promise<void>;

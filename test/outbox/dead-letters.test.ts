@@ -1,6 +1,5 @@
 import { Webhook } from 'standardwebhooks';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { returnLost } from '../../src/outbox/admission.ts';
 import { claimAttempts } from '../../src/outbox/attempts.ts';
 import { planRetry, planRetryOf, type RetryPlan, retryPlanned } from '../../src/outbox/dead-letters.ts';
 import { listDeliveries } from '../../src/outbox/deliveries-list.ts';
@@ -9,6 +8,7 @@ import { getMessageStory } from '../../src/outbox/message-story.ts';
 import { replayPlanned } from '../../src/outbox/replay-messages.ts';
 import { planReplay } from '../../src/outbox/replay-plan.ts';
 import type { ReplayRequest } from '../../src/outbox/replay-scope.ts';
+import { returnLost } from '../../src/outbox/taking-back.ts';
 import type { RunningWorker } from '../../src/outbox/worker.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { givenDeliveries } from '../support/dead-letters.ts';

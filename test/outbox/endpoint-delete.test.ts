@@ -1,10 +1,11 @@
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
-import { admitDue, returnLost } from '../../src/outbox/admission.ts';
+import { admitDue } from '../../src/outbox/admission.ts';
 import { claimAttempts, postponeAttempt, recordAttempts } from '../../src/outbox/attempts.ts';
 import { countWaiting, deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
 import { judgeEndpoints } from '../../src/outbox/endpoint-diagnosis.ts';
 import { enableEndpoint, getEndpoint, listEndpoints } from '../../src/outbox/endpoints.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
+import { returnLost } from '../../src/outbox/taking-back.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import {

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { currentSeq } from '../../src/outbox/attempts.ts';
 import { backlogOf, readBacklog } from '../../src/outbox/backlog.ts';
+import { currentSeq } from '../../src/outbox/outcomes.ts';
 import { paceSince } from '../../src/outbox/pace.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
 import { readDue } from '../../src/outbox/watch/due.ts';

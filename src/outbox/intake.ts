@@ -1,0 +1,119 @@
+import type { Queryable } from '../db/pool.ts';
+import { admitDue, type QueuedDelivery } from './admission.ts';
+import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
+import type { Places } from './places.ts';
+import type { DeliveryQueue } from './queue.ts';
+import { returnUnclaimed } from './taking-back.ts';
+
+/** What brings work into the queue: new messages, and deliveries that are due, to whoever has a place. */
+export interface Intake {
+  /** Turns messages into deliveries; answers how many. */
+  takeMessages(): Promise<number>;
+  /** Queues what is due; answers how many. */
+  admit(): Promise<number>;
+  /** Takes back what was queued and is not to be claimed. */
+  giveBack(deliveries: readonly QueuedDelivery[]): Promise<void>;
+  /** The next look passes over nothing that it has passed before. */
+  beginAnew(): void;
+}
+
+export interface IntakeOptions {
+  readonly db: Queryable;
+  readonly queue: DeliveryQueue;
+  readonly places: Places;
+  readonly queueLeaseMs: number;
+  /** There is an endpoint of which nothing is known yet. */
+  readonly onUnknown: () => void;
+}
+
+const FAN_OUT_LIMIT = 500;
+const ADMISSION_LIMIT = 500;
+/** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
+const MAX_QUEUED = 5_000;
+/** The floor is where the last look but so long ago had come: who commits later than that is found by the next full look. */
+export const FLOOR_LAG_MS = 2_000;
+
+export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: IntakeOptions): Intake {
+  let [floor, nextFloor, floorAt]: [Floor, Floor, number] = [NO_FLOOR, NO_FLOOR, 0];
+  let isFromTheBeginning = true;
+
+  async function takeMessages(): Promise<number> {
+    const now = performance.now();
+    // They wait as well as messages, and cost less then. Whom they are for is not known before they are taken: so they are, while
+    // anybody could be sent one.
+    const crowded = places.crowded(now);
+    if (crowded === 'all') return 0;
+    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
+    const total = [...free.values()].reduce((sum, count) => sum + count, 0);
+    // Behind the messages of who is crowded there may be others'.
+    const limit = total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total);
+    const fanned = await fanOut(db, {
+      limit,
+      floor: isFromTheBeginning ? NO_FLOOR : floor,
+      places: free,
+      queueLeaseMs,
+    });
+    for (const delivery of fanned.queued) places.take(delivery, now);
+    for (const endpointId of fanned.waiting) {
+      if (!places.knows(endpointId)) onUnknown();
+      places.expect(endpointId, now);
+    }
+    // While an old snapshot is held it passes all that there ever was, so that it is done once, unless there was more.
+    isFromTheBeginning &&= fanned.messages === limit;
+    if (fanned.reached !== undefined) moveFloor(fanned.reached, now);
+    await enqueue(fanned.queued);
+    return fanned.messages;
+  }
+
+  /** What one endpoint may have queued at once: however many take all they get, something is left for the next. */
+  function share(): number {
+    return Math.ceil((MAX_QUEUED - places.size) / 2);
+  }
+
+  function moveFloor(reached: Floor, now: number): void {
+    // Who committed late is no place to go on from.
+    if (reached.seq > nextFloor.seq && now - floorAt >= FLOOR_LAG_MS)
+      [floor, nextFloor, floorAt] = [nextFloor, reached, now];
+  }
+
+  async function admit(): Promise<number> {
+    const now = performance.now();
+    const limit = Math.min(ADMISSION_LIMIT, MAX_QUEUED - places.size);
+    const wanted = places.wanted(now, share());
+    if (wanted.length === 0 || limit <= 0 || !queue.answers()) return 0;
+    const found = await admitDue(db, { wanted, limit, queueLeaseMs });
+    places.asked(wanted, found, performance.now());
+    await enqueue(found.queued);
+    return found.queued.length;
+  }
+
+  async function enqueue(deliveries: readonly QueuedDelivery[]): Promise<void> {
+    if (deliveries.length === 0) return;
+    try {
+      await queue.enqueue(deliveries);
+    } catch (error) {
+      await giveBack(deliveries);
+      throw error;
+    }
+  }
+
+  async function giveBack(deliveries: readonly QueuedDelivery[]): Promise<void> {
+    if (deliveries.length === 0) return;
+    await returnUnclaimed(db, deliveries);
+    const now = performance.now();
+    for (const { deliveryId, endpointId } of deliveries) {
+      places.give(deliveryId);
+      places.expectAgain(endpointId, now);
+    }
+  }
+
+  return {
+    takeMessages,
+    admit,
+    giveBack,
+    beginAnew: () => {
+      isFromTheBeginning = true;
+      places.expectAll(performance.now());
+    },
+  };
+}
