@@ -10,16 +10,13 @@ export interface ConnectionPools {
 }
 
 /**
- * As many as a worker has requests on their way, permits and slow ones, at most: what is sent to an endpoint at once is bounded by its
- * places, and one that hangs must not take the connections from another at the same origin.
- */
-const CONNECTIONS_PER_ORIGIN = 3_000;
-
-/**
  * A pool per origin, of which `maxOrigins` are kept: beyond that the one that was used least recently goes, with its idle
  * connections. Those with a request under way stay. undici's own Agent refuses new origins instead.
  */
-export function createConnectionPools(options: Client.Options, maxOrigins: number): ConnectionPools {
+export function createConnectionPools(
+  options: Client.Options,
+  { maxOrigins, perOrigin }: { maxOrigins: number; perOrigin: number },
+): ConnectionPools {
   // In order of use.
   const pools = new Map<string, Pool>();
   const alone = new Set<Client>();
@@ -37,7 +34,7 @@ export function createConnectionPools(options: Client.Options, maxOrigins: numbe
   const poolOf = (origin: string): Pool => {
     const kept = pools.get(origin);
     if (kept === undefined) makeRoom();
-    const pool = kept ?? new Pool(origin, { ...options, connections: CONNECTIONS_PER_ORIGIN });
+    const pool = kept ?? new Pool(origin, { ...options, connections: perOrigin });
     pools.delete(origin);
     pools.set(origin, pool);
     return pool;

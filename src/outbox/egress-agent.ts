@@ -21,6 +21,11 @@ const MAX_RESPONSE_HEADER_BYTES = 16 * 1024;
 const KEEP_ALIVE_MAX_MS = 60_000;
 /** Of an origin that is not used undici closes the connections after 4 s, unless the server asked for more. */
 const MAX_ORIGINS = 1_000;
+/**
+ * As many as a worker has requests on their way, permits and slow ones, at most: what is sent to an endpoint at once is bounded by its
+ * places, and one that hangs must not take the connections from another at the same origin.
+ */
+const MAX_PER_ORIGIN = 3_000;
 const MAX_REMEMBERED_ORIGINS = 10_000;
 
 /**
@@ -30,7 +35,11 @@ const MAX_REMEMBERED_ORIGINS = 10_000;
  */
 export function createEgressAgent(
   policy: EgressPolicy,
-  { resolve = lookup, maxOrigins = MAX_ORIGINS }: { resolve?: ResolveName; maxOrigins?: number } = {},
+  {
+    resolve = lookup,
+    maxOrigins = MAX_ORIGINS,
+    perOrigin = MAX_PER_ORIGIN,
+  }: { resolve?: ResolveName; maxOrigins?: number; perOrigin?: number } = {},
 ): EgressAgent {
   const addresses = new Map<string, string>();
   const connect = buildConnector({
@@ -77,7 +86,7 @@ export function createEgressAgent(
         });
       },
     } satisfies Client.Options,
-    maxOrigins,
+    { maxOrigins, perOrigin },
   );
   return {
     ...pools,

@@ -10,12 +10,16 @@ export interface Beating {
 /**
  * The server tells others for how long a session has asked nothing: one whose user waits for somebody else, as for the queue, would be
  * taken for gone.
+ * @param options.onAnswer after each statement that was asked for, answered or not
  */
-export function keepBeating(session: Queryable, everyMs: number): Beating {
+export function keepBeating(
+  session: Queryable,
+  { everyMs, onAnswer }: { everyMs: number; onAnswer?: () => void },
+): Beating {
   const ask = session.query.bind(session) as (...args: unknown[]) => Promise<unknown>;
   let last: Promise<unknown> = Promise.resolve();
   let [underWay, endedAt] = [0, performance.now()];
-  const query = async (...args: unknown[]) => {
+  const inTurn = async (...args: unknown[]) => {
     underWay += 1;
     const go = () => ask(...args);
     const turn = last.then(go, go);
@@ -27,9 +31,10 @@ export function keepBeating(session: Queryable, everyMs: number): Beating {
       endedAt = performance.now();
     }
   };
+  const query = (...args: unknown[]) => inTurn(...args).finally(onAnswer);
   const timer = setInterval(() => {
     // Whether it fails, whoever asks next is told.
-    if (underWay === 0 && performance.now() - endedAt >= everyMs) query('select').catch(() => undefined);
+    if (underWay === 0 && performance.now() - endedAt >= everyMs) inTurn('select').catch(() => undefined);
   }, everyMs / 2);
   return { db: { query: query as Queryable['query'] }, stop: () => clearInterval(timer) };
 }

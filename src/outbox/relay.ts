@@ -75,13 +75,17 @@ export function startRelay(options: RelayOptions): Relay {
   // A server that another takes the place of may have another's clock.
   const clock = createServerClock();
   let isToRecheck = false;
-  let isLeading = false;
+  let [isLeading, isLooking] = [false, false];
+  const beat = () => options.observer.beat('relay');
 
   const connection = holdConnection({
     ...options,
     applicationName: 'liventix-relay',
     onFailure: (error) => options.outages.postgres.failed('relay', error),
-    onBeat: () => options.observer.beat('relay'),
+    // A look that waits for the queue for ever beats the server, and is no sign of life.
+    onBeat: () => {
+      if (!isLooking) beat();
+    },
     session: async (client, until) => {
       await campaign(client, until, () => {
         tellWorks();
@@ -90,7 +94,7 @@ export function startRelay(options: RelayOptions): Relay {
       if (until.aborted) return;
       options.log.info('relay: leads');
       isLeading = true;
-      const beating = keepBeating(client, BEAT_MS);
+      const beating = keepBeating(client, { everyMs: BEAT_MS, onAnswer: beat });
       await lead(beating.db, until).finally(() => {
         beating.stop();
         isLeading = false;
@@ -135,6 +139,7 @@ export function startRelay(options: RelayOptions): Relay {
   }
 
   async function lookOnce(looking: Looking): Promise<Seen & { failed: boolean }> {
+    isLooking = true;
     try {
       if (isToRecheck) looking.recheck();
       isToRecheck = false;
@@ -145,6 +150,8 @@ export function startRelay(options: RelayOptions): Relay {
       if (!isQueueFailure(error)) throw error;
       options.outages.queue.failed('relay', error);
       return { didSomething: false, isShort: true, nextInMs: Number.POSITIVE_INFINITY, failed: true };
+    } finally {
+      isLooking = false;
     }
   }
 

@@ -59,7 +59,7 @@ describe('a lock of a session', () => {
 
   it('stays with one that waits for something else, as long as it beats', async () => {
     await withSession(async (holder) => {
-      const beating = keepBeating(holder, 20);
+      const beating = keepBeating(holder, { everyMs: 20 });
       expect(await tryLock(beating.db, LOCK)).toBe(true);
       const since = performance.now();
       await eventually('it has asked for nothing for a while', () => performance.now() - since > 500);
@@ -71,7 +71,7 @@ describe('a lock of a session', () => {
 
   it('asks one statement after the other, and goes on after one that failed', async () => {
     await withSession(async (session) => {
-      const { db, stop } = keepBeating(session, 1);
+      const { db, stop } = keepBeating(session, { everyMs: 1 });
       const asked = Array.from({ length: 20 }, (_, n) => db.query(`select ${n} as n${n % 5 === 0 ? ' wrong' : ''}`));
       const answers = await Promise.allSettled(asked);
       stop();
