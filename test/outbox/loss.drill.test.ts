@@ -140,6 +140,16 @@ describe('nothing is lost', { timeout: PATIENCE_MS + OUTAGE_MS + RESTLESS_MS }, 
     expectNothingLost('Redis cut off', await drill.finish(), { outageMs: OUTAGE_MS });
   });
 
+  it('when every connection to PostgreSQL that is open leads nowhere, the one that listens among them', async () => {
+    database = await createDatabase();
+    redis = await startRedis();
+    const link = await linkTo(database.url);
+    drill = await startLossDrill({ databaseUrl: link.url, directUrl: database.url, redisUrl: redis.url });
+    await flowing(2);
+    link.silenceOpen();
+    expectNothingLost('connections half open', await drill.finish());
+  });
+
   it('when PostgreSQL is shut down at once, and recovers', async () => {
     server = await startCrashingServer([]);
     database = await createDatabase({ server });
