@@ -9,7 +9,7 @@ import { startRedis, type TestRedis } from '../support/redis.ts';
 
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 /** As long as the issue names where there is time; `LIVENTIX_HELD_MINUTES` is for who looks at figures in between. */
-const HELD_MS = isFull ? 60_000 * Number(process.env['LIVENTIX_HELD_MINUTES'] ?? 30) : 15_000;
+const HELD_MS = isFull ? 60_000 * Number(process.env['LIVENTIX_HELD_MINUTES'] ?? 30) : 10_000;
 /** Some 200 messages a second. */
 const MESSAGES_AT_ONCE = 3;
 /** So many that the tables are what limits the pace of a burst. */

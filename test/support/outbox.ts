@@ -26,6 +26,9 @@ export const BACKENDS: readonly ('PostgreSQL' | 'Redis')[] =
 export const BACKENDS_AND_CLUSTER: readonly ('PostgreSQL' | 'Redis' | 'Redis Cluster')[] =
   inject('postgresMajor') > 15 ? [...BACKENDS, 'Redis Cluster'] : BACKENDS;
 
+/** For what has little to do with who carries the jobs: all of them where there is time, and one where there is none. */
+export const BACKENDS_IN_SHORT = process.env['LIVENTIX_DRILLS'] === 'full' ? BACKENDS : BACKENDS.slice(-1);
+
 /** A worker in this process with short waits, that may reach loopback. */
 export function startTestWorker(
   options: Pick<WorkerOptions, 'databaseUrl'> & Partial<WorkerOptions>,
