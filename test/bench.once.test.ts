@@ -37,7 +37,7 @@ describe('npm run bench -- outbox', () => {
   it(
     'prints what ours and the others deliver, how long it takes, what it costs who commits, what Redis holds, and who notices one that hangs',
     async () => {
-      const size = ['--rounds', '1', '--seconds', '0.3', '--backlog', '200', '--messages', '200'];
+      const size = ['--rounds', '1', '--seconds', '1', '--backlog', '200', '--messages', '200'];
       const { stdout } = await bench('outbox', ...size, ...(FULL ? [] : ['--only', 'ours-redis,graphile-worker']));
       for (const line of [
         /^ours-redis +\d+ \(.*\) \/s; CPU s per 1,000: worker [\d.]+, postgres [\d.]+, redis [\d.]+, receiver [\d.]+$/m,
