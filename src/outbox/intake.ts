@@ -1,6 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { admitDue, type QueuedDelivery } from './admission.ts';
-import { type Floor, fanOut, NO_FLOOR } from './fan-out.ts';
+import { fanOut } from './fan-out.ts';
+import { MessageFloor } from './floor.ts';
 import type { Places } from './places.ts';
 import type { DeliveryQueue } from './queue.ts';
 import { returnUnclaimed } from './taking-back.ts';
@@ -15,6 +16,8 @@ export interface Intake {
   giveBack(deliveries: readonly QueuedDelivery[]): Promise<void>;
   /** The next look passes over nothing that it has passed before. */
   beginAnew(): void;
+  /** What comes may be below all that came before. */
+  forgetFloor(): void;
 }
 
 export interface IntakeOptions {
@@ -30,12 +33,9 @@ const FAN_OUT_LIMIT = 500;
 const ADMISSION_LIMIT = 500;
 /** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
 const MAX_QUEUED = 5_000;
-/** The floor is where the last look but so long ago had come: who commits later than that is found by the next full look. */
-export const FLOOR_LAG_MS = 2_000;
 
 export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: IntakeOptions): Intake {
-  let [floor, nextFloor, floorAt]: [Floor, Floor, number] = [NO_FLOOR, NO_FLOOR, 0];
-  let isFromTheBeginning = true;
+  let floor = new MessageFloor();
 
   async function takeMessages(): Promise<number> {
     const now = performance.now();
@@ -49,7 +49,7 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
     const limit = total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total);
     const fanned = await fanOut(db, {
       limit,
-      floor: isFromTheBeginning ? NO_FLOOR : floor,
+      floor: floor.get(now),
       places: free,
       queueLeaseMs,
     });
@@ -58,9 +58,7 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
       if (!places.knows(endpointId)) onUnknown();
       places.expect(endpointId, now);
     }
-    // While an old snapshot is held it passes all that there ever was, so that it is done once, unless there was more.
-    isFromTheBeginning &&= fanned.messages === limit;
-    if (fanned.reached !== undefined) moveFloor(fanned.reached, now);
+    floor.reached(fanned.reached, now);
     await enqueue(fanned.queued);
     return fanned.messages;
   }
@@ -68,12 +66,6 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
   /** What one endpoint may have queued at once: however many take all they get, something is left for the next. */
   function share(): number {
     return Math.ceil((MAX_QUEUED - places.size) / 2);
-  }
-
-  function moveFloor(reached: Floor, now: number): void {
-    // Who committed late is no place to go on from.
-    if (reached.seq > nextFloor.seq && now - floorAt >= FLOOR_LAG_MS)
-      [floor, nextFloor, floorAt] = [nextFloor, reached, now];
   }
 
   async function admit(): Promise<number> {
@@ -112,8 +104,11 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
     admit,
     giveBack,
     beginAnew: () => {
-      isFromTheBeginning = true;
+      floor.fall();
       places.expectAll(performance.now());
+    },
+    forgetFloor: () => {
+      floor = new MessageFloor();
     },
   };
 }
