@@ -13,6 +13,7 @@ const LEVELS = 1_500;
 const MOST = 1_048_576 - '{"big": ""}'.length;
 const LARGE_ONES = 40;
 const MOST_MEMORY_MB = 700;
+const PATIENCE_MS = 60_000;
 
 /** As a program writes them into its INSERT. */
 const PAYLOADS: Readonly<Record<string, string>> = {
@@ -113,7 +114,7 @@ describe.each(BACKENDS_IN_SHORT)(
       await announceMany(database.pool, 200, 'drill.before');
       await announcePoison();
       await announceMany(database.pool, 200, 'drill.after');
-      await eventually('all that can be delivered is, and the rest is dead', async () => {
+      const isOver = async () => {
         const { rows } = await database.pool.query(
           `select topic, deliveries.state, count(*)::integer as n
          from outbox.deliveries join public.outbox on outbox.id = message_id where topic ~ '^drill.(unusable|never|before|after|poison)'
@@ -126,7 +127,8 @@ describe.each(BACKENDS_IN_SHORT)(
           states['drill.before delivered'] === ENDPOINTS * 200 &&
           states['drill.after delivered'] === ENDPOINTS * 200
         );
-      });
+      };
+      await eventually('all that can be delivered is, and the rest is dead', isOver, PATIENCE_MS);
       const dead = await database.pool.query(
         `select distinct last_error, attempt from outbox.deliveries where state = 'dead'`,
       );
