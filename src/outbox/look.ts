@@ -68,7 +68,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
 
   // What ran past while nobody led is read from the deliveries themselves.
   async function takeOver(): Promise<readonly QueuedDelivery[]> {
-    await follow((await options.clock.jump(db)) ?? (await findSetBack(db)));
+    const unseen = (await options.clock.watch(db, follow)) ? undefined : await findSetBack(db);
+    if (unseen !== undefined) await follow(unseen);
     const now = performance.now();
     places.setEndpoints(await listLimits(db), now);
     for (const [endpointId, health] of await readHealth(db, now)) places.setHealth(endpointId, health);
@@ -110,7 +111,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     if (isTime('sweep', options.sweepMs)) {
       sweeps += 1;
       // Before leases are judged.
-      await follow(await options.clock.jump(db));
+      await options.clock.watch(db, follow);
       if (sweeps % SWEEPS_A_FULL_LOOK === 0) intake.beginAnew();
       if (sweeps % SWEEPS_A_RECOUNT === 0) await recount();
       await sweep.run();
@@ -122,8 +123,7 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   }
 
   // Every instant in the tables is by the server's clock.
-  async function follow(jump: ClockJump | undefined): Promise<void> {
-    if (jump === undefined) return;
+  async function follow(jump: ClockJump): Promise<void> {
     const followed = await followJump(db, jump);
     log.warn({ byMs: jump.byMs, ...followed }, "relay: the database server's clock jumped; what waits went with it");
     intake.beginAnew();

@@ -10,8 +10,11 @@ export interface ClockJump {
 
 /** Notices that somebody set the server's clock, by one of our own that only goes forward. */
 export interface ServerClock {
-  /** What it did since it was asked for the last time, in whatever session. */
-  jump(db: Queryable): Promise<ClockJump | undefined>;
+  /**
+   * Looks at it, and has `follow` do what follows from a jump since it was looked at for the last time, in whatever session. Until that is
+   * done, every look finds the jump again. Answers whether there was one.
+   */
+  watch(db: Queryable, follow: (jump: ClockJump) => Promise<void>): Promise<boolean>;
   /** Somebody else watches it now. */
   forget(): void;
 }
@@ -26,16 +29,17 @@ const REMEMBERED_MS = 3_600_000;
 export function createServerClock(now: () => number = () => performance.now()): ServerClock {
   let before: { readonly aheadMs: number; readonly at: number } | undefined;
   return {
-    jump: async (db) => {
+    watch: async (db, follow) => {
       const sample = await sampleClock(db, now);
       const { aheadMs, errorMs } = clockSkew([sample]);
-      if (errorMs > MAX_ERROR_MS) return undefined;
-      const [last, at] = [before, sample.receivedAtMs];
-      before = { aheadMs, at };
-      if (last === undefined || at - last.at > REMEMBERED_MS) return undefined;
+      if (errorMs > MAX_ERROR_MS) return false;
+      const at = sample.receivedAtMs;
+      const last = before !== undefined && at - before.at <= REMEMBERED_MS ? before : { aheadMs, at };
       const byMs = Math.round(aheadMs - last.aheadMs);
-      if (Math.abs(byMs) < JUMP_MS) return undefined;
-      return { byMs, since: new Date(sample.serverAtMs - (at - last.at) - 2 * MAX_ERROR_MS) };
+      const jumped = Math.abs(byMs) >= JUMP_MS;
+      if (jumped) await follow({ byMs, since: new Date(sample.serverAtMs - (at - last.at) - 2 * MAX_ERROR_MS) });
+      before = { aheadMs, at };
+      return jumped;
     },
     forget: () => {
       before = undefined;

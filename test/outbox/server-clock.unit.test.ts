@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Queryable } from '../../src/db/pool.ts';
-import { createServerClock } from '../../src/outbox/server-clock.ts';
+import { type ClockJump, createServerClock } from '../../src/outbox/server-clock.ts';
 
 const HOUR_MS = 3_600_000;
 
@@ -20,7 +20,14 @@ function setUp() {
     },
   } as unknown as Queryable;
   const clock = createServerClock(() => clocks.ours);
-  return { clocks, pass, clock, look: () => clock.jump(db) };
+  const look = async () => {
+    let jump: ClockJump | undefined;
+    await clock.watch(db, async (found) => {
+      jump = found;
+    });
+    return jump;
+  };
+  return { clocks, pass, clock, db, look };
 }
 
 describe("the server's clock", () => {
@@ -56,6 +63,16 @@ describe("the server's clock", () => {
     expect(await look()).toBeUndefined();
     clocks.latencyMs = 2;
     expect((await look())?.byMs).toBe(-HOUR_MS);
+  });
+
+  it('is found to have jumped again by the next look, when what follows from it failed', async () => {
+    const { clocks, clock, db, look } = setUp();
+    await look();
+    clocks.server -= HOUR_MS;
+    const failing = clock.watch(db, () => Promise.reject(new Error('the connection was lost')));
+    await expect(failing).rejects.toThrow('the connection was lost');
+    expect((await look())?.byMs).toBe(-HOUR_MS);
+    expect(await look()).toBeUndefined();
   });
 
   it.each<[string, (setting: ReturnType<typeof setUp>) => void]>([
