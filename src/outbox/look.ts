@@ -126,6 +126,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
   async function follow(jump: ClockJump): Promise<void> {
     const followed = await followJump(db, jump);
     log.warn({ byMs: jump.byMs, ...followed }, "relay: the database server's clock jumped; what waits went with it");
+    // What is announced now may be of a day before.
+    intake.forgetFloor();
     intake.beginAnew();
   }
 

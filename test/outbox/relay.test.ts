@@ -9,10 +9,10 @@ import { admitDue, findQueued, type QueuedDelivery } from '../../src/outbox/admi
 import { claimAttempts, recordAttempts } from '../../src/outbox/attempts.ts';
 import { disableEndpoint } from '../../src/outbox/endpoints.ts';
 import { type FannedOut, fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
+import { FLOOR_LAG_MS } from '../../src/outbox/floor.ts';
 import { BREAKER_DEFAULTS } from '../../src/outbox/health.ts';
 import { type Hearing, startHearing } from '../../src/outbox/hearing.ts';
 import { OUTBOX_SESSION } from '../../src/outbox/held-connection.ts';
-import { FLOOR_LAG_MS } from '../../src/outbox/floor.ts';
 import { LineCheck } from '../../src/outbox/lines.ts';
 import { startListener } from '../../src/outbox/listener.ts';
 import { NOBODY } from '../../src/outbox/observer.ts';
