@@ -129,7 +129,7 @@ export function expectNothingLost(name: string, losses: Losses, { outageMs = 0 }
   expect(lost).toBe(0);
   expect(committed).toBeGreaterThan(0);
   expect(flowingInMs).toBeLessThan(RECOVERY_MS);
-  expect(recoveredInMs).toBeLessThan(CAUGHT_UP_MS + outageMs / 4);
+  expect(recoveredInMs).toBeLessThan(CAUGHT_UP_MS + outageMs / 3);
 }
 
 function startAnnouncer(pool: Pool, messagesAtOnce: number) {
