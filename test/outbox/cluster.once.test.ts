@@ -232,7 +232,7 @@ describe('while a master is away that holds nothing of ours', () => {
     const started = await liventix(['worker'], { DATABASE_URL: database.url, REDIS_URL: own.url });
     expect(started).toMatchObject({
       exitCode: 3,
-      stderr: expect.stringMatching(new RegExp(`^liventix: QUEUE_UNREACHABLE: [^\\n]*(${isDown})[^\\n]*\\n$`)),
+      stderr: expect.stringMatching(new RegExp(`^liventix: QUEUE_UNREACHABLE: [^\\n]*(${isDown.source})[^\\n]*\\n$`)),
     });
     const down = await checksOf(own.url);
     expect(down['redis']).toMatchObject({ result: 'ok' });
