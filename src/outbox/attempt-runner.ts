@@ -100,23 +100,30 @@ export function startAttempts({
     }
   }
 
-  async function begin(job: DeliveryJob): Promise<void> {
+  async function beginAll(jobs: readonly DeliveryJob[]): Promise<void> {
+    const begun = await Promise.all(jobs.map(begin));
+    if (isSettling) await leave(jobs.filter((_job, index) => !begun[index]));
+  }
+
+  /** Answers whether this worker has it. */
+  async function begin(job: DeliveryJob): Promise<boolean> {
     if (held.has(job.deliveryId)) {
       permits.give(1);
-      return;
+      return true;
     }
     held.add(job.deliveryId);
     const claimed = await claimPatiently(job);
     if (claimed !== undefined) {
       void underWay.track(make(claimed));
-      return;
+      return true;
     }
     held.delete(job.deliveryId);
     permits.give(1);
-    if (isSettling) await leave([job]);
+    return false;
   }
 
   async function leave(jobs: readonly DeliveryJob[]): Promise<void> {
+    if (jobs.length === 0) return;
     try {
       await handBack(jobs);
     } catch (error) {
@@ -135,7 +142,7 @@ export function startAttempts({
           await leave(rest);
           return;
         }
-        await Promise.all(rest.slice(0, granted).map((job) => claiming.track(begin(job))));
+        await claiming.track(beginAll(rest.slice(0, granted)));
         rest = rest.slice(granted);
       }
     },

@@ -8,6 +8,8 @@ import { currentSeq, type Outcome, readMissed, readOutcomes } from './outcomes.t
 export interface Hearing {
   /** @param fromDay of the oldest message that is under way */
   hear(fromDay: string): Promise<readonly Outcome[]>;
+  /** The last that were recorded before, `limit` at most. */
+  before(limit: number): Promise<readonly Outcome[]>;
 }
 
 const OUTCOMES_LIMIT = 2_000;
@@ -18,7 +20,8 @@ const MAX_MISSED = 5_000;
 
 /** Hears what is recorded from now on. */
 export async function startHearing(db: Queryable, now: () => number = () => performance.now()): Promise<Hearing> {
-  let last = await currentSeq(db);
+  const began = await currentSeq(db);
+  let last = began;
   const missed = new Map<bigint, number>();
 
   function note({ seq }: Outcome): void {
@@ -36,6 +39,7 @@ export async function startHearing(db: Queryable, now: () => number = () => perf
   }
 
   return {
+    before: (limit) => readOutcomes(db, { since: began - BigInt(limit), fromDay: '-infinity', limit }),
     hear: async (fromDay) => {
       giveUp();
       const late = missed.size === 0 ? [] : await readMissed(db, { numbers: [...missed.keys()], fromDay });

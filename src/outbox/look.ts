@@ -8,7 +8,7 @@ import { disableHopeless, readHealth, writeHealth } from './health-store.ts';
 import { startHearing } from './hearing.ts';
 import { createIntake } from './intake.ts';
 import { LineCheck, moveLinesUp } from './lines.ts';
-import { currentSeq, type Outcome, readOutcomes } from './outcomes.ts';
+import type { Outcome } from './outcomes.ts';
 import { Places } from './places.ts';
 import type { DeliveryQueue } from './queue.ts';
 import type { ClockJump, ServerClock } from './server-clock.ts';
@@ -73,13 +73,9 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     const now = performance.now();
     places.setEndpoints(await listLimits(db), now);
     for (const [endpointId, health] of await readHealth(db, now)) places.setHealth(endpointId, health);
-    const since = (await currentSeq(db)) - BigInt(HEARD_AGAIN);
-    for (const { endpointId, errorClass } of await readOutcomes(db, {
-      since,
-      fromDay: '-infinity',
-      limit: HEARD_AGAIN,
-    }))
+    for (const { endpointId, errorClass } of await hearing.before(HEARD_AGAIN)) {
       if (errorClass === null) places.noteDelivered(endpointId);
+    }
     lineCheck.begin(places.byOrder());
     const queued = await findQueued(db);
     for (const delivery of queued) places.take(delivery, now);

@@ -12,6 +12,7 @@ import type { OutageLog } from './outage-log.ts';
 import { type DeliveryQueue, isQueueFailure } from './queue.ts';
 import { createServerClock } from './server-clock.ts';
 import { createEviction, type SessionLock, tryLock } from './session-lock.ts';
+import { createTimetable } from './timetable.ts';
 
 /**
  * Moves messages into deliveries and deliveries into the queue, for as long as it runs and leads. Of all relays one leads, which is who
@@ -112,7 +113,8 @@ export function startRelay(options: RelayOptions): Relay {
     const looking = await startLooking({ ...options, db, clock });
     let busyAt = performance.now();
     let breathMs = BREATH_MS;
-    let [refusals, recheckedAt] = [0, performance.now()];
+    const isTime = createTimetable();
+    let refusals = 0;
     while (!until.aborted) {
       alarm.reset();
       const seen = await lookOnce(looking);
@@ -125,10 +127,7 @@ export function startRelay(options: RelayOptions): Relay {
       else if (await tryLock(db, SLEEPS)) {
         refusals = 0;
         // Somebody may have announced long before he committed, where it does not look any more.
-        if (performance.now() - recheckedAt >= RECHECK_MS) {
-          looking.recheck();
-          recheckedAt = performance.now();
-        }
+        if (isTime('recheck', RECHECK_MS)) looking.recheck();
         await sleep(db, looking, until);
       } else {
         // He will notify nobody.
