@@ -35,8 +35,9 @@ async function askOnce({ pool, worker, pulse, readiness, until }: RoundsOptions)
       postgresql: () => pool.query('select'),
       migrations: () => assertMigratedAsFarAsKnown(pool),
       queue: async () => {
-        if (!worker.queue.answers()) throw new AppError('QUEUE_UNREACHABLE', 'A connection to the queue is lost.');
+        // First, because it says why.
         jobsWait = await worker.queue.hasWaiting();
+        if (!worker.queue.answers()) throw new AppError('QUEUE_UNREACHABLE', 'A connection to the queue is lost.');
       },
       listener: async () => {
         if (!worker.state().listens) throw new AppError('DB_UNREACHABLE', 'The connection that listens is lost.');
