@@ -3,6 +3,7 @@ import { benchCapture } from './capture.ts';
 import { benchCutOver } from './cut-over.ts';
 import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
+import { isMisuse } from './misuse.ts';
 import { benchOutbox } from './outbox.ts';
 import { benchRebuild } from './rebuild.ts';
 import { benchVerify } from './verify.ts';
@@ -22,8 +23,17 @@ const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<bool
 const [name = '', ...args] = process.argv.slice(2);
 const bench = BENCHES[name];
 if (bench === undefined) {
-  process.stderr.write(`usage: npm run bench -- ${Object.keys(BENCHES).join('|')}\n`);
-  process.exitCode = 2;
+  refuse(`npm run bench -- ${Object.keys(BENCHES).join('|')}`);
 } else {
-  process.exitCode = (await bench(args)) ? 0 : 1;
+  try {
+    process.exitCode = (await bench(args)) ? 0 : 1;
+  } catch (error) {
+    if (!isMisuse(error)) throw error;
+    refuse(`${error.message}; docs/benchmarks.md has the commands`);
+  }
+}
+
+function refuse(why: string): void {
+  process.stderr.write(`usage: ${why}\n`);
+  process.exitCode = 2;
 }

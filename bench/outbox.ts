@@ -1,6 +1,7 @@
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { print } from './figures.ts';
+import { Misuse } from './misuse.ts';
 import { benchCommits } from './outbox/commits.ts';
 import type { Contender } from './outbox/contender.ts';
 import { benchDrain } from './outbox/drain.ts';
@@ -72,11 +73,11 @@ export async function benchOutbox(args: readonly string[]): Promise<boolean> {
   }
 }
 
-/** What a list of names means. @throws when it means nothing */
+/** What a list of names means. @throws Misuse when it means nothing */
 function known<T>(names: string, all: Readonly<Record<string, T>>): readonly T[] {
   return names.split(',').map((name) => {
     const one = all[name];
-    if (one === undefined) throw new Error(`${name} is none of ${Object.keys(all).join(', ')}`);
+    if (one === undefined) throw new Misuse(`${name} is none of ${Object.keys(all).join(', ')}`);
     return one;
   });
 }

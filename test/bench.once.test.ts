@@ -10,8 +10,23 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 /** Prints what it measured also where a target was missed, which is for the speed drills to judge. */
 const bench = (...args: string[]) =>
   promisify(execFile)(process.execPath, ['bench/main.ts', ...args], { cwd: root }).catch(
-    (missed: { stdout: string }) => missed,
+    (missed: { stdout: string; stderr: string; code: number }) => missed,
   );
+
+describe('npm run bench', () => {
+  it.each([
+    [['outbx'], 'npm run bench -- backfill|capture|'],
+    [['outbox', '--prt', 'drain'], "Unknown option '--prt'"],
+    [
+      ['outbox', '--part', 'drian'],
+      'drian is none of saturation, latency, commits, drain, hanging; docs/benchmarks.md has the commands',
+    ],
+  ])('says of %s in one line what there is', async (args, expected) => {
+    const refused = await bench(...args);
+    expect(refused).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(/^usage: [^\n]+\n$/) });
+    expect(refused.stderr).toContain(expected);
+  });
+});
 
 describe('npm run bench -- backfill', () => {
   it(

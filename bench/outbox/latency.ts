@@ -19,7 +19,7 @@ interface Round {
 
 /**
  * How long from a commit to the first byte, at parts of what each of ours gets through while as many are committed? The peers at the rates
- * of our first.
+ * of our first, which may be more than they take.
  */
 export async function benchLatency(
   stage: Stage,
@@ -33,14 +33,15 @@ export async function benchLatency(
     for (let round = 0; round < size.rounds; round += 1) {
       for (const contender of contenders) {
         const perSecond = share * (rates.get(contender.name) ?? 0);
-        rounds.get(contender.name)?.push(await run(stage, contender, { perSecond, seconds: size.seconds }));
+        const result = await runUnlessTooMuch(stage, contender, { perSecond, seconds: size.seconds });
+        if (result !== undefined) rounds.get(contender.name)?.push(result);
       }
     }
     print(
       `\nlatency at ${share * 100} %: from commit to first byte, ms; medians of ${size.rounds} rounds of ${size.seconds} s`,
     );
     for (const [name, all] of rounds) {
-      print(lineOf(name, share * (rates.get(name) ?? 0), all));
+      if (all.length > 0) print(lineOf(name, share * (rates.get(name) ?? 0), all));
       if (share === JUDGED_SHARE && isOurs(name)) met.push(judge(name, all));
     }
   }
@@ -53,14 +54,29 @@ async function ratesOf(
   ms: number,
 ): Promise<ReadonlyMap<string, number>> {
   const rates = new Map<string, number>();
-  for (const contender of contenders.filter(({ name }) => isOurs(name))) {
+  for (const contender of contenders) {
     const perSecond = await saturationWhileCommitting(stage, contender, ms);
     print(`${contender.name}: ${Math.round(perSecond)} deliveries/s while as many are committed`);
-    rates.set(contender.name, perSecond);
+    if (isOurs(contender.name)) rates.set(contender.name, perSecond);
   }
   const [ofTheFirst = PEERS_ALONE_PER_SECOND] = rates.values();
   for (const { name } of contenders) if (!rates.has(name)) rates.set(name, ofTheFirst);
   return rates;
+}
+
+/** Whoever cannot commit as many has no latency; of ours that is a failure. */
+async function runUnlessTooMuch(
+  stage: Stage,
+  contender: Contender,
+  load: { perSecond: number; seconds: number },
+): Promise<Round | undefined> {
+  try {
+    return await run(stage, contender, load);
+  } catch (error) {
+    if (isOurs(contender.name)) throw error;
+    print(`${contender.name}: cannot be given ${Math.round(load.perSecond)}/s: ${(error as Error).message}`);
+    return undefined;
+  }
 }
 
 function run(stage: Stage, contender: Contender, load: { perSecond: number; seconds: number }): Promise<Round> {
