@@ -21,12 +21,18 @@ export interface FannedOut {
   readonly waiting: readonly string[];
 }
 
-/** SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to, disabled ones too. */
+/**
+ * SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to, disabled ones too. To be materialized, as
+ * the patterns are: else each message is compared with all endpoints, and the patterns are made again for each of these.
+ */
 export const SUBSCRIBED = `
+    with topics as materialized (
+      select topic, outbox.patterns_of(topic) as patterns from (select distinct topic from taken) as named
+    )
     select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered, endpoints.created_at,
       endpoints.enabled, endpoints.disabled_at
-    from (select distinct topic from taken) as topics
-    join outbox.endpoints on endpoints.deleted_at is null and endpoints.topics && outbox.patterns_of(topics.topic)`;
+    from topics
+    join outbox.endpoints on endpoints.deleted_at is null and endpoints.topics && topics.patterns`;
 
 /** SQL, of `taken` and `subscribed`: whether an endpoint receives a message. */
 export const IS_ADDRESSED = `subscribed.topic = taken.topic
@@ -53,7 +59,7 @@ const FAN_OUT = `
       ) as next
     )
     returning id, day, seq, topic, payload, organization_id, ordering_key, deliver_after, created_at
-  ), subscribed as (${SUBSCRIBED}
+  ), subscribed as materialized (${SUBSCRIBED}
   ), addressed as (
     select taken.id, taken.day, taken.seq, taken.deliver_after, subscribed.id as endpoint_id,
       ${ORDERING_KEY} as ordering_key,
@@ -68,9 +74,8 @@ const FAN_OUT = `
     select addressed.id, addressed.day, addressed.endpoint_id, addressed.ordering_key,
       case when has_place then 'queued' else 'pending' end,
       case when not is_behind then greatest(statement_timestamp(), addressed.deliver_after) end,
-      case when has_place then statement_timestamp() + $6 * interval '1 millisecond' end
+      case when has_place then statement_timestamp() + $5 * interval '1 millisecond' end
     from addressed
-    left join unnest($4::uuid[], $5::integer[]) as places (endpoint_id, free) on places.endpoint_id = addressed.endpoint_id
     cross join lateral (
       select addressed.ordering_key is not null and (turn_of_key > 1 or exists (
         select from outbox.deliveries as earlier
@@ -79,7 +84,8 @@ const FAN_OUT = `
       )) as is_behind
     ) as line
     cross join lateral (
-      select coalesce(addressed.turn <= places.free and addressed.deliver_after is null and not is_behind, false) as has_place
+      select coalesce(addressed.turn <= ($4::jsonb ->> addressed.endpoint_id::text)::integer, false)
+        and addressed.deliver_after is null and not is_behind as has_place
     ) as judged
     order by addressed.seq
     returning id, day, endpoint_id, state
@@ -107,7 +113,7 @@ export async function fanOut(
   const { rows } = await db.query<Row>({
     name: preparedName(db, 'fan-out'),
     text: FAN_OUT,
-    values: [floor.day, floor.seq, options.limit, [...places.keys()], [...places.values()], options.queueLeaseMs],
+    values: [floor.day, floor.seq, options.limit, JSON.stringify(Object.fromEntries(places)), options.queueLeaseMs],
   });
   const taken = rows.find((row) => row.kind === 'taken');
   return {

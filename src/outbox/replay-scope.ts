@@ -35,7 +35,7 @@ export const toWhom = (lock = '') => `
     select id, day, seq, topic, payload, organization_id, ordering_key, deliver_after
     from public.outbox where day = $1 and id = any ($2::uuid[])
     ${lock}
-  ), subscribed as (
+  ), subscribed as materialized (
     select * from (${SUBSCRIBED}) as subscribed where enabled and ($3::uuid is null or id = $3)
   ), addressed as (
     select taken.id, taken.day, taken.seq, subscribed.id as endpoint_id, ${ORDERING_KEY} as ordering_key,

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { Queryable } from '../../src/db/pool.ts';
+import { connectionConfig, createPool, type Pool, type Queryable } from '../../src/db/pool.ts';
 import { trackSockets } from '../../src/db/sockets.ts';
 import { AppError } from '../../src/errors.ts';
 import { admitDue, findQueued, type QueuedDelivery } from '../../src/outbox/admission.ts';
@@ -359,6 +359,45 @@ describe('while an old snapshot is held', () => {
     );
     return rows[0]?.n ?? Number.NaN;
   };
+});
+
+describe('the fan-out to many endpoints', () => {
+  const MESSAGES = 500;
+  const MANY = 100;
+  const ROUNDS = 3;
+
+  it('takes little longer for a hundred topics of a hundred endpoints than for one of each', async () => {
+    const client = await pool.connect();
+    const addSubscriber = async (n: number) =>
+      (await addTestEndpoint(client, { url: `${URL}${n}`, topics: [`topic_${n}.told`] })).id;
+    const msOf = async (ids: readonly string[]) => {
+      const took: number[] = [];
+      for (let round = 0; round < ROUNDS; round += 1) {
+        for (const n of ids.keys()) await announceMany(client, MESSAGES / ids.length, `topic_${n}.told`);
+        const startedAt = performance.now();
+        const { queued } = await fan(client, { places: new Map(ids.map((id) => [id, MESSAGES])) });
+        took.push(performance.now() - startedAt);
+        expect(queued).toHaveLength(MESSAGES);
+      }
+      return Math.min(...took);
+    };
+    try {
+      const ids = [await addSubscriber(0)];
+      const ofOne = await msOf(ids);
+      while (ids.length < MANY) ids.push(await addSubscriber(ids.length));
+      expect((await msOf(ids)) / ofOne).toBeLessThan(10);
+    } finally {
+      client.release();
+    }
+  });
+
+  // As the relay has it, with a plan of before there was anything.
+  let pool: Pool;
+  beforeAll(() => {
+    const { options } = connectionConfig({ databaseUrl: database.url });
+    pool = createPool({ databaseUrl: database.url, max: 1 }, { options: `${options} ${OUTBOX_SESSION}` });
+  });
+  afterAll(() => pool.end());
 });
 
 describe('relays', () => {
