@@ -16,11 +16,13 @@ let pool: Pool;
 
 beforeAll(async () => {
   database = await createDatabase();
-  accounts = await openTestAccounts(database.pool);
-  // As in one long transaction, or in the first minute of a new book: nobody tells the planner that the tables have grown.
-  for (const table of ['accounts', 'balances', 'entries', 'events']) {
-    await database.pool.query(`alter table payments.${table} set (autovacuum_enabled = false)`);
-  }
+  await inSession(async (client) => {
+    accounts = await openTestAccounts(client);
+    // As in one long transaction, or in the first minute of a new book: nobody tells the planner that the tables have grown.
+    for (const table of ['accounts', 'balances', 'entries', 'events']) {
+      await client.query(`alter table payments.${table} set (autovacuum_enabled = false)`);
+    }
+  });
   pool = await openPool({ databaseUrl: database.url, max: 1 });
 });
 afterAll(async () => {
@@ -96,10 +98,14 @@ async function openOthers(name: string): Promise<void> {
     currency: 'USD',
     name: `other-${name}-${number}`,
   }));
+  await inSession((client) => openAccounts(client, others));
+}
+
+/** A session at rest would tell of what it read only seconds later, in the midst of what is counted. */
+async function inSession(act: (client: Tx) => Promise<unknown>): Promise<void> {
   const client = await database.pool.connect();
   try {
-    await openAccounts(client, others);
-    // A session at rest would tell of what it read only seconds later, in the midst of what is counted.
+    await act(client);
     await tellOfReads(client);
   } finally {
     client.release();
