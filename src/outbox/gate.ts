@@ -114,9 +114,14 @@ export class Gate {
 
   /** When it may be sent what is due; Infinity while it waits for what is under way. */
   nextAt(now: number): number {
-    if (this.free(now) > 0) return this.dueAt;
-    if (this.health.breaker === 'open' && this.inFlight === 0) return Math.max(this.dueAt, this.health.probeAt);
-    return this.#allowance(now) === 0 ? Math.max(this.dueAt, now + this.#tokenInMs()) : Number.POSITIVE_INFINITY;
+    return Math.max(this.dueAt, this.openAt(now));
+  }
+
+  /** When it may be sent something, whatever that is; Infinity while it waits for what is under way. */
+  openAt(now: number): number {
+    if (this.free(now) > 0) return now;
+    if (this.health.breaker === 'open' && this.inFlight === 0) return this.health.probeAt;
+    return this.#allowance(now) === 0 ? now + this.#tokenInMs() : Number.POSITIVE_INFINITY;
   }
 
   #allowance(now: number): number {

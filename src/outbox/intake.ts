@@ -10,6 +10,8 @@ import { returnUnclaimed } from './taking-back.ts';
 export interface Intake {
   /** Turns messages into deliveries; answers how many. */
   takeMessages(): Promise<number>;
+  /** Whether it left messages to wait, if there are any, because nobody could be sent one. */
+  isHeldUp(): boolean;
   /** Queues what is due; answers how many. */
   admit(): Promise<number>;
   /** Takes back what was queued and is not to be claimed. */
@@ -36,13 +38,15 @@ const MAX_QUEUED = 5_000;
 
 export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: IntakeOptions): Intake {
   let floor = new MessageFloor();
+  let isHeldUp = false;
 
   async function takeMessages(): Promise<number> {
     const now = performance.now();
     // They wait as well as messages, and cost less then. Whom they are for is not known before they are taken: so they are, while
     // anybody could be sent one.
     const crowded = places.crowded(now);
-    if (crowded === 'all') return 0;
+    isHeldUp = crowded === 'all';
+    if (isHeldUp) return 0;
     const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     // Behind the messages of who is crowded there may be others'.
@@ -101,6 +105,7 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
 
   return {
     takeMessages,
+    isHeldUp: () => isHeldUp,
     admit,
     giveBack,
     beginAnew: () => {

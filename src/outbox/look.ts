@@ -93,11 +93,12 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     await checkLines();
     const messages = await intake.takeMessages();
     const admitted = await intake.admit();
+    const isHeldUp = intake.isHeldUp();
     const now = performance.now();
     return {
       didSomething: messages + admitted > 0 || lineCheck.isUnderWay,
-      isShort: places.isShort(now),
-      nextInMs: places.nextAt(now) - now,
+      isShort: places.isShort(now) || (isHeldUp && places.size > 0),
+      nextInMs: places.nextAt(now, isHeldUp) - now,
     };
   }
 

@@ -211,11 +211,13 @@ export class Places {
     return oldest;
   }
 
-  /** When something may be sent next; Infinity when nothing is known of. */
-  nextAt(now: number): number {
-    let next = Number.POSITIVE_INFINITY;
-    for (const gate of this.#gates.values()) if (!gate.isShut) next = Math.min(next, gate.nextAt(now));
-    return next;
+  /**
+   * When something may be sent next; Infinity when nothing is known of.
+   * @param isHeldUp whether messages may wait for whoever can be sent one first
+   */
+  nextAt(now: number, isHeldUp: boolean): number {
+    const open = [...this.#gates.values()].filter(({ isShut }) => !isShut);
+    return Math.min(...open.map((gate) => (isHeldUp ? gate.openAt(now) : gate.nextAt(now))));
   }
 
   /** Whether something waits for what is under way: for a place, or, as it may be at an ordered endpoint, for its line to move up. */

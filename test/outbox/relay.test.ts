@@ -678,6 +678,25 @@ describe('waking the relay', () => {
   });
 });
 
+describe('what waits as messages while all endpoints are full', () => {
+  it.each([
+    ['they answer', {}],
+    ['their rate allows it', { maxInFlight: 100, ratePerSecond: 25 }],
+  ])('goes on as soon as %s, without waiting for the next poll', async (_what, limits) => {
+    const receiver = await startReceiver((response) => void setTimeout(() => response.writeHead(200).end(), 20));
+    const worker = await startTestWorker({ databaseUrl: database.url, pollMs: 60_000, sweepMs: 60_000 });
+    try {
+      await addTestEndpoint(database.pool, { url: receiver.url, ...limits });
+      await relayAsleep(database.pool);
+      await announceMany(database.pool, 60);
+      expect((await settled(database.pool, 20_000)).deliveries).toMatchObject({ delivered: 60 });
+    } finally {
+      await worker.stop();
+      await receiver.stop();
+    }
+  });
+});
+
 describe('the listener', () => {
   it('says plainly when notifications do not arrive', async () => {
     // A database whose notifications go elsewhere, as behind a transaction pooler.
