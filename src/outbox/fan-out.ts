@@ -13,6 +13,8 @@ export const NO_FLOOR: Floor = { day: '-infinity', seq: 0n };
 
 export interface FannedOut {
   readonly messages: number;
+  /** What became of them, queued or not. */
+  readonly deliveries: number;
   /** The last of the messages in the order of insertion, and where all those before it were seen. */
   readonly reached: Floor | undefined;
   /** Queued already, because their endpoint had a place: the caller's to enqueue. */
@@ -90,16 +92,18 @@ const FAN_OUT = `
     order by addressed.seq
     returning id, day, endpoint_id, state
   )
-  select 'queued' as kind, id, day::text, endpoint_id as "endpointId", null::integer as messages from fanned_out where state = 'queued'
+  select 'queued' as kind, id, day::text, endpoint_id as "endpointId", null::integer as messages,
+    null::integer as deliveries
+  from fanned_out where state = 'queued'
   union all
-  select distinct 'waiting', null::bigint, null, endpoint_id, null::integer from fanned_out where state = 'pending'
+  select distinct 'waiting', null::bigint, null, endpoint_id, null::integer, null::integer from fanned_out where state = 'pending'
   union all
-  select 'taken', max(seq), min(day)::text, null, count(*)::integer from taken`;
+  select 'taken', max(seq), min(day)::text, null, count(*)::integer, (select count(*)::integer from fanned_out) from taken`;
 
 type Row =
   | { kind: 'queued'; id: bigint; day: string; endpointId: string }
   | { kind: 'waiting'; endpointId: string }
-  | { kind: 'taken'; id: bigint | null; day: string | null; messages: number };
+  | { kind: 'taken'; id: bigint | null; day: string | null; messages: number; deliveries: number };
 
 /**
  * Turns committed messages into deliveries, in the order of their insertion, at most `limit` messages.
@@ -118,6 +122,7 @@ export async function fanOut(
   const taken = rows.find((row) => row.kind === 'taken');
   return {
     messages: taken?.messages ?? 0,
+    deliveries: taken?.deliveries ?? 0,
     reached: taken?.id == null || taken.day === null ? undefined : { day: taken.day, seq: taken.id },
     queued: rows
       .filter((row) => row.kind === 'queued')

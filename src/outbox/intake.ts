@@ -32,6 +32,11 @@ export interface IntakeOptions {
 }
 
 const FAN_OUT_LIMIT = 500;
+/** Of deliveries: a statement that made many more would be given up, and tried again for ever. */
+const FANNED_OUT_AT_ONCE = 5_000;
+/** Deliveries of a message, where none was seen yet: an endpoint that subscribes to everything is soon one of many. */
+const SUPPOSED_FAN_OUT = 500;
+const FORGET_FAN_OUT = 0.5;
 const ADMISSION_LIMIT = 500;
 /** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
 const MAX_QUEUED = 5_000;
@@ -39,6 +44,8 @@ const MAX_QUEUED = 5_000;
 export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: IntakeOptions): Intake {
   let floor = new MessageFloor();
   let isHeldUp = false;
+  /** The most deliveries of a message of late, on the average of a look. */
+  let usualFanOut = SUPPOSED_FAN_OUT;
 
   async function takeMessages(): Promise<number> {
     const now = performance.now();
@@ -50,13 +57,17 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
     const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     // Behind the messages of who is crowded there may be others'.
-    const limit = total === 0 || crowded === 'some' ? FAN_OUT_LIMIT : Math.min(FAN_OUT_LIMIT, total);
+    const most = Math.min(FAN_OUT_LIMIT, Math.ceil(FANNED_OUT_AT_ONCE / usualFanOut));
+    const limit = total === 0 || crowded === 'some' ? most : Math.min(most, total);
     const fanned = await fanOut(db, {
       limit,
       floor: floor.get(now),
       places: free,
       queueLeaseMs,
     });
+    if (fanned.messages > 0) {
+      usualFanOut = Math.max(fanned.deliveries / fanned.messages, usualFanOut * FORGET_FAN_OUT, 1);
+    }
     for (const delivery of fanned.queued) places.take(delivery, now);
     for (const endpointId of fanned.waiting) {
       if (!places.knows(endpointId)) onUnknown();
