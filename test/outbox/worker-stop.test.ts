@@ -24,8 +24,8 @@ import {
 } from '../support/outbox.ts';
 import { startReceiver, type TestReceiver } from '../support/receiver.ts';
 
-/** Four jobs of 32: as many as a worker takes without beginning with them. */
-const A_HANDFUL = 128;
+/** No more jobs than a worker takes without beginning with them: four, of ten and twenty at a relay's first looks, and of 32 at most. */
+const A_HANDFUL = 60;
 /** What stops a claim until the test lets it go on. */
 const CLAIM_LOCK = 4711;
 
