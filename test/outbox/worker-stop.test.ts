@@ -130,7 +130,10 @@ describe('what a worker has taken and not begun when it stops', () => {
     await announceMany(database.pool, A_HANDFUL);
     await eventually(
       'its one place is taken, and its hands are full',
-      async () => held.length > 0 && !(await worker.queue.hasWaiting()),
+      async () =>
+        held.length > 0 &&
+        (await deliveryStates(database.pool, id))['queued'] === A_HANDFUL &&
+        !(await worker.queue.hasWaiting()),
     );
     await worker.stop();
     expect(await deliveryStates(database.pool, id)).toEqual({ pending: A_HANDFUL });
