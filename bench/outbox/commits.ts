@@ -31,7 +31,7 @@ export async function benchCommits(
 ): Promise<boolean> {
   const rates = new Map<Way, number[]>();
   for (let round = 0; round < size.rounds; round += 1) {
-    // What the machine has still to do for the one before is not always the same one's burden.
+    // By turns forwards and backwards: what is left to do of one way is a burden to the next.
     for (const [way, prepare] of round % 2 === 0 ? WAYS : WAYS.toReversed()) {
       const rate = await stage.play(ours('postgres'), (place) => sell(stage, place, prepare, size.seconds * 1_000));
       rates.set(way, [...(rates.get(way) ?? []), rate]);

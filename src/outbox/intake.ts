@@ -8,10 +8,8 @@ import { returnUnclaimed } from './taking-back.ts';
 
 /** What brings work into the queue: new messages, and deliveries that are due, to whoever has a place. */
 export interface Intake {
-  /** Turns messages into deliveries; answers how many. */
-  takeMessages(): Promise<number>;
-  /** Whether it left messages to wait, if there are any, because nobody could be sent one. */
-  isHeldUp(): boolean;
+  /** Turns messages into deliveries. */
+  takeMessages(): Promise<Taken>;
   /** Queues what is due; answers how many. */
   admit(): Promise<number>;
   /** Takes back what was queued and is not to be claimed. */
@@ -20,6 +18,12 @@ export interface Intake {
   beginAnew(): void;
   /** What comes may be below all that came before. */
   forgetFloor(): void;
+}
+
+interface Taken {
+  readonly messages: number;
+  /** Whether messages were left to wait, if there are any, because nobody could be sent one. */
+  readonly isHeldUp: boolean;
 }
 
 export interface IntakeOptions {
@@ -34,8 +38,9 @@ export interface IntakeOptions {
 const FAN_OUT_LIMIT = 500;
 /** Of deliveries: a statement that made many more would be given up, and tried again for ever. */
 const FANNED_OUT_AT_ONCE = 5_000;
-/** Deliveries of a message, where none was seen yet: an endpoint that subscribes to everything is soon one of many. */
+/** Deliveries of a message, while none was seen: the first look takes ten messages. */
 const SUPPOSED_FAN_OUT = 500;
+/** What is left, after each look, of what messages made before. */
 const FORGET_FAN_OUT = 0.5;
 const ADMISSION_LIMIT = 500;
 /** More are not queued at once, over all endpoints: what keeps Redis small, and a lease longer than the queue. */
@@ -43,17 +48,15 @@ const MAX_QUEUED = 5_000;
 
 export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: IntakeOptions): Intake {
   let floor = new MessageFloor();
-  let isHeldUp = false;
   /** The most deliveries of a message of late, on the average of a look. */
   let usualFanOut = SUPPOSED_FAN_OUT;
 
-  async function takeMessages(): Promise<number> {
+  async function takeMessages(): Promise<Taken> {
     const now = performance.now();
     // They wait as well as messages, and cost less then. Whom they are for is not known before they are taken: so they are, while
     // anybody could be sent one.
     const crowded = places.crowded(now);
-    isHeldUp = crowded === 'all';
-    if (isHeldUp) return 0;
+    if (crowded === 'all') return { messages: 0, isHeldUp: true };
     const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     // Behind the messages of who is crowded there may be others'.
@@ -75,7 +78,7 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
     }
     floor.reached(fanned.reached, now);
     await enqueue(fanned.queued);
-    return fanned.messages;
+    return { messages: fanned.messages, isHeldUp: false };
   }
 
   /** What one endpoint may have queued at once: however many take all they get, something is left for the next. */
@@ -116,7 +119,6 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
 
   return {
     takeMessages,
-    isHeldUp: () => isHeldUp,
     admit,
     giveBack,
     beginAnew: () => {

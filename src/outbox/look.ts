@@ -91,9 +91,8 @@ export async function startLooking(options: LookOptions): Promise<Looking> {
     inherited = [];
     await hearOutcomes();
     await checkLines();
-    const messages = await intake.takeMessages();
+    const { messages, isHeldUp } = await intake.takeMessages();
     const admitted = await intake.admit();
-    const isHeldUp = intake.isHeldUp();
     const now = performance.now();
     return {
       didSomething: messages + admitted > 0 || lineCheck.isUnderWay,

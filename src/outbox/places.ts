@@ -74,7 +74,7 @@ export class Places {
 
   /** Of whom there is to send to, how many could be sent nothing new. */
   crowded(now: number): 'all' | 'some' | 'none' {
-    const open = [...this.#gates.values()].filter(({ isShut }) => !isShut);
+    const open = this.#open();
     const crowded = open.filter((gate) => gate.dueAt <= now || gate.free(now) === 0);
     if (crowded.length === 0) return 'none';
     return crowded.length === open.length ? 'all' : 'some';
@@ -216,15 +216,16 @@ export class Places {
    * @param isHeldUp whether messages may wait for whoever can be sent one first
    */
   nextAt(now: number, isHeldUp: boolean): number {
-    const open = [...this.#gates.values()].filter(({ isShut }) => !isShut);
-    return Math.min(...open.map((gate) => (isHeldUp ? gate.openAt(now) : gate.nextAt(now))));
+    return Math.min(...this.#open().map((gate) => (isHeldUp ? gate.openAt(now) : gate.nextAt(now))));
   }
 
   /** Whether something waits for what is under way: for a place, or, as it may be at an ordered endpoint, for its line to move up. */
   isShort(now: number): boolean {
-    return [...this.#gates.values()].some(
-      (gate) => !gate.isShut && gate.inFlight > 0 && (gate.dueAt <= now || gate.isOrdered),
-    );
+    return this.#open().some((gate) => gate.inFlight > 0 && (gate.dueAt <= now || gate.isOrdered));
+  }
+
+  #open(): readonly Gate[] {
+    return [...this.#gates.values()].filter(({ isShut }) => !isShut);
   }
 
   #gate(endpointId: string): Gate {

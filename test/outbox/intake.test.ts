@@ -42,7 +42,7 @@ it('makes no more deliveries at once than a statement has time for, however many
   await intake.admit();
   let taken = 0;
   while (taken < MESSAGES) {
-    const messages = await intake.takeMessages();
+    const { messages } = await intake.takeMessages();
     expect(messages).toBeGreaterThan(0);
     taken += messages;
     for (const { deliveryId } of places.heldBefore(Number.POSITIVE_INFINITY)) places.give(deliveryId);
