@@ -23,18 +23,28 @@ export interface FannedOut {
   readonly waiting: readonly string[];
 }
 
+const ENDPOINT = `endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered, endpoints.created_at,
+      endpoints.enabled, endpoints.disabled_at`;
+
 /**
  * SQL, for whoever has messages called `taken`: the endpoints that any of their topics goes to, disabled ones too. To be materialized, as
- * the patterns are: else each message is compared with all endpoints, and the patterns are made again for each of these.
+ * the patterns are: else each message is compared with all endpoints, and the patterns are made again for each of these. Endpoints of an
+ * organization are found by it: there may be as many as organizations, and each message is for one of them.
  */
 export const SUBSCRIBED = `
     with topics as materialized (
       select topic, outbox.patterns_of(topic) as patterns from (select distinct topic from taken) as named
+    ), topics_of_organizations as materialized (
+      select topic, organization_id, outbox.patterns_of(topic) as patterns
+      from (select distinct topic, organization_id from taken where organization_id is not null) as named
     )
-    select topics.topic, endpoints.id, endpoints.organization_id, endpoints.filter, endpoints.ordered, endpoints.created_at,
-      endpoints.enabled, endpoints.disabled_at
+    select topic, ${ENDPOINT}
     from topics
-    join outbox.endpoints on endpoints.deleted_at is null and endpoints.topics && topics.patterns`;
+    join outbox.endpoints on endpoints.organization_id is null and deleted_at is null and endpoints.topics && patterns
+    union all
+    select topic, ${ENDPOINT}
+    from topics_of_organizations as owned
+    join outbox.endpoints on endpoints.organization_id = owned.organization_id and deleted_at is null and endpoints.topics && patterns`;
 
 /** SQL, of `taken` and `subscribed`: whether an endpoint receives a message. */
 export const IS_ADDRESSED = `subscribed.topic = taken.topic
