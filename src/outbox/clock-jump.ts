@@ -60,23 +60,46 @@ export async function findSetBack(db: Queryable): Promise<ClockJump | undefined>
   return { byMs: -Math.round(newest.aheadMs), since: newest.now };
 }
 
+// So that whoever leads next does not find the same jump.
+const NEWEST_IS_OF_NOW = `
+  update outbox.deliveries set created_at = $1
+  from (select id, day from outbox.deliveries order by id desc limit 1) as newest
+  where deliveries.id = newest.id and deliveries.day = newest.day and created_at > $1`;
+
 /**
  * The server's clock jumped: what was to end or to be due in a while is still to do so in that while. Where it went ahead, what waits is
- * due sooner, and stays so; where it went back, nothing waits for it to come there again.
+ * due sooner, and stays so; where it went back, nothing waits for it to come there again. Whoever is struck while he follows has not moved
+ * what waits: all of it is moved once, and not a part of it twice.
+ * @param session a single connection, in no transaction
  */
-export async function followJump(db: Queryable, { byMs, since }: ClockJump): Promise<Followed> {
-  const { rowCount } = await db.query(LEASES, [byMs, since]);
-  if (byMs > 0) return { leases: rowCount ?? 0, deliveries: 0 };
-  await db.query(ENDPOINTS, [since]);
+export async function followJump(session: Queryable, { byMs, since }: ClockJump): Promise<Followed> {
+  const { rowCount } = await session.query(LEASES, [byMs, since]);
+  const leases = rowCount ?? 0;
+  if (byMs > 0) return { leases, deliveries: 0 };
+  await session.query(ENDPOINTS, [since]);
+  await session.query('begin');
+  try {
+    const deliveries = await moveDue(session, { byMs, since });
+    await session.query(NEWEST_IS_OF_NOW, [since]);
+    await session.query('commit');
+    return { leases, deliveries };
+  } catch (error) {
+    // A connection that cannot do that is lost, and its transaction with it.
+    await session.query('rollback').catch(() => undefined);
+    throw error;
+  }
+}
+
+async function moveDue(tx: Queryable, { byMs, since }: ClockJump): Promise<number> {
   let deliveries = 0;
   let last = { endpointId: '00000000-0000-0000-0000-000000000000', dueAt: '-infinity', id: 0n };
   for (;;) {
-    const { rows } = await db.query<typeof last & { moved: number }>({
-      name: preparedName(db, 'follow-jump'),
+    const { rows } = await tx.query<typeof last & { moved: number }>({
+      name: preparedName(tx, 'follow-jump'),
       text: DUE,
       values: [byMs, since, last.endpointId, last.dueAt, last.id],
     });
-    if (rows[0] === undefined) return { leases: rowCount ?? 0, deliveries };
+    if (rows[0] === undefined) return deliveries;
     last = rows[0];
     deliveries += rows[0].moved;
   }

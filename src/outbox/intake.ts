@@ -57,10 +57,11 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
     // anybody could be sent one.
     const crowded = places.crowded(now);
     if (crowded === 'all') return { messages: 0, isHeldUp: true };
-    const free = queue.answers() && places.size < MAX_QUEUED ? places.free(now, share()) : new Map<string, number>();
+    const room = queue.answers() ? Math.max(MAX_QUEUED - places.size, 0) : 0;
+    const free = room > 0 ? places.free(now, share()) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     // Behind the messages of who is crowded there may be others'.
-    const most = Math.min(FAN_OUT_LIMIT, Math.ceil(FANNED_OUT_AT_ONCE / usualFanOut));
+    const most = Math.min(FAN_OUT_LIMIT, Math.ceil((room > 0 ? room : FANNED_OUT_AT_ONCE) / usualFanOut));
     const limit = total === 0 || crowded === 'some' ? most : Math.min(most, total);
     const fanned = await fanOut(db, {
       limit,

@@ -1,7 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { findSetBack, followJump } from '../../src/outbox/clock-jump.ts';
+import type { Queryable } from '../../src/db/pool.ts';
+import { type Followed, findSetBack, followJump } from '../../src/outbox/clock-jump.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { readHealth } from '../../src/outbox/health-store.ts';
+import type { ClockJump } from '../../src/outbox/server-clock.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { addTestEndpoint, announce, announceMany, clearOutbox } from '../support/outbox.ts';
 
@@ -26,8 +28,21 @@ const jumpBack = async () => {
   const { rows } = await database.pool.query<{ since: Date }>(
     `select clock_timestamp() - interval '10 seconds' as since`,
   );
-  return followJump(database.pool, { byMs: -HOUR_MS, since: rows[0]?.since ?? new Date(0) });
+  return follow({ byMs: -HOUR_MS, since: rows[0]?.since ?? new Date(0) });
 };
+/** As a relay, in one session; which `query` may strike. */
+async function follow(jump: ClockJump, strike: (text: string) => void = () => undefined): Promise<Followed> {
+  const session = await database.pool.connect();
+  const query = async (first: string | { text: string }, values?: unknown[]) => {
+    strike(typeof first === 'string' ? first : first.text);
+    return session.query(first, values);
+  };
+  try {
+    return await followJump({ query } as unknown as Queryable, jump);
+  } finally {
+    session.release();
+  }
+}
 const count = async (condition: string) => {
   const { rows } = await database.pool.query<{ n: number }>(
     `select count(*)::integer as n from outbox.deliveries where ${condition}`,
@@ -81,8 +96,28 @@ describe("when the server's clock was set back", () => {
     await database.pool.query(`update outbox.deliveries set created_at = created_at + interval '1 hour'`);
     const jump = await findSetBack(database.pool);
     expect((jump?.byMs ?? 0) / HOUR_MS).toBeCloseTo(-1, 2);
-    if (jump !== undefined) await followJump(database.pool, jump);
+    if (jump !== undefined) await follow(jump);
     expect(await count(`due_at <= clock_timestamp() + interval '1 second'`)).toBe(2);
+    expect(await findSetBack(database.pool), 'by whoever leads after that').toBeUndefined();
+  });
+
+  it.each([
+    { before: 'update', struck: 'begins to move what waits', at: 3 },
+    { before: 'update', struck: 'has moved a part of it', at: 4 },
+    { before: 'commit', struck: 'has moved all of it', at: 1 },
+  ])('a relay that is struck when it $struck has moved nothing twice in the end', async ({ before, at }) => {
+    await addTestEndpoint(database.pool, { url: URL });
+    await announceMany(database.pool, 6_000);
+    await fan();
+    await database.pool.query(`update outbox.deliveries set due_at = due_at + interval '4 hours'`);
+    let seen = 0;
+    const strike = (text: string) => {
+      if (text.includes(before) && ++seen === at) throw new Error('struck');
+    };
+    const jump = { byMs: -HOUR_MS, since: new Date(Date.now() - 10_000) };
+    await expect(follow(jump, strike)).rejects.toThrow('struck');
+    await follow(jump);
+    expect(await count(`due_at > clock_timestamp() + interval '179 minutes'`)).toBe(6_000);
   });
 
   it('whoever leads next waits for an open breaker no longer than it was to be open', async () => {
@@ -102,6 +137,6 @@ it("where the server's clock went ahead, a lease lasts as long as it would have"
   await fan(new Map([[id, 10]]));
   await database.pool.query(`update outbox.deliveries set lease_until = lease_until - interval '1 hour'`);
   const since = new Date(Date.now() - 10_000);
-  expect(await followJump(database.pool, { byMs: HOUR_MS, since })).toEqual({ leases: 3, deliveries: 0 });
+  expect(await follow({ byMs: HOUR_MS, since })).toEqual({ leases: 3, deliveries: 0 });
   expect(await count(`lease_until between clock_timestamp() and clock_timestamp() + interval '1 minute'`)).toBe(3);
 });
