@@ -2,26 +2,36 @@ import type { Queryable } from '../db/pool.ts';
 import type { DeliveryJob } from './job.ts';
 import { preparedName } from './prepared.ts';
 
+// SQL: the order of the locks of deliveries that move up. The relay moves them, and so does whoever sends dead letters again.
+const IN_ORDER = 'order by deliveries.id for no key update of deliveries';
+
 // One that waits behind another of its key is due at no time; it becomes due when it is the first that is not finished. So does one that
 // was due before, and was passed over for whoever was under way: the relay looks no more where it was.
 const MOVE_UP = `
-  update outbox.deliveries
-  set due_at = statement_timestamp()
-  from (
+  with lines as (
     select distinct finished.endpoint_id, finished.ordering_key
     from unnest($1::date[], $2::bigint[]) as job (day, id)
     join outbox.deliveries as finished on finished.day = job.day and finished.id = job.id
     where finished.ordering_key is not null
-  ) as lines
-  cross join lateral (
-    select id, day from outbox.deliveries as waiting
-    where waiting.endpoint_id = lines.endpoint_id and waiting.ordering_key = lines.ordering_key
-      and waiting.state in ('pending', 'queued')
-    order by id
-    limit 1
-  ) as head
-  where deliveries.day = head.day and deliveries.id = head.id and state = 'pending'
-    and (due_at is null or due_at < statement_timestamp())`;
+  ), heads as (
+    select id, day
+    from lines
+    cross join lateral (
+      select id, day from outbox.deliveries as waiting
+      where waiting.endpoint_id = lines.endpoint_id and waiting.ordering_key = lines.ordering_key
+        and waiting.state in ('pending', 'queued')
+      order by id
+      limit 1
+    ) as head
+  ), locked as (
+    select deliveries.id, deliveries.day
+    from heads join outbox.deliveries on deliveries.day = heads.day and deliveries.id = heads.id
+    where state = 'pending' and (due_at is null or due_at < statement_timestamp())
+    ${IN_ORDER}
+  )
+  update outbox.deliveries set due_at = statement_timestamp()
+  from locked
+  where deliveries.day = locked.day and deliveries.id = locked.id`;
 
 /** Deliveries of ordered endpoints are finished: whoever comes next in their lines is due. */
 export async function moveLinesUp(
@@ -50,18 +60,22 @@ const HEADS = `
       order by ordering_key, id limit 1
     ) as next
     where turn < $3
+  ), locked as (
+    select deliveries.id, deliveries.day
+    from heads join outbox.deliveries on deliveries.day = heads.day and deliveries.id = heads.id
+    where deliveries.due_at is null
+    ${IN_ORDER}
   ), moved as (
     update outbox.deliveries set due_at = statement_timestamp()
-    from heads
-    where deliveries.day = heads.day and deliveries.id = heads.id and deliveries.due_at is null
+    from locked
+    where deliveries.day = locked.day and deliveries.id = locked.id
     returning 1
   )
   select (select count(*)::integer from moved) as moved, (select ordering_key from heads where turn = $3) as last`;
 
 /** Nobody waits behind another at an endpoint that is not ordered, or is not any more. */
 const SCATTER = `
-  update outbox.deliveries set ordering_key = null, due_at = coalesce(due_at, statement_timestamp())
-  from (
+  with waiting as (
     select waiting.id, waiting.day
     from unnest($1::uuid[]) as endpoint (id)
     cross join lateral (
@@ -70,8 +84,15 @@ const SCATTER = `
       limit $2
     ) as waiting
     limit $2
-  ) as waiting
-  where deliveries.day = waiting.day and deliveries.id = waiting.id and state = 'pending'
+  ), locked as (
+    select deliveries.id, deliveries.day
+    from waiting join outbox.deliveries on deliveries.day = waiting.day and deliveries.id = waiting.id
+    where state = 'pending'
+    ${IN_ORDER}
+  )
+  update outbox.deliveries set ordering_key = null, due_at = coalesce(due_at, statement_timestamp())
+  from locked
+  where deliveries.day = locked.day and deliveries.id = locked.id
   returning endpoint_id as "endpointId"`;
 
 /** So many lines or deliveries at a time, so that nobody waits long for the relay. */
