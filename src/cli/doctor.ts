@@ -6,6 +6,7 @@ import { judgeAttachments } from '../outbox/attachments/diagnosis.ts';
 import { diagnoseListening } from '../outbox/diagnosis.ts';
 import { judgeEndpoints } from '../outbox/endpoint-diagnosis.ts';
 import { createKeyRing } from '../outbox/key-ring.ts';
+import { judgeLetters } from '../outbox/letters-diagnosis.ts';
 import { diagnoseRedis } from '../outbox/redis-diagnosis.ts';
 import { judgeReplay } from '../replay/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
@@ -24,7 +25,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -54,6 +55,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'replay', look: judgeReplay },
     { name: 'attachments', look: judgeAttachments },
     { name: 'endpoints', look: (db: Queryable) => judgeEndpoints(db, createKeyRing(context.config.encryptionKeys)) },
+    { name: 'letters', look: judgeLetters },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;

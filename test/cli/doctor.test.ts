@@ -49,6 +49,7 @@ describe('doctor on a healthy database', () => {
       'replay',
       'attachments',
       'endpoints',
+      'letters',
       'notifications',
       'redis',
       'redis-cluster',
@@ -70,6 +71,7 @@ describe('doctor on a healthy database', () => {
       replay: 'ok',
       attachments: 'ok',
       endpoints: 'ok',
+      letters: 'ok',
       notifications: 'ok',
       redis: 'skipped',
       'redis-cluster': 'skipped',
@@ -109,7 +111,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(17);
+    expect(Object.keys(checks)).toHaveLength(18);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {

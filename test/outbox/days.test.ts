@@ -233,6 +233,16 @@ describe('the days of the outbox', () => {
       }
     };
 
+    it('is dropped with what stood for its dead letters in the table of the old platform', async () => {
+      const [day, later] = [await givenDayWith(kinds, 40), await daysAgo(39)];
+      await database.pool.query('insert into outbox.legacy_letters (delivery_id, day) values (1, $1), (2, $2)', [
+        day,
+        later,
+      ]);
+      expect(await one('select outbox.drop_day($1, $1)', [day])).toBe('drop');
+      expect(await one('select array_agg(day::text) from outbox.legacy_letters')).toEqual([later]);
+    });
+
     it('is kept when a delivery was opened again by who committed while it was about to be dropped', async () => {
       const day = await givenDayWith(kinds, 40);
       await givenMessage(day);

@@ -1,8 +1,9 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { planRetry, planRetryOf, retryPlanned } from '../../src/outbox/dead-letters.ts';
+import { judgeLetters } from '../../src/outbox/letters-diagnosis.ts';
 import { replaceWalletFunctions } from '../../src/replay/wallet-functions.ts';
-import type { TestDatabase } from '../support/database.ts';
+import { asSuperuser, type TestDatabase } from '../support/database.ts';
 import { createDeadLetterDatabase, givenDeliveries } from '../support/dead-letters.ts';
 import { addTestEndpoint, announce, clearOutbox, settled, startTestWorker } from '../support/outbox.ts';
 import { answer, startReceiver, type TestReceiver } from '../support/receiver.ts';
@@ -148,6 +149,55 @@ describe('the old platform’s table of dead letters', () => {
     old.release();
     expect((await database.pool.query('select state from outbox.deliveries')).rows).toEqual([{ state: 'pending' }]);
     expect(await letters()).toMatchObject([{ status: 'retrying' }]);
+  });
+});
+
+describe('a table of that name that anybody could have made', () => {
+  const stranger = () => `stranger_${database.name}`;
+  const setOwner = (owner: string) =>
+    asSuperuser(database, `alter table public.dead_letter_webhooks owner to ${owner}`);
+  beforeEach(async () => {
+    const { rows } = await database.pool.query<{ me: string }>('select current_user as me');
+    outboxOwner = rows[0]?.me ?? '';
+    await asSuperuser(database, `create role ${stranger()} nologin; grant create on schema public to public`);
+    await setOwner(stranger());
+  });
+  afterEach(async () => {
+    await setOwner(outboxOwner);
+    await asSuperuser(
+      database,
+      `alter table public.dead_letter_webhooks enable row level security;
+       revoke create on schema public from public; drop role ${stranger()}`,
+    );
+  });
+  let outboxOwner: string;
+
+  it('is told nothing, which the doctor says, and delivery goes on', async () => {
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await givenDeliveries(database.pool, { endpointId, state: 'pending', count: 3 });
+    await setState('dead');
+    expect(await judgeLetters(database.pool)).toMatchObject({
+      result: 'warning',
+      found: expect.stringContaining(`it is ${stranger()}'s`),
+    });
+    await setOwner(outboxOwner);
+    expect(await letters()).toEqual([]);
+    expect(await judgeLetters(database.pool)).toMatchObject({ result: 'ok' });
+    expect((await planRetry(database.pool, {})).deliveries).toBe(3);
+  });
+
+  it('is told again when nobody else may make tables there', async () => {
+    await asSuperuser(database, 'revoke create on schema public from public');
+    await asSuperuser(
+      database,
+      `grant insert, select, update on public.dead_letter_webhooks to ${outboxOwner};
+       alter table public.dead_letter_webhooks disable row level security`,
+    );
+    const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await givenDeliveries(database.pool, { endpointId, state: 'pending' });
+    await setState('dead');
+    expect(await letters()).toHaveLength(1);
+    expect(await judgeLetters(database.pool)).toMatchObject({ result: 'ok' });
   });
 });
 
