@@ -1,6 +1,15 @@
 import { type Latency, latencyOf, median, print, spread } from '../figures.ts';
 import { type Contender, isOurs } from './contender.ts';
-import { GRACE_MS, lengthOf, type Offered, offer, saturationWhileCommitting, waitsOf, withWorker } from './load.ts';
+import {
+  CommitFailed,
+  GRACE_MS,
+  lengthOf,
+  type Offered,
+  offer,
+  saturationWhileCommitting,
+  waitsOf,
+  withWorker,
+} from './load.ts';
 import type { Stage } from './stage.ts';
 
 const SHARES = [0.1, 0.5, 0.9];
@@ -73,8 +82,8 @@ async function runUnlessTooMuch(
   try {
     return await run(stage, contender, load);
   } catch (error) {
-    if (isOurs(contender.name)) throw error;
-    print(`${contender.name}: cannot be given ${Math.round(load.perSecond)}/s: ${(error as Error).message}`);
+    if (isOurs(contender.name) || !(error instanceof CommitFailed)) throw error;
+    print(`${contender.name}: cannot be given ${Math.round(load.perSecond)}/s: ${error.message}`);
     return undefined;
   }
 }

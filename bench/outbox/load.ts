@@ -10,6 +10,13 @@ export interface Offered {
   readonly committedAtMs: Float64Array;
 }
 
+/** Whoever was to commit so many a second could not. */
+export class CommitFailed extends Error {
+  constructor(cause: unknown) {
+    super((cause as Error).message, { cause });
+  }
+}
+
 /** So many that the worker always has more to do, and so few that its backlog is no part of what is measured. */
 const MOST_OUTSTANDING = 500;
 /** What caches, plans and connections need before they are at their speed, as a part of what is measured afterwards. */
@@ -35,7 +42,7 @@ export async function offer(producer: Producer, load: { messages: number; perSec
     await pause(TICK_MS);
   }
   await Promise.all(commits);
-  if (failures.length > 0) throw failures[0];
+  if (failures.length > 0) throw new CommitFailed(failures[0]);
   return { begunAtMs, committedAtMs };
 }
 

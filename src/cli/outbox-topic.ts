@@ -48,9 +48,10 @@ function registerAdd(topic: Command, context: CommandContext): void {
 }
 
 const ADD_HELP = `
-announce() refuses a payload that does not fit. What SQL announces is judged by the worker before it is sent, and so is what waits already: it
-becomes a dead letter (payload_invalid), for outbox retry once the schema was put right. Misspelt keywords and formats are refused.
---dry-run judges the last ${formatCount(LOOKED_AT.messages)} messages of the last ${LOOKED_AT.days} days.
+announce() refuses a payload that does not fit. What SQL announces is judged by the worker before it is sent, and so is what waits already:
+it becomes a dead letter (payload_invalid), for outbox retry once the schema was put right. Misspelt keywords and formats are refused.
+--dry-run judges the last ${formatCount(LOOKED_AT.messages)} messages of the last ${LOOKED_AT.days} days. It reads those days from end
+to end until it has as many: no index finds messages by their topic. Ctrl-C ends it.
 
 Examples:
   liventix outbox topic add ticket.purchased --schema ticket-purchased.json --dry-run
