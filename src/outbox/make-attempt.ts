@@ -6,14 +6,13 @@ import { type AttemptEndpoint, signersAt } from './endpoint-cache.ts';
 import { sendableHeaders } from './headers.ts';
 import { decideNextStep } from './next-step.ts';
 import type { Observer } from './observer.ts';
-import type { PayloadJudge } from './topic-schemas.ts';
 import { type SignedWebhook, type Signer, signWebhook } from './webhook.ts';
 
 /** An attempt that is this worker's to make, and all that it takes. */
 export interface ReadyAttempt extends ClaimedAttempt {
   readonly endpoint: AttemptEndpoint;
-  /** undefined: its topic has no schema. */
-  readonly judgePayload: PayloadJudge | undefined;
+  /** What its payload lacks to be sent. */
+  readonly misfit: string | undefined;
 }
 
 export interface AttemptContext {
@@ -117,17 +116,16 @@ type PreparedRequest =
 
 // Both can be written by SQL, past what `announce` and `addEndpoint` refuse: that is their failure and not the database's.
 function prepareRequest(
-  { endpoint, message, deliveryId, judgePayload }: ReadyAttempt,
+  { endpoint, message, deliveryId, misfit }: ReadyAttempt,
   { signers, startedAt, log }: { signers: readonly Signer[]; startedAt: Date; log: Logger },
 ): PreparedRequest {
   if (!URL.canParse(endpoint.url)) {
     return { status: 'failed', errorClass: 'endpoint_unusable', error: 'its URL cannot be read' };
   }
   const { headers, leftOut } = sendableHeaders(message.headers);
+  if (misfit !== undefined) return { status: 'failed', errorClass: 'payload_invalid', error: misfit };
   if (leftOut.length > 0) log.warn({ deliveryId, leftOut }, 'worker: headers of the message cannot be sent');
   try {
-    const misfit = judgePayload?.(message.payloadJson);
-    if (misfit !== undefined) return { status: 'failed', errorClass: 'payload_invalid', error: misfit };
     const webhook = signWebhook(message, { signers, headers: { ...endpoint.headers, ...headers }, now: startedAt });
     return { status: 'prepared', url: new URL(endpoint.url), webhook };
   } catch (cause) {

@@ -3,6 +3,7 @@ import ajvFormats from 'ajv-formats';
 import { z } from 'zod';
 import { findNonJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
+import { BROKEN_OFF, withinTime } from './time-limit.ts';
 
 /** What payloads of a topic look like: a schema of zod 4, or JSON Schema of draft 2020-12. */
 export type PayloadSchema = z.ZodType | Readonly<Record<string, unknown>>;
@@ -15,12 +16,20 @@ export interface Misfit {
   readonly expected: string;
 }
 
-export type PayloadCheck = (payload: unknown) => Misfit | undefined;
+export interface PayloadCheck {
+  (payload: unknown): Misfit | undefined;
+  /** It takes no longer than it takes to read the payload; else it is broken off in time. */
+  readonly isQuick: boolean;
+}
 
 const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
 /** As the database has it. */
 const MAX_SCHEMA_BYTES = 65_536;
 const MAX_SHOWN = 200;
+/** Nothing else goes on in a process that judges. */
+export const JUDGED_WITHIN_MS = 500;
+/** Those whose time is not that of reading the payload once. */
+const SLOW_KEYWORDS = new Set(['pattern', 'patternProperties', 'format', 'uniqueItems', '$ref', '$dynamicRef']);
 /** As many as there may be topics. */
 const MAX_COMPILED = 1_000;
 
@@ -122,9 +131,12 @@ function compile(schemaJson: string): PayloadCheck | Error {
   if (why !== undefined) return new Error(why);
   const validate = validatorOf(schema, { isByHand: false });
   const named = namesOf(schema);
-  return (payload) => {
+  const isQuick = !keywordsOf(schema).some((keyword) => SLOW_KEYWORDS.has(keyword));
+  const check = (payload: unknown): Misfit | undefined => {
     try {
-      if (validate(payload)) return undefined;
+      const fits = isQuick ? validate(payload) : withinTime(JUDGED_WITHIN_MS, () => validate(payload));
+      if (fits === BROKEN_OFF) return { path: '', expected: `cannot be judged within ${JUDGED_WITHIN_MS} ms` };
+      if (fits) return undefined;
     } catch (error) {
       // Of a schema that refers to itself, one call for each level of the payload.
       if (error instanceof RangeError) return { path: '', expected: 'must be nested less deeply' };
@@ -134,6 +146,7 @@ function compile(schemaJson: string): PayloadCheck | Error {
     const last = validate.errors?.at(-1);
     return { path: pathOf(last, { payload, named }), expected: cut(last?.message ?? 'must be valid') };
   };
+  return Object.assign(check, { isQuick });
 }
 
 function pathOf(
@@ -161,6 +174,12 @@ function namesOf(schema: unknown, names = new Set<string>()): ReadonlySet<string
     namesOf(inner, names);
   }
   return names;
+}
+
+/** Every key that it has, of keywords and of what they name. */
+function keywordsOf(schema: unknown): readonly string[] {
+  if (typeof schema !== 'object' || schema === null) return [];
+  return Object.entries(schema).flatMap(([keyword, inner]) => [keyword, ...keywordsOf(inner)]);
 }
 
 function messageOf(error: unknown): string {

@@ -1,19 +1,25 @@
 import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import type { ClaimedAttempt } from './attempts.ts';
-import { checkOf } from './payload-schema.ts';
+import { checkOf, JUDGED_WITHIN_MS, type Misfit, type PayloadCheck } from './payload-schema.ts';
+import { BROKEN_OFF, withinTime } from './time-limit.ts';
+import type { Message } from './webhook.ts';
 
-/** What a payload lacks to be sent, in words without a value of it; undefined: nothing. */
-export type PayloadJudge = (payloadJson: string) => string | undefined;
+interface PayloadJudge {
+  (payloadJson: string): string | undefined;
+  readonly isQuick: boolean;
+}
 
 /**
  * The schemas that a worker judges by. What it claims says which change of them was the last, so what was registered before a message
  * was claimed is known to whoever sends it, and where nothing was ever registered nothing is asked.
  */
 export interface TopicSchemas {
-  /** @returns by topic; undefined: whatever its payload is, it is sent */
-  asOf(claimed: readonly Pick<ClaimedAttempt, 'topicsVersion'>[]): Promise<(topic: string) => PayloadJudge | undefined>;
+  /** @returns what the payload of each lacks to be sent, in words without a value of it; undefined: nothing */
+  judge(claimed: readonly Judged[]): Promise<readonly (string | undefined)[]>;
 }
+
+type Judged = Pick<ClaimedAttempt, 'topicsVersion'> & { readonly message: Pick<Message, 'topic' | 'payloadJson'> };
 
 interface Row {
   readonly topicsVersion: bigint;
@@ -29,7 +35,7 @@ const LOAD = `
 
 export function createTopicSchemas({ db, log }: { db: Queryable; log: Logger }): TopicSchemas {
   let known = 0n;
-  let judges: ReadonlyMap<string, () => PayloadJudge | undefined> = new Map();
+  let judgesByTopic: ReadonlyMap<string, () => PayloadJudge | undefined> = new Map();
 
   async function load(): Promise<void> {
     const { rows } = await db.query<Row>({ name: 'topics', text: LOAD });
@@ -37,7 +43,7 @@ export function createTopicSchemas({ db, log }: { db: Queryable; log: Logger }):
     // Two may ask at once, and the older answer come last.
     if (loaded < known) return;
     known = loaded;
-    judges = new Map(
+    judgesByTopic = new Map(
       rows.flatMap((row) =>
         row.topic === null ? [] : [[row.topic, onFirstUse(() => judgeBy(row.topic ?? '', row, log))]],
       ),
@@ -45,9 +51,14 @@ export function createTopicSchemas({ db, log }: { db: Queryable; log: Logger }):
   }
 
   return {
-    asOf: async (claimed) => {
+    judge: async (claimed) => {
       if (claimed.some(({ topicsVersion }) => topicsVersion > known)) await load();
-      return (topic) => judges.get(topic)?.();
+      const judges = claimed.map(({ message }) => judgesByTopic.get(message.topic)?.());
+      const judgeAll = () => claimed.map(({ message }, index) => judges[index]?.(message.payloadJson));
+      // In the time of one, which costs no more than that; where it is not enough, each has its own.
+      const isSlow = judges.filter((judge) => judge?.isQuick === false).length > 1;
+      const judged = isSlow ? withinTime(JUDGED_WITHIN_MS, judgeAll) : BROKEN_OFF;
+      return judged === BROKEN_OFF ? judgeAll() : judged;
     },
   };
 }
@@ -70,10 +81,20 @@ function judgeBy(topic: string, { version, schemaJson }: Row, log: Logger): Payl
     );
     return undefined;
   }
-  return (payloadJson) => {
-    const misfit = check(JSON.parse(payloadJson));
+  const judge = (payloadJson: string) => {
+    const misfit = misfitOf(check, payloadJson);
     if (misfit === undefined) return undefined;
     const { path, expected } = misfit;
     return `not sent: the payload does not fit version ${version} of the schema of ${topic}: ${path === '' ? 'it' : path} ${expected}`;
   };
+  return Object.assign(judge, { isQuick: check.isQuick });
+}
+
+function misfitOf(check: PayloadCheck, payloadJson: string): Misfit | undefined {
+  try {
+    return check(JSON.parse(payloadJson));
+  } catch (cause) {
+    // Whatever nobody thought of: it would end the same way each time, and with it all that were claimed together.
+    return { path: '', expected: `cannot be judged: ${cause instanceof Error ? cause.message : String(cause)}` };
+  }
 }

@@ -156,10 +156,10 @@ function startMaking(
       const claimed = await claimAttempts(db, jobs, { worker, leaseMarginMs: settings.leaseMarginMs });
       settings.observer.claimed(claimed.length);
       const byEndpoint = await endpoints.get(claimed);
-      const judgeOf = await topicSchemas.asOf(claimed);
-      return claimed.flatMap((attempt): ReadyAttempt[] => {
+      const misfits = await topicSchemas.judge(claimed);
+      return claimed.flatMap((attempt, index): ReadyAttempt[] => {
         const endpoint = byEndpoint.get(attempt.endpointId);
-        return endpoint === undefined ? [] : [{ ...attempt, endpoint, judgePayload: judgeOf(attempt.message.topic) }];
+        return endpoint === undefined ? [] : [{ ...attempt, endpoint, misfit: misfits[index] }];
       });
     },
     handBack: (jobs) => handBack(db, jobs),

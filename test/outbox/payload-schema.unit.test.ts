@@ -145,3 +145,24 @@ function holdingItself(): Record<string, unknown> {
 it('tells of a stored schema that cannot be read', () => {
   expect(checkOf('{"type": "objekt"}')).toBeInstanceOf(Error);
 });
+
+const INNER = { properties: { a: { $ref: '#/$defs/a' } } };
+const TWICE = { anyOf: ['b', 'c'].map((name) => ({ allOf: [INNER, { required: [name] }] })) };
+const NESTED = Array.from({ length: 40 }).reduce((inner) => ({ a: inner }), {});
+
+it.each<[string, Record<string, unknown>, unknown]>([
+  ['a pattern that tries every way', { properties: { a: { pattern: '^(a+)+$' } } }, { a: `${'a'.repeat(60)}!` }],
+  [
+    'items that are compared with each other',
+    { properties: { a: { uniqueItems: true } } },
+    { a: Array.from({ length: 60_000 }, (_, n) => ({ n })) },
+  ],
+  ['a schema that looks twice at what is in it', { $defs: { a: TWICE }, $ref: '#/$defs/a' }, NESTED],
+])('breaks off what would take minutes: %s', (_what, schema, payload) => {
+  const check = checkOf(JSON.stringify(acceptedSchema(schema)));
+  if (check instanceof Error) throw check;
+  const startedAt = performance.now();
+  expect(check(payload)?.expected).toMatch(/cannot be judged within/);
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(check({ a: 'a' })?.expected ?? 'fits').not.toMatch(/cannot be judged within/);
+});

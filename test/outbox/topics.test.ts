@@ -3,6 +3,7 @@ import pg from 'pg';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import type { Queryable } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { announce } from '../../src/outbox/announce.ts';
 import { reopen } from '../../src/outbox/reopen.ts';
@@ -253,6 +254,17 @@ describe('a worker', () => {
     expect(log.join('')).toMatch(/"topic":"ticket.purchased".*a schema of a topic cannot be read, and judges nothing/);
   });
 
+  it('stops nobody by a payload that its schema would judge for minutes, and says which topic it is of', async () => {
+    await register({ properties: { a: { type: 'string', pattern: '^(a+)+$' } } });
+    const { arrived } = await endpoint();
+    for (const a of [`${'a'.repeat(60)}!`, 'aaa']) {
+      await database.pool.query('insert into public.outbox (topic, payload) values ($1, $2)', [TOPIC, { a }]);
+    }
+    await settled(database.pool);
+    expect(arrived()).toEqual([{ a: 'aaa' }]);
+    expect((await deliveries())[0]).toMatchObject({ state: 'dead', errorClass: 'payload_invalid' });
+  });
+
   it('judges what a role announces that may insert and do nothing else', async () => {
     const role = `writer_${database.name}`;
     await asSuperuser(database, `create role ${role}; grant insert on public.outbox to ${role}`);
@@ -285,11 +297,27 @@ it('asks nothing where nothing was ever registered, and once a change', async ()
     },
   } as unknown as Parameters<typeof createTopicSchemas>[0]['db'];
   const schemas = createTopicSchemas({ db, log: pino({ level: 'silent' }) });
-  const claimed = (topicsVersion: bigint) => schemas.asOf([{ topicsVersion }]);
-  expect((await claimed(0n))(TOPIC)).toBeUndefined();
+  const claimed = (topicsVersion: bigint) =>
+    schemas.judge([{ topicsVersion, message: { topic: TOPIC, payloadJson: '{}' } }]);
+  expect(await claimed(0n)).toEqual([undefined]);
   expect(asked).toBe(0);
   for (const version of [1n, 2n, 2n]) {
-    expect((await claimed(version))(TOPIC)?.('{}')).toMatch(/must have required property 'a'/);
+    expect(await claimed(version)).toEqual([expect.stringMatching(/must have required property 'a'/)]);
   }
   expect(asked).toBe(1);
+});
+
+it('judges many that are claimed together each by itself, where one takes too long', async () => {
+  const schemaJson = JSON.stringify({ properties: { a: { pattern: '^(a+)+$' } } });
+  const db = { query: async () => ({ rows: [{ topicsVersion: 1n, topic: TOPIC, version: 1, schemaJson }] }) };
+  const schemas = createTopicSchemas({ db: db as unknown as Queryable, log: pino({ level: 'silent' }) });
+  const payloads = [{ a: 'aaa' }, { a: `${'a'.repeat(60)}!` }, { a: 'b' }];
+  const judged = await schemas.judge(
+    payloads.map((payload) => ({ topicsVersion: 1n, message: { topic: TOPIC, payloadJson: JSON.stringify(payload) } })),
+  );
+  expect(judged).toEqual([
+    undefined,
+    expect.stringMatching(/cannot be judged within/),
+    expect.stringMatching(/must match pattern/),
+  ]);
 });
