@@ -161,5 +161,6 @@ function endpointText(endpoint: EndpointBacklog & { readonly waiting: number }, 
   if (!enabled) return `${counts}, disabled`;
   if (breaker === 'closed' || probeAt === null) return counts;
   const inSeconds = Math.max(0, Math.ceil((probeAt.getTime() - at.getTime()) / MS));
-  return `${counts}, breaker ${breaker}: probed ${inSeconds === 0 ? 'now' : `in ${inSeconds} s`}`;
+  const probe = inSeconds === 0 ? 'by the next that is due' : `in ${inSeconds} s at the earliest`;
+  return `${counts}, breaker ${breaker}: probed ${probe}`;
 }

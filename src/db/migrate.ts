@@ -4,7 +4,7 @@ import pg from 'pg';
 import { AppError } from '../errors.ts';
 import { interruptible } from './interrupt.ts';
 import { assertSupportedServer, connectionConfig, type Queryable } from './pool.ts';
-import { toAppError } from './sqlstate.ts';
+import { isLockTimeout, toAppError } from './sqlstate.ts';
 
 const SCHEMA = 'liventix';
 const TABLE = 'migrations';
@@ -118,7 +118,7 @@ function asMigrationFailure(error: unknown): AppError {
       { cause: error },
     );
   }
-  if (mapped.code !== 'INTERNAL' && mapped.code !== 'DB_FAILED') return mapped;
+  if (mapped.code !== 'INTERNAL' && mapped.code !== 'DB_FAILED' && !isLockTimeout(error)) return mapped;
   return new AppError(
     'MIGRATION_FAILED',
     `${mapped.message} Nothing of that migration was applied; correct the cause and run again.`,

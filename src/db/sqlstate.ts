@@ -28,6 +28,13 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
     },
   ],
   ['53100', { code: 'DB_DISK_FULL', whatToDo: 'Make room there and run again: what came before is kept.' }],
+  [
+    '55P03',
+    {
+      code: 'DB_CONFLICT',
+      whatToDo: 'Another transaction holds it: liventix doctor names those that are open. Run again when it has ended.',
+    },
+  ],
   ['53300', { code: 'DB_UNREACHABLE', whatToDo: 'Close other connections or raise max_connections.' }],
   ['57P01', { code: 'DB_UNREACHABLE', whatToDo: SERVER_STOPS }],
   ['57P02', { code: 'DB_UNREACHABLE', whatToDo: SERVER_STOPS }],
@@ -157,6 +164,9 @@ function whyUnreachable(failure: Failure): string | undefined {
   }
   if (/timeout exceeded when trying to connect/i.test(what)) {
     return `No connection of the pool became free in time (${what}). Do less at the same time, or raise LIVENTIX_POOL_MAX.`;
+  }
+  if (/query read timeout/i.test(what)) {
+    return 'The database did not answer in time: it is overloaded, or somebody holds a lock. liventix doctor names open transactions.';
   }
   if (failure.syscall === 'getaddrinfo') {
     return `The host has no address: ${what}. Check that DATABASE_URL names its host and port, and that @, / and other special characters of the password are percent-encoded.`;

@@ -86,8 +86,8 @@ const AT_WORK = `
   from (select) as once
   left join (${holdersOf('$1')}) as leader on true`;
 
-/** A plan made before anybody counted a new day's rows would read all of them. */
-const BY_INDEX = 'set local enable_seqscan = off; set local enable_bitmapscan = off';
+/** A plan made before anybody counted a new day's rows would read all of them; and who asks is told when somebody holds a whole table. */
+const BY_INDEX = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local lock_timeout = '5s'`;
 
 /** @throws AppError DB_* */
 export function readBacklog(pool: Pool): Promise<Backlog> {

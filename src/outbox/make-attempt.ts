@@ -116,15 +116,16 @@ type PreparedRequest =
 
 // Both can be written by SQL, past what `announce` and `addEndpoint` refuse: that is their failure and not the database's.
 function prepareRequest(
-  { endpoint, message, deliveryId, misfit }: ReadyAttempt,
+  attempt: ReadyAttempt,
   { signers, startedAt, log }: { signers: readonly Signer[]; startedAt: Date; log: Logger },
 ): PreparedRequest {
+  const { endpoint, message, misfit } = attempt;
   if (!URL.canParse(endpoint.url)) {
     return { status: 'failed', errorClass: 'endpoint_unusable', error: 'its URL cannot be read' };
   }
   const { headers, leftOut } = sendableHeaders(message.headers);
   if (misfit !== undefined) return { status: 'failed', errorClass: 'payload_invalid', error: misfit };
-  if (leftOut.length > 0) log.warn({ deliveryId, leftOut }, 'worker: headers of the message cannot be sent');
+  if (leftOut.length > 0) log.warn({ ...idsOf(attempt), leftOut }, 'worker: headers of the message cannot be sent');
   try {
     const webhook = signWebhook(message, { signers, headers: { ...endpoint.headers, ...headers }, now: startedAt });
     return { status: 'prepared', url: new URL(endpoint.url), webhook };

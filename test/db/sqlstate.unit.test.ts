@@ -22,6 +22,13 @@ describe('a server that stops, starts or has crashed', () => {
   });
 });
 
+it('calls a server that does not answer in time overloaded or locked', () => {
+  expect(toAppError(new Error('Query read timeout'))).toMatchObject({
+    code: 'DB_UNREACHABLE',
+    message: expect.stringMatching(/somebody holds a lock/),
+  });
+});
+
 describe('SSL', () => {
   it.each([
     ['SELF_SIGNED_CERT_IN_CHAIN', 'self-signed certificate in certificate chain'],

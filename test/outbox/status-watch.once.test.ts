@@ -123,7 +123,9 @@ it('draws a screen on a terminal, over and over, with what waits for whom', asyn
     /^\S+Z {2}delivered \d.*\nmessages .*\ndeliveries .* pending.*\noldest .*\nrelay {7}session \d+ .*leads; workers: 1\n/,
   );
   expect(screen).toMatch(
-    new RegExp(`\nendpoint    ${id}  \\S+/fails  \\d+ waiting, 0 dead, breaker open: probed in \\d+ s\n`),
+    new RegExp(
+      `\nendpoint    ${id}  \\S+/fails  \\d+ waiting, 0 dead, breaker open: probed in \\d+ s at the earliest\n`,
+    ),
   );
   link.cut();
   await eventually('it says that it is not answered', () =>

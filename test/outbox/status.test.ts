@@ -108,6 +108,19 @@ describe('the status', () => {
     });
   });
 
+  it('says after seconds that somebody holds a table, and does not wait for him', async () => {
+    const holder = await database.pool.connect();
+    try {
+      await holder.query('begin; lock table outbox.deliveries in access exclusive mode');
+      await expect(outboxStatus(database.pool)).rejects.toMatchObject({
+        code: 'DB_CONFLICT',
+        message: expect.stringMatching(/lock timeout.*liventix doctor names/),
+      });
+    } finally {
+      holder.release(true);
+    }
+  });
+
   it('reads nothing of what was delivered, whatever the server thinks of it', async () => {
     const id = await endpointAt('/fresh');
     await deliveries(id, 'pending', 20_000);
