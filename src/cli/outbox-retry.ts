@@ -44,8 +44,9 @@ The retry schedule begins anew; numbers of attempts go on, and every attempt is 
 already are left alone, so that a second run does no harm: what was delivered is sent again by liventix outbox replay. A message
 that is not to be delivered before an instant is not.
 
-Ctrl-C ends it after the batch under way, and another run does the rest. Where an endpoint is disabled or deleted, nothing is
-changed.
+Ctrl-C ends it after the batch under way, and another run does the rest. Where an endpoint is disabled, nothing is changed, and
+--dry-run ends as the run would. Of deleted endpoints nothing can be attempted: --dead leaves theirs alone and says how many these are,
+and liventix outbox replay sends their messages to another endpoint.
 ${INSTANTS_HELP}
 
 Examples:
@@ -62,13 +63,14 @@ async function runRetry(ids: readonly bigint[], options: RetryOptions, context: 
       const plan = options.dead ? await planRetry(pool, filter) : await planRetryOf(pool, ids);
       if (options.dryRun) {
         context.out.write(options.json ? `${toJson(dryRunOf(plan))}\n` : planText(plan));
+        assertEnabled(plan.endpoints);
         if (!options.json) context.err.write('Nothing was changed.\n');
         return;
       }
       assertEnabled(plan.endpoints);
       const retried = plan.deliveries === 0 ? 0 : await runPlan(pool, plan, options, context);
       context.out.write(
-        options.json ? `${toJson({ retried, leftAlone: plan.leftAlone })}\n` : `${retriedText(retried, plan)}\n`,
+        options.json ? `${toJson({ retried, ...untouchedOf(plan) })}\n` : `${retriedText(retried, plan)}\n`,
       );
     },
     { stopsItself: true },
@@ -109,21 +111,32 @@ async function runPlan(pool: Pool, plan: RetryPlan, options: RetryOptions, conte
   return reached.retried;
 }
 
-const dryRunOf = ({ deliveries, endpoints, leftAlone }: RetryPlan) => ({
-  wouldRetry: deliveries,
-  endpoints,
-  leftAlone,
+const isRefused = ({ endpoints }: RetryPlan) => endpoints.some(({ enabled }) => !enabled);
+
+const dryRunOf = (plan: RetryPlan) => ({
+  wouldRetry: isRefused(plan) ? 0 : plan.deliveries,
+  isRefused: isRefused(plan),
+  endpoints: [...plan.endpoints, ...plan.ofDeleted],
+  ...untouchedOf(plan),
 });
+
+const untouchedOf = (plan: RetryPlan) => ({ leftAlone: plan.leftAlone, ofDeletedEndpoints: countOfDeleted(plan) });
+
+const countOfDeleted = ({ ofDeleted }: RetryPlan) => ofDeleted.reduce((sum, { deliveries }) => sum + deliveries, 0);
 
 function planText(plan: RetryPlan): string {
   return [
-    `would retry  ${formatCount(plan.deliveries)}${leftAloneText(plan)}\n`,
-    ...plan.endpoints.map(endpointLine),
+    isRefused(plan)
+      ? `would be refused, all ${formatCount(plan.deliveries)}${leftAloneText(plan)}\n`
+      : `would retry  ${formatCount(plan.deliveries)}${leftAloneText(plan)}\n`,
+    ...[...plan.endpoints, ...plan.ofDeleted].map(endpointLine),
   ].join('');
 }
 
-function endpointLine({ endpointId, url, enabled, disabledReason, deliveries }: EndpointAndCount): string {
-  const state = enabled ? '' : `  DISABLED (${printable(disabledReason ?? 'by hand')}): a retry is refused`;
+function endpointLine(endpoint: EndpointAndCount): string {
+  const { endpointId, url, enabled, disabledReason, isDeleted, deliveries } = endpoint;
+  const why = isDeleted ? 'DELETED' : `DISABLED (${printable(disabledReason ?? 'by hand')}): a retry is refused`;
+  const state = enabled ? '' : `  ${why}`;
   return `${formatCount(deliveries).padStart(11)}  ${endpointId}  ${printable(url ?? 'gone')}${state}\n`;
 }
 
@@ -132,7 +145,9 @@ function retriedText(retried: number, plan: RetryPlan): string {
   return `retried  ${formatCount(retried)}${leftAloneText(plan)}`;
 }
 
-function leftAloneText({ leftAlone }: RetryPlan): string {
-  const states = Object.entries(leftAlone).map(([state, count]) => `${formatCount(count)} ${state}`);
-  return states.length === 0 ? '' : `, left alone: ${states.join(', ')}`;
+function leftAloneText(plan: RetryPlan): string {
+  const states = Object.entries(plan.leftAlone).map(([state, count]) => `${formatCount(count)} ${state}`);
+  const ofDeleted = countOfDeleted(plan);
+  const all = [...states, ...(ofDeleted === 0 ? [] : [`${formatCount(ofDeleted)} dead of deleted endpoints`])];
+  return all.length === 0 ? '' : `, left alone: ${all.join(', ')}`;
 }

@@ -7,6 +7,7 @@ import {
   type DeliveryFilter,
   deliveryValues,
   type EndpointAndCount,
+  IS_DELETED,
   readByDay,
 } from './delivery-filter.ts';
 import { createPace, type DeliveryKey, reopen } from './reopen.ts';
@@ -15,6 +16,8 @@ import { createPace, type DeliveryKey, reopen } from './reopen.ts';
 export interface RetryPlan {
   readonly deliveries: number;
   readonly endpoints: readonly EndpointAndCount[];
+  /** Dead letters that are meant and left alone: nobody can attempt them any more. */
+  readonly ofDeleted: readonly EndpointAndCount[];
   /** How many of those that were named are left alone, by state: they are on their way, or there. */
   readonly leftAlone: Readonly<Partial<Record<DeliveryState, number>>>;
   /** What is to be opened again, some at a time, in the order of the ids. */
@@ -28,13 +31,15 @@ interface Named extends DeliveryKey {
   readonly url: string | null;
   readonly enabled: boolean;
   readonly disabledReason: string | null;
+  readonly isDeleted: boolean;
 }
 
 const NAMED = `
   select deliveries.id::text as "deliveryId", deliveries.day::text, ${STATE} as state, deliveries.endpoint_id as "endpointId",
     deliveries.state = 'dead'
       or (deliveries.state = 'pending' and deliveries.due_at > greatest(statement_timestamp(), outbox.deliver_after)) as "isToReopen",
-    endpoints.url, coalesce(endpoints.enabled, false) as enabled, endpoints.disabled_reason as "disabledReason"
+    endpoints.url, coalesce(endpoints.enabled, false) as enabled, endpoints.disabled_reason as "disabledReason",
+    ${IS_DELETED} as "isDeleted"
   from outbox.deliveries
   join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
   left join outbox.endpoints on endpoints.id = deliveries.endpoint_id
@@ -61,6 +66,7 @@ export async function planRetryOf(pool: Pool, ids: readonly bigint[]): Promise<R
   return {
     deliveries: meant.length,
     endpoints: countByEndpoint(meant),
+    ofDeleted: [],
     leftAlone,
     keys: async function* (limit) {
       for (let at = 0; at < meant.length; at += limit) yield meant.slice(at, at + limit);
@@ -70,9 +76,9 @@ export async function planRetryOf(pool: Pool, ids: readonly bigint[]): Promise<R
 
 function countByEndpoint(named: readonly Named[]): readonly EndpointAndCount[] {
   const counts = new Map<string, EndpointAndCount>();
-  for (const { endpointId, url, enabled, disabledReason } of named) {
+  for (const { endpointId, url, enabled, disabledReason, isDeleted } of named) {
     const deliveries = (counts.get(endpointId)?.deliveries ?? 0) + 1;
-    counts.set(endpointId, { endpointId, url, enabled, disabledReason, deliveries });
+    counts.set(endpointId, { endpointId, url, enabled, disabledReason, isDeleted, deliveries });
   }
   return [...counts.values()];
 }
@@ -84,7 +90,7 @@ const OF_THE_DEAD = `
 
 const COUNT_DEAD = `
   select counted.endpoint_id as "endpointId", endpoints.url, coalesce(endpoints.enabled, false) as enabled,
-    endpoints.disabled_reason as "disabledReason", counted.deliveries::float8 as deliveries, counted.newest
+    endpoints.disabled_reason as "disabledReason", ${IS_DELETED} as "isDeleted", counted.deliveries::float8 as deliveries, counted.newest
   from (
     select deliveries.endpoint_id, count(*) as deliveries, max(deliveries.id) as newest ${OF_THE_DEAD} group by 1
   ) as counted
@@ -93,11 +99,13 @@ const COUNT_DEAD = `
 
 const DEAD_KEYS = `
   select deliveries.id::text as "deliveryId", deliveries.day::text ${OF_THE_DEAD} and deliveries.id > $6 and deliveries.id <= $7
+    and exists (select from outbox.endpoints where endpoints.id = deliveries.endpoint_id and endpoints.deleted_at is null)
   order by deliveries.id
   limit $8`;
 
 /**
- * Of the dead letters that are meant, as they are now: what dies meanwhile is left to the next run.
+ * Of the dead letters that are meant, as they are now: what dies meanwhile is left to the next run. Those of deleted endpoints are left
+ * alone: else one deletion would refuse every retry, until their day is dropped.
  * @throws AppError OUTBOX_TOPIC_INVALID, OUTBOX_ENDPOINT_UNKNOWN
  */
 export async function planRetry(pool: Pool, filter: DeliveryFilter): Promise<RetryPlan> {
@@ -105,12 +113,14 @@ export async function planRetry(pool: Pool, filter: DeliveryFilter): Promise<Ret
   const { rows } = await readByDay(pool, (tx) =>
     tx.query<EndpointAndCount & { newest: bigint }>(COUNT_DEAD, deliveryValues(filter)),
   );
-  const endpoints = rows.map(({ newest: _newest, ...endpoint }) => endpoint);
+  const counted = rows.map(({ newest: _newest, ...endpoint }) => endpoint);
+  const endpoints = counted.filter(({ isDeleted }) => !isDeleted);
   let newest = 0n;
   for (const row of rows) if (row.newest > newest) newest = row.newest;
   return {
     deliveries: endpoints.reduce((sum, { deliveries }) => sum + deliveries, 0),
     endpoints,
+    ofDeleted: counted.filter(({ isDeleted }) => isDeleted),
     leftAlone: {},
     keys: async function* (limit) {
       for (let after = '0'; ; ) {

@@ -76,20 +76,38 @@ export interface EndpointAndCount {
   readonly url: string | null;
   readonly enabled: boolean;
   readonly disabledReason: string | null;
+  /** For good: nothing is attempted to it ever again. */
+  readonly isDeleted: boolean;
   readonly deliveries: number;
 }
 
+/** SQL, of a left join: whether an endpoint is deleted; of one whose row somebody removed as well. */
+export const IS_DELETED = '(endpoints.id is null or endpoints.deleted_at is not null)';
+
 /** @throws AppError OUTBOX_ENDPOINT_DISABLED where nobody would attempt some of the deliveries */
 export function assertEnabled(endpoints: readonly EndpointAndCount[]): void {
-  const disabled = endpoints.filter(({ enabled }) => !enabled);
-  if (disabled.length === 0) return;
-  const named = disabled.map(
-    ({ endpointId, disabledReason, deliveries }) =>
-      `${endpointId} (${disabledReason ?? 'by hand'}; ${deliveries} deliveries)`,
-  );
-  throw new AppError(
-    'OUTBOX_ENDPOINT_DISABLED',
-    `Nobody attempts deliveries to an endpoint that is disabled or deleted, and these are: ${named.join(', ')}. Nothing was changed: enable it, or name another with --endpoint.`,
-    { details: { endpoints: disabled.map(({ endpointId }) => endpointId) } },
-  );
+  const closed = endpoints.filter(({ enabled }) => !enabled);
+  if (closed.length === 0) return;
+  const disabled = closed.filter(({ isDeleted }) => !isDeleted);
+  const deleted = closed.filter(({ isDeleted }) => isDeleted);
+  const sentences = [
+    ...(disabled.length === 0
+      ? []
+      : [
+          `Nobody attempts deliveries to an endpoint that is disabled, and these are: ${disabled.map(disabledText).join(', ')}. Enable it, or name another.`,
+        ]),
+    ...(deleted.length === 0
+      ? []
+      : [
+          `What goes to a deleted endpoint cannot be attempted again, and these are deleted for good: ${deleted.map(deletedText).join(', ')}. Send their messages to another endpoint: liventix outbox replay --endpoint`,
+        ]),
+  ];
+  throw new AppError('OUTBOX_ENDPOINT_DISABLED', `Nothing was changed. ${sentences.join(' ')}`, {
+    details: { endpoints: closed.map(({ endpointId }) => endpointId) },
+  });
 }
+
+const disabledText = ({ endpointId, disabledReason, deliveries }: EndpointAndCount) =>
+  `${endpointId} (${disabledReason ?? 'by hand'}; ${deliveries} deliveries)`;
+
+const deletedText = ({ endpointId, deliveries }: EndpointAndCount) => `${endpointId} (${deliveries} deliveries)`;

@@ -74,7 +74,7 @@ export async function planReplay(
 
 async function assertOneEnabled(pool: Pool, endpointId: string): Promise<void> {
   const { rows } = await pool.query<EndpointAndCount>(
-    `select id as "endpointId", url, enabled, disabled_reason as "disabledReason", 0 as deliveries
+    `select id as "endpointId", url, enabled, disabled_reason as "disabledReason", deleted_at is not null as "isDeleted", 0 as deliveries
      from outbox.endpoints where id = $1`,
     [endpointId],
   );

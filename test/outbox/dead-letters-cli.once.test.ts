@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
+import { deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { givenDeliveries } from '../support/dead-letters.ts';
 import { eventually } from '../support/eventually.ts';
@@ -151,27 +152,64 @@ describe('liventix outbox retry', () => {
     });
     expect(await run('retry', '--dead', '--json')).toEqual({
       exitCode: 0,
-      stdout: '{"retried":0,"leftAlone":{}}\n',
+      stdout: '{"retried":0,"leftAlone":{},"ofDeletedEndpoints":0}\n',
       stderr: '',
     });
   });
 
-  it('is refused while an endpoint of them is disabled, which --dry-run tells', async () => {
+  it('is refused while an endpoint of them is disabled, and so is its --dry-run, which tells whose they are', async () => {
     const [on, off] = [await endpoint('on'), await endpoint('off')];
     await givenDeliveries(database.pool, { endpointId: on.id, count: 2 });
     const [dead = 0n] = await givenDeliveries(database.pool, { endpointId: off.id });
     await disable(off.id);
-    const says = new RegExp(`these are: ${off.id} \\(answered 410 Gone; 1 deliveries\\)\\. Nothing was changed`);
+    const says = new RegExp(
+      `Nothing was changed\\. .* these are: ${off.id} \\(answered 410 Gone; 1 deliveries\\)\\. Enable it`,
+    );
     await refused('OUTBOX_ENDPOINT_DISABLED', says, 'retry', '--dead');
     await refused('OUTBOX_ENDPOINT_DISABLED', says, 'retry', `${dead}`);
     expect(await countOf(`state = 'dead'`)).toBe(3);
     const dry = await run('retry', '--dead', '--dry-run');
-    expect(dry).toMatchObject({ exitCode: 0, stderr: 'Nothing was changed.\n' });
-    expect(dry.stdout).toMatch(/^would retry {2}3\n/);
+    expect(dry).toMatchObject({ exitCode: 2, stderr: expect.stringMatching(says) });
+    expect(dry.stdout).toMatch(/^would be refused, all 3\n/);
     expect(dry.stdout).toContain(
       `${off.id}  https://example.com/off  DISABLED (answered 410 Gone): a retry is refused\n`,
     );
+    expect(JSON.parse((await run('retry', '--dead', '--dry-run', '--json')).stdout)).toMatchObject({
+      wouldRetry: 0,
+      isRefused: true,
+    });
     expect((await run('retry', '--dead', '--endpoint', on.id)).stdout).toBe('retried  2\n');
+  });
+
+  it('leaves the dead letters of deleted endpoints alone, whatever they were disabled for before, and says so', async () => {
+    const [on, gone, stopped] = [await endpoint('on'), await endpoint('gone'), await endpoint('stopped')];
+    await givenDeliveries(database.pool, { endpointId: on.id, count: 2 });
+    const [dead = 0n] = await givenDeliveries(database.pool, { endpointId: gone.id, count: 3 });
+    await givenDeliveries(database.pool, { endpointId: stopped.id });
+    await disable(stopped.id);
+    for (const { id } of [gone, stopped]) await deleteEndpoint(database.pool, { id, deletedAt: null });
+    const dry = await run('retry', '--dead', '--topic', '*', '--dry-run');
+    expect(dry).toMatchObject({ exitCode: 0, stderr: 'Nothing was changed.\n' });
+    expect(dry.stdout).toMatch(/^would retry {2}2, left alone: 4 dead of deleted endpoints\n/);
+    expect(dry.stdout).toContain(`3  ${gone.id}  https://example.com/gone  DELETED\n`);
+    expect(JSON.parse((await run('retry', '--dead', '--dry-run', '--json')).stdout)).toMatchObject({
+      wouldRetry: 2,
+      isRefused: false,
+      ofDeletedEndpoints: 4,
+    });
+    await refused(
+      'OUTBOX_ENDPOINT_DISABLED',
+      new RegExp(`cannot be attempted again, and these are deleted for good: ${gone.id} .*outbox replay --endpoint`),
+      'retry',
+      `${dead}`,
+    );
+    expect((await run('retry', '--dead', '--topic', '*')).stdout).toBe(
+      'retried  2, left alone: 4 dead of deleted endpoints\n',
+    );
+    expect((await run('retry', '--dead', '--endpoint', gone.id)).stdout).toBe(
+      'nothing to retry, left alone: 3 dead of deleted endpoints\n',
+    );
+    expect(await countOf(`state = 'dead'`)).toBe(4);
   });
 
   it('keeps on Ctrl-C what it did, says how much, and does the rest when it is run again', async () => {
