@@ -62,8 +62,19 @@ function statusText(status: OutboxStatus): string {
           `paused      ${formatCount(deliveries.paused)} wait for an endpoint that is disabled, and nobody attempts them`,
         ]),
     ...status.endpoints.map(endpointLine),
+    ...deletedLines(status.deletedEndpoints),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function deletedLines({ waiting, delivered, dead }: OutboxStatus['deletedEndpoints']): string[] {
+  if (waiting + (delivered ?? 0) + dead === 0) return [];
+  const counts = [
+    ...(waiting === 0 ? [] : [`${formatCount(waiting)} not yet finished`]),
+    ...(delivered === null ? [] : [`${formatCount(delivered)} delivered`]),
+    `${formatCount(dead)} dead`,
+  ];
+  return [`deleted     endpoints that were deleted: ${counts.join(', ')}, counted above too`];
 }
 
 function endpointLine(endpoint: EndpointStatus): string {

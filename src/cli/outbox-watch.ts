@@ -105,7 +105,7 @@ function tickJson(tick: Tick): string {
     failedPerSecond: perSecond(pace.failed, tick),
     lagSeconds: pace.lagSeconds,
     ...rest,
-    deliveries: countByState(endpoints),
+    deliveries: countByState(backlog),
     endpoints: worst(backlog),
     horizon: holders.slice(0, SHOWN_HOLDERS),
   })}\n`;
@@ -113,7 +113,7 @@ function tickJson(tick: Tick): string {
 
 function tickLine(tick: Tick): string {
   const { at, pace, backlog } = tick;
-  const { pending, queued, delivering, dead } = countByState(backlog.endpoints);
+  const { pending, queued, delivering, dead } = countByState(backlog);
   const open = backlog.endpoints.filter(({ enabled, breaker }) => enabled && breaker !== 'closed').length;
   return `${[
     at.toISOString(),
@@ -138,9 +138,7 @@ function horizonText({ holders: [oldest] }: Tick): string {
 
 function tickText(tick: Tick): string {
   const { at, pace, backlog, holders } = tick;
-  const states = Object.entries(countByState(backlog.endpoints)).map(
-    ([state, count]) => `${formatCount(count)} ${state}`,
-  );
+  const states = Object.entries(countByState(backlog)).map(([state, count]) => `${formatCount(count)} ${state}`);
   const { oldestUndeliveredSeconds: oldest, relay } = backlog;
   const lag = pace.lagSeconds === null ? '' : `, ${pace.lagSeconds.toFixed(3)} s after the announcement`;
   return `${[

@@ -1,12 +1,21 @@
 import { findHorizonHolders, type HorizonHolder } from '../db/horizon.ts';
 import type { Pool, Queryable } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { IS_DELETED } from './delivery-filter.ts';
 import type { Health } from './health.ts';
 import { WORKER_LOCK } from './presence.ts';
 import { LEADS } from './relay.ts';
 import { holdersOf } from './session-lock.ts';
 
-export interface EndpointBacklog {
+/** Of deliveries that are not delivered. */
+export interface BacklogCounts {
+  readonly pending: number;
+  readonly queued: number;
+  readonly delivering: number;
+  readonly dead: number;
+}
+
+export interface EndpointBacklog extends BacklogCounts {
   readonly id: string;
   readonly url: string;
   readonly enabled: boolean;
@@ -14,10 +23,6 @@ export interface EndpointBacklog {
   readonly breaker: Health['breaker'];
   /** When one delivery tries an endpoint whose breaker is open; null where it is closed. */
   readonly probeAt: Date | null;
-  readonly pending: number;
-  readonly queued: number;
-  readonly delivering: number;
-  readonly dead: number;
 }
 
 /** What is still to be done and by whom: found by partial indexes alone, however much was delivered. */
@@ -28,6 +33,8 @@ export interface Backlog {
   /** There are more than `COUNT_LIMIT` of a kind: those of the oldest days were counted, and there are at least so many. */
   readonly isCut: boolean;
   readonly endpoints: readonly EndpointBacklog[];
+  /** Of all that were deleted together: what died with them is missing from no total. */
+  readonly deletedEndpoints: BacklogCounts;
   /** The session of the relay that leads. */
   readonly relay: { readonly pid: number; readonly address: string | null; readonly since: Date | null } | null;
   readonly workers: number;
@@ -59,16 +66,22 @@ const BY_ENDPOINT = `
     select endpoint_id, count(*) as dead
     from (select endpoint_id from outbox.deliveries where state = 'dead' limit $1) as found
     group by endpoint_id
+  ), counted as (
+    select endpoint_id, sum(pending) as pending, sum(queued) as queued, sum(delivering) as delivering, sum(dead) as dead, min(first) as first
+    from (
+      select endpoint_id, pending, 0 as queued, 0 as delivering, 0 as dead, first from pending
+      union all select endpoint_id, 0, queued, delivering, 0, first from queued
+      union all select endpoint_id, 0, 0, 0, dead, null from dead
+    ) as kinds
+    group by endpoint_id
   )
-  select endpoints.id, url, enabled, disabled_reason as "disabledReason", coalesce(breaker, 'closed') as breaker, probe_at as "probeAt",
+  select endpoints.id, ${IS_DELETED} as "isDeleted", url, enabled, disabled_reason as "disabledReason", coalesce(breaker, 'closed') as breaker, probe_at as "probeAt",
     coalesce(pending, 0)::float8 as pending, coalesce(queued, 0)::float8 as queued, coalesce(delivering, 0)::float8 as delivering,
-    coalesce(dead, 0)::float8 as dead, least(pending.first, queued.first)::text as first
+    coalesce(dead, 0)::float8 as dead, first::text as first
   from outbox.endpoints
+  full join counted on counted.endpoint_id = endpoints.id
   left join outbox.endpoint_health on endpoint_health.endpoint_id = endpoints.id
-  left join pending on pending.endpoint_id = endpoints.id
-  left join queued on queued.endpoint_id = endpoints.id
-  left join dead on dead.endpoint_id = endpoints.id
-  where endpoints.deleted_at is null
+  where counted.endpoint_id is not null or endpoints.deleted_at is null
   order by endpoints.created_at, endpoints.id`;
 
 const ANNOUNCED = `
@@ -98,16 +111,21 @@ export async function backlogOf(tx: Queryable): Promise<Backlog> {
   await tx.query(BY_INDEX);
   const messages = (await tx.query<{ unprocessed: number; oldestSeconds: number | null }>(UNPROCESSED, [COUNT_LIMIT]))
     .rows[0];
-  const { rows } = await tx.query<EndpointBacklog & { first: string | null }>(BY_ENDPOINT, [COUNT_LIMIT]);
+  const { rows } = await tx.query<EndpointBacklog & { first: string | null; isDeleted: boolean }>(BY_ENDPOINT, [
+    COUNT_LIMIT,
+  ]);
   const firsts = rows.flatMap(({ enabled, first }) => (enabled && first !== null ? BigInt(first) : []));
   const oldest = [messages?.oldestSeconds ?? null, await announcedFor(tx, firsts)].filter((age) => age !== null);
-  const sum = (of: (endpoint: EndpointBacklog) => number) => rows.reduce((total, row) => total + of(row), 0);
+  const { pending, dead } = sumOf(rows);
   const unprocessed = messages?.unprocessed ?? 0;
   return {
     unprocessed,
     oldestUndeliveredSeconds: oldest.length === 0 ? null : Math.max(...oldest),
-    isCut: [unprocessed, sum(({ pending }) => pending), sum(({ dead }) => dead)].some((count) => count >= COUNT_LIMIT),
-    endpoints: rows.map(({ first: _first, ...endpoint }) => endpoint),
+    isCut: [unprocessed, pending, dead].some((count) => count >= COUNT_LIMIT),
+    endpoints: rows
+      .filter(({ isDeleted }) => !isDeleted)
+      .map(({ first: _first, isDeleted: _isDeleted, ...endpoint }) => endpoint),
+    deletedEndpoints: sumOf(rows.filter(({ isDeleted }) => isDeleted)),
     ...(await whoIsAtWork(tx)),
   };
 }
@@ -139,12 +157,20 @@ export async function horizonHolders(db: Queryable): Promise<readonly HorizonHol
   return (await findHorizonHolders(db, HORIZON_SECONDS)).holders;
 }
 
-/** Numbers of deliveries by what they wait for: `paused` are pending at a disabled endpoint, and nobody attempts them. */
-export function countByState(endpoints: readonly EndpointBacklog[]) {
-  const sum = (of: (endpoint: EndpointBacklog) => number) => endpoints.reduce((total, each) => total + of(each), 0);
+/**
+ * Numbers of deliveries by what they wait for: `paused` are pending at a disabled endpoint, and nobody attempts them. Those of deleted
+ * endpoints are among them.
+ */
+export function countByState({ endpoints, deletedEndpoints }: Pick<Backlog, 'endpoints' | 'deletedEndpoints'>) {
+  const ofEnabled = sumOf(endpoints.filter(({ enabled }) => enabled));
+  const { pending, queued, delivering, dead } = sumOf([...endpoints, deletedEndpoints]);
+  return { pending: ofEnabled.pending, paused: pending - ofEnabled.pending, queued, delivering, dead };
+}
+
+function sumOf(counts: readonly BacklogCounts[]): BacklogCounts {
+  const sum = (of: (each: BacklogCounts) => number) => counts.reduce((total, each) => total + of(each), 0);
   return {
-    pending: sum(({ enabled, pending }) => (enabled ? pending : 0)),
-    paused: sum(({ enabled, pending }) => (enabled ? 0 : pending)),
+    pending: sum(({ pending }) => pending),
     queued: sum(({ queued }) => queued),
     delivering: sum(({ delivering }) => delivering),
     dead: sum(({ dead }) => dead),

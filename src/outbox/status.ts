@@ -1,6 +1,6 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
-import { backlogOf, countByState, type EndpointBacklog } from './backlog.ts';
+import { type Backlog, backlogOf, countByState, type EndpointBacklog } from './backlog.ts';
 
 export interface EndpointStatus extends Pick<EndpointBacklog, 'id' | 'url' | 'enabled' | 'disabledReason' | 'breaker'> {
   readonly waiting: number;
@@ -28,6 +28,8 @@ export interface OutboxStatus {
   /** Since the announcement of the message that has waited longest for an enabled endpoint; null when none does. */
   readonly oldestUndeliveredSeconds: number | null;
   readonly endpoints: readonly EndpointStatus[];
+  /** Of all that were deleted together: the totals above have these as well. */
+  readonly deletedEndpoints: Pick<EndpointStatus, 'waiting' | 'delivered' | 'dead'>;
   /** Messages, delivered and attempts are as many as the server thinks that there are. What waits and what is dead is counted always. */
   readonly isEstimate: boolean;
   /** So much waits that it was not counted to its end. */
@@ -75,7 +77,7 @@ export function outboxStatus(pool: Pool, options: { exact?: boolean } = {}): Pro
 
 async function statusOf(tx: Queryable, exact: boolean): Promise<OutboxStatus> {
   const backlog = await backlogOf(tx);
-  const states = countByState(backlog.endpoints);
+  const states = countByState(backlog);
   const { rows: errors } = await tx.query<{ endpointId: string; error: string }>(LAST_ERRORS);
   const lastErrors = new Map(errors.map(({ endpointId, error }) => [endpointId, error]));
   const totals = await countTotals(tx, { exact, undelivered: Object.values(states).reduce((a, b) => a + b, 0) });
@@ -85,6 +87,7 @@ async function statusOf(tx: Queryable, exact: boolean): Promise<OutboxStatus> {
     attempts: totals.attempts,
     oldestUndeliveredSeconds: backlog.oldestUndeliveredSeconds,
     endpoints: backlog.endpoints.map((endpoint) => endpointStatus(endpoint, lastErrors, totals.byEndpoint)),
+    deletedEndpoints: deletedStatus(backlog, totals),
     isEstimate: totals.byEndpoint === undefined,
     isCut: backlog.isCut,
   };
@@ -112,6 +115,19 @@ async function countTotals(tx: Queryable, options: { exact: boolean; undelivered
     attempts: counted?.attempts ?? 0,
     delivered: rows.reduce((sum, { delivered }) => sum + delivered, 0),
     byEndpoint: new Map(rows.map(({ endpointId, delivered }) => [endpointId, delivered])),
+  };
+}
+
+function deletedStatus(
+  { endpoints, deletedEndpoints }: Backlog,
+  { delivered, byEndpoint }: Totals,
+): OutboxStatus['deletedEndpoints'] {
+  const { pending, queued, delivering, dead } = deletedEndpoints;
+  const ofOthers = endpoints.reduce((sum, { id }) => sum + (byEndpoint?.get(id) ?? 0), 0);
+  return {
+    waiting: pending + queued + delivering,
+    delivered: byEndpoint === undefined ? null : delivered - ofOthers,
+    dead,
   };
 }
 

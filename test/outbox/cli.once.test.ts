@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
+import { deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -92,6 +93,18 @@ describe('liventix outbox status', () => {
       attempts: 0,
     });
     expect(status.oldestUndeliveredSeconds).toBeGreaterThan(0);
+  });
+
+  it('counts what died with a deleted endpoint, so that its totals are what the tables have', async () => {
+    const deleted = await addTestEndpoint(database.pool, { url: 'https://example.com/deleted' });
+    await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    await announceMany(database.pool, 3);
+    await fanOut(database.pool, { limit: 10, floor: NO_FLOOR, places: new Map(), queueLeaseMs: 60_000 });
+    await deleteEndpoint(database.pool, { id: deleted.id, deletedAt: null });
+    const { stdout } = await run(['outbox', 'status']);
+    expect(stdout).toMatch(/^deliveries {2}3 pending, .* 3 dead, 0 delivered$/m);
+    expect(stdout).toMatch(/^deleted {5}endpoints that were deleted: 0 delivered, 3 dead, counted above too$/m);
+    expect(stdout).not.toContain(deleted.id);
   });
 
   it('counts apart what waits for a disabled endpoint', async () => {

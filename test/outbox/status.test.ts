@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { backlogOf, readBacklog } from '../../src/outbox/backlog.ts';
+import { backlogOf, countByState, readBacklog } from '../../src/outbox/backlog.ts';
 import { currentSeq } from '../../src/outbox/outcomes.ts';
 import { paceSince } from '../../src/outbox/pace.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
@@ -74,6 +74,31 @@ describe('the backlog', () => {
       { id: disabled, enabled: false, pending: 1, queued: 0, delivering: 0, dead: 0 },
       { id: failing, breaker: 'open', probeAt: expect.any(Date), pending: 0, dead: 6 },
     ]);
+  });
+
+  it('counts what died with endpoints that were deleted since, or whose row is gone, and lists none of them', async () => {
+    const [kept, deleted, removed] = [
+      await endpointAt('/kept'),
+      await endpointAt('/deleted'),
+      await endpointAt('/gone'),
+    ];
+    await deliveries(kept, 'dead', 1);
+    await deliveries(deleted, 'dead', 2);
+    await deliveries(deleted, 'delivered', 5);
+    await deliveries(deleted, 'queued', 1, { claimed_by: '7' });
+    await deliveries(removed, 'dead', 3);
+    await database.pool.query(
+      'update outbox.endpoints set enabled = false, disabled_at = now(), deleted_at = now() where id = $1',
+      [deleted],
+    );
+    await database.pool.query('delete from outbox.endpoints where id = $1', [removed]);
+    const backlog = await readBacklog(database.pool);
+    expect(backlog.endpoints).toMatchObject([{ id: kept, dead: 1 }]);
+    expect(backlog.deletedEndpoints).toEqual({ pending: 0, queued: 0, delivering: 1, dead: 5 });
+    expect(countByState(backlog)).toMatchObject({ delivering: 1, dead: 6 });
+    const status = await outboxStatus(database.pool);
+    expect(status.deliveries).toMatchObject({ delivering: 1, delivered: 5, dead: 6 });
+    expect(status.deletedEndpoints).toEqual({ waiting: 1, delivered: 5, dead: 5 });
   });
 
   it('takes no notice of what only a disabled endpoint waits for', async () => {

@@ -112,14 +112,14 @@ interface EndpointGauge {
   readonly name: string;
   readonly help: string;
   readonly label: string;
-  readonly read: (endpoints: readonly EndpointBacklog[]) => Readonly<Record<string, number>>;
+  readonly read: (backlog: Backlog) => Readonly<Record<string, number>>;
 }
 
 // Neither a URL, which may hold a token, nor whose an endpoint is.
 const ENDPOINT_GAUGES: readonly EndpointGauge[] = [
   {
     name: 'liventix_deliveries',
-    help: 'Deliveries by state, delivered ones left out; paused: pending at a disabled endpoint.',
+    help: 'Deliveries by state, delivered ones left out, those of deleted endpoints among them; paused: pending at a disabled endpoint.',
     label: 'state',
     read: countByState,
   },
@@ -127,21 +127,21 @@ const ENDPOINT_GAUGES: readonly EndpointGauge[] = [
     name: 'liventix_endpoints',
     help: 'Endpoints, enabled and disabled.',
     label: 'state',
-    read: (endpoints) =>
+    read: ({ endpoints }) =>
       countBy(['enabled', 'disabled'], endpoints, ({ enabled }) => (enabled ? 'enabled' : 'disabled')),
   },
   {
     name: 'liventix_endpoints_by_breaker',
     help: 'Enabled endpoints by the state of their breaker.',
     label: 'breaker',
-    read: (endpoints) =>
+    read: ({ endpoints }) =>
       countBy(['closed', 'open', 'half_open'], endpoints.filter(isEnabled), ({ breaker }) => breaker),
   },
   {
     name: 'liventix_endpoint_breaker_open',
     help: `1 for each enabled endpoint whose breaker is not closed, at most ${MAX_BREAKERS} of them.`,
     label: 'endpoint_id',
-    read: (endpoints) => {
+    read: ({ endpoints }) => {
       const open = endpoints.filter((endpoint) => isEnabled(endpoint) && endpoint.breaker !== 'closed');
       return Object.fromEntries(open.slice(0, MAX_BREAKERS).map(({ id }) => [id, 1]));
     },
@@ -187,7 +187,7 @@ export function gaugeDatabase(register: Registry, reader: DatabaseReader): void 
       ...gauge,
       read: () => {
         const latest = reader.latest();
-        return latest === undefined ? {} : read(latest.backlog.endpoints);
+        return latest === undefined ? {} : read(latest.backlog);
       },
     });
   }
