@@ -144,8 +144,15 @@ function deliveryLines(delivery: DeliveryStory): string[] {
     '',
     `delivery   ${id}  ${state}  ${when}`,
     `endpoint   ${endpointId}  ${printable(url ?? 'gone')}`,
+    ...reasonLines(delivery),
     ...(attempts.length === 0 ? ['attempts   none'] : attempts.flatMap(attemptLines)),
   ];
+}
+
+/** Why it is dead, where its last attempt does not say so. */
+function reasonLines({ state, lastError, attempts }: DeliveryStory): string[] {
+  if (state !== 'dead' || lastError === null || lastError === attempts.at(-1)?.error) return [];
+  return [`reason     ${printable(lastError)}`];
 }
 
 function attemptLines(attempt: AttemptStory): string[] {

@@ -1,4 +1,5 @@
 import type { Pool } from '../db/pool.ts';
+import { ENDPOINT_DELETED } from './attempts.ts';
 import { assertFilter, DELIVERY_MATCHES, type DeliveryFilter, deliveryValues, readByDay } from './delivery-filter.ts';
 
 export const DELIVERY_STATES = ['pending', 'queued', 'delivering', 'delivered', 'dead'] as const;
@@ -22,8 +23,18 @@ export interface ListedDelivery {
 
 /** SQL of a delivery's state, as a person sees it. */
 export const STATE = `case when deliveries.claimed_by is not null then 'delivering' else deliveries.state end`;
-/** SQL of how many attempts were made. */
-export const ATTEMPTS = `deliveries.attempt - (deliveries.state in ('pending', 'queued'))::integer`;
+/**
+ * SQL of how many attempts were made: all but the one that is next or under way. That of a delivery which died with its endpoint was made
+ * or not, as it was under way or waited, and only the attempts say which.
+ */
+export const ATTEMPTS = `deliveries.attempt - case
+    when deliveries.state in ('pending', 'queued') then 1
+    when deliveries.state = 'dead' and deliveries.last_error = '${ENDPOINT_DELETED}' and not exists (
+      select from outbox.attempts
+      where attempts.day = deliveries.day and attempts.delivery_id = deliveries.id and attempts.attempt = deliveries.attempt
+    ) then 1
+    else 0
+  end`;
 
 /**
  * SQL of an instant that anybody may have written, as JavaScript can say it: what is beyond the years 1 to 9999, and infinity, reads as

@@ -127,6 +127,33 @@ describe('liventix outbox show', () => {
     expect((await run('deliveries')).stdout).toMatch(/ pending .* after others of its key /);
   });
 
+  it('shows why one died without an attempt, and how many were made: of one that waited none, or those of before', async () => {
+    const { id: endpointId } = await endpoint();
+    const [never = 0n, once = 0n] = await givenDeliveries(database.pool, { endpointId, state: 'pending', count: 2 });
+    await database.pool.query('update outbox.deliveries set attempt = case when id = $1 then 1 else 2 end', [never]);
+    await database.pool.query(
+      `insert into outbox.attempts (delivery_id, attempt, day, endpoint_id, started_at, duration_ms, error_class, error)
+       select id, 1, day, endpoint_id, now(), 17, 'status', 'answered 500' from outbox.deliveries where id = $1`,
+      [once],
+    );
+    await deleteEndpoint(database.pool, { id: endpointId, deletedAt: null });
+    expect((await run('show', `${never}`)).stdout).toMatch(/^reason {5}endpoint deleted\nattempts {3}none$/m);
+    expect((await run('show', `${once}`)).stdout).toMatch(/^reason {5}endpoint deleted\nattempt 1 .* answered 500$/m);
+    for (const [id, made] of [
+      [never, 0],
+      [once, 1],
+    ] as const) {
+      expect(JSON.parse((await run('show', `${id}`, '--json')).stdout).deliveries).toMatchObject([
+        { attemptsMade: made, lastError: 'endpoint deleted' },
+      ]);
+    }
+    const listed = JSON.parse((await run('deliveries', '--json')).stdout);
+    expect(listed.map(({ attempts }: { attempts: number }) => attempts)).toEqual([1, 0]);
+    // Its last attempt was under way when the endpoint was deleted.
+    await database.pool.query('update outbox.deliveries set attempt = 1 where id = $1', [once]);
+    expect(JSON.parse((await run('deliveries', '--json')).stdout)[0]).toMatchObject({ attempts: 1 });
+  });
+
   it('shows a message that has no deliveries yet', async () => {
     const id = await announce(database.pool);
     expect((await run('show', id)).stdout).toMatch(
