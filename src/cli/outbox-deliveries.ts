@@ -12,6 +12,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { INSTANTS_HELP } from './instants.ts';
 import { uuid, wholeNumber } from './options.ts';
 import { deliveryId, type FilterOptions, filterOf, withFilter } from './outbox-filter.ts';
+import { passedOverLines } from './outbox-passed-over.ts';
 import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 
@@ -75,7 +76,8 @@ Examples:
   liventix outbox deliveries --limit 1000 --before 51234 --json`;
 
 const SHOW_HELP = `
-Of a delivery, its message is shown with that delivery alone. Of a response the first 8 kB are kept. Changes nothing.
+Of a delivery, its message is shown with that delivery alone. Of a response the first 8 kB are kept. Of a message without deliveries,
+the endpoints that subscribe to its topic now are shown, and why each was not sent it, as far as that can be told from them. Changes nothing.
 
 Examples:
   liventix outbox show 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4
@@ -131,7 +133,9 @@ function storyText(story: MessageStory): string {
     ...(orderingKey === null ? [] : [`ordered by ${printable(orderingKey)}`]),
     ...(headers === null ? [] : [`headers    ${printable(JSON.stringify(headers))}`]),
     `payload    ${printable(story.payloadJson)}`,
-    ...(story.deliveries.length === 0 ? ['deliveries none'] : story.deliveries.flatMap(deliveryLines)),
+    ...story.deliveries.flatMap(deliveryLines),
+    ...(story.passedOver === null ? [] : passedOverLines(story, story.passedOver)),
+    ...(processedAt === null && story.deliveries.length === 0 ? ['deliveries none yet'] : []),
   ];
   return `${lines.join('\n')}\n`;
 }

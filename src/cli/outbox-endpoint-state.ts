@@ -37,6 +37,7 @@ export function registerEndpointState(endpoint: Command, context: CommandContext
     .argument('<id>', 'the endpoint')
     .option('--dry-run', 'say how much waits for it, and change nothing')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', ENABLE_HELP)
     .action((id: string, options: Options) => runEnable(id, options, context));
 
   endpoint
@@ -49,6 +50,10 @@ export function registerEndpointState(endpoint: Command, context: CommandContext
     .addHelpText('after', DELETE_HELP)
     .action((id: string, options: DeleteOptions) => runDelete(id, options, context));
 }
+
+const ENABLE_HELP = `
+What waits for it goes on. What was announced while it was disabled was not kept for it, and is not sent: the command says how
+liventix outbox replay sends that.`;
 
 const DELETE_HELP = `
 A request under way may finish; after it none is made. Its secrets are removed, its settings stay for list --deleted: deliveries and
@@ -72,22 +77,37 @@ async function runDisable(
 
 async function runEnable(given: string, options: Options, context: CommandContext): Promise<void> {
   await withEndpoints(context, options, async (pool) => {
-    const { id } = await getLivingEndpoint(pool, given);
+    const { id, disabledAt } = await getLivingEndpoint(pool, given);
     const waiting = await countWaiting(pool, id);
-    if (!options.dryRun) await enableEndpoint(pool, id);
-    tell(context, options, { id, done: 'enabled', would: 'enable', waiting });
+    const enabledAt = options.dryRun ? null : await enableEndpoint(pool, id);
+    tell(context, options, { id, done: 'enabled', would: 'enable', waiting, more: { disabledAt } });
+    if (disabledAt !== null && !options.json) context.err.write(notKeptText({ id, disabledAt, enabledAt }));
   });
+}
+
+const MS = 1;
+
+/** What was disabled is enabled at an instant that JavaScript cuts to its millisecond: what was announced within that is meant too. */
+function notKeptText(endpoint: { id: string; disabledAt: Date; enabledAt: Date | null }): string {
+  const from = endpoint.disabledAt.toISOString();
+  const said = `What was announced while it was disabled, since ${from}, was not kept for it.`;
+  if (endpoint.enabledAt === null) return `${said}\n`;
+  const to = new Date(endpoint.enabledAt.getTime() + MS).toISOString();
+  return `${said} To send it: liventix outbox replay --topic '*' --endpoint ${endpoint.id} --from ${from} --to ${to}\n`;
 }
 
 function tell(
   context: CommandContext,
   { dryRun = false, json = false }: Options,
-  { id, done, would, waiting }: { id: string; done: string; would: string; waiting: number },
+  told: { id: string; done: string; would: string; waiting: number; more?: Readonly<Record<string, unknown>> },
 ): void {
+  const { id, done, would, waiting, more = {} } = told;
   const words = dryRun ? `would ${would}` : done;
   const key = dryRun ? `would${would.replace(/^./, (letter) => letter.toUpperCase())}` : done;
   context.out.write(
-    json ? `${toJson({ [key]: id, waiting })}\n` : `${words}  ${id}  ${formatCount(waiting)} deliveries wait for it\n`,
+    json
+      ? `${toJson({ [key]: id, waiting, ...more })}\n`
+      : `${words}  ${id}  ${formatCount(waiting)} deliveries wait for it\n`,
   );
 }
 

@@ -86,15 +86,16 @@ export async function updateEndpoint(
 }
 
 /** Sends it nothing more, and announces nothing to it: what waits goes on when it is enabled again. */
-export function disableEndpoint(db: Queryable, id: string, reason: string): Promise<void> {
-  return applyChange(db, {
+export async function disableEndpoint(db: Queryable, id: string, reason: string): Promise<void> {
+  await applyChange(db, {
     id,
     assignments: ['enabled = false', 'disabled_at = coalesce(disabled_at, clock_timestamp())', 'disabled_reason = $2'],
     parameters: [reason],
   });
 }
 
-export function enableEndpoint(db: Queryable, id: string): Promise<void> {
+/** @returns when, by the database's clock */
+export function enableEndpoint(db: Queryable, id: string): Promise<Date> {
   return applyChange(db, {
     id,
     assignments: ['enabled = true', 'disabled_at = null', 'disabled_reason = null'],
@@ -105,17 +106,18 @@ export function enableEndpoint(db: Queryable, id: string): Promise<void> {
 async function applyChange(
   db: Queryable,
   change: { id: string; assignments: readonly string[]; parameters: readonly unknown[] },
-): Promise<void> {
-  const { rowCount } = await kindly(() =>
-    db.query(
+): Promise<Date> {
+  const { rows } = await kindly(() =>
+    db.query<{ at: Date }>(
       `with changed as (
          update outbox.endpoints set ${change.assignments.join(', ')} where id = $1 and deleted_at is null returning id
        )
-       ${NOTIFY_CHANGED} from changed`,
+       ${NOTIFY_CHANGED}, clock_timestamp() as at from changed`,
       [change.id, ...change.parameters],
     ),
   );
-  if (rowCount === 0) throw unknownEndpoint(change.id);
+  if (rows[0] === undefined) throw unknownEndpoint(change.id);
+  return rows[0].at;
 }
 
 // What the database alone knows to refuse: JSON that is none of PostgreSQL's, a filter that is longer as jsonb.

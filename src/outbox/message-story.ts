@@ -1,6 +1,7 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ATTEMPTS, type DeliveryState, STATE, withinCalendar } from './deliveries-list.ts';
+import { findPassedOver, type PassedOver } from './passed-over.ts';
 
 export interface AttemptStory {
   readonly attempt: number;
@@ -43,6 +44,8 @@ export interface MessageStory {
   /** As PostgreSQL prints it: parsing would round numbers beyond a double's precision. */
   readonly payloadJson: string;
   readonly deliveries: readonly DeliveryStory[];
+  /** Of a message that was turned into no delivery: to whom it was not sent. null: it has some, or nobody has looked yet. */
+  readonly passedOver: PassedOver | null;
 }
 
 /** A message with all of its deliveries, or a delivery alone, with its message. */
@@ -54,7 +57,7 @@ export type Shown = { readonly messageId: string } | { readonly deliveryId: bigi
  */
 export async function getMessageStory(pool: Pool, shown: Shown): Promise<MessageStory> {
   const messageId = 'messageId' in shown ? shown.messageId : await messageOf(pool, shown.deliveryId);
-  const { rows } = await pool.query<Omit<MessageStory, 'deliveries'> & { day: string }>(
+  const { rows } = await pool.query<Omit<MessageStory, 'deliveries' | 'passedOver'> & { day: string }>(
     `select id, day::text, topic, organization_id as "organizationId", ordering_key as "orderingKey", headers,
        ${withinCalendar('deliver_after')} as "deliverAfter", ${withinCalendar('created_at')} as "createdAt",
        processed_at as "processedAt", payload::text as "payloadJson"
@@ -74,7 +77,8 @@ export async function getMessageStory(pool: Pool, shown: Shown): Promise<Message
     messageId,
     only: 'deliveryId' in shown ? shown.deliveryId : null,
   });
-  return { ...message, deliveries };
+  const isPassedOver = deliveries.length === 0 && message.processedAt !== null;
+  return { ...message, deliveries, passedOver: isPassedOver ? await findPassedOver(pool, messageId) : null };
 }
 
 async function messageOf(db: Queryable, deliveryId: bigint): Promise<string> {

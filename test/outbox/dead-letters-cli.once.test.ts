@@ -157,8 +157,56 @@ describe('liventix outbox show', () => {
   it('shows a message that has no deliveries yet', async () => {
     const id = await announce(database.pool);
     expect((await run('show', id)).stdout).toMatch(
-      /^processed {2}not yet turned into deliveries$[\s\S]*^deliveries none$/m,
+      /^processed {2}not yet turned into deliveries$[\s\S]*^deliveries none yet$/m,
     );
+  });
+});
+
+describe('liventix outbox show, of a message that was sent to nobody', () => {
+  const message = async (topic = 'ticket.sold') => {
+    const id = await announce(database.pool, { topic, payload: { n: 1 } });
+    await database.pool.query('update public.outbox set processed_at = clock_timestamp() where id = $1', [id]);
+    return id;
+  };
+  const configure = (id: string, assignment: string) =>
+    database.pool.query(`update outbox.endpoints set ${assignment} where id = $1`, [id]);
+
+  it('says of each endpoint that subscribes now why it was not: filter, disabled, added later, or it was another then', async () => {
+    const [filtered, off, changed] = [await endpoint('filtered'), await endpoint('off'), await endpoint('changed')];
+    await configure(filtered.id, `filter = '{"n": 2}'`);
+    await disable(off.id);
+    const id = await message();
+    const late = await endpoint('late');
+    const { stdout } = await run('show', id);
+    expect(stdout).toContain(`not sent   ${filtered.id}  https://example.com/filtered  its filter does not match\n`);
+    expect(stdout).toMatch(new RegExp(`not sent {3}${off.id} .* it was disabled, since \\S+Z: enable it first\n`));
+    expect(stdout).toMatch(new RegExp(`not sent {3}${changed.id} .* it would be sent it now: it was disabled then`));
+    expect(stdout).toMatch(new RegExp(`not sent {3}${late.id} .* it was added later, at \\S+Z\n`));
+    expect(JSON.parse((await run('show', id, '--json')).stdout).passedOver).toMatchObject({
+      endpoints: [{ why: 'filter' }, { why: 'disabled' }, { why: 'changed' }, { why: 'added_later' }],
+      isCut: false,
+    });
+    const [, replay = ''] = /^to send it liventix outbox (replay .*) <id>$/m.exec(stdout) ?? [];
+    expect((await run(...replay.split(' '), late.id)).stdout).toBe(
+      'replayed  1 messages: 0 deliveries again, 1 for the first time\n',
+    );
+  });
+
+  it('says so where nobody subscribes to its topic, and nothing of whoever may not have it', async () => {
+    const other = await endpoint('other');
+    await configure(other.id, `topics = '{payment.*}'`);
+    const owned = await endpoint('owned');
+    await configure(owned.id, `organization_id = '${NOBODY}'`);
+    expect((await run('show', await message())).stdout).toMatch(
+      /^deliveries none: no endpoint that may have it subscribes to ticket\.sold now\n$/m,
+    );
+  });
+
+  it('shows the first 20 of many, and that there are more', async () => {
+    for (let n = 0; n < 21; n += 1) await endpoint(`${n}`);
+    const { stdout } = await run('show', await message());
+    expect(stdout.match(/^not sent {3}[-0-9a-f]{36} /gm)).toHaveLength(20);
+    expect(stdout).toContain('not sent   and to others, which were added later than these\n');
   });
 });
 

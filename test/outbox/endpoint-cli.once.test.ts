@@ -422,6 +422,24 @@ describe('liventix outbox endpoint delete', () => {
   }, 60_000);
 });
 
+it('enable says what was announced meanwhile and not kept, and the replay that it names sends it', async () => {
+  const { id } = await add();
+  await run(['disable', id, '--reason', 'maintenance']);
+  await announce(database.pool);
+  await fan();
+  const dry = await run(['enable', id, '--dry-run']);
+  expect(dry.stderr).toMatch(/^What was announced while it was disabled, since \S+Z, was not kept for it\.\n$/);
+  const enabled = await run(['enable', id]);
+  expect(enabled.stdout).toBe(`enabled  ${id}  0 deliveries wait for it\n`);
+  const [, replay = ''] = /To send it: liventix (outbox replay .*)\n$/.exec(enabled.stderr) ?? [];
+  const replayed = await liventix(replay.replaceAll("'", '').split(' '), env());
+  // That it was disabled was announced too.
+  expect(replayed.stdout).toMatch(/0 deliveries again, 2 for the first time/);
+  // Of one that was not disabled there is nothing to say.
+  expect(await run(['enable', id])).toMatchObject({ exitCode: 0, stderr: '' });
+  expect(JSON.parse((await run(['enable', id, '--json'])).stdout)).toMatchObject({ disabledAt: null });
+});
+
 it('a worker with a key goes on where another without it stopped, and its log holds no secret', async () => {
   const receiver = await startReceiver((response, webhook) =>
     answer(receiver.received.length === 1 ? 500 : 204)(response, webhook),
