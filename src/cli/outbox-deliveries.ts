@@ -21,6 +21,7 @@ const MAX_LISTED = 100_000;
 interface ListOptions extends FilterOptions {
   readonly state?: DeliveryState;
   readonly organization?: string;
+  readonly key?: string;
   readonly limit: number;
   readonly before?: bigint;
   readonly json?: boolean;
@@ -34,14 +35,15 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
     .addOption(new Option('--state <state>', 'only those that stand so').choices(DELIVERY_STATES));
   withFilter(deliveries)
     .option('--organization <id>', 'only of messages of this organization', uuid)
+    .option('--key <ordering key>', 'only of this ordering key, at endpoints that are ordered')
     .option('--limit <n>', 'how many', wholeNumber(1, MAX_LISTED), 20)
     .option('--before <id>', 'only deliveries with a lower id: the next page', deliveryId)
     .option('--json', 'print one JSON array')
     .addHelpText('after', LIST_HELP)
     .action((options: ListOptions) =>
       withDatabase(context, async (pool) => {
-        const { state, organization: organizationId, limit, before, json } = options;
-        const page = { ...filterOf(options), state, organizationId, limit, before };
+        const { state, organization: organizationId, key: orderingKey, limit, before, json } = options;
+        const page = { ...filterOf(options), state, organizationId, orderingKey, limit, before };
         const listed = await listDeliveries(pool, page);
         if (json) context.out.write(`${toJson(listed)}\n`);
         else if (listed.length === 0) context.err.write('There are no such deliveries.\n');
@@ -64,14 +66,15 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
 }
 
 /** Where an instant would be, of what is due at none yet. */
-const IN_LINE = 'after others of its key';
+const inLine = (behind: bigint | null) => (behind === null ? 'after others of its key' : `behind ${behind}`);
 
 const LIST_HELP = `
 ${INSTANTS_HELP}
 With --from or --to, only what was kept of those days is read. Of an endpoint that had little to do, --from makes it faster.
-Changes nothing.
+Behind N: an ordered endpoint is sent N first; liventix outbox retry N lets it be attempted now. Changes nothing.
 
 Examples:
+  liventix outbox deliveries --endpoint 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --key order-7 --state pending
   liventix outbox deliveries --state dead --topic 'ticket.*' --from 2026-03-01
   liventix outbox deliveries --limit 1000 --before 51234 --json`;
 
@@ -91,8 +94,19 @@ function readShown(text: string): Shown {
 }
 
 function deliveryTable(deliveries: readonly ListedDelivery[]): string {
+  const hasKeys = deliveries.some(({ orderingKey }) => orderingKey !== null);
   const rows = [
-    ['id', 'message', 'topic', 'endpoint', 'state', 'attempts', 'due or finished', 'last error'],
+    [
+      'id',
+      'message',
+      'topic',
+      'endpoint',
+      'state',
+      'attempts',
+      'due or finished',
+      ...(hasKeys ? ['key'] : []),
+      'last error',
+    ],
     ...deliveries.map((delivery) => [
       delivery.id.toString(),
       delivery.messageId,
@@ -100,7 +114,8 @@ function deliveryTable(deliveries: readonly ListedDelivery[]): string {
       delivery.endpointId,
       delivery.state,
       delivery.attempts.toString(),
-      (delivery.finishedAt ?? delivery.dueAt)?.toISOString() ?? IN_LINE,
+      (delivery.finishedAt ?? delivery.dueAt)?.toISOString() ?? inLine(delivery.behind),
+      ...(hasKeys ? [printable(delivery.orderingKey ?? '')] : []),
       printable(delivery.lastError ?? ''),
     ]),
   ];
@@ -141,13 +156,14 @@ function storyText(story: MessageStory): string {
 }
 
 function deliveryLines(delivery: DeliveryStory): string[] {
-  const { id, endpointId, url, state, attempts, dueAt, finishedAt } = delivery;
-  const due = dueAt === null ? IN_LINE : `due ${dueAt.toISOString()}`;
+  const { id, endpointId, url, state, attempts, dueAt, behind, finishedAt, orderingKey } = delivery;
+  const due = dueAt === null ? inLine(behind) : `due ${dueAt.toISOString()}`;
   const when = finishedAt === null ? due : finishedAt.toISOString();
   return [
     '',
     `delivery   ${id}  ${state}  ${when}`,
     `endpoint   ${endpointId}  ${printable(url ?? 'gone')}`,
+    ...(orderingKey === null ? [] : [`line       ${printable(orderingKey)}`]),
     ...reasonLines(delivery),
     ...(attempts.length === 0 ? ['attempts   none'] : attempts.flatMap(attemptLines)),
   ];

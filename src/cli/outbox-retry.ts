@@ -1,7 +1,14 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
-import { planRetry, planRetryOf, type RetryPlan, type RetryProgress, retryPlanned } from '../outbox/dead-letters.ts';
+import {
+  planRetry,
+  planRetryOf,
+  type RetryPlan,
+  type RetryProgress,
+  retryPlanned,
+  type WaitingDelivery,
+} from '../outbox/dead-letters.ts';
 import { assertEnabled, type EndpointAndCount } from '../outbox/delivery-filter.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
@@ -13,6 +20,7 @@ import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 
 const MAX_NAMED = 10_000;
+const MAX_EXPLAINED = 20;
 export const MAX_RATE = 100_000;
 
 interface RetryOptions extends FilterOptions {
@@ -42,7 +50,8 @@ export function registerOutboxRetry(outbox: Command, context: CommandContext): v
 const HELP = `
 The retry schedule begins anew; numbers of attempts go on, and every attempt is kept. Those that are delivered, on their way or due
 already are left alone, so that a second run does no harm: what was delivered is sent again by liventix outbox replay. A message
-that is not to be delivered before an instant is not.
+that is not to be delivered before an instant is not; at an ordered endpoint, a delivery goes after those in front of it. Of the
+first 20 that are named and left alone for that, the command says which instant, or which delivery, and what can be done.
 
 Ctrl-C ends it after the batch under way, and another run does the rest. Where an endpoint is disabled, nothing is changed, and
 --dry-run ends as the run would. Of deleted endpoints nothing can be attempted: --dead leaves theirs alone and says how many these are,
@@ -70,7 +79,9 @@ async function runRetry(ids: readonly bigint[], options: RetryOptions, context: 
       assertEnabled(plan.endpoints);
       const retried = plan.deliveries === 0 ? 0 : await runPlan(pool, plan, options, context);
       context.out.write(
-        options.json ? `${toJson({ retried, ...untouchedOf(plan) })}\n` : `${retriedText(retried, plan)}\n`,
+        options.json
+          ? `${toJson({ retried, ...untouchedOf(plan) })}\n`
+          : `${retriedText(retried, plan)}\n${waitingText(plan)}`,
       );
     },
     { stopsItself: true },
@@ -120,7 +131,11 @@ const dryRunOf = (plan: RetryPlan) => ({
   ...untouchedOf(plan),
 });
 
-const untouchedOf = (plan: RetryPlan) => ({ leftAlone: plan.leftAlone, ofDeletedEndpoints: countOfDeleted(plan) });
+const untouchedOf = (plan: RetryPlan) => ({
+  leftAlone: plan.leftAlone,
+  ofDeletedEndpoints: countOfDeleted(plan),
+  waiting: plan.waiting,
+});
 
 const countOfDeleted = ({ ofDeleted }: RetryPlan) => ofDeleted.reduce((sum, { deliveries }) => sum + deliveries, 0);
 
@@ -130,7 +145,22 @@ function planText(plan: RetryPlan): string {
       ? `would be refused, all ${formatCount(plan.deliveries)}${leftAloneText(plan)}\n`
       : `would retry  ${formatCount(plan.deliveries)}${leftAloneText(plan)}\n`,
     ...[...plan.endpoints, ...plan.ofDeleted].map(endpointLine),
+    waitingText(plan),
   ].join('');
+}
+
+/** What a retry does not change, and who can. */
+function waitingText({ waiting }: RetryPlan): string {
+  const lines = waiting.slice(0, MAX_EXPLAINED).map(waitingLine);
+  const more = waiting.length - lines.length;
+  return [...lines, ...(more > 0 ? [`and ${formatCount(more)} more that wait\n`] : [])].join('');
+}
+
+function waitingLine({ deliveryId, messageId, behind, notBefore }: WaitingDelivery): string {
+  if (behind !== null) {
+    return `${deliveryId} waits behind ${behind}, which is sent first; if that waits for its next attempt: liventix outbox retry ${behind}\n`;
+  }
+  return `${deliveryId} is not to be sent before ${notBefore?.toISOString()}, as its message says, and a retry does not change that. To send it sooner, the tables' owner may run: update public.outbox set deliver_after = null where id = '${messageId}'; and retry it then\n`;
 }
 
 function endpointLine(endpoint: EndpointAndCount): string {

@@ -1,6 +1,6 @@
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
-import { type DeliveryState, STATE } from './deliveries-list.ts';
+import { type DeliveryState, STATE, withinCalendar } from './deliveries-list.ts';
 import {
   assertFilter,
   DELIVERY_MATCHES,
@@ -10,6 +10,7 @@ import {
   IS_DELETED,
   readByDay,
 } from './delivery-filter.ts';
+import { withHeads } from './line-heads.ts';
 import { createPace, type DeliveryKey, reopen } from './reopen.ts';
 
 /** What a retry is about to do. */
@@ -20,11 +21,27 @@ export interface RetryPlan {
   readonly ofDeleted: readonly EndpointAndCount[];
   /** How many of those that were named are left alone, by state: they are on their way, or there. */
   readonly leftAlone: Readonly<Partial<Record<DeliveryState, number>>>;
+  /** Of those that were named and are left alone: which wait, and for what a retry does not change. */
+  readonly waiting: readonly WaitingDelivery[];
   /** What is to be opened again, some at a time, in the order of the ids. */
   readonly keys: (limit: number) => AsyncIterable<readonly DeliveryKey[]>;
 }
 
+export interface WaitingDelivery {
+  readonly deliveryId: string;
+  readonly messageId: string;
+  /** The first in its line, which goes before it; null: it is that itself. */
+  readonly behind: bigint | null;
+  /** What its message says; null: that is no more in the way. */
+  readonly notBefore: Date | null;
+}
+
 interface Named extends DeliveryKey {
+  readonly id: bigint;
+  readonly messageId: string;
+  readonly orderingKey: string | null;
+  readonly dueAt: Date | null;
+  readonly notBefore: Date | null;
   readonly state: DeliveryState;
   readonly isToReopen: boolean;
   readonly endpointId: string;
@@ -35,7 +52,9 @@ interface Named extends DeliveryKey {
 }
 
 const NAMED = `
-  select deliveries.id::text as "deliveryId", deliveries.day::text, ${STATE} as state, deliveries.endpoint_id as "endpointId",
+  select deliveries.id, deliveries.id::text as "deliveryId", deliveries.day::text, deliveries.message_id as "messageId",
+    deliveries.ordering_key as "orderingKey", ${withinCalendar('deliveries.due_at')} as "dueAt",
+    case when outbox.deliver_after > statement_timestamp() then ${withinCalendar('outbox.deliver_after')} end as "notBefore", ${STATE} as state, deliveries.endpoint_id as "endpointId",
     deliveries.state = 'dead'
       or (deliveries.state = 'pending' and deliveries.due_at > greatest(statement_timestamp(), outbox.deliver_after)) as "isToReopen",
     endpoints.url, coalesce(endpoints.enabled, false) as enabled, endpoints.disabled_reason as "disabledReason",
@@ -68,10 +87,18 @@ export async function planRetryOf(pool: Pool, ids: readonly bigint[]): Promise<R
     endpoints: countByEndpoint(meant),
     ofDeleted: [],
     leftAlone,
+    waiting: await waitingOf(pool, rows),
     keys: async function* (limit) {
       for (let at = 0; at < meant.length; at += limit) yield meant.slice(at, at + limit);
     },
   };
+}
+
+async function waitingOf(pool: Pool, named: readonly Named[]): Promise<readonly WaitingDelivery[]> {
+  const pending = named.filter(({ state, isToReopen }) => state === 'pending' && !isToReopen);
+  return (await withHeads(pool, pending))
+    .filter(({ behind, notBefore }) => behind !== null || notBefore !== null)
+    .map(({ deliveryId, messageId, behind, notBefore }) => ({ deliveryId, messageId, behind, notBefore }));
 }
 
 function countByEndpoint(named: readonly Named[]): readonly EndpointAndCount[] {
@@ -122,6 +149,7 @@ export async function planRetry(pool: Pool, filter: DeliveryFilter): Promise<Ret
     endpoints,
     ofDeleted: counted.filter(({ isDeleted }) => isDeleted),
     leftAlone: {},
+    waiting: [],
     keys: async function* (limit) {
       for (let after = '0'; ; ) {
         const values = [...deliveryValues(filter), after, newest, limit];

@@ -1,6 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import { ENDPOINT_DELETED } from './attempts.ts';
 import { assertFilter, DELIVERY_MATCHES, type DeliveryFilter, deliveryValues, readByDay } from './delivery-filter.ts';
+import { withHeads } from './line-heads.ts';
 
 export const DELIVERY_STATES = ['pending', 'queued', 'delivering', 'delivered', 'dead'] as const;
 /** As a person sees it: `delivering` is what the tables call queued, and claimed by a worker. */
@@ -17,6 +18,10 @@ export interface ListedDelivery {
   readonly lastError: string | null;
   /** When the next attempt may be made, or might have been; null: not before those in front of it in its line. */
   readonly dueAt: Date | null;
+  /** Of a delivery that waits in a line: the first in it. */
+  readonly behind: bigint | null;
+  /** Its line; null where its endpoint is not ordered, or its message has no key. */
+  readonly orderingKey: string | null;
   readonly finishedAt: Date | null;
   readonly createdAt: Date;
 }
@@ -47,18 +52,22 @@ export const withinCalendar = (instant: string) =>
 const LIST = `
   select deliveries.id, deliveries.message_id as "messageId", outbox.topic, deliveries.endpoint_id as "endpointId",
     ${STATE} as state, ${ATTEMPTS} as attempts, deliveries.last_error as "lastError",
-    ${withinCalendar('deliveries.due_at')} as "dueAt", deliveries.finished_at as "finishedAt", deliveries.created_at as "createdAt"
+    ${withinCalendar('deliveries.due_at')} as "dueAt", deliveries.finished_at as "finishedAt", deliveries.created_at as "createdAt",
+    deliveries.ordering_key as "orderingKey"
   from outbox.deliveries
   join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
   where ${DELIVERY_MATCHES}
     and ($6::text is null or deliveries.state = $6)
     and ($7::boolean is null or (deliveries.claimed_by is not null) = $7)
     and ($8::bigint is null or deliveries.id < $8)
+    and ($9::text is null or deliveries.ordering_key = $9)
   order by deliveries.id desc
-  limit $9`;
+  limit $10`;
 
 export interface DeliveryPage extends DeliveryFilter {
   readonly state?: DeliveryState | undefined;
+  /** Of this line, at whichever endpoint. */
+  readonly orderingKey?: string | undefined;
   readonly limit: number;
   /** Only older ones: with a lower id. */
   readonly before?: bigint | undefined;
@@ -70,12 +79,14 @@ export interface DeliveryPage extends DeliveryFilter {
  */
 export async function listDeliveries(pool: Pool, page: DeliveryPage): Promise<readonly ListedDelivery[]> {
   await assertFilter(pool, page);
-  const { rows } = await readByDay(pool, (tx) => tx.query<ListedDelivery>(LIST, listValues(page)));
-  return rows;
+  return readByDay(pool, async (tx) => {
+    const { rows } = await tx.query<Omit<ListedDelivery, 'behind'>>(LIST, listValues(page));
+    return withHeads(tx, rows);
+  });
 }
 
-function listValues({ state, limit, before, ...filter }: DeliveryPage): unknown[] {
+function listValues({ state, limit, before, orderingKey, ...filter }: DeliveryPage): unknown[] {
   const isClaimed = state === 'delivering' ? true : state === 'queued' ? false : null;
   const stored = state === 'delivering' ? 'queued' : (state ?? null);
-  return [...deliveryValues(filter), stored, isClaimed, before ?? null, limit];
+  return [...deliveryValues(filter), stored, isClaimed, before ?? null, orderingKey ?? null, limit];
 }

@@ -1,6 +1,7 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ATTEMPTS, type DeliveryState, STATE, withinCalendar } from './deliveries-list.ts';
+import { withHeads } from './line-heads.ts';
 import { findPassedOver, type PassedOver } from './passed-over.ts';
 
 export interface AttemptStory {
@@ -25,6 +26,8 @@ export interface DeliveryStory {
   readonly attemptsMade: number;
   /** null: not before those in front of it in its line. */
   readonly dueAt: Date | null;
+  /** Of a delivery that waits in a line: the first in it. */
+  readonly behind: bigint | null;
   readonly finishedAt: Date | null;
   readonly lastError: string | null;
   readonly orderingKey: string | null;
@@ -97,7 +100,7 @@ async function deliveriesOf(
   db: Queryable,
   of: { day: string; messageId: string; only: bigint | null },
 ): Promise<readonly DeliveryStory[]> {
-  const { rows } = await db.query<Omit<DeliveryStory, 'attempts'>>(
+  const { rows } = await db.query<Omit<DeliveryStory, 'attempts' | 'behind'>>(
     `select deliveries.id, endpoint_id as "endpointId", endpoints.url, ${STATE} as state, ${ATTEMPTS} as "attemptsMade",
        ${withinCalendar('due_at')} as "dueAt", finished_at as "finishedAt", last_error as "lastError", ordering_key as "orderingKey",
        deliveries.created_at as "createdAt"
@@ -114,7 +117,7 @@ async function deliveriesOf(
      order by delivery_id, attempt`,
     [of.day, rows.map(({ id }) => id)],
   );
-  return rows.map((delivery) => ({
+  return (await withHeads(db, rows)).map((delivery) => ({
     ...delivery,
     attempts: attempts.rows
       .filter(({ deliveryId }) => deliveryId === delivery.id)

@@ -227,7 +227,7 @@ describe('liventix outbox retry', () => {
     });
     expect(await run('retry', '--dead', '--json')).toEqual({
       exitCode: 0,
-      stdout: '{"retried":0,"leftAlone":{},"ofDeletedEndpoints":0}\n',
+      stdout: '{"retried":0,"leftAlone":{},"ofDeletedEndpoints":0,"waiting":[]}\n',
       stderr: '',
     });
   });
@@ -368,6 +368,88 @@ describe('liventix outbox replay', () => {
     expect((await replay('--unless-since', since)).stdout).toBe(
       `replayed  60 messages: ${rest} deliveries again, 0 for the first time\n`,
     );
+  });
+});
+
+describe('a line that is stuck behind its head', () => {
+  /** Three deliveries of one key, of which the first waits for an hour, and one of another. */
+  async function givenLine() {
+    const { id: endpointId } = await endpoint();
+    const [head = 0n, second = 0n, other = 0n] = await givenDeliveries(database.pool, {
+      endpointId,
+      state: 'pending',
+      count: 3,
+      dueAt: '2100-01-01T00:00:00Z',
+    });
+    await database.pool.query(
+      `update outbox.deliveries set ordering_key = case when id = $1 then 'order-8' else 'order-7' end,
+         due_at = case when id = $2 then null else due_at end`,
+      [other, second],
+    );
+    return { head, second, other };
+  }
+
+  it('names the head, and the key, in text and JSON, and lists those of a key alone', async () => {
+    const { head, second, other } = await givenLine();
+    expect((await run('show', `${second}`)).stdout).toMatch(
+      new RegExp(`^delivery {3}${second} {2}pending {2}behind ${head}\nendpoint .*\nline {7}order-7$`, 'm'),
+    );
+    expect(JSON.parse((await run('show', `${second}`, '--json')).stdout).deliveries).toMatchObject([
+      { behind: Number(head), orderingKey: 'order-7' },
+    ]);
+    const { stdout } = await run('deliveries');
+    expect(stdout).toMatch(/^id .* due or finished +key +last error$/m);
+    expect(stdout).toMatch(new RegExp(`^${second} .* behind ${head} +order-7 {2}answered 500$`, 'm'));
+    const listed = JSON.parse((await run('deliveries', '--key', 'order-7', '--json')).stdout);
+    expect(listed).toMatchObject([
+      { id: Number(second), behind: Number(head), orderingKey: 'order-7' },
+      { id: Number(head), behind: null, orderingKey: 'order-7' },
+    ]);
+    expect(JSON.parse((await run('deliveries', '--key', 'order-8', '--json')).stdout)).toMatchObject([
+      { id: Number(other) },
+    ]);
+  });
+
+  it('is told by a retry of one behind it, which says what to retry, and goes on when that is done', async () => {
+    const { head, second } = await givenLine();
+    const { stdout } = await run('retry', `${second}`);
+    expect(stdout).toMatch(
+      new RegExp(
+        `^nothing to retry, left alone: 1 pending\n${second} waits behind ${head}, .*: liventix outbox retry ${head}\n$`,
+      ),
+    );
+    expect(JSON.parse((await run('retry', `${second}`, '--json')).stdout).waiting).toMatchObject([
+      { deliveryId: `${second}`, behind: Number(head), notBefore: null },
+    ]);
+    expect((await run('retry', `${head}`)).stdout).toBe('retried  1\n');
+    expect(await countOf(`id = ${head} and due_at <= clock_timestamp()`)).toBe(1);
+  });
+
+  it('says of one whose message is to be sent later until when, and how it is sent sooner, which does it', async () => {
+    const { head } = await givenLine();
+    await database.pool.query(`update public.outbox set deliver_after = '2100-01-01T00:00:00Z'`);
+    const { stdout } = await run('retry', `${head}`);
+    expect(stdout).toMatch(
+      new RegExp(
+        `^nothing to retry, left alone: 1 pending\n${head} is not to be sent before 2100-01-01T00:00:00.000Z, as`,
+      ),
+    );
+    expect((await run('retry', `${head}`, '--dry-run')).stdout).toContain(`\n${head} is not to be sent before 2100`);
+    const [, update = ''] = /(update public\.outbox .*); and/.exec(stdout) ?? [];
+    expect((await database.pool.query(update)).rowCount).toBe(1);
+    expect((await run('retry', `${head}`)).stdout).toBe('retried  1\n');
+  });
+
+  it('explains the first 20 that wait, and counts the others', async () => {
+    const { id: endpointId } = await endpoint();
+    const ids = await givenDeliveries(database.pool, { endpointId, state: 'pending', count: 23 });
+    await database.pool.query(
+      `update outbox.deliveries set ordering_key = 'k', due_at = case when id = $1 then now() + interval '1 hour' end`,
+      [ids[0]],
+    );
+    const { stdout } = await run('retry', ...ids.slice(1).map((id) => `${id}`));
+    expect(stdout.match(/ waits behind /g)).toHaveLength(20);
+    expect(stdout).toMatch(/\nand 2 more that wait\n$/);
   });
 });
 
