@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
+import { countWorkers } from '../outbox/backlog.ts';
 import { type ReplayProgress, replayPlanned } from '../outbox/replay-messages.ts';
 import { planReplay, type ReplayCounts, type ReplayPlan } from '../outbox/replay-plan.ts';
 import type { ReplayRequest } from '../outbox/replay-scope.ts';
@@ -8,6 +9,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { afterEndOf, beginningOf, INSTANTS_HELP } from './instants.ts';
 import { uuid, wholeNumber } from './options.ts';
+import { unsentNotice } from './outbox-at-work.ts';
 import { filterOf } from './outbox-filter.ts';
 import { MAX_RATE } from './outbox-retry.ts';
 import { formatCount, toJson } from './output.ts';
@@ -85,14 +87,16 @@ async function runReplay(options: ReplayOptions, context: CommandContext): Promi
       if (deliveries === 0) {
         context.out.write(
           options.json
-            ? `${toJson({ messages: 0, added: 0, again: 0 })}\n`
+            ? `${toJson({ messages: 0, added: 0, again: 0, workers: await countWorkers(pool) })}\n`
             : `nothing to send again${leftAloneText(plan)}\n`,
         );
         return;
       }
       if (!options.json) context.err.write(`Into ${await databaseName(pool)}:\n${planText(plan)}`);
       const replayed = await runPlan(pool, request, plan, options, context);
-      context.out.write(options.json ? `${toJson(replayed)}\n` : replayedText(replayed));
+      const workers = await countWorkers(pool);
+      context.out.write(options.json ? `${toJson({ ...replayed, workers })}\n` : replayedText(replayed));
+      if (!options.json) context.err.write(unsentNotice(workers));
     },
     { stopsItself: true },
   );

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
+import { countWorkers } from '../outbox/backlog.ts';
 import {
   planRetry,
   planRetryOf,
@@ -14,6 +15,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { INSTANTS_HELP } from './instants.ts';
 import { wholeNumber } from './options.ts';
+import { unsentNotice } from './outbox-at-work.ts';
 import { deliveryId, type FilterOptions, filterOf, withFilter } from './outbox-filter.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
@@ -78,11 +80,13 @@ async function runRetry(ids: readonly bigint[], options: RetryOptions, context: 
       }
       assertEnabled(plan.endpoints);
       const retried = plan.deliveries === 0 ? 0 : await runPlan(pool, plan, options, context);
+      const workers = await countWorkers(pool);
       context.out.write(
         options.json
-          ? `${toJson({ retried, ...untouchedOf(plan) })}\n`
+          ? `${toJson({ retried, ...untouchedOf(plan), workers })}\n`
           : `${retriedText(retried, plan)}\n${waitingText(plan)}`,
       );
+      if (!options.json && retried > 0) context.err.write(unsentNotice(workers));
     },
     { stopsItself: true },
   );

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { type EndpointStatus, type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { atWorkLine } from './outbox-at-work.ts';
 import { watchOutbox } from './outbox-watch.ts';
 import { formatCount, toJson } from './output.ts';
 
@@ -17,7 +18,9 @@ const [MIN_EVERY_MS, MAX_EVERY_MS] = [100, 3_600_000];
 export function registerOutboxStatus(outbox: Command, context: CommandContext): void {
   outbox
     .command('status')
-    .description('count messages, deliveries by state and attempts, and show what each endpoint waits for')
+    .description(
+      'count messages, deliveries by state and attempts, and show who leads, how many workers there are, and what each endpoint waits for',
+    )
     .option(
       '--watch',
       'look again and again until Ctrl-C, with rates, breakers, who leads, and what holds the horizon back',
@@ -61,10 +64,20 @@ function statusText(status: OutboxStatus): string {
       : [
           `paused      ${formatCount(deliveries.paused)} wait for an endpoint that is disabled, and nobody attempts them`,
         ]),
+    atWorkLine(status),
+    ...nobodyLines(status),
     ...status.endpoints.map(endpointLine),
     ...deletedLines(status.deletedEndpoints),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function nobodyLines({ messages, deliveries, workers }: OutboxStatus): string[] {
+  const waiting = messages.unprocessed + deliveries.pending + deliveries.queued + deliveries.delivering;
+  if (workers > 0 || waiting === 0) return [];
+  return [
+    `nobody      no worker runs, and ${formatCount(waiting)} wait: they are sent when one does (liventix worker)`,
+  ];
 }
 
 function deletedLines({ waiting, delivered, dead }: OutboxStatus['deletedEndpoints']): string[] {

@@ -10,6 +10,7 @@ import { currentSeq } from '../outbox/outcomes.ts';
 import { type Pace, paceSince } from '../outbox/pace.ts';
 import { createWatchPool } from '../outbox/watch/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
+import { atWorkLine } from './outbox-at-work.ts';
 import { formatCount, toJson } from './output.ts';
 
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
@@ -139,14 +140,14 @@ function horizonText({ holders: [oldest] }: Tick): string {
 function tickText(tick: Tick): string {
   const { at, pace, backlog, holders } = tick;
   const states = Object.entries(countByState(backlog)).map(([state, count]) => `${formatCount(count)} ${state}`);
-  const { oldestUndeliveredSeconds: oldest, relay } = backlog;
+  const { oldestUndeliveredSeconds: oldest } = backlog;
   const lag = pace.lagSeconds === null ? '' : `, ${pace.lagSeconds.toFixed(3)} s after the announcement`;
   return `${[
     `${at.toISOString()}  delivered ${perSecond(pace.delivered, tick)}/s, failed ${perSecond(pace.failed, tick)}/s${lag}`,
     `messages    ${formatCount(backlog.unprocessed)} are not yet turned into deliveries`,
     `deliveries  ${states.join(', ')}${backlog.isCut ? ', at least' : ''}`,
     `oldest      ${oldest === null ? 'no enabled endpoint waits for anything' : `waiting for ${oldest.toFixed(1)} s`}`,
-    `relay       ${relay === null ? 'NOBODY LEADS' : `session ${relay.pid}${relay.address === null ? '' : ` from ${relay.address}`} leads`}; workers: ${backlog.workers}`,
+    atWorkLine(backlog),
     ...(holders.length === 0 ? ['horizon     nothing holds it back'] : []),
     ...holders.slice(0, SHOWN_HOLDERS).map((holder) => `horizon     ${describeHolder(holder)}`),
     ...worst(backlog).map((endpoint) => `endpoint    ${endpoint.id}  ${endpoint.url}  ${endpointText(endpoint, at)}`),

@@ -130,6 +130,12 @@ export async function backlogOf(tx: Queryable): Promise<Backlog> {
   };
 }
 
+/** How many workers are there, of all processes. */
+export async function countWorkers(db: Queryable): Promise<number> {
+  const workers = `select count(*)::integer as workers from (${holdersOf('$1')}) as workers`;
+  return (await db.query<{ workers: number }>(workers, [WORKER_LOCK])).rows[0]?.workers ?? 0;
+}
+
 async function announcedFor(tx: Queryable, deliveryIds: readonly bigint[]): Promise<number | null> {
   const [oldest] = deliveryIds.toSorted((a, b) => (a < b ? -1 : 1));
   if (oldest === undefined) return null;

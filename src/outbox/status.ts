@@ -27,6 +27,9 @@ export interface OutboxStatus {
   readonly attempts: number;
   /** Since the announcement of the message that has waited longest for an enabled endpoint; null when none does. */
   readonly oldestUndeliveredSeconds: number | null;
+  /** Who leads, and how many workers there are. */
+  readonly relay: Backlog['relay'];
+  readonly workers: number;
   readonly endpoints: readonly EndpointStatus[];
   /** Of all that were deleted together: the totals above have these as well. */
   readonly deletedEndpoints: Pick<EndpointStatus, 'waiting' | 'delivered' | 'dead'>;
@@ -86,6 +89,8 @@ async function statusOf(tx: Queryable, exact: boolean): Promise<OutboxStatus> {
     deliveries: { ...states, delivered: totals.delivered },
     attempts: totals.attempts,
     oldestUndeliveredSeconds: backlog.oldestUndeliveredSeconds,
+    relay: backlog.relay,
+    workers: backlog.workers,
     endpoints: backlog.endpoints.map((endpoint) => endpointStatus(endpoint, lastErrors, totals.byEndpoint)),
     deletedEndpoints: deletedStatus(backlog, totals),
     isEstimate: totals.byEndpoint === undefined,

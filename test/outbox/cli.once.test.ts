@@ -2,10 +2,19 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
 import { deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
+import { outboxStatus } from '../../src/outbox/status.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
-import { addTestEndpoint, announce, announceMany, clearOutbox, LOOPBACK, settled } from '../support/outbox.ts';
+import {
+  addTestEndpoint,
+  announce,
+  announceMany,
+  clearOutbox,
+  LOOPBACK,
+  settled,
+  startTestWorker,
+} from '../support/outbox.ts';
 import { startReceiver } from '../support/receiver.ts';
 import { startRedis } from '../support/redis.ts';
 
@@ -93,6 +102,22 @@ describe('liventix outbox status', () => {
       attempts: 0,
     });
     expect(status.oldestUndeliveredSeconds).toBeGreaterThan(0);
+  });
+
+  it('says who leads and how many workers there are, and that nobody is there for what waits', async () => {
+    await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    const idle = (await run(['outbox', 'status'])).stdout;
+    expect(idle).toMatch(/^relay {7}NOBODY LEADS; workers: 0$/m);
+    expect(idle).not.toMatch(/^nobody/m);
+    await announce(database.pool);
+    expect((await run(['outbox', 'status'])).stdout).toMatch(/^nobody {6}no worker runs, and 1 wait: /m);
+    expect(JSON.parse((await run(['outbox', 'status', '--json'])).stdout)).toMatchObject({ relay: null, workers: 0 });
+    await database.pool.query('update outbox.endpoints set enabled = false, disabled_at = now()');
+    const worker = await startTestWorker({ databaseUrl: database.url });
+    await eventually('it leads', async () => (await outboxStatus(database.pool)).relay !== null);
+    expect((await run(['outbox', 'status'])).stdout).toMatch(/^relay {7}session \d+ .*leads; workers: 1$/m);
+    expect((await run(['outbox', 'status'])).stdout).not.toMatch(/^nobody/m);
+    await worker.stop();
   });
 
   it('counts what died with a deleted endpoint, so that its totals are what the tables have', async () => {

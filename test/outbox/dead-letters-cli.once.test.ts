@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
 import { deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
+import { WORKER_LOCK } from '../../src/outbox/presence.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { givenDeliveries } from '../support/dead-letters.ts';
 import { eventually } from '../support/eventually.ts';
@@ -9,6 +10,7 @@ import { addTestEndpoint, announce, clearOutbox } from '../support/outbox.ts';
 import { expectRefusal } from '../support/refusal.ts';
 
 const NOBODY = '00000000-0000-4000-8000-000000000000';
+const NO_WORKER = 'No worker runs: they are sent when one does (liventix worker).\n';
 const RANGE = ['--from', '2026-03-01', '--to', '2026-03-31'];
 
 let database: TestDatabase;
@@ -218,7 +220,7 @@ describe('liventix outbox retry', () => {
     expect(await run('retry', `${one}`, `${two}`, `${three}`)).toEqual({
       exitCode: 0,
       stdout: 'retried  2, left alone: 1 delivered\n',
-      stderr: `Retrying 2 deliveries of the database ${database.name}.\n`,
+      stderr: `Retrying 2 deliveries of the database ${database.name}.\n${NO_WORKER}`,
     });
     expect(await run('retry', `${one}`)).toEqual({
       exitCode: 0,
@@ -227,7 +229,7 @@ describe('liventix outbox retry', () => {
     });
     expect(await run('retry', '--dead', '--json')).toEqual({
       exitCode: 0,
-      stdout: '{"retried":0,"leftAlone":{},"ofDeletedEndpoints":0,"waiting":[]}\n',
+      stdout: '{"retried":0,"leftAlone":{},"ofDeletedEndpoints":0,"waiting":[],"workers":0}\n',
       stderr: '',
     });
   });
@@ -303,6 +305,17 @@ describe('liventix outbox retry', () => {
     expect(await countOf(`state = 'pending' and attempt = 4`)).toBe(60);
   });
 
+  it('says nothing of workers where one runs, but to machines how many there are', async () => {
+    const { id: endpointId } = await endpoint();
+    const [one = 0n] = await givenDeliveries(database.pool, { endpointId });
+    const client = await database.pool.connect();
+    await client.query('select pg_advisory_lock(hashtext($1), 7)', [WORKER_LOCK]);
+    expect((await run('retry', `${one}`)).stderr).not.toContain(NO_WORKER);
+    expect(JSON.parse((await run('retry', `${one}`, '--json')).stdout)).toMatchObject({ workers: 1 });
+    expect((await run('replay', '--topic', '*', ...RANGE)).stderr).not.toContain(NO_WORKER);
+    client.release(true);
+  });
+
   it('retries more than a batch holds', async () => {
     const { id: endpointId } = await endpoint();
     await givenDeliveries(database.pool, { endpointId, count: 1_201 });
@@ -331,8 +344,9 @@ describe('liventix outbox replay', () => {
     const done = await replay();
     expect(done.stdout).toBe('replayed  2 messages: 2 deliveries again, 2 for the first time\n');
     expect(done.stderr).toContain(`Into the database ${database.name}:\n2 messages, 4 deliveries\n`);
+    expect(done.stderr.endsWith(NO_WORKER)).toBe(true);
     expect((await replay()).stdout).toBe('nothing to send again, left alone: 4\n');
-    expect(JSON.parse((await replay('--json')).stdout)).toEqual({ messages: 0, added: 0, again: 0 });
+    expect(JSON.parse((await replay('--json')).stdout)).toEqual({ messages: 0, added: 0, again: 0, workers: 0 });
   });
 
   it('wants --yes for more than 1,000 deliveries', async () => {
