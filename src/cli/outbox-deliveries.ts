@@ -80,7 +80,7 @@ Examples:
 
 const SHOW_HELP = `
 Of a delivery, its message is shown with that delivery alone. Of a response the first 8 kB are kept. Of a message without deliveries,
-the endpoints that subscribe to its topic now are shown, and why each was not sent it, as far as that can be told from them. Changes nothing.
+the endpoints that subscribe to its topic now are shown, and why each was not sent it, as far as they tell. Changes nothing.
 
 Examples:
   liventix outbox show 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freePort } from '../../src/db/server.ts';
 import { deleteEndpoint } from '../../src/outbox/endpoint-delete.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
+import { WORKER_LOCK } from '../../src/outbox/presence.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -112,11 +113,16 @@ describe('liventix outbox status', () => {
     await announce(database.pool);
     expect((await run(['outbox', 'status'])).stdout).toMatch(/^nobody {6}no worker runs, and 1 wait: /m);
     expect(JSON.parse((await run(['outbox', 'status', '--json'])).stdout)).toMatchObject({ relay: null, workers: 0 });
+    const present = await database.pool.connect();
+    await present.query('select pg_advisory_lock(hashtext($1), 7)', [WORKER_LOCK]);
+    const { stdout } = await run(['outbox', 'status']);
+    expect(stdout).toMatch(/^messages .* of which 1 are not yet turned into deliveries\n[\s\S]*; workers: 1$/m);
+    expect(stdout).not.toMatch(/^nobody/m);
+    present.release(true);
     await database.pool.query('update outbox.endpoints set enabled = false, disabled_at = now()');
     const worker = await startTestWorker({ databaseUrl: database.url });
     await eventually('it leads', async () => (await outboxStatus(database.pool)).relay !== null);
     expect((await run(['outbox', 'status'])).stdout).toMatch(/^relay {7}session \d+ .*leads; workers: 1$/m);
-    expect((await run(['outbox', 'status'])).stdout).not.toMatch(/^nobody/m);
     await worker.stop();
   });
 
