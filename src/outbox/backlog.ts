@@ -30,6 +30,11 @@ export interface Backlog {
   readonly unprocessed: number;
   /** Since the announcement of the message that has waited longest for an enabled endpoint, in the order of fan-out; null: none waits. */
   readonly oldestUndeliveredSeconds: number | null;
+  /**
+   * For how long something has been due that nobody attempts: a message that is no delivery yet, or a delivery for an enabled endpoint whose
+   * breaker is closed. What waits for its next attempt is not.
+   */
+  readonly overdueSeconds: number;
   /** There are more than `COUNT_LIMIT` of a kind: those of the oldest days were counted, and there are at least so many. */
   readonly isCut: boolean;
   readonly endpoints: readonly EndpointBacklog[];
@@ -55,8 +60,8 @@ const UNPROCESSED = `
 
 const BY_ENDPOINT = `
   with pending as (
-    select endpoint_id, count(*) as pending, min(id) as first
-    from (select endpoint_id, id from outbox.deliveries where state = 'pending' limit $1) as found
+    select endpoint_id, count(*) as pending, min(id) as first, min(due_at) filter (where due_at <= clock_timestamp()) as due_at
+    from (select endpoint_id, id, due_at from outbox.deliveries where state = 'pending' limit $1) as found
     group by endpoint_id
   ), queued as (
     select endpoint_id, count(*) filter (where claimed_by is null) as queued, count(claimed_by) as delivering, min(id) as first
@@ -67,17 +72,19 @@ const BY_ENDPOINT = `
     from (select endpoint_id from outbox.deliveries where state = 'dead' limit $1) as found
     group by endpoint_id
   ), counted as (
-    select endpoint_id, sum(pending) as pending, sum(queued) as queued, sum(delivering) as delivering, sum(dead) as dead, min(first) as first
+    select endpoint_id, sum(pending) as pending, sum(queued) as queued, sum(delivering) as delivering, sum(dead) as dead, min(first) as first,
+      min(due_at) as due_at
     from (
-      select endpoint_id, pending, 0 as queued, 0 as delivering, 0 as dead, first from pending
-      union all select endpoint_id, 0, queued, delivering, 0, first from queued
-      union all select endpoint_id, 0, 0, 0, dead, null from dead
+      select endpoint_id, pending, 0 as queued, 0 as delivering, 0 as dead, first, due_at from pending
+      union all select endpoint_id, 0, queued, delivering, 0, first, null from queued
+      union all select endpoint_id, 0, 0, 0, dead, null, null from dead
     ) as kinds
     group by endpoint_id
   )
   select endpoints.id, ${IS_DELETED} as "isDeleted", url, enabled, disabled_reason as "disabledReason", coalesce(breaker, 'closed') as breaker, probe_at as "probeAt",
     coalesce(pending, 0)::float8 as pending, coalesce(queued, 0)::float8 as queued, coalesce(delivering, 0)::float8 as delivering,
-    coalesce(dead, 0)::float8 as dead, first::text as first
+    coalesce(dead, 0)::float8 as dead, first::text as first,
+    case when enabled and coalesce(breaker, 'closed') = 'closed' then extract(epoch from clock_timestamp() - due_at) end::float8 as "overdueSeconds"
   from outbox.endpoints
   full join counted on counted.endpoint_id = endpoints.id
   left join outbox.endpoint_health on endpoint_health.endpoint_id = endpoints.id
@@ -99,6 +106,12 @@ const AT_WORK = `
   from (select) as once
   left join (${holdersOf('$1')}) as leader on true`;
 
+interface FoundBacklog extends EndpointBacklog {
+  readonly first: string | null;
+  readonly isDeleted: boolean;
+  readonly overdueSeconds: number | null;
+}
+
 /** A plan made before anybody counted a new day's rows would read all of them; and who asks is told when somebody holds a whole table. */
 const BY_INDEX = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local lock_timeout = '5s'`;
 
@@ -111,9 +124,7 @@ export async function backlogOf(tx: Queryable): Promise<Backlog> {
   await tx.query(BY_INDEX);
   const messages = (await tx.query<{ unprocessed: number; oldestSeconds: number | null }>(UNPROCESSED, [COUNT_LIMIT]))
     .rows[0];
-  const { rows } = await tx.query<EndpointBacklog & { first: string | null; isDeleted: boolean }>(BY_ENDPOINT, [
-    COUNT_LIMIT,
-  ]);
+  const { rows } = await tx.query<FoundBacklog>(BY_ENDPOINT, [COUNT_LIMIT]);
   const firsts = rows.flatMap(({ enabled, first }) => (enabled && first !== null ? BigInt(first) : []));
   const oldest = [messages?.oldestSeconds ?? null, await announcedFor(tx, firsts)].filter((age) => age !== null);
   const { pending, dead } = sumOf(rows);
@@ -121,10 +132,11 @@ export async function backlogOf(tx: Queryable): Promise<Backlog> {
   return {
     unprocessed,
     oldestUndeliveredSeconds: oldest.length === 0 ? null : Math.max(...oldest),
+    overdueSeconds: Math.max(0, messages?.oldestSeconds ?? 0, ...rows.map(({ overdueSeconds }) => overdueSeconds ?? 0)),
     isCut: [unprocessed, pending, dead].some((count) => count >= COUNT_LIMIT),
     endpoints: rows
       .filter(({ isDeleted }) => !isDeleted)
-      .map(({ first: _first, isDeleted: _isDeleted, ...endpoint }) => endpoint),
+      .map(({ first: _first, isDeleted: _isDeleted, overdueSeconds: _overdueSeconds, ...endpoint }) => endpoint),
     deletedEndpoints: sumOf(rows.filter(({ isDeleted }) => isDeleted)),
     ...(await whoIsAtWork(tx)),
   };

@@ -101,6 +101,31 @@ describe('the backlog', () => {
     expect(status.deletedEndpoints).toEqual({ waiting: 1, delivered: 5, dead: 5 });
   });
 
+  it('says for how long something has been due, of whatever is to be attempted now', async () => {
+    const [busy, disabled, failing] = [
+      await endpointAt('/busy'),
+      await endpointAt('/disabled'),
+      await endpointAt('/failing'),
+    ];
+    const overdue = async () => Math.round((await readBacklog(database.pool)).overdueSeconds / 60);
+    for (const dueAt of [`now() + interval '1 hour'`, `'infinity'`, 'null']) {
+      await deliveries(busy, 'pending', 1, { due_at: dueAt });
+    }
+    for (const id of [disabled, failing]) {
+      await deliveries(id, 'pending', 1, { due_at: `now() - interval '1 hour'` });
+    }
+    await disable(disabled);
+    await openBreaker(failing);
+    await database.pool.query('delete from public.outbox where processed_at is null');
+    expect(await overdue()).toBe(0);
+    await deliveries(busy, 'pending', 1, { due_at: `now() - interval '5 minutes'` });
+    expect(await overdue()).toBe(5);
+    await database.pool.query(
+      `insert into public.outbox (topic, payload, created_at) values ('a', '{}', now() - interval '7 minutes')`,
+    );
+    expect(await overdue()).toBe(7);
+  });
+
   it('takes no notice of what only a disabled endpoint waits for', async () => {
     const id = await endpointAt('/disabled');
     await deliveries(id, 'pending', 1);

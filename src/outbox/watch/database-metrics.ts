@@ -87,6 +87,11 @@ const GAUGES: readonly DatabaseGauge[] = [
     read: ({ backlog }) => backlog.oldestUndeliveredSeconds ?? 0,
   },
   {
+    name: 'liventix_overdue_seconds',
+    help: 'For how long something has been due that nobody attempts, endpoints with an open breaker left out; 0: nothing is.',
+    read: ({ backlog }) => backlog.overdueSeconds,
+  },
+  {
     name: 'liventix_horizon_age_seconds',
     help: 'Age of the oldest transaction that holds back the snapshot horizon; 0: none does.',
     read: ({ horizonSeconds }) => horizonSeconds,
