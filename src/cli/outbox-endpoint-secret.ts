@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
-import { assertRotatable, rotateSecret } from '../outbox/endpoint-secrets.ts';
 import { type AddedEndpoint, getLivingEndpoint } from '../outbox/endpoints.ts';
 import { assertHasKey } from '../outbox/key-ring.ts';
+import { assertRotatable, type Rotation, rotateSecret } from '../outbox/secret-rotation.ts';
 import {
   newSecret,
   parseSecret,
@@ -20,6 +20,7 @@ interface RotateOptions {
   readonly overlap: number;
   readonly kind?: SecretKind;
   readonly secretFile?: string;
+  readonly lostKey?: boolean;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
@@ -43,7 +44,11 @@ export function registerEndpointSecret(endpoint: Command, context: CommandContex
         'kind',
       ),
     )
-    .option('--dry-run', 'say whether it could be rotated now, and change nothing')
+    .option(
+      '--lost-key',
+      'although no key that is set decrypts the old one, because nobody has its key: it ends at once',
+    )
+    .option('--dry-run', 'say whether it could be rotated now, and what of the old one, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', ROTATE_HELP)
     .action((id: string, options: RotateOptions) => runRotate(id, options, context));
@@ -53,31 +58,49 @@ const ROTATE_HELP = `
 During the overlap both signatures are in webhook-signature, the new one first: a receiver verifies with either, and changes over when it
 likes. Two secrets are valid at a time, and no more.
 
+With a wrong OUTBOX_ENCRYPTION_KEY nothing is rotated: the old secret would be lost, and no worker could read the new one. Where the right
+one is lost, --lost-key gives the old secret up: give every worker the key that is set now, and the receiver the new secret.
+
 Examples:
   liventix outbox endpoint rotate-secret 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --overlap 7d
   liventix outbox endpoint rotate-secret 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --overlap 0s        # it is known to somebody`;
 
 async function runRotate(given: string, options: RotateOptions, context: CommandContext): Promise<void> {
   const secret = (await suppliedSecret(options.secretFile)) ?? newSecret(options.kind ?? 'v1');
-  const overlapMs = options.overlap;
+  const { overlap: overlapMs, lostKey: isKeyLost = false, json, dryRun } = options;
   await withEndpoints(context, options, async (pool, keyRing) => {
     assertHasKey(keyRing);
     const { id } = await getLivingEndpoint(pool, given);
-    if (options.dryRun) {
-      await assertRotatable(pool, keyRing, { endpointId: id, overlapMs });
-      const wouldRotate = { id, kind: secret.kind, overlapMs };
-      context.out.write(options.json ? `${toJson({ wouldRotate })}\n` : `would rotate  ${id}\n`);
+    const request = { endpointId: id, secret, overlapMs, isKeyLost };
+    if (dryRun) {
+      const before = await assertRotatable(pool, keyRing, request);
+      const wouldRotate = { id, kind: secret.kind, overlapMs, previousWouldBeLost: before === 'undecryptable' };
+      context.out.write(
+        json ? `${toJson({ wouldRotate })}\n` : `would rotate  ${id}\nbefore  ${wouldBe(before, overlapMs)}\n`,
+      );
       return;
     }
-    const { previousUntil, previousWasLost } = await rotateSecret(pool, keyRing, { endpointId: id, secret, overlapMs });
+    const rotation = await rotateSecret(pool, keyRing, request);
     const shown = { kind: secret.kind, secret: receiversPart(secret) };
-    if (previousWasLost) context.err.write('The secret before could not be decrypted, and signs nothing any more.\n');
     context.out.write(
-      options.json
-        ? `${toJson({ id, ...secretJson(shown), previousUntil })}\n`
-        : `${secretLine(shown)}before  ${previousUntil === null ? 'signs nothing any more' : `signs too, until ${previousUntil.toISOString()}`}\n`,
+      json
+        ? `${toJson({ id, ...secretJson(shown), ...rotation })}\n`
+        : `${secretLine(shown)}before  ${was(rotation)}\n`,
     );
   });
+}
+
+const LOST = 'no key that is set decrypts it';
+
+function wouldBe(before: Awaited<ReturnType<typeof assertRotatable>>, overlapMs: number): string {
+  if (before === 'undecryptable') return `would be lost: ${LOST}, and it would sign nothing any more`;
+  if (before === 'missing') return 'there is none';
+  return overlapMs === 0 ? 'would sign nothing any more' : `would sign too, for ${durationText(overlapMs)}`;
+}
+
+function was({ previousUntil, previousWasLost }: Rotation): string {
+  if (previousUntil !== null) return `signs too, until ${previousUntil.toISOString()}`;
+  return `signs nothing any more${previousWasLost ? `: ${LOST}` : ''}`;
 }
 
 /** What `--secret-file` names; undefined when it was left out. */

@@ -34,7 +34,7 @@ async function judge(db: Queryable, keyRing: KeyRing): Promise<Finding> {
     return {
       result: 'failed',
       found: `OUTBOX_ENCRYPTION_KEY does not decrypt the secrets of ${someOf(undecryptable)}: their deliveries wait`,
-      todo: 'Add the key that they were encrypted with, after a comma; if it is lost: liventix outbox endpoint rotate-secret.',
+      todo: 'Add the key that they were encrypted with, after a comma; if it is lost: liventix outbox endpoint rotate-secret --lost-key, which ends them at once.',
     };
   }
   if (unmoved.length > 0) {

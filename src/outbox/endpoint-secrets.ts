@@ -1,7 +1,6 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { lockEndpoint, NOTIFY_CHANGED } from './endpoints.ts';
 import { assertHasKey, type KeyRing } from './key-ring.ts';
 import { parseSecret, type SecretKind, type SigningSecret } from './signing-secret.ts';
 import { openSecret, type StoredSecret, sealSecret } from './stored-secret.ts';
@@ -28,81 +27,8 @@ export async function listSecrets(db: Queryable, endpointId: string): Promise<re
   return rows;
 }
 
-export interface Rotation {
-  /** Until when the secret before signs too; null: it has ended, or there was none. */
-  readonly previousUntil: Date | null;
-  /** Whether the secret before could not be decrypted, and so ends at once. */
-  readonly previousWasLost: boolean;
-}
-
-/**
- * Makes a secret current. The one before stays valid for the overlap, and requests carry both signatures, unless the overlap is 0: then
- * whatever was valid ends at once.
- * @throws AppError OUTBOX_ENDPOINT_UNKNOWN, OUTBOX_ROTATION_UNDER_WAY, OUTBOX_KEY_MISSING
- */
-export function rotateSecret(
-  pool: Pool,
-  keyRing: KeyRing,
-  rotation: { endpointId: string; secret: SigningSecret; overlapMs: number },
-): Promise<Rotation> {
-  const { endpointId, secret, overlapMs } = rotation;
-  assertHasKey(keyRing);
-  return withTransaction(pool, async (tx) => {
-    await lockEndpoint(tx, endpointId);
-    const current = await assertRotatable(tx, keyRing, { endpointId, overlapMs });
-    await tx.query('delete from outbox.endpoint_secrets where endpoint_id = $1 and expires_at is not null', [
-      endpointId,
-    ]);
-    const { rows } =
-      current === 'readable' && overlapMs > 0
-        ? await tx.query<{ expiresAt: Date }>(END_LATER, [endpointId, overlapMs])
-        : await tx.query<{ expiresAt: Date }>(END_NOW, [endpointId]);
-    await tx.query(INSERT_SECRET, [endpointId, ...sealSecret(keyRing, endpointId, secret)]);
-    await tx.query('update outbox.endpoints set secret = null where id = $1 and secret is not null', [endpointId]);
-    await tx.query(NOTIFY_CHANGED);
-    return { previousUntil: rows[0]?.expiresAt ?? null, previousWasLost: current === 'undecryptable' };
-  });
-}
-
-const END_LATER = `
-  update outbox.endpoint_secrets set expires_at = clock_timestamp() + $2 * interval '1 millisecond'
-  where endpoint_id = $1 and expires_at is null
-  returning expires_at as "expiresAt"`;
-const END_NOW = 'delete from outbox.endpoint_secrets where endpoint_id = $1 and expires_at is null';
-const INSERT_SECRET = `
+export const INSERT_SECRET = `
   insert into outbox.endpoint_secrets (endpoint_id, kind, encrypted, key_id, public_key) values ($1, $2, $3, $4, $5)`;
-
-interface Held extends StoredSecret {
-  readonly endsAt: Date | null;
-  readonly hasEnded: boolean;
-}
-
-/**
- * Whether a secret may follow the current one now; answers what the current one is.
- * @throws AppError OUTBOX_ROTATION_UNDER_WAY
- */
-export async function assertRotatable(
-  db: Queryable,
-  keyRing: KeyRing,
-  { endpointId, overlapMs }: { endpointId: string; overlapMs: number },
-): Promise<'readable' | 'undecryptable' | 'missing'> {
-  const { rows } = await db.query<Held>(
-    `select endpoint_id as "endpointId", kind, encrypted, key_id as "keyId", expires_at as "endsAt",
-       coalesce(expires_at <= clock_timestamp(), false) as "hasEnded"
-     from outbox.endpoint_secrets where endpoint_id = $1`,
-    [endpointId],
-  );
-  const ending = rows.find(({ endsAt }) => endsAt !== null);
-  if (ending !== undefined && !ending.hasEnded && overlapMs > 0 && openSecret(keyRing, ending) !== undefined) {
-    throw new AppError(
-      'OUTBOX_ROTATION_UNDER_WAY',
-      `Endpoint ${endpointId} has two valid secrets until ${ending.endsAt?.toISOString()}, and a third would end the first before its time. Wait until then, or end both at once with --overlap 0s.`,
-    );
-  }
-  const current = rows.find(({ endsAt }) => endsAt === null);
-  if (current === undefined) return 'missing';
-  return openSecret(keyRing, current) === undefined ? 'undecryptable' : 'readable';
-}
 
 /**
  * Encrypts what is still in plain text, as before 0042, and anew what another key than the first encrypted. Any number may do so at once;
@@ -115,10 +41,14 @@ export function settleSecrets(pool: Pool, keyRing: KeyRing): Promise<{ moved: nu
   }));
 }
 
-// Endpoints in id order, and before their secrets, as whoever rotates one locks them.
-async function movePlain(tx: Tx, keyRing: KeyRing): Promise<number> {
+/** @param endpointId that one alone; all when left out */
+export async function movePlain(tx: Tx, keyRing: KeyRing, endpointId: string | null = null): Promise<number> {
+  // In id order, and before their secrets, as whoever rotates one locks them.
   const { rows } = await tx.query<{ id: string; secret: string }>(
-    'select id, secret from outbox.endpoints where secret is not null order by id for update',
+    `select id, secret from outbox.endpoints
+     where secret is not null and ($1::uuid is null or id = $1)
+     order by id for update`,
+    [endpointId],
   );
   let moved = 0;
   for (const { id, secret } of rows) {
@@ -214,7 +144,7 @@ export async function assertKeyFits(db: Queryable, keyRing: KeyRing): Promise<Si
   if (keyFits(judged)) return judged;
   throw new AppError(
     'OUTBOX_KEY_WRONG',
-    `OUTBOX_ENCRYPTION_KEY decrypts the secret of no endpoint: ${someOf(judged.undecryptable)}. Set the key that they were encrypted with, if need be beside this one; if it is lost, liventix outbox endpoint rotate-secret gives each a new one.`,
+    `OUTBOX_ENCRYPTION_KEY decrypts the secret of no endpoint: ${someOf(judged.undecryptable)}. Set the key that they were encrypted with, if need be beside this one; if it is lost, liventix outbox endpoint rotate-secret --lost-key gives each a new one.`,
     { details: { endpoints: judged.undecryptable } },
   );
 }

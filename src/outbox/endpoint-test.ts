@@ -31,7 +31,7 @@ export async function prepareTest(
   if (endpoint === undefined || signers === undefined) {
     throw new AppError(
       'OUTBOX_KEY_WRONG',
-      `The secret of endpoint ${id} is missing, or OUTBOX_ENCRYPTION_KEY does not decrypt it. Set the key that it was encrypted with; if that is lost: liventix outbox endpoint rotate-secret ${id}`,
+      `The secret of endpoint ${id} is missing, or OUTBOX_ENCRYPTION_KEY does not decrypt it. Set the key that it was encrypted with; if that is lost: liventix outbox endpoint rotate-secret --lost-key ${id}`,
     );
   }
   const payloadJson = JSON.stringify({ endpoint_id: id });

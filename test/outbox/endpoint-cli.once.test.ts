@@ -323,15 +323,30 @@ describe('OUTBOX_ENCRYPTION_KEY', () => {
     expect(checks.find(({ name }) => name === 'endpoints')).toMatchObject({ result: 'ok' });
   });
 
-  it('that is lost is put right by rotating, which says what it cost', async () => {
+  it('that is wrong rotates nothing, and one that is lost is put right by saying so, which says what it costs', async () => {
     const { id } = await add();
     const doctor = await liventix(['doctor'], env(wrong));
     expect(doctor.stdout).toMatch(
-      new RegExp(`^FAILED +endpoints +OUTBOX_ENCRYPTION_KEY does not decrypt[^\\n]*${id}`, 'm'),
+      new RegExp(`^FAILED +endpoints +OUTBOX_ENCRYPTION_KEY does not decrypt[^\\n]*${id}[^→]*→[^\\n]*--lost-key`, 'm'),
     );
     expect(doctor.exitCode).toBe(1);
-    const rotated = await run(['rotate-secret', id], wrong);
-    expect(rotated).toMatchObject({ exitCode: 0, stderr: expect.stringMatching(/could not be decrypted/) });
+    const before = await stored();
+    for (const dryRun of [[], ['--dry-run']]) {
+      const refused = await run(['rotate-secret', id, ...dryRun], wrong);
+      expect(refused).toMatchObject({ exitCode: 2, stdout: '' });
+      expect(refused.stderr).toMatch(
+        new RegExp(`^liventix: OUTBOX_KEY_WRONG: [^\\n]*${id}, which would be lost[^\\n]*--lost-key[^\\n]+\\n$`),
+      );
+    }
+    expect((await run(['rotate-secret', id, '--lost-key', '--dry-run'], wrong)).stdout).toMatch(
+      /^before {2}would be lost/m,
+    );
+    const dry = await run(['rotate-secret', id, '--lost-key', '--dry-run', '--json'], wrong);
+    expect(JSON.parse(dry.stdout)).toMatchObject({ wouldRotate: { id, previousWouldBeLost: true } });
+    expect(await stored()).toEqual(before);
+    const rotated = await run(['rotate-secret', id, '--lost-key'], wrong);
+    expect(rotated).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(rotated.stdout).toMatch(/^before {2}signs nothing any more: no key that is set decrypts it$/m);
     expect((await liventix(['doctor'], env(wrong))).stdout).toMatch(/^ok +endpoints +1 endpoints/m);
   });
 });

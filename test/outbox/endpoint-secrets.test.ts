@@ -3,8 +3,9 @@ import { pino } from 'pino';
 import { Webhook as StandardWebhook } from 'standardwebhooks';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { judgeEndpoints } from '../../src/outbox/endpoint-diagnosis.ts';
-import { assertKeyFits, listSecrets, rotateSecret, settleSecrets } from '../../src/outbox/endpoint-secrets.ts';
+import { assertKeyFits, listSecrets, settleSecrets } from '../../src/outbox/endpoint-secrets.ts';
 import { createKeyRing } from '../../src/outbox/key-ring.ts';
+import { rotateSecret } from '../../src/outbox/secret-rotation.ts';
 import { newSecret, receiversPart } from '../../src/outbox/signing-secret.ts';
 import type { WorkerOptions } from '../../src/outbox/worker-options.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -39,11 +40,11 @@ const HOUR_MS = 3_600_000;
 
 const rotate = (
   endpointId: string,
-  options: { overlapMs?: number; kind?: 'v1' | 'v1a'; keyRing?: typeof OTHER_RING } = {},
+  options: { overlapMs?: number; kind?: 'v1' | 'v1a'; keyRing?: typeof OTHER_RING; isKeyLost?: boolean } = {},
 ) => {
-  const { overlapMs = HOUR_MS, kind = 'v1', keyRing = TEST_KEY_RING } = options;
+  const { overlapMs = HOUR_MS, kind = 'v1', keyRing = TEST_KEY_RING, isKeyLost = false } = options;
   const secret = newSecret(kind);
-  return rotateSecret(database.pool, keyRing, { endpointId, secret, overlapMs }).then((rotation) => ({
+  return rotateSecret(database.pool, keyRing, { endpointId, secret, overlapMs, isKeyLost }).then((rotation) => ({
     ...rotation,
     secret: receiversPart(secret),
   }));
@@ -186,11 +187,82 @@ describe('a rotation', () => {
     expect(await listSecrets(database.pool, id)).toHaveLength(2);
   });
 
-  it('drops a secret that was lost with its key', async () => {
+  it('drops a secret that was lost with its key, when told so', async () => {
     const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/', keyRing: OTHER_RING });
-    expect(await rotate(id)).toMatchObject({ previousUntil: null, previousWasLost: true });
+    expect(await rotate(id, { isKeyLost: true })).toMatchObject({ previousUntil: null, previousWasLost: true });
     expect(await assertKeyFits(database.pool, TEST_KEY_RING)).toMatchObject({ signable: 1, undecryptable: [] });
   });
+
+  it('told so of a secret that can be read all the same lets it sign for the overlap', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    const rotation = await rotate(id, { isKeyLost: true });
+    expect(rotation).toMatchObject({ previousUntil: expect.any(Date), previousWasLost: false });
+    expect(await listSecrets(database.pool, id)).toHaveLength(2);
+  });
+});
+
+describe('a rotation by a key that the workers do not have changes nothing, and names the endpoint:', () => {
+  const url = 'https://example.com/';
+  const everySecret = async () => {
+    const { rows } = await database.pool.query(
+      `select endpoints.id, secret, encrypted, expires_at from outbox.endpoints
+       left join outbox.endpoint_secrets on endpoint_id = endpoints.id order by endpoints.id, expires_at`,
+    );
+    return rows;
+  };
+  const refuses = async (id: string, named: string, options: Parameters<typeof rotate>[1]) => {
+    const before = await everySecret();
+    await expect(rotate(id, options)).rejects.toMatchObject({
+      code: 'OUTBOX_KEY_WRONG',
+      message: expect.stringMatching(new RegExp(`${named}.*--lost-key`)),
+    });
+    expect(await everySecret()).toEqual(before);
+  };
+
+  it.each([HOUR_MS, 0])('with an overlap of %i ms', async (overlapMs) => {
+    const { id } = await addTestEndpoint(database.pool, { url });
+    await refuses(id, id, { keyRing: OTHER_RING, overlapMs });
+  });
+
+  it('several keys, none of them the one', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url });
+    await refuses(id, id, { keyRing: createKeyRing([OTHER, Buffer.alloc(32, 'a third')]) });
+  });
+
+  it('of an endpoint beside others whose secrets the key decrypts', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url });
+    await addTestEndpoint(database.pool, { url, keyRing: OTHER_RING });
+    await refuses(id, id, { keyRing: OTHER_RING });
+  });
+
+  it('of the older of two secrets', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url, keyRing: OTHER_RING });
+    await rotate(id, { keyRing: createKeyRing([TEST_KEY, OTHER]) });
+    await refuses(id, id, { keyRing: TEST_KEY_RING });
+  });
+
+  it.each([
+    ['without a secret', null],
+    ['whose secret in plain text is none', 'whsec_no base64!'],
+    ['whose secret is in plain text', receiversPart(newSecret('v1'))],
+  ])('of one %s, beside another whose secret the key does not decrypt', async (_which, secret) => {
+    const { id: other } = await addTestEndpoint(database.pool, { url });
+    const { rows } = await database.pool.query<{ id: string }>(
+      `insert into outbox.endpoints (url, topics, secret) values ($1, '{*}', $2) returning id`,
+      [url, secret],
+    );
+    await refuses(rows[0]?.id ?? '', other, { keyRing: OTHER_RING });
+  });
+});
+
+it('a rotation of a secret in plain text of before lets it sign for the overlap too', async () => {
+  const { rows } = await database.pool.query<{ id: string }>(
+    `insert into outbox.endpoints (url, topics, secret) values ('https://example.com/', '{*}', $1) returning id`,
+    [receiversPart(newSecret('v1'))],
+  );
+  const id = rows[0]?.id ?? '';
+  expect(await rotate(id)).toMatchObject({ previousUntil: expect.any(Date), previousWasLost: false });
+  expect(await listSecrets(database.pool, id)).toMatchObject([{ expiresAt: null }, { expiresAt: expect.any(Date) }]);
 });
 
 describe('a wrong key', () => {
@@ -243,7 +315,7 @@ describe('a wrong key', () => {
     expect(await judgeEndpoints(database.pool, TEST_KEY_RING)).toMatchObject({
       result: 'failed',
       found: expect.stringContaining(sealed.id),
-      todo: expect.stringContaining('rotate-secret'),
+      todo: expect.stringContaining('rotate-secret --lost-key'),
     });
     // With the key they are sent, as first attempts.
     await database.pool.query('update outbox.deliveries set due_at = now() where due_at > now()');
