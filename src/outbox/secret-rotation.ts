@@ -26,7 +26,8 @@ export interface Rotation {
 /**
  * Makes a secret current. The one before stays valid for the overlap, and requests carry both signatures, unless the overlap is 0: then
  * whatever was valid ends at once.
- * @throws AppError OUTBOX_ENDPOINT_UNKNOWN, OUTBOX_ROTATION_UNDER_WAY, OUTBOX_KEY_MISSING, OUTBOX_KEY_WRONG
+ * @throws AppError OUTBOX_ENDPOINT_UNKNOWN, OUTBOX_ROTATION_UNDER_WAY, OUTBOX_KEY_MISSING, OUTBOX_KEY_WRONG,
+ *   OUTBOX_SECRET_INVALID
  */
 export function rotateSecret(pool: Pool, keyRing: KeyRing, request: RotationRequest): Promise<Rotation> {
   const { endpointId, secret, overlapMs } = request;
@@ -67,14 +68,15 @@ interface Held {
 
 /**
  * Whether a secret may follow the current one now; answers what the current one is.
- * @throws AppError OUTBOX_ROTATION_UNDER_WAY, OUTBOX_KEY_WRONG
+ * @throws AppError OUTBOX_ROTATION_UNDER_WAY, OUTBOX_SECRET_INVALID, OUTBOX_KEY_WRONG
  */
 export async function assertRotatable(
   db: Queryable,
   keyRing: KeyRing,
-  { endpointId, overlapMs, isKeyLost = false }: RotationRequest,
+  { endpointId, secret, overlapMs, isKeyLost = false }: RotationRequest,
 ): Promise<'readable' | 'undecryptable' | 'missing'> {
   const held = await heldSecrets(db, keyRing, endpointId);
+  if (held.some(({ bytes }) => bytes?.equals(secret.bytes) === true)) throw isNoOther(endpointId);
   if (!isKeyLost) {
     if (held.some(({ bytes }) => bytes === undefined)) throw notDecrypted(endpointId);
     // Where this one has none that is encrypted, the others tell whether anybody else could read what these keys encrypt.
@@ -107,6 +109,14 @@ async function plainSecret(db: Queryable, endpointId: string): Promise<readonly 
     const parsed = parsePlain(secret);
     return parsed === undefined ? [] : [{ ...parsed, endsAt: null }];
   });
+}
+
+// Who rotates because it became known would be told that it signs nothing any more.
+function isNoOther(endpointId: string): AppError {
+  return new AppError(
+    'OUTBOX_SECRET_INVALID',
+    `The secret is one that endpoint ${endpointId} signs with already: it would go on, whoever knows it. Give another, or leave it out, and one is made. Nothing was changed.`,
+  );
 }
 
 function underWay(endpointId: string, { endsAt }: Held): AppError {

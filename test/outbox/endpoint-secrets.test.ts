@@ -172,6 +172,25 @@ describe('a rotation', () => {
     expect(await listSecrets(database.pool, id)).toHaveLength(1);
   });
 
+  it.each([
+    ['the current one', 'v1', 1],
+    ['the current one, ed25519', 'v1a', 1],
+    ['the one before, which signs too', 'v1', 0],
+  ] as const)('is refused when the new secret is %s', async (_which, kind, index) => {
+    const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
+    const secrets = [newSecret(kind), newSecret(kind)];
+    const rotateTo = (secret = newSecret(kind), overlapMs = HOUR_MS) =>
+      rotateSecret(database.pool, TEST_KEY_RING, { endpointId: id, secret, overlapMs });
+    await rotateTo(secrets[0], 0);
+    await rotateTo(secrets[1]);
+    const before = await listSecrets(database.pool, id);
+    await expect(rotateTo(secrets[index], 0)).rejects.toMatchObject({
+      code: 'OUTBOX_SECRET_INVALID',
+      message: expect.stringMatching(/signs with already/),
+    });
+    expect(await listSecrets(database.pool, id)).toEqual(before);
+  });
+
   it('is refused while two secrets are valid, and changes nothing', async () => {
     const { id } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
     await rotate(id);
@@ -253,6 +272,17 @@ describe('a rotation by a key that the workers do not have changes nothing, and 
     );
     await refuses(rows[0]?.id ?? '', other, { keyRing: OTHER_RING });
   });
+});
+
+it('a rotation to the very secret that is in plain text of before is refused', async () => {
+  const secret = newSecret('v1');
+  const { rows } = await database.pool.query<{ id: string }>(
+    `insert into outbox.endpoints (url, topics, secret) values ('https://example.com/', '{*}', $1) returning id`,
+    [receiversPart(secret)],
+  );
+  const request = { endpointId: rows[0]?.id ?? '', secret, overlapMs: 0 };
+  const rotated = rotateSecret(database.pool, TEST_KEY_RING, request);
+  await expect(rotated).rejects.toMatchObject({ code: 'OUTBOX_SECRET_INVALID' });
 });
 
 it('a rotation of a secret in plain text of before lets it sign for the overlap too', async () => {
