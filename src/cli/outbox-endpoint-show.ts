@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { COUNT_LIMIT } from '../outbox/backlog.ts';
 import { type EndpointHealth, endpointHealth } from '../outbox/endpoint-health.ts';
 import { listSecrets, type SecretInfo } from '../outbox/endpoint-secrets.ts';
 import { type Endpoint, getEndpoint, listEndpoints } from '../outbox/endpoints.ts';
@@ -27,6 +28,7 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
     .description('show what an endpoint is, how it is doing, and which secrets it has, without what is secret of them')
     .argument('<id>', 'the endpoint')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', SHOW_HELP)
     .action((id: string, options: { json?: boolean }) =>
       withEndpoints(context, {}, async (pool) => {
         const found = await getEndpoint(pool, id);
@@ -38,6 +40,10 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
       }),
     );
 }
+
+const SHOW_HELP = `
+The breaker is closed while an endpoint is sent to. After failures in a row it is open until the instant that is named; then one delivery
+tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.`;
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
 
@@ -71,7 +77,10 @@ function showText(shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; h
     ['retries', retries === null ? 'the standard schedule' : retries.map(durationText).join(', ') || 'none'],
     ['added', endpoint.createdAt.toISOString()],
     ...secrets.map((secret) => ['secret', secretText(secret)] as const),
-    ['waiting', formatCount(health.waiting)],
+    ['breaker', endpoint.enabled ? breakerText(health) : null],
+    ['failing since', health.failingSince?.toISOString() ?? null],
+    ['waiting', countText(health.waiting, health)],
+    ['dead letters', countText(health.dead, health)],
     ['succeeded', successText(health)],
     ['failed', failureText(health)],
   ];
@@ -82,6 +91,21 @@ function secretText({ kind, publicKey, createdAt, expiresAt }: SecretInfo): stri
   const until = expiresAt === null ? '' : `, signs too until ${expiresAt.toISOString()}`;
   return `${kind} of ${createdAt.toISOString()}${until}${publicKey === null ? '' : `, public key ${publicKey}`}`;
 }
+
+function breakerText({ breaker, probeAt }: EndpointHealth): string {
+  switch (breaker) {
+    case 'closed':
+      return 'closed';
+    case 'open':
+      return `open until ${probeAt?.toISOString()}: nothing is sent before that, and then one delivery`;
+    case 'half_open':
+      return 'half-open: one delivery tries whether it is back';
+    default:
+      return breaker satisfies never;
+  }
+}
+
+const countText = (count: number, { isCut }: EndpointHealth) => `${formatCount(count)}${isCut ? ', at least' : ''}`;
 
 function successText({ lastSuccess, amongAttempts }: EndpointHealth): string {
   if (lastSuccess === null) return noneText(amongAttempts);

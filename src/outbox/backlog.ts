@@ -48,7 +48,7 @@ export interface Backlog {
 }
 
 /** So many entries of an index that was never vacuumed are counted in a quarter of a second; more say no more to whoever looks. */
-const COUNT_LIMIT = 250_000;
+export const COUNT_LIMIT = 250_000;
 /** A shorter transaction holds back nothing that anybody could notice. */
 const HORIZON_SECONDS = 1;
 
@@ -113,7 +113,7 @@ interface FoundBacklog extends EndpointBacklog {
 }
 
 /** A plan made before anybody counted a new day's rows would read all of them; and who asks is told when somebody holds a whole table. */
-const BY_INDEX = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local lock_timeout = '5s'`;
+export const BY_INDEX = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local lock_timeout = '5s'`;
 
 /** @throws AppError DB_* */
 export function readBacklog(pool: Pool): Promise<Backlog> {

@@ -1,9 +1,20 @@
-import type { Queryable } from '../db/pool.ts';
-import { NOT_ITS_OWN } from './health.ts';
+import type { Pool, Queryable } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { BY_INDEX, COUNT_LIMIT } from './backlog.ts';
+import { type Health, NOT_ITS_OWN } from './health.ts';
 
 export interface EndpointHealth {
+  /** As the relay that leads wrote it down last. */
+  readonly breaker: Health['breaker'];
+  /** When one delivery tries an endpoint whose breaker is not closed; null where it is. */
+  readonly probeAt: Date | null;
+  /** Its first failure since it last took a delivery; null when it took the last. */
+  readonly failingSince: Date | null;
   /** Deliveries that are to be attempted, or attempted again. */
   readonly waiting: number;
+  readonly dead: number;
+  /** There are more than `COUNT_LIMIT` of a kind, and at least so many. */
+  readonly isCut: boolean;
   /** Among so many of the latest attempts, of all endpoints, success and failure were looked for. */
   readonly amongAttempts: number;
   readonly lastSuccess: { readonly at: Date; readonly statusCode: number; readonly durationMs: number } | null;
@@ -15,12 +26,17 @@ export interface EndpointHealth {
 const LATEST_ATTEMPTS = 100_000;
 const LATEST = '(select * from outbox.attempts order by seq desc limit $2) as latest';
 
+// Each of its own partial index: of several states at once it would be all rows.
+const countOf = (state: string) =>
+  `(select count(*)::integer from (select from outbox.deliveries where endpoint_id = $1 and ${state} limit $4) as found)`;
+
 const HEALTH = `
-  select
-    (select count(*)::integer from outbox.deliveries
-     where endpoint_id = $1 and (state = 'pending' or state = 'queued' and claimed_by is null)) as waiting,
+  select coalesce(breaker, 'closed') as breaker, probe_at as "probeAt", failing_since as "failingSince",
+    ${countOf("state = 'pending'")} + ${countOf("state = 'queued' and claimed_by is null")} as waiting,
+    ${countOf("state = 'dead'")} as dead,
     to_json(success) as "lastSuccess", to_json(failure) as "lastFailure"
   from (values (1)) as one (n)
+  left join outbox.endpoint_health on endpoint_health.endpoint_id = $1
   left join lateral (
     select started_at as at, status_code as "statusCode", duration_ms as "durationMs"
     from ${LATEST} where endpoint_id = $1 and error_class is null
@@ -32,20 +48,27 @@ const HEALTH = `
     order by seq desc limit 1
   ) as failure on true`;
 
-/** How it went of late, from the latest attempts. */
-export async function endpointHealth(
-  db: Queryable,
+type Row = Omit<EndpointHealth, 'amongAttempts' | 'isCut'>;
+
+/** How it does: as the relay judges it, what waits and what is dead, and how it went in the latest attempts. */
+export function endpointHealth(
+  pool: Pool,
   endpointId: string,
-  { latest = LATEST_ATTEMPTS } = {},
+  { latest = LATEST_ATTEMPTS, countLimit = COUNT_LIMIT } = {},
 ): Promise<EndpointHealth> {
-  const { rows } = await db.query<EndpointHealth>(HEALTH, [endpointId, latest, [...NOT_ITS_OWN]]);
-  const { waiting = 0, lastSuccess = null, lastFailure = null } = rows[0] ?? {};
-  return {
-    waiting,
-    amongAttempts: latest,
-    lastSuccess: withInstant(lastSuccess),
-    lastFailure: withInstant(lastFailure),
+  const look = async (tx: Queryable): Promise<EndpointHealth> => {
+    await tx.query(BY_INDEX);
+    const { rows } = await tx.query<Row>(HEALTH, [endpointId, latest, [...NOT_ITS_OWN], countLimit]);
+    const found = rows[0] as Row;
+    return {
+      ...found,
+      isCut: found.waiting >= countLimit || found.dead >= countLimit,
+      amongAttempts: latest,
+      lastSuccess: withInstant(found.lastSuccess),
+      lastFailure: withInstant(found.lastFailure),
+    };
   };
+  return withTransaction(pool, look, { mode: 'isolation level repeatable read read only' });
 }
 
 // In JSON an instant is a text.

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { newSecret, receiversPart } from '../../src/outbox/signing-secret.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { givenDeliveries } from '../support/dead-letters.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
 import {
@@ -102,6 +103,31 @@ it('takes every setting as a flag, shows all but what is secret, and clears what
     expect(words).toContain(`${what}     not in the last 100,000 attempts, of all endpoints\n`);
   expect(`${words}${JSON.stringify(shown)}`).not.toContain('hunter2');
 });
+
+it.each([
+  ['open', /^breaker {7}open until 2026-01-03T00:00:00.000Z: nothing is sent before that/m],
+  ['half_open', /^breaker {7}half-open: one delivery tries/m],
+])(
+  'show says of a breaker that it is %s, since when the endpoint fails, and how much is dead',
+  async (breaker, says) => {
+    const { id } = await add();
+    expect((await run(['show', id])).stdout).toMatch(/^breaker {7}closed\nwaiting {7}0\ndead letters {2}0$/m);
+    await database.pool.query(
+      `insert into outbox.endpoint_health (endpoint_id, breaker, failing_since, opened_at, probe_at)
+     values ($1, $2, '2026-01-01Z', '2026-01-02Z', '2026-01-03Z')`,
+      [id, breaker],
+    );
+    await givenDeliveries(database.pool, { endpointId: id, count: 2 });
+    const words = (await run(['show', id])).stdout;
+    expect(words).toMatch(says);
+    expect(words).toMatch(/^failing since 2026-01-01T00:00:00.000Z\nwaiting {7}0\ndead letters {2}2$/m);
+    expect(await show(id)).toMatchObject({
+      health: { breaker, probeAt: '2026-01-03T00:00:00.000Z', failingSince: '2026-01-01T00:00:00.000Z', dead: 2 },
+    });
+    await run(['disable', id, '--reason', 'x']);
+    expect((await run(['show', id])).stdout).not.toMatch(/^breaker/m);
+  },
+);
 
 it('keeps what was not named', async () => {
   const { id } = await add('--retry', 'none', '--filter', '{"a": 1}');

@@ -5,6 +5,7 @@ import { disableEndpoint, enableEndpoint, getEndpoint, updateEndpoint } from '..
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { headerFault } from '../../src/outbox/headers.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { givenDeliveries } from '../support/dead-letters.ts';
 import { eventually } from '../support/eventually.ts';
 import { addTestEndpoint, announce, clearOutbox, LOOPBACK, settled, startTestWorker } from '../support/outbox.ts';
 import { answer, startReceiver } from '../support/receiver.ts';
@@ -242,6 +243,37 @@ it('its last success and failure are looked for among so many attempts of all en
   expect(await endpointHealth(database.pool, id, { latest: 3 })).toMatchObject({
     lastSuccess: null,
     lastFailure: null,
+  });
+});
+
+describe('how an endpoint is doing', () => {
+  it('is what the relay judged, since when it fails, what waits and what is dead, of this one alone', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    const { id: other } = await addTestEndpoint(database.pool, { url: URL });
+    expect(await endpointHealth(database.pool, id)).toMatchObject({
+      ...{ breaker: 'closed', probeAt: null, failingSince: null, waiting: 0, dead: 0, isCut: false },
+    });
+    await database.pool.query(
+      `insert into outbox.endpoint_health (endpoint_id, breaker, failing_since, opened_at, probe_at)
+       values ($1, 'open', '2026-01-01Z', '2026-01-02Z', '2026-01-03Z')`,
+      [id],
+    );
+    await givenDeliveries(database.pool, { endpointId: id, count: 3 });
+    await givenDeliveries(database.pool, { endpointId: id, count: 2, state: 'pending' });
+    await givenDeliveries(database.pool, { endpointId: other, count: 4 });
+    expect(await endpointHealth(database.pool, id)).toMatchObject({
+      breaker: 'open',
+      failingSince: new Date('2026-01-01Z'),
+      probeAt: new Date('2026-01-03Z'),
+      ...{ waiting: 2, dead: 3, isCut: false },
+    });
+  });
+
+  it('counts so many and no more, and says so', async () => {
+    const { id } = await addTestEndpoint(database.pool, { url: URL });
+    await givenDeliveries(database.pool, { endpointId: id, count: 3 });
+    const cut = await endpointHealth(database.pool, id, { countLimit: 2 });
+    expect(cut).toMatchObject({ dead: 2, isCut: true });
   });
 });
 
