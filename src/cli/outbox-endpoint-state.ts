@@ -2,9 +2,18 @@ import type { Command } from 'commander';
 import { printableDatabaseUrl } from '../config.ts';
 import { AppError } from '../errors.ts';
 import { countWaiting, deleteEndpoint } from '../outbox/endpoint-delete.ts';
-import { disableEndpoint, type Endpoint, enableEndpoint, getEndpoint, getLivingEndpoint } from '../outbox/endpoints.ts';
+import { assertReason, ENDPOINT_BOUNDS } from '../outbox/endpoint-settings.ts';
+import {
+  type Disabling,
+  disableEndpoint,
+  type Endpoint,
+  enableEndpoint,
+  getEndpoint,
+  getLivingEndpoint,
+} from '../outbox/endpoints.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { withEndpoints } from './with-endpoints.ts';
 
@@ -17,12 +26,14 @@ interface DeleteOptions extends Options {
   readonly yes?: boolean;
 }
 
+const { min, max } = ENDPOINT_BOUNDS.reasonLength;
+
 export function registerEndpointState(endpoint: Command, context: CommandContext): void {
   endpoint
     .command('disable')
     .description('send an endpoint nothing more until it is enabled again')
     .argument('<id>', 'the endpoint')
-    .requiredOption('--reason <text>', 'why; whoever looks at it is told')
+    .requiredOption('--reason <text>', `why, in ${min} to ${max} characters; whoever looks at it is told`)
     .option('--dry-run', 'change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -67,11 +78,13 @@ async function runDisable(
   options: Options & { reason: string },
   context: CommandContext,
 ): Promise<void> {
+  assertReason(options.reason);
   await withEndpoints(context, options, async (pool) => {
-    const { id } = await getLivingEndpoint(pool, given);
+    const { id, disabledAt, disabledReason } = await getLivingEndpoint(pool, given);
     const waiting = await countWaiting(pool, id);
-    if (!options.dryRun) await disableEndpoint(pool, id, options.reason);
-    tell(context, options, { id, done: 'disabled', would: 'disable', waiting });
+    const found = disabledAt && { at: disabledAt, reason: disabledReason };
+    const before = options.dryRun ? found : await disableEndpoint(pool, id, options.reason);
+    tell(context, options, { id, done: 'disabled', would: 'disable', waiting, before });
   });
 }
 
@@ -80,7 +93,7 @@ async function runEnable(given: string, options: Options, context: CommandContex
     const { id, disabledAt } = await getLivingEndpoint(pool, given);
     const waiting = await countWaiting(pool, id);
     const enabledAt = options.dryRun ? null : await enableEndpoint(pool, id);
-    tell(context, options, { id, done: 'enabled', would: 'enable', waiting, more: { disabledAt } });
+    tell(context, options, { id, done: 'enabled', would: 'enable', waiting, disabledAt });
     if (disabledAt !== null && !options.json) context.err.write(notKeptText({ id, disabledAt, enabledAt }));
   });
 }
@@ -96,20 +109,30 @@ function notKeptText(endpoint: { id: string; disabledAt: Date; enabledAt: Date |
   return `${said} To send it: liventix outbox replay --topic '*' --endpoint ${endpoint.id} --from ${from} --to ${to}\n`;
 }
 
-function tell(
-  context: CommandContext,
-  { dryRun = false, json = false }: Options,
-  told: { id: string; done: string; would: string; waiting: number; more?: Readonly<Record<string, unknown>> },
-): void {
-  const { id, done, would, waiting, more = {} } = told;
+interface Told {
+  readonly id: string;
+  readonly done: string;
+  readonly would: string;
+  readonly waiting: number;
+  /** Of one that was disabled already. */
+  readonly before?: Disabling | null;
+  /** Of one that is enabled. */
+  readonly disabledAt?: Date | null;
+}
+
+function tell(context: CommandContext, { dryRun = false, json = false }: Options, told: Told): void {
+  const { id, done, would, waiting, ...more } = told;
   const words = dryRun ? `would ${would}` : done;
   const key = dryRun ? `would${would.replace(/^./, (letter) => letter.toUpperCase())}` : done;
   context.out.write(
     json
       ? `${toJson({ [key]: id, waiting, ...more })}\n`
-      : `${words}  ${id}  ${formatCount(waiting)} deliveries wait for it\n`,
+      : `${words}  ${id}  ${formatCount(waiting)} deliveries wait for it\n${more.before ? beforeLine(more.before) : ''}`,
   );
 }
+
+const beforeLine = ({ at, reason }: Disabling) =>
+  `before  it was disabled already, at ${at.toISOString()}: ${printable(reason ?? 'without a reason')}\n`;
 
 async function runDelete(given: string, options: DeleteOptions, context: CommandContext): Promise<void> {
   const { dryRun = false, json = false } = options;

@@ -3,7 +3,7 @@ import { Option } from 'commander';
 import { AppError } from '../errors.ts';
 import { assertKeyFits } from '../outbox/endpoint-secrets.ts';
 import { acceptedSettings, type EndpointSettings } from '../outbox/endpoint-settings.ts';
-import { addEndpoint, getLivingEndpoint, updateEndpoint } from '../outbox/endpoints.ts';
+import { addEndpoint, differingSettings, getLivingEndpoint, updateEndpoint } from '../outbox/endpoints.ts';
 import { newSecret, SECRET_KINDS, type SecretKind } from '../outbox/signing-secret.ts';
 import type { CommandContext } from './context.ts';
 import { addSettingFlags, changedText, type SettingFlags, settingsOf, shownSettings } from './outbox-endpoint-flags.ts';
@@ -118,12 +118,15 @@ async function runUpdate(given: string, options: Options, context: CommandContex
   const lists = { egressAllow, egressDeny };
   await withEndpoints(context, options, async (pool) => {
     const { id } = await getLivingEndpoint(pool, given);
-    const shown = shownSettings(acceptedSettings(settings, lists));
-    if (!options.dryRun) await updateEndpoint(pool, id, { settings, ...lists });
+    const apply = options.dryRun ? differingSettings : updateEndpoint;
+    const differing: ReadonlySet<string> = new Set(await apply(pool, id, { settings, ...lists }));
+    const accepted = Object.entries(acceptedSettings(settings, lists)).filter(([name]) => differing.has(name));
+    const shown = shownSettings(Object.fromEntries(accepted));
     const [key, words] = options.dryRun
       ? (['wouldChange', 'would change'] as const)
       : (['changed', 'changed'] as const);
-    context.out.write(options.json ? `${toJson({ id, [key]: shown })}\n` : changedText(words, id, shown));
+    const text = differing.size === 0 ? `unchanged  ${id}  it is so already\n` : changedText(words, id, shown);
+    context.out.write(options.json ? `${toJson({ id, [key]: shown })}\n` : text);
   });
 }
 

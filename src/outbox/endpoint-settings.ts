@@ -45,6 +45,7 @@ export const ENDPOINT_BOUNDS = {
   maxInFlight: { min: 1, max: 1_000 },
   ratePerSecond: { min: 1, max: 10_000 },
   retryDelayMs: { min: SECOND_MS, max: 7 * DAY_MS },
+  reasonLength: { min: 1, max: 500 },
 } as const;
 
 const MAX_RETRIES = 20;
@@ -84,6 +85,18 @@ export function acceptedSettings<T extends Partial<EndpointSettings>>(settings: 
   for (const name of ['timeoutMs', 'maxInFlight', 'ratePerSecond'] as const) assertWithin(name, settings[name]);
   if (settings.retryDelaysMs != null) assertRetryDelays(settings.retryDelaysMs);
   return { ...settings, ...kept };
+}
+
+/**
+ * Why an endpoint is disabled.
+ * @throws AppError OUTBOX_ENDPOINT_INVALID
+ */
+export function assertReason(reason: string): void {
+  const { length } = [...reason];
+  const { min, max } = ENDPOINT_BOUNDS.reasonLength;
+  if (length < min || length > max) {
+    throw invalid(`reason for being disabled has ${length} characters, not ${min} to ${max}`);
+  }
 }
 
 const invalid = (what: string) =>

@@ -3,7 +3,13 @@ import type { Queryable, Tx } from '../db/pool.ts';
 import { isRefusedValue, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { EgressLists } from './egress.ts';
-import { acceptedSettings, ENDPOINT_DEFAULTS, type EndpointSettings, SETTING_COLUMNS } from './endpoint-settings.ts';
+import {
+  acceptedSettings,
+  assertReason,
+  ENDPOINT_DEFAULTS,
+  type EndpointSettings,
+  SETTING_COLUMNS,
+} from './endpoint-settings.ts';
 import type { EndpointLimits } from './gate.ts';
 import type { KeyRing } from './key-ring.ts';
 import { newSecret, receiversPart, type SecretKind, type SigningSecret } from './signing-secret.ts';
@@ -69,54 +75,104 @@ const INSERT_ENDPOINT = `
   )
   ${NOTIFY_CHANGED}`;
 
+export interface EndpointChange extends EgressLists {
+  readonly settings: Partial<EndpointSettings>;
+}
+
 /**
  * Changes what is named, for all requests that begin from now on, those of deliveries that wait too.
+ * @returns what was not so already
  * @throws AppError as `addEndpoint`, and OUTBOX_ENDPOINT_UNKNOWN
  */
-export async function updateEndpoint(
+export function updateEndpoint(db: Queryable, id: string, change: EndpointChange): Promise<readonly SettingName[]> {
+  // The id, because something has to be assigned where nothing was named.
+  const assignments = ['id = found.id', ...namesOf(change).map((name, at) => `${SETTING_COLUMNS[name]} = $${at + 2}`)];
+  return compare(db, id, change, {
+    lock: 'for update',
+    andThen: `, changed as (
+        update outbox.endpoints set ${assignments.join(', ')}
+        from found where endpoints.id = found.id and differing <> '{}'
+        returning endpoints.id
+      ), told as (${NOTIFY_CHANGED} from changed)
+      select differing from found left join told on true`,
+  });
+}
+
+/**
+ * Which of these settings the endpoint does not have.
+ * @throws AppError as `updateEndpoint`
+ */
+export function differingSettings(db: Queryable, id: string, change: EndpointChange): Promise<readonly SettingName[]> {
+  return compare(db, id, change, { lock: '', andThen: 'select differing from found' });
+}
+
+const namesOf = ({ settings }: EndpointChange) => SETTING_NAMES.filter((name) => settings[name] !== undefined);
+
+// By the database: JSON that is written in another way is the same.
+async function compare(
   db: Queryable,
   id: string,
-  change: EgressLists & { settings: Partial<EndpointSettings> },
-): Promise<void> {
+  change: EndpointChange,
+  statement: { lock: string; andThen: string },
+): Promise<readonly SettingName[]> {
   const accepted = acceptedSettings(change.settings, change);
-  const names = SETTING_NAMES.filter((name) => accepted[name] !== undefined);
-  if (names.length === 0) return;
-  const assignments = names.map((name, index) => `${SETTING_COLUMNS[name]} = $${index + 2}`);
-  await applyChange(db, { id, assignments, parameters: names.map((name) => accepted[name]) });
+  const names = namesOf(change);
+  const differing = names.map(
+    (name, index) => `case when ${SETTING_COLUMNS[name]} is distinct from $${index + 2} then '${name}' end`,
+  );
+  const text = `
+    with found as (
+      select id, array_remove(array[${differing.join(', ')}]::text[], null) as differing
+      from outbox.endpoints where id = $1 and deleted_at is null ${statement.lock}
+    ) ${statement.andThen}`;
+  const parameters = [id, ...names.map((name) => accepted[name])];
+  const { rows } = await kindly(() => db.query<{ differing: SettingName[] }>(text, parameters));
+  if (rows[0] === undefined) throw unknownEndpoint(id);
+  return rows[0].differing;
 }
 
-/** Sends it nothing more, and announces nothing to it: what waits goes on when it is enabled again. */
-export async function disableEndpoint(db: Queryable, id: string, reason: string): Promise<void> {
-  await applyChange(db, {
-    id,
-    assignments: ['enabled = false', 'disabled_at = coalesce(disabled_at, clock_timestamp())', 'disabled_reason = $2'],
-    parameters: [reason],
-  });
+export interface Disabling {
+  readonly at: Date;
+  readonly reason: string | null;
 }
+
+/**
+ * Sends it nothing more, and announces nothing to it: what waits goes on when it is enabled again.
+ * @returns when and why it had been disabled before; null where it was not
+ * @throws AppError OUTBOX_ENDPOINT_UNKNOWN, OUTBOX_ENDPOINT_INVALID
+ */
+export async function disableEndpoint(db: Queryable, id: string, reason: string): Promise<Disabling | null> {
+  assertReason(reason);
+  const { rows } = await db.query<{ at: Date | null; reason: string | null }>(DISABLE, [id, reason]);
+  if (rows[0] === undefined) throw unknownEndpoint(id);
+  const { at, reason: before } = rows[0];
+  return at && { at, reason: before };
+}
+
+// Locked before it is read: of two who disable it at once, the second is told what the first said.
+const DISABLE = `
+  with before as (
+    select id, disabled_at, disabled_reason from outbox.endpoints where id = $1 and deleted_at is null for update
+  ), changed as (
+    update outbox.endpoints
+    set enabled = false, disabled_at = coalesce(before.disabled_at, clock_timestamp()), disabled_reason = $2
+    from before where endpoints.id = before.id
+    returning endpoints.id
+  ), told as (${NOTIFY_CHANGED} from changed)
+  select disabled_at as at, disabled_reason as reason from before left join told on true`;
 
 /** @returns when, by the database's clock */
-export function enableEndpoint(db: Queryable, id: string): Promise<Date> {
-  return applyChange(db, {
-    id,
-    assignments: ['enabled = true', 'disabled_at = null', 'disabled_reason = null'],
-    parameters: [],
-  });
-}
-
-async function applyChange(
-  db: Queryable,
-  change: { id: string; assignments: readonly string[]; parameters: readonly unknown[] },
-): Promise<Date> {
-  const { rows } = await kindly(() =>
-    db.query<{ at: Date }>(
-      `with changed as (
-         update outbox.endpoints set ${change.assignments.join(', ')} where id = $1 and deleted_at is null returning id
-       )
-       ${NOTIFY_CHANGED}, clock_timestamp() as at from changed`,
-      [change.id, ...change.parameters],
-    ),
+export async function enableEndpoint(db: Queryable, id: string): Promise<Date> {
+  const { rows } = await db.query<{ at: Date }>(
+    `with changed as (
+       update outbox.endpoints set enabled = true, disabled_at = null, disabled_reason = null
+       where id = $1 and deleted_at is null
+       returning id
+     )
+     ${NOTIFY_CHANGED}, clock_timestamp() as at from changed`,
+    [id],
   );
-  if (rows[0] === undefined) throw unknownEndpoint(change.id);
+  if (rows[0] === undefined) throw unknownEndpoint(id);
   return rows[0].at;
 }
 

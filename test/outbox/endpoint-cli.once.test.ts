@@ -179,6 +179,47 @@ describe('a flag is refused with one line, exit code 2 and nothing changed:', ()
 });
 
 it.each([
+  ['empty', '', 0],
+  ['of 501 characters', '\u{1F3AB}'.repeat(501), 501],
+])('disable with a reason that is %s says how long it may be, and changes nothing', async (_what, reason, length) => {
+  const { id } = await add();
+  const before = await stored();
+  for (const dryRun of [[], ['--dry-run']]) {
+    expect(await run(['disable', id, '--reason', reason, ...dryRun])).toEqual({
+      exitCode: 2,
+      stdout: '',
+      stderr: `liventix: OUTBOX_ENDPOINT_INVALID: The endpoint's reason for being disabled has ${length} characters, not 1 to 500. Nothing was changed: correct it and run again.\n`,
+    });
+  }
+  expect(await stored()).toEqual(before);
+  expect((await run(['disable', id, '--reason', '\u{1F3AB}'.repeat(500)])).exitCode).toBe(0);
+});
+
+it('disable of one that is disabled says why it was', async () => {
+  const { id } = await add();
+  expect((await run(['disable', id, '--reason', 'the first'])).stdout).not.toContain('before');
+  for (const dryRun of [['--dry-run'], []]) {
+    const told = await run(['disable', id, '--reason', 'the second', ...dryRun]);
+    expect(told.stdout).toMatch(/^before {2}it was disabled already, at \S+Z: the first$/m);
+  }
+  expect(JSON.parse((await run(['disable', id, '--reason', 'x', '--json'])).stdout)).toMatchObject({
+    disabled: id,
+    before: { at: expect.any(String), reason: 'the second' },
+  });
+});
+
+it('update names what changes, and says so where nothing does', async () => {
+  const { id } = await add('--timeout', '5s');
+  for (const dryRun of [[], ['--dry-run']]) {
+    const same = ['update', id, '--timeout', '5s', '--topic', '*', ...dryRun];
+    expect((await run(same)).stdout).toBe(`unchanged  ${id}  it is so already\n`);
+    expect(Object.values(JSON.parse((await run([...same, '--json'])).stdout))).toEqual([id, {}]);
+  }
+  const changed = await run(['update', id, '--timeout', '5s', '--rate', '7']);
+  expect(changed.stdout).toBe(`changed  ${id}\n  ratePerSecond  7\n`);
+});
+
+it.each([
   ['show', []],
   ['update', ['--timeout', '5s']],
   ['rotate-secret', []],

@@ -1,7 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { endpointHealth } from '../../src/outbox/endpoint-health.ts';
 import { ENDPOINT_BOUNDS } from '../../src/outbox/endpoint-settings.ts';
-import { disableEndpoint, enableEndpoint, getEndpoint, updateEndpoint } from '../../src/outbox/endpoints.ts';
+import {
+  differingSettings,
+  disableEndpoint,
+  enableEndpoint,
+  getEndpoint,
+  updateEndpoint,
+} from '../../src/outbox/endpoints.ts';
 import { fanOut, NO_FLOOR } from '../../src/outbox/fan-out.ts';
 import { headerFault } from '../../src/outbox/headers.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -244,6 +250,35 @@ it('its last success and failure are looked for among so many attempts of all en
     lastSuccess: null,
     lastFailure: null,
   });
+});
+
+it('a change of what is so already is none: it is not told, and how it is written makes no difference', async () => {
+  const settings = { filter: '{"a": 1, "b": 2}', headers: { 'x-a': '1' }, retryDelaysMs: [1_000], timeoutMs: 2_000 };
+  const { id } = await addTestEndpoint(database.pool, { url: URL, ...settings });
+  const versions = async () => (await database.pool.query('select version, xmin::text from outbox.endpoints')).rows;
+  const before = await versions();
+  const again = {
+    settings: { ...settings, filter: '{"b":2,"a":1}', topics: ['*'], description: null },
+    egressAllow: [],
+  };
+  expect(await updateEndpoint(database.pool, id, again)).toEqual([]);
+  expect(await versions()).toEqual(before);
+  const change = { settings: { ...settings, headers: { 'x-a': '2' }, description: 'The till' }, egressAllow: [] };
+  expect(await differingSettings(database.pool, id, change)).toEqual(['description', 'headers']);
+  expect(await versions()).toEqual(before);
+  expect(await updateEndpoint(database.pool, id, change)).toEqual(['description', 'headers']);
+  expect(await differingSettings(database.pool, id, change)).toEqual([]);
+});
+
+it('one that is disabled anew keeps since when it is, and answers why it had been', async () => {
+  const { id } = await addTestEndpoint(database.pool, { url: URL });
+  expect(await disableEndpoint(database.pool, id, 'the first reason')).toBeNull();
+  const { disabledAt } = await getEndpoint(database.pool, id);
+  expect(await disableEndpoint(database.pool, id, 'the second')).toEqual({
+    at: disabledAt,
+    reason: 'the first reason',
+  });
+  expect(await getEndpoint(database.pool, id)).toMatchObject({ disabledAt, disabledReason: 'the second' });
 });
 
 describe('how an endpoint is doing', () => {
