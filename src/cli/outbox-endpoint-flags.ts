@@ -3,6 +3,7 @@ import { AppError } from '../errors.ts';
 import { ENDPOINT_BOUNDS, ENDPOINT_DEFAULTS, type EndpointSettings } from '../outbox/endpoint-settings.ts';
 import type { Headers } from '../outbox/headers.ts';
 import { duration, durationText, uuid, wholeNumber } from './options.ts';
+import { printable } from './printable.ts';
 import { readSmallFile } from './small-file.ts';
 
 /** What an endpoint's flags come to; false: cleared by its `--no-…`. */
@@ -80,7 +81,7 @@ export function shownSettings({ headers, ...settings }: Partial<EndpointSettings
 }
 
 export function changedText(words: string, id: string, shown: Shown): string {
-  const lines = Object.entries(shown).map(([name, value]) => `  ${name}  ${JSON.stringify(value)}\n`);
+  const lines = Object.entries(shown).map(([name, value]) => `  ${name}  ${printable(JSON.stringify(value))}\n`);
   return `${words}  ${id}\n${lines.join('')}`;
 }
 

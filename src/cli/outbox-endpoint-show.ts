@@ -6,6 +6,7 @@ import { type Endpoint, getEndpoint, listEndpoints } from '../outbox/endpoints.t
 import type { CommandContext } from './context.ts';
 import { durationText } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
 import { withEndpoints } from './with-endpoints.ts';
 
 export function registerEndpointShow(endpoint: Command, context: CommandContext): void {
@@ -48,7 +49,7 @@ tries, and closes it or opens it for twice as long. Of what waits and of dead le
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
 
 function endpointLine(endpoint: Endpoint): string {
-  return `${endpoint.id}  ${endpoint.url}  ${endpoint.topics.join(' ')}  ${stateOf(endpoint)}\n`;
+  return `${endpoint.id}  ${printable(endpoint.url)}  ${endpoint.topics.join(' ')}  ${printable(stateOf(endpoint))}\n`;
 }
 
 /** In words: enabled, disabled and why, or deleted. */
@@ -84,7 +85,7 @@ function showText(shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; h
     ['succeeded', successText(health)],
     ['failed', failureText(health)],
   ];
-  return rows.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(14)}${value}\n`])).join('');
+  return rows.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(14)}${printable(value)}\n`])).join('');
 }
 
 function secretText({ kind, publicKey, createdAt, expiresAt }: SecretInfo): string {

@@ -160,7 +160,7 @@ async function runDelete(given: string, options: DeleteOptions, context: Command
 
 function planText({ id, url }: Endpoint, waiting: number, { config }: CommandContext): string {
   const database = printableDatabaseUrl(requireDatabaseUrl(config));
-  return `to delete  ${id}  ${url}, of ${database}; ${formatCount(waiting)} waiting deliveries become dead letters\n`;
+  return `to delete  ${id}  ${printable(url)}, of ${database}; ${formatCount(waiting)} waiting deliveries become dead letters\n`;
 }
 
 function notConfirmed({ id }: Endpoint, waiting: number): AppError {

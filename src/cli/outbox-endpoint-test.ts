@@ -3,6 +3,7 @@ import { prepareTest, sendTest, TEST_TOPIC } from '../outbox/endpoint-test.ts';
 import { getLivingEndpoint } from '../outbox/endpoints.ts';
 import type { CommandContext } from './context.ts';
 import { toJson } from './output.ts';
+import { printable } from './printable.ts';
 import { withEndpoints } from './with-endpoints.ts';
 
 interface Options {
@@ -35,7 +36,9 @@ async function runTest(given: string, options: Options, context: CommandContext)
     const messageId = request.webhook.headers['webhook-id'];
     if (dryRun) {
       const wouldSend = { id, messageId, url: request.url.href };
-      context.out.write(json ? `${toJson({ wouldSend })}\n` : `would send  ${messageId}  to ${request.url.href}\n`);
+      context.out.write(
+        json ? `${toJson({ wouldSend })}\n` : `would send  ${messageId}  to ${printable(request.url.href)}\n`,
+      );
       return;
     }
     const { egressAllow, egressDeny } = context.config;
@@ -46,7 +49,7 @@ async function runTest(given: string, options: Options, context: CommandContext)
     context.out.write(
       json
         ? `${toJson({ id, messageId, status, statusCode, durationMs, error, firstBytes })}\n`
-        : `${status}  ${messageId}  ${error ?? `answered ${statusCode}`} in ${durationMs} ms${firstBytes ? `: ${JSON.stringify(firstBytes)}` : ''}\n`,
+        : `${status}  ${messageId}  ${printable(error ?? `answered ${statusCode}`)} in ${durationMs} ms${firstBytes ? `: ${printable(JSON.stringify(firstBytes))}` : ''}\n`,
     );
     if (outcome.status === 'failed') context.exitWith(1);
   });

@@ -128,7 +128,18 @@ function notAnswered(error: Error, { timeoutMs }: AttemptInput): AttemptOutcome 
   }
   // Of a name with several addresses, each refused: what holds them together has no words of its own.
   const failure = error instanceof AggregateError ? (error.errors[0] as Error) : error;
-  return { status: 'failed', errorClass: classOf(failure), error: failure.message.slice(0, ERROR_LIMIT_CHARS) };
+  return { status: 'failed', errorClass: classOf(failure), error: wordsOf(failure).slice(0, ERROR_LIMIT_CHARS) };
+}
+
+/** What OpenSSL finds where something else than TLS answers. */
+const NO_TLS: ReadonlySet<string> = new Set(['wrong version number', 'packet length too long', 'http request']);
+
+// OpenSSL's own message is an address, numbers, a file of its source and a line break around the reason.
+function wordsOf({ code, message, reason }: Error & { code?: unknown; reason?: unknown }): string {
+  if (typeof code === 'string' && /^ERR_(SSL|OSSL)_/.test(code) && typeof reason === 'string') {
+    return NO_TLS.has(reason) ? `no TLS is spoken there (${reason})` : `TLS failed: ${reason}`;
+  }
+  return message.replace(/\s+/g, ' ').trim();
 }
 
 function classOf(error: Error & { code?: unknown; syscall?: unknown }): ErrorClass {

@@ -129,6 +129,25 @@ it.each([
   },
 );
 
+it('text of others reaches a terminal with its control and formatting characters as code points', async () => {
+  const nasty = 'a\u001b[31m\nb\u202ec';
+  const receiver = await startReceiver(answer(200, {}, nasty));
+  const { id } = await addTestEndpoint(database.pool, { url: receiver.url, description: nasty });
+  await run(['disable', id, '--reason', nasty]);
+  const shown = (await run(['show', id])).stdout;
+  expect(shown).toContain('description   a\\u{1b}[31m\\u{a}b\\u{202e}c\n');
+  const told = [
+    shown,
+    ...(
+      await Promise.all([['list'], ['test', id], ['update', id, '--description', `${nasty}.`]].map((args) => run(args)))
+    ).map(({ stdout }) => stdout),
+  ];
+  await receiver.stop();
+  expect(told[2]).toContain('\\u{202e}c');
+  for (const each of told) expect(each.replaceAll('\n', '')).not.toMatch(/[\p{Cc}\p{Cf}]/u);
+  expect(told[1]?.split('\n')).toHaveLength(2);
+});
+
 it('keeps what was not named', async () => {
   const { id } = await add('--retry', 'none', '--filter', '{"a": 1}');
   await run(['update', id, '--topic', 'a.b', '--topic', 'c.*']);

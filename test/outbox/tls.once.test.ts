@@ -127,11 +127,29 @@ describe('a worker, by what its environment says', () => {
 });
 
 describe('https', () => {
+  it('to who breaks the handshake off says in one line of words that TLS failed, and why', async () => {
+    const agent = createEgressAgent(egressPolicy(ALLOW));
+    const server = createServer({ ...certificates.good, maxVersion: 'TLSv1.1', minVersion: 'TLSv1' }).listen(0);
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const outcome = await attempt(agent, `https://127.0.0.1:${port}/`);
+    expect(outcome).toMatchObject({
+      errorClass: 'tls_failed',
+      error: expect.stringMatching(/^TLS failed: [\w ]+$/),
+    });
+    await agent.close();
+    server.close();
+  });
+
   it('to a port that speaks http fails as TLS, and no request is seen', async () => {
     const agent = createEgressAgent(egressPolicy(ALLOW));
     const receiver = await startReceiver();
     const outcome = await attempt(agent, receiver.url.replace('http:', 'https:'));
-    expect(outcome).toMatchObject({ status: 'failed', errorClass: 'tls_failed' });
+    expect(outcome).toMatchObject({
+      status: 'failed',
+      errorClass: 'tls_failed',
+      error: expect.stringMatching(/^no TLS is spoken there \([a-z ]+\)$/),
+    });
     expect(receiver.received).toHaveLength(0);
     await agent.close();
     await receiver.stop();
