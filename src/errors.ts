@@ -122,6 +122,7 @@ export const ERROR_CODES = {
   OUTBOX_ATTACHMENT_INVALID: { exit: 2, sqlstate: 'LV070' },
   OUTBOX_ATTACHMENT_DIFFERS: { exit: 2, sqlstate: 'LV071' },
   OUTBOX_ATTACHMENT_TABLE_UNKNOWN: { exit: 2 },
+  OUTBOX_ATTACHMENT_UNKNOWN: { exit: 2 },
   OUTBOX_ATTACHMENT_BUSY: { exit: 3 },
   OUTBOX_BUSY: { exit: 3 },
   QUEUE_UNREACHABLE: { exit: 3 },

@@ -145,6 +145,7 @@ function usageMessage(error: CommanderError): string {
   const text = error.message
     .replace(/^error: /, '')
     .replace(/\s+/g, ' ')
+    .replace(/^command-argument value ('.*?') is invalid for argument '([^']*)'\./, '$1 is no $2.')
     // A value is repeated as far as one knows it by.
     .replace(/'([^']{100})[^']+'/g, "'$1…'")
     .trim();

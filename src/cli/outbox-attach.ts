@@ -209,16 +209,22 @@ async function runDetach(options: DetachOptions, context: CommandContext): Promi
     async (pool) => {
       const which: Which = name === undefined ? { table: await getTable(pool, table ?? '') } : { name };
       const names = dryRun ? await findNames(pool, which) : await detach(pool, which, { stop: context.stop });
+      if (name !== undefined && names.length === 0) throw unknownAttachment(name);
       if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDetach' : 'detached']: names })}\n`);
-      else if (names.length === 0) context.err.write(nothingAttached(which));
+      else if (names.length === 0) context.err.write(`Nothing is attached to ${table}.\n`);
       else context.out.write(names.map((each) => `${dryRun ? 'would detach' : 'detached'}  ${each}\n`).join(''));
     },
     { stopsItself: true },
   );
 }
 
-function nothingAttached(which: Which): string {
-  return 'name' in which ? `There is no attachment ${which.name}.\n` : `Nothing is attached to ${which.table.name}.\n`;
+const MAX_SHOWN_NAME = 100;
+
+function unknownAttachment(name: string): AppError {
+  return new AppError(
+    'OUTBOX_ATTACHMENT_UNKNOWN',
+    `There is no attachment ${JSON.stringify(name.slice(0, MAX_SHOWN_NAME))}. liventix outbox list has their names.`,
+  );
 }
 
 const STATES: Readonly<Record<Attachment['state'], string>> = {

@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { AppError } from '../errors.ts';
 import { ENDPOINT_BOUNDS, ENDPOINT_DEFAULTS, type EndpointSettings } from '../outbox/endpoint-settings.ts';
 import type { Headers } from '../outbox/headers.ts';
+import { STANDARD_RETRY_DELAYS_MS } from '../outbox/retry.ts';
 import { duration, durationText, uuid, wholeNumber } from './options.ts';
 import { printable } from './printable.ts';
 import { readSmallFile } from './small-file.ts';
@@ -26,23 +27,38 @@ const { timeoutMs, maxInFlight, ratePerSecond, retryDelayMs } = ENDPOINT_BOUNDS;
 const timeout = duration(durationText(timeoutMs.min), durationText(timeoutMs.max));
 const wait = duration(durationText(retryDelayMs.min), durationText(retryDelayMs.max));
 
+/** What an endpoint has that names no schedule, unless its worker was started with another. */
+export const STANDARD_SCHEDULE = STANDARD_RETRY_DELAYS_MS.map(durationText).join(', ');
+
 /** @param options.clearing whether there is something that `--no-…` could clear */
 export function addSettingFlags(command: Command, { clearing }: { clearing: boolean }): Command {
   command
-    .option('--description <text>', 'what it is')
+    .option('--description <text>', 'what it is, in 1 to 500 characters')
     .option('--organization <id>', 'it receives the messages of this organization alone', uuid)
     .option('--header <header>', "sent with every message, 'name: value'; repeat it for more", collectHeader)
     .option('--headers-file <file>', 'the same, a line each, for what is not to be in a history; - reads stdin')
-    .option('--timeout <time>', `for a whole request (${durationText(ENDPOINT_DEFAULTS.timeoutMs)})`, timeout)
+    .option(
+      '--timeout <time>',
+      `for a whole request, ${durationText(timeoutMs.min)} to ${durationText(timeoutMs.max)} (${durationText(ENDPOINT_DEFAULTS.timeoutMs)})`,
+      timeout,
+    )
     .option(
       '--max-in-flight <n>',
-      `requests on their way at once (${ENDPOINT_DEFAULTS.maxInFlight})`,
+      `requests on their way at once, ${maxInFlight.min} to ${maxInFlight.max} (${ENDPOINT_DEFAULTS.maxInFlight})`,
       wholeNumber(maxInFlight.min, maxInFlight.max),
     )
-    .option('--rate <n>', 'requests that begin in a second', wholeNumber(ratePerSecond.min, ratePerSecond.max))
+    .option(
+      '--rate <n>',
+      `requests that begin in a second, ${ratePerSecond.min} to ${ratePerSecond.max}`,
+      wholeNumber(ratePerSecond.min, ratePerSecond.max),
+    )
     .option('--ordered', 'messages of one ordering key go one after the other')
     .option('--filter <json>', 'what a payload must contain')
-    .option('--retry <times>', 'the waits after failed attempts, such as 5s,5m,1h; none: one attempt is all', schedule);
+    .option(
+      '--retry <times>',
+      'up to 20 waits of 1s to 7d after failed attempts, such as 5s,5m,1h; none: one attempt is all',
+      schedule,
+    );
   if (!clearing) return command;
   return command
     .option('--no-description', 'without one')
@@ -51,7 +67,7 @@ export function addSettingFlags(command: Command, { clearing }: { clearing: bool
     .option('--no-rate', 'as fast as they are answered')
     .option('--no-ordered', 'in whatever order')
     .option('--no-filter', 'whatever the payload')
-    .option('--no-retry', 'the standard schedule');
+    .option('--no-retry', `the standard schedule: ${STANDARD_SCHEDULE}`);
 }
 
 /** What was named, and nothing else. */

@@ -3,11 +3,11 @@ import { COUNT_LIMIT } from '../outbox/backlog.ts';
 import { type EndpointHealth, endpointHealth } from '../outbox/endpoint-health.ts';
 import { listSecrets, type SecretInfo } from '../outbox/endpoint-secrets.ts';
 import { type Endpoint, getEndpoint, listEndpoints } from '../outbox/endpoints.ts';
-import type { CommandContext } from './context.ts';
+import { type CommandContext, withDatabase } from './context.ts';
 import { durationText } from './options.ts';
+import { STANDARD_SCHEDULE } from './outbox-endpoint-flags.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
-import { withEndpoints } from './with-endpoints.ts';
 
 export function registerEndpointShow(endpoint: Command, context: CommandContext): void {
   endpoint
@@ -16,7 +16,7 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
     .option('--deleted', 'those that were deleted too')
     .option('--json', 'print one JSON array')
     .action((options: { deleted?: boolean; json?: boolean }) =>
-      withEndpoints(context, {}, async (pool) => {
+      withDatabase(context, async (pool) => {
         const endpoints = await listEndpoints(pool, { deleted: options.deleted === true });
         if (options.json) context.out.write(`${toJson(endpoints)}\n`);
         else if (endpoints.length === 0) context.err.write(NO_ENDPOINTS);
@@ -31,7 +31,7 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
     .option('--json', 'print one JSON object')
     .addHelpText('after', SHOW_HELP)
     .action((id: string, options: { json?: boolean }) =>
-      withEndpoints(context, {}, async (pool) => {
+      withDatabase(context, async (pool) => {
         const found = await getEndpoint(pool, id);
         const secrets = await listSecrets(pool, found.id);
         const health = await endpointHealth(pool, found.id);
@@ -75,7 +75,10 @@ function showText(shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; h
     ['in flight', `at most ${formatCount(endpoint.maxInFlight)}`],
     ['rate', rate === null ? null : `at most ${formatCount(rate)} a second`],
     ['ordered', endpoint.ordered ? 'by ordering key' : null],
-    ['retries', retries === null ? 'the standard schedule' : retries.map(durationText).join(', ') || 'none'],
+    [
+      'retries',
+      retries === null ? `the standard schedule: ${STANDARD_SCHEDULE}` : retries.map(durationText).join(', ') || 'none',
+    ],
     ['added', endpoint.createdAt.toISOString()],
     ...secrets.map((secret) => ['secret', secretText(secret)] as const),
     ['breaker', endpoint.enabled ? breakerText(health) : null],

@@ -1,17 +1,26 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
 import { AppError } from '../errors.ts';
-import { assertKeyFits } from '../outbox/endpoint-secrets.ts';
+import { assertKeyFits, someOf } from '../outbox/endpoint-secrets.ts';
 import { acceptedSettings, type EndpointSettings } from '../outbox/endpoint-settings.ts';
-import { addEndpoint, differingSettings, getLivingEndpoint, updateEndpoint } from '../outbox/endpoints.ts';
+import { addEndpoint, differingSettings, findByUrl, getLivingEndpoint, updateEndpoint } from '../outbox/endpoints.ts';
 import { newSecret, SECRET_KINDS, type SecretKind } from '../outbox/signing-secret.ts';
 import type { CommandContext } from './context.ts';
-import { addSettingFlags, changedText, type SettingFlags, settingsOf, shownSettings } from './outbox-endpoint-flags.ts';
+import {
+  addSettingFlags,
+  changedText,
+  type SettingFlags,
+  STANDARD_SCHEDULE,
+  settingsOf,
+  shownSettings,
+} from './outbox-endpoint-flags.ts';
 import { registerEndpointSecret, secretJson, secretLine, suppliedSecret } from './outbox-endpoint-secret.ts';
 import { registerEndpointShow } from './outbox-endpoint-show.ts';
 import { registerEndpointState } from './outbox-endpoint-state.ts';
 import { registerEndpointTest } from './outbox-endpoint-test.ts';
 import { toJson } from './output.ts';
+import { printable } from './printable.ts';
+import { assertOneStdin } from './small-file.ts';
 import { withEndpoints } from './with-endpoints.ts';
 
 interface Options extends SettingFlags {
@@ -59,32 +68,41 @@ function registerAdd(endpoint: Command, context: CommandContext): void {
 const ADD_HELP = `
 The receiver verifies by https://www.standardwebhooks.com, in any language. Its secret is kept encrypted by OUTBOX_ENCRYPTION_KEY and is not
 shown again. It receives what is announced from now on. Headers of the message itself come after those given here.
+Without --retry the waits are the standard schedule: ${STANDARD_SCHEDULE}.
 
 Examples:
   liventix outbox endpoint add --url https://example.com/hooks --topic 'ticket.*' --topic payment.received
   liventix outbox endpoint add --url https://example.com/paid --topic order.changed --filter '{"status": "paid"}' --retry 5s,1m --kind v1a`;
 
 async function runAdd(options: AddOptions, context: CommandContext): Promise<void> {
+  assertOneStdin({ '--secret-file': options.secretFile, '--headers-file': options.headersFile });
   const settings = (await settingsOf(options)) as Partial<EndpointSettings> & Pick<EndpointSettings, 'url' | 'topics'>;
   const secret = (await suppliedSecret(options.secretFile)) ?? newSecret(options.kind ?? 'v1');
   const { egressAllow, egressDeny } = context.config;
   const lists = { egressAllow, egressDeny };
   await withEndpoints(context, options, async (pool, keyRing) => {
     await assertKeyFits(pool, keyRing);
+    const accepted = shownSettings(acceptedSettings(settings, lists));
+    const url = accepted.url ?? '';
+    const same = await findByUrl(pool, url);
     if (options.dryRun) {
-      const wouldAdd = shownSettings(acceptedSettings(settings, lists));
-      context.out.write(
-        options.json ? `${toJson({ wouldAdd })}\n` : `would add  ${wouldAdd.url}  ${settings.topics.join(' ')}\n`,
-      );
+      const text = `would add  ${printable(url)}  ${settings.topics.join(' ')}\n`;
+      context.out.write(options.json ? `${toJson({ wouldAdd: accepted })}\n` : text);
+      noteSame(same, context);
       return;
     }
     const added = await addEndpoint(pool, { ...settings, ...lists, keyRing, secret });
     context.out.write(
       options.json
-        ? `${toJson({ id: added.id, ...secretJson(added) })}\n`
-        : `id      ${added.id}\n${secretLine(added)}`,
+        ? `${toJson({ id: added.id, url, ...secretJson(added) })}\n`
+        : `id      ${added.id}\nurl     ${printable(url)}\n${secretLine(added)}`,
     );
+    noteSame(same, context);
   });
+}
+
+function noteSame(ids: readonly string[], { err }: CommandContext): void {
+  if (ids.length > 0) err.write(`Note: ${someOf(ids)} ${ids.length === 1 ? 'has' : 'have'} this URL too.\n`);
 }
 
 function registerUpdate(endpoint: Command, context: CommandContext): void {

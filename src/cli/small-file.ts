@@ -22,7 +22,28 @@ export async function readSmallFile(path: string, flag: string): Promise<string>
     }
   } catch (error) {
     if (error instanceof AppError) throw error;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw notThere(path, flag);
     throw systemFailure(error as Error);
   }
   return Buffer.concat(chunks).toString('utf8');
+}
+
+const MAX_SHOWN_PATH = 300;
+
+function notThere(path: string, flag: string): AppError {
+  const name = JSON.stringify(path.slice(0, MAX_SHOWN_PATH));
+  return new AppError(
+    'USAGE',
+    `${flag} names ${name}, and there is no such file. Give one that is there, or - for stdin.`,
+  );
+}
+
+/** @throws AppError USAGE where two flags are to be read from stdin, which ends once */
+export function assertOneStdin(files: Readonly<Record<string, string | undefined>>): void {
+  const flags = Object.keys(files).filter((flag) => files[flag] === '-');
+  if (flags.length < 2) return;
+  throw new AppError(
+    'USAGE',
+    `${flags.join(' and ')} are both -, and stdin can be read once. Name a file for one of them.`,
+  );
 }

@@ -33,6 +33,10 @@ function parseEndpointUrl(text: string): URL {
       `The endpoint's URL ${why}. Give one such as https://example.com/hooks.`,
     );
   if (text.length > MAX_URL_LENGTH) throw invalid(`has ${text.length} characters, more than ${MAX_URL_LENGTH}`);
+  // The parser drops these silently, and makes another URL of it.
+  if (/[\p{Cc}\p{Z}]/u.test(text))
+    throw invalid('holds white space or control characters, which are written encoded, as %20');
+  if (/^https?:(?!\/\/[^/?#\\])/i.test(text)) throw invalid('names no host after http(s)://');
   // Not repeated in the message: what is not a URL may be a secret in the wrong place.
   if (!URL.canParse(text)) throw invalid('cannot be read');
   const url = new URL(text);

@@ -215,6 +215,15 @@ export async function listEndpoints(db: Queryable, { deleted = false } = {}): Pr
   return rows;
 }
 
+/** The endpoints that messages for this very URL go to already, but deleted ones. */
+export async function findByUrl(db: Queryable, url: string): Promise<readonly string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    'select id from outbox.endpoints where url = $1 and deleted_at is null order by created_at, id',
+    [url],
+  );
+  return rows.map(({ id }) => id);
+}
+
 /**
  * One that is deleted is there still, to be looked at.
  * @throws AppError OUTBOX_ENDPOINT_UNKNOWN

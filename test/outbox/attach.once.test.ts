@@ -177,12 +177,11 @@ describe('liventix outbox detach', () => {
     expect((await run(...args, '--dry-run')).stdout).toBe('would detach  orders:ticket.purchased\n');
     expect(json(await run(...args, '--dry-run', '--json'))).toEqual({ wouldDetach: ['orders:ticket.purchased'] });
     expect(await run(...args)).toEqual({ exitCode: 0, stdout: 'detached  orders:ticket.purchased\n', stderr: '' });
-    expect(await run(...args)).toEqual({
-      exitCode: 0,
-      stdout: '',
-      stderr: 'There is no attachment orders:ticket.purchased.\n',
-    });
-    expect(json(await run(...args, '--json'))).toEqual({ detached: [] });
+    for (const flags of [[], ['--json'], ['--dry-run']]) {
+      const again = await run(...args, ...flags);
+      expect(again).toMatchObject({ exitCode: 2, stdout: '' });
+      expect(again.stderr).toMatch(/^liventix: OUTBOX_ATTACHMENT_UNKNOWN: [^\n]*"orders:ticket.purchased"[^\n]+\n$/);
+    }
   });
 
   it.each(['ticketing.orders', 'public.orders'])('ends all of a table by the name %s', async (table) => {
