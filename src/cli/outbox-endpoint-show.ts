@@ -43,8 +43,8 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
 }
 
 const SHOW_HELP = `
-The breaker is closed while an endpoint is sent to. After failures in a row it is open until the instant that is named; then one delivery
-tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.`;
+The breaker is closed while an endpoint is sent to. After failures in a row it is open; from the instant that is named on, the next
+delivery that is due tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.`;
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
 
@@ -101,7 +101,7 @@ function breakerText({ breaker, probeAt }: EndpointHealth): string {
     case 'closed':
       return 'closed';
     case 'open':
-      return `open until ${probeAt?.toISOString()}: nothing is sent before that, and then one delivery`;
+      return `open: nothing is sent before ${probeAt?.toISOString()}, and from then on the next delivery that is due tries it`;
     case 'half_open':
       return 'half-open: one delivery tries whether it is back';
     default:

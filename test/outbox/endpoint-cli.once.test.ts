@@ -105,7 +105,7 @@ it('takes every setting as a flag, shows all but what is secret, and clears what
 });
 
 it.each([
-  ['open', /^breaker {7}open until 2026-01-03T00:00:00.000Z: nothing is sent before that/m],
+  ['open', /^breaker {7}open: nothing is sent before 2026-01-03T00:00:00.000Z, and from then on the next/m],
   ['half_open', /^breaker {7}half-open: one delivery tries/m],
 ])(
   'show says of a breaker that it is %s, since when the endpoint fails, and how much is dead',
