@@ -209,9 +209,10 @@ async function runDetach(options: DetachOptions, context: CommandContext): Promi
     async (pool) => {
       const which: Which = name === undefined ? { table: await getTable(pool, table ?? '') } : { name };
       const names = dryRun ? await findNames(pool, which) : await detach(pool, which, { stop: context.stop });
-      if (name !== undefined && names.length === 0) throw unknownAttachment(name);
+      if ('name' in which && names.length === 0) throw unknownAttachment(which.name);
       if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDetach' : 'detached']: names })}\n`);
-      else if (names.length === 0) context.err.write(`Nothing is attached to ${table}.\n`);
+      else if ('table' in which && names.length === 0)
+        context.err.write(`Nothing is attached to ${which.table.name}.\n`);
       else context.out.write(names.map((each) => `${dryRun ? 'would detach' : 'detached'}  ${each}\n`).join(''));
     },
     { stopsItself: true },
