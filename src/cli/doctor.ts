@@ -54,7 +54,10 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'guards', look: judgeGuards },
     { name: 'replay', look: judgeReplay },
     { name: 'attachments', look: judgeAttachments },
-    { name: 'endpoints', look: (db: Queryable) => judgeEndpoints(db, createKeyRing(context.config.encryptionKeys)) },
+    {
+      name: 'endpoints',
+      look: (db: Queryable) => judgeEndpoints(db, createKeyRing(context.config.encryptionKeys), context.config),
+    },
     { name: 'letters', look: judgeLetters },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });

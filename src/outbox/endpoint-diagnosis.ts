@@ -1,24 +1,30 @@
 import type { Finding } from '../db/diagnosis.ts';
 import type { Queryable } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
+import { type EgressLists, egressPolicy, literalAddress } from './egress.ts';
 import { judgeSecrets, parsePlain, someOf } from './endpoint-secrets.ts';
 import type { KeyRing } from './key-ring.ts';
 
 /** Whether requests to every endpoint can be signed, for `liventix doctor`. */
-export async function judgeEndpoints(db: Queryable, keyRing: KeyRing): Promise<Finding> {
+export async function judgeEndpoints(
+  db: Queryable,
+  keyRing: KeyRing,
+  /** Of this environment; left out: whatever they say. */
+  lists?: EgressLists,
+): Promise<Finding> {
   const { rowCount } = await db.query(
     `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'outbox' and c.relname = 'endpoint_secrets'`,
   );
   if (rowCount === 0) return { result: 'skipped', found: 'the database has no secrets of endpoints yet' };
   try {
-    return await judge(db, keyRing);
+    return await judge(db, keyRing, lists);
   } catch (error) {
     if (toAppError(error).code !== 'DB_PERMISSION_DENIED') throw error;
     return { result: 'skipped', found: 'this role may not read what endpoints there are' };
   }
 }
 
-async function judge(db: Queryable, keyRing: KeyRing): Promise<Finding> {
+async function judge(db: Queryable, keyRing: KeyRing, lists?: EgressLists): Promise<Finding> {
   const { signable, undecryptable, without } = await judgeSecrets(db, keyRing);
   if (keyRing.keyId === undefined) {
     return {
@@ -59,6 +65,14 @@ async function judge(db: Queryable, keyRing: KeyRing): Promise<Finding> {
       todo: 'liventix outbox endpoint delete once more makes dead letters of them.',
     };
   }
+  const inside = lists === undefined ? [] : await findRefused(db, lists);
+  if (inside.length > 0) {
+    return {
+      result: 'warning',
+      found: `at an address that webhooks may not reach from this environment are ${someOf(inside)}`,
+      todo: 'Name their network in OUTBOX_EGRESS_ALLOW, such as 10.1.0.0/16, and take it out of OUTBOX_EGRESS_DENY, for every worker: else each attempt fails.',
+    };
+  }
   return { result: 'ok', found: `${signable} endpoints, whose requests can be signed` };
 }
 
@@ -79,4 +93,27 @@ async function findPlain(db: Queryable): Promise<readonly string[]> {
     'select id, secret from outbox.endpoints where secret is not null and deleted_at is null order by created_at, id',
   );
   return rows.filter(({ secret }) => parsePlain(secret) !== undefined).map(({ id }) => id);
+}
+
+const LOOPBACK_ADDRESSES = ['127.0.0.1', '::1'];
+
+/** Enabled endpoints whose host says without a name server where it is, and where that is refused. */
+async function findRefused(db: Queryable, lists: EgressLists): Promise<readonly string[]> {
+  const policy = egressPolicy(lists.egressAllow, lists.egressDeny);
+  const { rows } = await db.query<{ id: string; url: string }>(
+    'select id, url from outbox.endpoints where enabled and deleted_at is null order by created_at, id',
+  );
+  return rows
+    .filter(({ url }) => {
+      const addresses = URL.canParse(url) ? addressesOf(new URL(url)) : [];
+      return addresses.length > 0 && addresses.every((address) => !policy.permits(address));
+    })
+    .map(({ id }) => id);
+}
+
+// RFC 6761, section 6.3: whatever ends in localhost is this machine. Of any other name nothing is known here.
+function addressesOf(url: URL): readonly string[] {
+  const literal = literalAddress(url);
+  if (literal !== undefined) return [literal];
+  return /(^|\.)localhost\.?$/.test(url.hostname) ? LOOPBACK_ADDRESSES : [];
 }

@@ -392,6 +392,27 @@ it('a worker without a key says so, and doctor too, the louder where there are e
   });
 });
 
+it.each([
+  ['http://127.0.0.1/', [], 'warning'],
+  ['http://[::ffff:10.0.0.1]/', [], 'warning'],
+  ['http://localhost:8080/', [], 'warning'],
+  ['http://localhost:8080/', ['127.0.0.0/8'], 'ok'],
+  ['http://10.0.0.1/', ['10.0.0.0/8'], 'ok'],
+  ['https://93.184.215.14/', [], 'ok'],
+  ['https://localhost.example/', [], 'ok'],
+])(
+  'doctor judges an endpoint at %s by what may be reached from its environment, %j: %s',
+  async (url, egressAllow, result) => {
+    const { id } = await addTestEndpoint(database.pool, { url, egressAllow: ['0.0.0.0/0', '::/0'] });
+    const finding = await judgeEndpoints(database.pool, TEST_KEY_RING, { egressAllow });
+    expect(finding.result).toBe(result);
+    if (result === 'warning')
+      expect(`${finding.found} ${finding.todo}`).toMatch(new RegExp(`${id}.*OUTBOX_EGRESS_ALLOW`));
+    await database.pool.query('update outbox.endpoints set enabled = false, disabled_at = now()');
+    expect(await judgeEndpoints(database.pool, TEST_KEY_RING, { egressAllow })).toMatchObject({ result: 'ok' });
+  },
+);
+
 describe('secrets in plain text of before', () => {
   const addPlain = async (secret: string, url = 'https://example.com/') => {
     const { rows } = await database.pool.query<{ id: string }>(
