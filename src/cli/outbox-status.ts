@@ -1,9 +1,10 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type EndpointStatus, type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { atWorkLine } from './outbox-at-work.ts';
 import { watchOutbox } from './outbox-watch.ts';
 import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
 
 interface StatusOptions {
   readonly watch?: boolean;
@@ -25,7 +26,9 @@ export function registerOutboxStatus(outbox: Command, context: CommandContext): 
       '--watch',
       'look again and again until Ctrl-C, with rates, breakers, who leads, and what holds the horizon back',
     )
-    .option('--every <time>', 'how often, such as 500ms, 2s or 1m', interval, 2_000)
+    .addOption(
+      new Option('--every <time>', 'how often, such as 500ms, 2s or 1m').argParser(interval).default(2_000, '2s'),
+    )
     .option('--exact', 'count what was delivered too, row by row, however much that is')
     .option('--json', 'print one JSON object; with --watch one a line')
     .addHelpText(
@@ -98,10 +101,10 @@ function endpointLine(endpoint: EndpointStatus): string {
     ...(delivered === null ? [] : [`${formatCount(delivered)} delivered`]),
     `${formatCount(dead)} dead`,
   ];
-  return `endpoint    ${id}  ${url}  ${stateOf(endpoint)}: ${counts.join(', ')}${lastError === null ? '' : `; last error: ${lastError}`}`;
+  return `endpoint    ${id}  ${printable(url)}  ${stateOf(endpoint)}: ${counts.join(', ')}${lastError === null ? '' : `; last error: ${printable(lastError)}`}`;
 }
 
 function stateOf({ enabled, disabledReason, breaker }: EndpointStatus): string {
   if (enabled) return breaker === 'closed' ? 'enabled' : `enabled, breaker ${breaker}`;
-  return disabledReason === null ? 'disabled' : `disabled (${disabledReason})`;
+  return disabledReason === null ? 'disabled' : `disabled (${printable(disabledReason)})`;
 }

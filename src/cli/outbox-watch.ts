@@ -12,6 +12,7 @@ import { createWatchPool } from '../outbox/watch/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { atWorkLine } from './outbox-at-work.ts';
 import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
 
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
 const TIMEOUT_MS = 5_000;
@@ -150,7 +151,9 @@ function tickText(tick: Tick): string {
     atWorkLine(backlog),
     ...(holders.length === 0 ? ['horizon     nothing holds it back'] : []),
     ...holders.slice(0, SHOWN_HOLDERS).map((holder) => `horizon     ${describeHolder(holder)}`),
-    ...worst(backlog).map((endpoint) => `endpoint    ${endpoint.id}  ${endpoint.url}  ${endpointText(endpoint, at)}`),
+    ...worst(backlog).map(
+      (endpoint) => `endpoint    ${endpoint.id}  ${printable(endpoint.url)}  ${endpointText(endpoint, at)}`,
+    ),
   ].join('\n')}\n`;
 }
 

@@ -141,6 +141,7 @@ it('text of others reaches a terminal with its control and formatting characters
     ...(
       await Promise.all([['list'], ['test', id], ['update', id, '--description', `${nasty}.`]].map((args) => run(args)))
     ).map(({ stdout }) => stdout),
+    (await liventix(['outbox', 'status'], env())).stdout,
   ];
   await receiver.stop();
   expect(told[2]).toContain('\\u{202e}c');
