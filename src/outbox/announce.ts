@@ -3,7 +3,8 @@ import { isRefusedValue, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import { checksFor } from './known-schemas.ts';
 import { acceptedMessage, invalid, type MessageRow, type NewMessage } from './new-message.ts';
-import type { Misfit } from './payload-schema.ts';
+import { JUDGED_WITHIN_MS, type Misfit } from './payload-schema.ts';
+import { eachWithinTime } from './time-limit.ts';
 
 export type { NewMessage } from './new-message.ts';
 
@@ -110,12 +111,18 @@ async function findMisfit(
 ): Promise<(Misfit & { topic: string }) | undefined> {
   const topics = [...new Set(rows.map(({ topic }) => topic))];
   const checks = await checksFor(tx, topics, options);
-  for (const { topic, payloadJson } of rows) {
-    // As it is stored: without what is undefined, and with what a toJSON says.
-    const misfit = checks.get(topic)?.(JSON.parse(payloadJson));
-    if (misfit !== undefined) return { topic, ...misfit };
-  }
-  return undefined;
+  const judged = await eachWithinTime(
+    JUDGED_WITHIN_MS,
+    rows.flatMap(({ topic, payloadJson }) => {
+      const check = checks.get(topic);
+      if (check === undefined) return [];
+      // As it is stored: without what is undefined, and with what a toJSON says.
+      const does = () => ({ topic, misfit: check(JSON.parse(payloadJson)) });
+      return [{ isQuick: check.isQuick, does }];
+    }),
+  );
+  const first = judged.find(({ misfit }) => misfit !== undefined);
+  return first?.misfit && { topic: first.topic, ...first.misfit };
 }
 
 function payloadInvalid({ topic, path, expected }: Misfit & { topic: string }): AppError {

@@ -26,10 +26,12 @@ const DRAFT = 'https://json-schema.org/draft/2020-12/schema';
 /** As the database has it. */
 const MAX_SCHEMA_BYTES = 65_536;
 const MAX_SHOWN = 200;
-/** Nothing else goes on in a process that judges. */
-export const JUDGED_WITHIN_MS = 500;
+/** Of a processor's time: nothing else goes on in a process that judges. */
+export const JUDGED_WITHIN_MS = 100;
 /** Those whose time is not that of reading the payload once. */
 const SLOW_KEYWORDS = new Set(['pattern', 'patternProperties', 'format', 'uniqueItems', '$ref', '$dynamicRef']);
+/** A longer schema may look at each item of a payload often. */
+const QUICK_SCHEMA_CHARACTERS = 2_000;
 /** As many as there may be topics. */
 const MAX_COMPILED = 1_000;
 
@@ -131,11 +133,14 @@ function compile(schemaJson: string): PayloadCheck | Error {
   if (why !== undefined) return new Error(why);
   const validate = validatorOf(schema, { isByHand: false });
   const named = namesOf(schema);
-  const isQuick = !keywordsOf(schema).some((keyword) => SLOW_KEYWORDS.has(keyword));
+  const isQuick =
+    schemaJson.length <= QUICK_SCHEMA_CHARACTERS && !keywordsOf(schema).some((keyword) => SLOW_KEYWORDS.has(keyword));
   const check = (payload: unknown): Misfit | undefined => {
     try {
       const fits = isQuick ? validate(payload) : withinTime(JUDGED_WITHIN_MS, () => validate(payload));
-      if (fits === BROKEN_OFF) return { path: '', expected: `cannot be judged within ${JUDGED_WITHIN_MS} ms` };
+      if (fits === BROKEN_OFF) {
+        return { path: '', expected: `takes more than ${JUDGED_WITHIN_MS} ms of a processor to be judged` };
+      }
       if (fits) return undefined;
     } catch (error) {
       // Of a schema that refers to itself, one call for each level of the payload.

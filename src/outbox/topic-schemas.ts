@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import type { Queryable } from '../db/pool.ts';
 import type { ClaimedAttempt } from './attempts.ts';
 import { checkOf, JUDGED_WITHIN_MS, type Misfit, type PayloadCheck } from './payload-schema.ts';
-import { BROKEN_OFF, withinTime } from './time-limit.ts';
+import { eachWithinTime } from './time-limit.ts';
 import type { Message } from './webhook.ts';
 
 interface PayloadJudge {
@@ -53,12 +53,11 @@ export function createTopicSchemas({ db, log }: { db: Queryable; log: Logger }):
   return {
     judge: async (claimed) => {
       if (claimed.some(({ topicsVersion }) => topicsVersion > known)) await load();
-      const judges = claimed.map(({ message }) => judgesByTopic.get(message.topic)?.());
-      const judgeAll = () => claimed.map(({ message }, index) => judges[index]?.(message.payloadJson));
-      // In the time of one, which costs no more than that; where it is not enough, each has its own.
-      const isSlow = judges.filter((judge) => judge?.isQuick === false).length > 1;
-      const judged = isSlow ? withinTime(JUDGED_WITHIN_MS, judgeAll) : BROKEN_OFF;
-      return judged === BROKEN_OFF ? judgeAll() : judged;
+      const pieces = claimed.map(({ message }) => {
+        const judge = judgesByTopic.get(message.topic)?.();
+        return { isQuick: judge?.isQuick ?? true, does: () => judge?.(message.payloadJson) };
+      });
+      return eachWithinTime(JUDGED_WITHIN_MS, pieces);
     },
   };
 }
@@ -93,8 +92,8 @@ function judgeBy(topic: string, { version, schemaJson }: Row, log: Logger): Payl
 function misfitOf(check: PayloadCheck, payloadJson: string): Misfit | undefined {
   try {
     return check(JSON.parse(payloadJson));
-  } catch (cause) {
+  } catch {
     // Whatever nobody thought of: it would end the same way each time, and with it all that were claimed together.
-    return { path: '', expected: `cannot be judged: ${cause instanceof Error ? cause.message : String(cause)}` };
+    return { path: '', expected: 'cannot be judged' };
   }
 }

@@ -157,12 +157,17 @@ it.each<[string, Record<string, unknown>, unknown]>([
     { properties: { a: { uniqueItems: true } } },
     { a: Array.from({ length: 60_000 }, (_, n) => ({ n })) },
   ],
+  [
+    'items that are compared with each of many values',
+    { properties: { a: { items: { enum: Array.from({ length: 10_000 }, (_, n) => n) } } } },
+    { a: Array.from({ length: 100_000 }, () => 9_999) },
+  ],
   ['a schema that looks twice at what is in it', { $defs: { a: TWICE }, $ref: '#/$defs/a' }, NESTED],
 ])('breaks off what would take minutes: %s', (_what, schema, payload) => {
   const check = checkOf(JSON.stringify(acceptedSchema(schema)));
   if (check instanceof Error) throw check;
   const startedAt = performance.now();
-  expect(check(payload)?.expected).toMatch(/cannot be judged within/);
+  expect(check(payload)?.expected).toMatch(/takes more than 100 ms/);
   expect(performance.now() - startedAt).toBeLessThan(5_000);
-  expect(check({ a: 'a' })?.expected ?? 'fits').not.toMatch(/cannot be judged within/);
+  expect(check({ a: 'a' })?.expected ?? 'fits').not.toMatch(/takes more than/);
 });
