@@ -32,7 +32,8 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
     '55P03',
     {
       code: 'DB_CONFLICT',
-      whatToDo: 'Another transaction holds it: liventix doctor names those that are open. Run again when it has ended.',
+      whatToDo:
+        'Another transaction holds what this one waited for: liventix doctor names those that are open. Run again when it has ended.',
     },
   ],
   ['53300', { code: 'DB_UNREACHABLE', whatToDo: 'Close other connections or raise max_connections.' }],
@@ -140,7 +141,10 @@ function fromServer(error: pg.DatabaseError): AppError {
   }
   const known = SERVER_SQLSTATES.get(sqlstate);
   if (known !== undefined) {
-    return new AppError(known.code, `${oneLine(error.message)}. ${known.whatToDo}`, { details, cause: error });
+    return new AppError(known.code, `${oneLine(error.message).replace(/\.$/, '')}. ${known.whatToDo}`, {
+      details,
+      cause: error,
+    });
   }
   return new AppError('DB_FAILED', `${oneLine(error.message)} (SQLSTATE ${sqlstate}).`, { details, cause: error });
 }

@@ -31,8 +31,8 @@ export interface Backlog {
   /** Since the announcement of the message that has waited longest for an enabled endpoint, in the order of fan-out; null: none waits. */
   readonly oldestUndeliveredSeconds: number | null;
   /**
-   * For how long something has been due that nobody attempts: a message that is no delivery yet, or a delivery for an enabled endpoint whose
-   * breaker is closed. What waits for its next attempt is not.
+   * For how long something has been due that nobody attempts: a delivery for an enabled endpoint whose breaker is closed, or a message that
+   * is no delivery yet, while there is such an endpoint. What waits for its next attempt, or behind what does, is not.
    */
   readonly overdueSeconds: number;
   /** There are more than `COUNT_LIMIT` of a kind: those of the oldest days were counted, and there are at least so many. */
@@ -60,8 +60,8 @@ const UNPROCESSED = `
 
 const BY_ENDPOINT = `
   with pending as (
-    select endpoint_id, count(*) as pending, min(id) as first, min(due_at) filter (where due_at <= clock_timestamp()) as due_at
-    from (select endpoint_id, id, due_at from outbox.deliveries where state = 'pending' limit $1) as found
+    select endpoint_id, count(*) as pending, min(id) as first
+    from (select endpoint_id, id from outbox.deliveries where state = 'pending' limit $1) as found
     group by endpoint_id
   ), queued as (
     select endpoint_id, count(*) filter (where claimed_by is null) as queued, count(claimed_by) as delivering, min(id) as first
@@ -72,19 +72,17 @@ const BY_ENDPOINT = `
     from (select endpoint_id from outbox.deliveries where state = 'dead' limit $1) as found
     group by endpoint_id
   ), counted as (
-    select endpoint_id, sum(pending) as pending, sum(queued) as queued, sum(delivering) as delivering, sum(dead) as dead, min(first) as first,
-      min(due_at) as due_at
+    select endpoint_id, sum(pending) as pending, sum(queued) as queued, sum(delivering) as delivering, sum(dead) as dead, min(first) as first
     from (
-      select endpoint_id, pending, 0 as queued, 0 as delivering, 0 as dead, first, due_at from pending
-      union all select endpoint_id, 0, queued, delivering, 0, first, null from queued
-      union all select endpoint_id, 0, 0, 0, dead, null, null from dead
+      select endpoint_id, pending, 0 as queued, 0 as delivering, 0 as dead, first from pending
+      union all select endpoint_id, 0, queued, delivering, 0, first from queued
+      union all select endpoint_id, 0, 0, 0, dead, null from dead
     ) as kinds
     group by endpoint_id
   )
   select endpoints.id, ${IS_DELETED} as "isDeleted", url, enabled, disabled_reason as "disabledReason", coalesce(breaker, 'closed') as breaker, probe_at as "probeAt",
     coalesce(pending, 0)::float8 as pending, coalesce(queued, 0)::float8 as queued, coalesce(delivering, 0)::float8 as delivering,
-    coalesce(dead, 0)::float8 as dead, first::text as first,
-    case when enabled and coalesce(breaker, 'closed') = 'closed' then extract(epoch from clock_timestamp() - due_at) end::float8 as "overdueSeconds"
+    coalesce(dead, 0)::float8 as dead, first::text as first
   from outbox.endpoints
   full join counted on counted.endpoint_id = endpoints.id
   left join outbox.endpoint_health on endpoint_health.endpoint_id = endpoints.id
@@ -109,8 +107,42 @@ const AT_WORK = `
 interface FoundBacklog extends EndpointBacklog {
   readonly first: string | null;
   readonly isDeleted: boolean;
-  readonly overdueSeconds: number | null;
 }
+
+/** So many of an endpoint's deliveries that are due are looked at for one that waits behind no other of its line. */
+const LOOKED_AT = 100;
+
+// One probe of the index for each endpoint that is sent to. While all of them have an open breaker messages are left to wait for these.
+const OVERDUE = `
+  with sent_to as (
+    select id from outbox.endpoints left join outbox.endpoint_health on endpoint_id = id
+    where enabled and deleted_at is null and coalesce(breaker, 'closed') = 'closed'
+  ), waits as (
+    select created_at as since from (
+      select created_at from public.outbox where processed_at is null and isfinite(created_at) order by seq limit 1
+    ) as message
+    where exists (select from sent_to) or not exists (select from outbox.endpoints where enabled and deleted_at is null)
+    union all
+    select due.since
+    from sent_to
+    cross join lateral (
+      select due_at as since
+      from (
+        select id, ordering_key, due_at from outbox.deliveries
+        where endpoint_id = sent_to.id and state = 'pending' and due_at <= clock_timestamp()
+        order by due_at
+        limit ${LOOKED_AT}
+      ) as first
+      where ordering_key is null or not exists (
+        select from outbox.deliveries as earlier
+        where earlier.endpoint_id = sent_to.id and earlier.ordering_key = first.ordering_key
+          and earlier.state in ('pending', 'queued') and earlier.id < first.id
+      )
+      order by due_at
+      limit 1
+    ) as due
+  )
+  select coalesce(greatest(extract(epoch from clock_timestamp() - min(since)), 0), 0)::float8 as seconds from waits`;
 
 /** A plan made before anybody counted a new day's rows would read all of them; and who asks is told when somebody holds a whole table. */
 export const BY_INDEX = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local lock_timeout = '5s'`;
@@ -132,11 +164,11 @@ export async function backlogOf(tx: Queryable): Promise<Backlog> {
   return {
     unprocessed,
     oldestUndeliveredSeconds: oldest.length === 0 ? null : Math.max(...oldest),
-    overdueSeconds: Math.max(0, messages?.oldestSeconds ?? 0, ...rows.map(({ overdueSeconds }) => overdueSeconds ?? 0)),
+    overdueSeconds: (await tx.query<{ seconds: number }>(OVERDUE)).rows[0]?.seconds ?? 0,
     isCut: [unprocessed, pending, dead].some((count) => count >= COUNT_LIMIT),
     endpoints: rows
       .filter(({ isDeleted }) => !isDeleted)
-      .map(({ first: _first, isDeleted: _isDeleted, overdueSeconds: _overdueSeconds, ...endpoint }) => endpoint),
+      .map(({ first: _first, isDeleted: _isDeleted, ...endpoint }) => endpoint),
     deletedEndpoints: sumOf(rows.filter(({ isDeleted }) => isDeleted)),
     ...(await whoIsAtWork(tx)),
   };

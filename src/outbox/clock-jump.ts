@@ -69,7 +69,7 @@ const NEWEST_IS_OF_NOW = `
 /**
  * The server's clock jumped: what was to end or to be due in a while is still to do so in that while. Where it went ahead, what waits is
  * due sooner, and stays so; where it went back, nothing waits for it to come there again. Whoever is struck while he follows has not moved
- * what waits: all of it is moved once, and not a part of it twice.
+ * what waits: it is moved once, and not a part of it twice. What somebody else holds at that moment is not moved.
  * @param session a single connection, in no transaction
  */
 export async function followJump(session: Queryable, { byMs, since }: ClockJump): Promise<Followed> {

@@ -58,10 +58,10 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
     const crowded = places.crowded(now);
     if (crowded === 'all') return { messages: 0, isHeldUp: true };
     const room = queue.answers() ? Math.max(MAX_QUEUED - places.size, 0) : 0;
-    const free = room > 0 ? places.free(now, share()) : new Map<string, number>();
+    const free = room > 0 ? within(room, places.free(now, share())) : new Map<string, number>();
     const total = [...free.values()].reduce((sum, count) => sum + count, 0);
     // Behind the messages of who is crowded there may be others'.
-    const most = Math.min(FAN_OUT_LIMIT, Math.ceil((room > 0 ? room : FANNED_OUT_AT_ONCE) / usualFanOut));
+    const most = Math.min(FAN_OUT_LIMIT, Math.ceil(FANNED_OUT_AT_ONCE / usualFanOut));
     const limit = total === 0 || crowded === 'some' ? most : Math.min(most, total);
     const fanned = await fanOut(db, {
       limit,
@@ -130,4 +130,17 @@ export function createIntake({ db, queue, places, queueLeaseMs, onUnknown }: Int
       floor = new MessageFloor();
     },
   };
+}
+
+/** Less of each, and of those with many more so, where all of them together are too many. */
+function within(room: number, free: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
+  let left = room;
+  const fewestFirst = [...free].sort(([, a], [, b]) => a - b);
+  return new Map(
+    fewestFirst.flatMap(([id, count], at) => {
+      const given = Math.min(count, Math.ceil(left / (fewestFirst.length - at)));
+      left -= given;
+      return given > 0 ? [[id, given]] : [];
+    }),
+  );
 }

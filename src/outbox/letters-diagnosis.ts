@@ -1,8 +1,18 @@
 import type { Finding } from '../db/diagnosis.ts';
 import type { Queryable } from '../db/pool.ts';
+import { isDenied } from '../db/sqlstate.ts';
 
 /** Whether the old platform's table is told of dead letters, for `liventix doctor`. */
 export async function judgeLetters(db: Queryable): Promise<Finding> {
+  try {
+    return await judge(db);
+  } catch (error) {
+    if (!isDenied(error)) throw error;
+    return { result: 'skipped', found: 'this role may not ask whose table of dead letters it is' };
+  }
+}
+
+async function judge(db: Queryable): Promise<Finding> {
   const { rows } = await db.query<{ isThere: boolean; canJudge: boolean }>(
     `select to_regclass('public.dead_letter_webhooks') is not null as "isThere",
        to_regprocedure('outbox.letters_stranger()') is not null as "canJudge"`,

@@ -32,11 +32,12 @@ export async function withHeads<T extends InLine & { readonly id: bigint }>(
 ): Promise<readonly (T & { readonly behind: bigint | null })[]> {
   const waiting = deliveries.filter(({ dueAt, orderingKey }) => dueAt === null && orderingKey !== null);
   const heads = waiting.length === 0 ? [] : await findHeads(db, waiting);
-  const lineOf = (endpointId: string, orderingKey: string | null) => `${endpointId} ${orderingKey}`;
+  const lineOf = (endpointId: string, orderingKey: string) => `${endpointId} ${orderingKey}`;
   const byLine = new Map(heads.map((head) => [lineOf(head.endpointId, head.orderingKey), head.id]));
   return deliveries.map((delivery) => {
     const { id, endpointId, orderingKey, dueAt } = delivery;
-    const head = dueAt === null ? (byLine.get(lineOf(endpointId, orderingKey)) ?? null) : null;
+    const isInLine = dueAt === null && orderingKey !== null;
+    const head = isInLine ? (byLine.get(lineOf(endpointId, orderingKey)) ?? null) : null;
     return { ...delivery, behind: head === id ? null : head };
   });
 }

@@ -40,7 +40,7 @@ export function createRecentRecords(now: () => number = () => performance.now())
       forget();
       // Once each, as it was last: it may have been recorded again before.
       const records = kept.flatMap((batch) => batch.records);
-      return [...new Map(records.map((record) => [`${record.deliveryId} ${record.attempt}`, record])).values()];
+      return lastOfEach(records);
     },
   };
 }
@@ -48,4 +48,9 @@ export function createRecentRecords(now: () => number = () => performance.now())
 /** Of what is not short; at most, because text of one byte a character is kept as such. */
 function sizeOf(records: readonly AttemptRecord[]): number {
   return records.reduce((sum, { response }) => sum + (response?.length ?? 0) * BYTES_A_CHARACTER, 0);
+}
+
+/** Each attempt once, as it was recorded last. */
+export function lastOfEach(records: readonly AttemptRecord[]): readonly AttemptRecord[] {
+  return [...new Map(records.map((record) => [`${record.deliveryId} ${record.attempt}`, record])).values()];
 }

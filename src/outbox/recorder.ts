@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Queryable } from '../db/pool.ts';
 import { type AttemptRecord, recordAttempts } from './attempts.ts';
 import { createBatcher } from './batcher.ts';
-import { createRecentRecords } from './recent-records.ts';
+import { createRecentRecords, lastOfEach } from './recent-records.ts';
 
 /** Writes down what attempts came to. */
 export interface Recorder {
@@ -22,7 +22,8 @@ const BETWEEN_TRIES_MS = 500;
 export function createRecorder(db: Queryable): Recorder {
   const recent = createRecentRecords();
   const record = createBatcher(async (records: readonly AttemptRecord[]) => {
-    const moved = await recordAttempts(db, records);
+    // A statement takes an attempt once; one that is recorded again may have been made anew meanwhile.
+    const moved = await recordAttempts(db, lastOfEach(records));
     recent.add(records);
     return records.map(({ deliveryId }) => moved.has(deliveryId));
   }, RECORDING);
@@ -38,7 +39,7 @@ export function createRecorder(db: Queryable): Recorder {
     }
   }
 
-  // One after the other: no statement takes the same attempt twice, and a second crash may have forgotten what the first time wrote.
+  // One after the other: a second crash may have forgotten what the first time wrote.
   let before = Promise.resolve();
   return {
     record,

@@ -28,8 +28,10 @@ export async function tryLock(db: Queryable, { name, number }: SessionLock): Pro
   return rows[0]?.taken === true;
 }
 
+// In a transaction too: one whose client is gone would keep its locks for as long as nobody tells the server.
 const IDLE_HOLDER = `
-  select pid, state_change::text as "lastAsked" from (${holdersOf('$1')}) as holders where number = $2::integer::oid and state = 'idle'`;
+  select pid, state_change::text as "lastAsked" from (${holdersOf('$1')}) as holders
+  where number = $2::integer::oid and state in ('idle', 'idle in transaction', 'idle in transaction (aborted)')`;
 
 /**
  * Ends the session that holds a lock once it was not seen to ask the server anything for `staleMs`: its client is gone, and the server

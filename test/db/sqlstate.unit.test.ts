@@ -22,6 +22,15 @@ describe('a server that stops, starts or has crashed', () => {
   });
 });
 
+it('says that somebody else holds what was waited for, in sentences that end once', () => {
+  const message = 'public.outbox was in use at each of 100 tries. Migrate again.';
+  const error = Object.assign(new pg.DatabaseError(message, message.length, 'error'), { code: '55P03' });
+  expect(toAppError(error)).toMatchObject({
+    code: 'DB_CONFLICT',
+    message: expect.stringMatching(/Migrate again\. Another transaction holds/),
+  });
+});
+
 it('calls a server that does not answer in time overloaded or locked', () => {
   expect(toAppError(new Error('Query read timeout'))).toMatchObject({
     code: 'DB_UNREACHABLE',

@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Tx } from '../../src/db/pool.ts';
 import { planRetry, planRetryOf, retryPlanned } from '../../src/outbox/dead-letters.ts';
@@ -161,6 +162,12 @@ describe('a table of that name that anybody could have made', () => {
     outboxOwner = rows[0]?.me ?? '';
     await asSuperuser(database, `create role ${stranger()} nologin; grant create on schema public to public`);
     await setOwner(stranger());
+    // As whoever made it to be told would.
+    await asSuperuser(
+      database,
+      `grant insert, select, update on public.dead_letter_webhooks to ${outboxOwner};
+       alter table public.dead_letter_webhooks disable row level security`,
+    );
   });
   afterEach(async () => {
     await setOwner(outboxOwner);
@@ -186,13 +193,19 @@ describe('a table of that name that anybody could have made', () => {
     expect((await planRetry(database.pool, {})).deliveries).toBe(3);
   });
 
+  it('is judged for nobody who may not see the outbox', async () => {
+    const client = new pg.Client({ connectionString: database.adminUrl });
+    await client.connect();
+    try {
+      await client.query('set role anon');
+      expect(await judgeLetters(client)).toMatchObject({ result: 'skipped' });
+    } finally {
+      await client.end();
+    }
+  });
+
   it('is told again when nobody else may make tables there', async () => {
     await asSuperuser(database, 'revoke create on schema public from public');
-    await asSuperuser(
-      database,
-      `grant insert, select, update on public.dead_letter_webhooks to ${outboxOwner};
-       alter table public.dead_letter_webhooks disable row level security`,
-    );
     const { id: endpointId } = await addTestEndpoint(database.pool, { url: 'https://example.com/' });
     await givenDeliveries(database.pool, { endpointId, state: 'pending' });
     await setState('dead');

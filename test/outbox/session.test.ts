@@ -36,12 +36,16 @@ const holders = async () =>
   ).rows;
 
 describe('a lock of a session', () => {
-  it('is taken from one that has asked nothing for too long, whatever locks others hold in the database', async () => {
+  it.each([
+    ['that has asked nothing for too long', 'select'],
+    ['that has asked nothing for too long in a transaction', 'begin'],
+  ])('is taken from one %s, whatever locks others hold in the database', async (_who, before) => {
     await withSession(async (other) => {
       // Of one number alone, as applications and BullMQ take them: both of its halves may be beyond any of ours.
       await other.query('select pg_advisory_lock(-1), pg_advisory_lock(hashtext($1), -1)', [LOCK.name]);
       await withSession(async (holder) => {
         expect(await tryLock(holder, LOCK)).toBe(true);
+        await holder.query(before);
         expect(await tryLock(database.pool, LOCK)).toBe(false);
         const evictLate = createEviction({ ...LOCK, staleMs: 60_000 });
         for (let turn = 0; turn < 3; turn += 1) await evictLate(database.pool);

@@ -124,6 +124,19 @@ describe('the backlog', () => {
       `insert into public.outbox (topic, payload, created_at) values ('a', '{}', now() - interval '7 minutes')`,
     );
     expect(await overdue()).toBe(7);
+    // To nobody could it be sent.
+    await database.pool.query('update outbox.endpoints set enabled = false, disabled_at = now() where id = $1', [busy]);
+    expect(await overdue()).toBe(0);
+  });
+
+  it('takes what waits behind the head of its line for no more overdue than the head', async () => {
+    const id = await endpointAt('/ordered');
+    for (const dueAt of [`now() + interval '1 hour'`, `now() - interval '5 minutes'`]) {
+      await deliveries(id, 'pending', 1, { due_at: dueAt, ordering_key: `'a'` });
+    }
+    expect((await readBacklog(database.pool)).overdueSeconds).toBe(0);
+    await database.pool.query(`update outbox.deliveries set state = 'dead', finished_at = now() where due_at > now()`);
+    expect((await readBacklog(database.pool)).overdueSeconds).toBeGreaterThan(299);
   });
 
   it('takes no notice of what only a disabled endpoint waits for', async () => {
