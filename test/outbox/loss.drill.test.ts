@@ -76,7 +76,7 @@ describe.each(BACKENDS)('nothing is lost, with jobs through %s', { timeout: PATI
     drill = await startLossDrill({ databaseUrl: link.url, directUrl: database.url, redisUrl: redis?.url });
     await flowing(2);
     await cutThenSilence(link);
-    expectNothingLost(`PostgreSQL cut off, ${backend}`, await drill.finish(), { outageMs: OUTAGE_MS });
+    expectNothingLost(`PostgreSQL cut off, ${backend}`, await drill.finish({ outageMs: OUTAGE_MS }));
   });
 });
 
@@ -127,7 +127,7 @@ describe('nothing is lost', { timeout: PATIENCE_MS + OUTAGE_MS + RESTLESS_MS }, 
     await redis?.stop();
     await pause(OUTAGE_MS);
     redis = await startRedis({ port });
-    expectNothingLost(`Redis away for ${OUTAGE_MS / 1_000} s`, await drill.finish(), { outageMs: OUTAGE_MS });
+    expectNothingLost(`Redis away for ${OUTAGE_MS / 1_000} s`, await drill.finish({ outageMs: OUTAGE_MS }));
   });
 
   it('when the network between workers and Redis is cut, and falls silent', async () => {
@@ -137,7 +137,7 @@ describe('nothing is lost', { timeout: PATIENCE_MS + OUTAGE_MS + RESTLESS_MS }, 
     drill = await startLossDrill({ databaseUrl: database.url, redisUrl: link.url });
     await flowing(2);
     await cutThenSilence(link);
-    expectNothingLost('Redis cut off', await drill.finish(), { outageMs: OUTAGE_MS });
+    expectNothingLost('Redis cut off', await drill.finish({ outageMs: OUTAGE_MS }));
   });
 
   it('when every connection to PostgreSQL that is open leads nowhere, the one that listens among them', async () => {
