@@ -49,7 +49,7 @@ describe('wrong usage', () => {
     ['ledger book open', /required option '--name <name>' not specified/],
     ['ledger book', /which command\? See: liventix ledger book --help$/m],
     ['ledger account open --type cash --currency USD', /required option '--name <name>' not specified/],
-    ['ledger account slots me --slots 2', /'me' is invalid for argument 'account-id'\. Give a UUID such as/],
+    ['ledger account slots me --slots 2', /'me' is no account-id\. Give a UUID such as/],
     ['ledger account slots 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4', /required option '--slots <n>' not specified/],
     ['ledger account slots 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --slots 1', /Give a whole number from 2 to 64/],
     ['ledger account list --user me', /'me' is invalid\. Give a UUID such as/],

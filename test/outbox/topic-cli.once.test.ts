@@ -104,7 +104,7 @@ it('refuses in one line', async () => {
     await file({ requird: [] }),
     '--dry-run',
   );
-  await refused('SYSTEM_FAILED', /none\.json/, 'add', TOPIC, '--schema', none);
+  await refused('USAGE', /none\.json/, 'add', TOPIC, '--schema', none);
   await refused(
     'OUTBOX_SCHEMA_INVALID',
     /description/,
