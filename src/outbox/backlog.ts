@@ -94,9 +94,12 @@ const ANNOUNCED = `
   from outbox.deliveries join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
   where deliveries.id = $1 and isfinite(outbox.created_at)`;
 
+/** SQL: how many workers are there, of all processes. @param lock the parameter that names their lock */
+const workersOf = (lock: string) => `select count(*)::integer as workers from (${holdersOf(lock)}) as holders`;
+
 const AT_WORK = `
   select
-    (select count(*) from (${holdersOf('$2')}) as workers)::integer as workers,
+    (${workersOf('$2')}) as workers,
     (select max(to_date(right(relname, 8), 'YYYYMMDD')) - (clock_timestamp() at time zone 'UTC')::date + 1
      from pg_inherits join pg_class on pg_class.oid = inhrelid
      where inhparent = 'outbox.attempts'::regclass and relname ~ '^attempts_\\d{8}$') as "daysAhead",
@@ -176,8 +179,7 @@ export async function backlogOf(tx: Queryable): Promise<Backlog> {
 
 /** How many workers are there, of all processes. */
 export async function countWorkers(db: Queryable): Promise<number> {
-  const workers = `select count(*)::integer as workers from (${holdersOf('$1')}) as workers`;
-  return (await db.query<{ workers: number }>(workers, [WORKER_LOCK])).rows[0]?.workers ?? 0;
+  return (await db.query<{ workers: number }>(workersOf('$1'), [WORKER_LOCK])).rows[0]?.workers ?? 0;
 }
 
 async function announcedFor(tx: Queryable, deliveryIds: readonly bigint[]): Promise<number | null> {

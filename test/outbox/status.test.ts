@@ -40,6 +40,12 @@ async function deliveries(
 }
 const endpointAt = async (path: string) =>
   (await addTestEndpoint(database.pool, { url: `https://example.com${path}` })).id;
+/** One after the other: they are listed as they were added. */
+const endpointsAt = async <const P extends readonly string[]>(paths: P) => {
+  const ids: string[] = [];
+  for (const path of paths) ids.push(await endpointAt(path));
+  return ids as { [N in keyof P]: string };
+};
 const disable = (id: string) =>
   database.pool.query(`update outbox.endpoints set enabled = false, disabled_at = now() where id = $1`, [id]);
 const openBreaker = (id: string) =>
@@ -50,11 +56,7 @@ const openBreaker = (id: string) =>
 
 describe('the backlog', () => {
   it('has what waits for whom, how long the oldest has, and how each endpoint does', async () => {
-    const [busy, disabled, failing] = [
-      await endpointAt('/busy'),
-      await endpointAt('/disabled'),
-      await endpointAt('/failing'),
-    ];
+    const [busy, disabled, failing] = await endpointsAt(['/busy', '/disabled', '/failing']);
     await deliveries(busy, 'pending', 4);
     await deliveries(busy, 'queued', 3);
     await deliveries(busy, 'queued', 2, { claimed_by: '7' });
@@ -77,11 +79,7 @@ describe('the backlog', () => {
   });
 
   it('counts what died with endpoints that were deleted since, or whose row is gone, and lists none of them', async () => {
-    const [kept, deleted, removed] = [
-      await endpointAt('/kept'),
-      await endpointAt('/deleted'),
-      await endpointAt('/gone'),
-    ];
+    const [kept, deleted, removed] = await endpointsAt(['/kept', '/deleted', '/gone']);
     await deliveries(kept, 'dead', 1);
     await deliveries(deleted, 'dead', 2);
     await deliveries(deleted, 'delivered', 5);
@@ -102,11 +100,7 @@ describe('the backlog', () => {
   });
 
   it('says for how long something has been due, of whatever is to be attempted now', async () => {
-    const [busy, disabled, failing] = [
-      await endpointAt('/busy'),
-      await endpointAt('/disabled'),
-      await endpointAt('/failing'),
-    ];
+    const [busy, disabled, failing] = await endpointsAt(['/busy', '/disabled', '/failing']);
     const overdue = async () => Math.round((await readBacklog(database.pool)).overdueSeconds / 60);
     for (const dueAt of [`now() + interval '1 hour'`, `'infinity'`, 'null']) {
       await deliveries(busy, 'pending', 1, { due_at: dueAt });
