@@ -8,15 +8,38 @@ const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
 // `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version;
 // `*.drill.test.ts` kill, wait, tamper, crowd and try histories at random, at length: on the older version too where there is time, in
 // `npm run test:full`. The rest runs on each one.
-const onPostgres = (name: string, include: string[], exclude: string[] = []) => ({
+interface Group {
+  readonly maxWorkers: number;
+  readonly sequence: { readonly groupOrder: number };
+}
+const onPostgres = (name: string, include: string[], exclude: string[] = [], group?: Group) => ({
   extends: true as const,
-  test: { name, include, exclude: [...configDefaults.exclude, ...exclude], globalSetup: ['test/support/postgres.ts'] },
+  test: {
+    name,
+    include,
+    exclude: [...configDefaults.exclude, ...exclude],
+    globalSetup: ['test/support/postgres.ts'],
+    ...group,
+  },
 });
 const VERSIONED = ['test/**/*.test.ts'];
 const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts', 'test/**/*.speed.test.ts'];
 const DRILLS = ['test/**/*.drill.test.ts'];
+// At length, these say how soon all is well again, and are told nothing true beside twenty workers that come and go: after the others, one by one.
+const ALONE = ['test/outbox/cluster.drill.test.ts', 'test/outbox/loss.drill.test.ts'];
+// And this one waits for half an hour: on both versions at once.
+const HELD = ['test/outbox/held-snapshot.drill.test.ts'];
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
+
+const onVersion = (name: string, excluded: string[]) =>
+  isFull
+    ? [
+        onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...ALONE, ...HELD]),
+        onPostgres(`${name}-alone`, ALONE, [], { maxWorkers: 1, sequence: { groupOrder: 1 } }),
+        onPostgres(`${name}-held`, HELD, [], { maxWorkers: 2, sequence: { groupOrder: 2 } }),
+      ]
+    : [onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...excluded])];
 
 export default defineConfig({
   test: {
@@ -30,10 +53,8 @@ export default defineConfig({
     reporters: ['default', new CountingReporter()],
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/**/*.unit.test.ts'] } },
-      onPostgres('pg18', VERSIONED, NOT_VERSIONED),
-      ...(existsSync(POSTGRES_15)
-        ? [onPostgres('pg15', VERSIONED, [...NOT_VERSIONED, ...(isFull ? [] : DRILLS)])]
-        : []),
+      ...onVersion('pg18', []),
+      ...(existsSync(POSTGRES_15) ? onVersion('pg15', DRILLS) : []),
       onPostgres('once', ['test/**/*.once.test.ts']),
       ...(isSpeedDrill
         ? [{ extends: true as const, test: { name: 'speed', include: ['test/**/*.speed.test.ts'] } }]

@@ -30,7 +30,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const stateDir = join(testsDir, `${project.name}-${process.pid}`);
   const server = await startLocalServer({
     stateDir,
-    ...(project.name === 'pg15' ? { binDir: POSTGRES_15 } : {}),
+    ...(project.name.startsWith('pg15') ? { binDir: POSTGRES_15 } : {}),
     // The tests kill processes, not machines: what reached the kernel is safe.
     settings: ['fsync=off', 'full_page_writes=off', 'max_connections=300'],
   });
