@@ -27,17 +27,17 @@ const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts', 'test
 const DRILLS = ['test/**/*.drill.test.ts'];
 // At length, these say how soon all is well again, and are told nothing true beside twenty workers that come and go: after the others, one by one.
 const ALONE = ['test/outbox/cluster.drill.test.ts', 'test/outbox/loss.drill.test.ts'];
-// And this one waits for half an hour: on both versions at once.
-const HELD = ['test/outbox/held-snapshot.drill.test.ts'];
+// And these wait most of the time, for half an hour and more: last, on both versions at once.
+const WAITING = ['test/outbox/held-snapshot.drill.test.ts', 'test/replay/crash-points.drill.test.ts'];
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 
 const onVersion = (name: string, excluded: string[]) =>
   isFull
     ? [
-        onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...ALONE, ...HELD]),
+        onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...ALONE, ...WAITING]),
         onPostgres(`${name}-alone`, ALONE, [], { maxWorkers: 1, sequence: { groupOrder: 1 } }),
-        onPostgres(`${name}-held`, HELD, [], { maxWorkers: 2, sequence: { groupOrder: 2 } }),
+        onPostgres(`${name}-waiting`, WAITING, [], { maxWorkers: 4, sequence: { groupOrder: 2 } }),
       ]
     : [onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...excluded])];
 
