@@ -5,13 +5,15 @@ import { CountingReporter } from './test/support/counting-reporter.ts';
 /** Debian's PostgreSQL 15: the oldest version we support, tested where its binaries are found. */
 const POSTGRES_15 = '/usr/lib/postgresql/15/bin';
 
-// `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version;
-// `*.drill.test.ts` kill, wait, tamper, crowd and try histories at random, at length: on the older version too where there is time, in
-// `npm run test:full`. The rest runs on each one.
+/** Files that run together, so many at a time, after those of a lower order. */
 interface Group {
   readonly maxWorkers: number;
   readonly sequence: { readonly groupOrder: number };
 }
+
+// `*.speed.test.ts` want the machine for themselves; `*.unit.test.ts` need no server; `*.once.test.ts` do not depend on the server's version;
+// `*.drill.test.ts` kill, wait, tamper, crowd and try histories at random, at length: on the older version too where there is time, in
+// `npm run test:full`. The rest runs on each one.
 const onPostgres = (name: string, include: string[], exclude: string[] = [], group?: Group) => ({
   extends: true as const,
   test: {
@@ -32,14 +34,14 @@ const WAITING = ['test/outbox/held-snapshot.drill.test.ts', 'test/replay/crash-p
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 
-const onVersion = (name: string, excluded: string[]) =>
+const onVersion = (name: string, excludedInShort: string[]) =>
   isFull
     ? [
         onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...ALONE, ...WAITING]),
         onPostgres(`${name}-alone`, ALONE, [], { maxWorkers: 1, sequence: { groupOrder: 1 } }),
         onPostgres(`${name}-waiting`, WAITING, [], { maxWorkers: 4, sequence: { groupOrder: 2 } }),
       ]
-    : [onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...excluded])];
+    : [onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...excludedInShort])];
 
 export default defineConfig({
   test: {
