@@ -60,13 +60,26 @@ interface Server {
   readonly port: number;
 }
 
+/** Where the server of the folder lives when it is not in the folder; undefined before it is known, and otherwise. */
+async function homeElsewhere(): Promise<string | undefined> {
+  const record = await readFile(join(folder, '.liventix/postgres/server.json'), 'utf8').catch(() => '');
+  return record === '' ? undefined : (JSON.parse(record) as { away: string }).away;
+}
+
 /** The embedded server of the folder, once it takes connections. */
 function serverOfDemo(): Promise<Server> {
   return eventually('the embedded server is ready', async () => {
-    const text = await readFile(join(folder, '.liventix/postgres/data/postmaster.pid'), 'utf8').catch(() => '');
-    const lines = text.split('\n');
-    return lines[7]?.trim() === 'ready' && { pid: Number(lines[0]), port: Number(lines[3]) };
+    // Where the checkout of this suite may not be entered, neither may the binaries that the folder links to.
+    const home = (await homeElsewhere()) ?? join(folder, '.liventix/postgres');
+    return readyIn(home);
   });
+}
+
+/** What runs there, once it takes connections. */
+async function readyIn(home: string): Promise<Server | undefined> {
+  const text = await readFile(join(home, 'data/postmaster.pid'), 'utf8').catch(() => '');
+  const lines = text.split('\n');
+  return lines[7]?.trim() === 'ready' ? { pid: Number(lines[0]), port: Number(lines[3]) } : undefined;
 }
 
 async function answers(port: number): Promise<boolean> {
@@ -231,11 +244,9 @@ function homeOfServer(former: readonly string[]): Promise<string> {
   return eventually(
     'a server in a home of its own',
     async () => {
-      const record = await readFile(join(folder, '.liventix/postgres/server.json'), 'utf8').catch(() => '{}');
-      const { away } = JSON.parse(record || '{}') as { away?: string };
+      const away = await homeElsewhere();
       if (away === undefined || former.includes(away)) return undefined;
-      const lines = (await readFile(join(away, 'data/postmaster.pid'), 'utf8').catch(() => '')).split('\n');
-      return lines[7]?.trim() === 'ready' ? away : undefined;
+      return (await readyIn(away)) && away;
     },
     SERVER_STARTS_WITHIN_MS,
   );

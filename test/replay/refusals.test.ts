@@ -346,6 +346,7 @@ it('whoever ends the capture while owners are cut over waits, or stops the cut-o
   const flip = await connect();
   await flip.query(`begin; select from replay.capture for share; update replay.wallets set mode = 'ledger'`);
   const ended = turnCaptureOff(pool);
+  ended.catch(() => undefined);
   await eventually('it waits', () => howManyWait(pool, 1));
   await flip.query('commit');
   await expect(ended).rejects.toMatchObject({ code: 'CAPTURE_NEEDED' });
