@@ -60,10 +60,17 @@ interface Server {
   readonly port: number;
 }
 
-/** Where the server of the folder lives when it is not in the folder; undefined before it is known, and otherwise. */
+/** Where the server of the folder lives, where it cannot live in the folder. */
 async function homeElsewhere(): Promise<string | undefined> {
   const record = await readFile(join(folder, '.liventix/postgres/server.json'), 'utf8').catch(() => '');
   return record === '' ? undefined : (JSON.parse(record) as { away: string }).away;
+}
+
+/** The server of this home, where it takes connections. */
+async function readyIn(home: string): Promise<Server | undefined> {
+  const text = await readFile(join(home, 'data/postmaster.pid'), 'utf8').catch(() => '');
+  const lines = text.split('\n');
+  return lines[7]?.trim() === 'ready' ? { pid: Number(lines[0]), port: Number(lines[3]) } : undefined;
 }
 
 /** The embedded server of the folder, once it takes connections. */
@@ -73,13 +80,6 @@ function serverOfDemo(): Promise<Server> {
     const home = (await homeElsewhere()) ?? join(folder, '.liventix/postgres');
     return readyIn(home);
   });
-}
-
-/** What runs there, once it takes connections. */
-async function readyIn(home: string): Promise<Server | undefined> {
-  const text = await readFile(join(home, 'data/postmaster.pid'), 'utf8').catch(() => '');
-  const lines = text.split('\n');
-  return lines[7]?.trim() === 'ready' ? { pid: Number(lines[0]), port: Number(lines[3]) } : undefined;
 }
 
 async function answers(port: number): Promise<boolean> {

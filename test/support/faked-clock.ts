@@ -8,6 +8,7 @@ import { restartServer } from './crashing-server.ts';
 import type { TestServer } from './database.ts';
 import { POSTGRES_15, prepareServer } from './postgres.ts';
 
+/** More than the servers of one drill leave names behind, one after the other, when they are killed. */
 const ASKED_AT_MOST = 50;
 
 /** A wall clock that may jump, for whatever runs in its environment; what counts the time that passes is the machine's. */
@@ -43,7 +44,7 @@ export async function fakeClock(): Promise<FakedClock> {
 
 /**
  * Where the library is, as its own command has it. The command names what it shares after its process id, and refuses a
- * name that a process left which was killed, so that it is run under a few ids.
+ * name that a process left which was killed, so that it is run again, under another id.
  */
 function preloaded(): string {
   const complaints = new Set<string>();
