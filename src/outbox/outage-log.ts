@@ -2,7 +2,8 @@ import type { Logger } from 'pino';
 
 /**
  * Tells of an outage when it begins, once a minute while it lasts, and when it is over, however often it is met: a server
- * that is away fails every poll, every reconnection and every attempt.
+ * that is away fails every poll, every reconnection and every attempt. One that comes and goes, as a cluster does while its
+ * nodes find out, has one outage, over when it has worked for `HOLDS_MS`.
  */
 export interface OutageLog {
   /** @param witness who will find out that it works again */
@@ -20,20 +21,24 @@ export interface OutageLogOptions {
   readonly log: Logger;
   /** What fails: `Redis`, `PostgreSQL`, `Sealing`. */
   readonly server: string;
-  /** In milliseconds; only differences count. */
-  readonly now?: () => number;
 }
 
 const REPEAT_MS = 60_000;
+const HOLDS_MS = 2_000;
 
-export function createOutageLog({ log, server, now = () => performance.now() }: OutageLogOptions): OutageLog {
+export function createOutageLog({ log, server }: OutageLogOptions): OutageLog {
   const waiting = new Set<Witness>();
+  let isTold = false;
+  let end: NodeJS.Timeout | undefined;
   let [beganAt, loggedAt, failures] = [0, 0, 0];
+  const now = () => performance.now();
   const lastedMs = () => Math.round(now() - beganAt);
   return {
     failed: (witness, error) => {
-      const begins = waiting.size === 0;
+      clearTimeout(end);
       waiting.add(witness);
+      const begins = !isTold;
+      isTold = true;
       if (begins) [beganAt, failures] = [now(), 0];
       failures += 1;
       if (!begins && now() - loggedAt < REPEAT_MS) return;
@@ -43,7 +48,11 @@ export function createOutageLog({ log, server, now = () => performance.now() }: 
     },
     works: (witness) => {
       if (!waiting.delete(witness) || waiting.size > 0) return;
-      log.warn({ lastedMs: lastedMs(), failures }, `${server} works again`);
+      const outage = { lastedMs: lastedMs(), failures };
+      end = setTimeout(() => {
+        isTold = false;
+        log.warn(outage, `${server} works again`);
+      }, HOLDS_MS).unref();
     },
     lasts: () => waiting.size > 0,
   };
