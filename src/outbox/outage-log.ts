@@ -8,7 +8,7 @@ import type { Logger } from 'pino';
 export interface OutageLog {
   /** @param witness who will find out that it works again */
   failed(witness: Witness, error: unknown): void;
-  /** The outage is over when everybody who is to find out has. */
+  /** The outage is over when everybody who is to find out has, and it has held. */
   works(witness: Witness): void;
   /** Whether somebody waits for it to work again. */
   lasts(): boolean;

@@ -64,6 +64,7 @@ describe('the log of an outage', () => {
     pass(HOLDS);
     expect(said()).toEqual(['Redis fails', 'Redis works again']);
   });
+
   it('is one outage, and lasts, while a server comes and goes', () => {
     for (let n = 0; n < 10; n += 1) {
       fails(1);
