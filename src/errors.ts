@@ -129,6 +129,26 @@ export const ERROR_CODES = {
   LISTEN_UNAVAILABLE: { exit: 3 },
   HTTP_UNAVAILABLE: { exit: 3 },
 
+  // The state machines
+  STATE_MACHINE_UNKNOWN: { exit: 2, sqlstate: 'LV080' },
+  STATE_MACHINE_NOT_INSTALLED: { exit: 2, sqlstate: 'LV081' },
+  STATE_EVENT_UNKNOWN: { exit: 2, sqlstate: 'LV082' },
+  STATE_UNKNOWN: { exit: 2, sqlstate: 'LV083' },
+  STATE_EDGE_REFUSED: { exit: 2, sqlstate: 'LV084' },
+  STATE_INITIAL_REFUSED: { exit: 2, sqlstate: 'LV085' },
+  STATE_NULL_REFUSED: { exit: 2, sqlstate: 'LV086' },
+  STATE_ROLE_REFUSED: { exit: 2, sqlstate: 'LV087' },
+  STATE_GUARD_REFUSED: { exit: 2, sqlstate: 'LV088' },
+  STATE_ROW_MISSING: { exit: 2, sqlstate: 'LV089' },
+  STATE_ROW_LOCKED: { exit: 3, sqlstate: 'LV090' },
+  STATE_HISTORY_APPEND_ONLY: { exit: 2, sqlstate: 'LV091' },
+  STATE_ROW_FIXED: { exit: 2, sqlstate: 'LV092' },
+  STATE_MONEY_KEPT: { exit: 2, sqlstate: 'LV093' },
+  STATE_ACCOUNT_KEPT: { exit: 2, sqlstate: 'LV094' },
+  STATE_DECLARATION_INVALID: { exit: 2 },
+  STATE_TABLE_UNSUITABLE: { exit: 2 },
+  STATE_TABLE_BUSY: { exit: 3 },
+
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },

@@ -9,6 +9,7 @@ import { createKeyRing } from '../outbox/key-ring.ts';
 import { judgeLetters } from '../outbox/letters-diagnosis.ts';
 import { diagnoseRedis } from '../outbox/redis-diagnosis.ts';
 import { judgeReplay } from '../replay/diagnosis.ts';
+import { judgeMachines } from '../states/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
@@ -25,7 +26,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -59,6 +60,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
       look: (db: Queryable) => judgeEndpoints(db, createKeyRing(context.config.encryptionKeys), context.config),
     },
     { name: 'letters', look: judgeLetters },
+    { name: 'machines', look: judgeMachines },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;

@@ -96,6 +96,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   books: async () => (await import('./books.ts')).registerBooks,
   ledger: async () => (await import('./ledger.ts')).registerLedger,
   outbox: async () => (await import('./outbox.ts')).registerOutbox,
+  states: async () => (await import('./states.ts')).registerStates,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
 };

@@ -4,6 +4,7 @@ import type { Pool } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type CheckResult, GUARDS_CHECK } from '../ledger/verify.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
+import { checkMoneyOfStates } from '../states/verify.ts';
 import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
@@ -21,6 +22,8 @@ interface VerifyOptions {
 }
 
 const HELP = `
+Looks at the state machines' money too: that every order's escrow has what its state implies (liventix states verify: the rest of them).
+
 Reads in one snapshot, changes nothing, and may run at any time. All books are looked at as a whole first, and row by row
 where that finds a difference. Exits with 3 when a check could not be made: the wallets cannot be compared before the
 backfill has finished.
@@ -72,6 +75,7 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
     sinceSeal: options.since,
     independently: options.independent === true,
     summaries: options.certificate !== undefined,
+    beside: checkMoneyOfStates,
   };
   const verify = () => verifyBooksAndWallets(pool, watch, request).finally(progress.clear);
   const { verification, ...certified } =

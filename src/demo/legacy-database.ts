@@ -14,6 +14,7 @@ export type { FillProgress } from './economy/history.ts';
 
 /** `fixtures/` lies at the root of the package, beside `src/` in a checkout and beside `dist/` in a build. */
 const WALLETS_SQL = new URL('../../fixtures/legacy/wallets.sql', import.meta.url);
+const MACHINES_SQL = new URL('../../fixtures/legacy/machines.sql', import.meta.url);
 
 const MOST_WALLETS = 1_000_000;
 const MOST_TRANSACTIONS = 100_000_000;
@@ -43,7 +44,20 @@ export interface LegacySummary {
  * @throws AppError DB_*
  */
 export async function createLegacyDatabase(db: Queryable): Promise<void> {
-  const sql = await readFile(WALLETS_SQL, 'utf8');
+  await applyFile(db, WALLETS_SQL);
+}
+
+/**
+ * Makes the legacy tables that have a lifecycle, and those that they hang on, beside the legacy wallet tables of a database that has
+ * none of them yet, all or none.
+ * @throws AppError DB_*
+ */
+export async function createMachineTables(db: Queryable): Promise<void> {
+  await applyFile(db, MACHINES_SQL);
+}
+
+async function applyFile(db: Queryable, file: URL): Promise<void> {
+  const sql = await readFile(file, 'utf8');
   try {
     // One message of several statements is one transaction.
     await db.query(sql);

@@ -38,6 +38,8 @@ export interface VerificationRequest {
   readonly independently?: boolean;
   /** Counts, seals and turnover of each book, too. */
   readonly summaries?: boolean;
+  /** Further checks, in the same snapshot, where everything of the main book is looked at: what the ledger's neighbours promise of it. */
+  readonly beside?: (tx: Tx, watch: VerificationWatch) => Promise<readonly CheckResult[]>;
 }
 
 /** A run that is at work takes seconds. */
@@ -48,7 +50,7 @@ const WALLET_CHECK = 'every legacy wallet equals its account';
 /**
  * The ledger's own checks, and where a backfill has finished, that every legacy wallet equals its account. While one has
  * begun and not finished, that could not be found out. Since a seal, and in a book that no wallet was replayed into, wallets are
- * not compared.
+ * not compared, nor is what lies beside.
  * @throws AppError LEDGER_BOOK_UNKNOWN, SEAL_UNKNOWN
  */
 export async function verifyBooksAndWallets(
@@ -71,6 +73,7 @@ export async function verifyBooksAndWallets(
           checks.push(wallets);
         }
         skipped.push(...(await findSkipped(tx)));
+        checks.push(...((await request.beside?.(tx, watch)) ?? []));
       }
       const holds = checks.every((check) => check.holds);
       const since = scope.since === undefined ? null : { seal: scope.since.sealNumber, sealHash: scope.since.sealHash };

@@ -1,0 +1,62 @@
+import { defineMachine } from '../machine.ts';
+
+/** What organiser and sponsor offer each other. States: mission, S3. */
+export const proposal = defineMachine({
+  name: 'proposal',
+  about: 'An offer of a sponsorship, and what comes back.',
+  table: 'public.proposal_threads',
+  states: {
+    draft: 'nobody but its author has seen it',
+    sent: 'the other side has it',
+    viewed: 'the other side has read it',
+    counter: 'the other side has made another offer',
+    accepted: 'both agree',
+    rejected: 'one side does not want it',
+    expired: 'its time is over',
+  },
+  initial: ['draft', 'sent'],
+  events: {
+    send: 'an offer goes to the other side',
+    view: 'the other side read it',
+    counter: 'the other side offers something else',
+    accept: 'a side agrees',
+    reject: 'a side does not want it',
+    expire: 'the time for an answer is over',
+  },
+  roles: {
+    organiser: 'states.is_organiser(row.event_id, caller)',
+    sponsor: 'states.is_sponsor(row.sponsor_id, caller)',
+  },
+  guards: [],
+  edges: [
+    { from: 'draft', event: 'send', to: 'sent', by: ['organiser', 'sponsor'] },
+    { from: 'draft', event: 'expire', to: 'expired' },
+    { from: 'sent', event: 'view', to: 'viewed', by: ['organiser', 'sponsor'] },
+    { from: 'sent', event: 'counter', to: 'counter', by: ['organiser', 'sponsor'] },
+    { from: 'sent', event: 'accept', to: 'accepted', by: ['organiser', 'sponsor'] },
+    { from: 'sent', event: 'reject', to: 'rejected', by: ['organiser', 'sponsor'] },
+    { from: 'sent', event: 'expire', to: 'expired' },
+    { from: 'viewed', event: 'counter', to: 'counter', by: ['organiser', 'sponsor'] },
+    { from: 'viewed', event: 'accept', to: 'accepted', by: ['organiser', 'sponsor'] },
+    { from: 'viewed', event: 'reject', to: 'rejected', by: ['organiser', 'sponsor'] },
+    { from: 'viewed', event: 'expire', to: 'expired' },
+    { from: 'counter', event: 'send', to: 'sent', by: ['organiser', 'sponsor'] },
+    { from: 'counter', event: 'accept', to: 'accepted', by: ['organiser', 'sponsor'] },
+    { from: 'counter', event: 'reject', to: 'rejected', by: ['organiser', 'sponsor'] },
+    { from: 'counter', event: 'expire', to: 'expired' },
+  ],
+  why: 'An offer can be answered whether or not it was seen to be read: old code never said so. A counter-offer is answered, or by an offer of its own (send), as often as they like. What is accepted, rejected or expired is over: a new thread begins. Time ends, for the platform alone, whatever waits for an answer, and a draft that was never sent.',
+  organization: { column: 'event_id', ofEvent: true },
+  old: {
+    column: 'status',
+    labels: {
+      draft: ['draft'],
+      sent: ['sent', 'viewed'],
+      counter: ['counter'],
+      accepted: ['accepted'],
+      rejected: ['rejected'],
+      expired: ['expired'],
+    },
+    why: 'Old code cannot tell a proposal that was read from one that was not: it sees both as sent.',
+  },
+});

@@ -1,0 +1,111 @@
+import type { Machine } from '../machine.ts';
+import { literal, literals } from './literals.ts';
+
+/** A trigger of an installed machine. */
+export interface MachineTrigger {
+  readonly name: string;
+  /** With its schema. */
+  readonly table: string;
+  /** What follows its name and its table, to the function that it runs. */
+  readonly when: string;
+  readonly runs: string;
+}
+
+/**
+ * The triggers of a machine on its table and, where it keeps accounts, on the ledger. Those that follow old labels are the last of their
+ * kind by their names, so that they see what other triggers made of a row.
+ */
+export function triggersOf(machine: Machine, table: string): readonly MachineTrigger[] {
+  const argument = literal(machine.name);
+  const on = (name: string, timing: string, condition: string, runs: string): MachineTrigger => ({
+    name,
+    table,
+    when: `${timing} on ${table} for each row${condition === '' ? '' : ` when (${condition})`}`,
+    runs,
+  });
+  return [
+    ...labelTriggers(machine, on),
+    on('liventix_state_begins', 'after insert', '', `states.begin_history(${argument})`),
+    on(
+      'liventix_state_changes',
+      'after update',
+      'old.state is distinct from new.state or old.id <> new.id',
+      `states.take_transition(${argument})`,
+    ),
+    on('liventix_state_ends', 'after delete', '', `states.end_history(${argument})`),
+    {
+      name: 'liventix_state_stays',
+      table,
+      when: `before truncate on ${table} for each statement`,
+      runs: `states.refuse_truncate(${argument})`,
+    },
+    ...keptTriggers(machine, on),
+  ];
+}
+
+type OnRow = (name: string, timing: string, condition: string, runs: string) => MachineTrigger;
+
+function labelTriggers({ name, old }: Machine, on: OnRow): readonly MachineTrigger[] {
+  if (old === undefined) return [];
+  return [
+    on('zz_liventix_state_follows', 'before update', '', `states.${name}_follow()`),
+    on('zz_liventix_state_new', 'before insert', '', `states.${name}_take_in()`),
+  ];
+}
+
+/** While rows of before the machine are taken in: the last is the last that it fires for. */
+export const takingInTrigger = ({ name }: Machine, table: string): MachineTrigger => ({
+  name: 'zz_liventix_state_old',
+  table,
+  when: `before update on ${table} for each row when (old.state is null)`,
+  runs: `states.${name}_take_in()`,
+});
+
+function keptTriggers({ name, money }: Machine, on: OnRow): readonly MachineTrigger[] {
+  const { kept, accounts = {} } = money ?? {};
+  if (kept === undefined) return [];
+  const type = literal(accounts[kept.account]?.type ?? '');
+  const of = (side: string) => `(${kept.fixed.map((column) => `${side}.${column}`).join(', ')})`;
+  const onLedger = (trigger: string, relation: string, rows: string, runs: string): MachineTrigger => ({
+    name: trigger,
+    table: `payments.${relation}`,
+    when: `after insert on payments.${relation} ${rows}`,
+    runs: `states.${runs}(${type})`,
+  });
+  return [
+    on(
+      'liventix_state_fixes',
+      'after update',
+      `old.state in (${literals(kept.inStates)}) and ${of('old')} is distinct from ${of('new')}`,
+      `states.refuse_fixed_columns(${literal(name)})`,
+    ),
+    onLedger(
+      'entries_of_kept',
+      'entries',
+      'referencing new table as new_entries for each statement',
+      'check_kept_entries',
+    ),
+    onLedger('account_changes_of_kept', 'account_changes', 'for each row', 'check_kept_changes'),
+    onLedger('hold_entries_of_kept', 'hold_entries', "for each row when (new.kind <> 'expired')", 'check_kept_holds'),
+  ];
+}
+
+/** Makes a trigger, and keeps it on where session_replication_role is replica. */
+export function createTriggerSql({ name, table, when, runs }: MachineTrigger): readonly string[] {
+  return [
+    `create or replace trigger ${name} ${when} execute function ${runs}`,
+    `alter table ${table} enable always trigger ${name}`,
+  ];
+}
+
+export const dropTriggerSql = ({ name, table }: MachineTrigger): string => `drop trigger if exists ${name} on ${table}`;
+
+/** SQL of how many rows stand under which old label, and what they become; the table is given as it is spelt. */
+export function surveySql({ name, old }: Machine, table: string): string {
+  const label = old === undefined ? 'null' : `t.${old.column}::text`;
+  return `
+    select ${label} as label, states.adopted_state(${literal(name)}, t) as state, count(*) as rows
+    from ${table} t
+    group by 1, 2
+    order by 1, 2`;
+}

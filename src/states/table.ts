@@ -1,0 +1,61 @@
+import type { Queryable } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
+import type { Machine } from './machine.ts';
+
+/** A table that a machine can be installed on. */
+export interface MachineTable {
+  readonly oid: string;
+  /** With its schema, quoted where it must be. */
+  readonly name: string;
+  /** Whether it has a column `state` of the machine's type: it was begun before. */
+  readonly hasState: boolean;
+}
+
+/**
+ * The table of a name, which must have what the machine's declaration speaks of.
+ * @throws AppError STATE_TABLE_UNSUITABLE, DB_*
+ */
+export async function getMachineTable(db: Queryable, machine: Machine, name: string): Promise<MachineTable> {
+  const { rows } = await db.query<{ oid: string; name: string; kind: string; columns: Record<string, string> }>(
+    `select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind, (
+       select coalesce(jsonb_object_agg(a.attname, format_type(a.atttypid, null)), '{}') from pg_attribute a
+       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.oid = to_regclass($1)`,
+    [name],
+  );
+  const [found] = rows;
+  const fault = found === undefined ? 'there is no such table' : faultOf(machine, found);
+  if (found === undefined || fault !== undefined) {
+    throw new AppError('STATE_TABLE_UNSUITABLE', `Machine ${machine.name} cannot be installed on ${name}: ${fault}.`);
+  }
+  return { oid: found.oid, name: found.name, hasState: found.columns['state'] !== undefined };
+}
+
+function faultOf(machine: Machine, table: { kind: string; columns: Record<string, string> }): string | undefined {
+  const { kind, columns } = table;
+  if (kind !== 'r' && kind !== 'p') return 'it is not a table';
+  if (columns['id'] !== 'uuid') return 'it has no column id of type uuid';
+  const missing = columnsOf(machine).filter((column) => columns[column] === undefined);
+  if (missing.length > 0) return `it has no column ${missing.join(', ')}`;
+  const { state } = columns;
+  if (state !== undefined && state !== `states.${machine.name}_state`) {
+    return `its column state is ${state}, and not states.${machine.name}_state`;
+  }
+  return undefined;
+}
+
+/** The columns of the row that a declaration speaks of. */
+function columnsOf({ old, guards, money, roles, organization }: Machine): readonly string[] {
+  const sql = JSON.stringify([roles, money, old?.withoutLabel]);
+  const spokenOf = [...sql.matchAll(/\brow\.(\w+)/g)].map(([, column = '']) => column);
+  const compared = guards.flatMap(({ column, than }) => (typeof than === 'number' ? [column] : [column, than.column]));
+  return [
+    ...new Set([
+      ...(old === undefined ? [] : [old.column]),
+      ...(organization === undefined ? [] : [organization.column]),
+      ...compared,
+      ...spokenOf,
+    ]),
+  ].sort();
+}
