@@ -123,6 +123,10 @@ begin
   if exists (select from payments.accounts a where a.id = v_id and a.book_id = 1) then
     return v_id;
   end if;
+  if not exists (select from ref.currencies c where c.code = p_request ->> 'currency') then
+    perform payments.raise_code('LEDGER_CURRENCY_UNKNOWN', format('%s of %s %s is in %s, which is not in ref.currencies.',
+      p_step.event, p_step.machine, p_step.id, coalesce(p_request ->> 'currency', 'no currency')));
+  end if;
   if payments.import_events(1, '{}', array[row('account.opened', v_id, null, null, null, null, p_request)::payments.new_event]) = 1 then
     select e.position into v_position from payments.events e where e.event_id = v_id and e.book_id = 1;
     perform payments.project_account_changes(1, v_position, v_position, pg_current_xact_id());

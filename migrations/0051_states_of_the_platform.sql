@@ -74,7 +74,8 @@ end $$;
 
 -- A ticket's share of what its order says was paid: 'subtotal' (the organiser's), 'fees' (ours) or 'total' (both). Each ticket weighs what
 -- its tier cost. Shares are cut from what the tickets refunded before have left, so that those of all tickets are the order, to the cent; fees
--- are what the order says, never computed anew. Null where the order does not say what the tier cost.
+-- are what the order says, never computed anew. Before is by the history: a statement that refunds many has
+-- changed all of its rows by then. Null where the order does not say what the tier cost.
 -- Locks: the order, so that two refunds of it are cut one after the other.
 create function states.share_of_order(p_order_id uuid, p_ticket_id uuid, p_tier_id uuid, p_part text) returns bigint
 language plpgsql security definer
@@ -99,7 +100,8 @@ begin
   into v_before
   from tickets t
   cross join lateral (select max(x.unit_price_cents) as unit_price_cents from order_items x where x.order_id = t.order_id and x.tier_id = t.tier_id) i
-  where t.order_id = p_order_id and t.state = 'refunded' and t.id <> p_ticket_id;
+  where t.order_id = p_order_id and t.id <> p_ticket_id and exists (
+    select from states.history h where h.subject_id = t.id and h.machine = 'ticket' and h.to_state = 'refunded');
   return (
     select sum(floor(part.cents * least(v_before + v_own, v_whole) / v_whole) - floor(part.cents * least(v_before, v_whole) / v_whole))
     from (values ('subtotal', v_order.subtotal_cents), ('fees', v_order.fees_cents)) as part (name, cents)

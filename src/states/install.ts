@@ -299,10 +299,8 @@ async function countLeft(db: Queryable, { name, hasState }: MachineTable): Promi
   return Number(rows[0]?.left ?? 0n);
 }
 
-async function survey(db: Queryable, machine: Machine, { name, hasState }: MachineTable): Promise<readonly Mapped[]> {
-  const { rows } = await db.query<{ label: string | null; state: string; rows: bigint }>(
-    surveySql(machine, hasState ? `(select * from ${name} where state is null)` : name),
-  );
+async function survey(db: Queryable, machine: Machine, table: MachineTable): Promise<readonly Mapped[]> {
+  const { rows } = await db.query<{ label: string | null; state: string; rows: bigint }>(surveySql(machine, table));
   return rows.map((row) => ({ ...row, rows: Number(row.rows) }));
 }
 

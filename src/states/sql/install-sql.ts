@@ -100,12 +100,16 @@ export function createTriggerSql({ name, table, when, runs }: MachineTrigger): r
 
 export const dropTriggerSql = ({ name, table }: MachineTrigger): string => `drop trigger if exists ${name} on ${table}`;
 
-/** SQL of how many rows stand under which old label, and what they become; the table is given as it is spelt. */
-export function surveySql({ name, old }: Machine, table: string): string {
+/** SQL of how many rows that are not taken in yet stand under which old label, and what they become. */
+export function surveySql(
+  { name, old }: Machine,
+  table: { readonly name: string; readonly hasState: boolean },
+): string {
   const label = old === undefined ? 'null' : `t.${old.column}::text`;
   return `
     select ${label} as label, states.adopted_state(${literal(name)}, t) as state, count(*) as rows
-    from ${table} t
+    from ${table.name} t
+    ${table.hasState ? 'where t.state is null' : ''}
     group by 1, 2
     order by 1, 2`;
 }
