@@ -6,6 +6,7 @@ import { benchLedger } from './ledger.ts';
 import { isMisuse } from './misuse.ts';
 import { benchOutbox } from './outbox.ts';
 import { benchRebuild } from './rebuild.ts';
+import { benchStates } from './states.ts';
 import { benchVerify } from './verify.ts';
 
 /** Each answers whether its targets were met. */
@@ -17,6 +18,7 @@ const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<bool
   ledger: benchLedger,
   outbox: benchOutbox,
   rebuild: benchRebuild,
+  states: benchStates,
   verify: benchVerify,
 };
 

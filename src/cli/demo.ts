@@ -110,7 +110,7 @@ function demoJson(result: DemoResult, { keep, databaseUrl, madeKey }: Where): Re
 }
 
 function demoSummary(result: DemoResult, where: Where): string {
-  const { seconds, webhooks } = result;
+  const { seconds, sponsorships, webhooks } = result;
   const backfillSeconds = seconds.backfill ?? 0;
   const rate = backfillSeconds > 0 ? Math.round(Number(result.legacyTransactions) / backfillSeconds) : 0;
   const yes = (holds: boolean) => (holds ? 'yes' : 'NO');
@@ -120,6 +120,7 @@ function demoSummary(result: DemoResult, where: Where): string {
     `Replayed       ${formatCount(result.legacyTransactions)} legacy rows in ${backfillSeconds.toFixed(1)} s (${formatCount(rate)}/s)`,
     `Ledger         ${formatCount(result.events)} events, ${formatCount(result.entries)} entries`,
     `Wallets        ${formatCount(result.walletsCompared)} compared with the old balances, ${formatCount(result.walletsDiffering)} differ`,
+    `States         ${sponsorships.machines} machines; ${formatCount(sponsorships.orders)} sponsorships taken through ${formatCount(sponsorships.transitions)} changes, ${formatCount(sponsorships.takenIn)} old ones taken in`,
     `Webhooks       ${formatCount(webhooks.messages)} messages, ${formatCount(webhooks.deliveries)} deliveries: ${formatCount(webhooks.received)} received, ${formatCount(webhooks.verified)} verified`,
     '',
     // Suspense follows by itself, with how often each cause was found.

@@ -14,8 +14,10 @@ import { labelOf } from '../replay/backfill-run.ts';
 import { turnCaptureOn } from '../replay/capture.ts';
 import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
-import { createLegacyDatabase, fillLegacyDatabase } from './legacy-database.ts';
+import { checkMachines } from '../states/verify.ts';
+import { createLegacyDatabase, createMachineTables, fillLegacyDatabase } from './legacy-database.ts';
 import { type Receiver, startReceiver } from './receiver.ts';
+import { type Sponsorships, sponsorEvents } from './sponsorships.ts';
 import { sellTickets } from './ticket-sales.ts';
 
 export interface DemoOptions {
@@ -35,7 +37,7 @@ export interface DemoOptions {
   readonly onProgress: (label: string, done: number | bigint, total: number | bigint) => void;
 }
 
-type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'post' | 'deliver' | 'verify';
+type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'post' | 'states' | 'deliver' | 'verify';
 
 export interface DemoResult {
   readonly booksBalance: boolean;
@@ -46,6 +48,7 @@ export interface DemoResult {
   readonly walletsCompared: bigint;
   readonly walletsDiffering: bigint;
   readonly drift: readonly Drift[];
+  readonly sponsorships: Sponsorships;
   readonly webhooks: DemoWebhooks;
   readonly endpoints: readonly DemoEndpoint[];
   readonly verification: Verification;
@@ -74,14 +77,15 @@ interface DemoEndpoint {
 }
 
 const ORG_WALLETS = 50;
-const TICKET_ORDERS = 300;
+const TICKET_ORDERS = 270;
+const SPONSORSHIP_ORDERS = 30;
 const DELIVERY_DEADLINE_MS = 60_000;
 const DELIVERY_POLL_MS = 50;
 const LOOPBACK = '127.0.0.0/8';
 
 /**
  * Tells the whole story against real servers: a legacy database with its hazards, the migration, the replay, the proof,
- * new postings that announce themselves, and their delivery to a receiver that verifies every signature.
+ * new postings and changes of state that announce themselves, and their delivery to a receiver that verifies every signature.
  * @throws AppError DEMO_STOPPED once `stop` is aborted; DB_*, QUEUE_UNREACHABLE, LISTEN_UNAVAILABLE
  */
 export async function runDemo(given: DemoOptions): Promise<DemoResult> {
@@ -109,7 +113,11 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     });
     const told = await tellTheOutside(pool, options, step);
     const verification = await step('verify', () =>
-      verifyBooksAndWallets(pool, { onBegin: (check) => options.onProgress(`verify: ${check}`, 0, 0) }),
+      verifyBooksAndWallets(
+        pool,
+        { onBegin: (check) => options.onProgress(`verify: ${check}`, 0, 0) },
+        { beside: checkMachines },
+      ),
     );
     const summary = await summarize(pool);
     kept = options.keep;
@@ -141,11 +149,11 @@ export function demoHolds(result: DemoResult): boolean {
 }
 
 /** Every message reached every endpoint that wants it, and every request was genuine. */
-export function webhooksArrived({ webhooks, endpoints }: Told): boolean {
+export function webhooksArrived({ sponsorships, webhooks, endpoints }: Told): boolean {
   return (
     endpoints.every(({ sent, distinctMessages }) => distinctMessages === sent) &&
     endpoints.reduce((sum, { sent }) => sum + sent, 0) === webhooks.deliveries &&
-    webhooks.messages === TICKET_ORDERS &&
+    webhooks.messages === TICKET_ORDERS + sponsorships.transitions &&
     webhooks.deliveries >= webhooks.messages &&
     webhooks.delivered === webhooks.deliveries &&
     webhooks.received >= webhooks.delivered &&
@@ -174,16 +182,17 @@ async function makeLegacyDatabase(pool: Pool, options: DemoOptions): Promise<voi
     seed: options.seed,
     onProgress: (at) => options.onProgress(`legacy database: ${at.step}`, at.done, at.total),
   });
+  await createMachineTables(pool);
 }
 
-type Told = Pick<DemoResult, 'webhooks' | 'endpoints'>;
+type Told = Pick<DemoResult, 'sponsorships' | 'webhooks' | 'endpoints'>;
 
 type Step = <T>(name: DemoStep, work: () => Promise<T>) => Promise<T>;
 
 /** By path of the endpoint; each is received by itself, with its own secret, so that none can stand in for the other. */
 const ENDPOINTS = { '/everything': ['*'], '/tickets': ['ticket.*'] } as const;
 
-/** Two endpoints, one worker, and postings that announce themselves: every message must arrive and verify. */
+/** Two endpoints, one worker, and what announces itself: every message must arrive and verify. */
 async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Promise<Told> {
   const listeners: Listener[] = [];
   try {
@@ -199,7 +208,11 @@ async function tellTheOutside(pool: Pool, options: DemoOptions, step: Step): Pro
     const worker = await startWorker({ databaseUrl, redisUrl, keyRing, log, egressAllow });
     try {
       await step('post', () => sellTickets(pool, { orders: TICKET_ORDERS, seed: options.seed }));
-      return await step('deliver', () => awaitDeliveries({ pool, listeners, onProgress: options.onProgress }));
+      const sponsorships = await step('states', () => sponsorEvents(pool, { orders: SPONSORSHIP_ORDERS }));
+      const delivered = await step('deliver', () =>
+        awaitDeliveries({ pool, listeners, onProgress: options.onProgress }),
+      );
+      return { sponsorships, ...delivered };
     } finally {
       await worker.stop();
     }
@@ -217,7 +230,7 @@ async function awaitDeliveries(input: {
   pool: Pool;
   listeners: readonly Listener[];
   onProgress: DemoOptions['onProgress'];
-}): Promise<Told> {
+}): Promise<Omit<Told, 'sponsorships'>> {
   const { pool, listeners, onProgress } = input;
   const deadline = performance.now() + DELIVERY_DEADLINE_MS;
   for (;;) {

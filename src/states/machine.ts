@@ -62,7 +62,7 @@ export interface OldLabels<State extends string = string> {
   readonly why: string;
 }
 
-export interface Money<State extends string = string, Event extends string = string> {
+interface Money<State extends string = string, Event extends string = string> {
   readonly accounts: Readonly<Record<string, Account>>;
   readonly bookings: Readonly<Partial<Record<Event, Booking<Event>>>>;
   readonly kept?: KeptAccount<State, Event>;
@@ -82,11 +82,11 @@ export interface Account {
 }
 
 /** What an event posts: lines whose debits equal their credits, or the reversal of what another event posted. */
-export type Booking<Event extends string = string> =
+type Booking<Event extends string = string> =
   | { readonly reference: string; readonly lines: readonly Line[] }
   | { readonly reference: string; readonly reverses: Event };
 
-export interface Line {
+interface Line {
   readonly side: 'debit' | 'credit';
   readonly account: string;
   /** SQL of the amount in minor units; nothing is booked for zero. */
@@ -94,7 +94,7 @@ export interface Line {
 }
 
 /** An account that each row has for itself, of which the row's state says what is in it. */
-export interface KeptAccount<State extends string = string, Event extends string = string> {
+interface KeptAccount<State extends string = string, Event extends string = string> {
   readonly account: string;
   /** SQL of what is in it in these states; in others it is empty. */
   readonly cents: string;

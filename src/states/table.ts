@@ -1,6 +1,9 @@
 import type { Queryable } from '../db/pool.ts';
+import { isInvalidParameter } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { Machine } from './machine.ts';
+
+const MAX_SHOWN_NAME = 100;
 
 /** A table that a machine can be installed on. */
 export interface MachineTable {
@@ -16,23 +19,44 @@ export interface MachineTable {
  * @throws AppError STATE_TABLE_UNSUITABLE, DB_*
  */
 export async function getMachineTable(db: Queryable, machine: Machine, name: string): Promise<MachineTable> {
-  const { rows } = await db.query<{ oid: string; name: string; kind: string; columns: Record<string, string> }>(
-    `select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind, (
-       select coalesce(jsonb_object_agg(a.attname, format_type(a.atttypid, null)), '{}') from pg_attribute a
-       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
-     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.oid = to_regclass($1)`,
-    [name],
-  );
+  const rows = await findTable(db, name);
   const [found] = rows;
   const fault = found === undefined ? 'there is no such table' : faultOf(machine, found);
   if (found === undefined || fault !== undefined) {
-    throw new AppError('STATE_TABLE_UNSUITABLE', `Machine ${machine.name} cannot be installed on ${name}: ${fault}.`);
+    throw new AppError(
+      'STATE_TABLE_UNSUITABLE',
+      `Machine ${machine.name} cannot be installed on ${name.slice(0, MAX_SHOWN_NAME)}: ${fault}.`,
+    );
   }
   return { oid: found.oid, name: found.name, hasState: found.columns['state'] !== undefined };
 }
 
-function faultOf(machine: Machine, table: { kind: string; columns: Record<string, string> }): string | undefined {
+interface Found {
+  readonly oid: string;
+  readonly name: string;
+  readonly kind: string;
+  readonly columns: Readonly<Record<string, string>>;
+}
+
+async function findTable(db: Queryable, name: string): Promise<readonly Found[]> {
+  try {
+    const { rows } = await db.query<Found>(
+      `select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind, (
+         select coalesce(jsonb_object_agg(a.attname, format_type(a.atttypid, null)), '{}') from pg_attribute a
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where c.oid = case when cardinality(parse_ident($1)) <= 2 then to_regclass($1) end`,
+      [name],
+    );
+    return rows;
+  } catch (error) {
+    // A text that no identifier can be read from names no table either.
+    if (isInvalidParameter(error)) return [];
+    throw error;
+  }
+}
+
+function faultOf(machine: Machine, table: Found): string | undefined {
   const { kind, columns } = table;
   if (kind !== 'r' && kind !== 'p') return 'it is not a table';
   if (columns['id'] !== 'uuid') return 'it has no column id of type uuid';

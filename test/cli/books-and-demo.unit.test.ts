@@ -3,6 +3,7 @@ import { trialBalanceLines } from '../../src/cli/books.ts';
 import { webhooksArrived } from '../../src/demo/demo.ts';
 
 const webhooks = { messages: 300, deliveries: 570, delivered: 570, received: 571, verified: 571 };
+const sponsorships = { machines: 4, takenIn: 0, orders: 10, transitions: 30 };
 const everything = { path: '/everything', sent: 300, distinctMessages: 300 };
 const tickets = { path: '/tickets', sent: 270, distinctMessages: 270 };
 
@@ -23,7 +24,7 @@ it.each([
   ],
   ['the outbox sent to an endpoint that nobody listens at', [everything], false],
 ])('the demo judges its webhooks by endpoint: %s', (_case, endpoints, arrived) => {
-  expect(webhooksArrived({ webhooks, endpoints })).toBe(arrived);
+  expect(webhooksArrived({ sponsorships, webhooks, endpoints })).toBe(arrived);
 });
 
 it('a trial balance is printed with debit, credit and balance, in the decimal places of its currency', () => {

@@ -50,6 +50,7 @@ describe('doctor on a healthy database', () => {
       'attachments',
       'endpoints',
       'letters',
+      'machines',
       'notifications',
       'redis',
       'redis-cluster',
@@ -72,6 +73,7 @@ describe('doctor on a healthy database', () => {
       attachments: 'ok',
       endpoints: 'ok',
       letters: 'ok',
+      machines: 'skipped',
       notifications: 'ok',
       redis: 'skipped',
       'redis-cluster': 'skipped',
@@ -111,7 +113,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(18);
+    expect(Object.keys(checks)).toHaveLength(19);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {

@@ -52,7 +52,7 @@ describe('the demo', () => {
       await query(demoUrl(), `insert into public.outbox (topic, payload) values ('stranger.knocked', '{}')`);
       const end = await demo.done;
       expect(end).toMatchObject({ exitCode: 1, stderr: '' });
-      expect(JSON.parse(end.stdout)).toMatchObject({ booksBalance: true, webhooks: { messages: 301 } });
+      expect(JSON.parse(end.stdout)).toMatchObject({ booksBalance: true, webhooks: { messages: 351 } });
     },
     A_DEMO_MS,
   );

@@ -31,9 +31,9 @@ describe('the demo', () => {
       }
       // 300 orders, of which 270 are of the topics ticket.*, each to two endpoints.
       const { received, ...webhooks } = first.webhooks;
-      expect(webhooks).toEqual({ messages: 300, deliveries: 570, delivered: 570, verified: received });
+      expect(webhooks).toEqual({ messages: 350, deliveries: 620, delivered: 620, verified: received });
       expect(received).toBeGreaterThanOrEqual(570);
-      const steps = ['legacy', 'migrate', 'backfill', 'post', 'deliver', 'verify'];
+      const steps = ['legacy', 'migrate', 'backfill', 'post', 'states', 'deliver', 'verify'];
       expect(Object.keys(first.seconds)).toEqual(steps);
       for (const seconds of Object.values(first.seconds)) expect(seconds).toBeGreaterThan(0);
 
@@ -65,7 +65,7 @@ describe.each(BACKENDS.filter((backend) => backend === 'Redis'))('the demo on %s
     async () => {
       await redis.client.set('stranger', 'not ours to remove');
       const first = jsonOf(await run(['--json', '--seed', '7'], { REDIS_URL: redis.url }));
-      expect(first.webhooks).toMatchObject({ messages: 300, delivered: 570 });
+      expect(first.webhooks).toMatchObject({ messages: 350, delivered: 620 });
       expect(await redis.client.keys('*')).toEqual(['stranger']);
     },
     A_DEMO_MS,

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
 import { createLegacyDatabase, createMachineTables } from '../../src/demo/legacy-database.ts';
 import { install } from '../../src/states/install.ts';
@@ -20,7 +19,7 @@ export const ORGANIZATION = '00000000-0000-4000-8000-00000000e010';
 export const SPONSOR = '00000000-0000-4000-8000-00000000e011';
 export const EVENT = '00000000-0000-4000-8000-00000000e012';
 export const PACKAGE = '00000000-0000-4000-8000-00000000e013';
-export const TIER = '00000000-0000-4000-8000-00000000e014';
+const TIER = '00000000-0000-4000-8000-00000000e014';
 
 /** A migrated database with the old platform's tables and nobody's machine on them. */
 export async function createMachineTablesDatabase(): Promise<TestDatabase> {
@@ -170,7 +169,7 @@ export async function givenRowIn(pool: Pool, machine: Machine, state: string): P
 }
 
 /** The shortest way from the first initial state. */
-export function wayTo(machine: Machine, state: string): readonly Edge[] {
+function wayTo(machine: Machine, state: string): readonly Edge[] {
   let ways: (readonly Edge[])[] = [[]];
   for (;;) {
     const at = (way: readonly Edge[]) => way.at(-1)?.to ?? machine.initial[0];
@@ -220,5 +219,3 @@ export async function balances(db: Queryable): Promise<Record<string, bigint>> {
   );
   return Object.fromEntries(rows.map(({ account, cents }) => [account, cents]));
 }
-
-export const unusedId = (): string => randomUUID();
