@@ -15,11 +15,11 @@ create schema states;
 -- Raises one of our codes with its SQLSTATE. Parameters: the code, as in docs/errors.md; a message that says what, which id, both values
 -- and what to do; the same for programs.
 create function states.refuse(p_code text, p_message text, p_detail jsonb default '{}') returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception using
     message = p_message,
-    detail = p_detail::text,
+    detail = coalesce(nullif(p_detail, '{}')::text, ''),
     errcode = case p_code
       when 'STATE_MACHINE_UNKNOWN' then 'LV080'
       when 'STATE_MACHINE_NOT_INSTALLED' then 'LV081'
@@ -36,6 +36,7 @@ begin
       when 'STATE_ROW_FIXED' then 'LV092'
       when 'STATE_MONEY_KEPT' then 'LV093'
       when 'STATE_ACCOUNT_KEPT' then 'LV094'
+      when 'STATE_CHANGE_LOST' then 'LV095'
     end;
 end $$;
 
@@ -50,6 +51,7 @@ create table states.machines (
   initial_states text[] not null,
   label_column text,
   adopted_state text not null,
+  installed_at timestamptz,
   dropped_constraints jsonb not null default '{}',
   constraint machines_pkey primary key (name),
   constraint machines_name_format check (name ~ '^[a-z][a-z0-9_]{0,30}$')
@@ -60,7 +62,8 @@ comment on column states.machines.table_name is 'The table that it is declared f
 comment on column states.machines.relation is 'The table that it is installed on, by its oid, so that it is found wherever it is moved; null before.';
 comment on column states.machines.state_type is 'The enum type of its states.';
 comment on column states.machines.label_column is 'The column of the old platform that shows the state to old code; null for a table without one.';
-comment on column states.machines.adopted_state is 'SQL of the state of a row of before the machine, which is $1.';
+comment on column states.machines.adopted_state is 'SQL of the state of a row of before the machine, which is $1; $2 is the state that its history ends in, where it has one.';
+comment on column states.machines.installed_at is 'Since when its accounts are kept; null before.';
 comment on column states.machines.dropped_constraints is 'Checks of the old platform that allow less than the machine, as they were: put back when it is uninstalled.';
 
 create table states.edges (
@@ -130,6 +133,7 @@ comment on column states.history.to_state is 'null where the row was deleted.';
 comment on column states.history.event is 'created, adopted (it was there before the machine), deleted, or the event of the edge.';
 comment on column states.history.role is 'As what the change was allowed.';
 comment on column states.history.changed_by is 'The signed-in user, or else the database role.';
+comment on column states.history.reason is 'As far as 1,000 characters.';
 comment on column states.history.message_id is 'The message in public.outbox that announces it.';
 
 create function states.refuse_history_change() returns trigger
@@ -146,18 +150,31 @@ alter table states.history enable always trigger history_append_only;
 
 -- ------------------------------------------------------------------------------------------------------- who may do what
 
--- The roles that the caller has towards a row: platform for the owner and for Supabase's server role; else those of the signed-in
--- user. Called by functions that run as the owner. p_row: a row of the machine's table.
-create function states.roles_of_caller(p_machine text, p_row anyelement) returns text[]
+-- Who asks: the signed-in user, or else the session's role. As payments.acting_user, for callers without a search_path of their own.
+create function states.acting_user() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$ select payments.acting_user() $$;
+
+-- Whether the caller is the platform: the owner, or Supabase's server role. Called by functions that run as the owner.
+create function states.is_platform() returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   v_caller constant name := case current_setting('role') when 'none' then session_user else current_setting('role') end;
+begin
+  return payments.is_member(v_caller, current_user) or payments.is_member(v_caller, 'service_role');
+end $$;
+
+-- The roles that the caller has towards a row: platform, or those of the signed-in user. Called by functions that run as the owner.
+-- p_row: a row of the machine's table.
+create function states.roles_of_caller(p_machine text, p_row anyelement) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
   v_user_id uuid;
   v_party states.parties;
   v_has_role boolean;
   v_roles text[] := '{}';
 begin
-  if payments.is_member(v_caller, current_user) or payments.is_member(v_caller, 'service_role') then
+  if states.is_platform() then
     return array['platform'];
   end if;
   v_user_id := payments.try_uuid(payments.acting_user());
@@ -172,30 +189,39 @@ begin
   return v_roles;
 end $$;
 
--- Refuses an edge that the caller may not take, or whose guards do not hold. Returns as what he may. p_row: the row as it is to be.
-create function states.judge_edge(p_machine text, p_from text, p_to text, p_id uuid, p_row anyelement) returns text
+-- Refuses a row of which a guard does not hold. p_event: what is asked for, as the message says it.
+create function states.check_guards(p_machine text, p_guards text[], p_event text, p_id uuid, p_row anyelement, p_detail jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_guard states.guards;
+  v_holds boolean;
+begin
+  for v_guard in select g.* from states.guards g where g.machine = p_machine and g.name = any (p_guards) order by g.name collate "C" loop
+    execute format('select %s', v_guard.condition) into v_holds using p_row;
+    if v_holds is not true then
+      perform states.refuse('STATE_GUARD_REFUSED', format('%s of %s %s needs that %s.', p_event, p_machine, p_id, v_guard.says),
+        p_detail || jsonb_build_object('guard', v_guard.name));
+    end if;
+  end loop;
+end $$;
+
+-- Refuses an edge that the caller may not take, or whose guards do not hold. Returns as what he may.
+-- p_old: the row as it was, by which it is decided who he is to it: what he writes into it makes nobody of him. p_new: as it is to be.
+create function states.judge_edge(p_machine text, p_from text, p_to text, p_id uuid, p_old anyelement, p_new anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   v_edge constant states.edges := (
     select e from states.edges e where e.machine = p_machine and e.from_state = p_from and e.to_state = p_to);
-  v_roles constant text[] := states.roles_of_caller(p_machine, p_row);
+  v_roles constant text[] := states.roles_of_caller(p_machine, p_old);
   v_role constant text := (select r from unnest(v_edge.roles) with ordinality as e (r, nth) where r = any (v_roles) order by nth limit 1);
   v_detail constant jsonb := jsonb_build_object('machine', p_machine, 'id', p_id, 'from', p_from, 'to', p_to, 'event', v_edge.event);
-  v_guard states.guards;
-  v_holds boolean;
 begin
   if v_role is null then
     perform states.refuse('STATE_ROLE_REFUSED', format('%s of %s %s is for: %s. The caller is: %s.', v_edge.event, p_machine, p_id,
       array_to_string(v_edge.roles, ', '), coalesce(nullif(array_to_string(v_roles, ', '), ''), 'none that has a part in it')),
       v_detail || jsonb_build_object('roles', v_edge.roles));
   end if;
-  for v_guard in select g.* from states.guards g where g.machine = p_machine and g.name = any (v_edge.guards) order by g.name loop
-    execute format('select %s', v_guard.condition) into v_holds using p_row;
-    if v_holds is not true then
-      perform states.refuse('STATE_GUARD_REFUSED', format('%s of %s %s needs that %s.', v_edge.event, p_machine, p_id, v_guard.says),
-        v_detail || jsonb_build_object('guard', v_guard.name));
-    end if;
-  end loop;
+  perform states.check_guards(p_machine, v_edge.guards, v_edge.event, p_id, p_new, v_detail);
   return v_role;
 end $$;
 
@@ -218,7 +244,7 @@ end $$;
 
 -- Refuses another id for a row, by which it would leave its history.
 create function states.refuse_new_id(p_machine text, p_id uuid, p_new_id uuid) returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform states.refuse('STATE_ROW_FIXED', format('The id of %s %s cannot become %s: its history is under it.', p_machine, p_id, p_new_id),
     jsonb_build_object('machine', p_machine, 'id', p_id));
@@ -251,7 +277,7 @@ end $$;
 create function states.adopt(p_machine text, p_id uuid, p_row anyelement) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_state constant text := states.adopted_state(p_machine, p_row);
+  v_state constant text := states.adopted_state(p_machine, p_id, p_row);
   v_column constant text := (select m.label_column from states.machines m where m.name = p_machine);
   v_label text;
   v_history_id bigint;
@@ -266,15 +292,18 @@ begin
   return v_state;
 end $$;
 
--- The state of a row of before the machine, by its declaration. Refuses a row of which it says nothing.
-create function states.adopted_state(p_machine text, p_row anyelement) returns text
+-- The state of a row of before the machine, by its declaration. Where the machine was on the table before, old labels that may stand for several
+-- states say the one that the row's history ends in. Refuses a row of which nothing says it.
+create function states.adopted_state(p_machine text, p_id uuid, p_row anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
+  v_last constant text := (
+    select h.to_state from states.history h where h.subject_id = p_id and h.machine = p_machine order by h.id desc limit 1);
   v_state text;
 begin
-  execute format('select (%s)::text', (select m.adopted_state from states.machines m where m.name = p_machine)) into v_state using p_row;
+  execute format('select (%s)::text', (select m.adopted_state from states.machines m where m.name = p_machine)) into v_state using p_row, v_last;
   if v_state is null then
-    perform states.refuse('STATE_UNKNOWN', format('The old label of this row says nothing to machine %s: %s.', p_machine, left(p_row::text, 200)));
+    perform states.refuse('STATE_UNKNOWN', format('The old label of %s %s stands for no state: correct it.', p_machine, p_id));
   end if;
   return v_state;
 end $$;
@@ -323,14 +352,12 @@ begin
   end if;
   -- The owner and Supabase's server role may take every edge: only others are looked at, and guards.
   if v_has_guards or v_caller operator(pg_catalog.<>) current_user and v_caller operator(pg_catalog.<>) 'service_role' then
-    v_role := states.judge_edge(tg_argv[0], v_from, v_to, new.id, new);
+    v_role := states.judge_edge(tg_argv[0], v_from, v_to, new.id, old, new);
   end if;
   if v_claims operator(pg_catalog.<>) '' then
-    v_by := payments.acting_user();
+    v_by := states.acting_user();
   end if;
-  if v_reason operator(pg_catalog.=) '' then
-    v_reason := null;
-  end if;
+  v_reason := case when v_reason operator(pg_catalog.<>) '' then pg_catalog.left(v_reason, 1000) end;
   if v_organization is not null then
     execute v_organization into v_organization_id using new;
     if v_is_of_event then
@@ -358,6 +385,11 @@ declare
   v_state constant text := new.state;
   v_initial constant text[] := (select m.initial_states from states.machines m where m.name = v_machine);
   v_roles text[];
+  -- What every edge asks for that leads there, whoever comes there by none has to have as well.
+  v_guards constant text[] := array(
+    select g.name from states.guards g
+    where g.machine = v_machine and exists (select from states.edges e where e.machine = v_machine and e.to_state = v_state)
+      and not exists (select from states.edges e where e.machine = v_machine and e.to_state = v_state and g.name <> all (e.guards)));
 begin
   if v_state is null then
     perform states.refuse('STATE_NULL_REFUSED', format('The state of %s %s is null: it begins as %s.', v_machine, new.id,
@@ -371,6 +403,7 @@ begin
       '%s %s has a history already, which ended when its row was deleted: insert it under another id.', v_machine, new.id),
       jsonb_build_object('machine', v_machine, 'id', new.id, 'to', v_state));
   end if;
+  perform states.check_guards(v_machine, v_guards, 'beginning as ' || v_state, new.id, new, jsonb_build_object('machine', v_machine, 'id', new.id, 'to', v_state));
   v_roles := states.roles_of_caller(v_machine, new);
   insert into states.history (machine, subject_id, to_state, event, role, changed_by)
   values (v_machine, new.id, v_state, 'created', coalesce(v_roles[1], 'none'), payments.acting_user());
@@ -442,41 +475,54 @@ create type states.transition as (
   history_id bigint, machine text, id uuid, from_state text, to_state text, event text, role text, message_id uuid
 );
 
--- Takes the edge of an event. Whoever calls it needs a role of the edge, and no right on the table.
+-- Takes the edge of an event. Whoever calls it needs a role of the edge, and no right on the table; who has no part in the row learns nothing of
+-- it, nor whether there is one.
 -- Returns what became of it. Raises STATE_*, and what the ledger refuses.
 -- Locks: the row, waiting 2 s at most for who holds it; what the edge's effects lock.
 create function states.transition(p_machine text, p_id uuid, p_event text, p_reason text default null) returns states.transition
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 declare
   v_machine constant states.machines := states.machine(p_machine);
-  v_from text;
   v_is_there boolean;
+  v_has_part boolean;
+  v_from text;
   v_edge states.edges;
   v_reason_before constant text := coalesce(current_setting('liventix.reason', true), '');
+  v_last bigint;
   v_done states.transition;
 begin
   begin
-    execute format('select true, coalesce(x.state::text, states.adopted_state($2, x)) from %s x where x.id = $1 for no key update', v_machine.relation)
-    into v_is_there, v_from using p_id, p_machine;
+    execute format('
+      select true, coalesce(x.state::text, states.adopted_state($2, x.id, x)), cardinality(states.roles_of_caller($2, x)) > 0
+      from %s x where x.id = $1 for no key update', v_machine.relation)
+    into v_is_there, v_from, v_has_part using p_id, p_machine;
   exception when lock_not_available then
     perform states.refuse('STATE_ROW_LOCKED', format(
-      '%s %s is held by another transaction, for 2 s by now: nothing was changed. Ask again when it has ended; liventix doctor names those that are open.',
+      '%s %s is held by another transaction, for 2 s by now: nothing was changed. Ask again when it has ended; liventix doctor --max-transaction-seconds 1 names those that are open.',
       p_machine, p_id), jsonb_build_object('machine', p_machine, 'id', p_id, 'event', p_event));
   end;
-  if v_is_there is not true then
+  if not coalesce(v_has_part, states.is_platform()) then
+    perform states.refuse('STATE_ROLE_REFUSED', format('The caller has no part in a %s %s.', p_machine, coalesce(p_id::text, 'null')),
+      jsonb_build_object('machine', p_machine, 'id', p_id, 'event', p_event));
+  elsif v_is_there is not true then
     perform states.refuse('STATE_ROW_MISSING', format('There is no %s %s in %s.', p_machine, coalesce(p_id::text, 'null'), v_machine.relation),
       jsonb_build_object('machine', p_machine, 'id', p_id));
   end if;
   v_edge := states.edge_of(p_machine, p_id, v_from, p_event);
+  v_last := (select max(h.id) from states.history h where h.subject_id = p_id);
   perform set_config('liventix.reason', coalesce(p_reason, ''), true);
   execute format('update %s set state = $1::%s where id = $2', v_machine.relation, v_machine.state_type) using v_edge.to_state, p_id;
   perform set_config('liventix.reason', v_reason_before, true);
   select h.id, h.machine, h.subject_id, h.from_state, h.to_state, h.event, h.role, h.message_id
   into v_done
   from states.history h
-  where h.subject_id = p_id and h.machine = p_machine
+  where h.subject_id = p_id and h.machine = p_machine and h.id > coalesce(v_last, 0) and h.event = p_event
   order by h.id desc
   limit 1;
+  if v_done.history_id is null then
+    perform states.refuse('STATE_CHANGE_LOST', format('%s of %s %s did not happen: another trigger of %s, or a rule, kept the row as it was.',
+      p_event, p_machine, p_id, v_machine.relation), jsonb_build_object('machine', p_machine, 'id', p_id, 'event', p_event));
+  end if;
   return v_done;
 end $$;
 

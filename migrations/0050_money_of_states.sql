@@ -1,9 +1,9 @@
 -- Money that follows state. An edge may have a booking, which is posted in the transaction of the change; a posting that the ledger
 -- refuses takes the change with it. A machine may keep an account for each row (an order's escrow), which
 --
---   has what the row's state implies, no more and no less            take_effects, check_kept_rows
---   is posted to, changed, and its holds voided by transitions alone  check_kept_entries, check_kept_changes, check_kept_holds
---   is frozen, and its holds with it, in some states                 take_effects
+--   has what the row's state implies, no more and no less     take_effects, check_kept_row
+--   is opened, posted to and changed by transitions alone     check_kept_accounts, check_kept_entries, check_kept_changes
+--   is frozen, and its holds with it, in some states          take_effects, check_kept_holds
 
 create table states.accounts (
   machine text not null constraint accounts_machine_fkey references states.machines,
@@ -20,10 +20,12 @@ create table states.bookings (
   event text not null,
   reverses text,
   reference_type text not null,
+  reference_id text not null,
   constraint bookings_pkey primary key (machine, event)
 );
 
 comment on column states.bookings.event is 'The event that is booked.';
+comment on column states.bookings.reference_id is 'SQL of what the postings refer to; the row is $1.';
 comment on column states.bookings.reverses is 'The event whose booking it takes back; null where it has lines of its own.';
 
 create table states.lines (
@@ -32,13 +34,13 @@ create table states.lines (
   number integer not null,
   account text not null,
   side text not null constraint lines_side_values check (side in ('debit', 'credit')),
-  amount_cents text not null,
+  amount_cents text,
   constraint lines_pkey primary key (machine, event, number),
   constraint lines_booking_fkey foreign key (machine, event) references states.bookings,
   constraint lines_account_fkey foreign key (machine, account) references states.accounts
 );
 
-comment on column states.lines.amount_cents is 'SQL of the amount, in minor units; the row is $1. Zero is not booked.';
+comment on column states.lines.amount_cents is 'SQL of the amount, in minor units, the row is $1. null: what the other lines come to. Zero is not booked.';
 
 create table states.kept_accounts (
   machine text not null constraint kept_accounts_machine_fkey references states.machines,
@@ -90,11 +92,14 @@ create type states.step as (machine text, id uuid, history_id bigint, event text
 
 -- Notes that an event of the ledger's log is a transition's. Returns its id.
 create function states.note_ledger_event(p_step states.step, p_event_id uuid) returns uuid
-language sql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  -- Two that open one account at the same time: the second waits, and finds it.
   insert into states.ledger_events (event_id, machine, subject_id, history_id, event)
   values (p_event_id, p_step.machine, p_step.id, p_step.history_id, p_step.event)
-  returning event_id
-$$;
+  on conflict (event_id) do nothing;
+  return p_event_id;
+end $$;
 
 -- The account of a row by its request, whether it is there or not.
 create function states.account_id(p_request jsonb) returns uuid
@@ -127,10 +132,10 @@ begin
     perform payments.raise_code('LEDGER_CURRENCY_UNKNOWN', format('%s of %s %s is in %s, which is not in ref.currencies.',
       p_step.event, p_step.machine, p_step.id, coalesce(p_request ->> 'currency', 'no currency')));
   end if;
+  perform states.note_ledger_event(p_step, v_id);
   if payments.import_events(1, '{}', array[row('account.opened', v_id, null, null, null, null, p_request)::payments.new_event]) = 1 then
     select e.position into v_position from payments.events e where e.event_id = v_id and e.book_id = 1;
     perform payments.project_account_changes(1, v_position, v_position, pg_current_xact_id());
-    perform states.note_ledger_event(p_step, v_id);
   end if;
   return v_id;
 end $$;
@@ -156,17 +161,28 @@ declare
   v_line states.lines;
   v_request jsonb;
   v_cents bigint;
+  -- By side, debit positive.
+  v_signed bigint;
+  v_total bigint := 0;
   v_entries jsonb := '[]';
 begin
-  for v_line in select l.* from states.lines l where l.machine = p_step.machine and l.event = p_event order by l.number loop
-    execute format('select (%s)::bigint', v_line.amount_cents) into v_cents using p_row;
-    if v_cents is null then
-      perform states.refuse('STATE_GUARD_REFUSED', format('%s of %s %s needs an amount for the account %s, and there is none.',
-        p_step.event, p_step.machine, p_step.id, v_line.account));
-    elsif v_cents <> 0 then
+  -- The line that has the rest is the last.
+  for v_line in select l.* from states.lines l where l.machine = p_step.machine and l.event = p_event order by l.amount_cents is null, l.number loop
+    if v_line.amount_cents is null then
+      v_signed := -v_total;
+    else
+      execute format('select (%s)::bigint', v_line.amount_cents) into v_cents using p_row;
+      if v_cents is null then
+        perform states.refuse('STATE_GUARD_REFUSED', format('%s of %s %s needs an amount for the account %s, and there is none.',
+          p_step.event, p_step.machine, p_step.id, v_line.account));
+      end if;
+      v_signed := case v_line.side when 'debit' then v_cents else -v_cents end;
+    end if;
+    v_total := v_total + v_signed;
+    if v_signed <> 0 then
       v_request := states.request_of(p_step.machine, v_line.account, p_row);
       v_entries := v_entries || jsonb_build_object('account_id', states.open_account(p_step, v_request), 'currency', v_request ->> 'currency',
-        'amount_cents', case v_line.side when 'debit' then v_cents else -v_cents end);
+        'amount_cents', v_signed);
     end if;
   end loop;
   return v_entries;
@@ -179,13 +195,15 @@ declare
   v_booking states.bookings;
   v_entries jsonb;
   v_reversed uuid;
+  v_reference_id text;
   v_reference jsonb;
 begin
   select b.* into v_booking from states.bookings b where b.machine = p_step.machine and b.event = p_event;
   if not found then
     return;
   end if;
-  v_reference := jsonb_build_object('reference_type', v_booking.reference_type, 'reference_id', p_step.id,
+  execute format('select (%s)::text', v_booking.reference_id) into v_reference_id using p_row;
+  v_reference := jsonb_build_object('reference_type', v_booking.reference_type, 'reference_id', v_reference_id,
     'metadata', jsonb_build_object('machine', p_step.machine, 'event', p_step.event, 'history_id', p_step.history_id));
   if v_booking.reverses is null then
     v_entries := states.entries_of(p_step, p_event, p_row);
@@ -221,7 +239,7 @@ begin
   where c.account_id = p_account_id and c.book_id = 1
   order by c.change_seq desc
   limit 1;
-  if v_last.status = p_status then
+  if coalesce(v_last.status, 'open') = p_status then
     return;
   end if;
   v_position := (payments.append_event(1, row('account.changed', states.note_ledger_event(p_step, gen_random_uuid()), null, null, null, null,
@@ -274,7 +292,7 @@ begin
     end if;
     return;
   end if;
-  if exists (select from payments.accounts a where a.id = v_account_id and a.book_id = 1) then
+  if p_to <> all (v_kept.frozen_states) and exists (select from payments.accounts a where a.id = v_account_id and a.book_id = 1) then
     perform states.set_account_status(v_step, v_account_id, 'open');
     if p_to <> all (v_kept.in_states) then
       perform states.void_holds(v_step, v_account_id);
@@ -284,6 +302,11 @@ begin
     perform states.book(v_step, p_event, p_row);
   elsif p_to = any (v_kept.in_states) and states.balance_of(v_account_id) = 0 then
     perform states.book(v_step, v_kept.filled_by, p_row);
+  elsif p_to <> all (v_kept.in_states) and states.balance_of(v_account_id) <> 0 then
+    -- Old code took it there while the machine was off: what it did then is booked now.
+    perform states.book(v_step, (
+      select min(e.event) from states.edges e
+      where e.machine = p_machine and e.to_state = p_to and e.from_state = any (v_kept.in_states)), p_row);
   end if;
   if p_to = any (v_kept.frozen_states) then
     perform states.set_account_status(v_step, v_account_id, 'frozen');
@@ -301,31 +324,48 @@ begin
     execute format('select (%s)::bigint', p_kept.amount_cents) into v_implied using p_row;
   end if;
   if states.balance_of(p_account_id) is distinct from v_implied then
-    perform states.refuse('STATE_MONEY_KEPT', format('%s of %s %s would leave %s cents in its account %s, where %s implies %s.',
-      p_step.event, p_step.machine, p_step.id, states.balance_of(p_account_id), p_account_id, p_to, coalesce(v_implied::text, 'nothing known')),
-      jsonb_build_object('machine', p_step.machine, 'id', p_step.id, 'event', p_step.event));
+    perform states.refuse('STATE_MONEY_KEPT', case p_step.event
+      when 'adopted' then format('%s %s cannot be taken in: its account %s has %s cents, and %s implies %s. Put its label or its amount right first.',
+        p_step.machine, p_step.id, p_account_id, states.balance_of(p_account_id), p_to, coalesce(v_implied::text, 'nothing known'))
+      else format('%s of %s %s would leave %s cents in its account %s, where %s implies %s.',
+        p_step.event, p_step.machine, p_step.id, states.balance_of(p_account_id), p_account_id, p_to, coalesce(v_implied::text, 'nothing known'))
+      end, jsonb_build_object('machine', p_step.machine, 'id', p_step.id, 'event', p_step.event));
   end if;
 end $$;
 
--- Before an update that changes what an account was filled by, while it has something.
-create function states.refuse_fixed_columns() returns trigger
+-- After an update that changes what an account was filled by: not while it has something. Of a row that is not taken in yet, what it will have counts.
+create function states.check_fixed_columns() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_kept constant states.kept_accounts := (select k from states.kept_accounts k where k.machine = tg_argv[0]);
+  v_state constant text := coalesce(old.state::text, states.adopted_state(tg_argv[0], old.id, old));
 begin
-  perform states.refuse('STATE_MONEY_KEPT', format('%s %s keeps money while it is %s: %s cannot change.', tg_argv[0], old.id, old.state,
-    (select array_to_string(k.fixed_columns, ', ') from states.kept_accounts k where k.machine = tg_argv[0])),
-    jsonb_build_object('machine', tg_argv[0], 'id', old.id));
+  if v_state = any (v_kept.in_states) then
+    perform states.refuse('STATE_MONEY_KEPT', format('%s %s keeps money while it is %s: %s cannot change.', tg_argv[0], old.id, v_state,
+      array_to_string(v_kept.fixed_columns, ', ')), jsonb_build_object('machine', tg_argv[0], 'id', old.id));
+  end if;
   return null;
 end $$;
 
 -- ---------------------------------------------------------------------- who may touch what is kept: installed with a machine
--- Their argument is the type of the accounts that are kept (escrow), which no other posting touches from then on.
+-- Their argument is the type of the accounts that are kept (escrow), which in the main book nobody else touches from then on.
 
 create function states.refuse_kept_account(p_type text, p_account_id uuid, p_what text) returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform states.refuse('STATE_ACCOUNT_KEPT', format(
     '%s of account %s refused: accounts of type %s follow the state of what they are kept for. Take its transition: liventix states list.',
     p_what, p_account_id, p_type), jsonb_build_object('account_id', p_account_id));
+end $$;
+
+-- After each account that is opened: what is kept is opened by a transition, with the limits that it is to have.
+create function states.check_kept_accounts() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if new.type = tg_argv[0] and new.book_id = 1 and not exists (select from states.ledger_events l where l.event_id = new.id) then
+    perform states.refuse_kept_account(tg_argv[0], new.id, 'The opening');
+  end if;
+  return null;
 end $$;
 
 -- After each INSERT of entries: those on kept accounts are of a transaction that a transition made.
@@ -335,7 +375,7 @@ declare
   v_fault record;
 begin
   select n.account_id into v_fault
-  from (select distinct e.account_id, e.transaction_id, e.book_id from new_entries e) n
+  from (select distinct e.account_id, e.transaction_id, e.book_id from new_entries e where e.book_id = 1) n
   where (select a.type from payments.accounts a where a.id = n.account_id and a.book_id = n.book_id) = tg_argv[0]
     and (select l.machine from states.ledger_events l where l.event_id = n.transaction_id) is null
   limit 1;
@@ -349,7 +389,7 @@ end $$;
 create function states.check_kept_changes() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if (select a.type from payments.accounts a where a.id = new.account_id and a.book_id = new.book_id) = tg_argv[0] and exists (
+  if new.book_id = 1 and (select a.type from payments.accounts a where a.id = new.account_id and a.book_id = 1) = tg_argv[0] and exists (
     select from payments.events e
     where e.position = new.event_position and e.book_id = new.book_id and e.type = 'account.changed'
       and not exists (select from states.ledger_events l where l.event_id = e.event_id))
@@ -363,7 +403,7 @@ end $$;
 create function states.check_kept_holds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if (select a.type from payments.accounts a where a.id = new.account_id and a.book_id = new.book_id) = tg_argv[0]
+  if new.book_id = 1 and (select a.type from payments.accounts a where a.id = new.account_id and a.book_id = 1) = tg_argv[0]
     and (select b.status from payments.balances b where b.account_id = new.account_id and b.book_id = new.book_id) = 'frozen'
   then
     perform states.refuse_kept_account(tg_argv[0], new.account_id, format('A hold (%s)', new.kind));

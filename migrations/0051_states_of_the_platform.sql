@@ -1,6 +1,7 @@
 -- What the declarations of src/states/machines/ ask of the platform's tables. These move between schemas, and a database may have none of
 -- them: so they are looked for by name, when they are asked, in the schemas below and nowhere else. As the owner, because row-level
--- security shows a signed-in user less than what decides about him.
+-- security shows a signed-in user less than what decides about him. That an event belongs to an organization is asked at each transition: where
+-- tables have moved, by the old name, which is a view then.
 
 -- Whether a user may manage an event: its creator, where it is an individual's; else an owner, administrator or editor of its organization.
 create function states.is_organiser(p_event_id uuid, p_user_id uuid) returns boolean
@@ -42,8 +43,8 @@ begin
     select from event_scanners s where s.event_id = p_event_id and s.user_id = p_user_id and s.status::text = 'enabled');
 end $$;
 
--- The organization whose event it is; null for one of an individual. Asked at each transition: so without a search_path of its own, which costs
--- more than all else, and every name and operator qualified.
+-- The organization whose event it is; null for one of an individual. Without a search_path of its own, which costs more than all
+-- else at each transition: every name and operator is qualified.
 create function states.organization_of_event(p_event_id uuid) returns uuid
 language plpgsql stable as $$
 begin
@@ -72,46 +73,63 @@ begin
   return (select upper(o.currency) from orders o where o.id = p_order_id);
 end $$;
 
--- A ticket's share of what its order says was paid: 'subtotal' (the organiser's), 'fees' (ours) or 'total' (both). Each ticket weighs what
--- its tier cost. Shares are cut from what the tickets refunded before have left, so that those of all tickets are the order, to the cent; fees
--- are what the order says, never computed anew. Before is by the history: a statement that refunds many has
--- changed all of its rows by then. Null where the order does not say what the tier cost.
--- Locks: the order, so that two refunds of it are cut one after the other.
+-- A ticket's share of what its order says was paid: 'subtotal' (the organiser's) or 'fees' (ours). Each ticket weighs what its tier cost, free ones
+-- all the same. Shares are cut from what the tickets refunded before have left, so that those of all tickets are the order, to the cent, and never
+-- more than it, whoever deletes tickets; fees are what the order says, never computed anew. Before is by the history: a statement that refunds
+-- many has changed all of its rows by then. Zero for an order that was never paid; null where it does not say what the tier cost.
+-- Locks: the order's number, so that two refunds of it are cut one after the other; not its row, which old code locks before its tickets.
 create function states.share_of_order(p_order_id uuid, p_ticket_id uuid, p_tier_id uuid, p_part text) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, ticketing, public, pg_temp as $$
 declare
-  v_order record;
+  v_cents numeric;
+  v_is_free boolean;
   v_whole numeric;
   v_before numeric;
   v_own numeric;
+  v_booked numeric;
 begin
-  select o.subtotal_cents, o.fees_cents into v_order from orders o where o.id = p_order_id for no key update;
-  -- Free tickets weigh as much as each other.
-  select sum(i.quantity * greatest(i.unit_price_cents, 0)), max(greatest(i.unit_price_cents, 0)) filter (where i.tier_id = p_tier_id)
-  into v_whole, v_own
-  from order_items i where i.order_id = p_order_id;
-  if v_own is null then
-    return null;
-  elsif v_whole = 0 then
+  perform pg_advisory_xact_lock(hashtext('liventix.states.order'), hashtext(p_order_id::text));
+  select case p_part when 'subtotal' then o.subtotal_cents when 'fees' then o.fees_cents end
+  into v_cents
+  from orders o where o.id = p_order_id and o.status::text in ('paid', 'refunded');
+  if v_cents is null then
     return 0;
   end if;
-  select coalesce(sum(greatest(i.unit_price_cents, 0)), 0)
+  select sum(i.quantity * i.unit_price_cents) <= 0 into v_is_free from order_items i where i.order_id = p_order_id;
+  select sum(i.quantity * w.weight), max(w.weight) filter (where i.tier_id = p_tier_id)
+  into v_whole, v_own
+  from order_items i
+  cross join lateral (select case when v_is_free then 1 else greatest(i.unit_price_cents, 0) end as weight) w
+  where i.order_id = p_order_id;
+  select coalesce(sum(w.weight), 0)
   into v_before
   from tickets t
-  cross join lateral (select max(x.unit_price_cents) as unit_price_cents from order_items x where x.order_id = t.order_id and x.tier_id = t.tier_id) i
+  cross join lateral (
+    select case when v_is_free then 1 else max(greatest(i.unit_price_cents, 0)) end as weight
+    from order_items i where i.order_id = t.order_id and i.tier_id = t.tier_id
+  ) w
   where t.order_id = p_order_id and t.id <> p_ticket_id and exists (
     select from states.history h where h.subject_id = t.id and h.machine = 'ticket' and h.to_state = 'refunded');
-  return (
-    select sum(floor(part.cents * least(v_before + v_own, v_whole) / v_whole) - floor(part.cents * least(v_before, v_whole) / v_whole))
-    from (values ('subtotal', v_order.subtotal_cents), ('fees', v_order.fees_cents)) as part (name, cents)
-    where p_part in (part.name, 'total'));
+  if v_own is null then
+    return null;
+  end if;
+  -- What was refunded under the order already, of tickets that are gone as well.
+  select coalesce(sum(n.amount_cents), 0)
+  into v_booked
+  from payments.entries n
+  join payments.accounts a on a.id = n.account_id and a.book_id = n.book_id
+  where n.reference_id = p_order_id::text and n.reference_type = 'refund' and n.book_id = 1
+    and a.type = case p_part when 'subtotal' then 'payable' else 'revenue' end;
+  return greatest(0, least(v_cents - v_booked,
+    floor(v_cents * least(v_before + v_own, v_whole) / v_whole) - floor(v_cents * least(v_before, v_whole) / v_whole)));
 end $$;
 
 -- What a campaign says it has spent and no posting says yet, in cents. Nothing where the organization's wallet is still the old tables': their
 -- rows are booked when they are replayed.
+-- Locks: the balance row of the wallet, before it reads what is booked: who books it otherwise holds that until he commits.
 create function states.unbooked_spend(p_campaign_id uuid, p_organization_id uuid, p_spent_credits bigint) returns bigint
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, payments, organizations, public, pg_temp as $$
 declare
   v_is_old boolean := false;
@@ -126,6 +144,7 @@ begin
   if v_is_old then
     return 0;
   end if;
+  perform payments.lock_accounts(1, array[payments.account_id(1, 'cash', 'USD', 'wallet', null, p_organization_id::text)]);
   return greatest(p_spent_credits - coalesce((
     select -sum(n.amount_cents)
     from payments.entries n

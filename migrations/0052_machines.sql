@@ -20,7 +20,7 @@ create type states.campaign_state as enum ('draft', 'scheduled', 'active', 'paus
 comment on type states.campaign_state is 'draft: it is being written; scheduled: it starts by itself, at its date; active: it is shown, and spends; paused: it is not shown for now; completed: it has come to its end, or spent its budget; cancelled: it was called off';
 
 insert into states.machines (name, about, table_name, state_type, initial_states, label_column, adopted_state) values
-  ('campaign', 'An advertising campaign of an organization, which its wallet pays for.', 'public.campaigns', 'states.campaign_state', '{draft,scheduled,active}', 'status', 'states.campaign_said(($1).status::text, null)');
+  ('campaign', 'An advertising campaign of an organization, which its wallet pays for.', 'public.campaigns', 'states.campaign_state', '{draft,scheduled,active}', 'status', 'states.campaign_said(($1).status::text, $2)');
 insert into states.parties (machine, role, condition) values
   ('campaign', 'advertiser', 'states.is_advertiser(($1).org_id, $2)');
 insert into states.guards (machine, name, condition, says) values
@@ -41,17 +41,17 @@ insert into states.edges (machine, from_state, to_state, event, topic, roles, gu
 insert into states.accounts (machine, name, request) values
   ('campaign', 'wallet', 'jsonb_build_object(''type'', ''cash'', ''currency'', ''USD'', ''name'', ''wallet'') || jsonb_build_object(''organization_id'', ($1).org_id)'),
   ('campaign', 'revenue', 'jsonb_build_object(''type'', ''revenue'', ''currency'', ''USD'', ''name'', ''ad_campaigns'')');
-insert into states.bookings (machine, event, reverses, reference_type) values
-  ('campaign', 'pause', null, 'campaign_spend'),
-  ('campaign', 'complete', null, 'campaign_spend'),
-  ('campaign', 'cancel', null, 'campaign_spend');
+insert into states.bookings (machine, event, reverses, reference_type, reference_id) values
+  ('campaign', 'pause', null, 'campaign_spend', '($1).id'),
+  ('campaign', 'complete', null, 'campaign_spend', '($1).id'),
+  ('campaign', 'cancel', null, 'campaign_spend', '($1).id');
 insert into states.lines (machine, event, number, account, side, amount_cents) values
   ('campaign', 'pause', 1, 'wallet', 'debit', 'states.unbooked_spend(($1).id, ($1).org_id, ($1).spent_credits)'),
-  ('campaign', 'pause', 2, 'revenue', 'credit', 'states.unbooked_spend(($1).id, ($1).org_id, ($1).spent_credits)'),
+  ('campaign', 'pause', 2, 'revenue', 'credit', null),
   ('campaign', 'complete', 1, 'wallet', 'debit', 'states.unbooked_spend(($1).id, ($1).org_id, ($1).spent_credits)'),
-  ('campaign', 'complete', 2, 'revenue', 'credit', 'states.unbooked_spend(($1).id, ($1).org_id, ($1).spent_credits)'),
+  ('campaign', 'complete', 2, 'revenue', 'credit', null),
   ('campaign', 'cancel', 1, 'wallet', 'debit', 'states.unbooked_spend(($1).id, ($1).org_id, ($1).spent_credits)'),
-  ('campaign', 'cancel', 2, 'revenue', 'credit', 'states.unbooked_spend(($1).id, ($1).org_id, ($1).spent_credits)');
+  ('campaign', 'cancel', 2, 'revenue', 'credit', null);
 
 -- What a label of public.campaigns.status says of the state. One that may stand for several says the present one, where that is among them.
 create or replace function states.campaign_said(p_label text, p_present text) returns text
@@ -91,6 +91,8 @@ begin
     if new.state is null then
       perform states.refuse_label('campaign', new.id, new.status::pg_catalog.text);
     end if;
+  elsif new.status is null and old.status is not null then
+    new.status := states.campaign_shown(new.state::pg_catalog.text, null);
   end if;
   return new;
 end $$;
@@ -110,11 +112,11 @@ begin
   elsif tg_op = 'INSERT' then
     new.status := states.campaign_shown(v_state::text, new.status::text);
   elsif v_state is null then
-    v_present := states.adopted_state('campaign', old);
+    v_present := states.adopted_state('campaign', old.id, old);
     new.state := case when new.status is distinct from old.status
       then states.campaign_said(new.status::text, v_present) else v_present end;
-  elsif v_state::text = states.adopted_state('campaign', old) then
-    -- It is taken in, and nothing else of it changes, whatever other triggers made of it.
+  elsif current_setting('liventix.taking_in', true) = 'campaign' then
+    -- By the installation, and nothing else of it changes, whatever other triggers made of it.
     new := old;
     new.state := v_state;
   else
@@ -136,7 +138,7 @@ comment on view states.campaign_history is 'Every change of state of every row o
 --   pending   cancel   → refunded  platform, sponsor, organiser
 --   funded    lock     → locked    platform, organiser
 --   funded    refund   → refunded  platform, organiser
---   locked    release  → released  platform, sponsor
+--   locked    release  → released  platform
 --   locked    dispute  → disputed  platform, sponsor, organiser
 --   disputed  release  → released  platform
 --   disputed  refund   → refunded  platform
@@ -145,7 +147,7 @@ create type states.escrow_state as enum ('pending', 'funded', 'locked', 'release
 comment on type states.escrow_state is 'pending: nothing is paid yet; funded: the sponsor has paid, and may still have it back; locked: the organiser has accepted, and delivers; released: the organiser has it; disputed: sponsor and organiser do not agree, and nobody gets anything; refunded: the sponsor has it back, or never paid';
 
 insert into states.machines (name, about, table_name, state_type, initial_states, label_column, adopted_state) values
-  ('escrow', 'The money of a sponsorship order, from the sponsor to the organiser.', 'public.sponsorship_orders', 'states.escrow_state', '{pending}', 'escrow_state', 'coalesce(states.escrow_said(($1).escrow_state::text, null), case ($1).status::text
+  ('escrow', 'The money of a sponsorship order, from the sponsor to the organiser.', 'public.sponsorship_orders', 'states.escrow_state', '{pending}', 'escrow_state', 'coalesce(states.escrow_said(($1).escrow_state::text, $2), $2, case ($1).status::text
     when ''completed'' then ''released''
     when ''refunded'' then ''refunded''
     when ''cancelled'' then ''refunded''
@@ -161,11 +163,11 @@ insert into states.guards (machine, name, condition, says) values
   ('escrow', 'has_a_fee', '($1).application_fee_cents >= 0', 'its application_fee_cents is 0 or more'),
   ('escrow', 'fee_within_amount', '($1).application_fee_cents <= ($1).amount_cents', 'its application_fee_cents is no more than its amount_cents');
 insert into states.edges (machine, from_state, to_state, event, topic, roles, guards, has_effects, organization, is_of_event) values
-  ('escrow', 'pending', 'funded', 'pay', 'escrow.funded', '{platform}', '{has_an_amount}', true, 'select ($1).event_id', true),
+  ('escrow', 'pending', 'funded', 'pay', 'escrow.funded', '{platform}', '{has_an_amount,has_a_fee,fee_within_amount}', true, 'select ($1).event_id', true),
   ('escrow', 'pending', 'refunded', 'cancel', 'escrow.refunded', '{platform,sponsor,organiser}', '{}', true, 'select ($1).event_id', true),
   ('escrow', 'funded', 'locked', 'lock', 'escrow.locked', '{platform,organiser}', '{}', true, 'select ($1).event_id', true),
   ('escrow', 'funded', 'refunded', 'refund', 'escrow.refunded', '{platform,organiser}', '{}', true, 'select ($1).event_id', true),
-  ('escrow', 'locked', 'released', 'release', 'escrow.released', '{platform,sponsor}', '{has_a_fee,fee_within_amount}', true, 'select ($1).event_id', true),
+  ('escrow', 'locked', 'released', 'release', 'escrow.released', '{platform}', '{has_a_fee,fee_within_amount}', true, 'select ($1).event_id', true),
   ('escrow', 'locked', 'disputed', 'dispute', 'escrow.disputed', '{platform,sponsor,organiser}', '{}', true, 'select ($1).event_id', true),
   ('escrow', 'disputed', 'released', 'release', 'escrow.released', '{platform}', '{has_a_fee,fee_within_amount}', true, 'select ($1).event_id', true),
   ('escrow', 'disputed', 'refunded', 'refund', 'escrow.refunded', '{platform}', '{}', true, 'select ($1).event_id', true);
@@ -174,10 +176,10 @@ insert into states.accounts (machine, name, request) values
   ('escrow', 'escrow', 'jsonb_build_object(''type'', ''escrow'', ''currency'', upper(($1).currency), ''name'', ''sponsorship_order:'' || ($1).id, ''floor_cents'', 0) || jsonb_build_object(''organization_id'', ($1).sponsor_id)'),
   ('escrow', 'organiser', 'jsonb_build_object(''type'', ''payable'', ''currency'', upper(($1).currency), ''name'', ''sponsorships'') || states.owner_of_event(($1).event_id)'),
   ('escrow', 'fees', 'jsonb_build_object(''type'', ''revenue'', ''currency'', upper(($1).currency), ''name'', ''sponsorship_fees'')');
-insert into states.bookings (machine, event, reverses, reference_type) values
-  ('escrow', 'pay', null, 'sponsorship_order'),
-  ('escrow', 'release', null, 'payout'),
-  ('escrow', 'refund', 'pay', 'refund');
+insert into states.bookings (machine, event, reverses, reference_type, reference_id) values
+  ('escrow', 'pay', null, 'sponsorship_order', '($1).id'),
+  ('escrow', 'release', null, 'payout', '($1).id'),
+  ('escrow', 'refund', 'pay', 'refund', '($1).id');
 insert into states.lines (machine, event, number, account, side, amount_cents) values
   ('escrow', 'pay', 1, 'clearing', 'debit', '($1).amount_cents'),
   ('escrow', 'pay', 2, 'escrow', 'credit', '($1).amount_cents'),
@@ -185,7 +187,7 @@ insert into states.lines (machine, event, number, account, side, amount_cents) v
   ('escrow', 'release', 2, 'organiser', 'credit', '($1).amount_cents - ($1).application_fee_cents'),
   ('escrow', 'release', 3, 'fees', 'credit', '($1).application_fee_cents');
 insert into states.kept_accounts (machine, account, amount_cents, in_states, frozen_states, filled_by, fixed_columns) values
-  ('escrow', 'escrow', '($1).amount_cents', '{funded,locked,disputed}', '{disputed}', 'pay', '{amount_cents,currency,sponsor_id}');
+  ('escrow', 'escrow', '($1).amount_cents', '{funded,locked,disputed}', '{disputed}', 'pay', '{amount_cents,application_fee_cents,currency,sponsor_id,event_id}');
 
 -- What a label of public.sponsorship_orders.escrow_state says of the state. One that may stand for several says the present one, where that is among them.
 create or replace function states.escrow_said(p_label text, p_present text) returns text
@@ -224,6 +226,8 @@ begin
     if new.state is null then
       perform states.refuse_label('escrow', new.id, new.escrow_state::pg_catalog.text);
     end if;
+  elsif new.escrow_state is null and old.escrow_state is not null then
+    new.escrow_state := states.escrow_shown(new.state::pg_catalog.text, null);
   end if;
   return new;
 end $$;
@@ -243,11 +247,11 @@ begin
   elsif tg_op = 'INSERT' then
     new.escrow_state := states.escrow_shown(v_state::text, new.escrow_state::text);
   elsif v_state is null then
-    v_present := states.adopted_state('escrow', old);
+    v_present := states.adopted_state('escrow', old.id, old);
     new.state := case when new.escrow_state is distinct from old.escrow_state
       then states.escrow_said(new.escrow_state::text, v_present) else v_present end;
-  elsif v_state::text = states.adopted_state('escrow', old) then
-    -- It is taken in, and nothing else of it changes, whatever other triggers made of it.
+  elsif current_setting('liventix.taking_in', true) = 'escrow' then
+    -- By the installation, and nothing else of it changes, whatever other triggers made of it.
     new := old;
     new.state := v_state;
   else
@@ -285,7 +289,7 @@ create type states.proposal_state as enum ('draft', 'sent', 'viewed', 'counter',
 comment on type states.proposal_state is 'draft: nobody but its author has seen it; sent: the other side has it; viewed: the other side has read it; counter: the other side has made another offer; accepted: both agree; rejected: one side does not want it; expired: its time is over';
 
 insert into states.machines (name, about, table_name, state_type, initial_states, label_column, adopted_state) values
-  ('proposal', 'An offer of a sponsorship, and what comes back.', 'public.proposal_threads', 'states.proposal_state', '{draft,sent}', 'status', 'states.proposal_said(($1).status::text, null)');
+  ('proposal', 'An offer of a sponsorship, and what comes back.', 'public.proposal_threads', 'states.proposal_state', '{draft,sent}', 'status', 'states.proposal_said(($1).status::text, $2)');
 insert into states.parties (machine, role, condition) values
   ('proposal', 'organiser', 'states.is_organiser(($1).event_id, $2)'),
   ('proposal', 'sponsor', 'states.is_sponsor(($1).sponsor_id, $2)');
@@ -345,6 +349,8 @@ begin
     if new.state is null then
       perform states.refuse_label('proposal', new.id, new.status::pg_catalog.text);
     end if;
+  elsif new.status is null and old.status is not null then
+    new.status := states.proposal_shown(new.state::pg_catalog.text, null);
   end if;
   return new;
 end $$;
@@ -364,11 +370,11 @@ begin
   elsif tg_op = 'INSERT' then
     new.status := states.proposal_shown(v_state::text, new.status::text);
   elsif v_state is null then
-    v_present := states.adopted_state('proposal', old);
+    v_present := states.adopted_state('proposal', old.id, old);
     new.state := case when new.status is distinct from old.status
       then states.proposal_said(new.status::text, v_present) else v_present end;
-  elsif v_state::text = states.adopted_state('proposal', old) then
-    -- It is taken in, and nothing else of it changes, whatever other triggers made of it.
+  elsif current_setting('liventix.taking_in', true) = 'proposal' then
+    -- By the installation, and nothing else of it changes, whatever other triggers made of it.
     new := old;
     new.state := v_state;
   else
@@ -395,7 +401,7 @@ create type states.ticket_state as enum ('issued', 'redeemed', 'transferred', 'r
 comment on type states.ticket_state is 'issued: whoever has it may come in; redeemed: somebody came in with it; transferred: it was given away: another ticket stands for it; refunded: its price was given back; cancelled: it is void, and nothing was given back';
 
 insert into states.machines (name, about, table_name, state_type, initial_states, label_column, adopted_state) values
-  ('ticket', 'A ticket that was sold, until somebody comes in with it or nobody can any more.', 'public.tickets', 'states.ticket_state', '{issued}', 'status', 'states.ticket_said(($1).status::text, null)');
+  ('ticket', 'A ticket that was sold, until somebody comes in with it or nobody can any more.', 'public.tickets', 'states.ticket_state', '{issued}', 'status', 'states.ticket_said(($1).status::text, $2)');
 insert into states.parties (machine, role, condition) values
   ('ticket', 'holder', '($1).owner_user_id = $2'),
   ('ticket', 'organiser', 'states.is_organiser(($1).event_id, $2)'),
@@ -409,12 +415,12 @@ insert into states.accounts (machine, name, request) values
   ('ticket', 'clearing', 'jsonb_build_object(''type'', ''receivable'', ''currency'', states.currency_of_order(($1).order_id), ''name'', ''clearing'')'),
   ('ticket', 'organiser', 'jsonb_build_object(''type'', ''payable'', ''currency'', states.currency_of_order(($1).order_id), ''name'', ''ticket_sales'') || states.owner_of_event(($1).event_id)'),
   ('ticket', 'fees', 'jsonb_build_object(''type'', ''revenue'', ''currency'', states.currency_of_order(($1).order_id), ''name'', ''ticket_fees'')');
-insert into states.bookings (machine, event, reverses, reference_type) values
-  ('ticket', 'refund', null, 'refund');
+insert into states.bookings (machine, event, reverses, reference_type, reference_id) values
+  ('ticket', 'refund', null, 'refund', '($1).order_id');
 insert into states.lines (machine, event, number, account, side, amount_cents) values
   ('ticket', 'refund', 1, 'organiser', 'debit', 'states.share_of_order(($1).order_id, ($1).id, ($1).tier_id, ''subtotal'')'),
   ('ticket', 'refund', 2, 'fees', 'debit', 'states.share_of_order(($1).order_id, ($1).id, ($1).tier_id, ''fees'')'),
-  ('ticket', 'refund', 3, 'clearing', 'credit', 'states.share_of_order(($1).order_id, ($1).id, ($1).tier_id, ''total'')');
+  ('ticket', 'refund', 3, 'clearing', 'credit', null);
 
 -- What a label of public.tickets.status says of the state. One that may stand for several says the present one, where that is among them.
 create or replace function states.ticket_said(p_label text, p_present text) returns text
@@ -452,6 +458,8 @@ begin
     if new.state is null then
       perform states.refuse_label('ticket', new.id, new.status::pg_catalog.text);
     end if;
+  elsif new.status is null and old.status is not null then
+    new.status := states.ticket_shown(new.state::pg_catalog.text, null);
   end if;
   return new;
 end $$;
@@ -471,11 +479,11 @@ begin
   elsif tg_op = 'INSERT' then
     new.status := states.ticket_shown(v_state::text, new.status::text);
   elsif v_state is null then
-    v_present := states.adopted_state('ticket', old);
+    v_present := states.adopted_state('ticket', old.id, old);
     new.state := case when new.status is distinct from old.status
       then states.ticket_said(new.status::text, v_present) else v_present end;
-  elsif v_state::text = states.adopted_state('ticket', old) then
-    -- It is taken in, and nothing else of it changes, whatever other triggers made of it.
+  elsif current_setting('liventix.taking_in', true) = 'ticket' then
+    -- By the installation, and nothing else of it changes, whatever other triggers made of it.
     new := old;
     new.state := v_state;
   else

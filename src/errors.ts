@@ -145,6 +145,7 @@ export const ERROR_CODES = {
   STATE_ROW_FIXED: { exit: 2, sqlstate: 'LV092' },
   STATE_MONEY_KEPT: { exit: 2, sqlstate: 'LV093' },
   STATE_ACCOUNT_KEPT: { exit: 2, sqlstate: 'LV094' },
+  STATE_CHANGE_LOST: { exit: 2, sqlstate: 'LV095' },
   STATE_DECLARATION_INVALID: { exit: 2 },
   STATE_TABLE_UNSUITABLE: { exit: 2 },
   STATE_TABLE_BUSY: { exit: 3 },

@@ -17,6 +17,7 @@ import type { Machine } from '../states/machine.ts';
 import { checkMachines } from '../states/verify.ts';
 import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { databaseName } from './database-name.ts';
 import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
 import { formatCount, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
@@ -35,10 +36,8 @@ const several = (text: string, former: readonly Machine[] = []): readonly Machin
 export function registerStatesInstall(states: Command, context: CommandContext): void {
   states
     .command('install')
-    .description(
-      'let tables go by their machines: add the column state, take in the rows of before, judge every change from then on',
-    )
-    .argument('<machines...>', MACHINE_NAMES, several)
+    .description('let tables go by their machines: old rows are taken in, every change is judged from then on')
+    .argument('<machine...>', MACHINE_NAMES, several)
     .option('--table <table>', 'another table than the one that the machine is declared for')
     .option('--dry-run', 'say what would become of the rows, print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
@@ -48,7 +47,7 @@ export function registerStatesInstall(states: Command, context: CommandContext):
   states
     .command('uninstall')
     .description('undo install: take off the column state and the triggers, put the old checks back')
-    .argument('<machines...>', MACHINE_NAMES, several)
+    .argument('<machine...>', MACHINE_NAMES, several)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', UNINSTALL_HELP)
@@ -77,8 +76,9 @@ Examples:
   liventix states install escrow ticket proposal campaign`;
 
 const UNINSTALL_HELP = `
-Old labels stay as they are. The history stays, and what was booked: installed again, a machine goes on from there. A check that rows no
-longer fit holds for new rows alone, and is named.
+Old labels stay as they are. The history stays, and what was booked: installed again, each row goes on from the state that its history ends
+in, where its label may still stand for that. Until then nobody watches what the accounts keep. A check that rows no longer fit holds for new
+rows alone, and is named.
 
 Example:
   liventix states uninstall escrow --dry-run`;
@@ -129,17 +129,31 @@ async function installAll(
   }
 }
 
-function installedText({ status, machine, table, mapped, dropped, statements }: Installed, dryRun: boolean): string {
+function installedText(each: Installed, dryRun: boolean): string {
+  const { status, machine, table, mapped, implied, dropped } = each;
   if (status === 'already') return `already    ${machine} on ${table}\n`;
-  const head = `${dryRun ? 'would install' : 'installed'}  ${machine} on ${table}\n`;
-  const off = dropped.map((name) => `  ${dryRun ? 'would take off' : 'took off'} the check ${name}\n`);
-  const sql = dryRun ? statements.map((statement) => `${statement};\n`) : [];
-  return `${head}${mapped.map(mappedLine).join('')}${off.join('')}${sql.join('')}`;
+  const lines = [
+    `${dryRun ? 'would install' : status}  ${machine} on ${table}`,
+    ...mapped.map(mappedLine),
+    ...implied.map(
+      ({ currency, rows, amountCents }) =>
+        `  ${dryRun ? 'would book' : 'booked'} what ${formatCount(rows)} rows imply: ${amountCents} ${currency} in minor units`,
+    ),
+    ...dropped.map((name) => `  ${dryRun ? 'would take off' : 'took off'} the check ${name}`),
+    ...(dryRun ? sqlLines(each) : []),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
 }
+
+const sqlLines = ({ statements, afterwards }: Installed): readonly string[] => [
+  ...statements.map((statement) => `${statement};`),
+  '-- then, so many rows a transaction, each row gets its state, and with it a history and its money; and when all have:',
+  ...afterwards.map((statement) => `${statement};`),
+];
 
 function mappedLine({ label, state, rows }: Mapped): string {
   const change = label === null ? `null -> ${state}` : label === state ? state : `${label} -> ${state}`;
-  return `  ${formatCount(rows).padStart(12)}  ${change}\n`;
+  return `  ${formatCount(rows).padStart(12)}  ${change}`;
 }
 
 async function runUninstall(
@@ -152,7 +166,9 @@ async function runUninstall(
     context,
     async (pool) => {
       const done: Uninstalled[] = [];
+      const where = await databaseName(pool);
       for (const machine of machines) {
+        if (!dryRun) context.err.write(`Taking ${machine.name} off its table in ${where}: the column state goes.\n`);
         done.push(dryRun ? await planUninstall(pool, machine) : await uninstall(pool, machine, { stop: context.stop }));
       }
       if (json) context.out.write(`${toJson(dryRun ? done.map((each) => ({ wouldDo: each })) : done)}\n`);
@@ -163,14 +179,22 @@ async function runUninstall(
   );
 }
 
-function uninstalledText({ status, machine, table, restored, statements }: Uninstalled, dryRun: boolean): string {
+function uninstalledText({ status, machine, table, kept, restored, statements }: Uninstalled, dryRun: boolean): string {
   if (status === 'already') return `${machine} is on no table\n`;
-  if (dryRun) return `would take ${machine} off ${table}\n${statements.map((statement) => `${statement};\n`).join('')}`;
-  const checks = restored.map(
-    ({ name, holdsForAll }) =>
-      `  put back the check ${name}${holdsForAll ? '' : ', for new rows alone: there are rows that it refuses'}\n`,
-  );
-  return `took ${machine} off ${table}\n${checks.join('')}`;
+  const lines = [
+    `${dryRun ? 'would take' : 'took'} ${machine} off ${table ?? 'its table, which is gone'}`,
+    ...kept.map(
+      ({ currency, rows, amountCents }) =>
+        `  ${formatCount(rows)} accounts keep ${amountCents} ${currency} in minor units, which nobody watches until it is installed again`,
+    ),
+    ...(dryRun
+      ? statements.map((statement) => `${statement};`)
+      : restored.map(
+          ({ name, holdsForAll }) =>
+            `  put back the check ${name}${holdsForAll ? '' : ', for new rows alone: there are rows that it refuses'}`,
+        )),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
 }
 
 async function runVerify(pool: Pool, json: boolean, context: CommandContext): Promise<void> {

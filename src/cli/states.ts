@@ -10,7 +10,7 @@ import { type Transition, transition } from '../states/transition.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
 import { uuid } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, formatMoney, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { registerStatesInstall } from './states-install.ts';
 
@@ -87,7 +87,7 @@ function registerHistory(states: Command, context: CommandContext): void {
         if (entries.length === 0) {
           throw new AppError(
             'STATE_ROW_MISSING',
-            `There is no history of a ${of.name} ${id}. Check the id, and the database.`,
+            `There is no history of ${of.name} ${id}. Check the id and the database, and whether the machine is installed: liventix states list.`,
           );
         }
         context.out.write(json ? `${toJson(entries)}\n` : entries.map(entryLine).join(''));
@@ -110,9 +110,7 @@ interface TransitionOptions {
 function registerTransition(states: Command, context: CommandContext): void {
   states
     .command('transition')
-    .description(
-      'take the edge of an event: changes the state, writes history, announces it and posts its money, or nothing of it',
-    )
+    .description('take the edge of an event: state, history, message and money, or nothing of it')
     .argument('<machine>', MACHINE_NAMES, machineArgument)
     .argument('<id>', 'the row', uuid)
     .argument('<event>', 'what happened; liventix states show has the events of a machine')
@@ -128,7 +126,7 @@ function registerTransition(states: Command, context: CommandContext): void {
         const change = { of, id, event, reason };
         const done = await withTransaction(pool, (tx) => (dryRun ? tryOut(tx, change) : take(tx, change)));
         if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDo' : 'done']: done })}\n`);
-        else context.out.write(doneText(done));
+        else context.out.write(doneText(done, dryRun));
         if (dryRun) context.err.write('Nothing was changed.\n');
       }),
     );
@@ -156,10 +154,10 @@ async function tryOut(tx: Tx, change: Change): Promise<Done> {
   return done;
 }
 
-function doneText({ machine: name, id, from, to, event, role, booked }: Done): string {
+function doneText({ machine: name, id, from, to, event, role, booked }: Done, dryRun: boolean): string {
   const lines = booked.map(
-    ({ account, side, amountCents, currency }) =>
-      `  ${side.padEnd(6)} ${account}  ${amountCents} ${currency} (minor units)\n`,
+    ({ account, side, amountCents, currency, decimalPlaces }) =>
+      `  ${side.padEnd(6)} ${account}  ${formatMoney(amountCents, decimalPlaces)} ${currency}\n`,
   );
-  return `${name} ${id}: ${from} -> ${to} by ${event}, as ${role}\n${lines.join('')}`;
+  return `${name} ${id}: ${dryRun ? 'would go ' : ''}${from} -> ${to} by ${event}, as ${role}\n${lines.join('')}`;
 }

@@ -139,6 +139,17 @@ function fromServer(error: pg.DatabaseError): AppError {
       { details, cause: error },
     );
   }
+  // The type of a machine's states does not have it: refused before any trigger of ours is asked.
+  if (sqlstate === '22P02' && /states\.\w+_state\b/.test(error.message)) {
+    return new AppError(
+      'STATE_UNKNOWN',
+      `${oneLine(error.message)}. Case counts: liventix states show has the states.`,
+      {
+        details,
+        cause: error,
+      },
+    );
+  }
   const known = SERVER_SQLSTATES.get(sqlstate);
   if (known !== undefined) {
     return new AppError(known.code, `${oneLine(error.message).replace(/\.$/, '')}. ${known.whatToDo}`, {

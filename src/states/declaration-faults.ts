@@ -101,6 +101,11 @@ function moneyFaults(machine: Machine): readonly string[] {
     ...[...named, ...(kept === undefined ? [] : [kept.account])]
       .filter((account) => accounts[account] === undefined)
       .map((account) => `it books on the account ${account}, which it does not have`),
+    ...Object.entries(bookings).flatMap(([event, booking]) =>
+      booking && 'lines' in booking && booking.lines.filter(({ cents }) => cents === undefined).length > 1
+        ? [`two lines of ${event} have what the others come to`]
+        : [],
+    ),
     ...Object.values(bookings).flatMap((booking) =>
       booking && 'reverses' in booking && bookings[booking.reverses] === undefined
         ? [`it reverses ${booking.reverses}, which books nothing`]

@@ -55,7 +55,7 @@ function bookedText({ money }: Machine, event: string): string {
   const side = (wanted: 'debit' | 'credit') =>
     booking.lines
       .filter((line) => line.side === wanted)
-      .map(({ account, cents }) => `${account} \`${cents.replaceAll('row.', '')}\``)
+      .map(({ account, cents }) => (cents === undefined ? account : `${account} \`${cents.replaceAll('row.', '')}\``))
       .join(', ');
   return `${side('debit')} / ${side('credit')}`;
 }

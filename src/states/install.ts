@@ -1,10 +1,20 @@
 import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { takeSessionLock } from '../db/session-lock.ts';
-import { toAppError } from '../db/sqlstate.ts';
+import { type SessionLock, takeSessionLock } from '../db/session-lock.ts';
+import { isDependedOn, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+import { type Present, presentOn } from './installations.ts';
 import type { Machine } from './machine.ts';
-import { createTriggerSql, dropTriggerSql, surveySql, takingInTrigger, triggersOf } from './sql/install-sql.ts';
+import {
+  createTriggerSql,
+  dropTriggerSql,
+  fingerprintOf,
+  impliedMoneySql,
+  surveySql,
+  takingInTrigger,
+  triggersOf,
+} from './sql/install-sql.ts';
+import { identifier, literal } from './sql/literals.ts';
 import { getMachineTable, type MachineTable } from './table.ts';
 
 export interface InstallWatch {
@@ -23,21 +33,37 @@ export interface Mapped {
   readonly rows: number;
 }
 
+/** What the states of rows of before imply in their accounts, and no account has yet. */
+interface Implied {
+  readonly currency: string;
+  readonly rows: number;
+  readonly amountCents: bigint;
+}
+
 export interface Installed {
-  readonly status: 'installed' | 'already';
+  /** `repaired`: it was on the table, and a trigger of it was gone, off, or of another declaration. */
+  readonly status: 'installed' | 'repaired' | 'already';
   readonly machine: string;
   readonly table: string;
   /** What was changed in place, by label. */
   readonly mapped: readonly Mapped[];
+  /** What is booked with it, by currency. */
+  readonly implied: readonly Implied[];
   /** Checks of the old platform that were taken off, by name. */
   readonly dropped: readonly string[];
+  /** What runs first, in one transaction; none where it is there. */
   readonly statements: readonly string[];
+  /** What runs when every row is taken in. */
+  readonly afterwards: readonly string[];
 }
 
 export interface Uninstalled {
   readonly status: 'uninstalled' | 'already';
   readonly machine: string;
+  /** null: the table is gone. */
   readonly table: string | null;
+  /** Accounts that keep money, which nobody watches from then on, and how much, by currency. */
+  readonly kept: readonly Implied[];
   /** Checks that were put back; those that rows no longer fit hold for new rows alone. */
   readonly restored: readonly { readonly name: string; readonly holdsForAll: boolean }[];
   readonly statements: readonly string[];
@@ -50,26 +76,29 @@ const LOCK_PATIENCE_MS = 2_000;
  * What `install` would do; changes nothing.
  * @throws AppError STATE_TABLE_UNSUITABLE, STATE_MACHINE_UNKNOWN where the machine's migration is not applied, DB_*
  */
-export async function planInstall(db: Queryable, machine: Machine, tableName = machine.table): Promise<Installed> {
-  const table = await getMachineTable(db, machine, tableName);
-  const present = await findInstallation(db, machine);
-  if (present !== null && present.oid !== table.oid) {
+export async function planInstall(db: Queryable, machine: Machine, tableName?: string): Promise<Installed> {
+  const present = await presentOn(db, machine);
+  const table = await getMachineTable(db, machine, tableName ?? present?.table ?? machine.table);
+  if (present !== null && present.table !== null && present.oid !== table.oid) {
     throw new AppError(
       'STATE_TABLE_UNSUITABLE',
       `Machine ${machine.name} is installed on ${present.table} already. Take it off there first: liventix states uninstall ${machine.name}.`,
     );
   }
-  const isWhole =
-    present !== null && table.hasState && (await findMissingTriggers(db, machine, table.name)).length === 0;
-  const left = isWhole ? await countLeft(db, table) : undefined;
+  const left = await countLeft(db, table);
   const colliding = await findColliding(db, machine, table);
+  const isOn = present !== null && table.hasState;
+  const isWhole = isOn && colliding.length === 0 && (await findMissingTriggers(db, machine, table.name)).length === 0;
+  const isDone = isOn && left === 0;
   return {
-    status: left === 0 ? 'already' : 'installed',
+    status: isDone ? (isWhole ? 'already' : 'repaired') : 'installed',
     machine: machine.name,
     table: table.name,
     mapped: left === 0 ? [] : await survey(db, machine, table),
+    implied: left === 0 ? [] : await findImplied(db, machine, table),
     dropped: colliding.map(({ name }) => name),
-    statements: isWhole ? [] : installStatements(machine, table, colliding),
+    statements: isDone && isWhole ? [] : installStatements(machine, table, colliding),
+    afterwards: isDone && isWhole ? [] : [dropTriggerSql(takingInTrigger(machine, table.name))],
   };
 }
 
@@ -86,24 +115,19 @@ export async function install(
   options: InstallWatch & { readonly table?: string | undefined } = {},
 ): Promise<Installed> {
   const { table: tableName, ...watch } = options;
-  const lock = await takeSessionLock(pool, {
-    name: `liventix.states.${machine.name}`,
-    number: 0,
-    patienceMs: LOCK_PATIENCE_MS,
-    taken: (cause) =>
-      new AppError(
-        'STATE_TABLE_BUSY',
-        `Another run installs ${machine.name}, or takes it off. Run it again when that has ended.`,
-        { cause },
-      ),
-  });
+  const lock = await lockMachine(pool, machine);
   try {
     const planned = await planInstall(pool, machine, tableName);
-    const table = await getMachineTable(pool, machine, tableName ?? machine.table);
-    if (planned.statements.length > 0) await putOn(pool, machine, table, planned.statements, watch);
-    const done = await takeRowsIn(pool, machine, table, watch, lock.assertHeld);
-    await takingIn(pool, table, watch, (tx) => tx.query(dropTriggerSql(takingInTrigger(machine, table.name))));
-    return { ...planned, mapped: planned.status === 'already' ? [] : done };
+    if (planned.status === 'already') return planned;
+    const table = await getMachineTable(pool, machine, planned.table);
+    await takingIn(pool, table, watch, async (tx) => {
+      for (const statement of planned.statements) await tx.query(statement);
+    });
+    const mapped = await takeRowsIn(pool, machine, table, watch, lock.assertHeld);
+    await takingIn(pool, table, watch, async (tx) => {
+      for (const statement of planned.afterwards) await tx.query(statement);
+    });
+    return { ...planned, mapped };
   } finally {
     await lock.release();
   }
@@ -111,59 +135,66 @@ export async function install(
 
 /** What `uninstall` would do; changes nothing. @throws AppError DB_* */
 export async function planUninstall(db: Queryable, machine: Machine): Promise<Uninstalled> {
-  const present = await findInstallation(db, machine);
-  if (present === null) return { status: 'already', machine: machine.name, table: null, restored: [], statements: [] };
+  const present = await presentOn(db, machine);
+  const { name } = machine;
+  if (present === null)
+    return { status: 'already', machine: name, table: null, kept: [], restored: [], statements: [] };
   return {
     status: 'uninstalled',
-    machine: machine.name,
+    machine: name,
     table: present.table,
-    restored: Object.keys(present.dropped).map((name) => ({ name, holdsForAll: false })),
+    kept: await findKept(db, machine),
+    restored:
+      present.table === null ? [] : Object.keys(present.dropped).map((check) => ({ name: check, holdsForAll: false })),
     statements: uninstallStatements(machine, present),
   };
 }
 
 /**
  * Undoes `install`: the column and the triggers go, the checks of the old platform come back, and old labels stay as they are. What
- * happened stays in the history, and what was booked in the books: installed again, it goes on from there.
- * @throws AppError STATE_TABLE_BUSY, DB_*
+ * happened stays in the history, and what was booked in the books: installed again, each row goes on from the state that its history ends
+ * in, where its label may still stand for that.
+ * @throws AppError STATE_TABLE_BUSY, STATE_TABLE_UNSUITABLE where a view reads the column, DB_*
  */
 export async function uninstall(pool: Pool, machine: Machine, watch: InstallWatch = {}): Promise<Uninstalled> {
-  const what = `The table of ${machine.name}`;
-  const planned = await givingWay(pool, { ...watch, code: 'STATE_TABLE_BUSY', what }, async (tx) => {
-    const plan = await planUninstall(tx, machine);
-    for (const statement of plan.statements) await tx.query(statement);
-    return plan;
+  const lock = await lockMachine(pool, machine);
+  try {
+    const what = `The table of ${machine.name}`;
+    const planned = await givingWay(pool, { ...watch, code: 'STATE_TABLE_BUSY', what }, async (tx) => {
+      const plan = await planUninstall(tx, machine);
+      for (const statement of plan.statements) await tx.query(statement);
+      return plan;
+    });
+    const restored: Uninstalled['restored'][number][] = [];
+    for (const { name } of planned.restored) {
+      restored.push({ name, holdsForAll: await validates(pool, planned.table ?? '', name) });
+    }
+    return { ...planned, restored };
+  } catch (error) {
+    if (!isDependedOn(error instanceof AppError ? error.cause : error)) throw error;
+    throw new AppError(
+      'STATE_TABLE_UNSUITABLE',
+      `Something stands on the column state of ${machine.name}'s table: ${toAppError(error).details?.['detail'] ?? 'a view, perhaps'}. Drop that first.`,
+      { cause: error },
+    );
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Two who put a machine on, or take it off, take turns; one of them is told so. */
+function lockMachine(pool: Pool, { name }: Machine): Promise<SessionLock> {
+  return takeSessionLock(pool, {
+    name: `liventix.states.${name}`,
+    number: 0,
+    patienceMs: LOCK_PATIENCE_MS,
+    taken: (cause) =>
+      new AppError(
+        'STATE_TABLE_BUSY',
+        `Another run installs ${name}, or takes it off. Run it again when that has ended.`,
+        { cause },
+      ),
   });
-  const restored: Uninstalled['restored'][number][] = [];
-  for (const { name } of planned.restored) {
-    restored.push({ name, holdsForAll: await validates(pool, planned.table ?? '', name) });
-  }
-  return { ...planned, restored };
-}
-
-interface Installation {
-  readonly oid: string;
-  readonly table: string;
-  /** Definitions of the checks that were taken off, by name. */
-  readonly dropped: Readonly<Record<string, string>>;
-}
-
-/** @throws AppError STATE_MACHINE_UNKNOWN */
-async function findInstallation(db: Queryable, { name }: Machine): Promise<Installation | null> {
-  const { rows } = await db.query<{ oid: string | null; table: string | null; dropped: Record<string, string> }>(
-    `select c.oid::text as oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) as "table", m.dropped_constraints as dropped
-     from states.machines m
-     left join (pg_class c join pg_namespace n on n.oid = c.relnamespace) on c.oid = m.relation
-     where m.name = $1`,
-    [name],
-  );
-  const [found] = rows;
-  if (found === undefined) {
-    throw new AppError('STATE_MACHINE_UNKNOWN', `The database has no machine ${name} yet. Run: liventix migrate`);
-  }
-  return found.oid === null || found.table === null
-    ? null
-    : { oid: found.oid, table: found.table, dropped: found.dropped };
 }
 
 interface Check {
@@ -184,41 +215,30 @@ async function findColliding(db: Queryable, { old }: Machine, { oid }: MachineTa
 function installStatements(machine: Machine, table: MachineTable, colliding: readonly Check[]): readonly string[] {
   const { name } = machine;
   const dropped = JSON.stringify(Object.fromEntries(colliding.map((check) => [check.name, check.definition])));
-  const quoted = (text: string) => `'${text.replaceAll("'", "''")}'`;
   return [
     `alter table ${table.name} add column if not exists state states.${name}_state`,
-    ...colliding.map((check) => `alter table ${table.name} drop constraint "${check.name}"`),
-    `update states.machines set relation = ${quoted(table.name)}::regclass, dropped_constraints = dropped_constraints || ${quoted(dropped)} where name = ${quoted(name)}`,
+    `comment on column ${table.name}.state is ${literal(`Machine ${name}: see docs/states/${name}.md. Changed along its edges alone.`)}`,
+    ...colliding.map((check) => `alter table ${table.name} drop constraint ${identifier(check.name)}`),
+    `update states.machines set relation = ${literal(table.name)}::regclass, installed_at = coalesce(installed_at, clock_timestamp()), dropped_constraints = dropped_constraints || ${literal(dropped)} where name = ${literal(name)}`,
     ...triggersOf(machine, table.name).flatMap(createTriggerSql),
     ...(machine.old === undefined ? [] : createTriggerSql(takingInTrigger(machine, table.name))),
   ];
 }
 
-function uninstallStatements(machine: Machine, { table, dropped }: Installation): readonly string[] {
+function uninstallStatements(machine: Machine, { table, dropped }: Present): readonly string[] {
+  const triggers = [...triggersOf(machine, table ?? ''), takingInTrigger(machine, table ?? '')];
+  // Of a table that is gone, what the ledger has of the machine is left.
+  const left = table === null ? triggers.filter((trigger) => trigger.table.startsWith('payments.')) : triggers;
+  const checks = table === null ? [] : Object.entries(dropped);
   return [
-    ...[...triggersOf(machine, table), takingInTrigger(machine, table)].map(dropTriggerSql),
-    `alter table ${table} drop column if exists state`,
-    ...Object.entries(dropped).map(
+    ...left.map(dropTriggerSql),
+    ...(table === null ? [] : [`alter table ${table} drop column if exists state`]),
+    ...checks.map(
       ([name, definition]) =>
-        `alter table ${table} add constraint "${name}" ${definition.replace(/ NOT VALID$/, '')} not valid`,
+        `alter table ${table} add constraint ${identifier(name)} ${definition.replace(/ NOT VALID$/, '')} not valid`,
     ),
-    `update states.machines set relation = null, dropped_constraints = '{}' where name = '${machine.name}'`,
+    `update states.machines set relation = null, installed_at = null, dropped_constraints = '{}' where name = ${literal(machine.name)}`,
   ];
-}
-
-async function putOn(
-  pool: Pool,
-  machine: Machine,
-  table: MachineTable,
-  statements: readonly string[],
-  watch: InstallWatch,
-): Promise<void> {
-  await givingWay(pool, { ...watch, code: 'STATE_TABLE_BUSY', what: table.name }, async (tx) => {
-    for (const statement of statements) await tx.query(statement);
-    await tx.query(
-      `comment on column ${table.name}.state is 'Machine ${machine.name}: see docs/states/${machine.name}.md. Changed along its edges alone.'`,
-    );
-  });
 }
 
 /** Takes in whatever has no state yet, in the order of ids. Answers what was mapped, label by label. */
@@ -229,14 +249,14 @@ async function takeRowsIn(
   watch: InstallWatch,
   assertAlone: () => void,
 ): Promise<readonly Mapped[]> {
-  const total = await countLeft(pool, table);
+  const total = await countLeft(pool, { ...table, hasState: true });
   const counts = new Map<string, Mapped>();
   let done = 0;
   for (let after = FIRST_ID; ; ) {
     assertAlone();
     if (watch.stop?.aborted) throw stopped(table, done, total);
     const batch = await takingIn(pool, table, watch, (tx) => takeBatchIn(tx, machine, table, after));
-    if (batch === undefined) return [...counts.values()].sort(byLabel);
+    if (batch.last === null) return [...counts.values()].sort(byLabel);
     for (const { label, state, rows } of batch.mapped) {
       const key = JSON.stringify([label, state]);
       counts.set(key, { label, state, rows: rows + (counts.get(key)?.rows ?? 0) });
@@ -260,17 +280,18 @@ const takingIn = <T>(
 const stopped = ({ name }: MachineTable, done: number, total: number): AppError =>
   new AppError('STOPPED', `Stopped: ${done} of ${total} rows of ${name} were taken in. Run it again to go on.`);
 
-/** Undefined where there is none left behind an id. Whoever inserts meanwhile gives his rows a state himself. */
+/** `last` is null where there is none left from an id on. Whoever inserts meanwhile gives his rows a state himself. */
 async function takeBatchIn(
   tx: Tx,
   { name, old }: Machine,
   table: MachineTable,
   after: string,
-): Promise<{ mapped: readonly Mapped[]; last: string } | undefined> {
+): Promise<{ mapped: readonly Mapped[]; last: string | null }> {
   const label = old === undefined ? 'null::text' : `t.${old.column}::text`;
-  const { rows } = await tx.query<{ label: string | null; state: string; rows: bigint; last: string }>(
+  await tx.query(`select set_config('liventix.taking_in', $1, true)`, [name]);
+  const { rows } = await tx.query<{ label: string | null; state: string | null; rows: bigint; last: string | null }>(
     `with batch as materialized (
-       select t.id, states.adopted_state('${name}', t) as state from ${table.name} t
+       select t.id, states.adopted_state('${name}', t.id, t) as state from ${table.name} t
        where t.id >= $1 and t.state is null
        order by t.id
        limit ${ROWS_A_BATCH}
@@ -280,16 +301,15 @@ async function takeBatchIn(
        where t.id = b.id and t.state is null
        returning ${label} as label, t.state::text as state
      )
-     select label, state, count(*) as rows, (select max(b.id::text) from batch b) as last from taken group by label, state`,
+     select t.label, t.state, count(t.state) as rows, (select b.id::text from batch b order by b.id desc limit 1) as last
+     from (select) one left join taken t on true
+     group by t.label, t.state`,
     [after],
   );
-  const [first] = rows;
-  return (
-    first && {
-      mapped: rows.map(({ label: was, state, rows: count }) => ({ label: was, state, rows: Number(count) })),
-      last: first.last,
-    }
+  const mapped = rows.flatMap(({ label: was, state, rows: count }) =>
+    state === null ? [] : [{ label: was, state, rows: Number(count) }],
   );
+  return { mapped, last: rows[0]?.last ?? null };
 }
 
 async function countLeft(db: Queryable, { name, hasState }: MachineTable): Promise<number> {
@@ -301,28 +321,54 @@ async function countLeft(db: Queryable, { name, hasState }: MachineTable): Promi
 
 async function survey(db: Queryable, machine: Machine, table: MachineTable): Promise<readonly Mapped[]> {
   const { rows } = await db.query<{ label: string | null; state: string; rows: bigint }>(surveySql(machine, table));
+  return rows.map((row) => ({ ...row, rows: Number(row.rows) })).sort(byLabel);
+}
+
+async function findImplied(db: Queryable, machine: Machine, table: MachineTable): Promise<readonly Implied[]> {
+  const sql = impliedMoneySql(machine, table);
+  if (sql === undefined) return [];
+  const { rows } = await db.query<{ currency: string; rows: bigint; amountCents: bigint }>(sql);
   return rows.map((row) => ({ ...row, rows: Number(row.rows) }));
 }
 
-/** Triggers that are gone or switched off, by name. */
+/** What the accounts have that the machine opened for its rows. */
+async function findKept(db: Queryable, { name, money }: Machine): Promise<readonly Implied[]> {
+  const { rows } = await db.query<{ currency: string; rows: bigint; amountCents: bigint }>(
+    `select b.currency, count(*) as rows, sum(b.balance_cents)::bigint as "amountCents"
+     from states.ledger_events l
+     join payments.account_balances b on b.account_id = l.event_id and b.book_id = 1
+     where l.machine = $1 and b.type = $2 and b.balance_cents <> 0
+     group by b.currency
+     order by b.currency`,
+    [name, money?.kept && money.accounts[money.kept.account]?.type],
+  );
+  return rows.map((row) => ({ ...row, rows: Number(row.rows) }));
+}
+
+/** Triggers that are gone, switched off, or of another declaration, by name. */
 export async function findMissingTriggers(db: Queryable, machine: Machine, table: string): Promise<readonly string[]> {
   const wanted = triggersOf(machine, table);
   const { rows } = await db.query<{ name: string }>(
     `select w.name
-     from unnest($1::text[], $2::text[], $3::text[]) with ordinality as w (name, relation, function, nth)
+     from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality as w (name, relation, function, fingerprint, nth)
      where not exists (
        select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace n on n.oid = p.pronamespace
        where t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and t.tgenabled = 'A'
-         and n.nspname || '.' || p.proname = w.function)
+         and n.nspname || '.' || p.proname = w.function and obj_description(t.oid, 'pg_trigger') = w.fingerprint)
      order by w.nth`,
-    [wanted.map(({ name }) => name), wanted.map((each) => each.table), wanted.map(({ runs }) => runs.split('(')[0])],
+    [
+      wanted.map(({ name }) => name),
+      wanted.map((each) => each.table),
+      wanted.map(({ runs }) => runs.split('(')[0]),
+      wanted.map(fingerprintOf),
+    ],
   );
   return rows.map(({ name }) => name);
 }
 
 async function validates(pool: Pool, table: string, constraint: string): Promise<boolean> {
   try {
-    await pool.query(`alter table ${table} validate constraint "${constraint}"`);
+    await pool.query(`alter table ${table} validate constraint ${identifier(constraint)}`);
     return true;
   } catch (error) {
     const failure = toAppError(error);

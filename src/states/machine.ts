@@ -83,14 +83,20 @@ export interface Account {
 
 /** What an event posts: lines whose debits equal their credits, or the reversal of what another event posted. */
 type Booking<Event extends string = string> =
-  | { readonly reference: string; readonly lines: readonly Line[] }
-  | { readonly reference: string; readonly reverses: Event };
+  | (Reference & { readonly lines: readonly Line[] })
+  | (Reference & { readonly reverses: Event });
+
+interface Reference {
+  /** What its postings refer to by type, and SQL of the id; the row's own, when left out. */
+  readonly reference: string;
+  readonly referenceId?: string;
+}
 
 interface Line {
   readonly side: 'debit' | 'credit';
   readonly account: string;
-  /** SQL of the amount in minor units; nothing is booked for zero. */
-  readonly cents: string;
+  /** SQL of the amount in minor units; what the other lines come to, when left out. Nothing is booked for zero. */
+  readonly cents?: string;
 }
 
 /** An account that each row has for itself, of which the row's state says what is in it. */

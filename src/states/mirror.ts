@@ -87,24 +87,38 @@ export function judgeChange<State extends string>(
   );
 }
 
-/** Whether a row may begin in a state. */
+/**
+ * Whether a row may begin in a state. Null is what an INSERT says that leaves it out: a row with an old label begins as that says, which is
+ * taken to be its default.
+ */
 export function judgeBeginning<State extends string>(
   machine: Machine<State>,
   state: string | null,
   asked: Asked = {},
 ): Judgement<State> {
   const begins = `it begins as ${machine.initial.join(' or ')}`;
-  if (state === null) return refused('STATE_NULL_REFUSED', `The state of ${named(machine, asked)} is null: ${begins}.`);
-  const initial = machine.initial.find((each) => each === state);
-  if (initial !== undefined) return { allowed: true, to: initial };
-  return (
-    unknownState(machine, state) ??
-    refused('STATE_INITIAL_REFUSED', `${named(machine, asked)} cannot begin as ${state}: ${begins}.`)
+  if (state === null && machine.old === undefined) {
+    return refused('STATE_NULL_REFUSED', `The state of ${named(machine, asked)} is null: ${begins}.`);
+  }
+  const wanted = state ?? machine.initial[0] ?? '';
+  const initial = machine.initial.find((each) => each === wanted);
+  if (initial === undefined) {
+    return (
+      unknownState(machine, wanted) ??
+      refused('STATE_INITIAL_REFUSED', `${named(machine, asked)} cannot begin as ${wanted}: ${begins}.`)
+    );
+  }
+  const ways = machine.edges.filter(({ to }) => to === initial);
+  const guards = machine.guards.filter(
+    ({ name }) => ways.length > 0 && ways.every((way) => way.guards?.includes(name)),
   );
+  const broken = findBroken(guards, asked);
+  if (broken === undefined) return { allowed: true, to: initial };
+  return guardRefused(`beginning as ${initial}`, machine, broken, asked);
 }
 
 function judgeEdge<State extends string>(machine: Machine<State>, edge: Edge<State>, asked: Asked): Judgement<State> {
-  const { roles, row } = asked;
+  const { roles } = asked;
   const { event, to } = edge;
   const may = ['platform', ...(edge.by ?? [])];
   if (roles !== undefined && !roles.some((role) => may.includes(role))) {
@@ -114,17 +128,19 @@ function judgeEdge<State extends string>(machine: Machine<State>, edge: Edge<Sta
       `${event} of ${named(machine, asked)} is for: ${may.join(', ')}. The caller is: ${is}.`,
     );
   }
-  const broken = row && guardsOf(machine, edge).find((guard) => !holds(guard, row));
-  if (broken === undefined) return { allowed: true, to };
-  return refused('STATE_GUARD_REFUSED', `${event} of ${named(machine, asked)} needs that ${broken.says}.`);
+  const guards = machine.guards.filter(({ name }) => edge.guards?.includes(name));
+  const broken = findBroken(guards, asked);
+  return broken === undefined ? { allowed: true, to } : guardRefused(event, machine, broken, asked);
 }
 
-/** The guards of an edge, in the order in which they are looked at. */
-function guardsOf({ guards }: Machine, edge: Edge): readonly Guard[] {
-  return guards
-    .filter(({ name }) => edge.guards?.includes(name))
-    .sort((one, other) => (one.name < other.name ? -1 : 1));
+/** The first, by name, that does not hold of the row. */
+function findBroken(guards: readonly Guard[], { row }: Asked): Guard | undefined {
+  if (row === undefined) return undefined;
+  return guards.toSorted((one, other) => (one.name < other.name ? -1 : 1)).find((guard) => !holds(guard, row));
 }
+
+const guardRefused = (event: string, machine: Machine, { says }: Guard, asked: Asked): Refusal =>
+  refused('STATE_GUARD_REFUSED', `${event} of ${named(machine, asked)} needs that ${says}.`);
 
 function holds({ column, is, than }: Guard, row: Readonly<Record<string, unknown>>): boolean {
   const [left, right] = [numberOf(row[column]), typeof than === 'number' ? than : numberOf(row[than.column])];
@@ -171,10 +187,9 @@ function unknownState(machine: Machine, state: string): Refusal | undefined {
 function unknownEvent(machine: Machine, event: string): Refusal | undefined {
   const events = Object.keys(machine.events).sort();
   if (events.includes(event)) return undefined;
-  return refused(
-    'STATE_EVENT_UNKNOWN',
-    `Machine ${machine.name} has no event ${shown(event)}. It has: ${events.join(', ')}.`,
-  );
+  const meant = events.find((each) => each === event.toLowerCase());
+  const hint = meant === undefined ? `It has: ${events.join(', ')}` : `Write ${meant}`;
+  return refused('STATE_EVENT_UNKNOWN', `Machine ${machine.name} has no event ${shown(event)}. ${hint}.`);
 }
 
 const shown = (text: string) => JSON.stringify(text.slice(0, 100));

@@ -36,6 +36,7 @@ interface Found {
   readonly name: string;
   readonly kind: string;
   readonly columns: Readonly<Record<string, string>>;
+  readonly hasChildren: boolean;
 }
 
 async function findTable(db: Queryable, name: string): Promise<readonly Found[]> {
@@ -43,7 +44,8 @@ async function findTable(db: Queryable, name: string): Promise<readonly Found[]>
     const { rows } = await db.query<Found>(
       `select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind, (
          select coalesce(jsonb_object_agg(a.attname, format_type(a.atttypid, null)), '{}') from pg_attribute a
-         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns,
+         exists (select from pg_inherits i where i.inhparent = c.oid) as "hasChildren"
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where c.oid = case when cardinality(parse_ident($1)) <= 2 then to_regclass($1) end`,
       [name],
@@ -57,8 +59,11 @@ async function findTable(db: Queryable, name: string): Promise<readonly Found[]>
 }
 
 function faultOf(machine: Machine, table: Found): string | undefined {
-  const { kind, columns } = table;
-  if (kind !== 'r' && kind !== 'p') return 'it is not a table';
+  const { kind, columns, hasChildren } = table;
+  // Of a partitioned one a row that moves is deleted and inserted anew, which would end its history.
+  if (kind === 'p') return 'it is partitioned';
+  if (kind !== 'r') return 'it is not a table';
+  if (hasChildren) return 'it has children by inheritance, whose rows no trigger of it would see';
   if (columns['id'] !== 'uuid') return 'it has no column id of type uuid';
   const missing = columnsOf(machine).filter((column) => columns[column] === undefined);
   if (missing.length > 0) return `it has no column ${missing.join(', ')}`;

@@ -32,7 +32,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
  * nothing of it. Waits 2 s at most for who holds the row. What the database refuses leaves the transaction to be rolled back.
  * @param tx a client between BEGIN and COMMIT; a pool makes it a transaction of its own
  * @throws AppError STATE_EVENT_UNKNOWN, STATE_EDGE_REFUSED, STATE_ROLE_REFUSED, STATE_GUARD_REFUSED, STATE_ROW_MISSING, STATE_ROW_LOCKED,
- *   STATE_MACHINE_NOT_INSTALLED, STATE_MONEY_KEPT, LEDGER_* where its booking is refused, USAGE, DB_*
+ *   STATE_MACHINE_NOT_INSTALLED, STATE_MONEY_KEPT, STATE_CHANGE_LOST, LEDGER_* where its booking is refused, USAGE, DB_CONFLICT where an
+ *   account that it books on is held for 2 s, DB_*
  */
 export async function transition<State extends string, Event extends string>(
   tx: Queryable,

@@ -1,7 +1,8 @@
 import type { Tx } from '../db/pool.ts';
 import { type Check, type CheckResult, runEach, type VerificationWatch } from '../ledger/checks.ts';
 import { findInstallations, type Installation } from './installations.ts';
-import { accountRequestSql } from './sql/rows.ts';
+import { ofAlias } from './sql/literals.ts';
+import { accountRequestSql, differingRowsSql } from './sql/rows.ts';
 
 /** What the ledger and the machines promise each other, for `books verify`: of each row that keeps an account. */
 export async function checkMoneyOfStates(tx: Tx, watch: VerificationWatch): Promise<readonly CheckResult[]> {
@@ -18,14 +19,22 @@ export async function checkMachines(tx: Tx, watch: VerificationWatch): Promise<r
   );
 }
 
-function stateChecks({ machine: { name }, table }: Installation): readonly Check[] {
+function stateChecks({ machine, table }: Installation): readonly Check[] {
+  const { name, old } = machine;
   return [
+    {
+      name: `the ${name} machine is what is declared`,
+      unit: 'edges',
+      examined: `select count(*) from states.edges e where e.machine = '${name}'`,
+      faults: `select d.fault from (${differingRowsSql(machine)}) as d (fault) order by 1`,
+    },
     {
       name: `every ${name} is in the state that its history ends in`,
       unit: 'rows',
       examined: `select count(*) from ${table}`,
       faults: `
-      select format('%s %s is %s, and its history ends in %s', '${name}', t.id, coalesce(t.state::text, 'in no state'), coalesce(h.to_state, 'nothing'))
+      select case when t.state is null then format('%s %s is not taken in yet: liventix states install %1$s', '${name}', t.id)
+                  else format('%s %s is %s, and its history ends in %s', '${name}', t.id, t.state, coalesce(h.to_state, 'nothing')) end
       from ${table} t
       left join lateral (
         select x.to_state from states.history x
@@ -33,11 +42,11 @@ function stateChecks({ machine: { name }, table }: Installation): readonly Check
         order by x.id desc
         limit 1
       ) h on true
-      where h.to_state is distinct from t.state::text
+      where h.to_state is distinct from t.state::text or t.state is null
       order by t.id`,
     },
     {
-      name: `every history of a ${name} goes on where it stood`,
+      name: `every ${name} history goes on where it stood`,
       unit: 'changes',
       examined: `select count(*) from states.history h where h.machine = '${name}'`,
       faults: `
@@ -49,6 +58,20 @@ function stateChecks({ machine: { name }, table }: Installation): readonly Check
       where h.event <> 'adopted' and h.from_state is distinct from h.before
       order by h.subject_id, h.id`,
     },
+    ...(old === undefined
+      ? []
+      : [
+          {
+            name: `every ${name} shows its state to old code`,
+            unit: 'rows',
+            examined: `select count(*) from ${table}`,
+            faults: `
+      select format('%s %s is %s, and old code is shown %s', '${name}', t.id, t.state, t.${old.column})
+      from ${table} t
+      where states.${name}_shown(t.state::text, t.${old.column}::text) <> t.${old.column}::text
+      order by t.id`,
+          },
+        ]),
   ];
 }
 
@@ -58,7 +81,6 @@ function moneyChecks({ machine, table }: Installation): readonly Check[] {
   const account = kept && money?.accounts[kept.account];
   if (kept === undefined || account === undefined) return [];
   const states = (of: readonly string[]) => `(${of.map((state) => `'${state}'`).join(', ')})`;
-  const ofRow = (sql: string) => sql.replaceAll('($1).', 't.');
   return [
     {
       name: `every ${name} account has what the state of its row implies`,
@@ -69,10 +91,10 @@ function moneyChecks({ machine, table }: Installation): readonly Check[] {
         '${name}', r.id, r.state, r.implied, r.status, r.account_id, coalesce(r.actual, 0), coalesce(r.actual_status, 'not opened'))
       from (
         select t.id, t.state, k.account_id, b.actual, b.actual_status,
-               case when t.state::text in ${states(kept.inStates)} then (${kept.cents.replaceAll('row.', 't.')})::bigint else 0 end as implied,
+               case when t.state::text in ${states(kept.inStates)} then (${ofAlias(kept.cents)})::bigint else 0 end as implied,
                case when t.state::text in ${states(kept.frozenIn)} then 'frozen' else 'open' end as status
-        from ${table} t
-        cross join lateral (select states.account_id(jsonb_strip_nulls(${ofRow(accountRequestSql(account))})) as account_id offset 0) k
+        from (select * from ${table} where state is not null) t
+        cross join lateral (select states.account_id(jsonb_strip_nulls(${ofAlias(accountRequestSql(account))})) as account_id offset 0) k
         left join lateral (
           select -x.balance_cents as actual, x.status as actual_status
           from payments.balances x where x.account_id = k.account_id and x.book_id = 1
@@ -82,25 +104,22 @@ function moneyChecks({ machine, table }: Installation): readonly Check[] {
       order by r.id`,
     },
     {
-      name: `no ${name} account has a posting that no transition made, nor is without its row`,
+      name: `nothing is in ${account.type} accounts that no transition put there`,
       unit: 'accounts',
-      examined: `select count(*) from states.ledger_events l join payments.accounts a on a.id = l.event_id and a.book_id = 1
-                 where l.machine = '${name}' and a.type = '${account.type}'`,
+      examined: `select count(*) from payments.accounts a where a.type = '${account.type}' and a.book_id = 1`,
       faults: `
-      with kept as (
-        select a.id, l.subject_id
-        from states.ledger_events l join payments.accounts a on a.id = l.event_id and a.book_id = 1
-        where l.machine = '${name}' and a.type = '${account.type}'
-      )
-      select format('transaction %s on account %s of %s %s was made by no transition', n.transaction_id, k.id, '${name}', k.subject_id)
-      from kept k
-      join payments.entries n on n.account_id = k.id and n.book_id = 1
-      where not exists (select from states.ledger_events l where l.event_id = n.transaction_id)
+      select format('transaction %s on account %s was made by no transition', n.transaction_id, n.account_id)
+      from payments.accounts a
+      join payments.entries n on n.account_id = a.id and n.book_id = 1
+      where a.type = '${account.type}' and a.book_id = 1
+        and n.created_at > (select m.installed_at from states.machines m where m.name = '${name}')
+        and not exists (select from states.ledger_events l where l.event_id = n.transaction_id)
       union all
-      select format('account %s has %s cents, and %s %s is gone', k.id, -b.balance_cents, '${name}', k.subject_id)
-      from kept k
-      join payments.balances b on b.account_id = k.id and b.book_id = 1
-      where b.balance_cents <> 0 and not exists (select from ${table} t where t.id = k.subject_id)
+      select format('account %s has %s cents, and %s %s is gone', l.event_id, -b.balance_cents, '${name}', l.subject_id)
+      from states.ledger_events l
+      join payments.accounts a on a.id = l.event_id and a.book_id = 1 and a.type = '${account.type}'
+      join payments.balances b on b.account_id = a.id and b.book_id = 1
+      where l.machine = '${name}' and b.balance_cents <> 0 and not exists (select from ${table} t where t.id = l.subject_id)
       order by 1`,
     },
   ];

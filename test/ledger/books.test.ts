@@ -188,7 +188,10 @@ describe('granting a role a book', () => {
 
   it('gives it what the server role has but for the outbox, and it reads that book alone', async () => {
     await grant(granted, ACME, false);
-    const ofServer = await privilegesOf('service_role');
+    // What the state machines let it do is no part of a book.
+    const ofServer = (await privilegesOf('service_role')).filter(
+      (privilege) => !/states|transition_state/.test(privilege),
+    );
     const ofOutbox = ['SELECT on outbox', 'USAGE on schema outbox'];
     expect(await privilegesOf(granted)).toEqual(ofServer.filter((privilege) => !ofOutbox.includes(privilege)));
     await expect(as(granted, 'select from public.outbox')).rejects.toMatchObject({ code: '42501' });

@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto';
+import { pipeline } from 'node:stream/promises';
+import { from as copyFrom } from 'pg-copy-streams';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { escrow } from '../../src/states/machines/escrow.ts';
+import { proposal } from '../../src/states/machines/proposal.ts';
 import { ticket } from '../../src/states/machines/ticket.ts';
 import { MACHINES } from '../../src/states/machines.ts';
 import { transition } from '../../src/states/transition.ts';
@@ -11,11 +14,13 @@ import {
   createMachinesDatabase,
   EVENT,
   givenOrder,
+  givenProposal,
   givenRowIn,
   givenTicketOf,
   givenTicketOrder,
   historyOf,
   PACKAGE,
+  PEOPLE,
   SPONSOR,
   stateOf,
 } from '../support/machines.ts';
@@ -83,11 +88,29 @@ describe('the state of a row', () => {
     ).rejects.toMatchObject({ code: 'LV084' });
   });
 
-  it('does not become null, by COPY neither', async () => {
-    await expect(
-      run(`insert into public.sponsorship_orders (package_id, sponsor_id, event_id, amount_cents, state, escrow_state)
-      values ('${PACKAGE}', '${SPONSOR}', '${EVENT}', 1, null, 'funded')`),
-    ).rejects.toEqual(refused('STATE_INITIAL_REFUSED', /cannot begin as funded: it begins as pending/));
+  it('does not begin where nothing begins, by COPY neither', async () => {
+    const client = await database.pool.connect();
+    try {
+      const copy = client.query(
+        copyFrom('copy public.sponsorship_orders (package_id, sponsor_id, event_id, amount_cents, state) from stdin'),
+      );
+      const copied = pipeline([`${PACKAGE}\t${SPONSOR}\t${EVENT}\t1\treleased\n`], copy).catch((error: unknown) => {
+        throw toAppError(error);
+      });
+      await expect(copied).rejects.toEqual(
+        refused('STATE_INITIAL_REFUSED', /cannot begin as released: it begins as pending/),
+      );
+    } finally {
+      client.release();
+    }
+  });
+
+  it('is shown to old code again, where that empties the label', async () => {
+    const id = await givenRowIn(database.pool, escrow, 'funded');
+    await run('update public.sponsorship_orders set escrow_state = null where id = $1', [id]);
+    expect((await run('select escrow_state, state from public.sponsorship_orders where id = $1', [id])).rows).toEqual([
+      { escrow_state: 'funded', state: 'funded' },
+    ]);
   });
 
   it('refuses an old label that stands for nothing', async () => {
@@ -135,25 +158,90 @@ describe('the state of a row', () => {
     );
   });
 
-  it('is not judged with names that the writer brings along', async () => {
-    // Each would be found before PostgreSQL's own by a function without a search_path that did not name its schemas.
-    const id = await givenOrder(database.pool);
-    await expect(
+  describe('is not judged with names that the writer brings along', () => {
+    // Each would be found before PostgreSQL's own by a function that neither has a search_path nor names its schemas, and run as the owner.
+    const MINE = `create schema mine;
+      create function mine.always(text, text) returns boolean language sql as 'select true';
+      create operator mine.= (leftarg = text, rightarg = text, function = mine.always);
+      create function mine.never(text, text) returns boolean language sql as 'select false';
+      create operator mine.<> (leftarg = text, rightarg = text, function = mine.never);
+      create domain mine.text as pg_catalog.text;
+      create function mine.gen_random_uuid() returns uuid language sql as $$ select null::uuid $$;
+      create function mine.mischief() returns text language plpgsql as $$ begin raise exception 'ran as %', current_user; end $$;
+      create function mine.format(text, text, uuid, uuid) returns text language sql as 'select mine.mischief()';
+      create function mine.current_setting(text, boolean) returns text language sql as 'select mine.mischief()';
+      create function mine.left(text, integer) returns text language sql as 'select mine.mischief()';
+      set local search_path = mine, pg_catalog, public`;
+    const asked = (sql: string, id: string) =>
       withTransaction(database.pool, async (tx) => {
-        await tx.query(`create schema mine;
-          create function mine.always(text, text) returns boolean language sql as 'select true';
-          create operator mine.= (leftarg = text, rightarg = text, function = mine.always);
-          create function mine.never(text, text) returns boolean language sql as 'select false';
-          create operator mine.<> (leftarg = text, rightarg = text, function = mine.never);
-          create domain mine.text as pg_catalog.text;
-          create function mine.gen_random_uuid() returns uuid language sql as $$ select null::uuid $$;
-          set local search_path = mine, pg_catalog, public`);
-        await tx.query(
-          `update public.sponsorship_orders set state = 'released' where id operator(pg_catalog.=) $1::pg_catalog.uuid`,
-          [id],
-        );
-      }),
-    ).rejects.toEqual(refused('STATE_EDGE_REFUSED'));
+        await tx.query(MINE);
+        await tx.query(`set local request.jwt.claims = '{"sub": "${PEOPLE.sponsor}"}'`);
+        await tx.query(sql, [id]);
+        throw new Error('undone');
+      });
+
+    it.each([
+      [
+        'a change that is no edge',
+        `update public.sponsorship_orders set state = 'released' where id operator(pg_catalog.=) $1::pg_catalog.uuid`,
+        /cannot go from pending to released/,
+      ],
+      [
+        'another id',
+        `update public.sponsorship_orders set id = pg_catalog.gen_random_uuid() where id operator(pg_catalog.=) $1::pg_catalog.uuid`,
+        /The id of escrow .* cannot become/,
+      ],
+      [
+        'an edge, by somebody with claims',
+        `update public.sponsorship_orders set state = 'refunded' where id operator(pg_catalog.=) $1::pg_catalog.uuid`,
+        /undone/,
+      ],
+      [
+        'a label',
+        `update public.sponsorship_orders set escrow_state = 'refunded' where id operator(pg_catalog.=) $1::pg_catalog.uuid`,
+        /undone/,
+      ],
+    ])('%s', async (_what, sql, says) => {
+      const id = await givenOrder(database.pool);
+      await expect(asked(sql, id)).rejects.toMatchObject({ message: expect.stringMatching(says) });
+    });
+
+    it('has a search_path in each function but those that were read with that in mind', async () => {
+      const { rows } = await run(
+        `select p.proname as name from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
+         where n.nspname = 'states' and p.prosqlbody is null and not coalesce(p.proconfig::text like '%search_path%', false) order by 1`,
+      );
+      expect(rows.map(({ name }) => name)).toEqual([
+        'campaign_follow',
+        'escrow_follow',
+        'organization_of_event',
+        'proposal_follow',
+        'take_transition',
+        'ticket_follow',
+      ]);
+    });
+  });
+
+  it('is written down in its order, whatever other triggers change after it', async () => {
+    await run(`create function public.counter() returns trigger language plpgsql as $$ begin
+        update public.proposal_threads set status = 'counter' where id = new.id; return null; end $$;
+      create trigger auto_counter after update on public.proposal_threads for each row when (new.status = 'sent') execute function public.counter()`);
+    const id = await givenProposal(database.pool);
+    await run(`update public.proposal_threads set status = 'sent' where id = $1`, [id]);
+    await run('drop trigger auto_counter on public.proposal_threads');
+    expect((await historyOf(database.pool, id)).map(({ to }) => to)).toEqual(['draft', 'sent', 'counter']);
+    expect(await stateOf(database.pool, proposal, id)).toBe('counter');
+  });
+
+  it('is not said to have changed where another trigger kept it', async () => {
+    const id = await givenOrder(database.pool);
+    await run(`create function public.keep() returns trigger language plpgsql as $$ begin return null; end $$;
+      create trigger keeps before update on public.sponsorship_orders for each row when (old.notes = 'keep') execute function public.keep();
+      update public.sponsorship_orders set notes = 'keep'`);
+    await expect(transition(database.pool, escrow, id, 'pay')).rejects.toEqual(
+      refused('STATE_CHANGE_LOST', /kept the row as it was/),
+    );
+    await run('drop trigger keeps on public.sponsorship_orders');
   });
 });
 

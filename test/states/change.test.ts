@@ -74,10 +74,25 @@ describe('a state that is added', () => {
     expect((await historyOf(database.pool, another)).map(({ to }) => to)).toEqual(['draft', 'sent', 'withdrawn']);
   });
 
+  it('stands where it is declared, in the order of the type, in front as well', async () => {
+    const first = {
+      ...withdrawable,
+      states: { idea: 'a thought', sketch: 'on paper', ...withdrawable.states },
+    } as Machine;
+    await migrate([proposal], [first]);
+    expect(await orderOf()).toEqual(Object.keys(first.states));
+  });
+
+  const orderOf = async () => {
+    const { rows } = await database.pool.query<{ state: string }>(
+      `select unnest(enum_range(null::states.proposal_state))::text as state`,
+    );
+    return rows.map(({ state }) => state);
+  };
+
   it('stands where it is declared, in the order of the type', async () => {
     await migrate([proposal], [withdrawable]);
-    const { rows } = await database.pool.query(`select unnest(enum_range(null::states.proposal_state))::text as state`);
-    expect(rows.map(({ state }) => state)).toEqual(Object.keys(withdrawable.states));
+    expect(await orderOf()).toEqual(Object.keys(withdrawable.states));
   });
 
   it('comes with edges that are gone: what was is history, and happens no more', async () => {
@@ -145,7 +160,7 @@ create type states.shipment_state as enum ('packed', 'sent', 'lost');
 comment on type states.shipment_state is 'packed: in its box; sent: on its way; lost: nobody knows';
 
 insert into states.machines (name, about, table_name, state_type, initial_states, label_column, adopted_state) values
-  ('shipment', 'A parcel.', 'public.shipments', 'states.shipment_state', '{packed}', null, '''packed''');
+  ('shipment', 'A parcel.', 'public.shipments', 'states.shipment_state', '{packed}', null, 'coalesce($2, ''packed'')');
 insert into states.guards (machine, name, condition, says) values
   ('shipment', 'has_weight', '($1).grams > 0', 'it weighs something');
 insert into states.edges (machine, from_state, to_state, event, topic, roles, guards, has_effects, organization, is_of_event) values

@@ -119,9 +119,9 @@ describe('the mirror', () => {
     ['an end', () => transition(ticket, 'redeemed', 'refund'), 'STATE_EDGE_REFUSED', /nowhere, it is final/],
     [
       'a role',
-      () => transition(escrow, 'locked', 'release', { roles: ['organiser'] }),
+      () => transition(escrow, 'funded', 'lock', { roles: ['sponsor'] }),
       'STATE_ROLE_REFUSED',
-      /release of this escrow is for: platform, sponsor\. The caller is: organiser\./,
+      /lock of this escrow is for: platform, organiser\. The caller is: sponsor\./,
     ],
     [
       'nobody',
@@ -131,7 +131,7 @@ describe('the mirror', () => {
     ],
     [
       'a guard',
-      () => transition(escrow, 'pending', 'pay', { id: '7', row: { amount_cents: 0 } }),
+      () => transition(escrow, 'pending', 'pay', { id: '7', row: { amount_cents: 0, application_fee_cents: 0 } }),
       'STATE_GUARD_REFUSED',
       /pay of escrow 7 needs that its amount_cents is above 0/,
     ],

@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { changeAccount } from '../../src/ledger/accounts.ts';
+import { openBook } from '../../src/ledger/books.ts';
 import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { closePeriod } from '../../src/ledger/periods.ts';
@@ -9,10 +10,13 @@ import { compareWithRebuild } from '../../src/ledger/rebuild/rebuild.ts';
 import { campaign } from '../../src/states/machines/campaign.ts';
 import { escrow } from '../../src/states/machines/escrow.ts';
 import { ticket } from '../../src/states/machines/ticket.ts';
+import { judgeBeginning } from '../../src/states/mirror.ts';
 import { transition } from '../../src/states/transition.ts';
 import { checkMachines } from '../../src/states/verify.ts';
 import { verifyBooks } from '../support/books.ts';
 import { asSuperuser, type TestDatabase } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
+import { waitsForLock } from '../support/locks.ts';
 import {
   balances,
   createMachinesDatabase,
@@ -20,6 +24,7 @@ import {
   givenCampaign,
   givenOrder,
   givenRowIn,
+  givenTicketOf,
   givenTicketOrder,
   historyOf,
   ORGANIZATION,
@@ -64,9 +69,8 @@ describe('an order and its escrow', () => {
   });
 
   it('is released to the organiser, less the fee that the order records, whatever fees are now', async () => {
-    const id = await givenRowIn(database.pool, escrow, 'locked');
-    await run('update public.sponsorship_orders set application_fee_cents = 1 where id = $1', [id]);
-    await take(id, 'release');
+    const id = await givenOrder(database.pool, { application_fee_cents: 1 });
+    for (const event of ['pay', 'lock', 'release'] as const) await take(id, event);
     expect(await balances(database.pool)).toEqual({
       'receivable clearing': 50_000n,
       'payable sponsorships': 49_999n,
@@ -76,9 +80,8 @@ describe('an order and its escrow', () => {
 
   it('without a fee, and with all of it for a fee', async () => {
     for (const fee of [0, 50_000]) {
-      const id = await givenRowIn(database.pool, escrow, 'locked');
-      await run('update public.sponsorship_orders set application_fee_cents = $1 where id = $2', [fee, id]);
-      await take(id, 'release');
+      const id = await givenOrder(database.pool, { application_fee_cents: fee });
+      for (const event of ['pay', 'lock', 'release'] as const) await take(id, event);
     }
     expect(await balances(database.pool)).toEqual({
       'receivable clearing': 100_000n,
@@ -147,7 +150,7 @@ describe('a change whose money is refused does not happen', () => {
   };
 
   it('for want of an amount', async () => {
-    const id = await givenOrder(database.pool, { amount_cents: 0 });
+    const id = await givenOrder(database.pool, { amount_cents: 0, application_fee_cents: 0 });
     await expect(take(id, 'pay')).rejects.toEqual(
       refused('STATE_GUARD_REFUSED', /pay of escrow .* needs that its amount_cents is above 0/),
     );
@@ -155,10 +158,11 @@ describe('a change whose money is refused does not happen', () => {
   });
 
   it('for a fee that is more than the amount', async () => {
-    const id = await givenRowIn(database.pool, escrow, 'locked');
-    await run('update public.sponsorship_orders set application_fee_cents = 50001 where id = $1', [id]);
-    await expect(take(id, 'release')).rejects.toEqual(refused('STATE_GUARD_REFUSED'));
-    await isUntouched(id, 'locked', 3);
+    for (const fee of [50_001, -1]) {
+      const id = await givenOrder(database.pool, { application_fee_cents: fee });
+      await expect(take(id, 'pay')).rejects.toEqual(refused('STATE_GUARD_REFUSED', /application_fee_cents is/));
+      await isUntouched(id, 'pending', 1);
+    }
   });
 
   it('for an account of the ledger that is frozen', async () => {
@@ -212,20 +216,17 @@ describe('an escrow account', () => {
   it('is posted to by transitions alone', async () => {
     const id = await givenRowIn(database.pool, escrow, 'funded');
     const accountId = await escrowAccount(id);
-    const [clearing = '', other = ''] = await openAccounts(database.pool, [
+    const [clearing = ''] = await openAccounts(database.pool, [
       { type: 'receivable', currency: 'USD', name: 'clearing' },
-      { type: 'escrow', currency: 'USD', name: 'by_hand', organizationId: SPONSOR },
     ]);
-    for (const target of [accountId, other]) {
-      for (const amountCents of [100n, -100n]) {
-        const posting = post(database.pool, {
-          entries: [
-            { accountId: clearing, amountCents: -amountCents, currency: 'USD' },
-            { accountId: target, amountCents, currency: 'USD' },
-          ],
-        });
-        await expect(posting).rejects.toEqual(refused('STATE_ACCOUNT_KEPT', /A posting of account .* refused/));
-      }
+    for (const amountCents of [100n, -100n]) {
+      const posting = post(database.pool, {
+        entries: [
+          { accountId: clearing, amountCents: -amountCents, currency: 'USD' },
+          { accountId, amountCents, currency: 'USD' },
+        ],
+      });
+      await expect(posting).rejects.toEqual(refused('STATE_ACCOUNT_KEPT', /A posting of account .* refused/));
     }
     const { rows } = await run(
       `select event_id from states.ledger_events l join payments.entries n on n.transaction_id = l.event_id where subject_id = $1 limit 1`,
@@ -233,6 +234,52 @@ describe('an escrow account', () => {
     );
     await expect(post(database.pool, { reverses: rows[0].event_id })).rejects.toEqual(refused('STATE_ACCOUNT_KEPT'));
     expect(await faults()).toEqual([]);
+  });
+
+  it('goes to whom it was paid for, whatever whoever may write the order writes into it on the way', async () => {
+    const id = await givenRowIn(database.pool, escrow, 'locked');
+    for (const change of [
+      'event_id = gen_random_uuid()',
+      'application_fee_cents = 0',
+      'application_fee_cents = amount_cents',
+    ]) {
+      await expect(
+        run(`update public.sponsorship_orders set ${change}, state = 'released' where id = $1`, [id]),
+      ).rejects.toEqual(refused('STATE_MONEY_KEPT'));
+    }
+    expect(await faults()).toEqual([]);
+  });
+
+  it('is opened by nobody beforehand, with limits of his own', async () => {
+    const id = await givenOrder(database.pool);
+    const opening = openAccounts(database.pool, [
+      { type: 'escrow', currency: 'USD', name: `sponsorship_order:${id}`, organizationId: SPONSOR, ceilingCents: 0n },
+    ]);
+    await expect(opening).rejects.toEqual(refused('STATE_ACCOUNT_KEPT', /The opening of account/));
+    await take(id, 'pay');
+  });
+
+  it('is as it was in other books', async () => {
+    const bookId = await openBook(database.pool, 'other');
+    const [clearing = '', other = ''] = await openAccounts(
+      database.pool,
+      [
+        { type: 'receivable', currency: 'USD', name: 'clearing' },
+        { type: 'escrow', currency: 'USD', name: 'by_hand' },
+      ],
+      { bookId },
+    );
+    await post(
+      database.pool,
+      {
+        entries: [
+          { accountId: clearing, amountCents: 5n, currency: 'USD' },
+          { accountId: other, amountCents: -5n, currency: 'USD' },
+        ],
+      },
+      { bookId },
+    );
+    await changeAccount(database.pool, { accountId: other, status: 'frozen' }, { bookId });
   });
 
   it('keeps nobody from postings elsewhere', async () => {
@@ -265,17 +312,17 @@ describe('an escrow account', () => {
     await expect(voidHold(database.pool, { holdId: hold.holdId })).rejects.toEqual(
       refused('STATE_ACCOUNT_KEPT', /A hold \(voided\)/),
     );
-    for (const status of ['open', 'frozen', 'closed'] as const) {
-      await expect(changeAccount(database.pool, { accountId, status })).rejects.toMatchObject({
-        code: expect.stringMatching(/STATE_ACCOUNT_KEPT|LEDGER_ACCOUNT_IN_USE/),
-      });
+    for (const status of ['open', 'frozen'] as const) {
+      await expect(changeAccount(database.pool, { accountId, status })).rejects.toEqual(refused('STATE_ACCOUNT_KEPT'));
     }
+    await expect(changeAccount(database.pool, { accountId, status: 'closed' })).rejects.toEqual(
+      refused('LEDGER_ACCOUNT_IN_USE'),
+    );
     await expect(changeAccount(database.pool, { accountId, floorCents: -5n })).rejects.toEqual(
       refused('STATE_ACCOUNT_KEPT'),
     );
     // What has expired is written down all the same: it would keep the holds of the whole book waiting.
-    await run('select pg_sleep(0.06)');
-    expect(await expireHolds(database.pool)).toBe(1);
+    await eventually('the hold has expired', async () => (await expireHolds(database.pool)) === 1);
     expect(brief.status).toBe('placed');
     await take(id, 'release');
     const { rows } = await run('select state from payments.holds order by amount_cents');
@@ -287,9 +334,18 @@ describe('an escrow account', () => {
 
   it('keeps what it was filled by as it was', async () => {
     const id = await givenRowIn(database.pool, escrow, 'funded');
-    for (const change of ['amount_cents = 1', `currency = 'EUR'`, `sponsor_id = gen_random_uuid()`]) {
+    for (const change of [
+      'amount_cents = 1',
+      'application_fee_cents = 0',
+      `currency = 'EUR'`,
+      `sponsor_id = gen_random_uuid()`,
+      `event_id = gen_random_uuid()`,
+    ]) {
       await expect(run(`update public.sponsorship_orders set ${change} where id = $1`, [id])).rejects.toEqual(
-        refused(change.startsWith('sponsor') ? 'DB_FAILED' : 'STATE_MONEY_KEPT'),
+        refused(
+          'STATE_MONEY_KEPT',
+          /amount_cents, application_fee_cents, currency, sponsor_id, event_id cannot change/,
+        ),
       );
     }
     await expect(
@@ -307,7 +363,10 @@ describe('an escrow account', () => {
 
   it('was filled by the amount that the order had when it was paid', async () => {
     const id = await givenOrder(database.pool);
-    await run(`update public.sponsorship_orders set amount_cents = 777, state = 'funded' where id = $1`, [id]);
+    await run(
+      `update public.sponsorship_orders set amount_cents = 777, application_fee_cents = 7, state = 'funded' where id = $1`,
+      [id],
+    );
     expect(await balances(database.pool)).toMatchObject({ [`escrow sponsorship_order:${id}`]: 777n });
   });
 });
@@ -353,8 +412,54 @@ describe('a verification names', () => {
     });
     expect(await faults()).toEqual([
       expect.stringContaining(`it has 49900 and is open`),
-      `transaction ${transactionId} on account ${accountId} of escrow ${id} was made by no transition`,
+      `transaction ${transactionId} on account ${accountId} was made by no transition`,
     ]);
+  });
+
+  it.each([
+    [
+      'an edge',
+      `insert into states.edges select machine, 'released', 'pending', 'again', topic, roles, '{}', has_effects, organization, is_of_event from states.edges where machine = 'escrow' and event = 'pay'`,
+      /states\.edges has what is not declared: \(escrow,released,pending,again/,
+    ],
+    [
+      'a guard that is gone',
+      `update states.edges set guards = '{}' where machine = 'escrow' and event = 'pay'`,
+      /states\.edges (has|lacks)/,
+    ],
+    [
+      'a party',
+      `update states.parties set condition = 'true' where machine = 'escrow' and role = 'sponsor'`,
+      /states\.parties has what is not declared: \(escrow,sponsor,t/,
+    ],
+    [
+      'a line of a booking',
+      `update states.lines set amount_cents = '0' where machine = 'escrow' and event = 'release' and number = 2`,
+      /states\.lines/,
+    ],
+    ['a fixed column', `update states.kept_accounts set fixed_columns = '{}'`, /states\.kept_accounts/],
+  ])('%s that is not as it was declared', async (_what, sql, says) => {
+    await run(sql);
+    expect((await faults()).join('\n')).toMatch(says);
+  });
+
+  it('an old label that does not show the state', async () => {
+    const id = await givenRowIn(database.pool, escrow, 'funded');
+    await asSuperuser(
+      database,
+      `alter table public.sponsorship_orders disable trigger zz_liventix_state_follows;
+      update public.sponsorship_orders set escrow_state = 'released' where id = '${id}'`,
+    );
+    expect(await faults()).toEqual([`escrow ${id} is funded, and old code is shown released`]);
+  });
+
+  it('a row that is not taken in', async () => {
+    const id = await givenOrder(database.pool);
+    await asSuperuser(
+      database,
+      `alter table public.sponsorship_orders disable trigger all; update public.sponsorship_orders set state = null where id = '${id}'`,
+    );
+    expect(await faults()).toEqual([`escrow ${id} is not taken in yet: liventix states install escrow`]);
   });
 
   it('an account whose order is gone', async () => {
@@ -422,10 +527,38 @@ describe('a ticket', () => {
     expect(await balances(database.pool)).toEqual({ 'payable ticket_sales': -5_579n, 'receivable clearing': -5_579n });
   });
 
-  it('books nothing where it was free', async () => {
+  it('books nothing where it was free, and the fees where only these were paid', async () => {
     const { ticketIds } = await givenTicketOrder(database.pool, { unitPriceCents: 0, feesCents: 0 });
     await refund(ticketIds[0] ?? '');
     expect(await balances(database.pool)).toEqual({});
+    const { ticketIds: withFees } = await givenTicketOrder(database.pool, {
+      tickets: 2,
+      unitPriceCents: 0,
+      feesCents: 301,
+    });
+    for (const id of withFees) await refund(id);
+    expect(await balances(database.pool)).toEqual({ 'receivable clearing': -301n, 'revenue ticket_fees': -301n });
+  });
+
+  it('books nothing where its order was never paid', async () => {
+    const { orderId, ticketIds } = await givenTicketOrder(database.pool);
+    await run(`update public.orders set status = 'pending' where id = $1`, [orderId]);
+    await refund(ticketIds[0] ?? '');
+    expect(await balances(database.pool)).toEqual({});
+  });
+
+  it('gives back no more than was paid, whoever deletes tickets and issues others', async () => {
+    const { orderId, ticketIds } = await givenTicketOrder(database.pool, { tickets: 2, feesCents: 301 });
+    for (const id of ticketIds) {
+      await refund(id);
+      await run('delete from public.tickets where id = $1', [id]);
+      await refund(await givenTicketOf(database.pool, orderId));
+    }
+    expect(await balances(database.pool)).toEqual({
+      'payable ticket_sales': -10_000n,
+      'receivable clearing': -10_301n,
+      'revenue ticket_fees': -301n,
+    });
   });
 
   it('is not refunded where its order does not say what it cost', async () => {
@@ -481,6 +614,33 @@ describe('a campaign', () => {
     expect(await balances(database.pool)).toEqual({ 'cash wallet': -300n, 'revenue ad_campaigns': 300n });
   });
 
+  it('waits for who is booking it, and books the rest', async () => {
+    const id = await active(300);
+    const [wallet = '', revenue = ''] = await openAccounts(database.pool, [
+      { type: 'cash', currency: 'USD', name: 'wallet', organizationId: ORGANIZATION },
+      { type: 'revenue', currency: 'USD', name: 'ad_campaigns' },
+    ]);
+    const booking = await database.pool.connect();
+    try {
+      await booking.query('begin');
+      await post(booking, {
+        referenceType: 'campaign_spend',
+        referenceId: id,
+        entries: [
+          { accountId: wallet, amountCents: 250n, currency: 'USD' },
+          { accountId: revenue, amountCents: -250n, currency: 'USD' },
+        ],
+      });
+      const ending = end(id, 'complete');
+      await waitsForLock(database.pool, 'states.transition');
+      await booking.query('commit');
+      await ending;
+    } finally {
+      booking.release();
+    }
+    expect(await balances(database.pool)).toEqual({ 'cash wallet': -300n, 'revenue ad_campaigns': 300n });
+  });
+
   it('leaves it to the old tables while these keep the wallet', async () => {
     await run('insert into public.org_wallets (org_id, balance_credits) values ($1, 1000)', [ORGANIZATION]);
     await end(await active(300), 'complete');
@@ -494,6 +654,17 @@ describe('a campaign', () => {
     ]);
     await expect(end(id, 'complete')).rejects.toEqual(refused('LEDGER_FLOOR_PASSED'));
     expect(await stateOf(database.pool, campaign, id)).toBe('active');
+  });
+
+  it('does not begin as active without a budget either', async () => {
+    await expect(givenCampaign(database.pool, { total_budget_credits: 0, state: 'active' })).rejects.toMatchObject({
+      code: 'LV088',
+    });
+    expect(judgeBeginning(campaign, 'active', { row: { spent_credits: 0, total_budget_credits: 0 } })).toMatchObject({
+      allowed: false,
+      code: 'STATE_GUARD_REFUSED',
+    });
+    await givenCampaign(database.pool, { total_budget_credits: 0, state: 'scheduled' });
   });
 
   it('is not started without a budget', async () => {

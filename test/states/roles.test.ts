@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
 import type { Edge, Machine } from '../../src/states/machine.ts';
@@ -112,6 +113,44 @@ describe('who is who', () => {
       });
     expect(await set(PEOPLE.organiser, 'scheduled')).toBe('ok');
     expect(await set(PEOPLE.organiser, 'paused')).toBe('STATE_EDGE_REFUSED');
+  });
+
+  it('makes nobody of whoever writes himself into the row that he changes', async () => {
+    const ticket = machineNamed('ticket');
+    const id = await givenRow(database.pool, ticket);
+    // As policies would have it that let users see and update tickets.
+    await database.pool.query(`create policy seen on public.tickets for select using (true);
+      create policy anybody on public.tickets for update using (true) with check (true)`);
+    const stolen = await asCaller(callers, { role: 'authenticated', userId: PEOPLE.stranger }, (tx) =>
+      tx.query(`update public.tickets set owner_user_id = $1, state = 'transferred' where id = $2`, [
+        PEOPLE.stranger,
+        id,
+      ]),
+    );
+    await database.pool.query('drop policy anybody on public.tickets; drop policy seen on public.tickets');
+    expect(stolen).toBe('STATE_ROLE_REFUSED');
+    expect((await historyOf(database.pool, id)).at(-1)).toMatchObject({ to: 'issued' });
+  });
+
+  it('tells whoever has no part in a row nothing of it, nor whether there is one', async () => {
+    const id = await givenRowIn(database.pool, escrow, 'released');
+    const asked = async (of: string) => {
+      const tx = await callers.connect();
+      try {
+        await tx.query(
+          `begin; set local role authenticated; set local request.jwt.claims = '{"sub": "${PEOPLE.stranger}"}'`,
+        );
+        await tx.query(`select public.transition_state('escrow', $1, 'pay')`, [of]);
+        return 'ok';
+      } catch (error) {
+        return String((error as Error).message).replace(of, 'ID');
+      } finally {
+        await tx.query('rollback');
+        tx.release();
+      }
+    };
+    expect(await asked(id)).toBe('The caller has no part in a escrow ID.');
+    expect(await asked(randomUUID())).toBe(await asked(id));
   });
 
   it('keeps everybody but the owner and the server from the tables of the machines', async () => {

@@ -79,11 +79,7 @@ export const campaign = defineMachine({
           reference: 'campaign_spend',
           lines: [
             { side: 'debit', account: 'wallet', cents: 'states.unbooked_spend(row.id, row.org_id, row.spent_credits)' },
-            {
-              side: 'credit',
-              account: 'revenue',
-              cents: 'states.unbooked_spend(row.id, row.org_id, row.spent_credits)',
-            },
+            { side: 'credit', account: 'revenue' },
           ],
         },
       ]),

@@ -43,18 +43,19 @@ export const escrow = defineMachine({
       than: { column: 'amount_cents' },
     },
   ],
-  // Only the processor, through the platform, knows of payments; only an administrator, through the platform, ends a dispute.
+  // Only the processor, through the platform, knows of payments; only an administrator, through the platform, ends a dispute. And nobody but the
+  // platform lets the organiser have the money: the old platform lets everybody make himself a member of a sponsor.
   edges: [
-    { from: 'pending', event: 'pay', to: 'funded', guards: ['has_an_amount'] },
+    { from: 'pending', event: 'pay', to: 'funded', guards: ['has_an_amount', 'has_a_fee', 'fee_within_amount'] },
     { from: 'pending', event: 'cancel', to: 'refunded', by: ['sponsor', 'organiser'] },
     { from: 'funded', event: 'lock', to: 'locked', by: ['organiser'] },
     { from: 'funded', event: 'refund', to: 'refunded', by: ['organiser'] },
-    { from: 'locked', event: 'release', to: 'released', by: ['sponsor'], guards: ['has_a_fee', 'fee_within_amount'] },
+    { from: 'locked', event: 'release', to: 'released', guards: ['has_a_fee', 'fee_within_amount'] },
     { from: 'locked', event: 'dispute', to: 'disputed', by: ['sponsor', 'organiser'] },
     { from: 'disputed', event: 'release', to: 'released', guards: ['has_a_fee', 'fee_within_amount'] },
     { from: 'disputed', event: 'refund', to: 'refunded' },
   ],
-  why: 'The edges are the plan’s. An order that was never paid ends as refunded, because the plan has no other end for it; nothing is booked.',
+  why: 'The edges are the plan’s. An order that was never paid ends as refunded, because the plan has no other end for it; nothing is booked. A sponsor disputes and does not release: the old platform lets every signed-in user make himself a member of any sponsor, so that whoever is asked to release asks the platform, which knows better who is who.',
   organization: { column: 'event_id', ofEvent: true },
   old: {
     column: 'escrow_state',
@@ -118,7 +119,7 @@ export const escrow = defineMachine({
       inStates: ['funded', 'locked', 'disputed'],
       frozenIn: ['disputed'],
       filledBy: 'pay',
-      fixed: ['amount_cents', 'currency', 'sponsor_id'],
+      fixed: ['amount_cents', 'application_fee_cents', 'currency', 'sponsor_id', 'event_id'],
     },
   },
 });

@@ -59,6 +59,7 @@ export const ticket = defineMachine({
     bookings: {
       refund: {
         reference: 'refund',
+        referenceId: 'row.order_id',
         lines: [
           {
             side: 'debit',
@@ -66,11 +67,7 @@ export const ticket = defineMachine({
             cents: "states.share_of_order(row.order_id, row.id, row.tier_id, 'subtotal')",
           },
           { side: 'debit', account: 'fees', cents: "states.share_of_order(row.order_id, row.id, row.tier_id, 'fees')" },
-          {
-            side: 'credit',
-            account: 'clearing',
-            cents: "states.share_of_order(row.order_id, row.id, row.tier_id, 'total')",
-          },
+          { side: 'credit', account: 'clearing' },
         ],
       },
     },

@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto';
 import type { Machine } from '../machine.ts';
-import { literal, literals } from './literals.ts';
+import { identifier, literal, literals, ofAlias } from './literals.ts';
+import { accountRequestSql } from './rows.ts';
 
 /** A trigger of an installed machine. */
 export interface MachineTrigger {
@@ -12,8 +14,9 @@ export interface MachineTrigger {
 }
 
 /**
- * The triggers of a machine on its table and, where it keeps accounts, on the ledger. Those that follow old labels are the last of their
- * kind by their names, so that they see what other triggers made of a row.
+ * The triggers of a machine on its table and, where it keeps accounts, on the ledger. By their names, those that follow old labels are the last
+ * of their kind, so that they see what other triggers made of a row, and those that judge the first, before others change it further; of
+ * these the one that keeps what was paid for as it was.
  */
 export function triggersOf(machine: Machine, table: string): readonly MachineTrigger[] {
   const argument = literal(machine.name);
@@ -25,16 +28,16 @@ export function triggersOf(machine: Machine, table: string): readonly MachineTri
   });
   return [
     ...labelTriggers(machine, on),
-    on('liventix_state_begins', 'after insert', '', `states.begin_history(${argument})`),
+    on('00_liventix_state_begins', 'after insert', '', `states.begin_history(${argument})`),
     on(
-      'liventix_state_changes',
+      '00_liventix_state_changes',
       'after update',
       'old.state is distinct from new.state or old.id <> new.id',
       `states.take_transition(${argument})`,
     ),
-    on('liventix_state_ends', 'after delete', '', `states.end_history(${argument})`),
+    on('00_liventix_state_ends', 'after delete', '', `states.end_history(${argument})`),
     {
-      name: 'liventix_state_stays',
+      name: '00_liventix_state_stays',
       table,
       when: `before truncate on ${table} for each statement`,
       runs: `states.refuse_truncate(${argument})`,
@@ -74,11 +77,12 @@ function keptTriggers({ name, money }: Machine, on: OnRow): readonly MachineTrig
   });
   return [
     on(
-      'liventix_state_fixes',
+      '00_liventix_state_as_paid',
       'after update',
-      `old.state in (${literals(kept.inStates)}) and ${of('old')} is distinct from ${of('new')}`,
-      `states.refuse_fixed_columns(${literal(name)})`,
+      `(old.state is null or old.state in (${literals(kept.inStates)})) and ${of('old')} is distinct from ${of('new')}`,
+      `states.check_fixed_columns(${literal(name)})`,
     ),
+    onLedger('accounts_of_kept', 'accounts', 'for each row', 'check_kept_accounts'),
     onLedger(
       'entries_of_kept',
       'entries',
@@ -90,15 +94,22 @@ function keptTriggers({ name, money }: Machine, on: OnRow): readonly MachineTrig
   ];
 }
 
+/** Tells a trigger from one of another declaration: it is the comment of the trigger. */
+export const fingerprintOf = ({ name, table, when, runs }: MachineTrigger): string =>
+  `liventix ${createHash('sha256').update([name, table, when, runs].join('\n')).digest('hex').slice(0, 16)}`;
+
 /** Makes a trigger, and keeps it on where session_replication_role is replica. */
-export function createTriggerSql({ name, table, when, runs }: MachineTrigger): readonly string[] {
+export function createTriggerSql(trigger: MachineTrigger): readonly string[] {
+  const { name, table, when, runs } = trigger;
   return [
-    `create or replace trigger ${name} ${when} execute function ${runs}`,
-    `alter table ${table} enable always trigger ${name}`,
+    `create or replace trigger ${identifier(name)} ${when} execute function ${runs}`,
+    `alter table ${table} enable always trigger ${identifier(name)}`,
+    `comment on trigger ${identifier(name)} on ${table} is ${literal(fingerprintOf(trigger))}`,
   ];
 }
 
-export const dropTriggerSql = ({ name, table }: MachineTrigger): string => `drop trigger if exists ${name} on ${table}`;
+export const dropTriggerSql = ({ name, table }: MachineTrigger): string =>
+  `drop trigger if exists ${identifier(name)} on ${table}`;
 
 /** SQL of how many rows that are not taken in yet stand under which old label, and what they become. */
 export function surveySql(
@@ -107,9 +118,29 @@ export function surveySql(
 ): string {
   const label = old === undefined ? 'null' : `t.${old.column}::text`;
   return `
-    select ${label} as label, states.adopted_state(${literal(name)}, t) as state, count(*) as rows
+    select ${label} as label, states.adopted_state(${literal(name)}, t.id, t) as state, count(*) as rows
     from ${table.name} t
     ${table.hasState ? 'where t.state is null' : ''}
     group by 1, 2
     order by 1, 2`;
+}
+
+/** SQL of what rows that are not taken in yet imply in accounts that have nothing, by currency; undefined for a machine that keeps none. */
+export function impliedMoneySql(
+  machine: Machine,
+  table: { readonly name: string; readonly hasState: boolean },
+): string | undefined {
+  const { kept, accounts = {} } = machine.money ?? {};
+  const account = kept && accounts[kept.account];
+  if (kept === undefined || account === undefined) return undefined;
+  return `
+    select r.request ->> 'currency' as currency, count(*) as rows, sum(r.cents)::bigint as "amountCents"
+    from (
+      select jsonb_strip_nulls(${ofAlias(accountRequestSql(account))}) as request, (${ofAlias(kept.cents)})::bigint as cents
+      from ${table.name} t
+      where ${table.hasState ? 't.state is null and ' : ''}states.adopted_state(${literal(machine.name)}, t.id, t) in (${literals(kept.inStates)})
+    ) r
+    where states.balance_of(states.account_id(r.request)) = 0 and r.cents <> 0
+    group by 1
+    order by 1`;
 }

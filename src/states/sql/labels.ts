@@ -1,11 +1,11 @@
 import type { Machine, OldLabels } from '../machine.ts';
 import { literal, literals, ofParameters } from './literals.ts';
 
-/** SQL of the state of a row of before the machine, the row being $1. */
+/** SQL of the state of a row of before the machine, the row being $1, and $2 the state that its history ends in. */
 export function adoptedStateSql({ name, old, initial }: Machine): string {
-  if (old === undefined) return literal(initial[0] ?? '');
-  const said = `states.${name}_said(($1).${old.column}::text, null)`;
-  return old.withoutLabel === undefined ? said : `coalesce(${said}, ${ofParameters(old.withoutLabel)})`;
+  if (old === undefined) return `coalesce($2, ${literal(initial[0] ?? '')})`;
+  const said = `states.${name}_said(($1).${old.column}::text, $2)`;
+  return old.withoutLabel === undefined ? said : `coalesce(${said}, $2, ${ofParameters(old.withoutLabel)})`;
 }
 
 /** The functions by which `state` and the old label follow each other; nothing for a machine without old labels. */
@@ -42,6 +42,8 @@ begin
     if new.state is null then
       perform states.refuse_label(${literal(name)}, new.id, new.${old.column}::pg_catalog.text);
     end if;
+  elsif new.${old.column} is null and old.${old.column} is not null then
+    new.${old.column} := states.${name}_shown(new.state::pg_catalog.text, null);
   end if;
   return new;
 end $$;
@@ -61,11 +63,11 @@ begin
   elsif tg_op = 'INSERT' then
     new.${old.column} := states.${name}_shown(v_state::text, new.${old.column}::text);
   elsif v_state is null then
-    v_present := states.adopted_state(${literal(name)}, old);
+    v_present := states.adopted_state(${literal(name)}, old.id, old);
     new.state := case when new.${old.column} is distinct from old.${old.column}
       then states.${name}_said(new.${old.column}::text, v_present) else v_present end;
-  elsif v_state::text = states.adopted_state(${literal(name)}, old) then
-    -- It is taken in, and nothing else of it changes, whatever other triggers made of it.
+  elsif current_setting('liventix.taking_in', true) = ${literal(name)} then
+    -- By the installation, and nothing else of it changes, whatever other triggers made of it.
     new := old;
     new.state := v_state;
   else

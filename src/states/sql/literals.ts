@@ -13,9 +13,16 @@ export const names = (texts: readonly string[]): string => literal(`{${texts.joi
 export const ofParameters = (sql: string): string =>
   sql.replace(/\brow\.(\w+)/g, (_, column: string) => `($1).${column}`).replace(/\bcaller\b/g, '$2');
 
+/** The same with the row under the alias `t`. */
+export const ofAlias = (sql: string): string => ofParameters(sql).replaceAll('($1).', 't.');
+
 /** INSERT of rows, each on a line of its own. Nothing where there are none. */
 export function insert(table: string, columns: readonly string[], rows: readonly (readonly string[])[]): string {
   if (rows.length === 0) return '';
   const lines = rows.map((row) => `  (${row.join(', ')})`).join(',\n');
   return `insert into ${table} (${columns.join(', ')}) values\n${lines};\n`;
 }
+
+/** A name as SQL writes it. */
+export const identifier = (name: string): string =>
+  /^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;

@@ -64,13 +64,14 @@ function newStatesSql(former: Machine, machine: Machine): string {
       `Machine ${machine.name} has no state ${gone.join(', ')} any more: rows and their history may be in it. Keep it, and take the edges that lead to it.`,
     );
   }
+  const firstKnown = states.find((state) => known.includes(state)) ?? '';
   return states
-    .map((state, index) => ({
-      state,
-      place: index === 0 ? `before ${literal(states[1] ?? '')}` : `after ${literal(states[index - 1] ?? '')}`,
-    }))
+    .map((state, index) => ({ state, former: states[index - 1] }))
     .filter(({ state }) => !known.includes(state))
-    .map(({ state, place }) => `alter type states.${machine.name}_state add value ${literal(state)} ${place};\n`)
+    .map(({ state, former: before }) => {
+      const place = before === undefined ? `before ${literal(firstKnown)}` : `after ${literal(before)}`;
+      return `alter type states.${machine.name}_state add value ${literal(state)} ${place};\n`;
+    })
     .join('');
 }
 
