@@ -229,7 +229,7 @@ end $$;
 create function states.ways_from(p_machine text, p_state text) returns text
 language sql stable
 return coalesce(
-  (select string_agg(format('%s (%s)', e.to_state, e.event), ', ' order by e.to_state)
+  (select string_agg(format('%s (%s)', e.to_state, e.event), ', ' order by e.to_state collate "C")
    from states.edges e where e.machine = p_machine and e.from_state = p_state),
   'nowhere, it is final');
 

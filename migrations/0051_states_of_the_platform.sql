@@ -96,12 +96,15 @@ begin
   if v_cents is null then
     return 0;
   end if;
-  select sum(i.quantity * i.unit_price_cents) <= 0 into v_is_free from order_items i where i.order_id = p_order_id;
-  select sum(i.quantity * w.weight), max(w.weight) filter (where i.tier_id = p_tier_id)
+  select sum(i.quantity::bigint * i.unit_price_cents) <= 0 into v_is_free from order_items i where i.order_id = p_order_id;
+  select sum(i.quantity::bigint * w.weight), max(w.weight) filter (where i.tier_id = p_tier_id)
   into v_whole, v_own
   from order_items i
   cross join lateral (select case when v_is_free then 1 else greatest(i.unit_price_cents, 0) end as weight) w
   where i.order_id = p_order_id;
+  if v_own is null then
+    return null;
+  end if;
   select coalesce(sum(w.weight), 0)
   into v_before
   from tickets t
@@ -111,9 +114,6 @@ begin
   ) w
   where t.order_id = p_order_id and t.id <> p_ticket_id and exists (
     select from states.history h where h.subject_id = t.id and h.machine = 'ticket' and h.to_state = 'refunded');
-  if v_own is null then
-    return null;
-  end if;
   -- What was refunded under the order already, of tickets that are gone as well.
   select coalesce(sum(n.amount_cents), 0)
   into v_booked

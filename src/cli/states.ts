@@ -66,8 +66,8 @@ function machineText(shown: Machine): string {
   const edgeWidth = Math.max(...edges.map(({ event }) => event.length));
   const edgeLines = edges.map((edge) => {
     const who = ['platform', ...(edge.by ?? [])].join(', ');
-    const needs = guards.filter(({ name }) => edge.guards?.includes(name)).map(({ says }) => `; needs that ${says}`);
-    return `  ${edge.from.padEnd(width)}  ${edge.event.padEnd(edgeWidth)}  -> ${edge.to.padEnd(width)}  ${who}${needs.join('')}  (${topicOf(shown, edge)})\n`;
+    const needs = guards.filter(({ name }) => edge.guards?.includes(name)).map(({ says }) => says);
+    return `  ${edge.from.padEnd(width)}  ${edge.event.padEnd(edgeWidth)}  -> ${edge.to.padEnd(width)}  ${who}${needs.length === 0 ? '' : `; needs that ${needs.join(', and that ')}`}  (${topicOf(shown, edge)})\n`;
   });
   const stateLines = Object.entries(states).map(([state, meaning]) => `  ${state.padEnd(width)}  ${meaning}\n`);
   return `${about}\nIt begins as ${initial.join(' or ')}; final are ${terminalStates(shown).join(', ')}.\n\n${stateLines.join('')}\n${edgeLines.join('')}\n${why}\n`;

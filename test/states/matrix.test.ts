@@ -109,20 +109,20 @@ describe.each(MACHINES.map((machine) => [machine.name, machine] as const))('%s',
     }
   });
 
-  it('refuses in the same words', async () => {
-    const [from = ''] = states.filter((state) => machine.edges.every((edge) => edge.from !== state));
-    const id = idIn(from);
-    const to = machine.initial[0] ?? '';
-    const judgement = judgeChange(machine, from, to, { id });
-    await expect(
-      database.pool.query(`update ${machine.table} set state = $1 where id = $2`, [to, id]).catch((error: unknown) => {
-        throw toAppError(error);
-      }),
-    ).rejects.toMatchObject({
-      code: 'STATE_EDGE_REFUSED',
-      message: judgement.allowed ? '' : judgement.message,
-      details: { machine: machine.name, id, from, to, allowed: [] },
-    });
+  it('refuses in the same words, and tells programs what is allowed', async () => {
+    for (const from of states) {
+      const id = idIn(from);
+      const allowed = machine.edges.filter((edge) => edge.from === from).map(({ to }) => to);
+      for (const to of states.filter((state) => state !== from && !allowed.includes(state))) {
+        const judgement = judgeChange(machine, from, to, { id });
+        const changed = database.pool.query(`update ${machine.table} set state = $1 where id = $2`, [to, id]);
+        await expect(changed.catch((error: unknown) => Promise.reject(toAppError(error)))).rejects.toMatchObject({
+          code: 'STATE_EDGE_REFUSED',
+          message: judgement.allowed ? '' : judgement.message,
+          details: { machine: machine.name, id, from, to, allowed: allowed.toSorted() },
+        });
+      }
+    }
   });
 
   it('has names of its own: no other case, no other label', async () => {
