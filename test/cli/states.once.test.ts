@@ -9,6 +9,7 @@ import {
   givenOrder,
   givenTicketOf,
   givenTicketOrder,
+  givenTickets,
   stateOf,
 } from '../support/machines.ts';
 import { expectRefusal } from '../support/refusal.ts';
@@ -248,12 +249,7 @@ describe('bad input', () => {
 
   it('an interrupted installation says how far it came, and goes on', async () => {
     await states('uninstall', 'ticket');
-    const { orderId } = await givenTicketOrder(database.pool);
-    await database.pool.query(
-      `insert into public.tickets (event_id, tier_id, order_id, owner_user_id)
-       select t.event_id, t.tier_id, t.order_id, t.owner_user_id from public.tickets t, generate_series(1, 6000) where t.order_id = $1`,
-      [orderId],
-    );
+    const orderId = await givenTickets(database.pool, 6001);
     const running = startLiventix(['states', 'install', 'ticket'], { DATABASE_URL: database.url });
     for (;;) {
       const { rows } = await database.pool.query<{ begun: boolean }>(

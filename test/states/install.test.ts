@@ -20,6 +20,7 @@ import {
   givenProposal,
   givenTicketOf,
   givenTicketOrder,
+  givenTickets,
   historyOf,
   stateOf,
 } from '../support/machines.ts';
@@ -127,12 +128,7 @@ describe('rows of before', () => {
   });
 
   it('are as many as one batch and more, and none', async () => {
-    const { orderId } = await givenTicketOrder(database.pool, { tickets: 1 });
-    await run(
-      `insert into public.tickets (event_id, tier_id, order_id, owner_user_id)
-       select t.event_id, t.tier_id, t.order_id, t.owner_user_id from public.tickets t, generate_series(1, 1200) where t.order_id = $1`,
-      [orderId],
-    );
+    await givenTickets(database.pool, 1201);
     const seen: number[] = [];
     const { mapped } = await install(database.pool, ticket, { onProgress: (done) => seen.push(done) });
     expect(mapped).toEqual([{ label: 'issued', state: 'issued', rows: 1201 }]);
@@ -214,12 +210,7 @@ describe('old code beside it', () => {
   });
 
   it('writes while it is installed, and nothing is lost', async () => {
-    const { orderId } = await givenTicketOrder(database.pool, { tickets: 1 });
-    await run(
-      `insert into public.tickets (event_id, tier_id, order_id, owner_user_id)
-       select t.event_id, t.tier_id, t.order_id, t.owner_user_id from public.tickets t, generate_series(1, 1500) where t.order_id = $1`,
-      [orderId],
-    );
+    const orderId = await givenTickets(database.pool, 1501);
     let isDone = false;
     const writers = Array.from({ length: 4 }, async () => {
       let written = 0;
@@ -264,12 +255,7 @@ describe('a second run', () => {
   });
 
   it('stopped, goes on where it was', async () => {
-    const { orderId } = await givenTicketOrder(database.pool, { tickets: 1 });
-    await run(
-      `insert into public.tickets (event_id, tier_id, order_id, owner_user_id)
-       select t.event_id, t.tier_id, t.order_id, t.owner_user_id from public.tickets t, generate_series(1, 1200) where t.order_id = $1`,
-      [orderId],
-    );
+    await givenTickets(database.pool, 1201);
     const stopping = new AbortController();
     const first = install(database.pool, ticket, { stop: stopping.signal, onProgress: () => stopping.abort() });
     await expect(first).rejects.toMatchObject({

@@ -133,6 +133,17 @@ export const givenTicketOf = (db: Queryable, orderId: string, fields: Fields = {
     ...fields,
   });
 
+/** So many tickets, of one order. */
+export async function givenTickets(db: Queryable, count: number): Promise<string> {
+  const { orderId } = await givenTicketOrder(db, { tickets: 1 });
+  await db.query(
+    `insert into public.tickets (event_id, tier_id, order_id, owner_user_id)
+     select t.event_id, t.tier_id, t.order_id, t.owner_user_id from public.tickets t, generate_series(2, $2) where t.order_id = $1`,
+    [orderId, count],
+  );
+  return orderId;
+}
+
 /** A row of any machine, as it begins. */
 export async function givenRow(db: Queryable, { name }: Machine, fields: Fields = {}): Promise<string> {
   switch (name) {
