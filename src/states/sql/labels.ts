@@ -79,26 +79,20 @@ end $$;
 }
 
 function saidCases({ labels }: OldLabels): string {
-  return Object.entries(labels)
-    .map(([label, [own = '', ...further]]) => {
-      const says =
-        further.length === 0
-          ? literal(own)
-          : `case when p_present in (${literals(further)}) then p_present else ${literal(own)} end`;
-      return `  when ${literal(label)} then ${says}`;
-    })
-    .join('\n');
+  return casesOf(Object.entries(labels));
 }
 
 function shownCases({ states }: Machine, { labels }: OldLabels): string {
-  return Object.keys(states)
-    .map((state) => {
-      const [own = '', ...further] = labelsOf(state, labels);
-      const shows =
-        further.length === 0
-          ? literal(own)
-          : `case when p_present in (${literals(further)}) then p_present else ${literal(own)} end`;
-      return `  when ${literal(state)} then ${shows}`;
+  return casesOf(Object.keys(states).map((state) => [state, labelsOf(state, labels)]));
+}
+
+/** Of several values it is the first, unless it is one of the others already. */
+function casesOf(cases: readonly (readonly [string, readonly string[]])[]): string {
+  return cases
+    .map(([when, [own = '', ...further]]) => {
+      const otherwise = literal(own);
+      const isOther = `case when p_present in (${literals(further)}) then p_present else ${otherwise} end`;
+      return `  when ${literal(when)} then ${further.length === 0 ? otherwise : isOther}`;
     })
     .join('\n');
 }
