@@ -134,11 +134,9 @@ set search_path = pg_catalog, payments, organizations, public, pg_temp as $$
 declare
   v_is_old boolean := false;
 begin
-  if exists (
+  if to_regclass('org_wallets') is not null and not exists (
     select from replay.wallets w where w.owner_id = p_organization_id and w.source = 'org_wallet_transactions' and w.mode = 'ledger')
   then
-    v_is_old := false;
-  elsif to_regclass('org_wallets') is not null then
     select exists (select from org_wallets w where w.org_id = p_organization_id) into v_is_old;
   end if;
   if v_is_old then

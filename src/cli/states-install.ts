@@ -2,20 +2,20 @@ import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { type CheckResult, ONE_SNAPSHOT } from '../ledger/verify.ts';
+import { ONE_SNAPSHOT } from '../ledger/verify.ts';
 import {
+  assessInstall,
   type Installed,
-  type InstallWatch,
   install,
-  type Mapped,
   planInstall,
   planUninstall,
   type Uninstalled,
   uninstall,
 } from '../states/install.ts';
 import type { Machine } from '../states/machine.ts';
+import type { InstallWatch, Mapped } from '../states/take-in.ts';
 import { checkMachines } from '../states/verify.ts';
-import { checkLines } from './check-lines.ts';
+import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
@@ -94,16 +94,25 @@ async function runInstall(
   await withDatabase(
     context,
     async (pool) => {
-      const planned: Installed[] = [];
       // All before any: a fault of one shows while nothing has been changed.
-      for (const machine of machines) planned.push(await planInstall(pool, machine, table));
-      const done = dryRun ? planned : await installAll(pool, machines, table, context);
+      for (const machine of machines) await assessInstall(pool, machine, table);
+      const done = dryRun ? await planAll(pool, machines, table) : await installAll(pool, machines, table, context);
       if (json) context.out.write(`${toJson(dryRun ? done.map((each) => ({ wouldDo: each })) : done)}\n`);
       else context.out.write(done.map((each) => installedText(each, dryRun)).join(''));
       if (dryRun) context.err.write('Nothing was changed.\n');
     },
     { stopsItself: true },
   );
+}
+
+async function planAll(
+  pool: Pool,
+  machines: readonly Machine[],
+  table: string | undefined,
+): Promise<readonly Installed[]> {
+  const planned: Installed[] = [];
+  for (const machine of machines) planned.push(await planInstall(pool, machine, table));
+  return planned;
 }
 
 async function installAll(
@@ -199,13 +208,7 @@ function uninstalledText({ status, machine, table, kept, restored, statements }:
 
 async function runVerify(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
   const progress = createProgress(context);
-  const watch = {
-    onBegin: (check: string) => progress.update(`checking that ${check}`, 0, 0),
-    onEnd: (result: CheckResult) => {
-      progress.clear();
-      if (!json) context.out.write(checkLines(result));
-    },
-  };
+  const watch = watchChecks(context, progress, json);
   const checks = await withTransaction(pool, (tx) => checkMachines(tx, watch), ONE_SNAPSHOT).finally(progress.clear);
   const holds = checks.every((check) => check.holds);
   if (json) context.out.write(`${toJson({ holds, checks })}\n`);

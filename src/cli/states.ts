@@ -5,7 +5,7 @@ import { AppError } from '../errors.ts';
 import { type BookedEntry, bookedBy } from '../states/booked.ts';
 import { type HistoryEntry, historyOf } from '../states/history.ts';
 import { type ListedMachine, listMachines } from '../states/list.ts';
-import { type Machine, terminalStates, topicOf } from '../states/machine.ts';
+import { guardsOf, type Machine, takersOf, terminalStates, topicOf } from '../states/machine.ts';
 import { type Transition, transition } from '../states/transition.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
@@ -61,12 +61,12 @@ function registerShow(states: Command, context: CommandContext): void {
 }
 
 function machineText(shown: Machine): string {
-  const { about, states, initial, edges, guards, why } = shown;
+  const { about, states, initial, edges, why } = shown;
   const width = Math.max(...Object.keys(states).map((state) => state.length));
   const edgeWidth = Math.max(...edges.map(({ event }) => event.length));
   const edgeLines = edges.map((edge) => {
-    const who = ['platform', ...(edge.by ?? [])].join(', ');
-    const needs = guards.filter(({ name }) => edge.guards?.includes(name)).map(({ says }) => says);
+    const who = takersOf(edge).join(', ');
+    const needs = guardsOf(shown, edge).map(({ says }) => says);
     return `  ${edge.from.padEnd(width)}  ${edge.event.padEnd(edgeWidth)}  -> ${edge.to.padEnd(width)}  ${who}${needs.length === 0 ? '' : `; needs that ${needs.join(', and that ')}`}  (${topicOf(shown, edge)})\n`;
   });
   const stateLines = Object.entries(states).map(([state, meaning]) => `  ${state.padEnd(width)}  ${meaning}\n`);

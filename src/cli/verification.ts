@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto';
 import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { type CheckResult, GUARDS_CHECK } from '../ledger/verify.ts';
+import { GUARDS_CHECK } from '../ledger/verify.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { checkMoneyOfStates } from '../states/verify.ts';
-import { checkLines } from './check-lines.ts';
+import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
@@ -63,11 +63,7 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
   const bookId = options.book ?? (options.since === undefined ? undefined : MAIN_BOOK);
   const progress = createProgress(context);
   const watch = {
-    onBegin: (check: string) => progress.update(`checking that ${check}`, 0, 0),
-    onEnd: (result: CheckResult) => {
-      progress.clear();
-      if (!options.json) context.out.write(checkLines(result));
-    },
+    ...watchChecks(context, progress, options.json === true),
     onProgress: (done: number, total: bigint) => progress.update('reading the log', done, total),
   };
   const request = {

@@ -40,7 +40,6 @@ function edgeFaults(machine: Machine): readonly string[] {
   const { edges, events, roles, guards, initial } = machine;
   const states = statesOf(machine);
   const texts = edges.map(({ from, event, to }) => ({
-    text: `${from} -${event}-> ${to}`,
     way: `${from} -> ${to}`,
     at: `${event} from ${from}`,
   }));

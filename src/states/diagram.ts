@@ -1,9 +1,9 @@
 import type { Edge, Machine } from './machine.ts';
-import { terminalStates, topicOf } from './machine.ts';
+import { guardsOf, terminalStates, topicOf } from './machine.ts';
 
 /** A page about a machine, with its diagram in Mermaid. */
 export function diagramPage(machine: Machine): string {
-  const { name, about, table, states, events, edges, initial, why, old, guards } = machine;
+  const { name, about, table, states, events, edges, initial, why, old } = machine;
   return `<!-- Generated from src/states/machines/${name}.ts by npm run states. -->
 
 # ${name}
@@ -27,14 +27,14 @@ ${Object.entries(states)
 
 | from | event | to | what happened | who may, beside the platform | needs that | announced as | booked |
 |---|---|---|---|---|---|---|---|
-${edges.map((edge) => edgeRow(machine, edge, events[edge.event] ?? '', guards)).join('\n')}
+${edges.map((edge) => edgeRow(machine, edge, events[edge.event] ?? '')).join('\n')}
 
 ${why}
 ${old === undefined ? '' : labelsSection(old)}`;
 }
 
-function edgeRow(machine: Machine, edge: Edge, happened: string, guards: Machine['guards']): string {
-  const needs = guards.filter(({ name }) => edge.guards?.includes(name)).map(({ says }) => says);
+function edgeRow(machine: Machine, edge: Edge, happened: string): string {
+  const needs = guardsOf(machine, edge).map(({ says }) => says);
   const cells = [
     edge.from,
     edge.event,

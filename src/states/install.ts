@@ -1,5 +1,5 @@
 import { givingWay } from '../db/giving-way.ts';
-import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import type { Pool, Queryable } from '../db/pool.ts';
 import { type SessionLock, takeSessionLock } from '../db/session-lock.ts';
 import { isDependedOn, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
@@ -16,22 +16,7 @@ import {
 } from './sql/install-sql.ts';
 import { identifier, literal } from './sql/literals.ts';
 import { getMachineTable, type MachineTable } from './table.ts';
-
-export interface InstallWatch {
-  readonly stop?: AbortSignal | undefined;
-  /** Told how often the table was not free. */
-  readonly onBusy?: ((tries: number) => void) | undefined;
-  /** Told how many rows have been taken in, of how many. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
-}
-
-/** Rows of one old label, and the state that they have now. */
-export interface Mapped {
-  /** null: the column was null. */
-  readonly label: string | null;
-  readonly state: string;
-  readonly rows: number;
-}
+import { byLabel, countLeft, type InstallWatch, type Mapped, takeRowsIn, takingIn } from './take-in.ts';
 
 /** What the states of rows of before imply in their accounts, and no account has yet. */
 interface Implied {
@@ -69,14 +54,20 @@ export interface Uninstalled {
   readonly statements: readonly string[];
 }
 
-const ROWS_A_BATCH = 500;
 const LOCK_PATIENCE_MS = 2_000;
 
+/** What is to be done, of which no row is looked at but for whether it has a state. */
+interface Assessed extends Omit<Installed, 'mapped' | 'implied'> {
+  readonly on: MachineTable;
+  /** How many rows are to be taken in. */
+  readonly left: number;
+}
+
 /**
- * What `install` would do; changes nothing.
+ * Whatever would keep `install` from its work, but that the table is in use, and what the work is. Changes nothing.
  * @throws AppError STATE_TABLE_UNSUITABLE, STATE_MACHINE_UNKNOWN where the machine's migration is not applied, DB_*
  */
-export async function planInstall(db: Queryable, machine: Machine, tableName?: string): Promise<Installed> {
+export async function assessInstall(db: Queryable, machine: Machine, tableName?: string): Promise<Assessed> {
   const present = await presentOn(db, machine);
   const table = await getMachineTable(db, machine, tableName ?? present?.table ?? machine.table);
   if (present !== null && present.table !== null && present.oid !== table.oid) {
@@ -90,16 +81,24 @@ export async function planInstall(db: Queryable, machine: Machine, tableName?: s
   const isOn = present !== null && table.hasState;
   const isWhole = isOn && colliding.length === 0 && (await findMissingTriggers(db, machine, table.name)).length === 0;
   const isDone = isOn && left === 0;
+  const isAlready = isDone && isWhole;
   return {
-    status: isDone ? (isWhole ? 'already' : 'repaired') : 'installed',
+    status: isAlready ? 'already' : isDone ? 'repaired' : 'installed',
     machine: machine.name,
     table: table.name,
-    mapped: left === 0 ? [] : await survey(db, machine, table),
-    implied: left === 0 ? [] : await findImplied(db, machine, table),
     dropped: colliding.map(({ name }) => name),
-    statements: isDone && isWhole ? [] : installStatements(machine, table, colliding),
-    afterwards: isDone && isWhole ? [] : [dropTriggerSql(takingInTrigger(machine, table.name))],
+    statements: isAlready ? [] : installStatements(machine, table, colliding),
+    afterwards: isAlready ? [] : [dropTriggerSql(takingInTrigger(machine, table.name))],
+    on: table,
+    left,
   };
+}
+
+/** What `install` would do, row by row; changes nothing. @throws AppError as `assessInstall` */
+export async function planInstall(db: Queryable, machine: Machine, tableName?: string): Promise<Installed> {
+  const { on, left, ...assessed } = await assessInstall(db, machine, tableName);
+  if (left === 0) return { ...assessed, mapped: [], implied: [] };
+  return { ...assessed, mapped: await survey(db, machine, on), implied: await findImplied(db, machine, on) };
 }
 
 /**
@@ -107,7 +106,7 @@ export async function planInstall(db: Queryable, machine: Machine, tableName?: s
  * which is empty, and the triggers; from then on every change is judged, by old code too. Then the rows of before are taken in, so many a
  * transaction: each gets the state that its old label says, a history that says so, and the money that it implies; nothing else of it
  * changes. Stopped or struck anywhere, it goes on where it was when it is run again.
- * @throws AppError as `planInstall`; STATE_TABLE_BUSY, STOPPED, STATE_MONEY_KEPT and LEDGER_* where a row's money cannot be booked
+ * @throws AppError as `assessInstall`; STATE_TABLE_BUSY, STOPPED, STATE_MONEY_KEPT and LEDGER_* where a row's money cannot be booked
  */
 export async function install(
   pool: Pool,
@@ -117,17 +116,17 @@ export async function install(
   const { table: tableName, ...watch } = options;
   const lock = await lockMachine(pool, machine);
   try {
-    const planned = await planInstall(pool, machine, tableName);
-    if (planned.status === 'already') return planned;
-    const table = await getMachineTable(pool, machine, planned.table);
-    await takingIn(pool, table, watch, async (tx) => {
-      for (const statement of planned.statements) await tx.query(statement);
-    });
-    const mapped = await takeRowsIn(pool, machine, table, watch, lock.assertHeld);
-    await takingIn(pool, table, watch, async (tx) => {
-      for (const statement of planned.afterwards) await tx.query(statement);
-    });
-    return { ...planned, mapped };
+    const { on, left, ...assessed } = await assessInstall(pool, machine, tableName);
+    if (assessed.status === 'already') return { ...assessed, mapped: [], implied: [] };
+    const implied = left === 0 ? [] : await findImplied(pool, machine, on);
+    const run = (statements: readonly string[]) =>
+      takingIn(pool, on, watch, async (tx) => {
+        for (const statement of statements) await tx.query(statement);
+      });
+    await run(assessed.statements);
+    const mapped = await takeRowsIn(pool, machine, on, watch, lock.assertHeld);
+    await run(assessed.afterwards);
+    return { ...assessed, mapped, implied };
   } finally {
     await lock.release();
   }
@@ -241,84 +240,6 @@ function uninstallStatements(machine: Machine, { table, dropped }: Present): rea
   ];
 }
 
-/** Takes in whatever has no state yet, in the order of ids. Answers what was mapped, label by label. */
-async function takeRowsIn(
-  pool: Pool,
-  machine: Machine,
-  table: MachineTable,
-  watch: InstallWatch,
-  assertAlone: () => void,
-): Promise<readonly Mapped[]> {
-  const total = await countLeft(pool, { ...table, hasState: true });
-  const counts = new Map<string, Mapped>();
-  let done = 0;
-  for (let after = FIRST_ID; ; ) {
-    assertAlone();
-    if (watch.stop?.aborted) throw stopped(table, done, total);
-    const batch = await takingIn(pool, table, watch, (tx) => takeBatchIn(tx, machine, table, after));
-    if (batch.last === null) return [...counts.values()].sort(byLabel);
-    for (const { label, state, rows } of batch.mapped) {
-      const key = JSON.stringify([label, state]);
-      counts.set(key, { label, state, rows: rows + (counts.get(key)?.rows ?? 0) });
-      done += rows;
-    }
-    after = batch.last;
-    watch.onProgress?.(done, total);
-  }
-}
-
-const FIRST_ID = '00000000-0000-0000-0000-000000000000';
-
-const takingIn = <T>(
-  pool: Pool,
-  { name }: MachineTable,
-  watch: InstallWatch,
-  work: (tx: Tx) => Promise<T>,
-): Promise<T> =>
-  givingWay(pool, { ...watch, code: 'STATE_TABLE_BUSY', what: name, left: 'What was taken in is kept.' }, work);
-
-const stopped = ({ name }: MachineTable, done: number, total: number): AppError =>
-  new AppError('STOPPED', `Stopped: ${done} of ${total} rows of ${name} were taken in. Run it again to go on.`);
-
-/** `last` is null where there is none left from an id on. Whoever inserts meanwhile gives his rows a state himself. */
-async function takeBatchIn(
-  tx: Tx,
-  { name, old }: Machine,
-  table: MachineTable,
-  after: string,
-): Promise<{ mapped: readonly Mapped[]; last: string | null }> {
-  const label = old === undefined ? 'null::text' : `t.${old.column}::text`;
-  await tx.query(`select set_config('liventix.taking_in', $1, true)`, [name]);
-  const { rows } = await tx.query<{ label: string | null; state: string | null; rows: bigint; last: string | null }>(
-    `with batch as materialized (
-       select t.id, states.adopted_state('${name}', t.id, t) as state from ${table.name} t
-       where t.id >= $1 and t.state is null
-       order by t.id
-       limit ${ROWS_A_BATCH}
-     ), taken as (
-       update ${table.name} t set state = b.state::states.${name}_state
-       from batch b
-       where t.id = b.id and t.state is null
-       returning ${label} as label, t.state::text as state
-     )
-     select t.label, t.state, count(t.state) as rows, (select b.id::text from batch b order by b.id desc limit 1) as last
-     from (select) one left join taken t on true
-     group by t.label, t.state`,
-    [after],
-  );
-  const mapped = rows.flatMap(({ label: was, state, rows: count }) =>
-    state === null ? [] : [{ label: was, state, rows: Number(count) }],
-  );
-  return { mapped, last: rows[0]?.last ?? null };
-}
-
-async function countLeft(db: Queryable, { name, hasState }: MachineTable): Promise<number> {
-  const { rows } = await db.query<{ left: bigint }>(
-    `select count(*) as left from ${name}${hasState ? ' where state is null' : ''}`,
-  );
-  return Number(rows[0]?.left ?? 0n);
-}
-
 async function survey(db: Queryable, machine: Machine, table: MachineTable): Promise<readonly Mapped[]> {
   const { rows } = await db.query<{ label: string | null; state: string; rows: bigint }>(surveySql(machine, table));
   return rows.map((row) => ({ ...row, rows: Number(row.rows) })).sort(byLabel);
@@ -327,13 +248,18 @@ async function survey(db: Queryable, machine: Machine, table: MachineTable): Pro
 async function findImplied(db: Queryable, machine: Machine, table: MachineTable): Promise<readonly Implied[]> {
   const sql = impliedMoneySql(machine, table);
   if (sql === undefined) return [];
-  const { rows } = await db.query<{ currency: string; rows: bigint; amountCents: bigint }>(sql);
+  return amountsOf(db, sql, []);
+}
+
+async function amountsOf(db: Queryable, sql: string, values: readonly unknown[]): Promise<readonly Implied[]> {
+  const { rows } = await db.query<{ currency: string; rows: bigint; amountCents: bigint }>(sql, [...values]);
   return rows.map((row) => ({ ...row, rows: Number(row.rows) }));
 }
 
 /** What the accounts have that the machine opened for its rows. */
-async function findKept(db: Queryable, { name, money }: Machine): Promise<readonly Implied[]> {
-  const { rows } = await db.query<{ currency: string; rows: bigint; amountCents: bigint }>(
+function findKept(db: Queryable, { name, money }: Machine): Promise<readonly Implied[]> {
+  return amountsOf(
+    db,
     `select b.currency, count(*) as rows, sum(b.balance_cents)::bigint as "amountCents"
      from states.ledger_events l
      join payments.account_balances b on b.account_id = l.event_id and b.book_id = 1
@@ -342,7 +268,6 @@ async function findKept(db: Queryable, { name, money }: Machine): Promise<readon
      order by b.currency`,
     [name, money?.kept && money.accounts[money.kept.account]?.type],
   );
-  return rows.map((row) => ({ ...row, rows: Number(row.rows) }));
 }
 
 /** Triggers that are gone, switched off, or of another declaration, by name. */
@@ -376,6 +301,3 @@ async function validates(pool: Pool, table: string, constraint: string): Promise
     throw failure;
   }
 }
-
-const byLabel = (one: Mapped, other: Mapped) =>
-  `${one.label} ${one.state}` < `${other.label} ${other.state}` ? -1 : 1;

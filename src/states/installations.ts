@@ -19,54 +19,39 @@ export interface Present {
   readonly dropped: Readonly<Record<string, string>>;
 }
 
-const RELATION = `quote_ident(n.nspname) || '.' || quote_ident(c.relname)`;
-
 /** Machines that are on a table of this database; none where the database has no machines at all yet. */
 export async function findInstallations(db: Queryable): Promise<readonly Installation[]> {
-  const found: Installation[] = [];
-  if (!(await hasMachines(db))) return found;
-  for (const machine of MACHINES) {
-    const table = (await findPresent(db, machine))?.table ?? null;
-    if (table !== null) found.push({ machine, table });
-  }
-  return found;
+  const all = await readPresent(db);
+  return MACHINES.flatMap((machine) => {
+    const table = all.get(machine.name)?.table ?? null;
+    return table === null ? [] : [{ machine, table }];
+  });
 }
 
 /** Machines that were put on a table which is gone. */
 export async function findOrphans(db: Queryable): Promise<readonly Machine[]> {
-  if (!(await hasMachines(db))) return [];
-  const found: Machine[] = [];
-  for (const machine of MACHINES) {
-    const present = await findPresent(db, machine);
-    if (present != null && present.table === null) found.push(machine);
-  }
-  return found;
+  const all = await readPresent(db);
+  return MACHINES.filter(({ name }) => all.get(name)?.table === null);
 }
 
 /** Null before it is installed. @throws AppError STATE_MACHINE_UNKNOWN where its migration is not applied */
-export async function presentOn(db: Queryable, machine: Machine): Promise<Present | null> {
-  const present = await findPresent(db, machine);
+export async function presentOn(db: Queryable, { name }: Machine): Promise<Present | null> {
+  const present = (await readPresent(db)).get(name);
   if (present !== undefined) return present;
-  throw new AppError('STATE_MACHINE_UNKNOWN', `The database has no machine ${machine.name} yet. Run: liventix migrate`);
+  throw new AppError('STATE_MACHINE_UNKNOWN', `The database has no machine ${name} yet. Run: liventix migrate`);
 }
 
-/** Undefined where the database does not have the machine. */
-async function findPresent(db: Queryable, { name }: Machine): Promise<Present | null | undefined> {
-  const { rows } = await db.query<{ oid: string | null; table: string | null; dropped: Record<string, string> }>(
-    `select m.relation::oid::text as oid, ${RELATION} as "table", m.dropped_constraints as dropped
-     from states.machines m
-     left join (pg_class c join pg_namespace n on n.oid = c.relnamespace) on c.oid = m.relation
-     where m.name = $1`,
-    [name],
-  );
-  const [found] = rows;
-  if (found === undefined) return undefined;
-  return found.oid === null ? null : { oid: found.oid, table: found.table, dropped: found.dropped };
-}
-
-async function hasMachines(db: Queryable): Promise<boolean> {
+/** Every machine that the database has, by name; null where it is on no table. */
+async function readPresent(db: Queryable): Promise<ReadonlyMap<string, Present | null>> {
   const { rowCount } = await db.query(
     `select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'states' and c.relname = 'machines'`,
   );
-  return rowCount !== 0;
+  if (rowCount === 0) return new Map();
+  const { rows } = await db.query<Present & { readonly name: string; readonly oid: string | null }>(
+    `select m.name, m.relation::oid::text as oid, case when c.oid is not null then format('%I.%I', n.nspname, c.relname) end as "table",
+            m.dropped_constraints as dropped
+     from states.machines m
+     left join (pg_class c join pg_namespace n on n.oid = c.relnamespace) on c.oid = m.relation`,
+  );
+  return new Map(rows.map(({ name, oid, table, dropped }) => [name, oid === null ? null : { oid, table, dropped }]));
 }

@@ -127,6 +127,13 @@ export function defineMachine<const State extends string, const Event extends st
 export const statesOf = <State extends string>({ states }: Pick<Machine<State>, 'states'>): readonly State[] =>
   Object.keys(states) as State[];
 
+/** The roles that may take an edge. */
+export const takersOf = ({ by = [] }: Pick<Edge, 'by'>): readonly string[] => ['platform', ...by];
+
+/** The guards that must hold for an edge. */
+export const guardsOf = ({ guards }: Pick<Machine, 'guards'>, edge: Pick<Edge, 'guards'>): readonly Guard[] =>
+  guards.filter(({ name }) => edge.guards?.includes(name));
+
 /** What a change is announced under: `escrow.funded`. */
 export const topicOf = ({ name }: Pick<Machine, 'name'>, { to }: Pick<Edge, 'to'>): string => `${name}.${to}`;
 

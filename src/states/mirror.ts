@@ -1,6 +1,6 @@
 import { AppError, type ErrorCode } from '../errors.ts';
 import type { Edge, Guard, Machine } from './machine.ts';
-import { statesOf, terminalStates } from './machine.ts';
+import { guardsOf, statesOf, takersOf, terminalStates } from './machine.ts';
 
 /**
  * What the database will answer, before it is asked: the same edges, roles and guards, refused by the same codes. It is there to answer
@@ -120,7 +120,7 @@ export function judgeBeginning<State extends string>(
 function judgeEdge<State extends string>(machine: Machine<State>, edge: Edge<State>, asked: Asked): Judgement<State> {
   const { roles } = asked;
   const { event, to } = edge;
-  const may = ['platform', ...(edge.by ?? [])];
+  const may = takersOf(edge);
   if (roles !== undefined && !roles.some((role) => may.includes(role))) {
     const is = roles.length === 0 ? 'none that has a part in it' : roles.join(', ');
     return refused(
@@ -128,8 +128,7 @@ function judgeEdge<State extends string>(machine: Machine<State>, edge: Edge<Sta
       `${event} of ${named(machine, asked)} is for: ${may.join(', ')}. The caller is: ${is}.`,
     );
   }
-  const guards = machine.guards.filter(({ name }) => edge.guards?.includes(name));
-  const broken = findBroken(guards, asked);
+  const broken = findBroken(guardsOf(machine, edge), asked);
   return broken === undefined ? { allowed: true, to } : guardRefused(event, machine, broken, asked);
 }
 

@@ -1,6 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
+import { isUuid } from '../ledger/input.ts';
 import type { Machine } from './machine.ts';
 import { judgeEvent } from './mirror.ts';
 
@@ -25,7 +26,6 @@ export interface TransitionOptions<State extends string = string> {
 }
 
 const MAX_REASON_LENGTH = 1_000;
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /**
  * Takes the edge of an event: changes the state, writes history, announces it, and posts its money, all in the caller's transaction, or
@@ -42,7 +42,7 @@ export async function transition<State extends string, Event extends string>(
   event: NoInfer<Event>,
   { reason, from }: TransitionOptions<NoInfer<State>> = {},
 ): Promise<Transition<State, Event>> {
-  if (!UUID.test(id)) throw new AppError('USAGE', `${JSON.stringify(id.slice(0, 100))} is no id: ids are UUIDs.`);
+  if (!isUuid(id)) throw new AppError('USAGE', `${JSON.stringify(id.slice(0, 100))} is no id: ids are UUIDs.`);
   if (reason !== undefined && reason.length > MAX_REASON_LENGTH) {
     throw new AppError('USAGE', `A reason has at most ${MAX_REASON_LENGTH} characters, not ${reason.length}.`);
   }

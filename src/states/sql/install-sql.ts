@@ -116,14 +116,38 @@ export function surveySql(
   { name, old }: Machine,
   table: { readonly name: string; readonly hasState: boolean },
 ): string {
-  const label = old === undefined ? 'null' : `t.${old.column}::text`;
   return `
-    select ${label} as label, states.adopted_state(${literal(name)}, t.id, t) as state, count(*) as rows
+    select ${labelOf(old)} as label, states.adopted_state(${literal(name)}, t.id, t) as state, count(*) as rows
     from ${table.name} t
     ${table.hasState ? 'where t.state is null' : ''}
     group by 1, 2
     order by 1, 2`;
 }
+
+/**
+ * SQL that takes in the next rows, so many, from the id $1 on: how many of which label are in which state now, and the id of the last; one
+ * row whose `last` is null where there were none.
+ */
+export function takeInSql({ name, old }: Machine, table: string, rows: number): string {
+  return `
+    with batch as materialized (
+      select t.id, states.adopted_state(${literal(name)}, t.id, t) as state from ${table} t
+      where t.id >= $1 and t.state is null
+      order by t.id
+      limit ${rows}
+    ), taken as (
+      update ${table} t set state = b.state::states.${name}_state
+      from batch b
+      where t.id = b.id and t.state is null
+      returning ${labelOf(old)} as label, t.state::text as state
+    )
+    select t.label, t.state, count(t.state) as rows, (select b.id::text from batch b order by b.id desc limit 1) as last
+    from (select) one left join taken t on true
+    group by t.label, t.state`;
+}
+
+/** SQL of the old label of a row `t`. */
+const labelOf = (old: Machine['old']) => (old === undefined ? 'null::text' : `t.${old.column}::text`);
 
 /** SQL of what rows that are not taken in yet imply in accounts that have nothing, by currency; undefined for a machine that keeps none. */
 export function impliedMoneySql(

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { AppError } from '../../errors.ts';
 import type { Machine } from '../machine.ts';
-import { statesOf } from '../machine.ts';
+import { statesOf, takersOf } from '../machine.ts';
 import { adoptedStateSql, labelsSql } from './labels.ts';
 import { insert, literal, literalOrNull, literals, names } from './literals.ts';
 import { rowsSql, TABLES_OF_ROWS } from './rows.ts';
@@ -99,7 +99,7 @@ function heading({ name, about, edges, initial }: Machine): string {
   const [from, event, to] = [edges.map((e) => e.from), edges.map((e) => e.event), edges.map((e) => e.to)].map(width);
   const lines = edges.map(
     (edge) =>
-      `--   ${edge.from.padEnd(from ?? 0)}  ${edge.event.padEnd(event ?? 0)}  → ${edge.to.padEnd(to ?? 0)}  ${['platform', ...(edge.by ?? [])].join(', ')}`,
+      `--   ${edge.from.padEnd(from ?? 0)}  ${edge.event.padEnd(event ?? 0)}  → ${edge.to.padEnd(to ?? 0)}  ${takersOf(edge).join(', ')}`,
   );
   return `
 ${rule}

@@ -1,5 +1,5 @@
 import type { Account, Edge, Guard, Machine } from '../machine.ts';
-import { topicOf } from '../machine.ts';
+import { takersOf, topicOf } from '../machine.ts';
 import { insert, literal, literalOrNull, names, ofParameters } from './literals.ts';
 
 /** Rows of one table of the schema `states`, each value as SQL writes it. */
@@ -69,7 +69,7 @@ function tablesOf(machine: Machine): readonly TableRows[] {
       rows: machine.edges.map((edge) => [
         own,
         ...[edge.from, edge.to, edge.event, topicOf(machine, edge)].map(literal),
-        names(['platform', ...(edge.by ?? [])]),
+        names(takersOf(edge)),
         names(edge.guards ?? []),
         String(hasEffects(machine, edge)),
         literalOrNull(machine.organization && `select ($1).${machine.organization.column}`),
