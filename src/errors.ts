@@ -150,6 +150,18 @@ export const ERROR_CODES = {
   STATE_TABLE_UNSUITABLE: { exit: 2 },
   STATE_TABLE_BUSY: { exit: 3 },
 
+  // The restructuring
+  RESTRUCTURE_MAPPING_INVALID: { exit: 2 },
+  RESTRUCTURE_PLAN_INVALID: { exit: 2 },
+  RESTRUCTURE_OTHER_DATABASE: { exit: 2 },
+  RESTRUCTURE_TABLE_UNKNOWN: { exit: 2 },
+  RESTRUCTURE_DRIFTED: { exit: 1, sqlstate: 'LV096' },
+  RESTRUCTURE_CHANGED_MORE: { exit: 1, sqlstate: 'LV097' },
+  RESTRUCTURE_STEP_UNKNOWN: { exit: 2, sqlstate: 'LV098' },
+  RESTRUCTURE_IN_USE: { exit: 1 },
+  RESTRUCTURE_BUSY: { exit: 3 },
+  RESTRUCTURE_RUNNING: { exit: 3 },
+
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },

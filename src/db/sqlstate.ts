@@ -89,6 +89,11 @@ export function isRefusedValue(error: unknown): boolean {
   return error instanceof pg.DatabaseError && (error.code === '23514' || error.code?.startsWith('22') === true);
 }
 
+/** Whether something is there that the server was not started with, such as an extension that has to be preloaded. */
+export function isNotLoaded(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '55000';
+}
+
 /** Whether the role lacks a right. */
 export function isDenied(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '42501';

@@ -1,0 +1,181 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { type Applied, applyPlan, dryRun, type Outcome } from '../restructure/apply.ts';
+import { readStanding } from '../restructure/journal.ts';
+import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
+import { type RolledBack, rollBack } from '../restructure/rollback.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { databaseName } from './database-name.ts';
+import { toJson } from './output.ts';
+import { printable } from './printable.ts';
+import { createProgress } from './progress.ts';
+
+const several = (text: string, former: readonly string[] = []): readonly string[] => [...former, text];
+
+/** Doing what a plan says, seeing what was done, and undoing it. */
+export function registerRestructureApply(restructure: Command, context: CommandContext): void {
+  restructure
+    .command('apply')
+    .description('move the tables of a plan, one a transaction; run again, it goes on where it was')
+    .option('--plan <file>', 'the plan', PLAN_FILE)
+    .option('--schema <schema>', 'move the tables of this target schema alone; may be given several times', several, [])
+    .option('--table <table>', 'move this table alone; may be given several times', several, [])
+    .option('--dry-run', 'print the SQL that would run, and change nothing')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', APPLY_HELP)
+    .action((options: ApplyOptions) => runApply(options, context));
+
+  restructure
+    .command('rollback')
+    .description('undo what apply did, the last first: tables go back, the views go, written rows stay')
+    .option('--to <step>', 'undo what came after this step of liventix restructure status', stepNumber)
+    .option('--table <table>', 'put this table back alone; may be given several times', several, [])
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', ROLLBACK_HELP)
+    .action((options: RollbackOptions) => runRollback(options, context));
+
+  restructure
+    .command('status')
+    .description('list what apply did and rollback would undo')
+    .option('--json', 'print one JSON array')
+    .action(({ json = false }: { json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const steps = await readStanding(pool);
+        if (json) context.out.write(`${toJson(steps)}\n`);
+        else if (steps.length === 0) context.out.write('Nothing was moved. First: liventix restructure plan\n');
+        else {
+          const lines = steps.map(
+            ({ id, kind, object, doneAt }) =>
+              `${String(id).padStart(6)}  ${doneAt.toISOString()}  ${kind.padEnd(11)} ${printable(object)}\n`,
+          );
+          context.out.write(lines.join(''));
+        }
+      }),
+    );
+}
+
+interface ApplyOptions {
+  readonly plan: string;
+  readonly schema: readonly string[];
+  readonly table: readonly string[];
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
+
+interface RollbackOptions {
+  readonly to?: bigint;
+  readonly table: readonly string[];
+  readonly json?: boolean;
+}
+
+const stepNumber = (text: string): bigint => {
+  if (/^\d{1,18}$/.test(text)) return BigInt(text);
+  throw new InvalidArgumentError('Give the number of a step, as liventix restructure status has it.');
+};
+
+const APPLY_HELP = `
+First the roles, the schemas and who may use them; then each table in a transaction of its own, with a view under its old name; then the
+search_path of roles, when all have moved. A table that is in use is given way to after 50 ms and tried again, at most 40 times, and then
+left where it is. Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
+
+Examples:
+  liventix restructure apply --dry-run
+  liventix restructure apply --schema ticketing
+  liventix restructure apply`;
+
+const ROLLBACK_HELP = `
+Each step in a transaction of its own, as apply does them. What somebody else changed of a table meanwhile stays with it. A view that
+something stands on by now is not dropped: its table is left where it is, and named. Exits with 1 when something was left.
+
+Examples:
+  liventix restructure rollback
+  liventix restructure rollback --to 14
+  liventix restructure rollback --table orders`;
+
+async function runApply(options: ApplyOptions, context: CommandContext): Promise<void> {
+  const plan = await readPlan(options.plan);
+  const selection = { schemas: options.schema, tables: options.table };
+  await withDatabase(
+    context,
+    async (pool) => {
+      if (options.dryRun === true) {
+        const steps = await dryRun(pool, plan, selection);
+        if (options.json === true) context.out.write(`${toJson({ wouldDo: steps })}\n`);
+        else {
+          const lines = steps.flatMap(({ object, statements }) => [
+            `-- ${printable(object)}`,
+            ...statements.map((each) => `${each};`),
+            '',
+          ]);
+          context.out.write(`${lines.join('\n')}\n`);
+        }
+        context.err.write('Nothing was changed.\n');
+        return;
+      }
+      context.err.write(`Moving tables of ${await databaseName(pool)} by the plan ${options.plan}.\n`);
+      const progress = createProgress(context);
+      const applied = await applyPlan(pool, plan, {
+        ...selection,
+        stop: context.stop,
+        onProgress: (table, done, total) => progress.update(`moving ${printable(table)}`, done, total),
+        onBusy: (table, tries) => progress.update(`waiting for ${printable(table)}, tries`, tries, 0),
+      }).finally(progress.clear);
+      context.out.write(options.json === true ? `${toJson(applied)}\n` : appliedText(applied));
+      if (applied.isStopped || applied.outcomes.some(({ status }) => status === 'skipped')) context.exitWith(1);
+    },
+    { stopsItself: true },
+  );
+}
+
+function appliedText({ outcomes, denied, isStopped }: Applied): string {
+  const count = (status: Outcome['status']) => outcomes.filter((outcome) => outcome.status === status).length;
+  const longest = Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0)));
+  return [
+    ...outcomes.flatMap(outcomeLines),
+    ...denied.map(({ object, reason }) => `search_path of ${printable(object)} was not set: ${reason}`),
+    '',
+    `${count('moved')} moved, ${count('already')} before, ${count('skipped')} left. No table was locked for more than ${longest.toFixed(0)} ms.`,
+    ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : []),
+    '',
+  ].join('\n');
+}
+
+function outcomeLines(outcome: Outcome): readonly string[] {
+  const name = `${printable(outcome.table)} -> ${printable(outcome.target)}`;
+  switch (outcome.status) {
+    case 'moved':
+      return [`moved    ${name.padEnd(60)} ${outcome.lockedMs.toFixed(0).padStart(5)} ms`];
+    case 'already':
+      return [`before   ${name}`];
+    case 'skipped':
+      return [`left     ${name}`, ...outcome.reasons.map((reason) => `    ${printable(reason)}`)];
+  }
+}
+
+async function runRollback({ to, table, json = false }: RollbackOptions, context: CommandContext): Promise<void> {
+  await withDatabase(
+    context,
+    async (pool) => {
+      context.err.write(`Putting tables of ${await databaseName(pool)} back.\n`);
+      const progress = createProgress(context);
+      const rolledBack = await rollBack(pool, {
+        to,
+        tables: table,
+        stop: context.stop,
+        onProgress: (object, done, total) => progress.update(`undoing ${printable(object)}`, done, total),
+        onBusy: (object, tries) => progress.update(`waiting for ${printable(object)}, tries`, tries, 0),
+      }).finally(progress.clear);
+      context.out.write(json ? `${toJson(rolledBack)}\n` : rolledBackText(rolledBack));
+      if (rolledBack.isStopped || rolledBack.steps.some(({ status }) => status === 'skipped')) context.exitWith(1);
+    },
+    { stopsItself: true },
+  );
+}
+
+function rolledBackText({ steps, isStopped }: RolledBack): string {
+  if (steps.length === 0 && !isStopped) return 'There is nothing to undo.\n';
+  const lines = steps.flatMap(({ kind, object, status, reason }) => [
+    `${status.padEnd(8)} ${kind} ${printable(object)}`,
+    ...(reason === undefined ? [] : [`    ${printable(reason)}`]),
+  ]);
+  return `${[...lines, ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : [])].join('\n')}\n`;
+}

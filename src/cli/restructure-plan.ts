@@ -1,0 +1,115 @@
+import type { Command } from 'commander';
+import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
+import { makePlan, type Plan, type PlannedTable } from '../restructure/plan.ts';
+import { PLAN_FILE, writePlan } from '../restructure/plan-file.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
+
+interface PlanOptions {
+  readonly mapping?: string;
+  readonly out: string;
+  readonly table: readonly string[];
+  readonly json?: boolean;
+}
+
+const several = (text: string, former: readonly string[] = []): readonly string[] => [...former, text];
+
+/** Finding out what a mapping means for a database. */
+export function registerRestructurePlan(restructure: Command, context: CommandContext): void {
+  restructure
+    .command('plan')
+    .description('say what moving each table takes and what may break, and write it as a file for apply')
+    .option('--mapping <file>', "which table goes where, as JSON; Liventix's own when left out")
+    .option('--out <file>', 'where the plan is written', PLAN_FILE)
+    .option('--table <table>', 'show this table in full; may be given several times', several, [])
+    .option('--json', 'print the plan as one JSON object')
+    .addHelpText('after', PLAN_HELP)
+    .action((options: PlanOptions) => runPlan(options, context));
+}
+
+const PLAN_HELP = `
+Reads the catalog in one snapshot, waits for no lock, and changes nothing but the file. Sizes and rows are those of the last ANALYZE.
+
+  ready     moves as it is
+  warned    moves; what is said of it may concern somebody
+  blocked   apply leaves it where it is, for the reason given
+
+A mapping: {"name": "shop", "from": "public", "schemas": [{"name": "sales", "tables": ["orders", "refunds"]}], "stay": ["jobs"],
+"roles": {"read": "app_read", "write": "app_write", "readers": ["web"], "writers": ["jobs"]},
+"accept": [{"table": "orders", "finding": "calls-copy", "because": "the import runs as of old until May"}]}
+
+Exits with 1 when a table is blocked.
+
+Examples:
+  liventix restructure plan
+  liventix restructure plan --mapping shop.json --out shop-plan.json
+  liventix restructure plan --table orders`;
+
+async function runPlan({ mapping, out, table, json = false }: PlanOptions, context: CommandContext): Promise<void> {
+  const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
+  await withDatabase(context, async (pool) => {
+    const plan = await makePlan(pool, wanted, { now: new Date() });
+    await writePlan(out, plan);
+    if (json) context.out.write(`${toJson(plan)}\n`);
+    else context.out.write(planText(plan, table));
+    context.err.write(`The plan is in ${out}. Next: liventix restructure apply --dry-run\n`);
+    if (plan.tables.some(({ readiness }) => readiness === 'blocked')) context.exitWith(1);
+  });
+}
+
+function planText(plan: Plan, inFull: readonly string[]): string {
+  const shown = inFull.length === 0 ? plan.tables : plan.tables.filter(({ table }) => inFull.includes(table));
+  const lines = shown.flatMap((table) => [
+    tableLine(table),
+    ...table.findings.map(
+      ({ finding, severity, text }) =>
+        `    ${severity === 'blocks' ? 'blocks' : 'warns '} ${finding}: ${printable(text)}`,
+    ),
+    ...(inFull.length === 0 ? [] : detailLines(table)),
+  ]);
+  return `${[...lines, '', ...summaryLines(plan)].join('\n')}\n`;
+}
+
+const tableLine = ({ table, target, readiness, sizeBytes, rowsEstimated, relations }: PlannedTable): string =>
+  [
+    readiness.padEnd(8),
+    `${printable(table)} -> ${printable(target)}`.padEnd(56),
+    relations.length > 1 ? `${relations.length - 1} with it`.padStart(10) : ''.padStart(10),
+    rowsEstimated === null
+      ? 'rows not counted'.padStart(18)
+      : `${formatCount(Math.round(rowsEstimated))} rows`.padStart(18),
+    sizeText(sizeBytes).padStart(10),
+  ].join(' ');
+
+const sizeText = (bytes: number): string =>
+  bytes < 1_000_000 ? `${Math.ceil(bytes / 1_000)} kB` : `${formatCount(Math.round(bytes / 1_000_000))} MB`;
+
+function detailLines({ changes, locks }: PlannedTable): readonly string[] {
+  if (changes === null) return [];
+  const named: readonly (readonly [string, readonly string[]])[] = [
+    ['read by', changes.readers],
+    ['policies', changes.policies],
+    ['triggers', changes.triggers],
+    ['defaults on the view', changes.defaults],
+    ['sequences that go along', changes.sequences],
+    ['types that stay', changes.types],
+    ['publications', changes.publications],
+    ['granted to', changes.grantees],
+    ['named by', changes.functions],
+    ['foreign keys', [`${changes.foreignKeysFrom} from it`, `${changes.foreignKeysTo} to it`]],
+    ['locks', locks],
+  ];
+  return named
+    .filter(([, names]) => names.length > 0)
+    .map(([what, names]) => `    ${what}: ${names.map(printable).join(', ')}`);
+}
+
+function summaryLines({ tables, unmapped, mapping }: Plan): readonly string[] {
+  const count = (readiness: string) => tables.filter((table) => table.readiness === readiness).length;
+  const counts = ['ready', 'warned', 'blocked', 'moved'].map((readiness) => `${count(readiness)} ${readiness}`);
+  return [
+    `${tables.length} tables of ${printable(mapping.from)}: ${counts.join(', ')}.`,
+    ...(unmapped.length === 0 ? [] : [`The mapping says nothing of ${unmapped.map(printable).join(', ')}: they stay.`]),
+  ];
+}

@@ -1,0 +1,12 @@
+import type { Command } from 'commander';
+import type { CommandContext } from './context.ts';
+import { registerRestructureApply } from './restructure-apply.ts';
+import { registerRestructurePlan } from './restructure-plan.ts';
+
+export function registerRestructure(program: Command, context: CommandContext): void {
+  const restructure = program
+    .command('restructure')
+    .description('move tables into other schemas while they are used, behind views under their old names, and back');
+  registerRestructurePlan(restructure, context);
+  registerRestructureApply(restructure, context);
+}

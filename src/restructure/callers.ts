@@ -1,0 +1,137 @@
+import type { StoredText } from './catalog.ts';
+
+/** What a stored text does with a table that it will not be able to do with a view of it, or will do otherwise. */
+export interface Caller {
+  readonly table: string;
+  readonly finding: CallerFinding;
+  readonly where: string;
+}
+
+/**
+ * What breaks behind a view, measured on PostgreSQL 15 to 18: `breaks` fails for certain, `may break` depends on what the text is used
+ * for.
+ */
+export const CALLER_FINDINGS = {
+  'calls-copy': { severity: 'breaks', because: 'COPY FROM reads into no view, and COPY TO needs a query' },
+  'calls-truncate': { severity: 'breaks', because: 'TRUNCATE takes no view' },
+  'calls-on-constraint': {
+    severity: 'breaks',
+    because: 'ON CONFLICT ON CONSTRAINT finds no constraint on a view; name the columns',
+  },
+  'calls-merge': { severity: 'breaks', because: 'MERGE takes no view before PostgreSQL 17' },
+  'calls-ddl': { severity: 'breaks', because: 'what changes, partitions or references a table takes no view' },
+  'calls-sample': { severity: 'breaks', because: 'TABLESAMPLE takes no view' },
+  'calls-regclass': { severity: 'may break', because: 'the name is looked up as text, and gives the view' },
+  'calls-sequence': {
+    severity: 'breaks',
+    because: 'the sequence goes along with its table, and nothing stands in for it',
+  },
+  'calls-system-column': { severity: 'may break', because: 'a view has no ctid, xmin, xmax or tableoid' },
+  'calls-schema-of-trigger': { severity: 'may break', because: 'TG_TABLE_SCHEMA becomes the new schema' },
+} as const satisfies Record<string, { severity: 'breaks' | 'may break'; because: string }>;
+
+export type CallerFinding = keyof typeof CALLER_FINDINGS;
+
+/** A name as SQL has it, quoted or not, with a schema or not. */
+const NAME = String.raw`((?:"(?:[^"]|"")+"|[\p{L}_][\p{L}\p{N}_$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[\p{L}_][\p{L}\p{N}_$]*))?)`;
+const TEXT = "'([^']+)'";
+
+const pattern = (source: string): RegExp => new RegExp(source, 'giu');
+
+/** Each finds the names that something is done with which views do not take; a list of names is found as a list. */
+const USES: readonly { readonly finding: CallerFinding; readonly pattern: RegExp }[] = [
+  {
+    finding: 'calls-copy',
+    pattern: pattern(String.raw`\bcopy\s+(?:binary\s+)?${NAME}\s*(?:\([^)]*\)\s*)?(?:from|to)\b`),
+  },
+  {
+    finding: 'calls-truncate',
+    pattern: pattern(String.raw`\btruncate\s+(?:table\s+)?(?:only\s+)?(${NAME}(?:\s*,\s*${NAME})*)`),
+  },
+  {
+    finding: 'calls-on-constraint',
+    pattern: pattern(String.raw`\binsert\s+into\s+${NAME}(?:(?!;)[\s\S])*?\bon\s+conflict\s+on\s+constraint\b`),
+  },
+  { finding: 'calls-merge', pattern: pattern(String.raw`\bmerge\s+into\s+(?:only\s+)?${NAME}`) },
+  {
+    finding: 'calls-ddl',
+    pattern: pattern(
+      String.raw`\b(?:(?:alter|drop)\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?|partition\s+of\s+|\breferences\s+|\binherits\s*\(\s*)${NAME}`,
+    ),
+  },
+  {
+    finding: 'calls-ddl',
+    pattern: pattern(
+      String.raw`\bcreate\s+(?:unique\s+index|index|policy|(?:or\s+replace\s+)?(?:constraint\s+)?trigger)\b(?:(?!;)[\s\S])*?\bon\s+(?:only\s+)?${NAME}`,
+    ),
+  },
+  {
+    finding: 'calls-sample',
+    pattern: pattern(String.raw`\b(?:from|join)\s+(?:only\s+)?${NAME}(?:\s+(?:as\s+)?\w+)?\s+tablesample\b`),
+  },
+  { finding: 'calls-regclass', pattern: pattern(String.raw`${TEXT}\s*::\s*(?:pg_catalog\.)?regclass\b`) },
+  {
+    finding: 'calls-regclass',
+    pattern: pattern(
+      String.raw`\b(?:to_regclass|pg_get_serial_sequence|pg_relation_size|pg_table_size|pg_total_relation_size|pg_indexes_size)\s*\(\s*${TEXT}`,
+    ),
+  },
+];
+
+const SEQUENCE_USE = pattern(
+  String.raw`\b(?:nextval|currval|setval)\s*\(\s*${TEXT}|${TEXT}\s*::\s*(?:pg_catalog\.)?regclass\b`,
+);
+const SYSTEM_COLUMN = /\b(?:ctid|xmin|xmax|tableoid)\b/iu;
+const READ_OR_WRITTEN = pattern(String.raw`\b(?:from|join|update|into|using)\s+(?:only\s+)?${NAME}`);
+
+export interface Movables {
+  readonly from: string;
+  readonly tables: ReadonlySet<string>;
+  /** Sequences that go along, and whose tables they belong to. */
+  readonly sequences: ReadonlyMap<string, string>;
+}
+
+/** Who does what with the tables, found in text: names that a program puts together at run time are not found. */
+export function findCallers(texts: readonly StoredText[], movables: Movables): readonly Caller[] {
+  return texts.flatMap(({ where, text }) => {
+    const found = new Map<string, Caller>();
+    for (const { table, finding } of usesIn(withoutComments(text), movables)) {
+      found.set(`${table} ${finding}`, { table, finding, where });
+    }
+    return [...found.values()];
+  });
+}
+
+function* usesIn(text: string, movables: Movables): Generator<{ table: string; finding: CallerFinding }> {
+  for (const { finding, pattern } of USES) {
+    for (const [, names = ''] of text.matchAll(pattern)) {
+      for (const table of tablesOf(names, movables)) yield { table, finding };
+    }
+  }
+  for (const [, called, cast] of text.matchAll(SEQUENCE_USE)) {
+    const table = movables.sequences.get(localName(called ?? cast ?? '', movables.from) ?? '');
+    if (table !== undefined) yield { table, finding: 'calls-sequence' };
+  }
+  if (!SYSTEM_COLUMN.test(text)) return;
+  for (const [, name = ''] of text.matchAll(READ_OR_WRITTEN)) {
+    for (const table of tablesOf(name, movables)) yield { table, finding: 'calls-system-column' };
+  }
+}
+
+function tablesOf(names: string, { from, tables }: Movables): readonly string[] {
+  return [...names.matchAll(pattern(NAME))].flatMap(([, name = '']) => {
+    const local = localName(name, from);
+    return local !== undefined && tables.has(local) ? [local] : [];
+  });
+}
+
+/** The name within the schema: of `public.orders`, `orders` and `"orders"` each `orders`; undefined for a name of another schema. */
+function localName(name: string, from: string): string | undefined {
+  const parts = [...name.matchAll(/"((?:[^"]|"")+)"|([^".\s]+)/gu)].map(([, quoted, bare]) =>
+    quoted === undefined ? (bare ?? '').toLowerCase() : quoted.replaceAll('""', '"'),
+  );
+  if (parts.length === 1) return parts[0];
+  return parts.length === 2 && parts[0] === from ? parts[1] : undefined;
+}
+
+const withoutComments = (text: string): string => text.replaceAll(/--[^\n]*|\/\*[\s\S]*?\*\//gu, ' ');

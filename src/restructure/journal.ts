@@ -1,0 +1,25 @@
+import type { Queryable } from '../db/pool.ts';
+
+export type StepKind = 'role' | 'schema' | 'table' | 'function' | 'search path';
+
+/** What was done and is not undone. */
+export interface StandingStep {
+  readonly id: bigint;
+  readonly kind: StepKind;
+  /** By the name that it had before: `public.orders`. */
+  readonly object: string;
+  /** The relations that it was done to, the object first. */
+  readonly relations: readonly number[];
+  readonly plan: string;
+  readonly inverse: readonly string[];
+  readonly doneAt: Date;
+}
+
+/** In the order in which it was done. */
+export async function readStanding(db: Queryable): Promise<readonly StandingStep[]> {
+  const { rows } = await db.query<StandingStep>(
+    `select id, kind, object, relations, plan, inverse, done_at as "doneAt"
+     from restructure.steps where undone_at is null order by id`,
+  );
+  return rows;
+}

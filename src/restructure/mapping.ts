@@ -1,0 +1,94 @@
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { AppError } from '../errors.ts';
+
+/** A name of PostgreSQL, as it is written in the catalog: no quotes, at most 63 bytes. */
+const name = z
+  .string()
+  .min(1)
+  .refine((text) => Buffer.byteLength(text) <= 63 && !text.includes('\0'), 'is no name of PostgreSQL: 1 to 63 bytes');
+
+const mappingSchema = z.strictObject({
+  /** What the plan and its messages call the platform. */
+  name: z.string().min(1),
+  /** The schema that the tables leave, where views stand in for them. */
+  from: name,
+  /** Where tables go, in the order in which they go. */
+  schemas: z.array(
+    z.strictObject({
+      name,
+      tables: z.array(name),
+      /** Whether tables that are made there later are open to the groups `read` and `write`; true when left out. */
+      defaultPrivileges: z.boolean().optional(),
+    }),
+  ),
+  /** Tables that stay, so that nobody wonders whether they were forgotten. */
+  stay: z.array(name).default([]),
+  roles: z
+    .strictObject({
+      read: name,
+      write: name,
+      /** Roles that are put into the group `read`, those of them that there are. */
+      readers: z.array(name),
+      writers: z.array(name),
+    })
+    .optional(),
+  /** What is known to break and is taken care of elsewhere. */
+  accept: z.array(z.strictObject({ table: name, finding: z.string(), because: z.string().min(1) })).default([]),
+});
+
+export type Mapping = z.infer<typeof mappingSchema>;
+
+/** The mapping that comes with the package: that of the platform it was written for. */
+export const LIVENTIX_MAPPING = new URL('../../mappings/liventix.json', import.meta.url);
+
+const LARGEST_MAPPING_BYTES = 10_000_000;
+
+/**
+ * Reads a mapping: one JSON file that says which table goes where. Whether its tables exist is not looked at here.
+ * @throws AppError RESTRUCTURE_MAPPING_INVALID, with every fault at once
+ */
+export async function readMapping(file: string | URL): Promise<Mapping> {
+  const text = await readFile(file, 'utf8').catch((error: Error) => {
+    throw invalid(file, `cannot be read: ${error.message}`);
+  });
+  if (text.length > LARGEST_MAPPING_BYTES) throw invalid(file, 'is larger than any mapping');
+  return parseMapping(text, file);
+}
+
+export function parseMapping(text: string, file: string | URL): Mapping {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw invalid(file, `is no JSON: ${(error as Error).message}`);
+  }
+  const parsed = mappingSchema.safeParse(json);
+  if (!parsed.success) {
+    const faults = parsed.error.issues.map(({ path, message }) => `${path.join('.') || 'the file'}: ${message}`);
+    throw invalid(file, faults.join('; '));
+  }
+  const schemas = parsed.data.schemas.map((schema) => schema.name);
+  const twice = schemas.filter((schema, at) => schemas.indexOf(schema) !== at);
+  if (twice.length > 0) throw invalid(file, `names the schema ${twice[0]} twice`);
+  if (schemas.includes(parsed.data.from))
+    throw invalid(file, `moves tables of ${parsed.data.from} to ${parsed.data.from}`);
+  return parsed.data;
+}
+
+function invalid(file: string | URL, fault: string): AppError {
+  return new AppError(
+    'RESTRUCTURE_MAPPING_INVALID',
+    `The mapping ${file}: ${fault}. See: liventix restructure plan --help`,
+  );
+}
+
+/** A table of the mapping, and where it goes. */
+export interface Assignment {
+  readonly table: string;
+  readonly target: string;
+}
+
+/** In the order in which they go; a table that is named twice comes twice. */
+export const assignmentsOf = (mapping: Mapping): readonly Assignment[] =>
+  mapping.schemas.flatMap(({ name: target, tables }) => tables.map((table) => ({ table, target })));

@@ -1,0 +1,133 @@
+import { givingWay } from '../db/giving-way.ts';
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { LOCK_TIMEOUT_MS } from '../db/try-until-free.ts';
+import { AppError } from '../errors.ts';
+import type { StepKind } from './journal.ts';
+import type { Mapping } from './mapping.ts';
+import { lockStatement, type Movable, type Move, moveStep, type Step } from './statements.ts';
+
+/** A table that is to move, as a plan has it. */
+export interface Moving {
+  readonly table: string;
+  readonly target: string;
+  /** The table, its partitions and heirs, by oid, itself first. */
+  readonly relations: readonly number[];
+  readonly fingerprint: string;
+}
+
+export interface MoveOptions {
+  readonly mapping: Mapping;
+  /** The digest of the plan. */
+  readonly plan: string;
+  readonly stop?: AbortSignal | undefined;
+  readonly onBusy?: ((tries: number) => void) | undefined;
+}
+
+/**
+ * Moves one table, in one transaction that gives way: whoever uses the table waits for at most 50 ms and for as long as the move takes.
+ * @returns for how long the table was locked, in ms
+ * @throws AppError RESTRUCTURE_BUSY, RESTRUCTURE_DRIFTED, RESTRUCTURE_CHANGED_MORE, DB_*
+ */
+export async function moveTable(pool: Pool, moving: Moving, options: MoveOptions): Promise<number> {
+  const { mapping, plan, stop, onBusy } = options;
+  let lockedAt = 0;
+  await givingWay(
+    pool,
+    { stop, onBusy, code: 'RESTRUCTURE_BUSY', what: `${mapping.from}.${moving.table}` },
+    async (tx) => {
+      // Read before anything is locked: under the lock, take_step finds out whether it is still so.
+      const step = await readMoveStep(tx, moving, mapping);
+      await tx.query(`set local lock_timeout = ${lockTimeoutMs(moving.relations.length)}`);
+      await tx.query(lockStatement(mapping.from, moving.table));
+      lockedAt = performance.now();
+      await takeStep(tx, {
+        kind: 'table',
+        object: `${mapping.from}.${moving.table}`,
+        relations: moving.relations,
+        plan,
+        expected: moving.fingerprint,
+        ...step,
+      });
+    },
+  );
+  return performance.now() - lockedAt;
+}
+
+const SHORTEST_LOCK_TIMEOUT_MS = 5;
+
+/** Many locks one after the other make others wait for all of them, so each is waited for the less. */
+export const lockTimeoutMs = (locks: number): number =>
+  Math.max(SHORTEST_LOCK_TIMEOUT_MS, Math.floor(LOCK_TIMEOUT_MS / Math.max(locks, 1)));
+
+/** The SQL of a move as it would run now. @throws AppError RESTRUCTURE_DRIFTED where a relation of it is gone; DB_* */
+export async function readMoveStep(tx: Tx, moving: Moving, mapping: Mapping): Promise<Step> {
+  // So that the server writes every name in an expression with its schema.
+  await tx.query(`set local search_path = ''`);
+  return moveStep(await readMove(tx, moving, mapping));
+}
+
+async function readMove(db: Queryable, { table, target, relations }: Moving, mapping: Mapping): Promise<Move> {
+  const { from, roles } = mapping;
+  const { rows } = await db.query<Movable & { currentUser: string }>(MOVABLES, [
+    relations,
+    roles?.readers ?? [],
+    roles?.writers ?? [],
+  ]);
+  const byOid = new Map(rows.map((row) => [row.oid, row]));
+  const movables = relations.flatMap((oid) => byOid.get(oid) ?? []);
+  const [first] = movables;
+  if (first === undefined || movables.length < relations.length) {
+    throw new AppError(
+      'RESTRUCTURE_DRIFTED',
+      `${from}.${table} is not any more what the plan says: a table of it is gone. Make another: liventix restructure plan`,
+    );
+  }
+  return { from, target, currentUser: first.currentUser, groups: roles, relations: movables };
+}
+
+const MOVABLES = `
+  select c.oid, c.relname as name, pg_get_userbyid(c.relowner) as owner, current_user as "currentUser",
+    array(
+      select jsonb_build_object('name', a.attname, 'comment', col_description(c.oid, a.attnum),
+        'default', case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end)
+      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
+    ) as columns,
+    obj_description(c.oid, 'pg_class') as comment,
+    array(select s.stxname::text from pg_statistic_ext s where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace order by 1) as statistics,
+    array(
+      select p.pubname::text from pg_publication p join pg_publication_namespace pn on pn.pnpubid = p.oid
+      where pn.pnnspid = c.relnamespace and not exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = c.oid)
+      order by 1
+    ) as "publishedBySchema",
+    not exists (
+      select from pg_roles r where r.rolname = any ($2::text[]) and not has_table_privilege(r.oid, c.oid, 'select')) as "isRead",
+    not exists (
+      select from pg_roles r, unnest(array['select', 'insert', 'update', 'delete']) privilege
+      where r.rolname = any ($3::text[]) and not has_table_privilege(r.oid, c.oid, privilege)) as "isWritten"
+  from pg_class c
+  where c.oid = any ($1::oid[])`;
+
+/** What restructure.take_step is given. */
+export interface TakenStep extends Step {
+  readonly kind: StepKind;
+  readonly object: string;
+  readonly relations: readonly number[];
+  readonly plan: string;
+  /** Null where no plan says what the relations are. */
+  readonly expected: string | null;
+}
+
+/** Does a step and writes it into the journal, in the caller's transaction. @throws what the server refuses */
+export async function takeStep(tx: Tx, step: TakenStep): Promise<void> {
+  await tx.query('select restructure.take_step($1, $2, $3, $4, $5, $6, $7, $8)', [
+    step.kind,
+    step.object,
+    step.relations,
+    step.plan,
+    step.expected,
+    step.statements,
+    step.inverse,
+    step.mayChange,
+  ]);
+}

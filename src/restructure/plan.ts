@@ -1,0 +1,291 @@
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
+import { type Caller, findCallers } from './callers.ts';
+import {
+  type Dependents,
+  type Relation,
+  readDependents,
+  readNamesTaken,
+  readRelations,
+  readStoredTexts,
+  type StoredText,
+} from './catalog.ts';
+import { readStanding } from './journal.ts';
+import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
+import { sealPlan } from './plan-file.ts';
+import { type Finding, findingsOf, isBlocking } from './readiness.ts';
+
+export type Readiness = 'ready' | 'warned' | 'blocked' | 'moved';
+
+/** What is to become of a table, and all that is known about it. */
+export interface PlannedTable {
+  readonly table: string;
+  readonly target: string;
+  readonly readiness: Readiness;
+  readonly findings: readonly Finding[];
+  readonly sizeBytes: number;
+  readonly rowsEstimated: number | null;
+  /** It and what goes with it, itself first; empty where it is not there. */
+  readonly relations: readonly { readonly oid: number; readonly name: string }[];
+  readonly fingerprint: string | null;
+  readonly locks: readonly string[];
+  readonly changes: PlannedChanges | null;
+}
+
+/** What changes with a table: in its transaction where SQL says so, by itself where things are bound by oid. */
+export interface PlannedChanges {
+  readonly readers: readonly string[];
+  readonly policies: readonly string[];
+  readonly triggers: readonly string[];
+  readonly defaults: readonly string[];
+  readonly sequences: readonly string[];
+  readonly types: readonly string[];
+  readonly publications: readonly string[];
+  readonly grantees: readonly string[];
+  readonly functions: readonly string[];
+  readonly foreignKeysFrom: number;
+  readonly foreignKeysTo: number;
+}
+
+export interface Plan {
+  readonly version: 1;
+  readonly mapping: Mapping;
+  readonly database: string;
+  readonly serverVersion: number;
+  readonly madeAt: string;
+  readonly tables: readonly PlannedTable[];
+  /** Tables of the schema that the mapping says nothing of. */
+  readonly unmapped: readonly string[];
+  readonly digest: string;
+}
+
+const ONE_LOOK = 'isolation level repeatable read read only';
+
+/**
+ * What the mapping means for this database, table by table. Changes nothing, and waits for no table's lock.
+ * @throws AppError DB_*
+ */
+export function makePlan(pool: Pool, mapping: Mapping, { now }: { now: Date }): Promise<Plan> {
+  return withTransaction(pool, (tx) => planIn(tx, mapping, now), { mode: ONE_LOOK });
+}
+
+async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
+  // So that the server writes names with their schemas.
+  await tx.query(`set local search_path = ''`);
+  const { rows: about } = await tx.query<{ database: string; serverVersion: number }>(
+    `select current_database() as database, current_setting('server_version_num')::int as "serverVersion"`,
+  );
+  const [here] = about;
+  if (here === undefined) throw new AppError('INTERNAL', 'The server did not say which database it is.');
+  const survey = await surveyOf(tx, mapping, here.serverVersion);
+  const tables = assignmentsOf(mapping).map((assignment) => plannedTable(assignment, survey));
+  const mapped = new Set([...assignmentsOf(mapping).map(({ table }) => table), ...mapping.stay]);
+  const unmapped = survey.relations
+    .filter(
+      (each) => each.schema === mapping.from && isTable(each) && each.parents.length === 0 && !mapped.has(each.name),
+    )
+    .map(({ name }) => name);
+  return sealPlan({ version: 1, mapping, ...here, madeAt: now.toISOString(), tables, unmapped });
+}
+
+const isTable = ({ kind }: Relation): boolean => kind === 'table' || kind === 'partitioned table';
+
+/** Everything that was read, by what it is looked up by. */
+interface Survey {
+  readonly mapping: Mapping;
+  readonly relations: readonly Relation[];
+  readonly byOid: ReadonlyMap<number, Relation>;
+  readonly byName: ReadonlyMap<string, Relation>;
+  readonly dependents: ReadonlyMap<number, Dependents>;
+  readonly fingerprints: ReadonlyMap<number, string>;
+  readonly callers: readonly Caller[];
+  readonly schemaAwareTriggers: ReadonlySet<string>;
+  readonly takenNames: ReadonlySet<string>;
+  readonly publications: readonly { readonly name: string; readonly schema: string }[];
+  readonly moved: ReadonlySet<string>;
+}
+
+async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promise<Survey> {
+  const relations = await readRelations(tx);
+  const byOid = new Map(relations.map((each) => [each.oid, each]));
+  const byName = new Map(relations.filter(({ schema }) => schema === mapping.from).map((each) => [each.name, each]));
+  const roots = assignmentsOf(mapping).flatMap(({ table }) => byName.get(table) ?? []);
+  const groups = new Map(roots.map((root) => [root.oid, groupOf(root, byOid)]));
+  const dependents = await readDependents(
+    tx,
+    [...groups.values()].flat().map(({ oid }) => oid),
+  );
+  const texts = await readStoredTexts(tx);
+  return {
+    mapping,
+    relations,
+    byOid,
+    byName,
+    dependents,
+    fingerprints: await readFingerprints(
+      tx,
+      [...groups.values()].map((group) => group.map(({ oid }) => oid)),
+    ),
+    callers: callersOf(texts, { mapping, groups, dependents, serverVersion }),
+    schemaAwareTriggers: new Set(
+      texts
+        .filter(({ text }) => /\btg_table_schema\b/iu.test(text))
+        .map(({ where }) => where.replace(/^function /u, '')),
+    ),
+    takenNames: await readNamesTaken(
+      tx,
+      mapping.schemas.map(({ name }) => name),
+    ),
+    publications: await readSchemaPublications(tx),
+    moved: new Set((await readStanding(tx)).filter(({ kind }) => kind === 'table').map(({ object }) => object)),
+  };
+}
+
+/** The relation, then its partitions and heirs, and theirs. */
+function groupOf(root: Relation, byOid: ReadonlyMap<number, Relation>): readonly Relation[] {
+  const group = new Set([root]);
+  for (const member of group) for (const child of member.children) group.add(byOid.get(child) ?? root);
+  return [...group];
+}
+
+const MERGE_INTO_VIEWS = 170_000;
+
+function callersOf(
+  texts: readonly StoredText[],
+  about: {
+    mapping: Mapping;
+    groups: ReadonlyMap<number, readonly Relation[]>;
+    dependents: ReadonlyMap<number, Dependents>;
+    serverVersion: number;
+  },
+): readonly Caller[] {
+  const members = [...about.groups.values()].flat();
+  const callers = findCallers(texts, {
+    from: about.mapping.from,
+    tables: new Set(members.map(({ name }) => name)),
+    sequences: new Map(
+      members.flatMap(({ oid, name }) =>
+        (about.dependents.get(oid)?.sequences ?? []).map((sequence) => [sequence, name]),
+      ),
+    ),
+  });
+  return callers.filter(({ finding }) => finding !== 'calls-merge' || about.serverVersion < MERGE_INTO_VIEWS);
+}
+
+/** Of each group, by its first relation, what restructure.take_step compares with what is there when it is about to move. */
+export async function readFingerprints(
+  db: Queryable,
+  groups: readonly (readonly number[])[],
+): Promise<ReadonlyMap<number, string>> {
+  const asked = groups.map((oids) => ({ root: oids[0], oids }));
+  const { rows } = await db.query<{ root: number; fingerprint: string }>(
+    `select (g ->> 'root')::int8::oid as root,
+       restructure.fingerprint(restructure.facts_of(array(select jsonb_array_elements_text(g -> 'oids')::int8::oid))) as fingerprint
+     from jsonb_array_elements($1) g`,
+    [JSON.stringify(asked)],
+  );
+  return new Map(rows.map(({ root, fingerprint }) => [root, fingerprint]));
+}
+
+async function readSchemaPublications(db: Queryable): Promise<readonly { name: string; schema: string }[]> {
+  const { rows } = await db.query<{ name: string; schema: string }>(
+    `select p.pubname as name, n.nspname as schema from pg_publication p
+     join pg_publication_namespace pn on pn.pnpubid = p.oid join pg_namespace n on n.oid = pn.pnnspid order by 1`,
+  );
+  return rows;
+}
+
+function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTable {
+  const { mapping } = survey;
+  if (survey.moved.has(`${mapping.from}.${table}`)) return { ...nothing(table, target), readiness: 'moved' };
+  const relation = survey.byName.get(table);
+  const group = relation === undefined ? [] : groupOf(relation, survey.byOid);
+  const dependents = group.flatMap(({ oid }) => survey.dependents.get(oid) ?? []);
+  const names = new Set(group.map(({ name }) => name));
+  const assignments = assignmentsOf(mapping);
+  const findings = findingsOf({
+    table,
+    from: mapping.from,
+    target,
+    timesMapped: assignments.filter((each) => each.table === table).length,
+    relation,
+    group,
+    parents: (relation?.parents ?? []).flatMap((oid) => survey.byOid.get(oid) ?? []),
+    dependents,
+    callers: survey.callers.filter((caller) => names.has(caller.table)),
+    otherTargets: assignments
+      .filter((each) => each.table !== table && names.has(each.table))
+      .map((each) => each.target),
+    takenNames: survey.takenNames,
+    publishedByTarget: survey.publications.filter(({ schema }) => schema === target).map(({ name }) => name),
+    accepted: new Map(
+      mapping.accept.filter((each) => names.has(each.table)).map((each) => [each.finding, each.because]),
+    ),
+    schemaAwareTriggers: survey.schemaAwareTriggers,
+  });
+  if (relation === undefined) return { ...nothing(table, target), findings };
+  return {
+    table,
+    target,
+    readiness: findings.some(isBlocking) ? 'blocked' : findings.length > 0 ? 'warned' : 'ready',
+    findings,
+    sizeBytes: Number(group.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0n)),
+    rowsEstimated: sumOf(group.filter(({ kind }) => kind === 'table').map(({ rowsEstimated }) => rowsEstimated)),
+    relations: group.map(({ oid, name }) => ({ oid, name })),
+    fingerprint: survey.fingerprints.get(relation.oid) ?? null,
+    locks: locksOf(group, dependents, mapping.from),
+    changes: changesOf(
+      dependents,
+      survey.callers.filter((caller) => names.has(caller.table)),
+    ),
+  };
+}
+
+const nothing = (table: string, target: string): PlannedTable => ({
+  table,
+  target,
+  readiness: 'blocked',
+  findings: [],
+  sizeBytes: 0,
+  rowsEstimated: null,
+  relations: [],
+  fingerprint: null,
+  locks: [],
+  changes: null,
+});
+
+/** Null where one of them is not known. */
+const sumOf = (counts: readonly (number | null)[]): number | null =>
+  counts.reduce<number | null>((sum, count) => (sum === null || count === null ? null : sum + count), 0);
+
+const locksOf = (group: readonly Relation[], dependents: readonly Dependents[], from: string): readonly string[] => [
+  ...group.map(({ schema, name }) => `ACCESS EXCLUSIVE on ${schema}.${name}`),
+  ...dependents.flatMap(({ sequences }) => sequences).map((name) => `ACCESS EXCLUSIVE on the sequence ${from}.${name}`),
+];
+
+const changesOf = (dependents: readonly Dependents[], callers: readonly Caller[]): PlannedChanges => {
+  const all = <T>(pick: (each: Dependents) => readonly T[], text: (each: T) => string): readonly string[] => [
+    ...new Set(dependents.flatMap(pick).map(text)),
+  ];
+  const named = ({ schema, name }: { schema: string; name: string }) => `${schema}.${name}`;
+  return {
+    readers: all(({ readers }) => readers, named),
+    policies: all(({ policies }) => policies, String),
+    triggers: all(
+      ({ triggers }) => triggers,
+      ({ trigger }) => trigger,
+    ),
+    defaults: all(({ defaults }) => defaults, String),
+    sequences: all(({ sequences }) => sequences, String),
+    types: all(({ types }) => types, named),
+    publications: all(
+      ({ publications }) => publications,
+      ({ name, how }) => `${name} (by ${how})`,
+    ),
+    grantees: all(({ grantees }) => grantees, String),
+    functions: [...new Set(callers.map(({ where }) => where))],
+    foreignKeysFrom: dependents.reduce((sum, { foreignKeys }) => sum + foreignKeys.from, 0),
+    foreignKeysTo: dependents.reduce((sum, { foreignKeys }) => sum + foreignKeys.to, 0),
+  };
+};

@@ -1,0 +1,189 @@
+import { CALLER_FINDINGS, type Caller } from './callers.ts';
+import type { Dependents, Relation } from './catalog.ts';
+
+/** Something about a table that whoever moves it has to know. `blocks`: it is not moved, and why. */
+export interface Finding {
+  readonly finding: string;
+  readonly severity: 'blocks' | 'warns';
+  readonly text: string;
+}
+
+export interface Candidate {
+  readonly table: string;
+  readonly from: string;
+  readonly target: string;
+  /** How often the mapping names it, and whether it names it for other schemas. */
+  readonly timesMapped: number;
+  /** What bears the name now, if anything does. */
+  readonly relation: Relation | undefined;
+  /** The relation, its partitions and heirs, which go with it. */
+  readonly group: readonly Relation[];
+  readonly parents: readonly Relation[];
+  readonly dependents: readonly Dependents[];
+  readonly callers: readonly Caller[];
+  /** The schemas that the mapping assigns to other relations of the group. */
+  readonly otherTargets: readonly string[];
+  readonly takenNames: ReadonlySet<string>;
+  readonly publishedByTarget: readonly string[];
+  /** By finding, why it may stand. */
+  readonly accepted: ReadonlyMap<string, string>;
+  /** What the trigger functions that use TG_TABLE_SCHEMA are called. */
+  readonly schemaAwareTriggers: ReadonlySet<string>;
+}
+
+/** What is to be said of a table before it is moved, what blocks first. Pure. */
+export function findingsOf(candidate: Candidate): readonly Finding[] {
+  const { relation } = candidate;
+  if (relation === undefined) {
+    return [
+      blocks(
+        'missing',
+        `there is no ${candidate.from}.${candidate.table}: take it out of the mapping, or correct its name`,
+      ),
+    ];
+  }
+  const findings = [
+    ...mappingFindings(candidate),
+    ...kindFindings(candidate, relation),
+    ...targetFindings(candidate),
+    ...rightFindings(candidate),
+    ...publicationFindings(candidate),
+    ...dependentFindings(candidate),
+    ...callerFindings(candidate),
+  ].map((finding) => accept(finding, candidate.accepted));
+  return [...findings.filter(isBlocking), ...findings.filter((finding) => !isBlocking(finding))];
+}
+
+export const isBlocking = ({ severity }: Finding): boolean => severity === 'blocks';
+
+const blocks = (finding: string, text: string): Finding => ({ finding, severity: 'blocks', text });
+const warns = (finding: string, text: string): Finding => ({ finding, severity: 'warns', text });
+
+/** Only what stored texts do can be accepted: of the rest, the server would refuse the move. */
+function accept(finding: Finding, accepted: ReadonlyMap<string, string>): Finding {
+  const because = accepted.get(finding.finding);
+  if (because === undefined || !(finding.finding in CALLER_FINDINGS)) return finding;
+  return warns(finding.finding, `${finding.text}; accepted: ${because}`);
+}
+
+function* mappingFindings({ timesMapped, otherTargets, target }: Candidate): Generator<Finding> {
+  if (timesMapped > 1) yield blocks('mapped-twice', 'the mapping names it more than once: leave it where it belongs');
+  for (const other of new Set(otherTargets)) {
+    if (other !== target)
+      yield blocks('scattered', `partitions or heirs of it are mapped to ${other}: they go together`);
+  }
+}
+
+function* kindFindings(
+  { group, parents, callers: _, ...candidate }: Candidate,
+  relation: Relation,
+): Generator<Finding> {
+  if (relation.kind === 'foreign table')
+    yield blocks('foreign-table', 'its rows are on another server: move it by hand');
+  else if (relation.kind !== 'table' && relation.kind !== 'partitioned table') {
+    yield blocks('not-a-table', `it is a ${relation.kind}`);
+  }
+  for (const parent of parents) {
+    yield blocks(
+      relation.isPartition ? 'partition' : 'heir',
+      `it ${relation.isPartition ? 'is a partition of' : 'inherits from'} ${parent.schema}.${parent.name}, with which it goes: map that one`,
+    );
+  }
+  for (const member of group) {
+    if (member.extension !== null) {
+      yield blocks(
+        'of-an-extension',
+        `${nameOf(member)} is a part of the extension ${member.extension}, which would not find it again`,
+      );
+    }
+    if (member.kind === 'foreign table' && member !== relation) {
+      yield blocks('foreign-table', `its partition ${nameOf(member)} is on another server`);
+    }
+    if (member !== relation && member.schema !== candidate.from) {
+      yield blocks('scattered', `${nameOf(member)}, which goes with it, is not in ${candidate.from}`);
+    }
+  }
+  if (!relation.hasPrimaryKey) {
+    yield warns(
+      'no-primary-key',
+      'without a primary key its rows are compared as one chunk, and no replica can follow updates of it',
+    );
+  }
+}
+
+function* targetFindings({ group, dependents, target, takenNames }: Candidate): Generator<Finding> {
+  const names = [
+    ...group.flatMap(({ name }) => [name, `_${name}`]),
+    ...dependents.flatMap(({ indexes, sequences, statistics }) => [...indexes, ...sequences, ...statistics]),
+  ];
+  for (const name of names.filter((each) => takenNames.has(`${target}.${each}`))) {
+    yield blocks('target-taken', `${target}.${name} is there already: rename one of the two`);
+  }
+}
+
+function* rightFindings({ group, target, from }: Candidate): Generator<Finding> {
+  for (const member of group.filter(({ isOurs }) => !isOurs)) {
+    yield blocks(
+      'not-ours',
+      `${nameOf(member)} belongs to ${member.owner}: run as that role, or as a member of it, to move it from ${from} to ${target}`,
+    );
+  }
+}
+
+function* publicationFindings({ dependents, publishedByTarget, target }: Candidate): Generator<Finding> {
+  for (const { name, how, isOurs } of uniqueBy(dependents.flatMap(({ publications }) => publications))) {
+    if (how === 'schema' && !isOurs) {
+      yield blocks(
+        'publication-not-ours',
+        `the publication ${name} has it by its schema, and whoever owns the publication has to add it by name`,
+      );
+    } else {
+      yield warns(
+        'published',
+        `subscribers of ${name} see it as a table of ${target}${how === 'schema' ? ', to which it is added by name' : ''}`,
+      );
+    }
+  }
+  const already = new Set(dependents.flatMap(({ publications }) => publications.map(({ name }) => name)));
+  for (const name of publishedByTarget.filter((each) => !already.has(each))) {
+    yield blocks(
+      'would-be-published',
+      `the publication ${name} has all tables of ${target}: it would be published there`,
+    );
+  }
+}
+
+function* dependentFindings({ dependents, schemaAwareTriggers }: Candidate): Generator<Finding> {
+  for (const reader of uniqueBy(dependents.flatMap(({ readers }) => readers))) {
+    const whose = reader.extension === null ? reader.owner : `the extension ${reader.extension}`;
+    if (reader.isOurs && reader.extension === null) continue;
+    yield warns(
+      'read-by-others',
+      `${nameOf(reader)} of ${whose} reads it, and goes on doing so; whoever makes that ${reader.kind} anew from text has to be told`,
+    );
+  }
+  for (const name of new Set(dependents.flatMap(({ rowTypeOf }) => rowTypeOf))) {
+    yield warns('row-type', `${name} takes or gives rows of the table: rows of the view have a type of their own`);
+  }
+  for (const { trigger, function: name } of dependents.flatMap(({ triggers }) => triggers)) {
+    if (!schemaAwareTriggers.has(name)) continue;
+    yield warns(
+      'calls-schema-of-trigger',
+      `${name} of trigger ${trigger}: ${CALLER_FINDINGS['calls-schema-of-trigger'].because}`,
+    );
+  }
+}
+
+function* callerFindings({ callers }: Candidate): Generator<Finding> {
+  for (const { finding, where } of callers) {
+    const { severity, because } = CALLER_FINDINGS[finding];
+    const text = `${where}: ${because}`;
+    yield severity === 'breaks' ? blocks(finding, text) : warns(finding, text);
+  }
+}
+
+const nameOf = ({ schema, name }: { schema: string; name: string }): string => `${schema}.${name}`;
+
+const uniqueBy = <T extends object>(objects: readonly T[]): readonly T[] => [
+  ...new Map(objects.map((each) => [JSON.stringify(each), each])).values(),
+];
