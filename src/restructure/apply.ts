@@ -2,8 +2,9 @@ import type { Pool, Queryable } from '../db/pool.ts';
 import { takeSessionLock } from '../db/session-lock.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { type Denied, readFoundation, readSearchPaths, takeFoundation } from './foundation.ts';
+import { type Denied, functionSteps, readFoundation, readSearchPaths, takeFoundation } from './foundation.ts';
 import { readStanding } from './journal.ts';
+import { lockHolders } from './lock-holders.ts';
 import { type Moving, moveTable, readMoveStep } from './move.ts';
 import { type Plan, type PlannedTable, readFingerprints } from './plan.ts';
 import { isBlocking } from './readiness.ts';
@@ -59,15 +60,29 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
       );
     }
     const isStopped = options.stop?.aborted === true;
-    const isComplete = !isStopped && selected.length === plan.tables.length;
-    const denied = isComplete
-      ? await takeFoundation(pool, await readSearchPaths(pool, plan), { plan: plan.digest, standing: keys })
-      : [];
+    const denied = isStopped ? [] : await finish(pool, plan, outcomes);
     await reloadPostgrest(pool);
     return { outcomes, denied, isStopped };
   } finally {
     await lock.release();
   }
+}
+
+/** What comes after the tables: functions whose tables have all gone, and, when all of the plan have, how roles look names up. */
+async function finish(pool: Pool, plan: Plan, outcomes: readonly Outcome[]): Promise<readonly Denied[]> {
+  const standing = await readStanding(pool);
+  const keys = new Set(standing.map(({ kind, object }) => `${kind} ${object}`));
+  const isMoved = (table: string) => keys.has(`table ${plan.mapping.from}.${table}`);
+  const isAll =
+    outcomes.every(({ status }) => status !== 'skipped') && plan.tables.every(({ table }) => isMoved(table));
+  const steps = [
+    ...functionSteps(
+      plan.mapping.from,
+      plan.functions.filter(({ tables }) => tables.every(isMoved)),
+    ),
+    ...(isAll ? await readSearchPaths(pool, plan) : []),
+  ];
+  return takeFoundation(pool, steps, { plan: plan.digest, standing: keys });
 }
 
 /** Keeps a second run away from the same database. @throws AppError RESTRUCTURE_RUNNING */
@@ -183,7 +198,13 @@ async function moveOrSkip(pool: Pool, planned: PlannedTable, plan: Plan, options
     return { table, target, status: 'moved', lockedMs };
   } catch (error) {
     if (!(error instanceof AppError) || !SKIPPED.has(error.code)) throw error;
-    return { table, target, status: 'skipped', reasons: [error.message] };
+    const holders = error.code === 'RESTRUCTURE_BUSY' ? await lockHolders(pool, moving.relations) : [];
+    return {
+      table,
+      target,
+      status: 'skipped',
+      reasons: [error.message, ...holders.map((holder) => `held by ${holder}`)],
+    };
   }
 }
 

@@ -8,6 +8,7 @@ import type { Mapping } from './mapping.ts';
 import { takeStep } from './move.ts';
 import type { Plan } from './plan.ts';
 import type { Step } from './statements.ts';
+import type { TriggerFunction } from './trigger-functions.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
@@ -56,6 +57,16 @@ export async function readSearchPaths(db: Queryable, plan: Plan): Promise<readon
       };
     });
 }
+
+/** Functions that only triggers call: bound by oid, they go without anybody's notice. */
+export const functionSteps = (from: string, functions: readonly TriggerFunction[]): readonly FoundationStep[] =>
+  functions.map(({ function: called, name, target }) => ({
+    kind: 'function',
+    object: called,
+    statements: [`alter function ${called} set schema ${ident(target)}`],
+    inverse: [`alter function ${ident(target)}.${ident(name)}() set schema ${ident(from)}`],
+    mayChange: [],
+  }));
 
 async function readGround(db: Queryable, { roles, schemas, from }: Mapping): Promise<Ground> {
   const groups = roles === undefined ? [] : [roles.read, roles.write];
@@ -121,7 +132,7 @@ const dropUnlessUsed = (role: string): string =>
   `do ${literal(`begin drop role ${ident(role)}; exception when dependent_objects_still_exist then null; end`)}`;
 
 function schemaSteps({ mapping, tables }: Plan, ground: Ground): readonly FoundationStep[] {
-  return mapping.schemas.map(({ name, defaultPrivileges = true }) => {
+  return mapping.schemas.map(({ name, laterTables }) => {
     const isNew = !ground.schemas.has(name);
     const grantees = new Set([
       ...(mapping.roles === undefined ? [] : [mapping.roles.read, mapping.roles.write]),
@@ -129,7 +140,7 @@ function schemaSteps({ mapping, tables }: Plan, ground: Ground): readonly Founda
       ...tables.filter(({ target }) => target === name).flatMap(({ changes }) => changes?.grantees ?? []),
     ]);
     const lacking = [...grantees].filter((role) => !ground.usages.has(`${name} ${role}`));
-    const defaults = mapping.roles !== undefined && defaultPrivileges ? defaultGrants(name, mapping.roles) : [];
+    const defaults = mapping.roles === undefined ? [] : defaultGrants(name, mapping.roles, laterTables);
     return {
       kind: 'schema',
       object: name,
@@ -151,18 +162,26 @@ function schemaSteps({ mapping, tables }: Plan, ground: Ground): readonly Founda
 
 const roleName = (role: string): string => (role === 'public' ? 'public' : ident(role));
 
-function defaultGrants(schema: string, { read, write }: { read: string; write: string }) {
+function defaultGrants(schema: string, { read, write }: { read: string; write: string }, laterTables: LaterTables) {
   const inSchema = `alter default privileges in schema ${ident(schema)}`;
-  return [
-    ['select on tables', read],
-    ['select, insert, update, delete on tables', write],
-    ['select on sequences', read],
-    ['usage, select on sequences', write],
-  ].map(([what, group = '']) => ({
-    grant: `${inSchema} grant ${what} to ${ident(group)}`,
-    revoke: `${inSchema} revoke ${what} from ${ident(group)}`,
-  }));
+  return DEFAULT_GRANTS[laterTables].map(([what, group]) => {
+    const role = ident(group === 'read' ? read : write);
+    return { grant: `${inSchema} grant ${what} to ${role}`, revoke: `${inSchema} revoke ${what} from ${role}` };
+  });
 }
+
+type LaterTables = Mapping['schemas'][number]['laterTables'];
+
+const TO_READ = [
+  ['select on tables', 'read'],
+  ['select on sequences', 'read'],
+] as const;
+
+const DEFAULT_GRANTS: Readonly<Record<LaterTables, readonly (readonly [what: string, group: 'read' | 'write'])[]>> = {
+  nothing: [],
+  read: [...TO_READ, ['select on tables', 'write']],
+  write: [...TO_READ, ['select, insert, update, delete on tables', 'write'], ['usage, select on sequences', 'write']],
+};
 
 /** What a role of ours was not allowed to do, where nothing that matters now depends on it. */
 export interface Denied {

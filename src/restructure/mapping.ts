@@ -18,12 +18,14 @@ const mappingSchema = z.strictObject({
     z.strictObject({
       name,
       tables: z.array(name),
-      /** Whether tables that are made there later are open to the groups `read` and `write`; true when left out. */
-      defaultPrivileges: z.boolean().optional(),
+      /** What the groups may do with tables that are made there later: read and write, only read, or nothing that is not granted by hand. */
+      laterTables: z.enum(['write', 'read', 'nothing']).default('write'),
     }),
   ),
   /** Tables that stay, so that nobody wonders whether they were forgotten. */
   stay: z.array(name).default([]),
+  /** Whether trigger functions go with their tables: those whose tables all go to one schema, and that no text names. */
+  moveTriggerFunctions: z.boolean().default(false),
   roles: z
     .strictObject({
       read: name,

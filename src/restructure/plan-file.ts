@@ -36,9 +36,9 @@ export async function readPlan(file: string): Promise<Plan> {
   });
   const plan = parsed(text);
   if (plan === undefined) throw invalid('is no plan');
-  const { version, mapping, database, serverVersion, madeAt, unmapped, tables, digest } = plan;
+  const { version, mapping, database, serverVersion, madeAt, tables, functions, unmapped, digest } = plan;
   // In the order in which it was sealed: the digest is of the text.
-  const sealed = sealPlan({ version, mapping, database, serverVersion, madeAt, tables, unmapped });
+  const sealed = sealPlan({ version, mapping, database, serverVersion, madeAt, tables, functions, unmapped });
   if (version !== 1 || digest !== sealed.digest)
     throw invalid('was changed since it was made, or is of another version');
   return plan;

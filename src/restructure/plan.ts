@@ -15,6 +15,7 @@ import { readStanding } from './journal.ts';
 import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
 import { sealPlan } from './plan-file.ts';
 import { type Finding, findingsOf, isBlocking } from './readiness.ts';
+import { findTriggerFunctions, type TriggerFunction } from './trigger-functions.ts';
 
 export type Readiness = 'ready' | 'warned' | 'blocked' | 'moved';
 
@@ -55,6 +56,8 @@ export interface Plan {
   readonly serverVersion: number;
   readonly madeAt: string;
   readonly tables: readonly PlannedTable[];
+  /** What goes once all tables of it have gone. */
+  readonly functions: readonly TriggerFunction[];
   /** Tables of the schema that the mapping says nothing of. */
   readonly unmapped: readonly string[];
   readonly digest: string;
@@ -86,7 +89,15 @@ async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
       (each) => each.schema === mapping.from && isTable(each) && each.parents.length === 0 && !mapped.has(each.name),
     )
     .map(({ name }) => name);
-  return sealPlan({ version: 1, mapping, ...here, madeAt: now.toISOString(), tables, unmapped });
+  return sealPlan({
+    version: 1,
+    mapping,
+    ...here,
+    madeAt: now.toISOString(),
+    tables,
+    functions: survey.functions,
+    unmapped,
+  });
 }
 
 const isTable = ({ kind }: Relation): boolean => kind === 'table' || kind === 'partitioned table';
@@ -100,6 +111,7 @@ interface Survey {
   readonly dependents: ReadonlyMap<number, Dependents>;
   readonly fingerprints: ReadonlyMap<number, string>;
   readonly callers: readonly Caller[];
+  readonly functions: readonly TriggerFunction[];
   readonly schemaAwareTriggers: ReadonlySet<string>;
   readonly takenNames: ReadonlySet<string>;
   readonly publications: readonly { readonly name: string; readonly schema: string }[];
@@ -128,6 +140,9 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
       [...groups.values()].map((group) => group.map(({ oid }) => oid)),
     ),
     callers: callersOf(texts, { mapping, groups, dependents, serverVersion }),
+    functions: mapping.moveTriggerFunctions
+      ? await findTriggerFunctions(tx, { from: mapping.from, targets: targetsOf(mapping), texts })
+      : [],
     schemaAwareTriggers: new Set(
       texts
         .filter(({ text }) => /\btg_table_schema\b/iu.test(text))
@@ -141,6 +156,9 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
     moved: new Set((await readStanding(tx)).filter(({ kind }) => kind === 'table').map(({ object }) => object)),
   };
 }
+
+const targetsOf = (mapping: Mapping): ReadonlyMap<string, string> =>
+  new Map(assignmentsOf(mapping).map(({ table, target }) => [table, target]));
 
 /** The relation, then its partitions and heirs, and theirs. */
 function groupOf(root: Relation, byOid: ReadonlyMap<number, Relation>): readonly Relation[] {

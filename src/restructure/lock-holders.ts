@@ -1,0 +1,26 @@
+import type { Queryable } from '../db/pool.ts';
+
+const MOST_NAMED = 3;
+const MOST_OF_A_QUERY = 60;
+
+/**
+ * Who holds locks of these relations, those that hold them longest first, in words for whoever has to talk to them. A vacuum that the server
+ * does by itself is among them: it lets go when somebody waits for a second, and we wait for less.
+ */
+export async function lockHolders(db: Queryable, relations: readonly number[]): Promise<readonly string[]> {
+  const { rows } = await db.query<{ holder: string }>(
+    `select concat_ws(' ', 'process', a.pid,
+         '(' || concat_ws(', ', nullif(a.usename, ''), coalesce(nullif(a.application_name, ''), a.backend_type), a.state,
+           'since ' || to_char(a.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC') || ')',
+         nullif(left(regexp_replace(a.query, '\\s+', ' ', 'g'), $2), '')) as holder
+     from pg_stat_activity a
+     where a.pid <> pg_backend_pid() and exists (
+       select from pg_locks l
+       where l.pid = a.pid and l.granted and l.relation = any ($1::oid[])
+         and l.database = (select oid from pg_database where datname = current_database()))
+     order by a.xact_start nulls last
+     limit $3`,
+    [relations, MOST_OF_A_QUERY, MOST_NAMED],
+  );
+  return rows.map(({ holder }) => holder);
+}
