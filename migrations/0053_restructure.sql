@@ -8,8 +8,7 @@ create schema restructure;
 -- What was done, in order. To undo is to run `inverse`; a step that is undone stays, and may be done again as another.
 create table restructure.steps (
   id bigint generated always as identity constraint steps_pkey primary key,
-  kind text not null
-    constraint steps_kind_known check (kind in ('role', 'schema', 'table', 'function', 'search path')),
+  kind text not null,
   -- What it was done to, by the name that it had before: public.orders.
   object text not null,
   -- The relations whose facts were compared, the object first, by oid: a move changes none.

@@ -1,6 +1,20 @@
 import type { Queryable } from '../db/pool.ts';
 
-export type StepKind = 'role' | 'schema' | 'table' | 'function' | 'search path';
+export type StepKind =
+  | 'role'
+  | 'schema'
+  | 'table'
+  | 'function'
+  | 'search path'
+  // Whose rows are whose.
+  | 'tenant function'
+  | 'tenant column'
+  | 'tenant follows'
+  | 'tenant not null'
+  | 'tenant index'
+  | 'policies'
+  | 'view'
+  | 'function access';
 
 /** What was done and is not undone. */
 export interface StandingStep {

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { AppError } from '../errors.ts';
+import { tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
 
 /** A name of PostgreSQL, as it is written in the catalog: no quotes, at most 63 bytes. */
 const name = z
@@ -35,6 +36,8 @@ const mappingSchema = z.strictObject({
       writers: z.array(name),
     })
     .optional(),
+  /** Whose rows are whose. */
+  tenancy: tenancySchema.optional(),
   /** What is known to break and is taken care of elsewhere. */
   accept: z.array(z.strictObject({ table: name, finding: z.string(), because: z.string().min(1) })).default([]),
 });
@@ -75,6 +78,8 @@ export function parseMapping(text: string, file: string | URL): Mapping {
   if (twice.length > 0) throw invalid(file, `names the schema ${twice[0]} twice`);
   if (schemas.includes(parsed.data.from))
     throw invalid(file, `moves tables of ${parsed.data.from} to ${parsed.data.from}`);
+  const faults = parsed.data.tenancy === undefined ? [] : tenancyFaults(parsed.data.tenancy);
+  if (faults.length > 0) throw invalid(file, faults.join('; '));
   return parsed.data;
 }
 

@@ -1,0 +1,163 @@
+import { z } from 'zod';
+
+/** Who a row of a table may be read or written by; each rule needs what is said of it in TenantTable. */
+export const RULES = ['anyone', 'organization', 'sponsor', 'user', 'owner', 'parent', 'nobody'] as const;
+export type Rule = (typeof RULES)[number];
+
+export const KINDS = [
+  'organization',
+  'user',
+  'organization_or_user',
+  'event',
+  'organization_and_sponsor',
+  'sponsor',
+  'participants',
+  'global',
+  'system',
+] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** What a kind allows, where the table has what the rule needs: of a rule that it does not have, nobody gets through. */
+export const TEMPLATES: Readonly<Record<Kind, { readonly reads: readonly Rule[]; readonly writes: readonly Rule[] }>> =
+  {
+    organization: { reads: ['organization', 'owner'], writes: ['organization', 'owner'] },
+    user: { reads: ['user', 'organization', 'owner', 'parent'], writes: ['user'] },
+    organization_or_user: { reads: ['organization', 'user', 'parent'], writes: ['organization', 'user'] },
+    event: { reads: ['organization', 'user', 'owner', 'parent'], writes: ['organization', 'user', 'owner'] },
+    organization_and_sponsor: {
+      reads: ['organization', 'sponsor', 'user', 'owner', 'parent'],
+      writes: ['organization', 'sponsor', 'user', 'owner'],
+    },
+    sponsor: { reads: ['sponsor', 'user'], writes: ['sponsor', 'user'] },
+    participants: { reads: ['user', 'organization', 'parent'], writes: ['user', 'organization'] },
+    global: { reads: ['anyone'], writes: ['nobody'] },
+    system: { reads: ['nobody'], writes: ['nobody'] },
+  };
+
+const column = z.string().min(1);
+
+/** That a column has a value. */
+const condition = z.strictObject({ column, is: z.string() });
+export type Condition = z.infer<typeof condition>;
+
+const tenantTable = z.strictObject({
+  table: column,
+  kind: z.enum(KINDS),
+  /** The column that says which organization a row belongs to, and the condition under which it does. */
+  organization: z
+    .union([
+      z.strictObject({ column, when: condition.optional() }),
+      /** Added, filled and kept from the row of another table: `by` is the column that refers to it. */
+      z.strictObject({ of: column, by: column, notNull: z.boolean().default(false) }),
+    ])
+    .optional(),
+  sponsor: column.optional(),
+  /** The columns that name a user whose row it is. */
+  user: z.union([column, z.array(column).min(1)]).optional(),
+  /** It belongs to the user whom a row of another table names: `by` refers to that row, `user` is that table's column. */
+  owner: z.strictObject({ of: column, by: column, user: column, when: condition.optional() }).optional(),
+  /** Whoever may see a row of another table may see those that refer to it. */
+  parent: z.strictObject({ of: column, by: column }).optional(),
+  /** A condition under which a row may be read by anyone. */
+  open: condition.optional(),
+  reads: z.array(z.enum(RULES)).optional(),
+  writes: z.array(z.enum(RULES)).optional(),
+  /** Who may insert, where that is not who may write. */
+  inserts: z.array(z.enum(RULES)).optional(),
+  /** Whether the table's owner does not pass either. */
+  force: z.boolean().default(false),
+});
+
+export type TenantTable = z.infer<typeof tenantTable>;
+
+const membership = z.strictObject({
+  /** The table of who belongs to what, with its columns. */
+  table: column,
+  user: column,
+  group: column,
+  /** The function that gives all groups of the caller, as an array. */
+  function: column,
+});
+
+export const tenancySchema = z.strictObject({
+  /** SQL that gives the caller's id, of the type of the user columns, and the claims of his token as jsonb. */
+  caller: z.string(),
+  claims: z.string(),
+  /** The claim by which a caller says for which of his organizations he acts, and the function that gives it. */
+  current: z.strictObject({ claim: column, function: column }),
+  organizations: membership,
+  sponsors: membership.optional(),
+  tables: z.array(tenantTable),
+  views: z.strictObject({
+    /** Views that show what their reader may see, not what their owner may. */
+    invoker: z.array(column).default([]),
+    /** Views that cannot, and that only writers read from now on. */
+    closed: z.array(column).default([]),
+  }),
+  functions: z.strictObject({
+    invoker: z.array(column).default([]),
+    closed: z.array(column).default([]),
+  }),
+});
+
+export type Tenancy = z.infer<typeof tenancySchema>;
+
+/** Faults that no schema says: tables that are named twice, or rules that lack what they need. */
+export function tenancyFaults({ tables }: Tenancy): readonly string[] {
+  const names = tables.map(({ table }) => table);
+  return [
+    ...names.filter((name, at) => names.indexOf(name) !== at).map((name) => `the tenancy of ${name} is said twice`),
+    ...tables.flatMap((each) =>
+      parentsOf(each)
+        .filter((of) => !names.includes(of))
+        .map((of) => `${each.table} belongs to what ${of} belongs to, of which nothing is said`),
+    ),
+    ...tables.flatMap((each) =>
+      [...(each.reads ?? []), ...(each.writes ?? []), ...(each.inserts ?? [])]
+        .filter((rule) => rule !== 'anyone' && rule !== 'nobody' && each[rule] === undefined)
+        .map((rule) => `${each.table} has no ${rule}`),
+    ),
+    ...cycles(tables).map((table) => `${table} would be seen by whoever sees what is seen by whoever sees it`),
+  ];
+}
+
+/** The tables that a policy of this one reads with the caller's rights. */
+export const parentsOf = ({ parent, owner, organization }: TenantTable): readonly string[] => [
+  ...(parent === undefined ? [] : [parent.of]),
+  ...(owner === undefined ? [] : [owner.of]),
+  ...(organization !== undefined && 'of' in organization ? [organization.of] : []),
+];
+
+/** Those from which one comes back to where one was, through what policies read. */
+function cycles(tables: readonly TenantTable[]): readonly string[] {
+  const byName = new Map(tables.map((each) => [each.table, each]));
+  return tables
+    .filter((start) => {
+      const seen = new Set<string>();
+      const waiting = [...parentsOf(start)];
+      for (let name = waiting.pop(); name !== undefined; name = waiting.pop()) {
+        if (name === start.table) return true;
+        if (seen.has(name)) continue;
+        seen.add(name);
+        const next = byName.get(name);
+        if (next !== undefined) waiting.push(...parentsOf(next));
+      }
+      return false;
+    })
+    .map(({ table }) => table);
+}
+
+/** Tables in an order in which what a column is filled from comes first. */
+export function inFillingOrder(tables: readonly TenantTable[]): readonly TenantTable[] {
+  const byName = new Map(tables.map((each) => [each.table, each]));
+  const ordered = new Set<TenantTable>();
+  const add = (each: TenantTable): void => {
+    if (ordered.has(each)) return;
+    const { organization } = each;
+    const source = organization !== undefined && 'of' in organization ? byName.get(organization.of) : undefined;
+    if (source !== undefined) add(source);
+    ordered.add(each);
+  };
+  for (const each of tables) add(each);
+  return [...ordered];
+}

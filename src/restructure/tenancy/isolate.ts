@@ -1,0 +1,236 @@
+import { givingWay } from '../../db/giving-way.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { withTransaction } from '../../db/transaction.ts';
+import { AppError } from '../../errors.ts';
+import { lockRestructuring, reloadPostgrest } from '../apply.ts';
+import { readStanding, type StepKind } from '../journal.ts';
+import type { Mapping } from '../mapping.ts';
+import { lockTimeoutMs, takeStep } from '../move.ts';
+import type { Step } from '../statements.ts';
+import { functionSteps, viewSteps } from './access.ts';
+import { callerFunctionSteps } from './callers.ts';
+import { columnStep, countLeftStatement, followStep, notNullStatements, type Source, sourceOf } from './columns.ts';
+import { inFillingOrder, type Tenancy, type TenantTable } from './declaration.ts';
+import { fillColumn } from './fill.ts';
+import { type Ground, type Member, readGround } from './ground.ts';
+import { buildIndex, comparedColumns } from './indexes.ts';
+import { policyStep } from './policies.ts';
+
+export interface IsolateOptions {
+  readonly stop?: AbortSignal | undefined;
+  readonly onProgress?: ((what: string, done: number, total: number) => void) | undefined;
+  readonly onBusy?: ((what: string, tries: number) => void) | undefined;
+}
+
+export interface Isolated {
+  readonly table: string;
+  readonly status: 'isolated' | 'already' | 'skipped';
+  /** Rows that were given their organization. */
+  readonly filled: bigint;
+  /** Rows that belong to no organization; null where the table has no column for it of ours. */
+  readonly without: bigint | null;
+  readonly reason?: string;
+}
+
+export interface Isolation {
+  readonly tables: readonly Isolated[];
+  readonly isStopped: boolean;
+}
+
+/** What every step needs to know. */
+interface Work {
+  readonly pool: Pool;
+  readonly mapping: Mapping;
+  readonly tenancy: Tenancy;
+  readonly ground: Ground;
+  /** `kind object` of the steps that stand. */
+  readonly standing: Set<string>;
+  readonly options: IsolateOptions;
+}
+
+/**
+ * Sees to it that whose rows are whose is held by the database: who the caller is, the organization of every row, its index, and policies
+ * on every table and partition; then views and functions that passed them by. The old policies stay. Each step is one of the journal,
+ * gives way, and is not done twice; interrupted and run again, it goes on where it was.
+ * @throws AppError RESTRUCTURE_MAPPING_INVALID where the mapping says nothing of it; RESTRUCTURE_RUNNING, DB_*
+ */
+export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOptions = {}): Promise<Isolation> {
+  const { tenancy } = mapping;
+  if (tenancy === undefined) {
+    throw new AppError(
+      'RESTRUCTURE_MAPPING_INVALID',
+      'The mapping has no tenancy: it does not say whose rows are whose.',
+    );
+  }
+  const lock = await lockRestructuring(pool);
+  try {
+    const ground = await readGround(pool, mapping, tenancy);
+    const standing = new Set((await readStanding(pool)).map(({ kind, object }) => `${kind} ${object}`));
+    const work: Work = { pool, mapping, tenancy, ground, standing, options };
+    for (const step of callerFunctionSteps(ground.context))
+      await take(work, { kind: 'tenant function', relations: [], ...step });
+    const tables = await isolateTables(work, () => lock.assertHeld());
+    const isStopped = options.stop?.aborted === true;
+    if (!isStopped) await closeBypasses(work);
+    await reloadPostgrest(pool);
+    return { tables, isStopped };
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Columns first, of all tables: a policy of one may read another's, and a row follows what it belongs to. */
+async function isolateTables(work: Work, assertHeld: () => void): Promise<readonly Isolated[]> {
+  const tables = inFillingOrder(work.tenancy.tables);
+  const results = new Map<string, Isolated>();
+  const phases = [fillTable, protectTable];
+  for (const [phase, isolateTable] of phases.entries()) {
+    for (const [at, table] of tables.entries()) {
+      if (work.options.stop?.aborted === true) break;
+      assertHeld();
+      work.options.onProgress?.(`tenancy of ${table.table}`, phase * tables.length + at, phases.length * tables.length);
+      const former = results.get(table.table);
+      if (former?.status === 'skipped') continue;
+      results.set(table.table, { ...former, ...(await orSkipped(table, () => isolateTable(work, table))) });
+    }
+  }
+  return [...results.values()];
+}
+
+async function orSkipped(table: TenantTable, isolateTable: () => Promise<Partial<Isolated>>): Promise<Isolated> {
+  const nothing = { table: table.table, status: 'already', filled: 0n, without: null } as const;
+  try {
+    return { ...nothing, ...(await isolateTable()) };
+  } catch (error) {
+    if (!(error instanceof AppError) || !['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE'].includes(error.code))
+      throw error;
+    return { ...nothing, status: 'skipped', reason: error.message };
+  }
+}
+
+const objectOf = ({ mapping }: Work, { table }: TenantTable): string => `${mapping.from}.${table}`;
+
+/** The column that says whose a row is, with a value in every row, and indexes. */
+async function fillTable(work: Work, table: TenantTable): Promise<Partial<Isolated>> {
+  const members = work.ground.members.get(table.table) ?? [];
+  const [root] = members;
+  if (root === undefined) return { status: 'skipped', reason: `there is no table ${table.table}` };
+  const source = sourceOf(table, work.ground.context);
+  const filled = source === null ? {} : await addOrganization(work, { table, root, members, source });
+  for (const column of comparedColumns(table)) await addIndexes(work, table, column);
+  return filled;
+}
+
+async function addOrganization(
+  work: Work,
+  { table, root, members, source }: { table: TenantTable; root: Member; members: readonly Member[]; source: Source },
+): Promise<Partial<Isolated>> {
+  const { pool, options } = work;
+  const about = { object: objectOf(work, table), relations: members.map(({ oid }) => oid) };
+  await take(work, { kind: 'tenant column', ...about, ...columnStep(root, source) });
+  let filled = 0n;
+  for (const leaf of members.filter(({ isLeaf }) => isLeaf)) {
+    filled += await fillColumn(pool, leaf, source, {
+      stop: options.stop,
+      onProgress: (page, pages) => options.onProgress?.(`pages of ${leaf.name}`, page, pages),
+      onBusy: (tries) => options.onBusy?.(leaf.name, tries),
+    });
+  }
+  if (options.stop?.aborted === true) return { filled };
+  const { rows } = await pool.query<{ left: bigint }>(countLeftStatement(root));
+  const without = rows[0]?.left ?? 0n;
+  if (isPromised(table) && without === 0n) await promiseNotNull(work, root, about);
+  return { filled, without };
+}
+
+const isPromised = ({ organization }: TenantTable): boolean =>
+  organization !== undefined && 'of' in organization && organization.notNull;
+
+async function promiseNotNull(
+  work: Work,
+  root: Member,
+  about: { object: string; relations: readonly number[] },
+): Promise<void> {
+  const { promise, validate, step, takeBack } = notNullStatements(root);
+  if (!work.standing.has(`tenant not null ${about.object}`)) {
+    // An interrupted run may have left it.
+    await alone(work, about.object, takeBack);
+    await alone(work, about.object, promise);
+    await withTransaction(work.pool, (tx) => tx.query(validate));
+    await take(work, { kind: 'tenant not null', ...about, ...step });
+  }
+  await alone(work, about.object, takeBack);
+}
+
+async function addIndexes(work: Work, table: TenantTable, column: string): Promise<void> {
+  const object = `${objectOf(work, table)} (${column})`;
+  if (work.standing.has(`tenant index ${object}`)) return;
+  const leaves = (work.ground.members.get(table.table) ?? []).filter(({ isLeaf }) => isLeaf);
+  const inverse: string[] = [];
+  for (const leaf of leaves) {
+    const made = await buildIndex(work.pool, leaf, column);
+    if (made !== null) inverse.push(`drop index ${made}`);
+  }
+  // Built beside writers, and therefore outside of any transaction: the journal has it once it is there.
+  if (inverse.length > 0)
+    await take(work, { kind: 'tenant index', object, relations: [], statements: [], inverse, mayChange: [] });
+}
+
+/** What has rows follow the row that they belong to, and the policies. */
+async function protectTable(work: Work, table: TenantTable): Promise<Partial<Isolated>> {
+  const members = work.ground.members.get(table.table) ?? [];
+  const [root] = members;
+  const object = objectOf(work, table);
+  if (root === undefined || work.standing.has(`policies ${object}`)) return {};
+  const { context } = work.ground;
+  const children = work.tenancy.tables.flatMap((each) => {
+    const [source, place] = [sourceOf(each, context), context.places.get(each.table)];
+    return source === null || place === undefined || source.of !== table ? [] : [{ place, source }];
+  });
+  if (children.length > 0) {
+    const follow = followStep(table, root, children);
+    await take(work, { kind: 'tenant follows', object, relations: members.map(({ oid }) => oid), ...follow });
+  }
+  const policies = policyStep(
+    table,
+    members.map((member) => ({ ...member, hadRowSecurity: member.hasRowSecurity })),
+    context,
+  );
+  await take(work, { kind: 'policies', object, relations: members.map(({ oid }) => oid), ...policies });
+  return { status: 'isolated' };
+}
+
+/** Views and functions with their owner's rights are a way around every policy. */
+async function closeBypasses({ pool, tenancy, mapping, ...work }: Work): Promise<void> {
+  const steps = [...(await viewSteps(pool, tenancy, mapping)), ...(await functionSteps(pool, tenancy, mapping))];
+  for (const step of steps) await take({ pool, tenancy, mapping, ...work }, step);
+}
+
+async function take(
+  work: Work,
+  step: Step & { kind: StepKind; object: string; relations: readonly number[] },
+): Promise<void> {
+  const key = `${step.kind} ${step.object}`;
+  if (work.standing.has(key)) return;
+  await inTurn(work, step.object, step.relations.length, (tx) => takeStep(tx, { ...step, plan: '', expected: null }));
+  work.standing.add(key);
+}
+
+const alone = (work: Work, object: string, statement: string): Promise<unknown> =>
+  inTurn(work, object, 1, (tx) => tx.query(statement));
+
+function inTurn<T>(
+  { pool, options: { stop, onBusy } }: Work,
+  what: string,
+  locks: number,
+  statements: (tx: Tx) => Promise<T>,
+): Promise<T> {
+  return givingWay(
+    pool,
+    { stop, code: 'RESTRUCTURE_BUSY', what, onBusy: (tries) => onBusy?.(what, tries) },
+    async (tx) => {
+      await tx.query(`set local lock_timeout = ${lockTimeoutMs(locks)}`);
+      return statements(tx);
+    },
+  );
+}

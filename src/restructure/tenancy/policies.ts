@@ -1,0 +1,181 @@
+import pg from 'pg';
+import type { Step } from '../statements.ts';
+import { qualified } from '../statements.ts';
+import { type Condition, type Rule, TEMPLATES, type Tenancy, type TenantTable } from './declaration.ts';
+
+const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
+
+/** Where a table is by now, and what it has. */
+export interface Place {
+  readonly schema: string;
+  readonly name: string;
+}
+
+export interface PolicyContext {
+  readonly tenancy: Tenancy;
+  /** The schema of the functions that say who the caller is. */
+  readonly from: string;
+  /** By bare name, where the tables are that policies read. */
+  readonly places: ReadonlyMap<string, Place>;
+  /** By bare name, the one column of the primary key. */
+  readonly keys: ReadonlyMap<string, string>;
+}
+
+/** What every added column is called. */
+export const TENANT_COLUMN = 'organization_id';
+
+/** The caller's id, asked once a statement: a function that is not wrapped is called for every row. */
+const callerOf = ({ tenancy }: PolicyContext): string => `(select ${tenancy.caller})`;
+
+const groupsOf = (name: string, { from }: PolicyContext): string => `any ((select ${qualified(from, name)}())::uuid[])`;
+
+/** A condition on a row, which may be given a name to be told from others by: `old.`. */
+const conditionText = ({ column, is }: Condition, row = ''): string => `${row}${ident(column)} = ${literal(is)}`;
+
+/** The expression that gives the organization of a row; null where the table has none. */
+export function organizationOf({ organization }: TenantTable, row = ''): string | null {
+  if (organization === undefined) return null;
+  if ('of' in organization) return `${row}${ident(TENANT_COLUMN)}`;
+  const column = `${row}${ident(organization.column)}`;
+  return organization.when === undefined
+    ? column
+    : `case when ${conditionText(organization.when, row)} then ${column} end`;
+}
+
+/** A rule as a condition on a row of the table; undefined where the table has not what it needs. */
+function conditionOf(rule: Rule, table: TenantTable, context: PolicyContext): string | undefined {
+  const { tenancy } = context;
+  switch (rule) {
+    case 'anyone':
+      return 'true';
+    case 'nobody':
+      return 'false';
+    case 'organization':
+      return organizationCondition(table, context);
+    case 'sponsor':
+      if (table.sponsor === undefined || tenancy.sponsors === undefined) return undefined;
+      return `${ident(table.sponsor)} = ${groupsOf(tenancy.sponsors.function, context)}`;
+    case 'user':
+      if (table.user === undefined) return undefined;
+      return [table.user]
+        .flat()
+        .map((column) => `${ident(column)} = ${callerOf(context)}`)
+        .join(' or ');
+    case 'owner':
+      return ownerCondition(table, context);
+    case 'parent':
+      return parentCondition(table, context);
+  }
+}
+
+// Not organizationOf: a condition of its own leaves the column bare, so that its index is used.
+function organizationCondition({ organization }: TenantTable, context: PolicyContext): string | undefined {
+  if (organization === undefined) return undefined;
+  const groups = groupsOf(context.tenancy.organizations.function, context);
+  if ('of' in organization) return `${ident(TENANT_COLUMN)} = ${groups}`;
+  const { column, when } = organization;
+  return when === undefined
+    ? `${ident(column)} = ${groups}`
+    : `${conditionText(when)} and ${ident(column)} = ${groups}`;
+}
+
+function ownerCondition({ owner, table }: TenantTable, context: PolicyContext): string | undefined {
+  if (owner === undefined) return undefined;
+  const [place, key] = [placeOf(owner.of, context), keyOf(owner.of, context)];
+  const when = owner.when === undefined ? '' : ` and ${conditionText(owner.when, 'o.')}`;
+  return `exists (select from ${qualified(place.schema, place.name)} o where o.${ident(key)} = ${ident(table)}.${ident(owner.by)} and o.${ident(owner.user)} = ${callerOf(context)}${when})`;
+}
+
+function parentCondition({ parent, table }: TenantTable, context: PolicyContext): string | undefined {
+  if (parent === undefined) return undefined;
+  const [place, key] = [placeOf(parent.of, context), keyOf(parent.of, context)];
+  return `exists (select from ${qualified(place.schema, place.name)} p where p.${ident(key)} = ${ident(table)}.${ident(parent.by)})`;
+}
+
+function placeOf(table: string, { places }: PolicyContext): Place {
+  const place = places.get(table);
+  if (place === undefined) throw new Error(`no place of ${table}`);
+  return place;
+}
+
+function keyOf(table: string, { keys }: PolicyContext): string {
+  const key = keys.get(table);
+  if (key === undefined) throw new Error(`no key of ${table}`);
+  return key;
+}
+
+/** One condition of several rules, what is cheap to find out first; the rules that the table cannot have are left out. */
+function anyOf(rules: readonly Rule[], table: TenantTable, context: PolicyContext): string {
+  const conditions = rules.flatMap((rule) => conditionOf(rule, table, context) ?? []);
+  if (conditions.includes('true')) return 'true';
+  const met = conditions.filter((condition) => condition !== 'false');
+  return met.length === 0 ? 'false' : met.map((condition) => `(${condition})`).join(' or ');
+}
+
+export interface TenantConditions {
+  readonly reads: string;
+  readonly inserts: string;
+  readonly writes: string;
+}
+
+/** Who may read, insert, and change or delete a row. */
+export function conditionsOf(table: TenantTable, context: PolicyContext): TenantConditions {
+  const template = TEMPLATES[table.kind];
+  const reads = anyOf(table.reads ?? template.reads, table, context);
+  const writes = table.writes ?? template.writes;
+  return {
+    reads: table.open === undefined || reads === 'true' ? reads : `(${conditionText(table.open)}) or ${reads}`,
+    inserts: anyOf(table.inserts ?? writes, table, context),
+    writes: anyOf(writes, table, context),
+  };
+}
+
+/**
+ * Row security for a table, and for each partition, which whoever names it reaches past its parent. The old policies stay and go on
+ * saying what somebody may do; the new ones are restrictive and say of which tenant: both have to agree.
+ */
+export function policyStep(
+  table: TenantTable,
+  relations: readonly (Place & { readonly hadRowSecurity: boolean })[],
+  context: PolicyContext,
+): Step {
+  const parts = relations.map((relation) => relationPolicies({ ...table, table: relation.name }, relation, context));
+  return {
+    statements: parts.flatMap(({ statements }) => statements),
+    inverse: parts.toReversed().flatMap(({ inverse }) => inverse),
+    mayChange: ['+policy', 'relation.row security', 'relation.row security forced'],
+  };
+}
+
+function relationPolicies(
+  table: TenantTable,
+  { schema, name, hadRowSecurity }: Place & { readonly hadRowSecurity: boolean },
+  context: PolicyContext,
+): Pick<Step, 'statements' | 'inverse'> {
+  const on = qualified(schema, name);
+  const { reads, inserts, writes } = conditionsOf(table, context);
+  const policies = [
+    ['tenant_reads', `for select using (${reads})`],
+    ['tenant_inserts', `for insert with check (${inserts})`],
+    ['tenant_updates', `for update using (${writes}) with check (${writes})`],
+    ['tenant_deletes', `for delete using (${writes})`],
+  ] as const;
+  return {
+    statements: [
+      ...policies.map(([policy, clause]) => `create policy ${policy} on ${on} as restrictive ${clause}`),
+      // Without row security everybody with a grant came to every row: what the others restrict is let in by this one.
+      ...(hadRowSecurity
+        ? []
+        : [
+            `create policy tenant_access on ${on} using (true) with check (true)`,
+            `alter table ${on} enable row level security`,
+          ]),
+      ...(table.force ? [`alter table ${on} force row level security`] : []),
+    ],
+    inverse: [
+      ...(table.force ? [`alter table ${on} no force row level security`] : []),
+      ...(hadRowSecurity ? [] : [`alter table ${on} disable row level security`, `drop policy tenant_access on ${on}`]),
+      ...policies.map(([policy]) => `drop policy ${policy} on ${on}`),
+    ],
+  };
+}
