@@ -1,13 +1,17 @@
 import type { Row } from './table.ts';
 
+/** By name, of what was called otherwise when its slug was made: that one stays. */
+const KEPT_SLUGS: Readonly<Record<string, string>> = {};
+
 const slugOf = (name: string) =>
+  KEPT_SLUGS[name] ??
   name
     .toLowerCase()
     .replaceAll('&', 'and')
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '');
 
-/** What sponsors do. A slug is for ever; a name may be said better. */
+/** What sponsors do. */
 const INDUSTRIES = [
   'Accounting',
   'Advertising & Marketing',
