@@ -1,4 +1,3 @@
-import { runner } from 'node-pg-migrate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { assertMigrated, migrate, migrationStatus } from '../../src/db/migrate.ts';
 import { post } from '../../src/ledger/ledger.ts';
@@ -6,6 +5,7 @@ import { openTestAccounts, transfer } from '../support/books.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 import { waitsForLock } from '../support/locks.ts';
+import { migrateUntil } from '../support/migrate-until.ts';
 import { announce } from '../support/outbox.ts';
 
 describe('migrate', () => {
@@ -132,21 +132,6 @@ describe('migrate', () => {
     });
   });
 });
-
-/** All that come before a migration. */
-async function migrateUntil(database: TestDatabase, name: string): Promise<void> {
-  const { pending } = await migrationStatus(database.pool);
-  await runner({
-    databaseUrl: database.url,
-    dir: 'migrations',
-    direction: 'up',
-    count: pending.indexOf(name),
-    migrationsSchema: 'liventix',
-    createMigrationsSchema: true,
-    migrationsTable: 'migrations',
-    log: () => undefined,
-  });
-}
 
 describe('the bounds of instants that 0046 gives messages', () => {
   let database: TestDatabase;
