@@ -62,6 +62,7 @@ export type Default =
   | { readonly kind: 'literal'; readonly value: string | number | boolean }
   | { readonly kind: 'sequence' | 'function'; readonly name: string };
 
+/** Nothing happens to it on update. */
 export interface ForeignKey {
   readonly name: string;
   readonly columns: readonly string[];

@@ -4,7 +4,6 @@ import type { Queryable } from '../../db/pool.ts';
 export interface Existing {
   readonly types: ReadonlySet<string>;
   readonly indexes: ReadonlySet<string>;
-  readonly functions: ReadonlySet<string>;
   readonly extensions: ReadonlySet<string>;
   readonly roles: ReadonlySet<string>;
   /** Names of columns in order, by table. */
@@ -31,7 +30,6 @@ export async function findExisting(db: Queryable): Promise<Existing> {
     indexes: await names(
       `select relname as name from pg_class where relkind = 'i' and relnamespace = 'public'::regnamespace`,
     ),
-    functions: await names(`select proname as name from pg_proc where pronamespace = 'public'::regnamespace`),
     extensions: await names('select extname as name from pg_extension'),
     roles: await names('select rolname as name from pg_roles'),
     columns: await findColumns(db),
