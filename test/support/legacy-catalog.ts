@@ -129,9 +129,9 @@ export const known = {
     ),
   policies: ({ policies }: Catalogue) =>
     objects(
-      policies.map(({ table, name, command, roles, has_using, has_with_check }) => [
+      policies.map(({ table, name, command, roles, has_using, has_with_check, depends_on }) => [
         `${table}: ${name}`,
-        { command, roles: [...roles].sort(), has_using, has_with_check },
+        { command, roles: [...roles].sort(), has_using, has_with_check, depends_on: [...depends_on].sort() },
       ]),
     ),
   functions: ({ functions }: Catalogue) =>
@@ -287,10 +287,19 @@ const LIVE: Readonly<Record<keyof typeof known, string>> = {
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid
     where not t.tgisinternal and t.tgenabled = 'O' and t.tgqual is null and cardinality(t.tgattr) = 0`,
   policies: `
-    select tablename || ': ' || policyname as key, lower(cmd) as command,
-      array(select role::text from unnest(roles) role order by role::text collate "C") as roles,
-      qual is not null as has_using, with_check is not null as has_with_check
-    from pg_policies where schemaname = 'public' and permissive = 'PERMISSIVE'`,
+    select c.relname || ': ' || p.polname as key,
+      case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end as command,
+      case when p.polroles = '{0}' then array['public']
+        else array(select rolname::text collate "C" from pg_roles where oid = any (p.polroles) order by 1) end as roles,
+      p.polqual is not null as has_using, p.polwithcheck is not null as has_with_check,
+      array(
+        select distinct coalesce(r.relname, f.proname)::text collate "C" from pg_depend d
+        left join pg_class r on d.refclassid = 'pg_class'::regclass and r.oid = d.refobjid
+        left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
+        where d.classid = 'pg_policy'::regclass and d.objid = p.oid and coalesce(r.oid, f.oid) <> p.polrelid order by 1
+      ) as depends_on
+    from pg_policy p join pg_class c on c.oid = p.polrelid
+    where c.relnamespace = 'public'::regnamespace and p.polpermissive`,
   functions: `
     select p.proname || '(' || (
         select coalesce(string_agg(format_type(type, null), ', ' order by nr), '') from unnest(p.proargtypes) with ordinality a(type, nr)
