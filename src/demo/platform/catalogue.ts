@@ -114,7 +114,7 @@ export interface Sequence {
   readonly increment: number;
 }
 
-export interface View {
+interface View {
   readonly schema: string;
   readonly name: string;
   readonly kind: 'view' | 'materialized';
@@ -125,7 +125,7 @@ export interface View {
 }
 
 /** Whoever may connect may call it. */
-export interface CataloguedFunction {
+interface CataloguedFunction {
   readonly name: string;
   readonly args: readonly { readonly name: string; readonly type: string }[];
   /** How many of the last arguments have one. */
