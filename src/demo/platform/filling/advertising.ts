@@ -1,9 +1,9 @@
 import { MICROS_PER_DAY, type Micros, timestamp } from '../../economy/calendar.ts';
-import { happen, someEvent } from './events.ts';
+import { happen, someEvent } from './event-facts.ts';
+import { someTicket } from './orders.ts';
 import { somePost } from './posts.ts';
 import { countOf, each, exactly, json, list, part, type Recipes, type Row, rest } from './recipe.ts';
 import { type Organization, organizationOf, someOrganization } from './tenants.ts';
-import { someTicket } from './ticketing.ts';
 import { CATEGORIES } from './words.ts';
 import { itemOf, type World } from './world.ts';
 

@@ -73,9 +73,12 @@ const STATEMENTS: readonly string[] = [
   `select setval('public.mv_refresh_log_id_seq', max(id)) from public.mv_refresh_log`,
 ];
 
-export async function settleCounters(tx: Queryable, afterEach: () => void): Promise<void> {
-  for (const statement of STATEMENTS) {
+export async function settleCounters(
+  tx: Queryable,
+  afterEach: (made: { done: number; total: number }) => void,
+): Promise<void> {
+  for (const [index, statement] of STATEMENTS.entries()) {
     await tx.query(statement);
-    afterEach();
+    afterEach({ done: index + 1, total: STATEMENTS.length });
   }
 }

@@ -5,6 +5,7 @@ import { readCatalogue } from '../catalogue.ts';
 import { ADVERTISING } from './advertising.ts';
 import { settleCounters } from './counters.ts';
 import { EVENTS } from './events.ts';
+import { withoutIndexes } from './indexes.ts';
 import { MESSAGES } from './messages.ts';
 import { type Planned, planOf } from './plan.ts';
 import { POSTS } from './posts.ts';
@@ -36,6 +37,8 @@ const RECIPES: Recipes = {
 const DEFAULT_ROWS = 60_000;
 const LEAST_ROWS = 2_000;
 const MOST_ROWS = 50_000_000;
+/** A table with so many rows is indexed at the end. */
+const LARGE_ROWS = 2_000;
 const LEAST_PEOPLE = 20;
 const LEAST_ORGANIZATIONS = 2;
 
@@ -47,9 +50,11 @@ export interface PlatformSize {
 }
 
 export interface PlatformProgress {
-  /** What is written now. */
-  readonly table: string;
-  /** Rows so far, and in all. */
+  /** First the rows are written, then counted, then indexed where there are many. */
+  readonly step: 'write' | 'count' | 'index';
+  /** What is written now; of the last two steps, nothing. */
+  readonly table?: string;
+  /** Rows so far, and in all; of the last two steps, statements. */
   readonly done: number;
   readonly total: number;
 }
@@ -81,21 +86,27 @@ export async function fillPlatform(
     const plan = planOf(world, RECIPES, catalogue);
     const total = plan.reduce((sum, { rows }) => sum + rows, 0);
     let done = 0;
-    const tell = (table: string, rows: number) => {
-      done += rows;
-      onProgress({ table, done, total });
+    const tell = (progress: PlatformProgress) => {
+      onProgress(progress);
       assertNotStopped(stop);
     };
-    await withoutTriggers(tx, namesOf(plan), async () => {
+    const write = async () => {
       for (const planned of plan) {
         const { name } = planned.table;
         const recipe = RECIPES[name];
         if (recipe === undefined) continue;
         const draws = drawsOf(planned.table, catalogue);
-        await writeTable(tx, { world, planned, recipe, draws }, (rows) => tell(name, rows));
+        await writeTable(tx, { world, planned, recipe, draws }, (rows) => {
+          done += rows;
+          tell({ step: 'write', table: name, done, total });
+        });
       }
-      await settleCounters(tx, () => assertNotStopped(stop));
-    });
+      await settleCounters(tx, (made) => tell({ step: 'count', ...made }));
+    };
+    const large = namesOf(plan.filter(({ rows }) => rows >= LARGE_ROWS));
+    await withoutTriggers(tx, namesOf(plan), () =>
+      withoutIndexes(tx, large, write, (made) => tell({ step: 'index', ...made })),
+    );
     await analyze(tx, plan);
     return { rows: Object.fromEntries(plan.map(({ table, rows }) => [table.name, rows])), total };
   });

@@ -7,7 +7,7 @@ import type { World } from './world.ts';
 const WHOLE_IN_PARTS = 100_000;
 
 /** Whose rows a table has, and how many each. */
-export interface Walk {
+interface Walk {
   readonly parents: number;
   readonly many: (parent: number) => number;
 }

@@ -1,5 +1,5 @@
-import { MICROS_PER_DAY, type Micros } from '../../economy/calendar.ts';
-import { type EventFacts, eventOf, happen, someEvent, tierOf } from './events.ts';
+import { MICROS_PER_DAY, type Micros, timestamp } from '../../economy/calendar.ts';
+import { type EventFacts, eventOf, happen, someEvent, tierOf } from './event-facts.ts';
 import { countOf, dealt, exactly, json, part, people, type Recipes, type Row } from './recipe.ts';
 import { someOrganization } from './tenants.ts';
 import { CATEGORIES, KINDS_OF_EVENT, MOODS, REMARKS } from './words.ts';
@@ -12,11 +12,12 @@ export interface PostFacts {
   readonly at: Micros;
 }
 
-export const posts = countOf('event_posts');
+const posts = countOf('event_posts');
 const DAYS_OF_TALK = 20;
+const DELETED_IN = 40;
 const HASHTAGS = [...CATEGORIES, ...MOODS, ...KINDS_OF_EVENT].map((word) => word.toLowerCase());
 
-export function postOf(world: World, index: number): PostFacts {
+function postOf(world: World, index: number): PostFacts {
   return world.recall('event_posts', index, (random, id) => {
     const event = someEvent({ world, random });
     const isOfOrganiser = random.below(5) < 3;
@@ -81,7 +82,7 @@ export const POSTS: Recipes = {
         media_urls: '{}',
         post_type: row.random.pick(['post', 'post', 'post', 'post', 'announcement', 'reshare', 'ad']),
         visibility: row.random.pick(['public', 'public', 'public', 'public', 'followers', 'private']),
-        deleted_at: null,
+        deleted_at: row.random.oneIn(DELETED_IN) ? timestamp(at + MICROS_PER_DAY) : null,
         like_count: 0,
         comment_count: 0,
         reply_count: 0,

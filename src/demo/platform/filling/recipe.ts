@@ -3,7 +3,7 @@ import type { Random } from '../../economy/random.ts';
 import type { Field } from '../../economy/rows.ts';
 import type { World } from './world.ts';
 
-export type Fields = Readonly<Record<string, Field>>;
+type Fields = Readonly<Record<string, Field>>;
 
 /** A row under way: which it is, its own stream of chance, and when it came to be. */
 export interface Row {

@@ -1,5 +1,5 @@
 import { MICROS_PER_DAY, type Micros, timestamp } from '../../economy/calendar.ts';
-import { type EventFacts, eventOf, events, happen, ofParent, someEvent } from './events.ts';
+import { type EventFacts, eventOf, events, happen, ofParent, someEvent } from './event-facts.ts';
 import { countOf, dealt, each, json, list, part, type Recipes, type Row } from './recipe.ts';
 import type { Member } from './tenants.ts';
 import { BRANDS, CATEGORIES, INDUSTRIES } from './words.ts';
@@ -21,7 +21,7 @@ const MOST_MEMBERS = ROLES.length;
 
 export const sponsors = countOf('sponsors');
 
-export function sponsorOf(world: World, index: number): SponsorFacts {
+function sponsorOf(world: World, index: number): SponsorFacts {
   return world.recall('sponsors', index, (random, id) => {
     const createdAt = FIRST_SPONSOR + random.below(200) * MICROS_PER_DAY;
     // One apart from the sponsor before: so some work for two sponsors, in another role.
@@ -58,7 +58,7 @@ export interface PackageFacts {
 export const packagesOf = (world: World, event: number): number =>
   event < events(world) / 2 || event % 2 === 0 ? 1 + (event % TIERS.length) : 0;
 
-export function packageOf(world: World, event: EventFacts, nth: number): PackageFacts {
+function packageOf(world: World, event: EventFacts, nth: number): PackageFacts {
   return world.recall('sponsorship_packages', event.index * TIERS.length + nth, (random, id) => {
     return { id, event, tier: itemOf(TIERS, nth), priceCents: random.between(5, 200) * 10_000 };
   });

@@ -1,5 +1,5 @@
 import { MICROS_PER_DAY, type Micros, timestamp } from '../../economy/calendar.ts';
-import { eventOf, events, happen, ofParent } from './events.ts';
+import { eventOf, events, happen, ofParent } from './event-facts.ts';
 import { countOf, dealt, each, json, part, type Recipes, type Row } from './recipe.ts';
 import {
   nthSponsor,

@@ -1,15 +1,16 @@
-import { during, type EventFacts, eventOf, someEvent } from './events.ts';
+import { during, type EventFacts, eventOf, someEvent } from './event-facts.ts';
+import { someTicket } from './orders.ts';
 import { somePost } from './posts.ts';
 import { json, part, type Recipes, type Row, rest } from './recipe.ts';
-import { someTicket } from './ticketing.ts';
 
 const MOST_DWELL_MS = 90_000;
 const ANONYMOUS_IN = 3;
 
-const viewer = (row: Row) => ({
-  user_id: row.random.oneIn(ANONYMOUS_IN) ? null : row.world.busyPerson(row.random),
-  session_id: row.random.token(),
-});
+function viewer(row: Row) {
+  if (row.random.oneIn(ANONYMOUS_IN)) return { user_id: null, session_id: row.random.token() };
+  const sessionId = row.random.oneIn(ANONYMOUS_IN) ? null : row.random.token();
+  return { user_id: row.world.busyPerson(row.random), session_id: sessionId };
+}
 
 const dwell = (row: Row) => ({ dwell_ms: row.random.below(MOST_DWELL_MS), completed: row.random.oneIn(4) });
 

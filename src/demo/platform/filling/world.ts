@@ -9,13 +9,13 @@ const MOST_CAMPAIGNS = 20_000;
 /** Facts that are kept for whoever asks again, of each table. */
 const RECOLLECTIONS = 2_048;
 
-export interface Founder {
+interface Founder {
   readonly id: string;
   readonly ownerId: string;
 }
 
 /** A campaign that wallets were charged for, and so exists. */
-export interface KnownCampaign {
+interface KnownCampaign {
   readonly id: string;
   readonly orgId: string;
   readonly spent: number;
