@@ -181,7 +181,7 @@ $$;
 -- Gives a view exactly the grants of the table that it stands for, whatever default privileges gave it.
 -- Parameters: the table, its view of the same columns. Returns nothing. Locks nothing.
 create function restructure.copy_grants(p_table regclass, p_view regclass) returns void
-language plpgsql as $$
+language plpgsql set search_path = '' as $$
 declare
   v_grant record;
 begin
@@ -198,6 +198,25 @@ begin
   loop
     execute format('grant %s%s on %s to %s%s', v_grant.privilege_type, ' (' || quote_ident(v_grant.attname) || ')', p_view,
       restructure.role_in_words(v_grant.grantee), case when v_grant.is_grantable then ' with grant option' else '' end);
+  end loop;
+end
+$$;
+
+-- Gives a view the defaults of the table that it stands for, as they read where the table is now: its sequences went along with it. The
+-- table's own would do, but for whoever reads the catalog to find out what may be left out.
+-- Parameters: the table, its view of the same columns. Returns nothing. Locks nothing.
+create function restructure.copy_defaults(p_table regclass, p_view regclass) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_default record;
+begin
+  for v_default in
+    select a.attname, pg_get_expr(d.adbin, d.adrelid) as expression
+    from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+    where d.adrelid = p_table and a.attgenerated = ''
+    order by a.attnum
+  loop
+    execute format('alter view %s alter column %I set default %s', p_view, v_default.attname, v_default.expression);
   end loop;
 end
 $$;

@@ -1,6 +1,5 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { takeSessionLock } from '../db/session-lock.ts';
-import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { type Denied, functionSteps, readFoundation, readSearchPaths, takeFoundation } from './foundation.ts';
 import { readStanding } from './journal.ts';
@@ -117,7 +116,7 @@ export async function dryRun(pool: Pool, plan: Plan, options: Pick<ApplyOptions,
   for (const table of selected) {
     const moving = movingOf(table);
     if (table.readiness === 'moved' || moving === undefined) continue;
-    const step = await withTransaction(pool, (tx) => readMoveStep(tx, moving, plan.mapping), { mode: 'read only' });
+    const step = await readMoveStep(pool, moving, plan.mapping);
     const statements = [lockStatement(plan.mapping.from, table.table), ...step.statements];
     steps.push({ object: `table ${plan.mapping.from}.${table.table}`, statements });
   }

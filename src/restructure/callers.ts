@@ -26,6 +26,7 @@ export const CALLER_FINDINGS = {
     severity: 'breaks',
     because: 'the sequence goes along with its table, and nothing stands in for it',
   },
+  'calls-dynamic': { severity: 'breaks', because: 'it puts together a statement on the table that takes no view' },
   'calls-system-column': { severity: 'may break', because: 'a view has no ctid, xmin, xmax or tableoid' },
   'calls-schema-of-trigger': { severity: 'may break', because: 'TG_TABLE_SCHEMA becomes the new schema' },
 } as const satisfies Record<string, { severity: 'breaks' | 'may break'; because: string }>;
@@ -81,6 +82,10 @@ const USES: readonly { readonly finding: CallerFinding; readonly pattern: RegExp
 const SEQUENCE_USE = pattern(
   String.raw`\b(?:nextval|currval|setval)\s*\(\s*${TEXT}|${TEXT}\s*::\s*(?:pg_catalog\.)?regclass\b`,
 );
+/** A statement of which the table's name is put in at run time, by format() or by ||. */
+const DYNAMIC =
+  /\b(?:partition\s+of|truncate(?:\s+table)?|copy|(?:alter|drop)\s+table(?:\s+if\s+exists)?|merge\s+into)\s+(?:only\s+)?(?:[\p{L}\p{N}_"]+\.)?(?:%|'\s*\|\|)/iu;
+const QUOTED = pattern(TEXT);
 const SYSTEM_COLUMN = /\b(?:ctid|xmin|xmax|tableoid)\b/iu;
 const READ_OR_WRITTEN = pattern(String.raw`\b(?:from|join|update|into|using)\s+(?:only\s+)?${NAME}`);
 
@@ -111,6 +116,11 @@ function* usesIn(text: string, movables: Movables): Generator<{ table: string; f
   for (const [, called, cast] of text.matchAll(SEQUENCE_USE)) {
     const table = movables.sequences.get(localName(called ?? cast ?? '', movables.from) ?? '');
     if (table !== undefined) yield { table, finding: 'calls-sequence' };
+  }
+  if (DYNAMIC.test(text)) {
+    for (const [, name = ''] of text.matchAll(QUOTED)) {
+      for (const table of tablesOf(name, movables)) yield { table, finding: 'calls-dynamic' };
+    }
   }
   if (!SYSTEM_COLUMN.test(text)) return;
   for (const [, name = ''] of text.matchAll(READ_OR_WRITTEN)) {

@@ -35,7 +35,27 @@ interface Ground {
 /** Roles, schemas, who may use them, and what may be done with what is made there later. @throws AppError DB_* */
 export async function readFoundation(db: Queryable, plan: Plan): Promise<readonly FoundationStep[]> {
   const ground = await readGround(db, plan.mapping);
-  return [...roleSteps(plan.mapping, ground), ...schemaSteps(plan, ground)];
+  return [
+    ...roleSteps(plan.mapping, ground),
+    ...schemaSteps(plan, ground),
+    ...(await replacementSteps(db, plan.mapping)),
+  ];
+}
+
+/** Bodies that would break behind views, replaced before anything moves by such as work before and after. */
+async function replacementSteps(db: Queryable, { replacements }: Mapping): Promise<readonly FoundationStep[]> {
+  const { rows } = await db.query<{ function: string; definition: string }>(
+    `select f as function, pg_get_functiondef(to_regprocedure(f)) as definition
+     from unnest($1::text[]) f where to_regprocedure(f) is not null`,
+    [replacements.map((each) => each.function)],
+  );
+  return rows.map((former) => ({
+    kind: 'replacement',
+    object: former.function,
+    statements: [(replacements.find((each) => each.function === former.function)?.definition ?? []).join('\n')],
+    inverse: [former.definition],
+    mayChange: [],
+  }));
 }
 
 /** That unqualified names go on meaning the same when the views are gone: one step a role. @throws AppError DB_* */

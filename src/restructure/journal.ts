@@ -5,6 +5,7 @@ export type StepKind =
   | 'schema'
   | 'table'
   | 'function'
+  | 'replacement'
   | 'search path'
   // Whose rows are whose.
   | 'tenant function'

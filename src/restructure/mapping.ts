@@ -27,6 +27,8 @@ const mappingSchema = z.strictObject({
   stay: z.array(name).default([]),
   /** Whether trigger functions go with their tables: those whose tables all go to one schema, and that no text names. */
   moveTriggerFunctions: z.boolean().default(false),
+  /** Functions whose bodies would break behind views, and the definitions that work before and after: `create or replace function`, in lines. */
+  replacements: z.array(z.strictObject({ function: z.string(), definition: z.array(z.string()).min(1) })).default([]),
   roles: z
     .strictObject({
       read: name,

@@ -60,13 +60,11 @@ export const lockTimeoutMs = (locks: number): number =>
   Math.max(SHORTEST_LOCK_TIMEOUT_MS, Math.floor(LOCK_TIMEOUT_MS / Math.max(locks, 1)));
 
 /** The SQL of a move as it would run now. @throws AppError RESTRUCTURE_DRIFTED where a relation of it is gone; DB_* */
-export async function readMoveStep(tx: Tx, moving: Moving, mapping: Mapping): Promise<Step> {
-  // So that the server writes every name in an expression with its schema.
-  await tx.query(`set local search_path = ''`);
-  return moveStep(await readMove(tx, moving, mapping));
-}
-
-async function readMove(db: Queryable, { table, target, relations }: Moving, mapping: Mapping): Promise<Move> {
+export async function readMoveStep(
+  db: Queryable,
+  { table, target, relations }: Moving,
+  mapping: Mapping,
+): Promise<Step> {
   const { from, roles } = mapping;
   const { rows } = await db.query<Movable & { currentUser: string }>(MOVABLES, [
     relations,
@@ -82,15 +80,13 @@ async function readMove(db: Queryable, { table, target, relations }: Moving, map
       `${from}.${table} is not any more what the plan says: a table of it is gone. Make another: liventix restructure plan`,
     );
   }
-  return { from, target, currentUser: first.currentUser, groups: roles, relations: movables };
+  return moveStep({ from, target, currentUser: first.currentUser, groups: roles, relations: movables });
 }
 
 const MOVABLES = `
   select c.oid, c.relname as name, pg_get_userbyid(c.relowner) as owner, current_user as "currentUser",
     array(
-      select jsonb_build_object('name', a.attname, 'comment', col_description(c.oid, a.attnum),
-        'default', case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end)
-      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+      select jsonb_build_object('name', a.attname, 'comment', col_description(c.oid, a.attnum)) from pg_attribute a
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
     ) as columns,
     obj_description(c.oid, 'pg_class') as comment,

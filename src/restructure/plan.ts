@@ -128,7 +128,8 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
     tx,
     [...groups.values()].flat().map(({ oid }) => oid),
   );
-  const texts = await readStoredTexts(tx);
+  const replaced = new Set(mapping.replacements.map((each) => `function ${each.function}`));
+  const texts = (await readStoredTexts(tx)).filter(({ where }) => !replaced.has(where));
   return {
     mapping,
     relations,

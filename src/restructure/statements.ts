@@ -2,17 +2,13 @@ import pg from 'pg';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
-/** A relation that is about to move, as far as SQL has to be written about it. Expressions are qualified by their schemas. */
+/** A relation that is about to move, as far as SQL has to be written about it. */
 export interface Movable {
   readonly oid: number;
   readonly name: string;
   readonly owner: string;
-  /** In order; `default` is null where there is none, or where the table alone can compute it. */
-  readonly columns: readonly {
-    readonly name: string;
-    readonly default: string | null;
-    readonly comment: string | null;
-  }[];
+  /** In order. */
+  readonly columns: readonly { readonly name: string; readonly comment: string | null }[];
   readonly comment: string | null;
   readonly statistics: readonly string[];
   /** Publications that have it because they have everything in its schema. */
@@ -85,18 +81,14 @@ function partsOf(relation: Movable, { from, target, currentUser, groups }: Move)
 
 /**
  * A view that reads and writes as the table did, with the rights of whoever asks: without security_invoker it would show every row
- * to everybody, with `select *` it would be written down as these columns anyway. Its defaults are for whoever reads the catalog.
+ * to everybody, with `select *` it would be written down as these columns anyway.
  */
 function standIn(relation: Movable, names: { old: string; moved: string; currentUser: string }): readonly string[] {
   const { old, moved, currentUser } = names;
   const columns = relation.columns.map(({ name }) => ident(name)).join(', ');
   return [
     `create view ${old} with (security_invoker = true) as select ${columns} from ${moved}`,
-    ...relation.columns.flatMap((column) =>
-      column.default === null
-        ? []
-        : [`alter view ${old} alter column ${ident(column.name)} set default ${column.default}`],
-    ),
+    `select restructure.copy_defaults(${literal(moved)}, ${literal(old)})`,
     ...(relation.comment === null ? [] : [`comment on view ${old} is ${literal(relation.comment)}`]),
     ...relation.columns.flatMap(({ name, comment }) =>
       comment === null ? [] : [`comment on column ${old}.${ident(name)} is ${literal(comment)}`],

@@ -22,7 +22,7 @@ describe('a filled legacy platform', () => {
     const made = await createDatabase({ template: EMPTY, poolMax: 2 });
     databases.push(made);
     await createPlatform(made.pool);
-    await withoutReferencesToInvoices(made, () => fillLegacyDatabase(made.pool, { ...people, seed: 1 }));
+    await fillLegacyDatabase(made.pool, { ...people, seed: 1 });
     return made;
   };
   const filled = async (size: { rows: number; seed?: number }) => {
@@ -291,15 +291,6 @@ describe('a filled legacy platform', () => {
 });
 
 // The older filling drops the key of invoices, on which this foreign key stands.
-async function withoutReferencesToInvoices(database: TestDatabase, work: () => Promise<unknown>): Promise<void> {
-  const key = 'sponsorship_orders_invoice_id_fkey';
-  await database.pool.query(`alter table sponsorship_orders drop constraint ${key}`);
-  await work();
-  await database.pool.query(
-    `alter table sponsorship_orders add constraint ${key} foreign key (invoice_id) references invoices (id)`,
-  );
-}
-
 /** Each foreign key's rows that refer to nothing. */
 const FOREIGN_KEYS = `
   select c.conname as name, format('%s child where %s and not exists (select from %s parent where %s)', c.conrelid::regclass,

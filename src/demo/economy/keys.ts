@@ -16,8 +16,9 @@ const KEYS_SQL = `
     select format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname) as drop_sql,
       format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)) as create_sql,
       array_position(array['f', 'u', 'p']::"char"[], c.contype) as rank, c.conname as name
-    from pg_constraint c join tables on tables.oid = c.conrelid
-    where c.contype in ('f', 'u', 'p')
+    from pg_constraint c
+    where c.contype in ('u', 'p') and c.conrelid in (select oid from tables)
+      or c.contype = 'f' and (c.conrelid in (select oid from tables) or c.confrelid in (select oid from tables))
   ), indexes as (
     select format('drop index %s', i.indexrelid::regclass) as drop_sql, pg_get_indexdef(i.indexrelid) as create_sql,
       0 as rank, i.indexrelid::regclass::text as name
