@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { CommandContext } from './context.ts';
 import { registerRestructureApply } from './restructure-apply.ts';
+import { registerRestructureIsolate } from './restructure-isolate.ts';
 import { registerRestructurePlan } from './restructure-plan.ts';
 
 export function registerRestructure(program: Command, context: CommandContext): void {
@@ -9,4 +10,5 @@ export function registerRestructure(program: Command, context: CommandContext): 
     .description('move tables into other schemas while they are used, behind views under their old names, and back');
   registerRestructurePlan(restructure, context);
   registerRestructureApply(restructure, context);
+  registerRestructureIsolate(restructure, context);
 }

@@ -4,7 +4,7 @@ import { LOCK_TIMEOUT_MS } from '../db/try-until-free.ts';
 import { AppError } from '../errors.ts';
 import type { StepKind } from './journal.ts';
 import type { Mapping } from './mapping.ts';
-import { lockStatement, type Movable, type Move, moveStep, type Step } from './statements.ts';
+import { lockStatement, type Movable, moveStep, type Step } from './statements.ts';
 
 /** A table that is to move, as a plan has it. */
 export interface Moving {

@@ -66,17 +66,30 @@ const inSchema = (name: string, from: string): string => (name.includes('.') ? n
 
 /** Functions that have to ask for their caller's rights, or that nobody but writers calls from now on. */
 export async function functionSteps(db: Queryable, tenancy: Tenancy, mapping: Mapping): Promise<readonly AccessStep[]> {
-  const { invoker, closed } = tenancy.functions;
+  const { invoker, definer, closed } = tenancy.functions;
   const { rows } = await db.query<{ function: string; name: string; isDefiner: boolean; grants: Grant[] }>(
     `select f.oid::regprocedure::text as function, f.proname as name, f.prosecdef as "isDefiner",
        ${grantsOf('f.proacl', 'f', 'f.proowner')}
      from pg_proc f join pg_namespace n on n.oid = f.pronamespace
-     where n.nspname = $1 and f.proname = any ($2) order by 1`,
-    [mapping.from, [...invoker, ...closed]],
+     where n.nspname = any ($1) and f.proname = any ($2) order by 1`,
+    [
+      [mapping.from, ...mapping.schemas.map(({ name }) => name)],
+      [...invoker, ...definer, ...closed],
+    ],
   );
   return rows.flatMap(({ function: called, name, isDefiner, grants }): AccessStep[] => {
     const about = { kind: 'function access', object: called, relations: [], mayChange: [] } as const;
     if (closed.includes(name)) return [{ ...about, ...closing(`function ${called}`, grants, mapping) }];
+    if (definer.includes(name)) {
+      if (isDefiner) return [];
+      return [
+        {
+          ...about,
+          statements: [`alter function ${called} security definer set search_path = ${ident(mapping.from)}, pg_temp`],
+          inverse: [`alter function ${called} security invoker reset search_path`],
+        },
+      ];
+    }
     if (!isDefiner) return [];
     return [
       {

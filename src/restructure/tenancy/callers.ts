@@ -10,7 +10,7 @@ const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
  */
 export function callerFunctionSteps(context: PolicyContext): readonly (Step & { readonly object: string })[] {
   const { tenancy, from } = context;
-  const { organizations, sponsors, current } = tenancy;
+  const { organizations, memberships, current } = tenancy;
   const claim = `(${tenancy.claims}) ->> ${literal(current.claim)}`;
   const functions = [
     {
@@ -25,15 +25,11 @@ export function callerFunctionSteps(context: PolicyContext): readonly (Step & { 
       body: `select coalesce(array_agg(m.${ident(organizations.group)}), '{}') ${membersOf(organizations, context)}
     and coalesce(m.${ident(organizations.group)}::text = nullif(${claim}, ''), true)`,
     },
-    ...(sponsors === undefined
-      ? []
-      : [
-          {
-            name: sponsors.function,
-            returns: 'uuid[]',
-            body: `select coalesce(array_agg(m.${ident(sponsors.group)}), '{}') ${membersOf(sponsors, context)}`,
-          },
-        ]),
+    ...memberships.map((membership) => ({
+      name: membership.function,
+      returns: 'uuid[]',
+      body: `select coalesce(array_agg(distinct m.${ident(membership.group)}), '{}') ${membersOf(membership, context)}`,
+    })),
   ];
   return functions.map(({ name, returns, body }) => {
     const called = `${qualified(from, name)}()`;
@@ -50,8 +46,16 @@ $caller$`,
   });
 }
 
-function membersOf({ table, user }: { table: string; user: string }, { places, tenancy }: PolicyContext): string {
+function membersOf(
+  { table, user, organization }: { table: string; user: string; organization?: string | undefined },
+  { places, tenancy, from }: PolicyContext,
+): string {
   const place = places.get(table);
   if (place === undefined) throw new Error(`no place of ${table}`);
-  return `from ${qualified(place.schema, place.name)} m where m.${ident(user)} = ${tenancy.caller}`;
+  const byUser = `m.${ident(user)} = ${tenancy.caller}`;
+  const byOrganization =
+    organization === undefined
+      ? ''
+      : ` or m.${ident(organization)} = any (${qualified(from, tenancy.organizations.function)}())`;
+  return `from ${qualified(place.schema, place.name)} m where (${byUser}${byOrganization})`;
 }

@@ -1,7 +1,10 @@
 import { z } from 'zod';
 
-/** Who a row of a table may be read or written by; each rule needs what is said of it in TenantTable. */
-export const RULES = ['anyone', 'organization', 'sponsor', 'user', 'owner', 'parent', 'nobody'] as const;
+/**
+ * Who a row of a table may be read or written by; each rule needs what is said of it in TenantTable. `guest`: whoever does not say that he
+ * is another: the column of the user is empty, or names the caller.
+ */
+export const RULES = ['anyone', 'organization', 'group', 'user', 'guest', 'owner', 'parent', 'nobody'] as const;
 export type Rule = (typeof RULES)[number];
 
 export const KINDS = [
@@ -25,11 +28,11 @@ export const TEMPLATES: Readonly<Record<Kind, { readonly reads: readonly Rule[];
     organization_or_user: { reads: ['organization', 'user', 'parent'], writes: ['organization', 'user'] },
     event: { reads: ['organization', 'user', 'owner', 'parent'], writes: ['organization', 'user', 'owner'] },
     organization_and_sponsor: {
-      reads: ['organization', 'sponsor', 'user', 'owner', 'parent'],
-      writes: ['organization', 'sponsor', 'user', 'owner'],
+      reads: ['organization', 'group', 'user', 'owner'],
+      writes: ['organization', 'group', 'user', 'owner'],
     },
-    sponsor: { reads: ['sponsor', 'user'], writes: ['sponsor', 'user'] },
-    participants: { reads: ['user', 'organization', 'parent'], writes: ['user', 'organization'] },
+    sponsor: { reads: ['group', 'user'], writes: ['group', 'user'] },
+    participants: { reads: ['group', 'user', 'organization'], writes: ['user', 'organization'] },
     global: { reads: ['anyone'], writes: ['nobody'] },
     system: { reads: ['nobody'], writes: ['nobody'] },
   };
@@ -51,7 +54,8 @@ const tenantTable = z.strictObject({
       z.strictObject({ of: column, by: column, notNull: z.boolean().default(false) }),
     ])
     .optional(),
-  sponsor: column.optional(),
+  /** By the name of a membership, the column that says to which of its groups a row belongs. */
+  groups: z.record(z.string(), column).default({}),
   /** The columns that name a user whose row it is. */
   user: z.union([column, z.array(column).min(1)]).optional(),
   /** It belongs to the user whom a row of another table names: `by` refers to that row, `user` is that table's column. */
@@ -64,6 +68,8 @@ const tenantTable = z.strictObject({
   writes: z.array(z.enum(RULES)).optional(),
   /** Who may insert, where that is not who may write. */
   inserts: z.array(z.enum(RULES)).optional(),
+  /** Columns that only writers change, whatever else of a row its user may. */
+  fixed: z.array(column).default([]),
   /** Whether the table's owner does not pass either. */
   force: z.boolean().default(false),
 });
@@ -86,7 +92,8 @@ export const tenancySchema = z.strictObject({
   /** The claim by which a caller says for which of his organizations he acts, and the function that gives it. */
   current: z.strictObject({ claim: column, function: column }),
   organizations: membership,
-  sponsors: membership.optional(),
+  /** What else a caller may belong to: sponsors, conversations. */
+  memberships: z.array(membership.extend({ name: column, organization: column.optional() })).default([]),
   tables: z.array(tenantTable),
   views: z.strictObject({
     /** Views that show what their reader may see, not what their owner may. */
@@ -96,6 +103,8 @@ export const tenancySchema = z.strictObject({
   }),
   functions: z.strictObject({
     invoker: z.array(column).default([]),
+    /** Functions that call what is closed, on behalf of whoever may call them. */
+    definer: z.array(column).default([]),
     closed: z.array(column).default([]),
   }),
 });
@@ -103,7 +112,7 @@ export const tenancySchema = z.strictObject({
 export type Tenancy = z.infer<typeof tenancySchema>;
 
 /** Faults that no schema says: tables that are named twice, or rules that lack what they need. */
-export function tenancyFaults({ tables }: Tenancy): readonly string[] {
+export function tenancyFaults({ tables, memberships }: Tenancy): readonly string[] {
   const names = tables.map(({ table }) => table);
   return [
     ...names.filter((name, at) => names.indexOf(name) !== at).map((name) => `the tenancy of ${name} is said twice`),
@@ -114,11 +123,22 @@ export function tenancyFaults({ tables }: Tenancy): readonly string[] {
     ),
     ...tables.flatMap((each) =>
       [...(each.reads ?? []), ...(each.writes ?? []), ...(each.inserts ?? [])]
-        .filter((rule) => rule !== 'anyone' && rule !== 'nobody' && each[rule] === undefined)
+        .filter((rule) => !has(each, rule))
         .map((rule) => `${each.table} has no ${rule}`),
+    ),
+    ...tables.flatMap(({ table, groups }) =>
+      Object.keys(groups)
+        .filter((name) => !memberships.some((each) => each.name === name))
+        .map((name) => `${table} belongs to a ${name}, of which nothing is said`),
     ),
     ...cycles(tables).map((table) => `${table} would be seen by whoever sees what is seen by whoever sees it`),
   ];
+}
+
+function has(table: TenantTable, rule: Rule): boolean {
+  if (rule === 'anyone' || rule === 'nobody') return true;
+  if (rule === 'group') return Object.keys(table.groups).length > 0;
+  return table[rule === 'guest' ? 'user' : rule] !== undefined;
 }
 
 /** The tables that a policy of this one reads with the caller's rights. */

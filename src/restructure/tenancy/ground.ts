@@ -10,6 +10,9 @@ export interface Member extends Place {
   readonly hasRowSecurity: boolean;
   /** Whether rows lie in it, and not in partitions of it. */
   readonly isLeaf: boolean;
+  readonly columns: readonly string[];
+  /** Roles, `public` among them, that may update every column. */
+  readonly updaters: readonly string[];
 }
 
 /** What there is of the tables that a tenancy speaks of. */
@@ -25,9 +28,11 @@ export interface Ground {
  */
 export async function readGround(db: Queryable, mapping: Mapping, tenancy: Tenancy): Promise<Ground> {
   const names = [
-    ...new Set(
-      [...tenancy.tables.map(({ table }) => table), tenancy.organizations.table, tenancy.sponsors?.table ?? []].flat(),
-    ),
+    ...new Set([
+      ...tenancy.tables.map(({ table }) => table),
+      tenancy.organizations.table,
+      ...tenancy.memberships.map(({ table }) => table),
+    ]),
   ];
   const members = await readMembers(db, mapping, names);
   const keys = await readKeys(db, members);
@@ -42,10 +47,7 @@ export async function readGround(db: Queryable, mapping: Mapping, tenancy: Tenan
       `The tenancy of other tables is that of ${table}, which ${fault}.`,
     );
   }
-  for (const table of [
-    tenancy.organizations.table,
-    ...(tenancy.sponsors === undefined ? [] : [tenancy.sponsors.table]),
-  ]) {
+  for (const { table } of [tenancy.organizations, ...tenancy.memberships]) {
     if (places.has(table)) continue;
     throw new AppError('RESTRUCTURE_MAPPING_INVALID', `The table of members ${table} is not there.`);
   }
@@ -82,7 +84,11 @@ async function readMembers(
        union all
        select m."table", h.inhrelid, m.depth + 1 from member m join pg_inherits h on h.inhparent = m.oid
      )
-     select m."table", m.oid, n.nspname as schema, c.relname as name, c.relrowsecurity as "hasRowSecurity", c.relkind = 'r' as "isLeaf"
+     select m."table", m.oid, n.nspname as schema, c.relname as name, c.relrowsecurity as "hasRowSecurity", c.relkind = 'r' as "isLeaf",
+       array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns,
+       array(
+         select case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end::text
+         from aclexplode(c.relacl) g where g.privilege_type = 'UPDATE' and g.grantee <> c.relowner order by 1) as updaters
      from member m join pg_class c on c.oid = m.oid join pg_namespace n on n.oid = c.relnamespace
      order by m."table", m.depth, m.oid`,
     [names, mapping.from, JSON.stringify(targets)],

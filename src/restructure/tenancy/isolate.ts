@@ -91,20 +91,21 @@ async function isolateTables(work: Work, assertHeld: () => void): Promise<readon
       work.options.onProgress?.(`tenancy of ${table.table}`, phase * tables.length + at, phases.length * tables.length);
       const former = results.get(table.table);
       if (former?.status === 'skipped') continue;
-      results.set(table.table, { ...former, ...(await orSkipped(table, () => isolateTable(work, table))) });
+      const found = await orSkipped(() => isolateTable(work, table));
+      results.set(table.table, { ...nothing(table), ...former, ...found });
     }
   }
   return [...results.values()];
 }
 
-async function orSkipped(table: TenantTable, isolateTable: () => Promise<Partial<Isolated>>): Promise<Isolated> {
-  const nothing = { table: table.table, status: 'already', filled: 0n, without: null } as const;
+const nothing = ({ table }: TenantTable): Isolated => ({ table, status: 'already', filled: 0n, without: null });
+
+async function orSkipped(isolateTable: () => Promise<Partial<Isolated>>): Promise<Partial<Isolated>> {
   try {
-    return { ...nothing, ...(await isolateTable()) };
+    return await isolateTable();
   } catch (error) {
-    if (!(error instanceof AppError) || !['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE'].includes(error.code))
-      throw error;
-    return { ...nothing, status: 'skipped', reason: error.message };
+    if (!(error instanceof AppError) || !['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE'].includes(error.code)) throw error;
+    return { status: 'skipped', reason: error.message };
   }
 }
 
@@ -191,19 +192,24 @@ async function protectTable(work: Work, table: TenantTable): Promise<Partial<Iso
     const follow = followStep(table, root, children);
     await take(work, { kind: 'tenant follows', object, relations: members.map(({ oid }) => oid), ...follow });
   }
-  const policies = policyStep(
-    table,
-    members.map((member) => ({ ...member, hadRowSecurity: member.hasRowSecurity })),
-    context,
-  );
+  const writers = [
+    ...(work.mapping.roles?.writers ?? []),
+    ...(work.mapping.roles === undefined ? [] : [work.mapping.roles.write]),
+  ];
+  const policies = policyStep(table, members, { ...context, writers });
   await take(work, { kind: 'policies', object, relations: members.map(({ oid }) => oid), ...policies });
   return { status: 'isolated' };
 }
 
 /** Views and functions with their owner's rights are a way around every policy. */
-async function closeBypasses({ pool, tenancy, mapping, ...work }: Work): Promise<void> {
-  const steps = [...(await viewSteps(pool, tenancy, mapping)), ...(await functionSteps(pool, tenancy, mapping))];
-  for (const step of steps) await take({ pool, tenancy, mapping, ...work }, step);
+async function closeBypasses(work: Work): Promise<void> {
+  const { pool, tenancy, mapping } = work;
+  const steps = await withTransaction(pool, async (tx) => {
+    // So that the server writes the names of functions and of their types with their schemas.
+    await tx.query(`set local search_path = ''`);
+    return [...(await viewSteps(tx, tenancy, mapping)), ...(await functionSteps(tx, tenancy, mapping))];
+  });
+  for (const step of steps) await take(work, step);
 }
 
 async function take(

@@ -44,7 +44,6 @@ export function organizationOf({ organization }: TenantTable, row = ''): string 
 
 /** A rule as a condition on a row of the table; undefined where the table has not what it needs. */
 function conditionOf(rule: Rule, table: TenantTable, context: PolicyContext): string | undefined {
-  const { tenancy } = context;
   switch (rule) {
     case 'anyone':
       return 'true';
@@ -52,15 +51,20 @@ function conditionOf(rule: Rule, table: TenantTable, context: PolicyContext): st
       return 'false';
     case 'organization':
       return organizationCondition(table, context);
-    case 'sponsor':
-      if (table.sponsor === undefined || tenancy.sponsors === undefined) return undefined;
-      return `${ident(table.sponsor)} = ${groupsOf(tenancy.sponsors.function, context)}`;
+    case 'group':
+      return groupCondition(table, context);
     case 'user':
       if (table.user === undefined) return undefined;
       return [table.user]
         .flat()
         .map((column) => `${ident(column)} = ${callerOf(context)}`)
         .join(' or ');
+    case 'guest':
+      if (table.user === undefined) return undefined;
+      return [table.user]
+        .flat()
+        .map((column) => `(${ident(column)} is null or ${ident(column)} = ${callerOf(context)})`)
+        .join(' and ');
     case 'owner':
       return ownerCondition(table, context);
     case 'parent':
@@ -77,6 +81,14 @@ function organizationCondition({ organization }: TenantTable, context: PolicyCon
   return when === undefined
     ? `${ident(column)} = ${groups}`
     : `${conditionText(when)} and ${ident(column)} = ${groups}`;
+}
+
+function groupCondition({ groups }: TenantTable, context: PolicyContext): string | undefined {
+  const conditions = context.tenancy.memberships.flatMap(({ name, function: called }) => {
+    const column = groups[name];
+    return column === undefined ? [] : [`${ident(column)} = ${groupsOf(called, context)}`];
+  });
+  return conditions.length === 0 ? undefined : conditions.join(' or ');
 }
 
 function ownerCondition({ owner, table }: TenantTable, context: PolicyContext): string | undefined {
@@ -130,28 +142,45 @@ export function conditionsOf(table: TenantTable, context: PolicyContext): Tenant
   };
 }
 
+/** A table, or a partition of it, as it is before its policies. */
+export interface Unprotected extends Place {
+  readonly hasRowSecurity: boolean;
+  readonly columns: readonly string[];
+  /** Roles, `public` among them, that may update every column. */
+  readonly updaters: readonly string[];
+}
+
 /**
  * Row security for a table, and for each partition, which whoever names it reaches past its parent. The old policies stay and go on
  * saying what somebody may do; the new ones are restrictive and say of which tenant: both have to agree.
  */
 export function policyStep(
   table: TenantTable,
-  relations: readonly (Place & { readonly hadRowSecurity: boolean })[],
-  context: PolicyContext,
+  relations: readonly Unprotected[],
+  context: PolicyContext & { readonly writers: readonly string[] },
 ): Step {
-  const parts = relations.map((relation) => relationPolicies({ ...table, table: relation.name }, relation, context));
+  const parts = relations.flatMap((relation) => [
+    relationPolicies({ ...table, table: relation.name }, relation, context),
+    fixedColumns(table, relation, context),
+  ]);
   return {
     statements: parts.flatMap(({ statements }) => statements),
     inverse: parts.toReversed().flatMap(({ inverse }) => inverse),
-    mayChange: ['+policy', 'relation.row security', 'relation.row security forced'],
+    mayChange: [
+      '+policy',
+      'relation.row security',
+      'relation.row security forced',
+      ...(table.fixed.length === 0 ? [] : ['relation.grants', 'column.grants']),
+    ],
   };
 }
 
 function relationPolicies(
   table: TenantTable,
-  { schema, name, hadRowSecurity }: Place & { readonly hadRowSecurity: boolean },
+  relation: Unprotected,
   context: PolicyContext,
 ): Pick<Step, 'statements' | 'inverse'> {
+  const { schema, name, hasRowSecurity } = relation;
   const on = qualified(schema, name);
   const { reads, inserts, writes } = conditionsOf(table, context);
   const policies = [
@@ -164,7 +193,7 @@ function relationPolicies(
     statements: [
       ...policies.map(([policy, clause]) => `create policy ${policy} on ${on} as restrictive ${clause}`),
       // Without row security everybody with a grant came to every row: what the others restrict is let in by this one.
-      ...(hadRowSecurity
+      ...(hasRowSecurity
         ? []
         : [
             `create policy tenant_access on ${on} using (true) with check (true)`,
@@ -174,8 +203,33 @@ function relationPolicies(
     ],
     inverse: [
       ...(table.force ? [`alter table ${on} no force row level security`] : []),
-      ...(hadRowSecurity ? [] : [`alter table ${on} disable row level security`, `drop policy tenant_access on ${on}`]),
+      ...(hasRowSecurity ? [] : [`alter table ${on} disable row level security`, `drop policy tenant_access on ${on}`]),
       ...policies.map(([policy]) => `drop policy ${policy} on ${on}`),
     ],
+  };
+}
+
+/** Whoever may update a row, but is no writer, may update all but these columns: by the table's name and by that of its view. */
+function fixedColumns(
+  { fixed }: TenantTable,
+  { schema, name, columns, updaters }: Unprotected,
+  { from, writers }: PolicyContext & { readonly writers: readonly string[] },
+): Pick<Step, 'statements' | 'inverse'> {
+  const roles = updaters.filter((role) => !writers.includes(role));
+  if (fixed.length === 0 || roles.length === 0) return { statements: [], inverse: [] };
+  const to = roles.map((role) => (role === 'public' ? role : ident(role))).join(', ');
+  const names = [...new Set([qualified(schema, name), qualified(from, name)])];
+  const list = (each: readonly string[]) => each.map(ident).join(', ');
+  // The tenant's column is not one of the view's, and is the trigger's to write.
+  const free = columns.filter((column) => !fixed.includes(column) && column !== TENANT_COLUMN);
+  return {
+    statements: names.flatMap((on) => [
+      `revoke update on ${on} from ${to}`,
+      `grant update (${list(free)}) on ${on} to ${to}`,
+    ]),
+    inverse: names.flatMap((on) => [
+      `revoke update (${list(free)}) on ${on} from ${to}`,
+      `grant update on ${on} to ${to}`,
+    ]),
   };
 }
