@@ -1,10 +1,10 @@
 import { parseArgs } from 'node:util';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
-import { withTransaction } from '../src/db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../src/db/transaction.ts';
 import { markOfSeal, type Scope } from '../src/ledger/scope.ts';
 import { sealBook } from '../src/ledger/seals.ts';
-import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../src/ledger/verify.ts';
+import { type CheckResult, runChecks } from '../src/ledger/verify.ts';
 import { median, print, spread } from './figures.ts';
 import { fillBooks } from './filled-books.ts';
 import { openBenchHome } from './home.ts';

@@ -1,6 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
-import { withTransaction } from '../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
@@ -11,7 +11,7 @@ import {
   type PeriodCertificate,
   previewPeriod,
 } from '../ledger/periods.ts';
-import { ONE_SNAPSHOT, runPeriodChecks } from '../ledger/verify.ts';
+import { runPeriodChecks } from '../ledger/verify.ts';
 import { checkLines } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';

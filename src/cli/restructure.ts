@@ -3,6 +3,7 @@ import type { CommandContext } from './context.ts';
 import { registerRestructureApply } from './restructure-apply.ts';
 import { registerRestructureIsolate } from './restructure-isolate.ts';
 import { registerRestructurePlan } from './restructure-plan.ts';
+import { registerRestructureVerify } from './restructure-verify.ts';
 
 export function registerRestructure(program: Command, context: CommandContext): void {
   const restructure = program
@@ -11,4 +12,5 @@ export function registerRestructure(program: Command, context: CommandContext): 
   registerRestructurePlan(restructure, context);
   registerRestructureApply(restructure, context);
   registerRestructureIsolate(restructure, context);
+  registerRestructureVerify(restructure, context);
 }

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
 import type { Pool } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { ONE_SNAPSHOT } from '../ledger/verify.ts';
 import {
   assessInstall,
   type Installed,

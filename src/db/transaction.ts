@@ -11,6 +11,9 @@ export interface TransactionOptions {
   readonly random?: () => number;
 }
 
+/** What a verification runs in: everything it reads is of one instant, and it changes nothing. */
+export const ONE_SNAPSHOT = { mode: 'isolation level repeatable read read only' } as const;
+
 const DEFAULT_MAX_TRIES = 5;
 const BACKOFF_BASE_MS = 10;
 

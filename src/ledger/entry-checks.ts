@@ -1,4 +1,4 @@
-import type { Check } from './checks.ts';
+import type { Check } from '../db/checks.ts';
 import type { Glance } from './glance.ts';
 import type { Rows } from './scope.ts';
 

@@ -1,8 +1,8 @@
+import type { Check } from '../db/checks.ts';
 import type { Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { ask } from './ask.ts';
 import { assertBook } from './books.ts';
-import type { Check } from './checks.ts';
 import { assertInstant } from './history.ts';
 import { assertBookId, assertObject, assertOptions } from './input.ts';
 import type { Instant } from './instants.ts';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { assertBook } from './books.ts';
 import {
@@ -12,7 +12,6 @@ import {
   rootOfInclusion,
   splitOf,
 } from './merkle.ts';
-import { ONE_SNAPSHOT } from './verify.ts';
 
 // The documents are read by programs of others: docs/proofs.md says what each field means, and none of it changes.
 

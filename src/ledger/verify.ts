@@ -1,5 +1,5 @@
+import { type Check, type CheckResult, type Pass, runEach, type VerificationWatch } from '../db/checks.ts';
 import type { Tx } from '../db/pool.ts';
-import { type Check, type CheckResult, type Pass, runEach, type VerificationWatch } from './checks.ts';
 import { projectionChecks, sumChecks } from './entry-checks.ts';
 import { type Glance, glance, LEAF_DIFFERS } from './glance.ts';
 import { GUARD_COUNT, GUARD_FAULTS } from './guards.ts';
@@ -8,7 +8,7 @@ import { type Rows, rowsOf, type Scope } from './scope.ts';
 import { sealChainFaults, sealedEventFaults } from './seal-checks.ts';
 import { accountStateFaults, holdFaults, reversalFaults, slotFaults } from './state-checks.ts';
 
-export type { CheckResult, VerificationWatch } from './checks.ts';
+export type { CheckResult, VerificationWatch } from '../db/checks.ts';
 
 /** The normal side of every account type that the migrations make. A test compares them with a fresh migration. */
 export const NORMAL_SIDES: Readonly<Record<string, 'debit' | 'credit'>> = {
@@ -146,9 +146,6 @@ function logChecks(rows: Rows, isUnchanged?: () => Promise<boolean>): (Check | P
     },
   ];
 }
-
-/** What a verification runs in: everything it reads is of one instant, and it changes nothing. */
-export const ONE_SNAPSHOT = { mode: 'isolation level repeatable read read only' } as const;
 
 /** Sorts and hashes of large books; PostgreSQL's default is made for requests. */
 const WORK_MEMORY = '128MB';

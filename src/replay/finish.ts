@@ -1,9 +1,8 @@
 import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { ONE_SNAPSHOT } from '../ledger/verify.ts';
 import { SORT_MEMORY } from './backfill-run.ts';
 import { dropOurTriggers, findRetirement, getCapture, lockTables } from './capture.ts';
 import { countCaptured } from './drain.ts';

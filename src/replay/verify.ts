@@ -1,11 +1,11 @@
 import type { Pool, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { type BookSummary, summarizeBooks } from '../ledger/book-summary.ts';
 import { assertBook } from '../ledger/books.ts';
 import { verifyIndependently } from '../ledger/independent/verify.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { markOfSeal, type Scope } from '../ledger/scope.ts';
-import { type CheckResult, ONE_SNAPSHOT, runChecks, type VerificationWatch } from '../ledger/verify.ts';
+import { type CheckResult, runChecks, type VerificationWatch } from '../ledger/verify.ts';
 import { compareWallets, findMissingWallets, findUnfinishedBackfill } from './report.ts';
 
 export interface Verification {

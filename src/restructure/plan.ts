@@ -1,5 +1,5 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { withTransaction } from '../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { type Caller, findCallers } from './callers.ts';
 import {
@@ -63,14 +63,12 @@ export interface Plan {
   readonly digest: string;
 }
 
-const ONE_LOOK = 'isolation level repeatable read read only';
-
 /**
  * What the mapping means for this database, table by table. Changes nothing, and waits for no table's lock.
  * @throws AppError DB_*
  */
 export function makePlan(pool: Pool, mapping: Mapping, { now }: { now: Date }): Promise<Plan> {
-  return withTransaction(pool, (tx) => planIn(tx, mapping, now), { mode: ONE_LOOK });
+  return withTransaction(pool, (tx) => planIn(tx, mapping, now), ONE_SNAPSHOT);
 }
 
 async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {

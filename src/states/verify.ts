@@ -1,5 +1,5 @@
+import { type Check, type CheckResult, runEach, type VerificationWatch } from '../db/checks.ts';
 import type { Tx } from '../db/pool.ts';
-import { type Check, type CheckResult, runEach, type VerificationWatch } from '../ledger/checks.ts';
 import { findInstallations, type Installation } from './installations.ts';
 import { ofAlias } from './sql/literals.ts';
 import { accountRequestSql, differingRowsSql } from './sql/rows.ts';

@@ -1,9 +1,9 @@
 import { expect } from 'vitest';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
-import { withTransaction } from '../../src/db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../../src/db/transaction.ts';
 import { verifyIndependently } from '../../src/ledger/independent/verify.ts';
 import { type NewTransaction, openAccounts } from '../../src/ledger/ledger.ts';
-import { type CheckResult, ONE_SNAPSHOT, runChecks } from '../../src/ledger/verify.ts';
+import { type CheckResult, runChecks } from '../../src/ledger/verify.ts';
 import type { TestDatabase } from './database.ts';
 
 export interface TestAccounts {

@@ -1,7 +1,7 @@
 import type { Pool, Queryable } from '../../db/pool.ts';
-import { withTransaction } from '../../db/transaction.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
-import { ONE_SNAPSHOT, runLogChecks } from '../verify.ts';
+import { runLogChecks } from '../verify.ts';
 import { PROJECTIONS, SCHEMA } from './projections.ts';
 
 /**

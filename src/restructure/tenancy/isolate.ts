@@ -104,7 +104,8 @@ async function orSkipped(isolateTable: () => Promise<Partial<Isolated>>): Promis
   try {
     return await isolateTable();
   } catch (error) {
-    if (!(error instanceof AppError) || !['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE'].includes(error.code)) throw error;
+    if (!(error instanceof AppError) || !['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE'].includes(error.code))
+      throw error;
     return { status: 'skipped', reason: error.message };
   }
 }
@@ -174,7 +175,14 @@ async function addIndexes(work: Work, table: TenantTable, column: string): Promi
   }
   // Built beside writers, and therefore outside of any transaction: the journal has it once it is there.
   if (inverse.length > 0)
-    await take(work, { kind: 'tenant index', object, relations: [], statements: [], inverse, mayChange: [] });
+    await take(work, {
+      kind: 'tenant index',
+      object,
+      relations: leaves.map(({ oid }) => oid),
+      statements: [],
+      inverse,
+      mayChange: [],
+    });
 }
 
 /** What has rows follow the row that they belong to, and the policies. */

@@ -1,0 +1,230 @@
+import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
+import type { Tx } from '../../db/pool.ts';
+import { qualified } from '../statements.ts';
+import { contentSql, type MovedRelation, readMoved } from './moved.ts';
+
+/** Everything that standing steps promise, in the caller's snapshot. Reads every row of every moved table. */
+export async function checkRestructuring(tx: Tx, watch: VerificationWatch): Promise<readonly CheckResult[]> {
+  const moved = await readMoved(tx);
+  return runEach(
+    tx,
+    [
+      ...JOURNAL_CHECKS,
+      ...VIEW_CHECKS,
+      ...PRIVILEGE_CHECKS,
+      contentCheck(moved),
+      ...(await foreignKeyChecks(tx, moved)),
+      ...TENANT_CHECKS,
+    ],
+    watch,
+  );
+}
+
+const STANDING = `select s.*, r.oid as relation, r.at from restructure.steps s cross join unnest(s.relations) with ordinality r (oid, at) where s.undone_at is null`;
+
+/** Of each relation, the last step that touched it. */
+const LAST = `select distinct on (relation) * from (${STANDING}) s order by relation, id desc`;
+
+const JOURNAL_CHECKS: readonly Check[] = [
+  {
+    name: 'every relation is what the last step on it left',
+    unit: 'relations',
+    examined: `select count(distinct relation) from (${STANDING}) s`,
+    faults: `
+      select format('%s, since step %s: %s: %s was %s and is %s', l.object, l.id, c.object, c.fact, coalesce(c.was::text, 'not there'), coalesce(c.became::text, 'gone'))
+      from (${LAST}) l
+      cross join lateral restructure.changes_between(
+        (select coalesce(jsonb_object_agg(f.key, f.value), '{}') from jsonb_each(l.after) f
+          where split_part(f.key, ' ', 1) = l.relation::text and split_part(f.key, ' ', 2) <> 'storage'),
+        (select coalesce(jsonb_object_agg(f.key, f.value - 'file'), '{}') from jsonb_each(restructure.facts_of(array[l.relation])) f
+          where split_part(f.key, ' ', 2) <> 'storage')
+      ) c
+      where c.fact <> 'file'
+      order by l.id, c.object, c.fact`,
+  },
+  {
+    name: 'nothing was copied: rows lay after each move where they lay before',
+    unit: 'relations',
+    examined: `select count(*) from (${STANDING}) s where s.kind = 'table'`,
+    faults: `
+      select format('%s: %s: %s was %s and became %s', s.object, c.object, c.fact, c.was, c.became)
+      from restructure.steps s
+      cross join lateral restructure.changes_between(s.before, s.after) c
+      where s.kind = 'table' and s.undone_at is null and (split_part(c.object, ' ', 2) = 'storage' or c.fact in ('file', 'oid', 'row type'))
+        and c.was is not null
+      order by s.id`,
+  },
+];
+
+/** Each moved relation and what bears its old name. */
+const STAND_INS = `
+  select s.object, c.oid as relation, c.relname as name, v.oid as view, v.relkind as kind, v.reloptions as options, c.relowner as owner,
+    v.relowner as view_owner, c.relacl, v.relacl as view_acl, s.before
+  from (${STANDING}) s
+  join pg_class c on c.oid = s.relation
+  left join pg_namespace n on n.nspname = s.before -> (c.oid || ' relation ' || c.relname) ->> 'schema'
+  left join pg_class v on v.relnamespace = n.oid and v.relname = c.relname
+  where s.kind = 'table'`;
+
+const VIEW_CHECKS: readonly Check[] = [
+  {
+    name: 'every moved table has a view under its old name that asks for the rights of whoever reads it',
+    unit: 'views',
+    examined: `select count(*) from (${STAND_INS}) s`,
+    faults: `
+      select case when s.view is null then format('%s: nothing bears the old name of %s', s.object, s.name)
+                  when s.kind <> 'v' then format('%s: what bears the old name of %s is no view', s.object, s.name)
+                  else format('%s: its view %s runs with the rights of its owner', s.object, s.view::regclass) end
+      from (${STAND_INS}) s
+      where s.view is null or s.kind <> 'v' or not coalesce(s.options @> array['security_invoker=true'], false)
+      order by 1`,
+  },
+  {
+    name: 'every view has the columns that its table had, with their types and defaults',
+    unit: 'columns',
+    examined: `select count(*) from (${STAND_INS}) s join pg_attribute a on a.attrelid = s.view and a.attnum > 0 and not a.attisdropped`,
+    faults: `
+      select format('%s: column %s of %s %s', s.object, called.attname, s.name, case
+        when v.attname is null then 'is not in the view'
+        when t.attname is null then 'is not in the table'
+        when (t.atttypid, t.atttypmod) is distinct from (v.atttypid, v.atttypmod)
+          then format('is %s, and in the view %s', format_type(t.atttypid, t.atttypmod), format_type(v.atttypid, v.atttypmod))
+        else format('has the default %s, and in the view %s', coalesce(pg_get_expr(td.adbin, td.adrelid), 'none'), coalesce(pg_get_expr(vd.adbin, vd.adrelid), 'none')) end)
+      from (${STAND_INS}) s
+      cross join lateral (
+        select distinct a.attname from pg_attribute a where a.attrelid in (s.relation, s.view) and a.attnum > 0 and not a.attisdropped
+          and (a.attrelid = s.view or s.before ? (s.relation || ' column ' || a.attname))
+      ) called
+      left join pg_attribute t on t.attrelid = s.relation and t.attname = called.attname and not t.attisdropped
+      left join pg_attribute v on v.attrelid = s.view and v.attname = called.attname and not v.attisdropped
+      left join pg_attrdef td on td.adrelid = s.relation and td.adnum = t.attnum and t.attgenerated = ''
+      left join pg_attrdef vd on vd.adrelid = s.view and vd.adnum = v.attnum
+      where s.view is not null and (t.attname is null or v.attname is null
+        or (t.atttypid, t.atttypmod) is distinct from (v.atttypid, v.atttypmod)
+        or pg_get_expr(td.adbin, td.adrelid) is distinct from pg_get_expr(vd.adbin, vd.adrelid))
+      order by 1`,
+  },
+];
+
+const PRIVILEGE_CHECKS: readonly Check[] = [
+  {
+    name: 'every role may do by the old name what it may by the new, and reaches the new',
+    unit: 'roles by table and verb',
+    examined: `select count(*) from (${STAND_INS}) s cross join pg_roles r cross join unnest(array['select', 'insert', 'update', 'delete']) verb where r.rolname not like 'pg\\_%'`,
+    faults: `
+      select format('%s: %s %s %s by the new name, and %s by the old%s', s.object, r.rolname,
+        case when by.table then 'may' else 'may not' end, verb, case when by.view then 'may' else 'may not' end,
+        case when has_schema_privilege(r.oid, c.relnamespace, 'usage') then '' else ', without USAGE of the schema' end)
+      from (${STAND_INS}) s
+      join pg_class c on c.oid = s.relation
+      cross join pg_roles r
+      cross join unnest(array['select', 'insert', 'update', 'delete']) verb
+      cross join lateral (select
+        has_table_privilege(r.oid, s.relation, verb) as table, has_table_privilege(r.oid, s.view, verb) as view) by
+      where r.rolname not like 'pg\\_%' and s.view is not null
+        and (by.table is distinct from by.view or by.view and not has_schema_privilege(r.oid, c.relnamespace, 'usage'))
+      order by 1`,
+  },
+];
+
+/** Both names in one snapshot: what one shows, the other does. */
+function contentCheck(moved: readonly MovedRelation[]): Check {
+  const leaves = moved.filter(({ isLeaf }) => isLeaf);
+  const compared = leaves.map(
+    (
+      relation,
+    ) => `select ${literal(`${relation.from}.${relation.name}`)} as name, coalesce(o.chunk, n.chunk) as chunk, o.rows as old_rows, n.rows as new_rows
+      from (${contentSql(relation, 'old name')}) o full join (${contentSql(relation, 'new name')}) n using (chunk)
+      where (o.rows, o.hash) is distinct from (n.rows, n.hash)`,
+  );
+  return {
+    name: 'every row is the same by the old name and by the new',
+    unit: 'rows',
+    examined:
+      leaves.length === 0
+        ? 'select 0'
+        : `select sum(n) from (${leaves.map(({ schema, name }) => `select count(*) as n from ${qualified(schema, name)}`).join(' union all ')}) counted`,
+    faults:
+      compared.length === 0
+        ? 'select null::text where false'
+        : `select format('%s, chunk %s: %s rows by the old name, %s by the new', name, chunk, coalesce(old_rows, 0), coalesce(new_rows, 0)) from (${compared.join(' union all ')}) c order by 1`,
+  };
+}
+
+interface ForeignKey {
+  readonly name: string;
+  readonly child: string;
+  readonly parent: string;
+  readonly pairs: readonly { readonly child: string; readonly parent: string }[];
+}
+
+/** Looked for row by row: that a constraint is called valid is what is to be proved. */
+async function foreignKeyChecks(tx: Tx, moved: readonly MovedRelation[]): Promise<readonly Check[]> {
+  const { rows } = await tx.query<ForeignKey>(
+    `select k.conname as name, k.conrelid::regclass::text as child, k.confrelid::regclass::text as parent,
+       array(
+         select jsonb_build_object('child', quote_ident(c.attname), 'parent', quote_ident(p.attname))
+         from unnest(k.conkey, k.confkey) pair (child, parent)
+         join pg_attribute c on c.attrelid = k.conrelid and c.attnum = pair.child
+         join pg_attribute p on p.attrelid = k.confrelid and p.attnum = pair.parent
+       ) as pairs
+     from pg_constraint k
+     where k.contype = 'f' and k.conparentid = 0 and (k.conrelid = any ($1::oid[]) or k.confrelid = any ($1::oid[]))
+     order by 2, 1`,
+    [moved.map(({ oid }) => oid)],
+  );
+  if (rows.length === 0) return [];
+  const orphans = rows.map(
+    ({
+      name,
+      child,
+      parent,
+      pairs,
+    }) => `select format('%s: a row of %s refers by %s to no row of %s', ${literal(name)}, ${literal(child)}, ${literal(pairs.map((pair) => pair.child).join(', '))}, ${literal(parent)})
+      from ${child} c where ${pairs.map((pair) => `c.${pair.child} is not null`).join(' and ')}
+        and not exists (select from ${parent} p where ${pairs.map((pair) => `p.${pair.parent} = c.${pair.child}`).join(' and ')})`,
+  );
+  return [
+    {
+      name: 'every row that a foreign key refers to is there',
+      unit: 'foreign keys',
+      examined: `select ${rows.length}`,
+      faults: orphans.join(' union all '),
+    },
+    {
+      name: 'every foreign key is validated',
+      unit: 'foreign keys',
+      examined: `select ${rows.length}`,
+      faults: `select format('%s of %s is not validated', k.conname, k.conrelid::regclass) from pg_constraint k
+        where k.contype = 'f' and not k.convalidated and (k.conrelid in (select relation from (${STANDING}) s) or k.confrelid in (select relation from (${STANDING}) s)) order by 1`,
+    },
+  ];
+}
+
+const TENANT_CHECKS: readonly Check[] = [
+  {
+    name: 'every table of a tenancy, and every partition, has row security and the policies of its tenants',
+    unit: 'relations',
+    examined: `select count(*) from (${STANDING}) s where s.kind = 'policies'`,
+    faults: `
+      select format('%s: %s of %s', s.object, case when c.relrowsecurity then format('the policy %s is missing', policy) else 'row security is off' end, c.oid::regclass)
+      from (${STANDING}) s
+      join pg_class c on c.oid = s.relation
+      cross join unnest(array['tenant_reads', 'tenant_inserts', 'tenant_updates', 'tenant_deletes']) policy
+      where s.kind = 'policies' and (not c.relrowsecurity
+        or not exists (select from pg_policy p where p.polrelid = c.oid and p.polname = policy and not p.polpermissive))
+      order by 1`,
+  },
+  {
+    name: 'every partition that came later shows nothing by its own name',
+    unit: 'partitions',
+    examined: `select count(*) from pg_inherits h where h.inhparent in (select relation from (${STANDING}) s where s.kind = 'policies')`,
+    faults: `
+      select format('%s has no row security, and is read past the policies of %s', c.oid::regclass, h.inhparent::regclass)
+      from pg_inherits h join pg_class c on c.oid = h.inhrelid
+      where h.inhparent in (select relation from (${STANDING}) s where s.kind = 'policies') and not c.relrowsecurity
+      order by 1`,
+  },
+];
+
+const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
