@@ -97,6 +97,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   ledger: async () => (await import('./ledger.ts')).registerLedger,
   outbox: async () => (await import('./outbox.ts')).registerOutbox,
   states: async () => (await import('./states.ts')).registerStates,
+  restructure: async () => (await import('./restructure.ts')).registerRestructure,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
 };
