@@ -136,11 +136,22 @@ function placeWithin(kind: string, fields: unknown, place: Place): Place {
 /** The parser leaves `into …` out by blanks, and writes PERFORM as SELECT: what comes before either is in the text. */
 function findIn(text: string, query: string, from: number): { offset: number; dropped: number } {
   const head = query.split(/\s{3,}/)[0] ?? query;
-  const asWritten = text.indexOf(head, from);
-  const performed =
-    asWritten < 0 && query.startsWith('SELECT ') ? text.indexOf(head.slice('SELECT '.length), from) : -1;
+  const asWritten = wordsFrom(text, head, from);
+  const isPerformed = asWritten < 0 && query.startsWith('SELECT ');
+  const performed = isPerformed ? wordsFrom(text, head.slice('SELECT '.length), from) : -1;
   const at = asWritten >= 0 ? asWritten : Math.max(performed, from);
   return { offset: Buffer.byteLength(text.slice(0, at)), dropped: performed >= 0 ? 'SELECT '.length : 0 };
+}
+
+/** Where words stand, and not in the middle of another. */
+function wordsFrom(text: string, words: string, from: number): number {
+  const isWord = (character: string | undefined) => character !== undefined && /[\w$]/.test(character);
+  for (let at = text.indexOf(words, from); at >= 0; at = text.indexOf(words, at + 1)) {
+    const isCut =
+      (isWord(words[0]) && isWord(text[at - 1])) || (isWord(words.at(-1)) && isWord(text[at + words.length]));
+    if (!isCut) return at;
+  }
+  return -1;
 }
 
 function lineStarts(text: string): number[] {

@@ -84,6 +84,19 @@ const on = (mode: Mode, relation: RangeVar | undefined): readonly Lock[] =>
   relation === undefined ? [] : [{ table: nameOf(relation), mode }];
 const ofNode = (mode: Mode, node: Node): readonly Lock[] => ('RangeVar' in node ? on(mode, node.RangeVar) : []);
 
+/** What PostgreSQL refuses inside of a transaction, by the words that make it so. */
+export function refusedInTransaction(node: Node): string | undefined {
+  if ('IndexStmt' in node && node.IndexStmt.concurrent) return 'CREATE INDEX CONCURRENTLY';
+  if ('DropStmt' in node && node.DropStmt.concurrent) return 'DROP INDEX CONCURRENTLY';
+  if ('ReindexStmt' in node && hasOption(node.ReindexStmt.params, 'concurrently')) return 'REINDEX CONCURRENTLY';
+  if ('VacuumStmt' in node && node.VacuumStmt.is_vacuumcmd) return 'VACUUM';
+  if (!('AlterTableStmt' in node)) return undefined;
+  const detaches = commandsOf(node.AlterTableStmt).some(
+    ({ def }) => def !== undefined && 'PartitionCmd' in def && def.PartitionCmd.concurrent,
+  );
+  return detaches ? 'DETACH PARTITION … CONCURRENTLY' : undefined;
+}
+
 /** A partition that is created in place locks its parent like a change of it. */
 function ofParent(node: Node): readonly Lock[] {
   const parent = parentOfPartition(node);

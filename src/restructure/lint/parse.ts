@@ -2,7 +2,7 @@ import { type Node, type RawStmt, type ScanToken, scanSync } from 'libpg-query';
 import { atomicBody, type Body, bodyOf, type Inner, readBody } from './bodies.ts';
 import { parsePlainSql } from './plain-sql.ts';
 import type { Comment, Finding, Span, SqlFile, Statement, Unread } from './statement.ts';
-import { isAlone, Transactions } from './transactions.ts';
+import { type During, isAlone, Transactions } from './transactions.ts';
 
 export interface ParsedFile extends SqlFile {
   readonly statements: readonly Statement[];
@@ -67,7 +67,7 @@ class Reading {
     const locate = (location = start) => location;
     this.statements.push({
       file: this.#file,
-      node,
+      node: withoutBody(node),
       offset: start,
       runs: 'with-file',
       isLooped: false,
@@ -90,7 +90,7 @@ class Reading {
     if ('CreateFunctionStmt' in node) this.#readAtomic(node, start);
   }
 
-  #readBody(node: Node, body: Body, { start, end }: Span, during: { transaction: number; session: number }): void {
+  #readBody(node: Node, body: Body, { start, end }: Span, during: During): void {
     const { inner, unread } = readBody(body, this.#file.text.slice(start, end));
     const origin = this.#originOf(body, { start, end });
     const inFile = (offset: number) => (origin === undefined ? start : origin + offset);
@@ -144,4 +144,11 @@ class Reading {
 /** What CREATE SCHEMA makes in the schema. */
 function nestedOf(node: Node): readonly Node[] {
   return 'CreateSchemaStmt' in node ? (node.CreateSchemaStmt.schemaElts ?? []) : [];
+}
+
+/** What a function does when it is called, it does not do when it is created. */
+function withoutBody(node: Node): Node {
+  if (!('CreateFunctionStmt' in node)) return node;
+  const { sql_body: _readByItself, ...header } = node.CreateFunctionStmt;
+  return { CreateFunctionStmt: header };
 }

@@ -2,7 +2,7 @@ import type { AlterTableCmd, AlterTableStmt, ColumnDef, Constraint, CreateStmt, 
 import { nameOf, stringsOf } from './ast.ts';
 import { commandsOf, parentOfPartition } from './locks.ts';
 import type { Statement } from './statement.ts';
-import { newTable, type Table, type World } from './world.ts';
+import { newTable, rootOf, type Table, type World } from './world.ts';
 
 export function createTable(world: World, statement: Statement, create: CreateStmt): void {
   const name = nameOf(create.relation);
@@ -18,6 +18,8 @@ export function createTable(world: World, statement: Statement, create: CreateSt
 }
 
 function partition(parent: Table, child: Table, { by, isDefault }: { by: Statement; isDefault: boolean }): void {
+  // PostgreSQL refuses a circle.
+  if (rootOf(parent) === child) return;
   parent.isPartitioned = true;
   parent.partitions.add(child);
   child.partitionOf = { parent, by, isDefault };

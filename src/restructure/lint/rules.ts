@@ -1,6 +1,12 @@
 import type { Rule } from './rule.ts';
 import { definerWithoutSearchPath } from './rules/functions.ts';
-import { lockTimeoutTooLong, lockWithoutTimeout, moreThanOneHotTable, rowsChangedUnderLock } from './rules/locks.ts';
+import {
+  lockTimeoutTooLong,
+  lockWithoutTimeout,
+  moreThanOneHotTable,
+  notInATransaction,
+  rowsChangedUnderLock,
+} from './rules/locks.ts';
 import {
   movedViewWithoutGrants,
   nextvalOfMovedSequence,
@@ -42,6 +48,7 @@ export const RULES: readonly Rule[] = [
   lockWithoutTimeout,
   lockTimeoutTooLong,
   rowsChangedUnderLock,
+  notInATransaction,
   attachWithDefaultPartition,
   partitionCreatedInPlace,
   unwrappedFunctionInPolicy,

@@ -15,6 +15,8 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   'require-statement-timeout': 'what is waited for is bounded by lock_timeout; a backfill may take its time',
   'require-timeout-settings': 'the same two in one',
   'renaming-table': 'ours, rename-without-view, knows the view that takes the old name',
+  'ban-concurrent-index-creation-in-transaction':
+    'ours, not-in-a-transaction, finds it in a file of one statement too, and the others that PostgreSQL refuses there',
   'transaction-nesting': 'begin and commit divide a file, here',
   'prefer-robust-stmts': 'a migration runs once, in a transaction; IF NOT EXISTS hides that it did not do what it says',
   'prefer-bigint-over-int': 'a choice of type, which no traffic waits for',

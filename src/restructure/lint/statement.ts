@@ -28,6 +28,8 @@ export interface Statement {
   readonly isLooped: boolean;
   /** Statements of one transaction share it; so do those of one function. */
   readonly transaction: number;
+  /** Nothing else is in its transaction, and nobody began one around it. */
+  readonly isAlone: boolean;
   /** Settings of a session last as long as this is the same. */
   readonly session: number;
   /** Where a location that the parser gave for something in it is in the file. */

@@ -1,5 +1,5 @@
 import type { Node, TransactionStmtKind } from 'libpg-query';
-import type { Comment } from './statement.ts';
+import type { Comment, Statement } from './statement.ts';
 
 /** Transactions are told apart across files, for as long as this process lives. */
 let last = 0;
@@ -15,6 +15,8 @@ export function isAlone({ text }: Comment): boolean {
 
 /** node-pg-migrate runs what follows each of these by itself. */
 const HALF = /^--[\s-]*(?:up|down)\s+migration/i;
+
+export type During = Pick<Statement, 'transaction' | 'session' | 'isAlone'>;
 
 /**
  * Which statements of a file are one transaction. A migration is one, as node-pg-migrate runs it, unless it says otherwise; `begin` and
@@ -33,19 +35,19 @@ export class Transactions {
     this.#halves = comments.filter(({ text }) => HALF.test(text)).map(({ offset }) => offset);
   }
 
-  enter(node: Node, offset: number): { transaction: number; session: number } {
+  enter(node: Node, offset: number): During {
     if (this.#halves.some((half) => half < offset)) this.#beginHalf(offset);
     const kind = 'TransactionStmt' in node ? node.TransactionStmt.kind : undefined;
     if (BEGINS.has(kind)) this.#begin();
     else if (this.#alone) this.#transaction = next();
-    const during = { transaction: this.#transaction, session: this.#session };
+    const during = { transaction: this.#transaction, session: this.#session, isAlone: this.#alone };
     if (ENDS.has(kind)) this.#end('TransactionStmt' in node && node.TransactionStmt.chain === true);
     return during;
   }
 
   /** For what does not run with the file. */
-  apart(): { transaction: number; session: number } {
-    return { transaction: next(), session: next() };
+  apart(): During {
+    return { transaction: next(), session: next(), isAlone: false };
   }
 
   #beginHalf(offset: number): void {

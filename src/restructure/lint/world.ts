@@ -92,10 +92,15 @@ export class World {
   }
 
   /** A partition is locked with its table: whoever uses one uses the other. */
-  treeOf(name: string): string {
-    const table = this.tables.get(name);
-    return table?.partitionOf === undefined ? name : this.treeOf(table.partitionOf.parent.name);
+  treeOf(name: string): Table {
+    return rootOf(this.table(name));
   }
+}
+
+export function rootOf(table: Table): Table {
+  let root = table;
+  while (root.partitionOf !== undefined) root = root.partitionOf.parent;
+  return root;
 }
 
 export function newTable(name: string, createdBy?: Statement): Table {
@@ -143,7 +148,7 @@ export class LockTimeout {
 /** The locks on hot tables that the transaction under way holds until its end. */
 export class Held {
   /** By the table, or the table that it is a partition of. */
-  readonly trees = new Map<string, Lock>();
+  readonly trees = new Map<Table, Lock>();
   isOverSeveral = false;
   isWithoutTimeout = false;
   hasChangedRows = false;

@@ -1,5 +1,5 @@
 import { nameOf } from '../ast.ts';
-import { MODES } from '../locks.ts';
+import { MODES, refusedInTransaction } from '../locks.ts';
 import type { Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
 
@@ -9,16 +9,17 @@ export const moreThanOneHotTable: Rule = {
   id: 'more-than-one-hot-table-a-transaction',
   *each(statement, world) {
     if (statement.runs !== 'with-file' || world.held.isOverSeveral) return;
-    const trees = world.hotLocks(statement).map(({ table }) => world.treeOf(table));
-    const held = [...world.held.trees.keys()];
-    const another = trees.find((tree) => held.length > 0 && !held.includes(tree));
-    const looped = trees.find((tree) => statement.isLooped && tree.includes('%'));
+    const locks = world.hotLocks(statement);
+    const { trees } = world.held;
+    const another = trees.size === 0 ? undefined : locks.find(({ table }) => !trees.has(world.treeOf(table)));
+    const looped = locks.find(({ table }) => statement.isLooped && table.includes('%'));
     if (another === undefined && looped === undefined) return;
     world.held.isOverSeveral = true;
+    const held = [...trees.values()].map(({ table }) => table).join(', ');
     const what =
       another === undefined
-        ? `This locks ${looped ?? ''} again and again`
-        : `This locks ${another} while ${held.join(', ')} is locked`;
+        ? `This locks ${looped?.table ?? ''} again and again`
+        : `This locks ${another.table} while ${held} is locked`;
     yield {
       statement,
       message: `${what}, all until the end of one transaction: readers and writers of each wait for the slowest, and whoever takes them the other way round deadlocks. One table a transaction.`,
@@ -63,6 +64,18 @@ export const rowsChangedUnderLock: Rule = {
     yield {
       statement,
       message: `Rows of ${target} change while this transaction holds ${lock.mode} on ${lock.table}: it is locked for as long as that takes. Change the schema in one transaction, rows in others, in batches.`,
+    };
+  },
+};
+
+export const notInATransaction: Rule = {
+  id: 'not-in-a-transaction',
+  *each(statement) {
+    const refused = statement.isAlone ? undefined : refusedInTransaction(statement.node);
+    if (refused === undefined) return;
+    yield {
+      statement,
+      message: `PostgreSQL refuses ${refused} inside of a transaction, and a migration is one. Put it into a file by itself that runs without, and say so in it: -- lint: no-transaction.`,
     };
   },
 };

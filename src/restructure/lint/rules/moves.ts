@@ -35,11 +35,15 @@ export const setSchemaWithoutView: Rule = {
   },
 };
 
+/** Two names that are swapped: who comes had a name that nobody was told. */
+const takesPlace = ({ statement, to }: Move, { moves }: World) =>
+  moves.some(({ from, statement: other }) => from === to && other.transaction === statement.transaction);
+
 export const renameWithoutView: Rule = {
   id: 'rename-without-view',
   *end(world) {
     for (const { move, within } of movesOf(world)) {
-      if (move.kind !== 'name' || viewBehind(move, within) !== undefined) continue;
+      if (move.kind !== 'name' || viewBehind(move, within) !== undefined || takesPlace(move, within)) continue;
       yield {
         statement: move.statement,
         message: `${move.from} becomes ${move.to} and nothing stays under the old name: every statement that still says it fails. In the same transaction: create view ${move.from} with (security_invoker = true) as select (every column) from ${move.to}.`,
