@@ -868,7 +868,7 @@ describe('transactions', () => {
   it('end, also of partitions of each other, which PostgreSQL refuses', async () => {
     const circle =
       'alter table a attach partition b default; alter table b attach partition a default; alter table a attach partition a default;';
-    expect(await found(`${circle} drop table a;`, { disabled: LOCKS })).toEqual([]);
+    expect(await found(circle, { disabled: [...LOCKS, 'attach-with-default-partition'] })).toEqual([]);
   });
 
   it('are halves of a file that says how to undo it', async () => {
