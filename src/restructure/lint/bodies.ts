@@ -16,7 +16,7 @@ export interface Body {
 
 export type ReadBody = { readonly inner: readonly Inner[]; readonly unread: readonly UnreadPart[] };
 
-export interface UnreadPart {
+interface UnreadPart {
   readonly offset: number;
   readonly why: string;
 }

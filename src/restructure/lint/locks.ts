@@ -13,7 +13,7 @@ import { kindBelow, nameOf, nameOfParts, stringsOf } from './ast.ts';
 /** The modes behind which reads or writes wait, weakest first, as PostgreSQL numbers them. */
 export const MODES = { SHARE: 5, 'SHARE ROW EXCLUSIVE': 6, EXCLUSIVE: 7, 'ACCESS EXCLUSIVE': 8 } as const;
 
-export type Mode = keyof typeof MODES;
+type Mode = keyof typeof MODES;
 
 /** A lock that others wait behind, and that waits for others itself, so that everybody queues. */
 export interface Lock {

@@ -2,7 +2,7 @@ import { loadModule, type ParseResult, parseSync, type RawStmt } from 'libpg-que
 import { SqlText } from './text.ts';
 
 /** What psql does before a server sees anything, and where a file is no SQL at all. */
-export interface Fault {
+interface Fault {
   readonly rule: 'psql-command' | 'syntax';
   readonly offset: number;
   readonly message: string;

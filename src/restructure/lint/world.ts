@@ -120,7 +120,7 @@ export function newTable(name: string, createdBy?: Statement): Table {
   };
 }
 
-export class LockTimeout {
+class LockTimeout {
   #ofSession: number | undefined;
   #ofTransaction: number | undefined;
   #session = 0;
@@ -146,7 +146,7 @@ export class LockTimeout {
 }
 
 /** The locks on hot tables that the transaction under way holds until its end. */
-export class Held {
+class Held {
   /** By the table, or the table that it is a partition of. */
   readonly trees = new Map<Table, Lock>();
   isOverSeveral = false;
