@@ -134,6 +134,8 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         `grant select on public.orders to web; ${MOVED} grant select on all tables in schema public to web;`,
       ],
       ['never granted', MOVED],
+      ['granted before in another place', `grant select on public.others to web; ${MOVED}`],
+      ['whose name a table takes', `grant select on orders to web; ${MOVE} create table orders (id int);`],
       ['revoked', `revoke all on public.orders from web; ${MOVED}`],
     ],
   },
@@ -398,6 +400,11 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         'alter table a validate constraint k; alter table b alter column x set statistics 7; alter table c set (fillfactor = 70); alter table d attach partition e for values in (1);',
         [],
       ],
+      [
+        'in a loop over rows',
+        `do $$ begin for i in 1..2 loop execute 'alter table a add column x int'; end loop; end $$;`,
+      ],
+      ['named by a variable, once', `do $$ begin execute format('alter table %I add column x int', y); end $$;`],
       ['a table, by both of its names', `${MOVED} alter table sales.orders add column x int;`],
       [
         'in functions',
@@ -525,6 +532,7 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         ],
         ['2.sql:1:1'],
       ],
+      ['created', [`${DAYS} create table days_rest partition of days default;`, DAY], ['2.sql:1:1']],
       [
         'with a check that nobody validated',
         [
@@ -605,6 +613,7 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
     good: [
       ['turned round', 'create policy p on notes using (org_id in (select m.org_id from members m where m.who = 1));'],
       ['wrapped', 'create policy p on notes using ((select is_admin()) or true);'],
+      ['of a function', 'create policy p on notes using (org_id in (select o from my_orgs() as o));'],
       ['of itself', 'create policy p on notes using (id in (select notes.parent from notes where notes.id > 1));'],
     ],
   },
@@ -966,6 +975,12 @@ describe('what is no SQL', () => {
       ['1.sql:2:1 psql-command', '1.sql:5:1 lock-without-timeout'],
       /^Rows behind COPY/,
     ],
+    [
+      'a policy that is deep',
+      `create policy p on t using (${'not '.repeat(3_000)} f());`,
+      ['1.sql:1:1 lock-without-timeout', '1.sql:1:12030 unwrapped-function-in-policy'],
+      /^This waits/,
+    ],
     ['too deep', `select ${'1 + '.repeat(100_000)} 1;`, ['1.sql:1:1 syntax'], /nested too deeply/],
   ])('%s', async (_what, sql, where, says) => {
     expect(await found(sql)).toEqual(where);
@@ -1033,6 +1048,10 @@ describe('a baseline', () => {
   ])('refuses %s', (line) => {
     expect(() => parseBaseline('base.txt', `# x\n${line}\n`)).toThrow(/^base\.txt:2 is no entry of a baseline/);
   });
+});
+
+it('stops when it is told to', async () => {
+  await expect(linted('select 1', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'STOPPED' });
 });
 
 describe("squawk's findings", () => {

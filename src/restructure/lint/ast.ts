@@ -28,12 +28,15 @@ export function calledName({ funcname }: FuncCall): string {
   return (parts[0] === 'pg_catalog' ? parts.slice(1) : parts).join('.');
 }
 
-/** Every object below a node and itself, in order, under the name that it stands by: without recursion, as expressions can be deep. */
-export function* below(root: unknown): Generator<readonly [kind: string, fields: Fields]> {
+/**
+ * Every object below a node and itself, in order, under the name that it stands by: without recursion, as expressions can be deep.
+ * @param except what stands by this name is passed over, with all below it
+ */
+export function* below(root: unknown, except?: string): Generator<readonly [kind: string, fields: Fields]> {
   const open: [string, unknown][] = [['', root]];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const [kind, value] = next;
-    if (value === null || typeof value !== 'object') continue;
+    if (value === null || typeof value !== 'object' || kind === except) continue;
     if (Array.isArray(value)) {
       for (const item of value.toReversed()) open.push([kind, item]);
       continue;

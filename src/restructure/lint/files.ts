@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { systemFailure } from '../../db/sqlstate.ts';
 import { AppError } from '../../errors.ts';
 
-const MAX_FILE_BYTES = 10_000_000;
+const MAX_FILE_BYTES = 5_000_000;
 const MAX_FILES = 10_000;
 const MAX_SHOWN_PATH = 300;
 

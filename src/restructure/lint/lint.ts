@@ -1,3 +1,5 @@
+import { setImmediate } from 'node:timers/promises';
+import { AppError } from '../../errors.ts';
 import { applyAllows } from './allows.ts';
 import { applyBaseline, type Baseline } from './baseline.ts';
 import { type ParsedFile, parseFile } from './parse.ts';
@@ -42,12 +44,18 @@ export function isRule(rule: string): boolean {
 
 /**
  * Looks at files of SQL, in their order, as one set of changes: what an earlier one creates, moves or publishes, a later one meets.
- * @throws AppError SYSTEM_FAILED where squawk does not run
+ * @throws AppError SYSTEM_FAILED where squawk does not run; STOPPED
  */
 export async function lint(sources: readonly Source[], options: LintOptions = {}): Promise<Report> {
   const { alone = false, disabled = [], baseline, squawk, signal = new AbortController().signal } = options;
   await loadParser();
-  const files = sources.map(({ path, sql }) => parseFile(path, sql, { alone }));
+  const files: ParsedFile[] = [];
+  for (const { path, sql } of sources) {
+    // Lets a signal be heard: parsing lets nothing else run.
+    await setImmediate();
+    if (signal.aborted) throw new AppError('STOPPED', 'Stopped before everything was looked at.');
+    files.push(parseFile(path, sql, { alone }));
+  }
   const isAsked = (rule: string) => !disabled.includes(rule) && (squawk !== undefined || !rule.startsWith(SQUAWK));
   const found = [
     ...runRules(

@@ -148,6 +148,7 @@ function move(
     to,
     table,
     partitions: [...table.partitions],
+    grantsBefore: world.grants.length,
     isNew: table.createdBy?.file === statement.file,
     isBack: table.formerNames.includes(to),
   });

@@ -117,6 +117,7 @@ function run(binary: string, args: readonly string[], signal: AbortSignal): Prom
     execFile(binary, args, options, (error, stdout, stderr) => {
       // It ends with 1 when it found something.
       if (error === null || (error.code === 1 && stdout.startsWith('['))) done(stdout);
+      else if (signal.aborted) failed(new AppError('STOPPED', 'Stopped before everything was looked at.'));
       else failed(didNotRun(`squawk failed: ${oneLine(stderr) || error.message}`, error));
     });
   });

@@ -35,6 +35,8 @@ export interface Move {
   readonly table: Table;
   /** As they were at that time. */
   readonly partitions: readonly Table[];
+  /** How many grants there had been. */
+  readonly grantsBefore: number;
   /** It was created by the same file: nobody knows it yet. */
   readonly isNew: boolean;
   readonly isBack: boolean;

@@ -58,13 +58,10 @@ export const movedViewWithoutGrants: Rule = {
     for (const { move, within } of movesOf(world)) {
       const view = viewBehind(move, within);
       if (view === undefined || !('ViewStmt' in view.node)) continue;
-      const before = within.grants.filter(
-        ({ statement, covers }) => covers(move.from) && isBefore(statement, move.statement, within),
-      );
-      const after = within.grants.filter(
-        ({ statement, covers }) => covers(move.from) && statement.transaction === view.transaction,
-      );
-      if (before.length === 0 || after.some((each) => !before.includes(each))) continue;
+      const grants = within.grants.filter(({ covers }) => covers(move.from));
+      const before = grants.filter((each) => within.grants.indexOf(each) < move.grantsBefore);
+      const after = grants.filter((each) => !before.includes(each) && each.statement.transaction === view.transaction);
+      if (before.length === 0 || after.length > 0) continue;
       yield {
         statement: view,
         message: `The grants on ${move.from} go with the table to ${move.to}, and the view under the old name has none: roles that were granted the table are refused. Grant the view in the same transaction what the table had, and usage on the new schema.`,
@@ -72,12 +69,6 @@ export const movedViewWithoutGrants: Rule = {
     }
   },
 };
-
-function isBefore(statement: Statement, other: Statement, { grants }: World): boolean {
-  if (statement.file === other.file) return statement.offset < other.offset;
-  // Files are replayed one after the other.
-  return grants.findIndex((each) => each.statement === statement) >= 0 && statement.session < other.session;
-}
 
 export const partitionChildrenLeft: Rule = {
   id: 'partition-children-left',

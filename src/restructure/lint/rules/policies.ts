@@ -1,5 +1,5 @@
 import type { ColumnRef, CreatePolicyStmt, FuncCall, SelectStmt, SubLink } from 'libpg-query';
-import { calledName, kindBelow, nameOf, relationsBelow, stringsOf } from '../ast.ts';
+import { below, calledName, kindBelow, nameOf, relationsBelow, stringsOf } from '../ast.ts';
 import type { Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
 import type { Table } from '../world.ts';
@@ -12,22 +12,15 @@ function policyOf({ node }: Statement): Policy | undefined {
   return 'AlterPolicyStmt' in node ? node.AlterPolicyStmt : undefined;
 }
 
-/** Everything below an expression that is not in a subquery of it. */
-function* outsideSubqueries(value: unknown): Generator<readonly [string, Record<string, unknown>]> {
-  if (value === null || typeof value !== 'object') return;
-  for (const [kind, fields] of Object.entries(value)) {
-    if (kind === 'subselect' || fields === null || typeof fields !== 'object') continue;
-    if (!Array.isArray(fields)) yield [kind, fields];
-    yield* outsideSubqueries(fields);
-  }
-}
+/** Everything below the expressions of a policy that is not in a subquery of them. */
+const outsideSubqueries = ({ qual, with_check: check }: Policy) => below([qual, check], 'subselect');
 
 export const unwrappedFunctionInPolicy: Rule = {
   id: 'unwrapped-function-in-policy',
   *each(statement) {
     const policy = policyOf(statement);
     if (policy === undefined) return;
-    for (const [kind, fields] of outsideSubqueries([policy.qual, policy.with_check])) {
+    for (const [kind, fields] of outsideSubqueries(policy)) {
       const call = fields as FuncCall;
       const name = kind === 'FuncCall' ? calledName(call) : '';
       if (name === '' || CHEAP_FUNCTIONS.has(name)) continue;
@@ -37,7 +30,7 @@ export const unwrappedFunctionInPolicy: Rule = {
         offset: statement.locate(call.location),
         message: ofRow
           ? `${name} is called for every row, with what is in it, and no index can help. Ask once for all that may be seen, and compare: column in (select …), where the subquery does not depend on the row.`
-          : `${name}() is called for every row. Write (select ${name}(…)): PostgreSQL asks it once, and an index on the column is used.`,
+          : `${name}() is called for every row. Write (select ${name}(${call.args === undefined ? '' : '…'})): PostgreSQL asks it once, and an index on the column is used.`,
       };
     }
   },
@@ -93,13 +86,13 @@ export const tenantColumnWithoutIndex: Rule = {
 function isInPolicy(column: string, { policies, name }: Table): boolean {
   const table = name.split('.')[1];
   return policies.some((statement) => {
-    const { qual, with_check: check } = policyOf(statement) ?? {};
-    const outside = [...outsideSubqueries([qual, check])].flatMap(([kind, fields]) =>
+    const policy = policyOf(statement) ?? {};
+    const outside = [...outsideSubqueries(policy)].flatMap(([kind, fields]) =>
       kind === 'ColumnRef' ? [fields as ColumnRef] : [],
     );
     const isColumn = ({ fields }: ColumnRef) => stringsOf(fields).at(-1) === column;
     const isOfTable = ({ fields }: ColumnRef) => stringsOf(fields).at(-2) === table;
-    const anywhere = [...kindBelow<ColumnRef>([qual, check], 'ColumnRef')];
+    const anywhere = [...kindBelow<ColumnRef>([policy.qual, policy.with_check], 'ColumnRef')];
     return outside.some(isColumn) || anywhere.some((each) => isColumn(each) && isOfTable(each));
   });
 }
