@@ -354,6 +354,8 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         'in a function that is written anew',
         `create function f() returns void language sql as 'truncate orders'; ${MOVED} create or replace function f() returns void language sql as 'truncate sales.orders';`,
       ],
+      ['a column of its own', `${MOVED} select id from orders;`],
+      ['ctid of nobody knows which', `${MOVED} select ctid from orders, x;`],
       ['ctid of another', `${MOVED} select x.ctid from orders o, x;`],
     ],
   },
@@ -433,6 +435,8 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         'alter table a enable row level security; create policy p on a using (true)',
         'alter table d attach partition a for values in (1)',
         'create policy p on a using (true)',
+        'alter policy p on a using (true)',
+        'alter table a detach partition b',
         'drop trigger t on a',
         'drop policy p on a',
         'create index i on a (x)',
@@ -460,6 +464,15 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
       [
         'concurrently',
         '-- lint: no-transaction\ncreate index concurrently i on a (x); reindex (concurrently) table a; alter table a detach partition b concurrently;',
+      ],
+      ['VACUUM without FULL', '-- lint: no-transaction\nvacuum (analyze) a; reindex (verbose) index i;'],
+      [
+        'of what is no table',
+        'alter view v alter column x set default 1; alter sequence s owned by none; alter index i set (fillfactor = 50);',
+      ],
+      [
+        'a function between',
+        "set lock_timeout = '50ms'; create function f() returns void language sql as 'select 1'; alter table a add column x int;",
       ],
       ['nowait', 'lock table a in access exclusive mode nowait; lock table b in row exclusive mode;'],
       [
@@ -812,6 +825,23 @@ describe('messages', () => {
       disabled: ['lock-without-timeout'],
     });
     expect(findings[0]?.message).toMatch(/^This locks public\.b while sales\.a is locked, /);
+  });
+});
+
+describe('locks', () => {
+  it.each([
+    ['alter table a disable trigger t', 'SHARE ROW EXCLUSIVE on public.a'],
+    ['alter table a add foreign key (x) references b', 'SHARE ROW EXCLUSIVE on public.a'],
+    ['create table c (x int references b)', 'SHARE ROW EXCLUSIVE on public.b'],
+    ['create index on s.a (x)', 'SHARE on s.a'],
+    ['lock table a in exclusive mode', 'EXCLUSIVE on public.a'],
+    ['alter table a replica identity full', 'ACCESS EXCLUSIVE on public.a'],
+    ['alter table d attach partition a default', 'ACCESS EXCLUSIVE on public.a'],
+    ['drop table s.a, b', 'ACCESS EXCLUSIVE on s.a'],
+    ['drop trigger t on s.a', 'ACCESS EXCLUSIVE on s.a'],
+  ])('%s: %s', async (sql, lock) => {
+    const { findings } = await linted(sql);
+    expect(findings[0]?.message).toContain(`waits without end for ${lock}, `);
   });
 });
 
