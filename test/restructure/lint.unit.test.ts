@@ -340,6 +340,11 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         `create function f() returns void language plpgsql as $$\nbegin\n  truncate orders;\nend $$;\n${MOVED}`,
         ['1.sql:3:3'],
       ],
+      [
+        'of a view that moved',
+        `${MOVED}\nalter view orders set schema old; alter view old.orders rename to o;\ntruncate old.o;`,
+        ['1.sql:4:1'],
+      ],
       ['in a string that is run', `${MOVED}\ndo $$ begin execute 'truncate orders'; end $$;`, ['1.sql:3:21']],
     ],
     good: [
@@ -354,6 +359,7 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
         'in a function that is written anew',
         `create function f() returns void language sql as 'truncate orders'; ${MOVED} create or replace function f() returns void language sql as 'truncate sales.orders';`,
       ],
+      ['of a view that is elsewhere', `${MOVED} alter view orders set schema old; truncate orders, old.o;`],
       ['a column of its own', `${MOVED} select id from orders;`],
       ['ctid of nobody knows which', `${MOVED} select ctid from orders, x;`],
       ['ctid of another', `${MOVED} select x.ctid from orders o, x;`],
@@ -419,6 +425,18 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
       ['none', 'select 1; alter table a add column x int; alter table a add column y int;', ['1.sql:1:11']],
       ['set too late', "alter table a add column x int; set lock_timeout = '50ms';", ['1.sql:1:1']],
       ['set to nothing', 'set lock_timeout = 0; alter table a add column x int;', ['1.sql:1:23']],
+      ['reset with all', "set lock_timeout = '50ms'; reset all; alter table a add column x int;", ['1.sql:1:39']],
+      ['discarded', "set lock_timeout = '50ms'; discard all; alter table a add column x int;", ['1.sql:1:41']],
+      [
+        'another',
+        "set statement_timeout = '50ms'; select set_config('idle_timeout', '50ms', false), pg_sleep('lock_timeout'); alter table a add column x int;",
+        ['1.sql:1:109'],
+      ],
+      [
+        'of the transaction before, by a function',
+        "begin; select set_config('lock_timeout', '50ms', true); commit; begin; alter table a add column x int; commit;",
+        ['1.sql:1:72'],
+      ],
       ['reset', "set lock_timeout = '50ms'; reset lock_timeout; alter table a add column x int;", ['1.sql:1:48']],
       [
         'of the transaction before',
@@ -449,6 +467,13 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
       ].map((sql): Case => [sql, `${sql};`, ['1.sql:1:1']]),
     ],
     good: [
+      [
+        'of a view that an earlier file makes',
+        [
+          MOVED.replace('alter', "set lock_timeout = '50ms'; alter"),
+          'drop trigger t on public.orders; alter table public.orders alter column total set default 1;',
+        ],
+      ],
       ['set for the transaction', "set local lock_timeout = '50ms'; alter table a add column x int;"],
       [
         'set for the session',
@@ -556,6 +581,14 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
       ],
     ],
     good: [
+      [
+        'with a check that is valid from the start',
+        [
+          `${DAYS} create table days_rest partition of days default;`,
+          'alter table days_rest add check (id > 1);',
+          'alter table days attach partition d for values in (1);',
+        ],
+      ],
       [
         'with a validated check',
         [
@@ -748,6 +781,11 @@ const CASES: Readonly<Record<string, { readonly bad: readonly Case[]; readonly g
       [
         'pinned later, by its name alone',
         "create function f(a int) returns int language sql security definer as $$ select 1 $$; alter function f set search_path = '';",
+      ],
+      ['as the caller, said so', 'create function f() returns int language sql security invoker as $$ select 1 $$;'],
+      [
+        'as the caller again',
+        'create function f() returns int language sql security definer as $$ select 1 $$; alter function f() security invoker;',
       ],
       ['as the caller', 'create function f() returns int language sql as $$ select 1 $$;'],
       [

@@ -139,10 +139,11 @@ function ofAlterTable(statement: AlterTableStmt): readonly Lock[] {
 
 function ofCommand({ subtype, def }: AlterTableCmd, relation: RangeVar | undefined): readonly Lock[] {
   if (subtype === undefined || GENTLE.has(subtype)) return [];
-  if (subtype === 'AT_AttachPartition')
-    return def !== undefined && 'PartitionCmd' in def ? on('ACCESS EXCLUSIVE', def.PartitionCmd.name) : [];
-  if (subtype === 'AT_DetachPartition' && def !== undefined && 'PartitionCmd' in def && def.PartitionCmd.concurrent)
-    return [];
+  if (def !== undefined && 'PartitionCmd' in def) {
+    const { name, concurrent } = def.PartitionCmd;
+    const parent = subtype === 'AT_DetachPartition' ? on('ACCESS EXCLUSIVE', relation) : [];
+    return concurrent ? [] : [...parent, ...on('ACCESS EXCLUSIVE', name)];
+  }
   if (/^AT_(?:Enable|Disable)(?:Always|Replica)?Trig/.test(subtype)) return on('SHARE ROW EXCLUSIVE', relation);
   if (def !== undefined && 'Constraint' in def && def.Constraint.contype === 'CONSTR_FOREIGN') {
     return [...on('SHARE ROW EXCLUSIVE', relation), ...on('SHARE ROW EXCLUSIVE', def.Constraint.pktable)];
