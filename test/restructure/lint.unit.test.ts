@@ -897,6 +897,14 @@ describe('places', () => {
     ]);
   });
 
+  it('are those of each of two bodies that are the same', async () => {
+    const block = 'do $$ begin alter table a set schema b; end $$;';
+    expect(await found(`${block}\n${block}`, { disabled: LOCKS })).toEqual([
+      '1.sql:1:13 set-schema-without-view',
+      '1.sql:2:13 set-schema-without-view',
+    ]);
+  });
+
   it('follow a body down, past what its parser takes out', async () => {
     const sql = `-- é\ncreate function f() returns void language plpgsql as $b$
 declare v int;
@@ -967,6 +975,7 @@ describe('allow', () => {
       'of several rules',
       `-- lint: allow ${rule}, more-than-one-hot-table-a-transaction because nobody reads it\ndrop table a, b; drop table c;`,
     ],
+    ['in the last, without a semicolon', `select 1; drop table a -- lint: allow ${rule} because nobody reads it`],
     ['on a block', `-- lint: allow ${rule} because nobody reads it\ndo $$ begin drop table a; end $$;`],
   ])('%s', async (what, sql) => {
     const { findings, allowed } = await linted(sql);
