@@ -48,6 +48,12 @@ module.exports = {
       { path: '^src/(outbox|restructure|analytics)/' },
     ),
     forbid(
+      'restructure-stands-alone',
+      'It moves tables of any application, and knows none of ours.',
+      { path: room('restructure') },
+      { path: '^src/', pathNot: '^src/(restructure/|db/|config\\.ts|errors\\.ts)' },
+    ),
+    forbid(
       'config-and-errors-are-the-ground',
       'They import nothing of ours, save config its errors.',
       { path: '^src/(config|errors)\\.ts$' },

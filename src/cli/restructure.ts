@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { CommandContext } from './context.ts';
 import { registerRestructureApply } from './restructure-apply.ts';
 import { registerRestructureIsolate } from './restructure-isolate.ts';
+import { registerRestructureLint } from './restructure-lint.ts';
 import { registerRestructurePlan } from './restructure-plan.ts';
 import { registerRestructureVerify } from './restructure-verify.ts';
 
@@ -13,4 +14,5 @@ export function registerRestructure(program: Command, context: CommandContext): 
   registerRestructureApply(restructure, context);
   registerRestructureIsolate(restructure, context);
   registerRestructureVerify(restructure, context);
+  registerRestructureLint(restructure, context);
 }

@@ -1,0 +1,77 @@
+import type { AlterFunctionStmt, CreateFunctionStmt, DefElem, Node, ObjectWithArgs, TypeName } from 'libpg-query';
+import { nameOfParts, stringsOf } from './ast.ts';
+import type { Statement } from './statement.ts';
+import type { Routine, World } from './world.ts';
+
+export function createRoutine(
+  world: World,
+  statement: Statement,
+  { funcname, parameters = [], options }: CreateFunctionStmt,
+): void {
+  const name = nameOfParts(stringsOf(funcname));
+  const types = parameters.flatMap((each) => {
+    const { mode, argType } = 'FunctionParameter' in each ? each.FunctionParameter : {};
+    return mode === 'FUNC_PARAM_OUT' || mode === 'FUNC_PARAM_TABLE' ? [] : typeOf(argType);
+  });
+  const said = optionsOf(options);
+  const routine = { name, statement, isDefiner: said.isDefiner === true, hasSearchPath: said.hasSearchPath, body: [] };
+  world.routines.set(keyOf(name, types), routine);
+  world.lastRoutine = routine;
+}
+
+export function alterRoutine(world: World, statement: Statement, { func, actions }: AlterFunctionStmt): void {
+  const said = optionsOf(actions);
+  const [routine] = routinesOf(world, func).map(([, each]) => each);
+  if (routine === undefined) {
+    // It was there before: what is known of it is what this says.
+    const name = nameOfParts(stringsOf(func?.objname));
+    const found: Routine = {
+      name,
+      statement,
+      isDefiner: said.isDefiner === true,
+      hasSearchPath: said.hasSearchPath,
+      body: [],
+    };
+    world.routines.set(keyOf(name, typesOf(func)), found);
+    return;
+  }
+  if (said.isDefiner !== undefined) routine.isDefiner = said.isDefiner;
+  if (said.isDefiner === true) routine.statement = statement;
+  if (said.hasSearchPath) routine.hasSearchPath = true;
+}
+
+export function dropRoutine(world: World, func: ObjectWithArgs): void {
+  for (const [key] of routinesOf(world, func)) world.routines.delete(key);
+}
+
+function routinesOf(world: World, func: ObjectWithArgs | undefined): (readonly [string, Routine])[] {
+  const name = nameOfParts(stringsOf(func?.objname));
+  const key = keyOf(name, typesOf(func));
+  const exact = world.routines.get(key);
+  if (exact !== undefined) return [[key, exact]];
+  return func?.args_unspecified ? [...world.routines].filter(([, each]) => each.name === name) : [];
+}
+
+const keyOf = (name: string, types: readonly string[]) => `${name}(${types.join(',')})`;
+
+function typesOf(func: ObjectWithArgs | undefined): string[] {
+  return (func?.objargs ?? []).flatMap((each: Node) => ('TypeName' in each ? typeOf(each.TypeName) : []));
+}
+
+function typeOf(type: TypeName | undefined): string {
+  return `${stringsOf(type?.names).at(-1) ?? ''}${type?.arrayBounds === undefined ? '' : '[]'}`;
+}
+
+function optionsOf(options: readonly Node[] = []): { isDefiner: boolean | undefined; hasSearchPath: boolean } {
+  const said: DefElem[] = options.flatMap((each) => ('DefElem' in each ? each.DefElem : []));
+  const security = said.find(({ defname }) => defname === 'security');
+  const hasSearchPath = said.some(
+    ({ defname, arg }) =>
+      defname === 'set' && arg !== undefined && 'VariableSetStmt' in arg && arg.VariableSetStmt.name === 'search_path',
+  );
+  if (security === undefined) return { isDefiner: undefined, hasSearchPath };
+  return {
+    isDefiner: security.arg !== undefined && 'Boolean' in security.arg && security.arg.Boolean.boolval === true,
+    hasSearchPath,
+  };
+}

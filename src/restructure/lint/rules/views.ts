@@ -1,0 +1,173 @@
+import type { ColumnRef, Node, SelectStmt } from 'libpg-query';
+import { calledName, kindBelow, nameOf, relationsBelow, stringsOf } from '../ast.ts';
+import { foreignKeysOf, INSTEAD_OF } from '../locks.ts';
+import type { Hit, Rule } from '../rule.ts';
+import type { Statement } from '../statement.ts';
+import type { World } from '../world.ts';
+
+export const viewWithoutSecurityInvoker: Rule = {
+  id: 'view-without-security-invoker',
+  *end({ views }) {
+    for (const { name, statement, invoker } of views.values()) {
+      if (invoker) continue;
+      yield {
+        statement,
+        message: `${name} reads with the rights of its owner, past the row-level security of its tables. Create it with (security_invoker = true), and grant its readers the tables and usage on their schema; or write security_invoker = false where that is meant.`,
+      };
+    }
+  },
+};
+
+export const selectStarView: Rule = {
+  id: 'select-star-view',
+  *each(statement) {
+    if (!('ViewStmt' in statement.node)) return;
+    const star = starOf(statement.node.ViewStmt.query);
+    if (star === undefined) return;
+    yield {
+      statement,
+      offset: statement.locate(star.location),
+      message: `select * is written out when the view is created: columns that the table gets later are not in it, and nobody can see which were meant. Name the columns.`,
+    };
+  },
+};
+
+/** A star over a table. One over a subquery or a common table expression repeats names that are written there. */
+function starOf(query: Node | undefined): ColumnRef | undefined {
+  if (query === undefined || !('SelectStmt' in query)) return undefined;
+  const { targetList = [], fromClause, withClause, larg, rarg } = query.SelectStmt;
+  const expressions = new Set(
+    (withClause?.ctes ?? []).flatMap((each) => ('CommonTableExpr' in each ? (each.CommonTableExpr.ctename ?? '') : [])),
+  );
+  const tables = sourcesOf(fromClause).filter(({ table }) => table !== undefined && !expressions.has(table));
+  for (const target of targetList) {
+    const value = 'ResTarget' in target ? target.ResTarget.val : undefined;
+    if (value === undefined || !('ColumnRef' in value) || !value.ColumnRef.fields?.some((field) => 'A_Star' in field))
+      continue;
+    const [of] = stringsOf(value.ColumnRef.fields);
+    if (tables.some(({ alias }) => of === undefined || of === alias)) return value.ColumnRef;
+  }
+  return starOf(larg && { SelectStmt: larg }) ?? starOf(rarg && { SelectStmt: rarg });
+}
+
+function sourcesOf(from: readonly Node[] | undefined): { table: string | undefined; alias: string }[] {
+  return (from ?? []).flatMap((each): { table: string | undefined; alias: string }[] => {
+    if ('JoinExpr' in each) return sourcesOf([each.JoinExpr.larg, each.JoinExpr.rarg].flatMap((side) => side ?? []));
+    if (!('RangeVar' in each)) return [];
+    const { relname = '', schemaname, alias } = each.RangeVar;
+    return [
+      { table: schemaname === undefined ? relname : `${schemaname}.${relname}`, alias: alias?.aliasname ?? relname },
+    ];
+  });
+}
+
+export const insteadOfTrigger: Rule = {
+  id: 'instead-of-trigger',
+  *each(statement, { views }) {
+    if (!('CreateTrigStmt' in statement.node) || statement.node.CreateTrigStmt.timing !== INSTEAD_OF) return;
+    const name = nameOf(statement.node.CreateTrigStmt.relation);
+    const view = views.get(name)?.statement.node;
+    if (view === undefined || !('ViewStmt' in view) || !isAutoUpdatable(view.ViewStmt.query)) return;
+    yield {
+      statement,
+      message: `PostgreSQL writes through ${name} by itself. With INSTEAD OF, ON CONFLICT (column) fails and RETURNING gives NULL for what the table fills in. Leave the trigger out; put defaults on the view's columns where it needs any.`,
+    };
+  },
+};
+
+const AGGREGATES =
+  /^(?:count|sum|avg|min|max|array_agg|string_agg|jsonb?_(?:object_)?agg|bool_(?:and|or)|every|stddev|variance)$/;
+const SETS = /^(?:unnest|generate_series|jsonb?_(?:each|array_elements)(?:_text)?|regexp_matches)$/;
+
+/** As far as it shows without a catalog: one table, and nothing that makes more or less of its rows than there are. */
+function isAutoUpdatable(query: Node | undefined): boolean {
+  if (query === undefined || !('SelectStmt' in query)) return false;
+  const select: SelectStmt = query.SelectStmt;
+  const [from, ...others] = select.fromClause ?? [];
+  if (from === undefined || !('RangeVar' in from) || others.length > 0 || select.op !== 'SETOP_NONE') return false;
+  const shapes = [
+    select.distinctClause,
+    select.groupClause,
+    select.havingClause,
+    select.limitCount,
+    select.limitOffset,
+    select.withClause,
+  ];
+  if (shapes.some((each) => each !== undefined)) return false;
+  for (const target of select.targetList ?? []) {
+    const value = 'ResTarget' in target ? target.ResTarget.val : undefined;
+    if (value === undefined || !('FuncCall' in value)) continue;
+    const name = calledName(value.FuncCall);
+    if (value.FuncCall.over !== undefined || AGGREGATES.test(name) || SETS.test(name)) return false;
+  }
+  return true;
+}
+
+export const foreignKeyToView: Rule = {
+  id: 'foreign-key-to-view',
+  *each(statement, { views }) {
+    for (const key of foreignKeysOf(statement.node)) {
+      const name = nameOf(key.pktable);
+      if (!views.has(name)) continue;
+      yield {
+        statement,
+        offset: statement.locate(key.location),
+        message: `${name} is a view by now, and no foreign key can refer to a view. Refer to the table where it is.`,
+      };
+    }
+  },
+};
+
+export const throughView: Rule = {
+  id: 'copy-truncate-through-view',
+  *each(statement, world) {
+    if (statement.runs === 'with-file') yield* throughViews(statement, world);
+  },
+  *end(world) {
+    for (const { body } of world.routines.values()) for (const statement of body) yield* throughViews(statement, world);
+  },
+};
+
+function* throughViews(statement: Statement, { views, movedAway }: World): Generator<Hit> {
+  for (const { name, what } of notThroughViews(statement.node)) {
+    if (!views.has(name)) continue;
+    const to = movedAway.get(name);
+    yield {
+      statement,
+      message: `${name} is a view by now, and ${what}. Name the table${to === undefined ? ' below it' : `: ${to}`}.`,
+    };
+  }
+}
+
+/** What works on a table and not through a view that can be written through. */
+function* notThroughViews(node: Node): Generator<{ name: string; what: string }> {
+  if ('CopyStmt' in node && node.CopyStmt.relation !== undefined)
+    yield { name: nameOf(node.CopyStmt.relation), what: 'COPY does not work on one' };
+  if ('TruncateStmt' in node)
+    for (const each of relationsBelow(node)) yield { name: nameOf(each), what: 'TRUNCATE does not work on one' };
+  if ('MergeStmt' in node)
+    yield { name: nameOf(node.MergeStmt.relation), what: 'MERGE into one works on PostgreSQL 17 and later alone' };
+  if ('InsertStmt' in node && node.InsertStmt.onConflictClause?.infer?.conname !== undefined) {
+    yield {
+      name: nameOf(node.InsertStmt.relation),
+      what: 'ON CONFLICT ON CONSTRAINT finds no constraint on one; ON CONFLICT (column) does',
+    };
+  }
+  yield* systemColumns(node);
+}
+
+const SYSTEM_COLUMNS: ReadonlySet<string> = new Set(['ctid', 'xmin', 'xmax', 'cmin', 'cmax']);
+
+function* systemColumns(node: Node): Generator<{ name: string; what: string }> {
+  const relations = [...relationsBelow(node)];
+  for (const { fields } of kindBelow<ColumnRef>(node, 'ColumnRef')) {
+    const parts = stringsOf(fields);
+    const column = parts.at(-1) ?? '';
+    if (!SYSTEM_COLUMNS.has(column)) continue;
+    const of = parts.at(-2);
+    const [relation, ...others] = relations.filter(
+      ({ relname, alias }) => of === undefined || of === (alias?.aliasname ?? relname),
+    );
+    if (relation !== undefined && others.length === 0) yield { name: nameOf(relation), what: `it has no ${column}` };
+  }
+}
