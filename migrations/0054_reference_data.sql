@@ -15,6 +15,7 @@ create table if not exists ref.sources (
 );
 comment on table ref.sources is 'Where the rows of each table come from: an npm package, or our own list where package is null. taken_on is when they last changed.';
 
+-- lint: allow lock-without-timeout because nobody writes ref.currencies, and readers and foreign keys pass the lock
 create table if not exists ref.countries (
   code text constraint countries_pkey primary key
     constraint countries_code_format check (code ~ '^[A-Z]{2}$'),
@@ -32,6 +33,7 @@ comment on table ref.countries is 'ISO 3166-1: alpha-2 code, alpha-3 code, Engli
 comment on column ref.countries.phone_prefixes is 'By E.164, with the plus sign, as far as it tells the country: {+49}; the Dominican Republic has three. The first is the usual one. Countries share prefixes: +1, +7, +44.';
 comment on column ref.countries.currency_code is 'The one that is usual there. Null where there is none: Antarctica.';
 
+-- lint: allow more-than-one-hot-table-a-transaction because this file makes the tables of ref, and nobody writes ref.currencies
 create table if not exists ref.timezones (
   name text constraint timezones_pkey primary key
     constraint timezones_name_format check (name ~ '^[A-Za-z][A-Za-z0-9_+/-]*$'),

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
-import { makePlan, type Plan, type PlannedTable } from '../restructure/plan.ts';
+import { makePlan } from '../restructure/plan.ts';
 import { PLAN_FILE, writePlan } from '../restructure/plan-file.ts';
+import type { Plan, PlannedTable } from '../restructure/planned.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';

@@ -5,7 +5,8 @@ import { type Denied, functionSteps, readFoundation, readSearchPaths, takeFounda
 import { readStanding } from './journal.ts';
 import { lockHolders } from './lock-holders.ts';
 import { type Moving, moveTable, readMoveStep } from './move.ts';
-import { type Plan, type PlannedTable, readFingerprints } from './plan.ts';
+import { readFingerprints } from './plan.ts';
+import type { Plan, PlannedTable } from './planned.ts';
 import { isBlocking } from './readiness.ts';
 import { lockStatement } from './statements.ts';
 

@@ -6,7 +6,7 @@ import { AppError } from '../errors.ts';
 import type { StepKind } from './journal.ts';
 import type { Mapping } from './mapping.ts';
 import { takeStep } from './move.ts';
-import type { Plan } from './plan.ts';
+import type { Plan } from './planned.ts';
 import type { Step } from './statements.ts';
 import type { TriggerFunction } from './trigger-functions.ts';
 

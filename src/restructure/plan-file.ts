@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { AppError } from '../errors.ts';
-import type { Plan } from './plan.ts';
+import type { Plan } from './planned.ts';
 
 /** Where `plan` writes and `apply` reads, unless told otherwise. */
 export const PLAN_FILE = 'restructure-plan.json';
