@@ -19,12 +19,15 @@ interface Options {
   readonly wallets: number;
   readonly transactions: number;
   readonly seed: number;
+  readonly full?: boolean;
+  readonly rows?: number;
   readonly keep?: boolean;
   readonly stop?: boolean;
   readonly json?: boolean;
 }
 
 const ENCRYPTION_KEY_BYTES = 32;
+const PLATFORM_ROWS = 60_000;
 const PACKAGE_ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export function registerDemo(program: Command, context: CommandContext): void {
@@ -34,6 +37,8 @@ export function registerDemo(program: Command, context: CommandContext): void {
     .option('--wallets <n>', 'legacy user wallets', wholeNumber(1, 1_000_000), 2_000)
     .option('--transactions <n>', 'legacy wallet transactions', wholeNumber(0, 100_000_000), 100_000)
     .option('--seed <n>', 'the same seed makes the same legacy database', wholeNumber(0, 2_147_483_647), 1)
+    .option('--full', 'the whole legacy platform, 148 tables, instead of those that the story needs')
+    .option('--rows <n>', 'with --full: rows of its other tables (default: 60000)', wholeNumber(2_000, 50_000_000))
     .option('--keep', 'leave the database, and print how to connect to it')
     .addOption(
       new Option('--stop', 'stop the server that --keep left running, and do nothing else').conflicts(['keep', 'json']),
@@ -41,7 +46,7 @@ export function registerDemo(program: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean: the embedded server anew, with all that is on it; on yours it removes the database that an earlier demo\nleft, and no other.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json',
+      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean: the embedded server anew, with all that is on it; on yours it removes the database that an earlier demo\nleft, and no other.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json\n  npm run demo -- --full --rows 1000000',
     )
     .action((options: Options) => (options.stop ? stopDemo(context) : demo(options, context)));
 }
@@ -73,6 +78,7 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
   try {
     const result = await runDemo({
       ...options,
+      platformRows: options.full === true ? (options.rows ?? PLATFORM_ROWS) : null,
       keep: options.keep === true,
       databaseUrl: home.databaseUrl,
       redisUrl: config.redisUrl,
@@ -110,16 +116,18 @@ function demoJson(result: DemoResult, { keep, databaseUrl, madeKey }: Where): Re
 }
 
 function demoSummary(result: DemoResult, where: Where): string {
-  const { seconds, sponsorships, webhooks } = result;
+  const { seconds, sponsorships, webhooks, restructured, cutOver } = result;
   const backfillSeconds = seconds.backfill ?? 0;
   const rate = backfillSeconds > 0 ? Math.round(Number(result.legacyTransactions) / backfillSeconds) : 0;
   const yes = (holds: boolean) => (holds ? 'yes' : 'NO');
   const faults = result.verification.checks.filter((check) => !check.holds);
   const lines = [
     '',
+    `Restructured   ${formatCount(restructured.moved)} tables into ${restructured.schemas} schemas, ${restructured.left} left; none was locked for more than ${restructured.longestLockMs.toFixed(0)} ms; tenants of ${formatCount(restructured.isolated)} kept apart`,
     `Replayed       ${formatCount(result.legacyTransactions)} legacy rows in ${backfillSeconds.toFixed(1)} s (${formatCount(rate)}/s)`,
     `Ledger         ${formatCount(result.events)} events, ${formatCount(result.entries)} entries`,
     `Wallets        ${formatCount(result.walletsCompared)} compared with the old balances, ${formatCount(result.walletsDiffering)} differ`,
+    `Cut over       the wallets of ${cutOver.organizations} organizations; ${cutOver.refused} more wait for somebody to sign for what is unexplained`,
     `States         ${sponsorships.machines} machines; ${formatCount(sponsorships.orders)} sponsorships taken through ${formatCount(sponsorships.transitions)} changes, ${formatCount(sponsorships.takenIn)} old ones taken in`,
     `Webhooks       ${formatCount(webhooks.messages)} messages, ${formatCount(webhooks.deliveries)} deliveries: ${formatCount(webhooks.received)} received, ${formatCount(webhooks.verified)} verified`,
     '',
@@ -131,6 +139,7 @@ function demoSummary(result: DemoResult, where: Where): string {
       .map(([step, taken]) => `${step} ${taken.toFixed(1)}`)
       .join(', ')}`,
     '',
+    ...restructured.faults.map((fault) => `FAILS  restructuring: ${fault}`),
     ...faults.flatMap((check) => [`FAILS  ${check.check}`, ...check.first.map((fault) => `       ${fault}`)]),
     `Every webhook arrived and verified: ${yes(webhooksArrived(result))}`,
     `Books balance: ${yes(result.booksBalance)}`,

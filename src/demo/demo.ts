@@ -15,8 +15,12 @@ import { turnCaptureOn } from '../replay/capture.ts';
 import { compareWallets, type Drift, driftByCause } from '../replay/report.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { checkMachines } from '../states/verify.ts';
+import { type CutOverOwners, cutOverOrganizations } from './cut-over.ts';
 import { createLegacyDatabase, createMachineTables, fillLegacyDatabase } from './legacy-database.ts';
+import { fillPlatform } from './platform/filling/fill.ts';
+import { createPlatform } from './platform/platform.ts';
 import { type Receiver, startReceiver } from './receiver.ts';
+import { isRestructured, type Restructured, restructureLegacy } from './restructuring.ts';
 import { type Sponsorships, sponsorEvents } from './sponsorships.ts';
 import { sellTickets } from './ticket-sales.ts';
 
@@ -29,6 +33,8 @@ export interface DemoOptions {
   readonly wallets: number;
   readonly transactions: number;
   readonly seed: number;
+  /** Rows of the other tables of the whole legacy platform; null where only the tables that the story needs are made. */
+  readonly platformRows: number | null;
   /** Whether the database, and with it what Redis holds for it, outlives a demo that comes to its end. */
   readonly keep: boolean;
   readonly log: Logger;
@@ -37,10 +43,21 @@ export interface DemoOptions {
   readonly onProgress: (label: string, done: number | bigint, total: number | bigint) => void;
 }
 
-type DemoStep = 'legacy' | 'migrate' | 'backfill' | 'post' | 'states' | 'deliver' | 'verify';
+type DemoStep =
+  | 'legacy'
+  | 'migrate'
+  | 'restructure'
+  | 'backfill'
+  | 'cutover'
+  | 'post'
+  | 'states'
+  | 'deliver'
+  | 'verify';
 
 export interface DemoResult {
   readonly booksBalance: boolean;
+  readonly restructured: Restructured;
+  readonly cutOver: CutOverOwners;
   readonly legacyTransactions: bigint;
   readonly events: bigint;
   readonly entries: bigint;
@@ -77,6 +94,8 @@ interface DemoEndpoint {
 }
 
 const ORG_WALLETS = 50;
+/** How many organizations are asked to let the ledger keep their wallets. */
+const CUT_OVER = 10;
 const TICKET_ORDERS = 270;
 const SPONSORSHIP_ORDERS = 30;
 const DELIVERY_DEADLINE_MS = 60_000;
@@ -104,6 +123,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
   try {
     await step('legacy', () => makeLegacyDatabase(pool, options));
     await step('migrate', () => migrate(options.databaseUrl));
+    const restructured = await step('restructure', () => restructureLegacy(pool, options.onProgress));
     const backfill = await step('backfill', async () => {
       await turnCaptureOn(pool);
       return runBackfill(pool, {
@@ -111,6 +131,9 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
         onProgress: (at) => options.onProgress(labelOf(at), at.done, at.total),
       });
     });
+    const cutOver = await step('cutover', () =>
+      cutOverOrganizations(pool, { most: CUT_OVER, onProgress: options.onProgress }),
+    );
     const told = await tellTheOutside(pool, options, step);
     const verification = await step('verify', () =>
       verifyBooksAndWallets(
@@ -124,6 +147,8 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     return {
       ...summary,
       legacyTransactions: backfill.legacyTransactions,
+      restructured,
+      cutOver,
       booksBalance: verification.balance === true,
       ...told,
       verification,
@@ -144,7 +169,11 @@ async function forgetQueue(pool: Pool, { redisUrl, log }: Pick<DemoOptions, 'red
 /** Whether everything the demo promises came true. */
 export function demoHolds(result: DemoResult): boolean {
   return (
-    result.booksBalance && result.walletsDiffering === 0n && result.walletsCompared > 0n && webhooksArrived(result)
+    isRestructured(result.restructured) &&
+    result.booksBalance &&
+    result.walletsDiffering === 0n &&
+    result.walletsCompared > 0n &&
+    webhooksArrived(result)
   );
 }
 
@@ -174,7 +203,9 @@ function stoppable(options: Pick<DemoOptions, 'stop' | 'onProgress'>): DemoOptio
 }
 
 async function makeLegacyDatabase(pool: Pool, options: DemoOptions): Promise<void> {
-  await createLegacyDatabase(pool);
+  const { platformRows } = options;
+  if (platformRows === null) await createLegacyDatabase(pool);
+  else await createPlatform(pool);
   await fillLegacyDatabase(pool, {
     wallets: options.wallets,
     orgWallets: Math.min(ORG_WALLETS, Math.max(1, options.wallets)),
@@ -182,7 +213,16 @@ async function makeLegacyDatabase(pool: Pool, options: DemoOptions): Promise<voi
     seed: options.seed,
     onProgress: (at) => options.onProgress(`legacy database: ${at.step}`, at.done, at.total),
   });
-  await createMachineTables(pool);
+  if (platformRows === null) await createMachineTables(pool);
+  else {
+    await fillPlatform(pool, {
+      rows: platformRows,
+      seed: options.seed,
+      stop: options.stop,
+      onProgress: ({ table, step, done, total }) =>
+        options.onProgress(`legacy platform: ${table ?? step}`, done, total),
+    });
+  }
 }
 
 type Told = Pick<DemoResult, 'sponsorships' | 'webhooks' | 'endpoints'>;

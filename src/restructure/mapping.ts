@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { AppError } from '../errors.ts';
-import { tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
+import { narrowTenancy, tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
 
 /** A name of PostgreSQL, as it is written in the catalog: no quotes, at most 63 bytes. */
 const name = z
@@ -101,3 +101,18 @@ export interface Assignment {
 /** In the order in which they go; a table that is named twice comes twice. */
 export const assignmentsOf = (mapping: Mapping): readonly Assignment[] =>
   mapping.schemas.flatMap(({ name: target, tables }) => tables.map((table) => ({ table, target })));
+
+/** The mapping for a database that has only some of the tables: what is said of others, or by them, is left out. */
+export function narrowMapping(mapping: Mapping, tables: ReadonlySet<string>): Mapping {
+  const isThere = (each: { readonly table: string }) => tables.has(each.table);
+  const { tenancy } = mapping;
+  return {
+    ...mapping,
+    schemas: mapping.schemas.map((schema) => ({
+      ...schema,
+      tables: schema.tables.filter((table) => tables.has(table)),
+    })),
+    accept: mapping.accept.filter(isThere),
+    tenancy: tenancy === undefined ? undefined : narrowTenancy(tenancy, tables),
+  };
+}

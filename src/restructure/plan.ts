@@ -15,7 +15,7 @@ import { readStanding } from './journal.ts';
 import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
 import { sealPlan } from './plan-file.ts';
 import type { Plan, PlannedChanges, PlannedTable } from './planned.ts';
-import { type Finding, findingsOf, isBlocking } from './readiness.ts';
+import { findingsOf, isBlocking } from './readiness.ts';
 import { findTriggerFunctions, type TriggerFunction } from './trigger-functions.ts';
 
 /**

@@ -42,12 +42,24 @@ interface Found {
 async function findTable(db: Queryable, name: string): Promise<readonly Found[]> {
   try {
     const { rows } = await db.query<Found>(
-      `select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind, (
+      `with named as (
+         select case when cardinality(parse_ident($1)) <= 2 then to_regclass($1) end::oid as oid
+       )
+       select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind, (
          select coalesce(jsonb_object_agg(a.attname, format_type(a.atttypid, null)), '{}') from pg_attribute a
          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns,
          exists (select from pg_inherits i where i.inhparent = c.oid) as "hasChildren"
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
-       where c.oid = case when cardinality(parse_ident($1)) <= 2 then to_regclass($1) end`,
+       -- A table that moved into another schema left a view under its old name, which is called as it is.
+       where c.oid = coalesce((
+         select t.oid
+         from named
+         join pg_class v on v.oid = named.oid and v.relkind = 'v'
+         join pg_rewrite w on w.ev_class = v.oid
+         join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
+         join pg_class t on t.oid = d.refobjid and t.relkind in ('r', 'p') and t.relname = v.relname
+         limit 1
+       ), (select oid from named))`,
       [name],
     );
     return rows;

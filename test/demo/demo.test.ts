@@ -22,6 +22,8 @@ describe('the demo', () => {
         expect(balance.debitCents).toBeGreaterThan(0);
         expect(balance.creditCents).toBe(balance.debitCents);
       }
+      expect(first.restructured).toMatchObject({ moved: 22, left: 0, isolated: 22, faults: [] });
+      expect(first.cutOver.organizations).toBeGreaterThan(0);
       expect(Object.keys(first.drift)).toEqual(
         expect.arrayContaining(['lost_update', 'wrong_sign', 'duplicate_spend']),
       );
@@ -33,7 +35,7 @@ describe('the demo', () => {
       const { received, ...webhooks } = first.webhooks;
       expect(webhooks).toEqual({ messages: 350, deliveries: 620, delivered: 620, verified: received });
       expect(received).toBeGreaterThanOrEqual(570);
-      const steps = ['legacy', 'migrate', 'backfill', 'post', 'states', 'deliver', 'verify'];
+      const steps = ['legacy', 'migrate', 'restructure', 'backfill', 'cutover', 'post', 'states', 'deliver', 'verify'];
       expect(Object.keys(first.seconds)).toEqual(steps);
       for (const seconds of Object.values(first.seconds)) expect(seconds).toBeGreaterThan(0);
 

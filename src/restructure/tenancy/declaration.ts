@@ -181,3 +181,20 @@ export function inFillingOrder(tables: readonly TenantTable[]): readonly TenantT
   for (const each of tables) add(each);
   return [...ordered];
 }
+
+/** What is said of tables that there are, by tables that there are. */
+export function narrowTenancy(tenancy: Tenancy, names: ReadonlySet<string>): Tenancy {
+  const memberships = tenancy.memberships.filter(({ table }) => names.has(table));
+  const tables = tenancy.tables
+    .filter(({ table }) => names.has(table))
+    .map(({ organization, owner, parent, groups, ...table }) => ({
+      ...table,
+      ...(organization === undefined || ('of' in organization && !names.has(organization.of)) ? {} : { organization }),
+      ...(owner === undefined || !names.has(owner.of) ? {} : { owner }),
+      ...(parent === undefined || !names.has(parent.of) ? {} : { parent }),
+      groups: Object.fromEntries(
+        Object.entries(groups).filter(([name]) => memberships.some((each) => each.name === name)),
+      ),
+    }));
+  return { ...tenancy, memberships, tables };
+}
