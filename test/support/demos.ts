@@ -11,6 +11,8 @@ export interface DemoJson {
   readonly trialBalance: readonly { readonly currency: string; debitCents: number; creditCents: number }[];
   readonly drift: Readonly<Record<string, { readonly count: number; readonly cents: number }>>;
   readonly webhooks: { messages: number; deliveries: number; delivered: number; received: number; verified: number };
+  readonly restructured: { moved: number; left: number; isolated: number; faults: readonly string[] };
+  readonly cutOver: { organizations: number; refused: number };
   readonly seconds: Readonly<Record<string, number>>;
   readonly walletsCompared: number;
   readonly databaseUrl?: string;
