@@ -9,6 +9,7 @@ import { createKeyRing } from '../outbox/key-ring.ts';
 import { judgeLetters } from '../outbox/letters-diagnosis.ts';
 import { diagnoseRedis } from '../outbox/redis-diagnosis.ts';
 import { judgeReplay } from '../replay/diagnosis.ts';
+import { judgeRestructuring } from '../restructure/diagnosis.ts';
 import { judgeMachines } from '../states/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
@@ -26,7 +27,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, moved tables, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -61,6 +62,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     },
     { name: 'letters', look: judgeLetters },
     { name: 'machines', look: judgeMachines },
+    { name: 'restructuring', look: judgeRestructuring },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;

@@ -69,7 +69,8 @@ const UNREAD: Readonly<Record<keyof LegacyTables, Readonly<Record<string, readon
     status: TEXT,
     updated_at: INSTANT,
   },
-  org_wallet_transactions: { description: TEXT },
+  // The restructuring says there whose the row is.
+  org_wallet_transactions: { description: TEXT, organization_id: UUID },
   invoices: {
     stripe_invoice_id: TEXT,
     stripe_payment_intent_id: TEXT,
@@ -81,6 +82,7 @@ const UNREAD: Readonly<Record<keyof LegacyTables, Readonly<Record<string, readon
     created_at: INSTANT,
     updated_at: INSTANT,
     purchased_by_user_id: UUID,
+    organization_id: UUID,
   },
 };
 

@@ -51,6 +51,7 @@ describe('doctor on a healthy database', () => {
       'endpoints',
       'letters',
       'machines',
+      'restructuring',
       'notifications',
       'redis',
       'redis-cluster',

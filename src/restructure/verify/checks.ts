@@ -66,7 +66,8 @@ const STAND_INS = `
   left join pg_class v on v.relnamespace = n.oid and v.relname = c.relname
   where s.kind = 'table'`;
 
-const VIEW_CHECKS: readonly Check[] = [
+/** Those that need no table read, so that a diagnosis can ask them. */
+export const VIEW_CHECKS: readonly Check[] = [
   {
     name: 'every moved table has a view under its old name that asks for the rights of whoever reads it',
     unit: 'views',
