@@ -15,8 +15,12 @@ export async function judgeRestructuring(db: Queryable): Promise<Finding> {
 }
 
 async function judge(db: Queryable): Promise<Finding> {
+  const { rows: found } = await db.query<{ isThere: boolean }>(
+    `select to_regclass('restructure.steps') is not null as "isThere"`,
+  );
+  if (found[0]?.isThere !== true) return NOTHING;
   const moved = (await readStanding(db)).filter(({ kind }) => kind === 'table');
-  if (moved.length === 0) return { result: 'skipped', found: 'no table was moved into another schema' };
+  if (moved.length === 0) return NOTHING;
   const faults: string[] = [];
   for (const check of VIEW_CHECKS) {
     const { rows } = await db.query<{ fault: string }>(`select f.fault from (${check.faults}) f (fault)`);
@@ -32,3 +36,4 @@ async function judge(db: Queryable): Promise<Finding> {
 }
 
 const MOST_NAMED = 3;
+const NOTHING: Finding = { result: 'skipped', found: 'no table was moved into another schema' };

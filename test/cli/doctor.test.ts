@@ -75,6 +75,7 @@ describe('doctor on a healthy database', () => {
       endpoints: 'ok',
       letters: 'ok',
       machines: 'skipped',
+      restructuring: 'skipped',
       notifications: 'ok',
       redis: 'skipped',
       'redis-cluster': 'skipped',
@@ -114,7 +115,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(19);
+    expect(Object.keys(checks)).toHaveLength(20);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {
