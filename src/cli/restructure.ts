@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { CommandContext } from './context.ts';
+import { registerRestructureAccesses } from './restructure-accesses.ts';
 import { registerRestructureApply } from './restructure-apply.ts';
 import { registerRestructureIsolate } from './restructure-isolate.ts';
 import { registerRestructureLint } from './restructure-lint.ts';
@@ -14,5 +15,6 @@ export function registerRestructure(program: Command, context: CommandContext): 
   registerRestructureApply(restructure, context);
   registerRestructureIsolate(restructure, context);
   registerRestructureVerify(restructure, context);
+  registerRestructureAccesses(restructure, context);
   registerRestructureLint(restructure, context);
 }
