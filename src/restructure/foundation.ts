@@ -156,7 +156,7 @@ function schemaSteps({ mapping, tables }: Plan, ground: Ground): readonly Founda
     const isNew = !ground.schemas.has(name);
     const grantees = new Set([
       ...(mapping.roles === undefined ? [] : [mapping.roles.read, mapping.roles.write]),
-      // Who could reach the tables reaches them through a view that has the rights of whoever asks.
+      // Who had a right on a table has it by its new name too. Behind a view nobody asks for USAGE: it is for whoever writes the name.
       ...tables.filter(({ target }) => target === name).flatMap(({ changes }) => changes?.grantees ?? []),
     ]);
     const lacking = [...grantees].filter((role) => !ground.usages.has(`${name} ${role}`));

@@ -16,8 +16,6 @@ const KNOWN = [
   // Partitions are made where their table is; the service may make none, neither here nor there.
   /^rpc create_next_month_partitions was refused with 42501: .* public, is refused with 42501: .* analytics$/,
   /^rpc ensure_next_month_partitions was refused with 42501: .* public, is refused with 42501: .* analytics$/,
-  // Grouped by a key, which a view has none of.
-  /^rpc get_mutual_connections was answered, is refused with 42803/,
 ];
 
 let database: TestDatabase;

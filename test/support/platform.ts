@@ -7,17 +7,10 @@ import { LIVENTIX_MAPPING, readMapping } from '../../src/restructure/mapping.ts'
 import { makePlan } from '../../src/restructure/plan.ts';
 import type { TestDatabase } from './database.ts';
 
-const INVOICE_KEY = 'sponsorship_orders_invoice_id_fkey';
-
 /** The whole legacy platform, small, with rows in every table. */
 export async function createSmallPlatform(pool: Pool): Promise<void> {
   await createPlatform(pool);
-  // The filling makes the keys of invoices anew, which nothing may refer to meanwhile.
-  await pool.query(`alter table sponsorship_orders drop constraint ${INVOICE_KEY}`);
   await fillLegacyDatabase(pool, { wallets: 60, orgWallets: 5, transactions: 1_000 });
-  await pool.query(
-    `alter table sponsorship_orders add constraint ${INVOICE_KEY} foreign key (invoice_id) references invoices (id)`,
-  );
   await fillPlatform(pool, { rows: 3_000 });
 }
 
