@@ -27,8 +27,12 @@ const onPostgres = (name: string, include: string[], exclude: string[] = [], gro
 const VERSIONED = ['test/**/*.test.ts'];
 const NOT_VERSIONED = ['test/**/*.unit.test.ts', 'test/**/*.once.test.ts', 'test/**/*.speed.test.ts'];
 const DRILLS = ['test/**/*.drill.test.ts'];
-// At length, these say how soon all is well again, and are told nothing true beside twenty workers that come and go: after the others, one by one.
-const ALONE = ['test/outbox/cluster.drill.test.ts', 'test/outbox/loss.drill.test.ts'];
+// At length, these say how soon all is well again, or who waits for how long, and are told nothing true beside twenty workers that come and go: after the others, one by one.
+const ALONE = [
+  'test/outbox/cluster.drill.test.ts',
+  'test/outbox/loss.drill.test.ts',
+  'test/restructure/under-load.drill.test.ts',
+];
 // And these wait most of the time, for half an hour and more: last, on both versions at once.
 const WAITING = ['test/outbox/held-snapshot.drill.test.ts', 'test/replay/crash-points.drill.test.ts'];
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';

@@ -42,9 +42,10 @@ $$;
 
 -- Everything that the catalog says of some relations, and that a move must leave as it is.
 -- Parameters: their oids. Returns an object: '<oid> <kind of object> <name>' → what is said of it. Expressions are given as they
--- are stored, by oids, which no renaming changes. Locks nothing. In PL/pgSQL, which keeps its plan: making it takes as long as running it.
+-- are stored, by oids, which no renaming changes. Locks nothing. In PL/pgSQL, which keeps its plan, if told so: making it takes as long as
+-- running it, and that while the table is locked.
 create function restructure.facts_of(p_relations oid[]) returns jsonb
-language plpgsql stable as $$
+language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 begin
   return (
   with relation as (
