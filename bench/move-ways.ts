@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool, Tx } from '../src/db/pool.ts';
-import { applyPlan, dryRun } from '../src/restructure/apply.ts';
+import { applyPlan } from '../src/restructure/apply.ts';
+import { dryRun } from '../src/restructure/dry-run.ts';
 import type { Plan } from '../src/restructure/planned.ts';
 import { rollBack } from '../src/restructure/rollback.ts';
 

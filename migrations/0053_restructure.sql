@@ -124,14 +124,14 @@ begin
       'expressions', md5(s.stxexprs::text))
     from relation r join pg_statistic_ext s on s.stxrelid = r.oid
     union all
-    -- However a publication comes to it: by its name, by its schema, with everything.
+    -- However a publication comes to it: by its name, by its schema, with everything. What is not logged is not published.
     select r.oid, 'publication ' || p.pubname, jsonb_build_object(
       'oid', p.oid, 'columns', max(pr.prattrs::text), 'filter', md5(max(pr.prqual::text)))
     from relation r
     cross join pg_publication p
     left join pg_publication_rel pr on pr.prpubid = p.oid and pr.prrelid = r.oid
-    where p.puballtables or pr.oid is not null
-      or exists (select from pg_publication_namespace pn where pn.pnpubid = p.oid and pn.pnnspid = r.relnamespace)
+    where r.relpersistence = 'p' and r.relkind in ('r', 'p') and (p.puballtables or pr.oid is not null
+      or exists (select from pg_publication_namespace pn where pn.pnpubid = p.oid and pn.pnnspid = r.relnamespace))
     group by r.oid, p.oid, p.pubname
     union all
     select r.oid, concat_ws(' ', 'parent', h.inhparent), jsonb_build_object('order', h.inhseqno)
@@ -179,7 +179,8 @@ language sql immutable as $$
   where split_part(object, ' ', 2) <> 'storage'
 $$;
 
--- Gives a view exactly the grants of the table that it stands for, whatever default privileges gave it.
+-- Gives a view exactly the grants of the table that it stands for, whatever default privileges gave it. Who owns the table and not the view
+-- may hand on what is its own all the same.
 -- Parameters: the table, its view of the same columns. Returns nothing. Locks nothing.
 create function restructure.copy_grants(p_table regclass, p_view regclass) returns void
 language plpgsql set search_path = '' as $$
@@ -192,10 +193,11 @@ begin
     execute format('revoke all on %s from %s', p_view, restructure.role_in_words(v_grant.grantee));
   end loop;
   for v_grant in
-    select g.*, null::name as attname
+    select g.grantee, g.privilege_type, null::name as attname,
+      g.is_grantable or g.grantee = c.relowner and g.grantee <> (select v.relowner from pg_class v where v.oid = p_view) as is_grantable
     from pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) g where c.oid = p_table
     union all
-    select g.*, a.attname from pg_attribute a, aclexplode(a.attacl) g where a.attrelid = p_table and a.attacl is not null
+    select g.grantee, g.privilege_type, a.attname, g.is_grantable from pg_attribute a, aclexplode(a.attacl) g where a.attrelid = p_table and a.attacl is not null
   loop
     execute format('grant %s%s on %s to %s%s', v_grant.privilege_type, ' (' || quote_ident(v_grant.attname) || ')', p_view,
       restructure.role_in_words(v_grant.grantee), case when v_grant.is_grantable then ' with grant option' else '' end);
@@ -219,6 +221,37 @@ begin
   loop
     execute format('alter view %s alter column %I set default %s', p_view, v_default.attname, v_default.expression);
   end loop;
+end
+$$;
+
+-- Lets a table's extended statistics, which do not go along by themselves, follow it to the schema that it is in.
+-- Parameters: the table, where it was; statistics that lie elsewhere stay there. Returns nothing. Locks nothing.
+create function restructure.take_statistics_along(p_table regclass, p_from name) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_statistics record;
+begin
+  for v_statistics in
+    select s.stxname, c.relnamespace::regnamespace as target
+    from pg_statistic_ext s join pg_class c on c.oid = s.stxrelid join pg_namespace n on n.oid = s.stxnamespace
+    where s.stxrelid = p_table and n.nspname = p_from
+    order by s.stxname
+  loop
+    execute format('alter statistics %I.%I set schema %s', p_from, v_statistics.stxname, v_statistics.target);
+  end loop;
+end
+$$;
+
+-- Takes a table out of a publication that has it by its name; one that has it no more, or is gone, is no fault.
+-- Parameters: the publication, the table. Returns nothing. Locks nothing.
+create function restructure.take_out_of_publication(p_publication name, p_table regclass) returns void
+language plpgsql set search_path = '' as $$
+begin
+  if exists (
+    select from pg_publication p join pg_publication_rel r on r.prpubid = p.oid where p.pubname = p_publication and r.prrelid = p_table
+  ) then
+    execute format('alter publication %I drop table only %s', p_publication, p_table);
+  end if;
 end
 $$;
 

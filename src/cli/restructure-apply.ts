@@ -1,10 +1,13 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { type Applied, applyPlan, dryRun, type Outcome } from '../restructure/apply.ts';
+import { MAX_TRIES } from '../db/try-until-free.ts';
+import { type Applied, applyPlan, type Outcome } from '../restructure/apply.ts';
+import { dryRun } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
 import { type RolledBack, rollBack } from '../restructure/rollback.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
+import { wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
@@ -19,6 +22,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .option('--plan <file>', 'the plan', PLAN_FILE)
     .option('--schema <schema>', 'move the tables of this target schema alone; may be given several times', several, [])
     .option('--table <table>', 'move this table alone; may be given several times', several, [])
+    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', APPLY_HELP)
@@ -29,6 +33,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .description('undo what apply did, the last first: tables go back, the views go, written rows stay')
     .option('--to <step>', 'undo what came after this step of liventix restructure status', stepNumber)
     .option('--table <table>', 'put this table back alone; may be given several times', several, [])
+    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
     .option('--json', 'print one JSON object')
     .addHelpText('after', ROLLBACK_HELP)
     .action((options: RollbackOptions) => runRollback(options, context));
@@ -57,6 +62,7 @@ interface ApplyOptions {
   readonly plan: string;
   readonly schema: readonly string[];
   readonly table: readonly string[];
+  readonly tries: number;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
@@ -64,8 +70,11 @@ interface ApplyOptions {
 interface RollbackOptions {
   readonly to?: bigint;
   readonly table: readonly string[];
+  readonly tries: number;
   readonly json?: boolean;
 }
+
+const tries = wholeNumber(1, 10_000);
 
 const stepNumber = (text: string): bigint => {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);
@@ -74,8 +83,8 @@ const stepNumber = (text: string): bigint => {
 
 const APPLY_HELP = `
 First the roles, the schemas and who may use them; then each table in a transaction of its own, with a view under its old name; then the
-search_path of roles, when all have moved. A table that is in use is given way to after 50 ms and tried again, at most 40 times, and then
-left where it is. Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
+search_path of roles, when all have moved. A table that is in use is given way to after 50 ms and tried again, so and so
+often, and then left where it is. Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
 
 Examples:
   liventix restructure apply --dry-run
@@ -116,6 +125,7 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
       const applied = await applyPlan(pool, plan, {
         ...selection,
         stop: context.stop,
+        maxTries: options.tries,
         onProgress: (table, done, total) => progress.update(`moving ${printable(table)}`, done, total),
         onBusy: (table, tries) => progress.update(`waiting for ${printable(table)}, tries`, tries, 0),
       }).finally(progress.clear);
@@ -131,7 +141,7 @@ function appliedText({ outcomes, denied, isStopped }: Applied): string {
   const longest = Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0)));
   return [
     ...outcomes.flatMap(outcomeLines),
-    ...denied.map(({ object, reason }) => `search_path of ${printable(object)} was not set: ${reason}`),
+    ...denied.map(({ kind, object, reason }) => `left     ${kind} ${printable(object)}: ${printable(reason)}`),
     '',
     `${count('moved')} moved, ${count('already')} before, ${count('skipped')} left. No table was locked for more than ${longest.toFixed(0)} ms.`,
     ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : []),
@@ -151,7 +161,10 @@ function outcomeLines(outcome: Outcome): readonly string[] {
   }
 }
 
-async function runRollback({ to, table, json = false }: RollbackOptions, context: CommandContext): Promise<void> {
+async function runRollback(
+  { to, table, tries, json = false }: RollbackOptions,
+  context: CommandContext,
+): Promise<void> {
   await withDatabase(
     context,
     async (pool) => {
@@ -161,6 +174,7 @@ async function runRollback({ to, table, json = false }: RollbackOptions, context
         to,
         tables: table,
         stop: context.stop,
+        maxTries: tries,
         onProgress: (object, done, total) => progress.update(`undoing ${printable(object)}`, done, total),
         onBusy: (object, tries) => progress.update(`waiting for ${printable(object)}, tries`, tries, 0),
       }).finally(progress.clear);

@@ -5,6 +5,7 @@ import { LOCK_TIMEOUT_MS, tryUntilFree } from './try-until-free.ts';
 
 export interface GivingWay {
   readonly stop?: AbortSignal | undefined;
+  readonly maxTries?: number | undefined;
   /** Told how often the locks were not free. */
   readonly onBusy?: ((tries: number) => void) | undefined;
   readonly code: Extract<ErrorCode, `${string}_BUSY`>;
@@ -19,8 +20,8 @@ export interface GivingWay {
  * @throws AppError of the given code, where the locks were never free; else what `work` threw, mapped
  */
 export async function givingWay<T>(pool: Pool, options: GivingWay, work: (tx: Tx) => Promise<T>): Promise<T> {
-  const { stop, onBusy } = options;
-  return tryUntilFree({ stop, onBusy, givenUp: (tries, cause) => givenUp(options, tries, cause) }, () =>
+  const { stop, maxTries, onBusy } = options;
+  return tryUntilFree({ stop, maxTries, onBusy, givenUp: (tries, cause) => givenUp(options, tries, cause) }, () =>
     withTransaction(pool, async (tx) => {
       await tx.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
       return work(tx);

@@ -10,6 +10,8 @@ export const MAX_TRIES = 40;
 
 export interface Trying {
   readonly stop?: AbortSignal | undefined;
+  /** MAX_TRIES when left out. */
+  readonly maxTries?: number | undefined;
   /** Told how often the locks were not free. */
   readonly onBusy?: ((tries: number) => void) | undefined;
   /** What is thrown when the last try is over. */
@@ -21,13 +23,14 @@ export interface Trying {
  * @throws AppError what `givenUp` makes, where the locks were never free; else what the attempt threw
  */
 export async function tryUntilFree<T>(options: Trying, attempt: (tries: number) => Promise<T>): Promise<T> {
+  const { stop, maxTries = MAX_TRIES } = options;
   for (let tries = 1; ; tries += 1) {
     try {
       return await attempt(tries);
     } catch (error) {
       if (!(error instanceof AppError) || !isLockTimeout(error.cause)) throw error;
       options.onBusy?.(tries);
-      if (tries === MAX_TRIES || options.stop?.aborted === true) throw options.givenUp(tries, error);
+      if (tries >= maxTries || stop?.aborted === true) throw options.givenUp(tries, error);
       await sleep(PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least));
     }
   }

@@ -20,11 +20,23 @@ export const CALLER_FINDINGS = {
   },
   'calls-merge': { severity: 'breaks', because: 'MERGE takes no view before PostgreSQL 17' },
   'calls-ddl': { severity: 'breaks', because: 'what changes, partitions or references a table takes no view' },
+  'calls-current-of': {
+    severity: 'breaks',
+    because: 'WHERE CURRENT OF takes no view; take the row by its key',
+  },
+  'calls-only': {
+    severity: 'breaks',
+    because: 'ONLY means nothing to a view: rows of partitions and heirs come too',
+  },
   'calls-sample': { severity: 'breaks', because: 'TABLESAMPLE takes no view' },
   'calls-regclass': { severity: 'may break', because: 'the name is looked up as text, and gives the view' },
   'calls-sequence': {
     severity: 'breaks',
     because: 'the sequence goes along with its table, and nothing stands in for it',
+  },
+  'calls-set-constraints': {
+    severity: 'breaks',
+    because: 'the constraint goes along with its table: say SET CONSTRAINTS ALL, or name its new schema',
   },
   'calls-dynamic': { severity: 'breaks', because: 'it puts together a statement on the table that takes no view' },
   'calls-system-column': { severity: 'may break', because: 'a view has no ctid, xmin, xmax or tableoid' },
@@ -47,7 +59,7 @@ const USES: readonly { readonly finding: CallerFinding; readonly pattern: RegExp
   },
   {
     finding: 'calls-truncate',
-    pattern: pattern(String.raw`\btruncate\s+(?:table\s+)?(?:only\s+)?(${NAME}(?:\s*,\s*${NAME})*)`),
+    pattern: pattern(String.raw`\btruncate\s+(?:table\s+)?(?:only\s+)?(${NAME}(?:\s*\*?\s*,\s*(?:only\s+)?${NAME})*)`),
   },
   {
     finding: 'calls-on-constraint',
@@ -57,7 +69,7 @@ const USES: readonly { readonly finding: CallerFinding; readonly pattern: RegExp
   {
     finding: 'calls-ddl',
     pattern: pattern(
-      String.raw`\b(?:(?:alter|drop)\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?|partition\s+of\s+|\breferences\s+|\binherits\s*\(\s*)${NAME}`,
+      String.raw`\b(?:alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?|comment\s+on\s+table\s+|(?:attach|detach)\s+partition\s+|partition\s+of\s+|references\s+|inherits\s*\(\s*)${NAME}`,
     ),
   },
   {
@@ -66,6 +78,18 @@ const USES: readonly { readonly finding: CallerFinding; readonly pattern: RegExp
       String.raw`\bcreate\s+(?:unique\s+index|index|policy|(?:or\s+replace\s+)?(?:constraint\s+)?trigger)\b(?:(?!;)[\s\S])*?\bon\s+(?:only\s+)?${NAME}`,
     ),
   },
+  {
+    finding: 'calls-ddl',
+    pattern: pattern(String.raw`\b(?:drop|reindex)\s+table\s+(?:if\s+exists\s+)?(${NAME}(?:\s*,\s*${NAME})*)`),
+  },
+  { finding: 'calls-ddl', pattern: pattern(String.raw`\bcreate\s+statistics\b(?:(?!;)[\s\S])*?\bfrom\s+${NAME}`) },
+  {
+    finding: 'calls-current-of',
+    pattern: pattern(
+      String.raw`\b(?:update|delete\s+from)\s+(?:only\s+)?${NAME}(?:(?!;)[\s\S])*?\bwhere\s+current\s+of\b`,
+    ),
+  },
+  { finding: 'calls-only', pattern: pattern(String.raw`\b(?:from|join|update|using)\s+only\s*\(?\s*${NAME}`) },
   {
     finding: 'calls-sample',
     pattern: pattern(String.raw`\b(?:from|join)\s+(?:only\s+)?${NAME}(?:\s+(?:as\s+)?\w+)?\s+tablesample\b`),
@@ -82,6 +106,7 @@ const USES: readonly { readonly finding: CallerFinding; readonly pattern: RegExp
 const SEQUENCE_USE = pattern(
   String.raw`\b(?:nextval|currval|setval)\s*\(\s*${TEXT}|${TEXT}\s*::\s*(?:pg_catalog\.)?regclass\b`,
 );
+const SET_CONSTRAINTS = pattern(String.raw`\bset\s+constraints\s+(?!all\b)(${NAME}(?:\s*,\s*${NAME})*)`);
 /** A statement of which the table's name is put in at run time, by format() or by ||. */
 const DYNAMIC =
   /\b(?:partition\s+of|truncate(?:\s+table)?|copy|(?:alter|drop)\s+table(?:\s+if\s+exists)?|merge\s+into)\s+(?:only\s+)?(?:[\p{L}\p{N}_"]+\.)?(?:%|'\s*\|\|)/iu;
@@ -94,6 +119,8 @@ export interface Movables {
   readonly tables: ReadonlySet<string>;
   /** Sequences that go along, and whose tables they belong to. */
   readonly sequences: ReadonlyMap<string, string>;
+  /** Constraints that may be deferred; those of several tables may have one name. */
+  readonly constraints: readonly { readonly name: string; readonly table: string }[];
 }
 
 /** Who does what with the tables, found in text: names that a program puts together at run time are not found. */
@@ -117,6 +144,12 @@ function* usesIn(text: string, movables: Movables): Generator<{ table: string; f
     const table = movables.sequences.get(localName(called ?? cast ?? '', movables.from) ?? '');
     if (table !== undefined) yield { table, finding: 'calls-sequence' };
   }
+  for (const [, names = ''] of text.matchAll(SET_CONSTRAINTS)) {
+    const named = localNames(names, movables.from);
+    for (const { table } of movables.constraints.filter(({ name }) => named.includes(name))) {
+      yield { table, finding: 'calls-set-constraints' };
+    }
+  }
   if (DYNAMIC.test(text)) {
     for (const [, name = ''] of text.matchAll(QUOTED)) {
       for (const table of tablesOf(name, movables)) yield { table, finding: 'calls-dynamic' };
@@ -129,11 +162,11 @@ function* usesIn(text: string, movables: Movables): Generator<{ table: string; f
 }
 
 function tablesOf(names: string, { from, tables }: Movables): readonly string[] {
-  return [...names.matchAll(pattern(NAME))].flatMap(([, name = '']) => {
-    const local = localName(name, from);
-    return local !== undefined && tables.has(local) ? [local] : [];
-  });
+  return localNames(names, from).filter((name) => tables.has(name));
 }
+
+const localNames = (names: string, from: string): readonly string[] =>
+  [...names.matchAll(pattern(NAME))].flatMap(([, name = '']) => localName(name, from) ?? []);
 
 /** The name within the schema: of `public.orders`, `orders` and `"orders"` each `orders`; undefined for a name of another schema. */
 function localName(name: string, from: string): string | undefined {

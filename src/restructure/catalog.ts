@@ -12,6 +12,8 @@ export interface Relation {
   readonly owner: string;
   /** Whether whoever is connected may alter it. */
   readonly isOurs: boolean;
+  /** Whether they may lock it: an owner may have taken that right from itself. */
+  readonly mayLock: boolean;
   readonly isPartition: boolean;
   readonly parents: readonly number[];
   /** Partitions and heirs, not those of theirs. */
@@ -19,6 +21,8 @@ export interface Relation {
   /** The extension that it is a part of. */
   readonly extension: string | null;
   readonly hasPrimaryKey: boolean;
+  /** What the types of its rows, and of arrays of them, are called: they go along. */
+  readonly rowTypes: readonly string[];
   /** Table, indexes and TOAST together, as of the last VACUUM or ANALYZE. */
   readonly sizeBytes: bigint;
   /** As of the last VACUUM or ANALYZE; null before the first. */
@@ -32,13 +36,14 @@ const KINDS = `case c.relkind when 'r' then 'table' when 'p' then 'partitioned t
 export async function readRelations(db: Queryable): Promise<readonly Relation[]> {
   const { rows } = await db.query<Relation>(`
     select c.oid, n.nspname as schema, c.relname as name, ${KINDS} as kind, pg_get_userbyid(c.relowner) as owner,
-      pg_has_role(c.relowner, 'usage') as "isOurs", c.relispartition as "isPartition",
+      pg_has_role(c.relowner, 'usage') as "isOurs", has_table_privilege(c.oid, 'update, delete, truncate') as "mayLock", c.relispartition as "isPartition",
       array(select h.inhparent from pg_inherits h where h.inhrelid = c.oid order by 1) as parents,
       array(select h.inhrelid from pg_inherits h where h.inhparent = c.oid order by 1) as children,
       (select e.extname from pg_depend d join pg_extension e on e.oid = d.refobjid
         where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
       ) as extension,
       exists (select from pg_index x where x.indrelid = c.oid and x.indisprimary) as "hasPrimaryKey",
+      array(select unnest(array[y.typname, a.typname])::text from pg_type y join pg_type a on a.oid = y.typarray where y.oid = c.reltype) as "rowTypes",
       (coalesce(nullif(c.relpages, -1), 0)
         + coalesce((select sum(i.relpages) from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid), 0)
         + coalesce((select t.relpages from pg_class t where t.oid = c.reltoastrelid), 0)
@@ -80,11 +85,13 @@ export interface Dependents {
   readonly defaults: readonly string[];
   readonly sequences: readonly string[];
   readonly statistics: readonly string[];
+  /** Those that SET CONSTRAINTS may name. */
+  readonly deferrable: readonly string[];
   readonly indexes: readonly string[];
   readonly types: readonly NamedObject[];
   readonly publications: readonly PublishedBy[];
   readonly foreignKeys: { readonly from: number; readonly to: number };
-  /** Roles that may do anything with it, beside its owner; `public` for everybody. */
+  /** Roles that may do anything with it and use its schema, beside whoever is connected; `public` for everybody. */
   readonly grantees: readonly string[];
   /** Functions that take or give its row type. */
   readonly rowTypeOf: readonly string[];
@@ -125,6 +132,7 @@ const DEPENDENTS = `
       order by 1
     ) as sequences,
     array(select s.stxname::text from pg_statistic_ext s where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace order by 1) as statistics,
+    array(select k.conname::text from pg_constraint k where k.conrelid = c.oid and k.condeferrable order by 1) as deferrable,
     array(select i.relname::text from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid order by 1) as indexes,
     array(
       select distinct jsonb_build_object(${NAMED}, y.typname)
@@ -138,8 +146,8 @@ const DEPENDENTS = `
       select jsonb_build_object('name', p.pubname, 'isOurs', pg_has_role(p.pubowner, 'usage'),
         'how', case when pr.oid is not null then 'table' when p.puballtables then 'all tables' else 'schema' end)
       from pg_publication p left join pg_publication_rel pr on pr.prpubid = p.oid and pr.prrelid = c.oid
-      where pr.oid is not null or p.puballtables
-        or exists (select from pg_publication_namespace pn where pn.pnpubid = p.oid and pn.pnnspid = c.relnamespace)
+      where c.relpersistence = 'p' and (pr.oid is not null or p.puballtables
+        or exists (select from pg_publication_namespace pn where pn.pnpubid = p.oid and pn.pnnspid = c.relnamespace))
       order by p.pubname
     ) as publications,
     jsonb_build_object(
@@ -151,8 +159,12 @@ const DEPENDENTS = `
         select g.grantee from aclexplode(c.relacl) g
         union all
         select g.grantee from pg_attribute a, aclexplode(a.attacl) g where a.attrelid = c.oid
+        union all
+        select c.relowner
       ) g
-      where g.grantee <> c.relowner order by 1
+      where g.grantee <> current_user::regrole
+        and case g.grantee when 0 then has_schema_privilege('public', c.relnamespace, 'usage') else has_schema_privilege(g.grantee, c.relnamespace, 'usage') end
+      order by 1
     ) as grantees,
     array(
       select distinct f.oid::regprocedure::text
@@ -208,15 +220,4 @@ async function readRememberedStatements(tx: Tx): Promise<readonly StoredText[]> 
     await tx.query('rollback to savepoint remembered');
     return [];
   }
-}
-
-/** The names that relations and types of these schemas have, as `schema.name`: what comes there must be called otherwise. */
-export async function readNamesTaken(db: Queryable, schemas: readonly string[]): Promise<ReadonlySet<string>> {
-  const { rows } = await db.query<{ name: string }>(
-    `select n.nspname || '.' || c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = any ($1)
-     union
-     select n.nspname || '.' || t.typname from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname = any ($1)`,
-    [schemas],
-  );
-  return new Set(rows.map(({ name }) => name));
 }

@@ -20,7 +20,6 @@ export interface FoundationStep extends Step {
 
 /** What there is of what the mapping asks for. */
 interface Ground {
-  readonly currentUser: string;
   readonly database: string;
   readonly roles: ReadonlySet<string>;
   /** `role member`, of the groups of the mapping. */
@@ -28,19 +27,26 @@ interface Ground {
   readonly schemas: ReadonlySet<string>;
   /** `schema role`, where the role may use the schema by a grant to itself. */
   readonly usages: ReadonlySet<string>;
-  /** By role, what its search_path is set to in this database; absent where it is not. */
-  readonly searchPaths: ReadonlyMap<string, string>;
+  /** `schema role r SELECT`, of what is made there later by whoever is connected; S for sequences. */
+  readonly laterGrants: ReadonlySet<string>;
 }
 
 /** Roles, schemas, who may use them, and what may be done with what is made there later. @throws AppError DB_* */
-export async function readFoundation(db: Queryable, plan: Plan): Promise<readonly FoundationStep[]> {
-  const ground = await readGround(db, plan.mapping);
-  return [
-    ...roleSteps(plan.mapping, ground),
-    ...schemaSteps(plan, ground),
-    ...(await replacementSteps(db, plan.mapping)),
-  ];
+export function readFoundation(pool: Pool, plan: Plan): Promise<readonly FoundationStep[]> {
+  return withTransaction(pool, async (tx) => {
+    // So that the server writes names with their schemas: whoever undoes a step may have another search_path.
+    await tx.query(`set local search_path = ''`);
+    const ground = await readGround(tx, plan.mapping);
+    return [
+      ...roleSteps(plan.mapping, ground),
+      ...schemaSteps(plan, ground),
+      ...(await replacementSteps(tx, plan.mapping)),
+    ];
+  });
 }
+
+/** A body names tables as whoever calls it finds them, not as whoever replaces it does. */
+const BODY_UNCHECKED = 'set local check_function_bodies = off';
 
 /** Bodies that would break behind views, replaced before anything moves by such as work before and after. */
 async function replacementSteps(db: Queryable, { replacements }: Mapping): Promise<readonly FoundationStep[]> {
@@ -52,30 +58,13 @@ async function replacementSteps(db: Queryable, { replacements }: Mapping): Promi
   return rows.map((former) => ({
     kind: 'replacement',
     object: former.function,
-    statements: [(replacements.find((each) => each.function === former.function)?.definition ?? []).join('\n')],
-    inverse: [former.definition],
+    statements: [
+      BODY_UNCHECKED,
+      (replacements.find((each) => each.function === former.function)?.definition ?? []).join('\n'),
+    ],
+    inverse: [BODY_UNCHECKED, former.definition],
     mayChange: [],
   }));
-}
-
-/** That unqualified names go on meaning the same when the views are gone: one step a role. @throws AppError DB_* */
-export async function readSearchPaths(db: Queryable, plan: Plan): Promise<readonly FoundationStep[]> {
-  const ground = await readGround(db, plan.mapping);
-  const { roles, from, schemas } = plan.mapping;
-  const path = [from, ...schemas.map(({ name }) => name)].map(ident).join(', ');
-  return [...(roles?.readers ?? []), ...(roles?.writers ?? [])]
-    .filter((role) => ground.roles.has(role))
-    .map((role) => {
-      const setting = `alter role ${ident(role)} in database ${ident(ground.database)}`;
-      const former = ground.searchPaths.get(role);
-      return {
-        kind: 'search path',
-        object: role,
-        statements: [`${setting} set search_path = ${path}`],
-        inverse: [former === undefined ? `${setting} reset search_path` : `${setting} set search_path = ${former}`],
-        mayChange: [],
-      };
-    });
 }
 
 /** Functions that only triggers call: bound by oid, they go without anybody's notice. */
@@ -91,13 +80,9 @@ export const functionSteps = (from: string, functions: readonly TriggerFunction[
 async function readGround(db: Queryable, { roles, schemas, from }: Mapping): Promise<Ground> {
   const groups = roles === undefined ? [] : [roles.read, roles.write];
   const { rows } = await db.query<
-    Record<'members' | 'roles' | 'schemas' | 'usages', string[]> & {
-      currentUser: string;
-      database: string;
-      searchPaths: { role: string; path: string }[];
-    }
+    Record<'members' | 'roles' | 'schemas' | 'usages' | 'laterGrants', string[]> & { database: string }
   >(
-    `select current_user as "currentUser", current_database() as database,
+    `select current_database() as database,
        array(select rolname::text from pg_roles) as roles,
        array(
          select g.rolname || ' ' || m.rolname from pg_auth_members a join pg_roles g on g.oid = a.roleid
@@ -108,103 +93,143 @@ async function readGround(db: Queryable, { roles, schemas, from }: Mapping): Pro
          from pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) g
          where n.nspname = any ($2) and g.privilege_type = 'USAGE') as usages,
        array(
-         select jsonb_build_object('role', r.rolname, 'path', substr(setting, length('search_path=') + 1))
-         from pg_db_role_setting s join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) setting
-         where s.setdatabase = (select oid from pg_database where datname = current_database())
-           and setting like 'search\\_path=%') as "searchPaths"`,
+         select concat_ws(' ', n.nspname, pg_get_userbyid(g.grantee), d.defaclobjtype, g.privilege_type)
+         from pg_default_acl d join pg_namespace n on n.oid = d.defaclnamespace, aclexplode(d.defaclacl) g
+         where d.defaclrole = current_user::regrole and n.nspname = any ($2)) as "laterGrants"`,
     [groups, [from, ...schemas.map(({ name }) => name)]],
   );
   const [ground] = rows;
   if (ground === undefined) throw new AppError('INTERNAL', 'The server did not say what roles there are.');
   return {
-    currentUser: ground.currentUser,
     database: ground.database,
     roles: new Set(ground.roles),
     members: new Set(ground.members),
     schemas: new Set(ground.schemas),
     usages: new Set(ground.usages),
-    searchPaths: new Map(ground.searchPaths.map(({ role, path }) => [role, path])),
+    laterGrants: new Set(ground.laterGrants),
   };
 }
 
 function roleSteps({ roles }: Mapping, ground: Ground): readonly FoundationStep[] {
   if (roles === undefined) return [];
-  return [groupStep(roles.read, roles.readers, ground), groupStep(roles.write, roles.writers, ground)];
+  return [...groupSteps(roles.read, roles.readers, ground), ...groupSteps(roles.write, roles.writers, ground)];
 }
 
-function groupStep(group: string, members: readonly string[], ground: Ground): FoundationStep {
-  const isNew = !ground.roles.has(group);
-  const joining = members.filter((role) => ground.roles.has(role) && !ground.members.has(`${group} ${role}`));
-  return {
+/** One step a member: another plan may have more of them. */
+function groupSteps(group: string, members: readonly string[], ground: Ground): readonly FoundationStep[] {
+  const create: FoundationStep = {
     kind: 'role',
     object: group,
-    statements: [
-      ...(isNew ? [`create role ${ident(group)} nologin`] : []),
-      ...joining.map((role) => `grant ${ident(group)} to ${ident(role)}`),
-    ],
-    inverse: isNew ? [dropUnlessUsed(group)] : joining.map((role) => `revoke ${ident(group)} from ${ident(role)}`),
+    statements: [`create role ${ident(group)} nologin`],
+    inverse: [dropUnlessUsed(group)],
     mayChange: [],
   };
+  const joining = members.filter((role) => ground.roles.has(role) && !ground.members.has(`${group} ${role}`));
+  return [
+    ...(ground.roles.has(group) ? [] : [create]),
+    ...joining.map(
+      (role): FoundationStep => ({
+        kind: 'member',
+        object: `${role} of ${group}`,
+        statements: [`grant ${ident(group)} to ${ident(role)}`],
+        inverse: [`revoke ${ident(group)} from ${ident(role)}`],
+        mayChange: [],
+      }),
+    ),
+  ];
 }
 
-/** Roles are the whole server's: what another database of it has granted to one keeps it, with its members. */
+/** Roles are the whole server's: what another database of it has granted to one keeps it. */
 const dropUnlessUsed = (role: string): string =>
   `do ${literal(`begin drop role ${ident(role)}; exception when dependent_objects_still_exist then null; end`)}`;
 
+/** Of those schemas alone that something goes to: where nothing can, the plan says so. */
 function schemaSteps({ mapping, tables }: Plan, ground: Ground): readonly FoundationStep[] {
-  return mapping.schemas.map(({ name, laterTables }) => {
+  return mapping.schemas.flatMap(({ name, tables: all, laterTables }) => {
+    const going = tables.filter(({ target, readiness }) => target === name && readiness !== 'blocked');
+    if (going.length === 0 && all.length > 0) return [];
     const isNew = !ground.schemas.has(name);
-    const grantees = new Set([
-      ...(mapping.roles === undefined ? [] : [mapping.roles.read, mapping.roles.write]),
-      // Who had a right on a table has it by its new name too. Behind a view nobody asks for USAGE: it is for whoever writes the name.
-      ...tables.filter(({ target }) => target === name).flatMap(({ changes }) => changes?.grantees ?? []),
-    ]);
-    const lacking = [...grantees].filter((role) => !ground.usages.has(`${name} ${role}`));
-    const defaults = mapping.roles === undefined ? [] : defaultGrants(name, mapping.roles, laterTables);
-    return {
+    const later = mapping.roles === undefined ? [] : laterGrants(name, mapping.roles, { laterTables, ground });
+    const schema: FoundationStep = {
       kind: 'schema',
       object: name,
-      statements: [
-        ...(isNew ? [`create schema ${ident(name)}`] : []),
-        ...lacking.map((role) => `grant usage on schema ${ident(name)} to ${roleName(role)}`),
-        ...defaults.map(({ grant }) => grant),
-      ],
-      inverse: [
-        ...defaults.map(({ revoke }) => revoke),
-        ...(isNew
-          ? [`drop schema ${ident(name)}`]
-          : lacking.map((role) => `revoke usage on schema ${ident(name)} from ${roleName(role)}`)),
-      ],
+      statements: [...(isNew ? [`create schema ${ident(name)}`] : []), ...later.map(({ grant }) => grant)],
+      inverse: [...later.map(({ revoke }) => revoke), ...(isNew ? [`drop schema ${ident(name)}`] : [])],
       mayChange: [],
     };
+    const users = new Set([
+      ...(mapping.roles === undefined ? [] : [mapping.roles.read, mapping.roles.write]),
+      // Who could reach a table goes on reaching it, and foreign keys are checked with the rights of its owner.
+      ...going.flatMap(({ changes }) => changes?.grantees ?? []),
+    ]);
+    return [
+      ...(schema.statements.length === 0 ? [] : [schema]),
+      ...[...users].filter((role) => !ground.usages.has(`${name} ${role}`)).map((role) => usageStep(name, role)),
+    ];
   });
 }
 
+/** One step a role: another plan may have tables of more of them. */
+const usageStep = (schema: string, role: string): FoundationStep => ({
+  kind: 'usage',
+  object: `${schema} by ${role}`,
+  statements: [`grant usage on schema ${ident(schema)} to ${roleName(role)}`],
+  inverse: [`revoke usage on schema ${ident(schema)} from ${roleName(role)}`],
+  mayChange: [],
+});
+
 const roleName = (role: string): string => (role === 'public' ? 'public' : ident(role));
 
-function defaultGrants(schema: string, { read, write }: { read: string; write: string }, laterTables: LaterTables) {
+/** Those grants that are not there. */
+function laterGrants(
+  schema: string,
+  { read, write }: { read: string; write: string },
+  { laterTables, ground }: { laterTables: LaterTables; ground: Ground },
+) {
   const inSchema = `alter default privileges in schema ${ident(schema)}`;
-  return DEFAULT_GRANTS[laterTables].map(([what, group]) => {
-    const role = ident(group === 'read' ? read : write);
-    return { grant: `${inSchema} grant ${what} to ${role}`, revoke: `${inSchema} revoke ${what} from ${role}` };
+  return LATER_GRANTS[laterTables].flatMap(({ privileges, on, to }) => {
+    const group = to === 'read' ? read : write;
+    const kind = on === 'tables' ? 'r' : 'S';
+    const lacking = privileges.filter(
+      (privilege) => !ground.laterGrants.has(`${schema} ${group} ${kind} ${privilege.toUpperCase()}`),
+    );
+    if (lacking.length === 0) return [];
+    const what = `${lacking.join(', ')} on ${on}`;
+    return [
+      {
+        grant: `${inSchema} grant ${what} to ${ident(group)}`,
+        revoke: `${inSchema} revoke ${what} from ${ident(group)}`,
+      },
+    ];
   });
 }
 
 type LaterTables = Mapping['schemas'][number]['laterTables'];
 
-const TO_READ = [
-  ['select on tables', 'read'],
-  ['select on sequences', 'read'],
-] as const;
+interface LaterGrant {
+  readonly privileges: readonly string[];
+  readonly on: 'tables' | 'sequences';
+  readonly to: 'read' | 'write';
+}
 
-const DEFAULT_GRANTS: Readonly<Record<LaterTables, readonly (readonly [what: string, group: 'read' | 'write'])[]>> = {
+const TO_READ: readonly LaterGrant[] = [
+  { privileges: ['select'], on: 'tables', to: 'read' },
+  { privileges: ['select'], on: 'sequences', to: 'read' },
+];
+
+const LATER_GRANTS: Readonly<Record<LaterTables, readonly LaterGrant[]>> = {
   nothing: [],
-  read: [...TO_READ, ['select on tables', 'write']],
-  write: [...TO_READ, ['select, insert, update, delete on tables', 'write'], ['usage, select on sequences', 'write']],
+  read: [...TO_READ, { privileges: ['select'], on: 'tables', to: 'write' }],
+  write: [
+    ...TO_READ,
+    { privileges: ['select', 'insert', 'update', 'delete'], on: 'tables', to: 'write' },
+    { privileges: ['usage', 'select'], on: 'sequences', to: 'write' },
+  ],
 };
 
-/** What a role of ours was not allowed to do, where nothing that matters now depends on it. */
+/** What could not be done after the tables had gone, where nothing that matters now depends on it. */
 export interface Denied {
+  readonly kind: StepKind;
   readonly object: string;
   readonly reason: string;
 }
@@ -221,10 +246,13 @@ export async function takeFoundation(
     try {
       await withTransaction(pool, (tx) => takeStep(tx, { ...step, relations: [], plan: options.plan, expected: null }));
     } catch (error) {
-      // PostgreSQL 16 and later let nobody set what a role is, but whoever administers it.
-      if (step.kind !== 'search path' || !(error instanceof AppError) || !isDenied(error.cause)) throw error;
-      denied.push({ object: step.object, reason: error.message });
+      if (!(error instanceof AppError) || !maySkip(step, error)) throw error;
+      denied.push({ kind: step.kind, object: step.object, reason: error.message });
     }
   }
   return denied;
 }
+
+/** PostgreSQL 16 and later let nobody set what a role is, but whoever administers it; a function may be of a name that is taken. */
+const maySkip = ({ kind }: FoundationStep, error: AppError): boolean =>
+  (kind === 'search path' || kind === 'function') && (isDenied(error.cause) || error.code === 'DB_FAILED');

@@ -45,6 +45,8 @@ const mappingSchema = z.strictObject({
 });
 
 export type Mapping = z.infer<typeof mappingSchema>;
+/** As it is written, where some of it may be left out. */
+export type MappingFile = z.input<typeof mappingSchema>;
 
 /** The mapping that comes with the package: that of the platform it was written for. */
 export const LIVENTIX_MAPPING = new URL('../../mappings/liventix.json', import.meta.url);

@@ -20,6 +20,7 @@ export interface MoveOptions {
   /** The digest of the plan. */
   readonly plan: string;
   readonly stop?: AbortSignal | undefined;
+  readonly maxTries?: number | undefined;
   readonly onBusy?: ((tries: number) => void) | undefined;
 }
 
@@ -29,15 +30,15 @@ export interface MoveOptions {
  * @throws AppError RESTRUCTURE_BUSY, RESTRUCTURE_DRIFTED, RESTRUCTURE_CHANGED_MORE, DB_*
  */
 export async function moveTable(pool: Pool, moving: Moving, options: MoveOptions): Promise<number> {
-  const { mapping, plan, stop, onBusy } = options;
+  const { mapping, plan, stop, maxTries, onBusy } = options;
   let lockedAt = 0;
   await givingWay(
     pool,
-    { stop, onBusy, code: 'RESTRUCTURE_BUSY', what: `${mapping.from}.${moving.table}` },
+    { stop, maxTries, onBusy, code: 'RESTRUCTURE_BUSY', what: `${mapping.from}.${moving.table}` },
     async (tx) => {
       // Read before anything is locked: under the lock, take_step finds out whether it is still so.
-      const step = await readMoveStep(tx, moving, mapping);
-      await tx.query(`set local lock_timeout = ${lockTimeoutMs(moving.relations.length)}`);
+      const { step, locks } = await readMoveStep(tx, moving, mapping);
+      await tx.query(`set local lock_timeout = ${lockTimeoutMs(locks)}`);
       await tx.query(lockStatement(mapping.from, moving.table));
       lockedAt = performance.now();
       await takeStep(tx, {
@@ -59,17 +60,19 @@ const SHORTEST_LOCK_TIMEOUT_MS = 5;
 export const lockTimeoutMs = (locks: number): number =>
   Math.max(SHORTEST_LOCK_TIMEOUT_MS, Math.floor(LOCK_TIMEOUT_MS / Math.max(locks, 1)));
 
-/** The SQL of a move as it would run now. @throws AppError RESTRUCTURE_DRIFTED where a relation of it is gone; DB_* */
+/** The SQL of a move as it would run now, and how many locks it waits for. @throws AppError RESTRUCTURE_DRIFTED where a relation of it is gone; DB_* */
 export async function readMoveStep(
   db: Queryable,
   { table, target, relations }: Moving,
   mapping: Mapping,
-): Promise<Step> {
+): Promise<{ readonly step: Step; readonly locks: number }> {
   const { from, roles } = mapping;
   const { rows } = await db.query<Movable & { currentUser: string }>(MOVABLES, [
     relations,
     roles?.readers ?? [],
     roles?.writers ?? [],
+    roles?.read,
+    roles?.write,
   ]);
   const byOid = new Map(rows.map((row) => [row.oid, row]));
   const movables = relations.flatMap((oid) => byOid.get(oid) ?? []);
@@ -80,8 +83,29 @@ export async function readMoveStep(
       `${from}.${table} is not any more what the plan says: a table of it is gone. Make another: liventix restructure plan`,
     );
   }
-  return moveStep({ from, target, currentUser: first.currentUser, groups: roles, relations: movables });
+  return {
+    step: moveStep({ from, target, currentUser: first.currentUser, groups: roles, relations: movables }),
+    locks: movables.reduce((sum, { sequences }) => sum + 1 + sequences, 0),
+  };
 }
+
+/** To become a role takes a right of its own since PostgreSQL 16. */
+const TO_BECOME = `case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end`;
+
+/** Of these privileges, those that a group lacks, unless somebody in it, or to be, could not do all of that by itself: nobody gains anything. */
+const groupGrantsSql = ({ group, members, privileges }: Record<'group' | 'members' | 'privileges', string>) => `
+    array(
+      select privilege from unnest(array[${privileges}]) privilege
+      where not exists (
+          select from pg_roles r left join pg_roles g on g.rolname = ${group}
+          cross join unnest(array[${privileges}]) needed
+          where (r.rolname = any (${members}::text[])
+              or r.oid <> g.oid and not r.rolsuper and (pg_has_role(r.oid, g.oid, 'usage') or pg_has_role(r.oid, g.oid, ${TO_BECOME})))
+            and not (has_table_privilege(r.oid, c.oid, needed) and has_schema_privilege(r.oid, c.relnamespace, 'usage')))
+        and not exists (
+          select from aclexplode(c.relacl) a join pg_roles g on g.oid = a.grantee
+          where g.rolname = ${group} and a.privilege_type = upper(privilege))
+    )`;
 
 const MOVABLES = `
   select c.oid, c.relname as name, pg_get_userbyid(c.relowner) as owner, current_user as "currentUser",
@@ -90,17 +114,19 @@ const MOVABLES = `
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
     ) as columns,
     obj_description(c.oid, 'pg_class') as comment,
-    array(select s.stxname::text from pg_statistic_ext s where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace order by 1) as statistics,
+    exists (select from pg_statistic_ext s where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace) as "hasStatistics",
+    (
+      select count(*) from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+    )::int as sequences,
     array(
       select p.pubname::text from pg_publication p join pg_publication_namespace pn on pn.pnpubid = p.oid
-      where pn.pnnspid = c.relnamespace and not exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = c.oid)
+      where pn.pnnspid = c.relnamespace and c.relpersistence = 'p' and not exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = c.oid)
       order by 1
     ) as "publishedBySchema",
-    not exists (
-      select from pg_roles r where r.rolname = any ($2::text[]) and not has_table_privilege(r.oid, c.oid, 'select')) as "isRead",
-    not exists (
-      select from pg_roles r, unnest(array['select', 'insert', 'update', 'delete']) privilege
-      where r.rolname = any ($3::text[]) and not has_table_privilege(r.oid, c.oid, privilege)) as "isWritten"
+    ${groupGrantsSql({ group: '$4::text', members: '$2', privileges: `'select'` })} as "readGrants",
+    ${groupGrantsSql({ group: '$5::text', members: '$3', privileges: `'select', 'insert', 'update', 'delete'` })} as "writeGrants",
+    has_schema_privilege(c.relowner, c.relnamespace, 'create') and pg_has_role(c.relowner, ${TO_BECOME}) as "mayOwnView"
   from pg_class c
   where c.oid = any ($1::oid[])`;
 

@@ -6,11 +6,11 @@ import {
   type Dependents,
   type Relation,
   readDependents,
-  readNamesTaken,
   readRelations,
   readStoredTexts,
   type StoredText,
 } from './catalog.ts';
+import { type Destination, readDestinations } from './destinations.ts';
 import { readStanding } from './journal.ts';
 import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
 import { sealPlan } from './plan-file.ts';
@@ -66,8 +66,7 @@ interface Survey {
   readonly callers: readonly Caller[];
   readonly functions: readonly TriggerFunction[];
   readonly schemaAwareTriggers: ReadonlySet<string>;
-  readonly takenNames: ReadonlySet<string>;
-  readonly publications: readonly { readonly name: string; readonly schema: string }[];
+  readonly destinations: ReadonlyMap<string, Destination>;
   readonly moved: ReadonlySet<string>;
 }
 
@@ -102,11 +101,7 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
         .filter(({ text }) => /\btg_table_schema\b/iu.test(text))
         .map(({ where }) => where.replace(/^function /u, '')),
     ),
-    takenNames: await readNamesTaken(
-      tx,
-      mapping.schemas.map(({ name }) => name),
-    ),
-    publications: await readSchemaPublications(tx),
+    destinations: await readDestinations(tx, [mapping.from, ...mapping.schemas.map(({ name }) => name)]),
     moved: new Set((await readStanding(tx)).filter(({ kind }) => kind === 'table').map(({ object }) => object)),
   };
 }
@@ -135,6 +130,9 @@ function callersOf(
   const members = [...about.groups.values()].flat();
   const callers = findCallers(texts, {
     from: about.mapping.from,
+    constraints: members.flatMap(({ oid, name: table }) =>
+      (about.dependents.get(oid)?.deferrable ?? []).map((name) => ({ name, table })),
+    ),
     tables: new Set(members.map(({ name }) => name)),
     sequences: new Map(
       members.flatMap(({ oid, name }) =>
@@ -142,7 +140,12 @@ function callersOf(
       ),
     ),
   });
-  return callers.filter(({ finding }) => finding !== 'calls-merge' || about.serverVersion < MERGE_INTO_VIEWS);
+  const parents = new Set(members.filter(({ children }) => children.length > 0).map(({ name }) => name));
+  return callers.filter(
+    ({ finding, table }) =>
+      (finding !== 'calls-merge' || about.serverVersion < MERGE_INTO_VIEWS) &&
+      (finding !== 'calls-only' || parents.has(table)),
+  );
 }
 
 /** Of each group, by its first relation, what restructure.take_step compares with what is there when it is about to move. */
@@ -160,12 +163,10 @@ export async function readFingerprints(
   return new Map(rows.map(({ root, fingerprint }) => [root, fingerprint]));
 }
 
-async function readSchemaPublications(db: Queryable): Promise<readonly { name: string; schema: string }[]> {
-  const { rows } = await db.query<{ name: string; schema: string }>(
-    `select p.pubname as name, n.nspname as schema from pg_publication p
-     join pg_publication_namespace pn on pn.pnpubid = p.oid join pg_namespace n on n.oid = pn.pnnspid order by 1`,
-  );
-  return rows;
+function destinationOf(schema: string, { destinations }: Survey): Destination {
+  const destination = destinations.get(schema);
+  if (destination === undefined) throw new AppError('INTERNAL', `Nothing was read about the schema ${schema}.`);
+  return destination;
 }
 
 function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTable {
@@ -184,13 +185,18 @@ function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTab
     relation,
     group,
     parents: (relation?.parents ?? []).flatMap((oid) => survey.byOid.get(oid) ?? []),
+    otherParents: group
+      .flatMap((member) => (member === relation ? [] : member.parents))
+      .flatMap((oid) => survey.byOid.get(oid) ?? [])
+      .filter((parent) => !group.includes(parent)),
     dependents,
     callers: survey.callers.filter((caller) => names.has(caller.table)),
     otherTargets: assignments
       .filter((each) => each.table !== table && names.has(each.table))
       .map((each) => each.target),
-    takenNames: survey.takenNames,
-    publishedByTarget: survey.publications.filter(({ schema }) => schema === target).map(({ name }) => name),
+    home: destinationOf(mapping.from, survey),
+    destination: destinationOf(target, survey),
+    groups: mapping.roles === undefined ? [] : [mapping.roles.read, mapping.roles.write],
     accepted: new Map(
       mapping.accept.filter((each) => names.has(each.table)).map((each) => [each.finding, each.because]),
     ),

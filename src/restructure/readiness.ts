@@ -1,5 +1,6 @@
 import { CALLER_FINDINGS, type Caller } from './callers.ts';
 import type { Dependents, Relation } from './catalog.ts';
+import type { Destination } from './destinations.ts';
 
 /** Something about a table that whoever moves it has to know. `blocks`: it is not moved, and why. */
 export interface Finding {
@@ -19,12 +20,17 @@ export interface Candidate {
   /** The relation, its partitions and heirs, which go with it. */
   readonly group: readonly Relation[];
   readonly parents: readonly Relation[];
+  /** Other parents of what goes with it, which do not. */
+  readonly otherParents: readonly Relation[];
   readonly dependents: readonly Dependents[];
   readonly callers: readonly Caller[];
   /** The schemas that the mapping assigns to other relations of the group. */
   readonly otherTargets: readonly string[];
-  readonly takenNames: ReadonlySet<string>;
-  readonly publishedByTarget: readonly string[];
+  /** Where the view is to be made, and where the table goes. */
+  readonly home: Destination;
+  readonly destination: Destination;
+  /** The groups of the mapping. */
+  readonly groups: readonly string[];
   /** By finding, why it may stand. */
   readonly accepted: ReadonlyMap<string, string>;
   /** What the trigger functions that use TG_TABLE_SCHEMA are called. */
@@ -38,7 +44,7 @@ export function findingsOf(candidate: Candidate): readonly Finding[] {
     return [
       blocks(
         'missing',
-        `there is no ${candidate.from}.${candidate.table}: take it out of the mapping, or correct its name`,
+        `there is no table ${candidate.from}.${candidate.table}: take it out of the mapping, or correct its name`,
       ),
     ];
   }
@@ -46,6 +52,7 @@ export function findingsOf(candidate: Candidate): readonly Finding[] {
     ...mappingFindings(candidate),
     ...kindFindings(candidate, relation),
     ...targetFindings(candidate),
+    ...ownerFindings(candidate),
     ...rightFindings(candidate),
     ...publicationFindings(candidate),
     ...dependentFindings(candidate),
@@ -74,10 +81,7 @@ function* mappingFindings({ timesMapped, otherTargets, target }: Candidate): Gen
   }
 }
 
-function* kindFindings(
-  { group, parents, callers: _, ...candidate }: Candidate,
-  relation: Relation,
-): Generator<Finding> {
+function* kindFindings({ group, parents, otherParents, from }: Candidate, relation: Relation): Generator<Finding> {
   if (relation.kind === 'foreign table')
     yield blocks('foreign-table', 'its rows are on another server: move it by hand');
   else if (relation.kind !== 'table' && relation.kind !== 'partitioned table') {
@@ -87,6 +91,12 @@ function* kindFindings(
     yield blocks(
       relation.isPartition ? 'partition' : 'heir',
       `it ${relation.isPartition ? 'is a partition of' : 'inherits from'} ${parent.schema}.${parent.name}, with which it goes: map that one`,
+    );
+  }
+  for (const parent of otherParents) {
+    yield blocks(
+      'scattered',
+      `what goes with it also inherits from ${nameOf(parent)}, which does not: move them by hand`,
     );
   }
   for (const member of group) {
@@ -99,8 +109,8 @@ function* kindFindings(
     if (member.kind === 'foreign table' && member !== relation) {
       yield blocks('foreign-table', `its partition ${nameOf(member)} is on another server`);
     }
-    if (member !== relation && member.schema !== candidate.from) {
-      yield blocks('scattered', `${nameOf(member)}, which goes with it, is not in ${candidate.from}`);
+    if (member !== relation && member.schema !== from) {
+      yield blocks('scattered', `${nameOf(member)}, which goes with it, is not in ${from}`);
     }
   }
   if (!relation.hasPrimaryKey) {
@@ -111,17 +121,24 @@ function* kindFindings(
   }
 }
 
-function* targetFindings({ group, dependents, target, takenNames }: Candidate): Generator<Finding> {
-  const names = [
-    ...group.flatMap(({ name }) => [name, `_${name}`]),
-    ...dependents.flatMap(({ indexes, sequences, statistics }) => [...indexes, ...sequences, ...statistics]),
-  ];
-  for (const name of names.filter((each) => takenNames.has(`${target}.${each}`))) {
+function* targetFindings({ group, dependents, target, destination }: Candidate): Generator<Finding> {
+  const going = {
+    relations: [
+      ...group.map(({ name }) => name),
+      ...dependents.flatMap(({ indexes, sequences }) => [...indexes, ...sequences]),
+    ],
+    types: group.flatMap(({ rowTypes }) => rowTypes),
+    statistics: dependents.flatMap(({ statistics }) => statistics),
+  };
+  const taken = (['relations', 'types', 'statistics'] as const).flatMap((kind) =>
+    going[kind].filter((name) => destination[kind].includes(name)),
+  );
+  for (const name of new Set(taken)) {
     yield blocks('target-taken', `${target}.${name} is there already: rename one of the two`);
   }
 }
 
-function* rightFindings({ group, target, from }: Candidate): Generator<Finding> {
+function* ownerFindings({ group, target, from }: Candidate): Generator<Finding> {
   for (const member of group.filter(({ isOurs }) => !isOurs)) {
     yield blocks(
       'not-ours',
@@ -130,7 +147,43 @@ function* rightFindings({ group, target, from }: Candidate): Generator<Finding> 
   }
 }
 
-function* publicationFindings({ dependents, publishedByTarget, target }: Candidate): Generator<Finding> {
+/** What the server would refuse, or, of a grant, pass over without a word. */
+function* rightFindings({
+  relation,
+  home,
+  destination,
+  dependents,
+  groups,
+  target,
+  from,
+}: Candidate): Generator<Finding> {
+  if (relation?.isOurs === true && !relation.mayLock) {
+    yield blocks(
+      'may-not-lock',
+      `its owner has taken the right to write from itself, and without it nobody may lock the table: grant it UPDATE`,
+    );
+  }
+  if (!home.mayCreate) {
+    yield blocks('may-not-create', `its view cannot be made in ${from}: have CREATE granted on that schema`);
+  }
+  if (!destination.mayCreate) {
+    yield blocks(
+      'may-not-create',
+      destination.isThere
+        ? `it cannot come to ${target}: have CREATE granted on that schema`
+        : `there is no schema ${target}, and it cannot be made: have CREATE granted on the database`,
+    );
+  }
+  if (destination.mayGrantUsage) return;
+  const lacking = [...groups, ...dependents.flatMap(({ grantees }) => grantees)].filter(
+    (role) => !destination.users.includes(role),
+  );
+  for (const role of new Set(lacking)) {
+    yield blocks('may-not-grant', `${role} may not use ${target}: whoever owns that schema has to grant USAGE on it`);
+  }
+}
+
+function* publicationFindings({ dependents, destination, target }: Candidate): Generator<Finding> {
   for (const { name, how, isOurs } of uniqueBy(dependents.flatMap(({ publications }) => publications))) {
     if (how === 'schema' && !isOurs) {
       yield blocks(
@@ -145,7 +198,7 @@ function* publicationFindings({ dependents, publishedByTarget, target }: Candida
     }
   }
   const already = new Set(dependents.flatMap(({ publications }) => publications.map(({ name }) => name)));
-  for (const name of publishedByTarget.filter((each) => !already.has(each))) {
+  for (const name of destination.publications.filter((each) => !already.has(each))) {
     yield blocks(
       'would-be-published',
       `the publication ${name} has all tables of ${target}: it would be published there`,

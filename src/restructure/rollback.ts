@@ -13,6 +13,8 @@ export interface RollbackOptions {
   /** Tables that go back alone, by their bare names; all when empty. */
   readonly tables: readonly string[];
   readonly stop?: AbortSignal | undefined;
+  /** How often a table that is in use is tried. */
+  readonly maxTries?: number | undefined;
   readonly onProgress?: ((object: string, done: number, total: number) => void) | undefined;
   readonly onBusy?: ((object: string, tries: number) => void) | undefined;
 }
@@ -61,7 +63,7 @@ function chosenSteps(standing: readonly StandingStep[], { to, tables }: Rollback
   if (to !== undefined && !standing.some(({ id }) => id === to)) {
     throw new AppError('RESTRUCTURE_STEP_UNKNOWN', `No step ${to} stands. What stands: liventix restructure status`);
   }
-  const isOf = ({ kind, object }: StandingStep, table: string) => kind === 'table' && object.endsWith(`.${table}`);
+  const isOf = (step: StandingStep, table: string) => step.kind === 'table' && step.table === table;
   for (const table of tables) {
     if (standing.some((step) => isOf(step, table))) continue;
     throw new AppError('RESTRUCTURE_TABLE_UNKNOWN', `${table} was not moved. What was: liventix restructure status`);
@@ -91,7 +93,9 @@ async function undoOrSkip(pool: Pool, step: StandingStep, options: RollbackOptio
 }
 
 const isOfStep = (error: AppError): boolean =>
-  ['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE', 'DB_FAILED', 'DB_PERMISSION_DENIED'].includes(error.code);
+  ['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE', 'DB_FAILED', 'DB_CONFLICT', 'DB_PERMISSION_DENIED'].includes(
+    error.code,
+  );
 
 function reasonOf(error: AppError): string {
   if (!isDependedOn(error.cause)) return error.message;
@@ -99,11 +103,12 @@ function reasonOf(error: AppError): string {
   return `something stands on it: ${detail.replaceAll('\n', '; ')}. Drop that, or make it stand on the table itself, and run again`;
 }
 
-async function undoStep(pool: Pool, step: StandingStep, { stop, onBusy }: RollbackOptions): Promise<void> {
+async function undoStep(pool: Pool, step: StandingStep, { stop, maxTries, onBusy }: RollbackOptions): Promise<void> {
   await givingWay(
     pool,
     {
       stop,
+      maxTries,
       onBusy: (tries) => onBusy?.(step.object, tries),
       code: 'RESTRUCTURE_BUSY',
       what: step.object,
@@ -118,7 +123,9 @@ async function undoStep(pool: Pool, step: StandingStep, { stop, onBusy }: Rollba
          order by r.at`,
         [step.relations, step.id],
       );
-      await tx.query(`set local lock_timeout = ${lockTimeoutMs(step.relations.length)}`);
+      await tx.query(
+        `set local lock_timeout = ${lockTimeoutMs(views.length + step.relations.length + step.sequences)}`,
+      );
       // Views first, as whoever uses them locks them: LOCK takes the tables behind them too.
       if (views.length > 0) {
         const names = views.map(({ schema, name }) => qualified(schema, name)).join(', ');

@@ -10,12 +10,16 @@ export interface Movable {
   /** In order. */
   readonly columns: readonly { readonly name: string; readonly comment: string | null }[];
   readonly comment: string | null;
-  readonly statistics: readonly string[];
+  readonly hasStatistics: boolean;
+  /** Sequences that go along. */
+  readonly sequences: number;
   /** Publications that have it because they have everything in its schema. */
   readonly publishedBySchema: readonly string[];
-  /** Whether every role of the group `read` may read it by itself, so that the group adds nothing. */
-  readonly isRead: boolean;
-  readonly isWritten: boolean;
+  /** What the group `read` is granted: nothing where it has that, or where somebody in it could not read by itself. */
+  readonly readGrants: readonly string[];
+  readonly writeGrants: readonly string[];
+  /** Whether its owner may be made the view's. */
+  readonly mayOwnView: boolean;
 }
 
 export interface Move {
@@ -61,20 +65,27 @@ function partsOf(relation: Movable, { from, target, currentUser, groups }: Move)
   const old = qualified(from, relation.name);
   const moved = qualified(target, relation.name);
   const grants = groups === undefined ? [] : groupGrants(relation, groups);
+  const statistics = (table: string, former: string): string =>
+    `select restructure.take_statistics_along(${literal(table)}, ${literal(former)})`;
   return {
     statements: [
       `alter table ${old} set schema ${ident(target)}`,
-      ...relation.statistics.map((name) => `alter statistics ${qualified(from, name)} set schema ${ident(target)}`),
+      ...(relation.hasStatistics ? [statistics(moved, from)] : []),
       ...grants.map(({ privileges, group }) => `grant ${privileges} on ${moved} to ${ident(group)}`),
       ...standIn(relation, { old, moved, currentUser }),
-      ...relation.publishedBySchema.map((name) => `alter publication ${ident(name)} add table ${moved}`),
+      // Partitions and heirs each by themselves.
+      ...relation.publishedBySchema.map((name) => `alter publication ${ident(name)} add table only ${moved}`),
     ],
     inverse: [
-      ...relation.publishedBySchema.map((name) => `alter publication ${ident(name)} drop table ${moved}`),
-      `drop view ${old}`,
+      ...relation.publishedBySchema.map(
+        (name) => `select restructure.take_out_of_publication(${literal(name)}, ${literal(moved)})`,
+      ),
+      // Somebody who dropped it is no reason to keep the table.
+      `drop view if exists ${old}`,
       ...grants.map(({ privileges, group }) => `revoke ${privileges} on ${moved} from ${ident(group)}`),
-      ...relation.statistics.map((name) => `alter statistics ${qualified(target, name)} set schema ${ident(from)}`),
       `alter table ${moved} set schema ${ident(from)}`,
+      // Somebody may have made some meanwhile.
+      statistics(old, target),
     ],
   };
 }
@@ -93,14 +104,17 @@ function standIn(relation: Movable, names: { old: string; moved: string; current
     ...relation.columns.flatMap(({ name, comment }) =>
       comment === null ? [] : [`comment on column ${old}.${ident(name)} is ${literal(comment)}`],
     ),
+    // The same to whoever reads and writes: it has no rights of its own.
+    ...(relation.owner === currentUser || !relation.mayOwnView
+      ? []
+      : [`alter view ${old} owner to ${ident(relation.owner)}`]),
     `select restructure.copy_grants(${literal(moved)}, ${literal(old)})`,
-    ...(relation.owner === currentUser ? [] : [`alter view ${old} owner to ${ident(relation.owner)}`]),
   ];
 }
 
-function groupGrants({ isRead, isWritten }: Movable, { read, write }: { read: string; write: string }) {
+function groupGrants({ readGrants, writeGrants }: Movable, { read, write }: { read: string; write: string }) {
   return [
-    ...(isRead ? [{ privileges: 'select', group: read }] : []),
-    ...(isWritten ? [{ privileges: 'select, insert, update, delete', group: write }] : []),
-  ];
+    { privileges: readGrants.join(', '), group: read },
+    { privileges: writeGrants.join(', '), group: write },
+  ].filter(({ privileges }) => privileges !== '');
 }

@@ -51,7 +51,7 @@ export async function createDatabase(
     adminUrl: onDatabase(server.adminUrl, name),
     pool,
     drop: async () => {
-      await pool.end();
+      if (!pool.ended) await pool.end();
       await dropDatabase(maintenance(server), name);
     },
   };
