@@ -89,6 +89,11 @@ export const tenancySchema = z.strictObject({
   /** SQL that gives the caller's id, of the type of the user columns, and the claims of his token as jsonb. */
   caller: z.string(),
   claims: z.string(),
+  /** The setting by which a session is given those claims. */
+  claimsSetting: z
+    .string()
+    .regex(/^\w+(\.\w+)+$/, 'is no setting of an application, such as request.jwt.claims')
+    .default('request.jwt.claims'),
   /** The claim by which a caller says for which of his organizations he acts, and the function that gives it. */
   current: z.strictObject({ claim: column, function: column }),
   organizations: membership,

@@ -1,10 +1,12 @@
 import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
 import type { Tx } from '../../db/pool.ts';
-import { qualified } from '../statements.ts';
-import { contentSql, type MovedRelation, readMoved } from './moved.ts';
+import { readWholeRows } from './content.ts';
+import { readMoved } from './moved.ts';
+import { contentCheck, foreignKeyChecks } from './row-checks.ts';
 
 /** Everything that standing steps promise, in the caller's snapshot. Reads every row of every moved table. */
 export async function checkRestructuring(tx: Tx, watch: VerificationWatch): Promise<readonly CheckResult[]> {
+  await readWholeRows(tx);
   const moved = await readMoved(tx);
   return runEach(
     tx,
@@ -81,7 +83,7 @@ export const VIEW_CHECKS: readonly Check[] = [
       order by 1`,
   },
   {
-    name: 'every view has the columns that its table had, with their types and defaults',
+    name: 'every view has the columns that its table had, in their order, with their types and defaults',
     unit: 'columns',
     examined: `select count(*) from (${STAND_INS}) s join pg_attribute a on a.attrelid = s.view and a.attnum > 0 and not a.attisdropped`,
     faults: `
@@ -90,22 +92,35 @@ export const VIEW_CHECKS: readonly Check[] = [
         when t.attname is null then 'is not in the table'
         when (t.atttypid, t.atttypmod) is distinct from (v.atttypid, v.atttypmod)
           then format('is %s, and in the view %s', format_type(t.atttypid, t.atttypmod), format_type(v.atttypid, v.atttypmod))
+        when called.at <> v.at then format('comes %s., and in the view %s.', called.at, v.at)
         else format('has the default %s, and in the view %s', coalesce(pg_get_expr(td.adbin, td.adrelid), 'none'), coalesce(pg_get_expr(vd.adbin, vd.adrelid), 'none')) end)
       from (${STAND_INS}) s
       cross join lateral (
-        select distinct a.attname from pg_attribute a where a.attrelid in (s.relation, s.view) and a.attnum > 0 and not a.attisdropped
+        select a.attname, row_number() over (order by min(a.attnum) filter (where a.attrelid = s.relation)) as at
+        from pg_attribute a where a.attrelid in (s.relation, s.view) and a.attnum > 0 and not a.attisdropped
           and (a.attrelid = s.view or s.before ? (s.relation || ' column ' || a.attname))
+        group by a.attname
       ) called
       left join pg_attribute t on t.attrelid = s.relation and t.attname = called.attname and not t.attisdropped
-      left join pg_attribute v on v.attrelid = s.view and v.attname = called.attname and not v.attisdropped
+      left join (
+        select a.*, row_number() over (partition by a.attrelid order by a.attnum) as at from pg_attribute a where a.attnum > 0 and not a.attisdropped
+      ) v on v.attrelid = s.view and v.attname = called.attname
       left join pg_attrdef td on td.adrelid = s.relation and td.adnum = t.attnum and t.attgenerated = ''
       left join pg_attrdef vd on vd.adrelid = s.view and vd.adnum = v.attnum
       where s.view is not null and (t.attname is null or v.attname is null
-        or (t.atttypid, t.atttypmod) is distinct from (v.atttypid, v.atttypmod)
+        or (t.atttypid, t.atttypmod) is distinct from (v.atttypid, v.atttypmod) or called.at <> v.at
         or pg_get_expr(td.adbin, td.adrelid) is distinct from pg_get_expr(vd.adbin, vd.adrelid))
       order by 1`,
   },
 ];
+
+/** Columns of both that somebody was granted something of, by either name. */
+const GRANTED_COLUMNS = `
+  select s.object, s.relation, s.view, t.attname
+  from (${STAND_INS}) s
+  join pg_attribute t on t.attrelid = s.relation and t.attnum > 0 and not t.attisdropped
+  join pg_attribute v on v.attrelid = s.view and v.attname = t.attname and not v.attisdropped
+  where t.attacl is not null or v.attacl is not null`;
 
 const PRIVILEGE_CHECKS: readonly Check[] = [
   {
@@ -126,81 +141,24 @@ const PRIVILEGE_CHECKS: readonly Check[] = [
         and (by.table is distinct from by.view or by.view and not has_schema_privilege(r.oid, c.relnamespace, 'usage'))
       order by 1`,
   },
+  {
+    name: 'every role may do with single columns by the old name what it may by the new',
+    unit: 'columns with grants of their own',
+    examined: `select count(*) from (${GRANTED_COLUMNS}) g`,
+    faults: `
+      select format('%s: %s %s %s %s by the new name, and %s by the old', g.object, r.rolname,
+        case when by.table then 'may' else 'may not' end, verb, g.attname, case when by.view then 'may' else 'may not' end)
+      from (${GRANTED_COLUMNS}) g
+      cross join pg_roles r
+      cross join unnest(array['select', 'insert', 'update']) verb
+      cross join lateral (select
+        has_column_privilege(r.oid, g.relation, g.attname, verb) as table, has_column_privilege(r.oid, g.view, g.attname, verb) as view) by
+      where r.rolname not like 'pg\\_%' and by.table is distinct from by.view
+        -- What is so of the whole table is another check's.
+        and has_table_privilege(r.oid, g.relation, verb) = has_table_privilege(r.oid, g.view, verb)
+      order by 1`,
+  },
 ];
-
-/** Both names in one snapshot: what one shows, the other does. */
-function contentCheck(moved: readonly MovedRelation[]): Check {
-  const leaves = moved.filter(({ isLeaf }) => isLeaf);
-  const compared = leaves.map(
-    (
-      relation,
-    ) => `select ${literal(`${relation.from}.${relation.name}`)} as name, coalesce(o.chunk, n.chunk) as chunk, o.rows as old_rows, n.rows as new_rows
-      from (${contentSql(relation, 'old name')}) o full join (${contentSql(relation, 'new name')}) n using (chunk)
-      where (o.rows, o.hash) is distinct from (n.rows, n.hash)`,
-  );
-  return {
-    name: 'every row is the same by the old name and by the new',
-    unit: 'rows',
-    examined:
-      leaves.length === 0
-        ? 'select 0'
-        : `select sum(n) from (${leaves.map(({ schema, name }) => `select count(*) as n from ${qualified(schema, name)}`).join(' union all ')}) counted`,
-    faults:
-      compared.length === 0
-        ? 'select null::text where false'
-        : `select format('%s, chunk %s: %s rows by the old name, %s by the new', name, chunk, coalesce(old_rows, 0), coalesce(new_rows, 0)) from (${compared.join(' union all ')}) c order by 1`,
-  };
-}
-
-interface ForeignKey {
-  readonly name: string;
-  readonly child: string;
-  readonly parent: string;
-  readonly pairs: readonly { readonly child: string; readonly parent: string }[];
-}
-
-/** Looked for row by row: that a constraint is called valid is what is to be proved. */
-async function foreignKeyChecks(tx: Tx, moved: readonly MovedRelation[]): Promise<readonly Check[]> {
-  const { rows } = await tx.query<ForeignKey>(
-    `select k.conname as name, k.conrelid::regclass::text as child, k.confrelid::regclass::text as parent,
-       array(
-         select jsonb_build_object('child', quote_ident(c.attname), 'parent', quote_ident(p.attname))
-         from unnest(k.conkey, k.confkey) pair (child, parent)
-         join pg_attribute c on c.attrelid = k.conrelid and c.attnum = pair.child
-         join pg_attribute p on p.attrelid = k.confrelid and p.attnum = pair.parent
-       ) as pairs
-     from pg_constraint k
-     where k.contype = 'f' and k.conparentid = 0 and (k.conrelid = any ($1::oid[]) or k.confrelid = any ($1::oid[]))
-     order by 2, 1`,
-    [moved.map(({ oid }) => oid)],
-  );
-  if (rows.length === 0) return [];
-  const orphans = rows.map(
-    ({
-      name,
-      child,
-      parent,
-      pairs,
-    }) => `select format('%s: a row of %s refers by %s to no row of %s', ${literal(name)}, ${literal(child)}, ${literal(pairs.map((pair) => pair.child).join(', '))}, ${literal(parent)})
-      from ${child} c where ${pairs.map((pair) => `c.${pair.child} is not null`).join(' and ')}
-        and not exists (select from ${parent} p where ${pairs.map((pair) => `p.${pair.parent} = c.${pair.child}`).join(' and ')})`,
-  );
-  return [
-    {
-      name: 'every row that a foreign key refers to is there',
-      unit: 'foreign keys',
-      examined: `select ${rows.length}`,
-      faults: orphans.join(' union all '),
-    },
-    {
-      name: 'every foreign key is validated',
-      unit: 'foreign keys',
-      examined: `select ${rows.length}`,
-      faults: `select format('%s of %s is not validated', k.conname, k.conrelid::regclass) from pg_constraint k
-        where k.contype = 'f' and not k.convalidated and (k.conrelid in (select relation from (${STANDING}) s) or k.confrelid in (select relation from (${STANDING}) s)) order by 1`,
-    },
-  ];
-}
 
 const TENANT_CHECKS: readonly Check[] = [
   {
@@ -227,5 +185,3 @@ const TENANT_CHECKS: readonly Check[] = [
       order by 1`,
   },
 ];
-
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
