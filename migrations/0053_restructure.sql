@@ -148,7 +148,7 @@ begin
       where d.refclassid = 'pg_class'::regclass and d.refobjid = r.oid and d.classid = 'pg_rewrite'::regclass
     ) d on true
     join pg_rewrite w on w.oid = d.objid and w.ev_class <> r.oid
-    join pg_class v on v.oid = w.ev_class
+    join pg_class v on v.oid = w.ev_class and v.relnamespace <> 'restructure'::regnamespace
   )
   select coalesce(jsonb_object_agg(concat_ws(' ', relation, object), value), '{}') from said
   );
@@ -239,6 +239,39 @@ begin
   loop
     execute format('alter statistics %I.%I set schema %s', p_from, v_statistics.stxname, v_statistics.target);
   end loop;
+end
+$$;
+
+-- Takes a view away from the name under which it stood in for a table, and leaves it in this schema: sessions that have looked the name up, and
+-- wait for its lock, find what they looked up. It is dropped when nobody waits any more.
+-- Parameters: its qualified name; where nothing bears it, there is nothing to do. Returns nothing. Locks the view. Raises 2BP01 where something
+-- stands on it, as dropping it would.
+create function restructure.set_aside(p_view text) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_view regclass := to_regclass(p_view);
+  v_aside name := 'aside_' || v_view::oid;
+  v_schema name;
+  v_dependents text;
+begin
+  if v_view is null then
+    return;
+  end if;
+  select string_agg(distinct case when w.oid is null then pg_describe_object(d.classid, d.objid, 0) else pg_describe_object('pg_class'::regclass, w.ev_class, 0) end, ', ')
+  into v_dependents
+  from pg_class v
+  join pg_depend d on d.deptype = 'n' and (d.refclassid, d.refobjid) in (
+    ('pg_class'::regclass, v.oid), ('pg_type'::regclass, v.reltype),
+    ('pg_type'::regclass, (select t.typarray from pg_type t where t.oid = v.reltype)))
+  left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+  where v.oid = v_view and w.ev_class is distinct from v.oid;
+  if v_dependents is not null then
+    raise exception using errcode = '2BP01', message = format('%s cannot go because other objects depend on it', p_view),
+      detail = format('%s depends on view %s', v_dependents, v_view);
+  end if;
+  select n.nspname into v_schema from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = v_view;
+  execute format('alter view %s rename to %I', v_view, v_aside);
+  execute format('alter view %I.%I set schema restructure', v_schema, v_aside);
 end
 $$;
 

@@ -22,6 +22,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .option('--plan <file>', 'the plan', PLAN_FILE)
     .option('--schema <schema>', 'move the tables of this target schema alone; may be given several times', several, [])
     .option('--table <table>', 'move this table alone; may be given several times', several, [])
+    .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
     .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
@@ -33,6 +34,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .description('undo what apply did, the last first: tables go back, the views go, written rows stay')
     .option('--to <step>', 'undo what came after this step of liventix restructure status', stepNumber)
     .option('--table <table>', 'put this table back alone; may be given several times', several, [])
+    .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
     .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
     .option('--json', 'print one JSON object')
     .addHelpText('after', ROLLBACK_HELP)
@@ -63,6 +65,7 @@ interface ApplyOptions {
   readonly schema: readonly string[];
   readonly table: readonly string[];
   readonly tries: number;
+  readonly rest: number;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
@@ -71,10 +74,14 @@ interface RollbackOptions {
   readonly to?: bigint;
   readonly table: readonly string[];
   readonly tries: number;
+  readonly rest: number;
   readonly json?: boolean;
 }
 
 const tries = wholeNumber(1, 10_000);
+const restFactor = wholeNumber(0, 1_000);
+/** One request in a hundred meets a move where tables follow each other at once; so one in some hundreds does. */
+const REST_FACTOR = 4;
 
 const stepNumber = (text: string): bigint => {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);
@@ -126,6 +133,7 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
         ...selection,
         stop: context.stop,
         maxTries: options.tries,
+        restFactor: options.rest,
         onProgress: (table, done, total) => progress.update(`moving ${printable(table)}`, done, total),
         onBusy: (table, tries) => progress.update(`waiting for ${printable(table)}, tries`, tries, 0),
       }).finally(progress.clear);
@@ -162,7 +170,7 @@ function outcomeLines(outcome: Outcome): readonly string[] {
 }
 
 async function runRollback(
-  { to, table, tries, json = false }: RollbackOptions,
+  { to, table, tries, rest, json = false }: RollbackOptions,
   context: CommandContext,
 ): Promise<void> {
   await withDatabase(
@@ -175,6 +183,7 @@ async function runRollback(
         tables: table,
         stop: context.stop,
         maxTries: tries,
+        restFactor: rest,
         onProgress: (object, done, total) => progress.update(`undoing ${printable(object)}`, done, total),
         onBusy: (object, tries) => progress.update(`waiting for ${printable(object)}, tries`, tries, 0),
       }).finally(progress.clear);

@@ -7,14 +7,18 @@ import { lockHolders } from './lock-holders.ts';
 import { moveTable } from './move.ts';
 import type { Plan, PlannedTable } from './planned.ts';
 import { isBlocking } from './readiness.ts';
+import { rest } from './rest.ts';
 import { readSearchPaths } from './search-paths.ts';
 import { movingOf, selectTables } from './selection.ts';
+import { dropViewsSetAside } from './set-aside.ts';
 
 export interface ApplyOptions {
   /** Target schemas and tables to move; all of the plan when both are empty. */
   readonly schemas: readonly string[];
   readonly tables: readonly string[];
   readonly stop?: AbortSignal | undefined;
+  /** For how many times as long as a table was locked everybody is left alone after it; not at all when left out. */
+  readonly restFactor?: number | undefined;
   /** How often a table that is in use is tried. */
   readonly maxTries?: number | undefined;
   readonly onProgress?: ((table: string, done: number, total: number) => void) | undefined;
@@ -46,6 +50,7 @@ const PATIENCE_MS = 2_000;
 export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): Promise<Applied> {
   const lock = await lockRestructuring(pool);
   try {
+    await dropViewsSetAside(pool, options);
     const selected = await selectTables(pool, plan, options);
     const standing = await readStanding(pool);
     const keys = new Set(standing.map(({ kind, object }) => `${kind} ${object}`));
@@ -55,11 +60,11 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
       if (options.stop?.aborted === true) break;
       lock.assertHeld();
       options.onProgress?.(table.table, outcomes.length, selected.length);
-      outcomes.push(
-        keys.has(`table ${plan.mapping.from}.${table.table}`)
-          ? { table: table.table, target: table.target, status: 'already' }
-          : await moveOrSkip(pool, table, plan, options),
-      );
+      const outcome: Outcome = keys.has(`table ${plan.mapping.from}.${table.table}`)
+        ? { table: table.table, target: table.target, status: 'already' }
+        : await moveOrSkip(pool, table, plan, options);
+      outcomes.push(outcome);
+      if (outcome.status === 'moved') await rest(outcome.lockedMs, options);
     }
     const isStopped = options.stop?.aborted === true;
     const denied = isStopped ? [] : await finish(pool, plan, outcomes);

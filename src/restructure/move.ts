@@ -38,6 +38,8 @@ export async function moveTable(pool: Pool, moving: Moving, options: MoveOptions
     async (tx) => {
       // Read before anything is locked: under the lock, take_step finds out whether it is still so.
       const { step, locks } = await readMoveStep(tx, moving, mapping);
+      // Asked once before, so that its plan is not made while others wait.
+      await tx.query('select restructure.facts_of($1)', [moving.relations]);
       await tx.query(`set local lock_timeout = ${lockTimeoutMs(locks)}`);
       await tx.query(lockStatement(mapping.from, moving.table));
       lockedAt = performance.now();

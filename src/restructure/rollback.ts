@@ -5,6 +5,8 @@ import { AppError } from '../errors.ts';
 import { lockRestructuring, reloadPostgrest } from './apply.ts';
 import { readStanding, type StandingStep } from './journal.ts';
 import { lockTimeoutMs } from './move.ts';
+import { rest } from './rest.ts';
+import { dropViewsSetAside } from './set-aside.ts';
 import { qualified } from './statements.ts';
 
 export interface RollbackOptions {
@@ -13,6 +15,8 @@ export interface RollbackOptions {
   /** Tables that go back alone, by their bare names; all when empty. */
   readonly tables: readonly string[];
   readonly stop?: AbortSignal | undefined;
+  /** See ApplyOptions. */
+  readonly restFactor?: number | undefined;
   /** How often a table that is in use is tried. */
   readonly maxTries?: number | undefined;
   readonly onProgress?: ((object: string, done: number, total: number) => void) | undefined;
@@ -50,14 +54,19 @@ export async function rollBack(pool: Pool, options: RollbackOptions): Promise<Ro
       // What a table that stayed needs, stays: its schema, the roles that its grants name.
       const isNeeded =
         step.kind !== 'table' && step.kind !== 'search path' && steps.some(({ status }) => status === 'skipped');
+      if (NEEDS_VIEWS_GONE.has(step.kind)) await dropViewsSetAside(pool, options);
       steps.push(isNeeded ? skipped(step, 'something that needs it stayed') : await undoOrSkip(pool, step, options));
     }
+    await dropViewsSetAside(pool, options);
     await reloadPostgrest(pool);
     return { steps, isStopped: options.stop?.aborted === true };
   } finally {
     await lock.release();
   }
 }
+
+/** What a view that is set aside has grants to, or calls. */
+const NEEDS_VIEWS_GONE: ReadonlySet<string> = new Set(['role', 'schema', 'usage', 'replacement']);
 
 function chosenSteps(standing: readonly StandingStep[], { to, tables }: RollbackOptions): readonly StandingStep[] {
   if (to !== undefined && !standing.some(({ id }) => id === to)) {
@@ -103,7 +112,9 @@ function reasonOf(error: AppError): string {
   return `something stands on it: ${detail.replaceAll('\n', '; ')}. Drop that, or make it stand on the table itself, and run again`;
 }
 
-async function undoStep(pool: Pool, step: StandingStep, { stop, maxTries, onBusy }: RollbackOptions): Promise<void> {
+async function undoStep(pool: Pool, step: StandingStep, options: RollbackOptions): Promise<void> {
+  const { stop, maxTries, onBusy } = options;
+  let lockedAt = performance.now();
   await givingWay(
     pool,
     {
@@ -131,7 +142,9 @@ async function undoStep(pool: Pool, step: StandingStep, { stop, maxTries, onBusy
         const names = views.map(({ schema, name }) => qualified(schema, name)).join(', ');
         await tx.query(`lock table ${names} in access exclusive mode`);
       }
+      lockedAt = performance.now();
       await tx.query('select restructure.undo_step($1)', [step.id]);
     },
   );
+  if (step.kind === 'table') await rest(performance.now() - lockedAt, options);
 }

@@ -80,8 +80,8 @@ function partsOf(relation: Movable, { from, target, currentUser, groups }: Move)
       ...relation.publishedBySchema.map(
         (name) => `select restructure.take_out_of_publication(${literal(name)}, ${literal(moved)})`,
       ),
-      // Somebody who dropped it is no reason to keep the table.
-      `drop view if exists ${old}`,
+      // Not dropped yet: whoever has looked its name up, and waits, finds it.
+      `select restructure.set_aside(${literal(old)})`,
       ...grants.map(({ privileges, group }) => `revoke ${privileges} on ${moved} from ${ident(group)}`),
       `alter table ${moved} set schema ${ident(from)}`,
       // Somebody may have made some meanwhile.
