@@ -24,6 +24,10 @@ export const CALLER_FINDINGS = {
     severity: 'breaks',
     because: 'WHERE CURRENT OF takes no view; take the row by its key',
   },
+  'calls-group-by-key': {
+    severity: 'may break',
+    because: 'grouped by a key, other columns follow from it; a view has none, so that they have to be named',
+  },
   'calls-only': {
     severity: 'breaks',
     because: 'ONLY means nothing to a view: rows of partitions and heirs come too',
@@ -111,6 +115,8 @@ const SET_CONSTRAINTS = pattern(String.raw`\bset\s+constraints\s+(?!all\b)(${NAM
 const DYNAMIC =
   /\b(?:partition\s+of|truncate(?:\s+table)?|copy|(?:alter|drop)\s+table(?:\s+if\s+exists)?|merge\s+into)\s+(?:only\s+)?(?:[\p{L}\p{N}_"]+\.)?(?:%|'\s*\|\|)/iu;
 const QUOTED = pattern(TEXT);
+const GROUP_BY =
+  /\bgroup\s+by\s+((?:(?!\b(?:having|order|limit|offset|window|union|except|intersect|for)\b)[^;)])*)/giu;
 const SYSTEM_COLUMN = /\b(?:ctid|xmin|xmax|tableoid)\b/iu;
 const READ_OR_WRITTEN = pattern(String.raw`\b(?:from|join|update|into|using)\s+(?:only\s+)?${NAME}`);
 
@@ -119,6 +125,8 @@ export interface Movables {
   readonly tables: ReadonlySet<string>;
   /** Sequences that go along, and whose tables they belong to. */
   readonly sequences: ReadonlyMap<string, string>;
+  /** Of tables whose primary key is one column, that column. */
+  readonly keys: ReadonlyMap<string, string>;
   /** Constraints that may be deferred; those of several tables may have one name. */
   readonly constraints: readonly { readonly name: string; readonly table: string }[];
 }
@@ -155,10 +163,20 @@ function* usesIn(text: string, movables: Movables): Generator<{ table: string; f
       for (const table of tablesOf(name, movables)) yield { table, finding: 'calls-dynamic' };
     }
   }
+  for (const table of groupedByKey(text, movables)) yield { table, finding: 'calls-group-by-key' };
   if (!SYSTEM_COLUMN.test(text)) return;
   for (const [, name = ''] of text.matchAll(READ_OR_WRITTEN)) {
     for (const table of tablesOf(name, movables)) yield { table, finding: 'calls-system-column' };
   }
+}
+
+/** Tables that a text reads, and one of whose groupings names their key: of which alias it speaks is not looked at. */
+function groupedByKey(text: string, movables: Movables): readonly string[] {
+  const terms = [...text.matchAll(GROUP_BY)].flatMap(([, list = '']) => list.split(','));
+  const columns = new Set(terms.map((term) => term.trim().replace(/^.*\./u, '').replaceAll('"', '')));
+  if (columns.size === 0) return [];
+  const read = new Set([...text.matchAll(READ_OR_WRITTEN)].flatMap(([, name = '']) => tablesOf(name, movables)));
+  return [...read].filter((table) => columns.has(movables.keys.get(table) ?? ''));
 }
 
 function tablesOf(names: string, { from, tables }: Movables): readonly string[] {

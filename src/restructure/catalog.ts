@@ -87,6 +87,8 @@ export interface Dependents {
   readonly statistics: readonly string[];
   /** Those that SET CONSTRAINTS may name. */
   readonly deferrable: readonly string[];
+  /** The column of the primary key, where that is one. */
+  readonly keyColumn: string | null;
   readonly indexes: readonly string[];
   readonly types: readonly NamedObject[];
   readonly publications: readonly PublishedBy[];
@@ -133,6 +135,8 @@ const DEPENDENTS = `
     ) as sequences,
     array(select s.stxname::text from pg_statistic_ext s where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace order by 1) as statistics,
     array(select k.conname::text from pg_constraint k where k.conrelid = c.oid and k.condeferrable order by 1) as deferrable,
+    (select a.attname::text from pg_index x join pg_attribute a on a.attrelid = c.oid and a.attnum = x.indkey[0]
+      where x.indrelid = c.oid and x.indisprimary and x.indnkeyatts = 1) as "keyColumn",
     array(select i.relname::text from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid order by 1) as indexes,
     array(
       select distinct jsonb_build_object(${NAMED}, y.typname)

@@ -133,6 +133,12 @@ function callersOf(
     constraints: members.flatMap(({ oid, name: table }) =>
       (about.dependents.get(oid)?.deferrable ?? []).map((name) => ({ name, table })),
     ),
+    keys: new Map(
+      members.flatMap(({ oid, name }) => {
+        const key = about.dependents.get(oid)?.keyColumn;
+        return key === null || key === undefined ? [] : [[name, key] as const];
+      }),
+    ),
     tables: new Set(members.map(({ name }) => name)),
     sequences: new Map(
       members.flatMap(({ oid, name }) =>
