@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 import { expectRefusal } from '../support/refusal.ts';
-import { isolateTenants, moveTables, shop, shopMapping } from '../support/verified-shop.ts';
+import { isolateTenants, moveTables, shop, shopMapping } from '../support/tenanted-shop.ts';
 
 describe('liventix restructure verify', () => {
   let database: TestDatabase;

@@ -8,7 +8,7 @@ import { parseRecording, type Recording, textOfRecording } from '../../src/restr
 import { takeRecording } from '../../src/restructure/verify/recording/record.ts';
 import { callersPool } from '../support/callers.ts';
 import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
-import { ANN, BOB, isolateTenants, moveTables, shop, shopMapping } from '../support/verified-shop.ts';
+import { ANN, BOB, isolateTenants, moveTables, shop, shopMapping } from '../support/tenanted-shop.ts';
 
 const THERE = 'every table of the recording is there, with the columns that it had';
 const ROWS = 'every row that nobody wrote since is what it was';

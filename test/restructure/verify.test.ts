@@ -4,7 +4,7 @@ import { ONE_SNAPSHOT, withTransaction } from '../../src/db/transaction.ts';
 import { checkRestructuring } from '../../src/restructure/verify/checks.ts';
 import { callersPool } from '../support/callers.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { isolateTenants, moveTables, shop, shopMapping } from '../support/verified-shop.ts';
+import { isolateTenants, moveTables, shop, shopMapping } from '../support/tenanted-shop.ts';
 
 const JOURNAL = 'every relation is what the last step on it left';
 const IN_PLACE = 'nothing was copied: rows lay after each move where they lay before';

@@ -4,7 +4,7 @@ import type { Tx } from '../../db/pool.ts';
 const { escapeIdentifier: ident } = pg;
 
 /** A column as the catalog has it, and how its values are hashed: as they are, as the oid that they are, or as text. */
-export interface ContentColumn {
+interface ContentColumn {
   readonly name: string;
   readonly type: string;
   readonly hashedAs: 'value' | 'oid' | 'text';
@@ -45,7 +45,7 @@ export const SAME_TEXT = `set local timezone = 'UTC'; set local datestyle = 'ISO
   set local extra_float_digits = 1; set local bytea_output = 'hex'; set local xmlbinary = 'base64'; set local lc_monetary = 'C'`;
 
 /** Rows and their content as sums, in some chunks by key, which rows that come or go elsewhere do not change. */
-export const CHUNKS = 64;
+const CHUNKS = 64;
 
 /** A relation as far as its rows are hashed. */
 export interface Content {

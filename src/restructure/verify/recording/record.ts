@@ -101,7 +101,7 @@ export interface Chunk {
 }
 
 /** The rows of each table that has some itself, where they are, by its oid. */
-export async function readContents(
+async function readContents(
   tx: Tx,
   places: readonly Place[],
   since: Since,

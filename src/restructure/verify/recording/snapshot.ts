@@ -54,9 +54,12 @@ export async function readSince(db: Queryable, then: Snapshot, now: Snapshot): P
   const spread = then.xmax - then.xmin;
   const window = now.xmax - then.xmax;
   const after = (count: bigint) => `((${count} - age(xmin)::int8) & ${MASK})`;
+  // Without any such transaction nobody need look at each row.
+  const within = (count: bigint, transactions: bigint) =>
+    transactions === 0n ? 'false' : `age(xmin) <> ${PERMANENT} and ${after(count)} < ${transactions}`;
   return {
-    newer: `age(xmin) <> ${PERMANENT} and ${after(age)} < ${window}`,
-    open: `age(xmin) <> ${PERMANENT} and ${after(age + spread)} < ${spread}`,
+    newer: within(age, window),
+    open: within(age + spread, spread),
     clearance: `coalesce(min(${after(age)}) filter (where age(xmin) <> ${PERMANENT}), ${MASK})`,
     window,
   };

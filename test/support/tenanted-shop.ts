@@ -84,7 +84,7 @@ export const shopMapping = (name: string): Mapping =>
     'shop',
   );
 
-export const shop = (): Promise<string> => templateOf('template_shop', (pool) => pool.query(SHOP_SQL));
+export const shop = (): Promise<string> => templateOf('template_tenanted_shop', (pool) => pool.query(SHOP_SQL));
 
 export async function moveTables(pool: Pool, mapping: Mapping): Promise<void> {
   const plan = await makePlan(pool, mapping, { now: new Date('2026-01-01T00:00:00Z') });
