@@ -16,6 +16,7 @@ export type StepKind =
   | 'tenant not null'
   | 'tenant index'
   | 'policies'
+  | 'privileges'
   | 'view'
   | 'function access';
 

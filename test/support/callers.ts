@@ -1,4 +1,4 @@
-import { createPool, type Pool, type Tx } from '../../src/db/pool.ts';
+import { createPool, type Pool, type Queryable, type Tx } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import type { TestDatabase } from './database.ts';
 
@@ -6,25 +6,31 @@ import type { TestDatabase } from './database.ts';
 export interface Caller {
   readonly role: 'anon' | 'authenticated' | 'service_role';
   readonly userId?: string;
+  /** The claim `org_id` of the token. */
+  readonly claim?: unknown;
 }
 
 /** A pool whose sessions may become whoever calls: the superuser's, for the owner is no member of those roles. */
 export const callersPool = (database: TestDatabase): Pool => createPool({ databaseUrl: database.adminUrl, max: 4 });
 
+/** Makes a transaction a caller's. */
+export async function become(tx: Queryable, { role, userId, claim }: Caller): Promise<void> {
+  const claims = userId === undefined ? '' : JSON.stringify({ sub: userId, role, org_id: claim });
+  await tx.query(`select set_config('request.jwt.claims', $1, true)`, [claims]);
+  await tx.query(`set local role ${role}`);
+}
+
 /** Runs `work` as a caller, in a transaction that is undone unless `keep` is asked for. Answers `ok`, or the code of the refusal. */
 export async function asCaller(
   pool: Pool,
-  { role, userId }: Caller,
+  caller: Caller,
   work: (tx: Tx) => Promise<unknown>,
   { keep = false }: { keep?: boolean } = {},
 ): Promise<string> {
   const tx = await pool.connect();
   try {
     await tx.query('begin');
-    await tx.query(`set local role ${role}`);
-    await tx.query(`select set_config('request.jwt.claims', $1, true)`, [
-      userId === undefined ? '' : JSON.stringify({ sub: userId, role }),
-    ]);
+    await become(tx, caller);
     await work(tx);
     await tx.query(keep ? 'commit' : 'rollback');
     return 'ok';

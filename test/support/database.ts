@@ -59,12 +59,13 @@ export async function createDatabase(
 
 /**
  * A template of a name, made by whoever asks for it first on this server; who asks meanwhile waits.
- * @param fill given a clone of the migrated template
+ * @param fill given a clone of the migrated template, or of the one that is named
  */
 export async function templateOf(
   name: string,
   fill: (pool: Pool) => Promise<unknown>,
   server = serverOfProject(),
+  from = MIGRATED_TEMPLATE,
 ): Promise<string> {
   const known = onDatabase(server.ownerUrl, name);
   if (templates.has(known)) return name;
@@ -77,7 +78,7 @@ export async function templateOf(
     if (rowCount === 0) {
       const unfinished = `${name}_unfinished`;
       await dropDatabase(client, unfinished);
-      await cloneDatabase(client, unfinished, MIGRATED_TEMPLATE);
+      await cloneDatabase(client, unfinished, from);
       const pool = createPool({ databaseUrl: onDatabase(server.ownerUrl, unfinished) });
       await fill(pool).finally(() => pool.end());
       await client.query(`alter database ${unfinished} rename to ${name}`);

@@ -14,7 +14,7 @@ export interface AccessStep extends Step {
   readonly relations: readonly number[];
 }
 
-interface Grant {
+export interface Grant {
   /** `public` for everybody. */
   readonly grantee: string;
   readonly privilege: string;
@@ -26,35 +26,44 @@ const GRANTS = `coalesce((
     'privilege', g.privilege_type, 'withGrantOption', g.is_grantable) order by g.privilege_type, g.grantee)
   from aclexplode(coalesce(ACL)) g where g.grantee <> OWNER), '[]') as grants`;
 
-const grantsOf = (acl: string, kind: string, owner: string): string =>
+/** The grants of an object but its owner's, as a column `grants`. */
+export const grantsOf = (acl: string, kind: string, owner: string): string =>
   GRANTS.replace('coalesce(ACL)', `coalesce(${acl}, acldefault('${kind}', ${owner}))`).replace('OWNER', owner);
 
 /** Views that have to ask for their reader's rights, or that nobody but writers reads from now on. */
 export async function viewSteps(db: Queryable, tenancy: Tenancy, mapping: Mapping): Promise<readonly AccessStep[]> {
-  const { invoker, closed } = tenancy.views;
-  const { rows } = await db.query<{ oid: number; name: string; isInvoker: boolean; grants: Grant[] }>(
+  const { invoker, closed, barrier } = tenancy.views;
+  const named = [...invoker, ...closed, ...barrier].map((name) => inSchema(name, mapping.from));
+  const { rows } = await db.query<{
+    oid: number;
+    name: string;
+    isInvoker: boolean;
+    isBarrier: boolean;
+    grants: Grant[];
+  }>(
     `select c.oid, c.relname as name, coalesce(c.reloptions @> array['security_invoker=true'], false) as "isInvoker",
+       coalesce(c.reloptions @> array['security_barrier=true'], false) as "isBarrier",
        ${grantsOf('c.relacl', 'r', 'c.relowner')}
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where n.nspname || '.' || c.relname = any ($1) and c.relkind in ('v', 'm') order by 2`,
-    [[...invoker, ...closed].map((name) => inSchema(name, mapping.from))],
+    [named],
   );
-  return rows.flatMap(({ oid, name, isInvoker, grants }): AccessStep[] => {
-    const schemaName = [...invoker, ...closed]
-      .map((each) => inSchema(each, mapping.from))
-      .find((each) => each.endsWith(`.${name}`));
+  return rows.flatMap(({ oid, name, isInvoker, isBarrier, grants }): AccessStep[] => {
+    const schemaName = named.find((each) => each.endsWith(`.${name}`));
     const view = qualified((schemaName ?? '').slice(0, -name.length - 1), name);
     const about = { kind: 'view', object: `${mapping.from}.${name}`, relations: [oid] } as const;
     if (closed.some((each) => inSchema(each, mapping.from) === schemaName)) {
       const { statements, inverse } = closing(`${view}`, grants, mapping);
       return [{ ...about, statements, inverse, mayChange: ['relation.grants'] }];
     }
-    if (isInvoker) return [];
+    const isOfBarrier = barrier.some((each) => inSchema(each, mapping.from) === schemaName);
+    if (isOfBarrier ? isBarrier : isInvoker) return [];
+    const option = isOfBarrier ? 'security_barrier' : 'security_invoker';
     return [
       {
         ...about,
-        statements: [`alter view ${view} set (security_invoker = true)`],
-        inverse: [`alter view ${view} reset (security_invoker)`],
+        statements: [`alter view ${view} set (${option} = true)`],
+        inverse: [`alter view ${view} reset (${option})`],
         mayChange: ['relation.options'],
       },
     ];
@@ -128,4 +137,4 @@ function closing(object: string, grants: readonly Grant[], { roles }: Mapping): 
   };
 }
 
-const roleName = (role: string): string => (role === 'public' ? 'public' : ident(role));
+export const roleName = (role: string): string => (role === 'public' ? 'public' : ident(role));

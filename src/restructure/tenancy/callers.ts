@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { qualified, type Step } from '../statements.ts';
-import type { PolicyContext } from './policies.ts';
+import type { ColumnWhen, Owner, Tenancy } from './declaration.ts';
+import { comparedWhen, groupsOf, keyOf, ownedFunction, type PolicyContext, placeOf } from './policies.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
@@ -30,6 +31,11 @@ export function callerFunctionSteps(context: PolicyContext): readonly (Step & { 
       returns: 'uuid[]',
       body: `select coalesce(array_agg(distinct m.${ident(membership.group)}), '{}') ${membersOf(membership, context)}`,
     })),
+    ...ownersOf(tenancy).map((owner) => ({
+      name: ownedFunction(owner),
+      returns: 'uuid[]',
+      body: `select coalesce(array_agg(o.${ident(keyOf(owner.of, context))}), '{}') ${ownedBy(owner, context)}`,
+    })),
   ];
   return functions.map(({ name, returns, body }) => {
     const called = `${qualified(from, name)}()`;
@@ -46,16 +52,37 @@ $caller$`,
   });
 }
 
+/** Every way in which a row of another table belongs to somebody, once; what another asks of comes first. */
+function ownersOf({ tables }: Tenancy): readonly Owner[] {
+  const owners = new Map<string, Owner>();
+  const add = (owner: Owner): void => {
+    const next = owner.user === undefined ? tables.find(({ table }) => table === owner.of)?.owner : undefined;
+    if (next !== undefined) add(next);
+    owners.set(ownedFunction(owner), owner);
+  };
+  for (const { owner } of tables) if (owner !== undefined) add(owner);
+  return [...owners.values()];
+}
+
+/** The rows `o` of the table that belong to the caller. */
+function ownedBy({ of, user, when }: Owner, context: PolicyContext): string {
+  const { tenancy } = context;
+  const place = placeOf(of, context);
+  const rows = `from ${qualified(place.schema, place.name)} o where`;
+  if (user !== undefined) return `${rows} ${comparedWhen({ column: user, when }, 'o.', tenancy.caller)}`;
+  const next = tenancy.tables.find(({ table }) => table === of)?.owner;
+  if (next === undefined) throw new Error(`no owner of ${of}`);
+  return `${rows} o.${ident(next.by)} = ${groupsOf(ownedFunction(next), context)}`;
+}
+
 function membersOf(
-  { table, user, organization }: { table: string; user: string; organization?: string | undefined },
-  { places, tenancy, from }: PolicyContext,
+  { table, user, organization }: { table: string; user: ColumnWhen; organization?: ColumnWhen | undefined },
+  context: PolicyContext,
 ): string {
-  const place = places.get(table);
-  if (place === undefined) throw new Error(`no place of ${table}`);
-  const byUser = `m.${ident(user)} = ${tenancy.caller}`;
-  const byOrganization =
-    organization === undefined
-      ? ''
-      : ` or m.${ident(organization)} = any (${qualified(from, tenancy.organizations.function)}())`;
+  const { tenancy } = context;
+  const place = placeOf(table, context);
+  const byUser = comparedWhen(user, 'm.', tenancy.caller);
+  const groups = groupsOf(tenancy.organizations.function, context);
+  const byOrganization = organization === undefined ? '' : ` or ${comparedWhen(organization, 'm.', groups)}`;
   return `from ${qualified(place.schema, place.name)} m where (${byUser}${byOrganization})`;
 }

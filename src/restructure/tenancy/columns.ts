@@ -1,20 +1,10 @@
-import { createHash } from 'node:crypto';
 import pg from 'pg';
 import { qualified, type Step } from '../statements.ts';
 import type { TenantTable } from './declaration.ts';
+import { nameFor } from './names.ts';
 import { organizationOf, type Place, type PolicyContext, TENANT_COLUMN } from './policies.ts';
 
 const { escapeIdentifier: ident } = pg;
-
-const LONGEST_NAME_BYTES = 63;
-
-/** A name of ours for a table, cut and told apart by a digest where it would be too long. */
-function nameFor(prefix: string, table: string): string {
-  const name = `${prefix}_${table}`;
-  if (Buffer.byteLength(name) <= LONGEST_NAME_BYTES) return name;
-  const digest = createHash('sha256').update(table).digest('hex').slice(0, 12);
-  return `${prefix}_${digest}`;
-}
 
 /** From which row of which table a row's organization is. */
 export interface Source {
@@ -67,11 +57,15 @@ $fill$`,
   };
 }
 
-/** What gives the rows of `children` another organization when the row that they belong to gets another. */
+/**
+ * What gives the rows of `children` another organization when the row that they belong to gets another. `path`: the schemas in which old
+ * functions look names up.
+ */
 export function followStep(
   parent: TenantTable,
   place: Place,
   children: readonly { place: Place; source: Source }[],
+  path: readonly string[],
 ): Step {
   const on = qualified(place.schema, place.name);
   const called = `${ident(place.schema)}.${ident(nameFor('organization_follows', place.name))}`;
@@ -83,7 +77,8 @@ export function followStep(
   );
   return {
     statements: [
-      `create function ${called}() returns trigger language plpgsql security definer set search_path = '' as $follow$
+      // The old triggers of what follows are fired by it, and find their tables where they always did.
+      `create function ${called}() returns trigger language plpgsql security definer set search_path = ${[...path.map(ident), 'pg_temp'].join(', ')} as $follow$
 begin
   -- What is given is not looked at: the trigger of each of these tables looks it up.
 ${updates.join('\n')}

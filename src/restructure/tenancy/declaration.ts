@@ -39,9 +39,18 @@ export const TEMPLATES: Readonly<Record<Kind, { readonly reads: readonly Rule[];
 
 const column = z.string().min(1);
 
-/** That a column has a value. */
-const condition = z.strictObject({ column, is: z.string() });
+/** That a column has a value, or has another. */
+const condition = z.union([z.strictObject({ column, is: z.string() }), z.strictObject({ column, isNot: z.string() })]);
 export type Condition = z.infer<typeof condition>;
+
+/** A column that counts where a condition is met: the organization of what an organization owns. */
+const columnWhen = z.strictObject({ column, when: condition.optional() });
+export type ColumnWhen = z.infer<typeof columnWhen>;
+
+const columnOrWhen = z.union([column.transform((name): ColumnWhen => ({ column: name })), columnWhen]);
+
+const owner = z.strictObject({ of: column, by: column, user: column.optional(), when: condition.optional() });
+export type Owner = z.infer<typeof owner>;
 
 const tenantTable = z.strictObject({
   table: column,
@@ -49,24 +58,30 @@ const tenantTable = z.strictObject({
   /** The column that says which organization a row belongs to, and the condition under which it does. */
   organization: z
     .union([
-      z.strictObject({ column, when: condition.optional() }),
+      columnWhen,
       /** Added, filled and kept from the row of another table: `by` is the column that refers to it. */
       z.strictObject({ of: column, by: column, notNull: z.boolean().default(false) }),
     ])
     .optional(),
   /** By the name of a membership, the column that says to which of its groups a row belongs. */
   groups: z.record(z.string(), column).default({}),
-  /** The columns that name a user whose row it is. */
-  user: z.union([column, z.array(column).min(1)]).optional(),
-  /** It belongs to the user whom a row of another table names: `by` refers to that row, `user` is that table's column. */
-  owner: z.strictObject({ of: column, by: column, user: column, when: condition.optional() }).optional(),
-  /** Whoever may see a row of another table may see those that refer to it. */
-  parent: z.strictObject({ of: column, by: column }).optional(),
+  /** The columns that name a user whose row it is, each of them under a condition or always. */
+  user: z
+    .union([columnOrWhen, z.array(columnOrWhen).min(1)])
+    .transform((named) => [named].flat())
+    .optional(),
+  /**
+   * It belongs to the user whom a row of another table names: `by` refers to that row, `user` is that table's column. Without `user`, it
+   * belongs to the owner of that row.
+   */
+  owner: owner.optional(),
+  /** Whoever may see a row of another table may see those that it refers to by `key`: its primary key, unless said otherwise. */
+  parent: z.strictObject({ of: column, by: column, key: column.optional() }).optional(),
   /** A condition under which a row may be read by anyone. */
   open: condition.optional(),
   reads: z.array(z.enum(RULES)).optional(),
   writes: z.array(z.enum(RULES)).optional(),
-  /** Who may insert, where that is not who may write. */
+  /** Who may insert, where that is not who may write: nobody makes by an update what he may not insert, but for `nobody`, who may insert nothing. */
   inserts: z.array(z.enum(RULES)).optional(),
   /** Columns that only writers change, whatever else of a row its user may. */
   fixed: z.array(column).default([]),
@@ -79,7 +94,7 @@ export type TenantTable = z.infer<typeof tenantTable>;
 const membership = z.strictObject({
   /** The table of who belongs to what, with its columns. */
   table: column,
-  user: column,
+  user: columnOrWhen,
   group: column,
   /** The function that gives all groups of the caller, as an array. */
   function: column,
@@ -98,13 +113,15 @@ export const tenancySchema = z.strictObject({
   current: z.strictObject({ claim: column, function: column }),
   organizations: membership,
   /** What else a caller may belong to: sponsors, conversations. */
-  memberships: z.array(membership.extend({ name: column, organization: column.optional() })).default([]),
+  memberships: z.array(membership.extend({ name: column, organization: columnOrWhen.optional() })).default([]),
   tables: z.array(tenantTable),
   views: z.strictObject({
     /** Views that show what their reader may see, not what their owner may. */
     invoker: z.array(column).default([]),
     /** Views that cannot, and that only writers read from now on. */
     closed: z.array(column).default([]),
+    /** Views that say themselves what their reader may see: before anything else is asked of a row, by which it could be told. */
+    barrier: z.array(column).default([]),
   }),
   functions: z.strictObject({
     invoker: z.array(column).default([]),
@@ -136,9 +153,25 @@ export function tenancyFaults({ tables, memberships }: Tenancy): readonly string
         .filter((name) => !memberships.some((each) => each.name === name))
         .map((name) => `${table} belongs to a ${name}, of which nothing is said`),
     ),
+    ...tables
+      .filter(({ owner }) => owner !== undefined && owner.user === undefined && !hasOwner(owner.of, tables))
+      .map(({ table, owner }) => `${table} belongs to the owner of ${owner?.of}, of which no owner is said`),
+    ...tables
+      .filter(({ owner: one }) =>
+        tables.some(
+          ({ owner: other }) =>
+            one?.of === other?.of &&
+            one?.user === other?.user &&
+            JSON.stringify(one?.when) !== JSON.stringify(other?.when),
+        ),
+      )
+      .map(({ table }) => `the owner of ${table} is another one's under another condition`),
     ...cycles(tables).map((table) => `${table} would be seen by whoever sees what is seen by whoever sees it`),
   ];
 }
+
+const hasOwner = (name: string, tables: readonly TenantTable[]): boolean =>
+  tables.some(({ table, owner }) => table === name && owner !== undefined);
 
 function has(table: TenantTable, rule: Rule): boolean {
   if (rule === 'anyone' || rule === 'nobody') return true;
@@ -146,7 +179,7 @@ function has(table: TenantTable, rule: Rule): boolean {
   return table[rule === 'guest' ? 'user' : rule] !== undefined;
 }
 
-/** The tables that a policy of this one reads with the caller's rights. */
+/** The tables whose rows say whose the rows of this one are. */
 export const parentsOf = ({ parent, owner, organization }: TenantTable): readonly string[] => [
   ...(parent === undefined ? [] : [parent.of]),
   ...(owner === undefined ? [] : [owner.of]),
@@ -195,11 +228,19 @@ export function narrowTenancy(tenancy: Tenancy, names: ReadonlySet<string>): Ten
     .map(({ organization, owner, parent, groups, ...table }) => ({
       ...table,
       ...(organization === undefined || ('of' in organization && !names.has(organization.of)) ? {} : { organization }),
-      ...(owner === undefined || !names.has(owner.of) ? {} : { owner }),
+      ...(owner === undefined || !isOwned(owner, tenancy.tables, names) ? {} : { owner }),
       ...(parent === undefined || !names.has(parent.of) ? {} : { parent }),
       groups: Object.fromEntries(
         Object.entries(groups).filter(([name]) => memberships.some((each) => each.name === name)),
       ),
     }));
   return { ...tenancy, memberships, tables };
+}
+
+/** Whether all tables are there by which one finds whose something is. */
+function isOwned({ of, user }: Owner, tables: readonly TenantTable[], names: ReadonlySet<string>): boolean {
+  if (!names.has(of)) return false;
+  if (user !== undefined) return true;
+  const next = tables.find(({ table }) => table === of)?.owner;
+  return next !== undefined && isOwned(next, tables, names);
 }

@@ -39,8 +39,8 @@ export async function readGround(db: Queryable, mapping: Mapping, tenancy: Tenan
   const places = new Map(
     [...members].flatMap(([table, [root]]) => (root === undefined ? [] : [[table, root] as const])),
   );
-  for (const table of referredTo(tenancy)) {
-    if (places.has(table) && keys.has(table)) continue;
+  for (const { table, byKey } of referredTo(tenancy)) {
+    if (places.has(table) && (keys.has(table) || !byKey)) continue;
     const fault = places.has(table) ? 'has no primary key of one column' : 'is not there';
     throw new AppError(
       'RESTRUCTURE_MAPPING_INVALID',
@@ -54,15 +54,13 @@ export async function readGround(db: Queryable, mapping: Mapping, tenancy: Tenan
   return { context: { tenancy, from: mapping.from, places, keys }, members };
 }
 
-const referredTo = ({ tables }: Tenancy): readonly string[] => [
-  ...new Set(
-    tables.flatMap(({ organization, owner, parent }: TenantTable) => [
-      ...(organization !== undefined && 'of' in organization ? [organization.of] : []),
-      ...(owner === undefined ? [] : [owner.of]),
-      ...(parent === undefined ? [] : [parent.of]),
-    ]),
-  ),
-];
+/** The tables that policies of others read, and whether they look for the primary key. */
+const referredTo = ({ tables }: Tenancy): readonly { readonly table: string; readonly byKey: boolean }[] =>
+  tables.flatMap(({ organization, owner, parent }: TenantTable) => [
+    ...(organization !== undefined && 'of' in organization ? [{ table: organization.of, byKey: true }] : []),
+    ...(owner === undefined ? [] : [{ table: owner.of, byKey: true }]),
+    ...(parent === undefined ? [] : [{ table: parent.of, byKey: parent.key === undefined }]),
+  ]);
 
 async function readMembers(
   db: Queryable,

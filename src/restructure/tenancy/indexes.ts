@@ -10,10 +10,17 @@ import { TENANT_COLUMN } from './policies.ts';
 const { escapeIdentifier: ident } = pg;
 
 /** The columns that policies compare with what the caller is. */
-export function comparedColumns({ organization, groups, user, kind }: TenantTable): readonly string[] {
+export function comparedColumns({ organization, groups, user, owner, kind }: TenantTable): readonly string[] {
   if (kind === 'global' || kind === 'system') return [];
   const ofOrganization = organization === undefined ? [] : ['of' in organization ? TENANT_COLUMN : organization.column];
-  return [...new Set([...ofOrganization, ...Object.values(groups), ...[user ?? []].flat()])];
+  return [
+    ...new Set([
+      ...ofOrganization,
+      ...Object.values(groups),
+      ...(user ?? []).map((each) => each.column),
+      ...(owner === undefined ? [] : [owner.by]),
+    ]),
+  ];
 }
 
 /**

@@ -15,6 +15,8 @@ import { fillColumn } from './fill.ts';
 import { type Ground, type Member, readGround } from './ground.ts';
 import { buildIndex, comparedColumns } from './indexes.ts';
 import { policyStep } from './policies.ts';
+import { privilegeStep } from './privileges.ts';
+import { assertNoRecursion } from './recursion.ts';
 
 export interface IsolateOptions {
   readonly stop?: AbortSignal | undefined;
@@ -65,6 +67,7 @@ export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOpti
   const lock = await lockRestructuring(pool);
   try {
     const ground = await readGround(pool, mapping, tenancy);
+    await assertNoRecursion(pool, ground, tenancy);
     const standing = new Set((await readStanding(pool)).map(({ kind, object }) => `${kind} ${object}`));
     const work: Work = { pool, mapping, tenancy, ground, standing, options };
     for (const step of callerFunctionSteps(ground.context))
@@ -197,13 +200,17 @@ async function protectTable(work: Work, table: TenantTable): Promise<Partial<Iso
     return source === null || place === undefined || source.of !== table ? [] : [{ place, source }];
   });
   if (children.length > 0) {
-    const follow = followStep(table, root, children);
+    const path = [work.mapping.from, ...work.mapping.schemas.map(({ name }) => name)];
+    const follow = followStep(table, root, children, path);
     await take(work, { kind: 'tenant follows', object, relations: members.map(({ oid }) => oid), ...follow });
   }
   const writers = [
     ...(work.mapping.roles?.writers ?? []),
     ...(work.mapping.roles === undefined ? [] : [work.mapping.roles.write]),
   ];
+  // Before the policies, which are what says that a table is done.
+  const privileges = await privilegeStep(work.pool, members, work.mapping);
+  if (privileges !== null) await take(work, { kind: 'privileges', object, ...privileges });
   const policies = policyStep(table, members, { ...context, writers });
   await take(work, { kind: 'policies', object, relations: members.map(({ oid }) => oid), ...policies });
   return { status: 'isolated' };

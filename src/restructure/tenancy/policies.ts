@@ -1,7 +1,16 @@
 import pg from 'pg';
 import type { Step } from '../statements.ts';
 import { qualified } from '../statements.ts';
-import { type Condition, type Rule, TEMPLATES, type Tenancy, type TenantTable } from './declaration.ts';
+import {
+  type ColumnWhen,
+  type Condition,
+  type Owner,
+  type Rule,
+  TEMPLATES,
+  type Tenancy,
+  type TenantTable,
+} from './declaration.ts';
+import { nameFor } from './names.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
@@ -27,10 +36,19 @@ export const TENANT_COLUMN = 'organization_id';
 /** The caller's id, asked once a statement: a function that is not wrapped is called for every row. */
 const callerOf = ({ tenancy }: PolicyContext): string => `(select ${tenancy.caller})`;
 
-const groupsOf = (name: string, { from }: PolicyContext): string => `any ((select ${qualified(from, name)}())::uuid[])`;
+/** Whether something is one of the groups that a function of the caller's gives, asked once a statement. */
+export const groupsOf = (name: string, { from }: PolicyContext): string =>
+  `any ((select ${qualified(from, name)}())::uuid[])`;
 
 /** A condition on a row, which may be given a name to be told from others by: `old.`. */
-const conditionText = ({ column, is }: Condition, row = ''): string => `${row}${ident(column)} = ${literal(is)}`;
+const conditionText = (condition: Condition, row = ''): string => {
+  const column = `${row}${ident(condition.column)}`;
+  return 'is' in condition ? `${column} = ${literal(condition.is)}` : `${column} <> ${literal(condition.isNot)}`;
+};
+
+/** A comparison of a column that counts under a condition. */
+export const comparedWhen = ({ column, when }: ColumnWhen, row: string, comparison: string): string =>
+  `${when === undefined ? '' : `${conditionText(when, row)} and `}${row}${ident(column)} = ${comparison}`;
 
 /** The expression that gives the organization of a row; null where the table has none. */
 export function organizationOf({ organization }: TenantTable, row = ''): string | null {
@@ -55,15 +73,11 @@ function conditionOf(rule: Rule, table: TenantTable, context: PolicyContext): st
       return groupCondition(table, context);
     case 'user':
       if (table.user === undefined) return undefined;
-      return [table.user]
-        .flat()
-        .map((column) => `${ident(column)} = ${callerOf(context)}`)
-        .join(' or ');
+      return table.user.map((each) => comparedWhen(each, '', callerOf(context))).join(' or ');
     case 'guest':
       if (table.user === undefined) return undefined;
-      return [table.user]
-        .flat()
-        .map((column) => `(${ident(column)} is null or ${ident(column)} = ${callerOf(context)})`)
+      return table.user
+        .map(({ column }) => `(${ident(column)} is null or ${ident(column)} = ${callerOf(context)})`)
         .join(' and ');
     case 'owner':
       return ownerCondition(table, context);
@@ -91,26 +105,30 @@ function groupCondition({ groups }: TenantTable, context: PolicyContext): string
   return conditions.length === 0 ? undefined : conditions.join(' or ');
 }
 
-function ownerCondition({ owner, table }: TenantTable, context: PolicyContext): string | undefined {
-  if (owner === undefined) return undefined;
-  const [place, key] = [placeOf(owner.of, context), keyOf(owner.of, context)];
-  const when = owner.when === undefined ? '' : ` and ${conditionText(owner.when, 'o.')}`;
-  return `exists (select from ${qualified(place.schema, place.name)} o where o.${ident(key)} = ${ident(table)}.${ident(owner.by)} and o.${ident(owner.user)} = ${callerOf(context)}${when})`;
+/**
+ * Not by a subquery: what belongs to the caller is asked once a statement, so that the reference's index is used, and of a function that
+ * runs as its owner, since the old policies of the table that is asked may well ask this one.
+ */
+function ownerCondition({ owner }: TenantTable, context: PolicyContext): string | undefined {
+  return owner === undefined ? undefined : `${ident(owner.by)} = ${groupsOf(ownedFunction(owner), context)}`;
 }
+
+/** The function that gives the keys of the rows of a table that belong to the caller. */
+export const ownedFunction = ({ of, user }: Owner): string => nameFor('caller_owned', `${of}_by_${user ?? 'owner'}`);
 
 function parentCondition({ parent, table }: TenantTable, context: PolicyContext): string | undefined {
   if (parent === undefined) return undefined;
-  const [place, key] = [placeOf(parent.of, context), keyOf(parent.of, context)];
+  const [place, key] = [placeOf(parent.of, context), parent.key ?? keyOf(parent.of, context)];
   return `exists (select from ${qualified(place.schema, place.name)} p where p.${ident(key)} = ${ident(table)}.${ident(parent.by)})`;
 }
 
-function placeOf(table: string, { places }: PolicyContext): Place {
+export function placeOf(table: string, { places }: PolicyContext): Place {
   const place = places.get(table);
   if (place === undefined) throw new Error(`no place of ${table}`);
   return place;
 }
 
-function keyOf(table: string, { keys }: PolicyContext): string {
+export function keyOf(table: string, { keys }: PolicyContext): string {
   const key = keys.get(table);
   if (key === undefined) throw new Error(`no key of ${table}`);
   return key;
@@ -128,6 +146,8 @@ export interface TenantConditions {
   readonly reads: string;
   readonly inserts: string;
   readonly writes: string;
+  /** What a row has to be after it was changed. */
+  readonly becomes: string;
 }
 
 /** Who may read, insert, and change or delete a row. */
@@ -135,10 +155,13 @@ export function conditionsOf(table: TenantTable, context: PolicyContext): Tenant
   const template = TEMPLATES[table.kind];
   const reads = anyOf(table.reads ?? template.reads, table, context);
   const writes = table.writes ?? template.writes;
+  const isInsertable = table.inserts !== undefined && !table.inserts.includes('nobody');
+  const [written, inserted] = [anyOf(writes, table, context), anyOf(table.inserts ?? writes, table, context)];
   return {
     reads: table.open === undefined || reads === 'true' ? reads : `(${conditionText(table.open)}) or ${reads}`,
-    inserts: anyOf(table.inserts ?? writes, table, context),
-    writes: anyOf(writes, table, context),
+    inserts: inserted,
+    writes: written,
+    becomes: isInsertable ? `(${written}) and (${inserted})` : written,
   };
 }
 
@@ -182,11 +205,11 @@ function relationPolicies(
 ): Pick<Step, 'statements' | 'inverse'> {
   const { schema, name, hasRowSecurity } = relation;
   const on = qualified(schema, name);
-  const { reads, inserts, writes } = conditionsOf(table, context);
+  const { reads, inserts, writes, becomes } = conditionsOf(table, context);
   const policies = [
     ['tenant_reads', `for select using (${reads})`],
     ['tenant_inserts', `for insert with check (${inserts})`],
-    ['tenant_updates', `for update using (${writes}) with check (${writes})`],
+    ['tenant_updates', `for update using (${writes}) with check (${becomes})`],
     ['tenant_deletes', `for delete using (${writes})`],
   ] as const;
   return {

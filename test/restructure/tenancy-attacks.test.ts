@@ -1,0 +1,292 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Pool, Tx } from '../../src/db/pool.ts';
+import { callersPool } from '../support/callers.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { attempt, Refusal } from '../support/tenancy/attacks.ts';
+import { secretsOf } from '../support/tenancy/calls.ts';
+import { findPeople, type People, type Person } from '../support/tenancy/people.ts';
+import { isolatedPlatform } from '../support/tenancy/platform.ts';
+import { asPerson, type Legacy, legacyTables, newName, oldName } from '../support/tenancy/rows.ts';
+
+let database: TestDatabase;
+let pool: Pool;
+let tx: Tx;
+let people: People;
+let tables: readonly Legacy[];
+let secrets: ReadonlySet<string>;
+
+beforeAll(async () => {
+  database = await createDatabase({ template: await isolatedPlatform(), poolMax: 1 });
+  await database.pool.query('refresh materialized view public.campaign_analytics_daily');
+  await database.pool.query('refresh materialized view public.creative_analytics_daily');
+  pool = callersPool(database);
+  people = await findPeople(pool);
+  tx = await pool.connect();
+  tables = await legacyTables(tx);
+  secrets = await secretsOf(tx, people.organizationB);
+});
+afterAll(async () => {
+  tx.release();
+  await pool.end();
+  await database.drop();
+});
+
+const codeOf = async (person: Person, statement: string) => {
+  await tx.query('begin');
+  try {
+    const outcome = await attempt(tx, person, statement, async () => 'done');
+    return outcome instanceof Refusal ? outcome.code : outcome;
+  } finally {
+    await tx.query('rollback');
+  }
+};
+
+const known = (text: string) => [...secrets].filter((secret) => text.includes(secret));
+
+describe('what is asked of a row', () => {
+  it('is asked after the policies, however cheap the question and whoever hears the answer', async () => {
+    const heard: string[] = [];
+    const seen = new Set<string>();
+    const listen = ({ message = '' }: { message?: string | undefined }) => void heard.push(message);
+    tx.on('notice', listen);
+    const asked = [
+      ...tables.flatMap((table) => [oldName(table), newName(table)]),
+      'public.campaign_analytics_daily_secured',
+      'public.creative_analytics_daily_secured',
+    ];
+    await asPerson(tx, people.inA, async () => {
+      await tx.query(
+        `create function pg_temp.tells(p_row text) returns boolean language plpgsql cost 0.0001 as $$ begin raise notice '%', p_row; return true; end $$`,
+      );
+      for (const name of asked) {
+        const { rows } = await tx.query<{ row: string }>(`select t::text as row from ${name} t`);
+        for (const { row } of rows) seen.add(row);
+        await tx.query(`select count(*) from ${name} t where pg_temp.tells(t::text)`);
+      }
+    });
+    tx.off('notice', listen);
+    expect(heard.length).toBeGreaterThan(300);
+    expect(heard.filter((row) => !seen.has(row))).toEqual([]);
+  });
+
+  it.each([
+    ['a cast', (column: string) => `(${column}::text || 'x')::integer = 1`],
+    ['a division', (column: string) => `1 / (case when ${column} is null then 1 else 0 end) = 1`],
+    ['a date', (column: string) => `(${column}::text)::date > now()`],
+  ])('tells of no row of others by the error of %s', async (_, question) => {
+    for (const [table, column] of [
+      ['orders', 'contact_email'],
+      ['campaigns', 'name'],
+      ['tickets', 'qr_code'],
+      ['org_wallets', 'id'],
+      ['events', 'link_token'],
+      ['campaign_analytics_daily_secured', 'campaign_id'],
+    ] as const) {
+      // Nobody has rows of his own there: a question that was asked at all was asked of another's.
+      const stranger: Person = {
+        name: 'a stranger',
+        role: 'authenticated',
+        userId: '00000000-0000-4000-8000-000000000001',
+      };
+      const own = table === 'events' ? `t.visibility <> 'public' and ` : '';
+      await tx.query('begin');
+      const outcome = await attempt(
+        tx,
+        stranger,
+        `select from public.${table} t where ${own}${question(`t.${column}`)}`,
+        async (n) => n,
+      );
+      await tx.query('rollback');
+      expect(outcome instanceof Refusal ? known(outcome.text) : outcome).toEqual(outcome instanceof Refusal ? [] : 0);
+    }
+  });
+});
+
+describe('what no policy is asked about', () => {
+  it('is not a reader’s: TRUNCATE, TRIGGER, REFERENCES, MAINTAIN, setval, by no name', async () => {
+    const { rows } = await tx.query<{ object: string; role: string; privilege: string }>(
+      `select format('%s.%s', n.nspname, c.relname) as object, r.role, g.privilege_type as privilege
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       cross join unnest(array['anon', 'authenticated', 'app_read']) r (role)
+       cross join aclexplode(c.relacl) g
+       where (n.nspname, c.relname) in (select x.schema, x.name from jsonb_to_recordset($1) x (schema text, name text))
+         and (g.grantee = 0 or pg_has_role(r.role, g.grantee, 'usage'))
+         and g.privilege_type in ('TRUNCATE', 'TRIGGER', 'REFERENCES', 'MAINTAIN')`,
+      [
+        JSON.stringify(
+          tables.flatMap(({ name, schema }) => [
+            { schema, name },
+            { schema: 'public', name },
+          ]),
+        ),
+      ],
+    );
+    expect(rows).toEqual([]);
+    for (const table of tables) expect(await codeOf(people.nobody, `truncate ${newName(table)}`)).toBe('42501');
+    expect(await codeOf(people.nobody, `select setval('sponsorship.fit_recalc_queue_id_seq', 1)`)).toBe('42501');
+  });
+
+  it('is not COPY into a table, nor its statistics, nor other schemas', async () => {
+    expect(await codeOf(people.inA, `create table public.mine ()`)).toBe('42501');
+    expect(await codeOf(people.inA, `select from restructure.steps`)).toBe('42501');
+    await asPerson(tx, people.inA, async () => {
+      const { rows } = await tx.query(
+        `select schemaname, tablename from pg_stats s
+         where (schemaname, tablename) in (select x.schema, x.name from jsonb_to_recordset($1) x (schema text, name text))`,
+        [JSON.stringify(tables.map(({ schema, name }) => ({ schema, name })))],
+      );
+      expect(rows).toEqual([]);
+    });
+  });
+
+  it('shows nothing by the name of a partition that is made later', async () => {
+    await tx.query('begin');
+    try {
+      await tx.query('select public.create_next_month_partitions()');
+      const { rows } = await tx.query<{ partition: string }>(
+        `select i.inhrelid::regclass::text as partition from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent = 'analytics.event_impressions_p'::regclass and not exists (select from pg_policy p where p.polrelid = c.oid)`,
+      );
+      expect(rows).toHaveLength(1);
+      const partition = rows[0]?.partition ?? '';
+      await tx.query(
+        `insert into analytics.event_impressions_p (event_id, created_at)
+         select e.id, date_trunc('month', now() at time zone 'UTC') + interval '1 month 1 day'
+         from public.events e where e.owner_context_id = $1 limit 1`,
+        [people.organizationA],
+      );
+      const seen = async (name: string) => {
+        await tx.query('savepoint looking');
+        const outcome = await attempt(tx, people.inA, `select from ${name} where created_at > now()`, async (n) => n);
+        return outcome instanceof Refusal ? outcome.code : outcome;
+      };
+      expect(await seen(partition)).toSatisfy((found) => found === 0 || found === '42501');
+      expect(await seen('public.event_impressions_p')).toBe(1);
+      expect((await tx.query(`select from ${partition}`)).rowCount).toBe(1);
+    } finally {
+      await tx.query('rollback');
+    }
+  });
+});
+
+describe('what befell moves like this one', () => {
+  it('does not let a user set the balance of his wallet, by any name or way', async () => {
+    const { rows } = await tx.query<{ id: string; user: string; balance: number }>(
+      'select id, user_id as "user", balance_credits as balance from public.wallets order by id limit 1',
+    );
+    const [wallet] = rows;
+    const owner: Person = { name: 'an owner', role: 'authenticated', userId: wallet?.user ?? '' };
+    for (const on of ['public.wallets', 'payments.wallets']) {
+      for (const statement of [
+        `update ${on} set balance_credits = 1000000`,
+        `update ${on} set balance_credits = 1000000 where user_id = '${wallet?.user}' returning balance_credits`,
+        `update ${on} set low_balance_threshold = 5, balance_credits = balance_credits + 1`,
+        `update ${on} set user_id = '${people.attendee.userId}'`,
+        `insert into ${on} (user_id, balance_credits) values ('${wallet?.user}', 1000000)`,
+        `insert into ${on} (id, user_id, balance_credits) values ('${wallet?.id}', '${wallet?.user}', 1000000)
+         on conflict (user_id) do update set balance_credits = excluded.balance_credits`,
+        `insert into ${on} (id, user_id, balance_credits) values ('${wallet?.id}', '${wallet?.user}', 1000000)
+         on conflict (id) do update set low_balance_threshold = excluded.balance_credits`,
+      ]) {
+        expect(await codeOf(owner, statement)).toBe('42501');
+      }
+      // What is his to set, he sets.
+      expect(await codeOf(owner, `update ${on} set low_balance_threshold = 7, auto_reload_enabled = true`)).toBe(
+        'done',
+      );
+    }
+    expect(
+      await codeOf(
+        owner,
+        `insert into public.wallet_transactions (wallet_id, type, credits_delta) values ('${wallet?.id}', 'promo', 100)`,
+      ),
+    ).toBe('42501');
+  });
+
+  it('has no policy that comes back to itself, whatever is asked, as any caller', async () => {
+    for (const person of [people.nobody, people.inA, people.sponsor]) {
+      for (const table of tables) {
+        expect(await codeOf(person, `explain select * from ${newName(table)}`)).toBe('done');
+        expect(await codeOf(person, `explain delete from ${newName(table)}`)).toBe('done');
+      }
+    }
+  });
+
+  it('lets nobody join a conversation, or a sponsor, that is not his', async () => {
+    const { rows } = await tx.query<{ conversation: string; sponsor: string }>(
+      `select (select id from direct_conversations c where created_by <> $1 limit 1) as conversation, (select id from sponsors limit 1) as sponsor`,
+      [people.attendee.userId],
+    );
+    const [of] = rows;
+    const me = people.attendee.userId;
+    for (const schema of ['public', 'messaging']) {
+      expect(
+        await codeOf(
+          people.attendee,
+          `insert into ${schema}.conversation_participants (conversation_id, participant_type, participant_user_id, participant_org_id)
+           values ('${of?.conversation}', 'user', '${me}', '${me}')`,
+        ),
+      ).toBe('42501');
+    }
+    for (const schema of ['public', 'sponsorship']) {
+      expect(
+        await codeOf(
+          people.attendee,
+          `insert into ${schema}.sponsor_members (sponsor_id, user_id, role) values ('${of?.sponsor}', '${me}', 'owner')`,
+        ),
+      ).toBe('42501');
+    }
+  });
+
+  it('lets nobody hold an event, or follow, in the name of another organization', async () => {
+    const event = (schema: string, organization: string) =>
+      `insert into ${schema}.events (owner_context_type, owner_context_id, created_by, title, start_at, end_at)
+       values ('organization', '${organization}', '${people.inA.userId}', 'x', now(), now() + interval '1 hour')`;
+    const follow = `insert into public.follows (follower_user_id, follower_type, follower_org_id, target_type, target_id)
+      values ('${people.inA.userId}', 'organization', '${people.organizationB}', 'user', '${people.attendee.userId}')`;
+    for (const schema of ['public', 'events']) {
+      expect(await codeOf(people.inA, event(schema, people.organizationB))).toBe('42501');
+      expect(await codeOf(people.inA, event(schema, people.organizationA))).toBe('done');
+      expect(
+        await codeOf(
+          people.inA,
+          `update ${schema}.events set owner_context_id = '${people.organizationB}' where owner_context_id = '${people.organizationA}'`,
+        ),
+      ).toBe('42501');
+    }
+    expect(await codeOf(people.inA, follow)).toBe('42501');
+    expect(await codeOf(people.inA, follow.replace(people.organizationB, people.organizationA))).toBe('done');
+  });
+});
+
+describe('what it costs', () => {
+  it('asks who the caller is once a statement, and looks his rows up by an index', async () => {
+    await tx.query('begin');
+    try {
+      await tx.query('set local session_replication_role = replica');
+      await tx.query(
+        `insert into analytics.event_impressions (event_id, organization_id)
+         select e.id, case when e.owner_context_type = 'organization' then e.owner_context_id end
+         from events.events e cross join generate_series(1, 4000)`,
+      );
+      await tx.query('analyze analytics.event_impressions');
+      await tx.query(`set local role authenticated`);
+      await tx.query(`select set_config('request.jwt.claims', $1, true)`, [
+        JSON.stringify({ sub: people.inA.userId, role: 'authenticated' }),
+      ]);
+      const { rows } = await tx.query<{ 'QUERY PLAN': string }>(
+        `explain select * from analytics.event_impressions where organization_id = any (public.caller_org_ids()) limit 10`,
+      );
+      const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+      expect(plan).toContain('InitPlan');
+      expect(plan).toMatch(/Index|Bitmap/u);
+      const { rows: all } = await tx.query<{ 'QUERY PLAN': string }>(
+        `explain select * from analytics.event_impressions`,
+      );
+      const filters = all.map((row) => row['QUERY PLAN']).filter((line) => /Filter|Cond/u.test(line));
+      expect(filters.join('\n')).not.toMatch(/caller_org_ids|caller_owned|auth\.uid/u);
+    } finally {
+      await tx.query('rollback');
+    }
+  });
+});
