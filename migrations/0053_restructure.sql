@@ -81,7 +81,7 @@ begin
     from relation r join pg_constraint k on k.conrelid = r.oid
     union all
     select r.oid, concat_ws(' ', 'reference', k.oid), jsonb_build_object('name', k.conname, 'from', k.conrelid, 'validated', k.convalidated)
-    from relation r join pg_constraint k on k.confrelid = r.oid
+    from relation r join pg_constraint k on k.confrelid = r.oid and k.conparentid = 0
     union all
     select r.oid, 'index ' || i.relname, jsonb_build_object(
       'oid', i.oid, 'columns', x.indkey::text, 'classes', x.indclass::text, 'collations', x.indcollation::text,
@@ -333,6 +333,22 @@ begin
   returning id into v_id;
   return v_id;
 end
+$$;
+
+-- Writes down what was made already, outside of any transaction, as an index beside whoever writes is.
+-- Parameters: as those of take_step; p_made: what was made, as '<kind of object> <name>'. Returns the step's id.
+create function restructure.note_made(
+  p_kind text, p_object text, p_relations oid[], p_plan text, p_inverse text[], p_made text[]
+) returns bigint
+language sql set search_path = '' as $$
+  with facts (after) as (select restructure.facts_of(p_relations))
+  insert into restructure.steps (kind, object, relations, plan, statements, inverse, before, after)
+  select p_kind, p_object, p_relations, p_plan, '{}', p_inverse, (
+    select coalesce(jsonb_object_agg(f.key, f.value), '{}') from jsonb_each(after) f
+    where substr(f.key, strpos(f.key, ' ') + 1) <> all (p_made)
+  ), after
+  from facts
+  returning id
 $$;
 
 -- Undoes a step, in the caller's transaction, which holds the locks of its relations. What others changed since stays as it is.

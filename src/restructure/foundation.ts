@@ -8,6 +8,7 @@ import type { Mapping } from './mapping.ts';
 import { takeStep } from './move.ts';
 import type { Plan } from './planned.ts';
 import type { Step } from './statements.ts';
+import type { Replacement } from './tenancy/declaration.ts';
 import type { TriggerFunction } from './trigger-functions.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
@@ -40,7 +41,7 @@ export function readFoundation(pool: Pool, plan: Plan): Promise<readonly Foundat
     return [
       ...roleSteps(plan.mapping, ground),
       ...schemaSteps(plan, ground),
-      ...(await replacementSteps(tx, plan.mapping)),
+      ...(await replacementSteps(tx, plan.mapping.replacements, 'replacement')),
     ];
   });
 }
@@ -49,14 +50,18 @@ export function readFoundation(pool: Pool, plan: Plan): Promise<readonly Foundat
 const BODY_UNCHECKED = 'set local check_function_bodies = off';
 
 /** Bodies that would break behind views, replaced before anything moves by such as work before and after. */
-async function replacementSteps(db: Queryable, { replacements }: Mapping): Promise<readonly FoundationStep[]> {
+export async function replacementSteps(
+  db: Queryable,
+  replacements: readonly Replacement[],
+  kind: 'replacement' | 'tenant replacement',
+): Promise<readonly FoundationStep[]> {
   const { rows } = await db.query<{ function: string; definition: string }>(
     `select f as function, pg_get_functiondef(to_regprocedure(f)) as definition
      from unnest($1::text[]) f where to_regprocedure(f) is not null`,
     [replacements.map((each) => each.function)],
   );
   return rows.map((former) => ({
-    kind: 'replacement',
+    kind,
     object: former.function,
     statements: [
       BODY_UNCHECKED,

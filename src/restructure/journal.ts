@@ -11,6 +11,7 @@ export type StepKind =
   | 'search path'
   // Whose rows are whose.
   | 'tenant function'
+  | 'tenant replacement'
   | 'tenant column'
   | 'tenant follows'
   | 'tenant not null'

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { AppError } from '../errors.ts';
-import { narrowTenancy, tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
+import { narrowTenancy, replacement, tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
 
 /** A name of PostgreSQL, as it is written in the catalog: no quotes, at most 63 bytes. */
 const name = z
@@ -28,7 +28,7 @@ const mappingSchema = z.strictObject({
   /** Whether trigger functions go with their tables: those whose tables all go to one schema, and that no text names. */
   moveTriggerFunctions: z.boolean().default(false),
   /** Functions whose bodies would break behind views, and the definitions that work before and after: `create or replace function`, in lines. */
-  replacements: z.array(z.strictObject({ function: z.string(), definition: z.array(z.string()).min(1) })).default([]),
+  replacements: z.array(replacement).default([]),
   roles: z
     .strictObject({
       read: name,
@@ -82,6 +82,11 @@ export function parseMapping(text: string, file: string | URL): Mapping {
   if (twice.length > 0) throw invalid(file, `names the schema ${twice[0]} twice`);
   if (schemas.includes(parsed.data.from))
     throw invalid(file, `moves tables of ${parsed.data.from} to ${parsed.data.from}`);
+  for (const replacements of [parsed.data.replacements, parsed.data.tenancy?.functions.replacements ?? []]) {
+    const names = replacements.map((each) => each.function);
+    const again = names.find((each, at) => names.indexOf(each) !== at);
+    if (again !== undefined) throw invalid(file, `replaces ${again} twice`);
+  }
   const faults = parsed.data.tenancy === undefined ? [] : tenancyFaults(parsed.data.tenancy);
   if (faults.length > 0) throw invalid(file, faults.join('; '));
   return parsed.data;

@@ -94,7 +94,11 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
     ),
     callers: callersOf(texts, { mapping, groups, dependents, serverVersion }),
     functions: mapping.moveTriggerFunctions
-      ? await findTriggerFunctions(tx, { from: mapping.from, targets: targetsOf(mapping), texts })
+      ? await findTriggerFunctions(tx, {
+          from: mapping.from,
+          targets: targetsOf(mapping),
+          texts: [...texts, ...replacementTexts(mapping)],
+        })
       : [],
     schemaAwareTriggers: new Set(
       texts
@@ -105,6 +109,13 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
     moved: new Set((await readStanding(tx)).filter(({ kind }) => kind === 'table').map(({ object }) => object)),
   };
 }
+
+/** What the mapping replaces it names where it was. */
+const replacementTexts = ({ replacements, tenancy }: Mapping): readonly StoredText[] =>
+  [...replacements, ...(tenancy?.functions.replacements ?? [])].map(({ definition }) => ({
+    where: 'the mapping',
+    text: definition.join('\n'),
+  }));
 
 const targetsOf = (mapping: Mapping): ReadonlyMap<string, string> =>
   new Map(assignmentsOf(mapping).map(({ table, target }) => [table, target]));

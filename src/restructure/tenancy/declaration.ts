@@ -100,6 +100,10 @@ const membership = z.strictObject({
   function: column,
 });
 
+/** A function, and the lines of a `create or replace function` for it. */
+export const replacement = z.strictObject({ function: z.string(), definition: z.array(z.string()).min(1) });
+export type Replacement = z.infer<typeof replacement>;
+
 export const tenancySchema = z.strictObject({
   /** SQL that gives the caller's id, of the type of the user columns, and the claims of his token as jsonb. */
   caller: z.string(),
@@ -128,6 +132,8 @@ export const tenancySchema = z.strictObject({
     /** Functions that call what is closed, on behalf of whoever may call them. */
     definer: z.array(column).default([]),
     closed: z.array(column).default([]),
+    /** Functions that pass by every policy, and definitions that ask who calls. */
+    replacements: z.array(replacement).default([]),
   }),
 });
 

@@ -23,12 +23,17 @@ export function comparedColumns({ organization, groups, user, owner, kind }: Ten
   ];
 }
 
+export interface NamedIndex {
+  readonly schema: string;
+  readonly name: string;
+}
+
 /**
  * Builds an index that begins with the column, beside whoever writes, where there is none. One that an interrupted run left unfinished is
  * built anew.
- * @returns its qualified name where it was made, or was made by an interrupted run
+ * @returns what was made, now or by an interrupted run; null where there was one
  */
-export async function buildIndex(pool: Pool, leaf: Member, column: string): Promise<string | null> {
+export async function buildIndex(pool: Pool, leaf: Member, column: string): Promise<NamedIndex | null> {
   const name = indexNameFor(leaf.name, column);
   const { rows } = await pool.query<{ name: string; isValid: boolean }>(
     `select i.relname as name, x.indisvalid as "isValid"
@@ -38,7 +43,7 @@ export async function buildIndex(pool: Pool, leaf: Member, column: string): Prom
     [leaf.oid, column],
   );
   const ours = rows.find((each) => each.name === name);
-  if (rows.some(({ isValid }) => isValid)) return ours?.isValid === true ? qualified(leaf.schema, name) : null;
+  if (rows.some(({ isValid }) => isValid)) return ours?.isValid === true ? { schema: leaf.schema, name } : null;
   try {
     if (ours !== undefined) await pool.query(`drop index concurrently ${qualified(leaf.schema, name)}`);
     await pool.query(
@@ -47,5 +52,5 @@ export async function buildIndex(pool: Pool, leaf: Member, column: string): Prom
   } catch (error) {
     throw toAppError(error);
   }
-  return qualified(leaf.schema, name);
+  return { schema: leaf.schema, name };
 }

@@ -3,17 +3,18 @@ import type { Pool, Tx } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import { lockRestructuring, reloadPostgrest } from '../apply.ts';
+import { replacementSteps } from '../foundation.ts';
 import { readStanding, type StepKind } from '../journal.ts';
 import type { Mapping } from '../mapping.ts';
 import { lockTimeoutMs, takeStep } from '../move.ts';
-import type { Step } from '../statements.ts';
+import { qualified, type Step } from '../statements.ts';
 import { functionSteps, viewSteps } from './access.ts';
 import { callerFunctionSteps } from './callers.ts';
 import { columnStep, countLeftStatement, followStep, notNullStatements, type Source, sourceOf } from './columns.ts';
 import { inFillingOrder, type Tenancy, type TenantTable } from './declaration.ts';
 import { fillColumn } from './fill.ts';
 import { type Ground, type Member, readGround } from './ground.ts';
-import { buildIndex, comparedColumns } from './indexes.ts';
+import { buildIndex, comparedColumns, type NamedIndex } from './indexes.ts';
 import { policyStep } from './policies.ts';
 import { privilegeStep } from './privileges.ts';
 import { assertNoRecursion } from './recursion.ts';
@@ -72,6 +73,8 @@ export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOpti
     const work: Work = { pool, mapping, tenancy, ground, standing, options };
     for (const step of callerFunctionSteps(ground.context))
       await take(work, { kind: 'tenant function', relations: [], ...step });
+    for (const step of await replacementSteps(pool, tenancy.functions.replacements, 'tenant replacement'))
+      await take(work, { relations: [], ...step });
     const tables = await isolateTables(work, () => lock.assertHeld());
     const isStopped = options.stop?.aborted === true;
     if (!isStopped) await closeBypasses(work);
@@ -171,21 +174,21 @@ async function addIndexes(work: Work, table: TenantTable, column: string): Promi
   const object = `${objectOf(work, table)} (${column})`;
   if (work.standing.has(`tenant index ${object}`)) return;
   const leaves = (work.ground.members.get(table.table) ?? []).filter(({ isLeaf }) => isLeaf);
-  const inverse: string[] = [];
+  const made: NamedIndex[] = [];
   for (const leaf of leaves) {
-    const made = await buildIndex(work.pool, leaf, column);
-    if (made !== null) inverse.push(`drop index ${made}`);
+    const index = await buildIndex(work.pool, leaf, column);
+    if (index !== null) made.push(index);
   }
+  if (made.length === 0) return;
   // Built beside writers, and therefore outside of any transaction: the journal has it once it is there.
-  if (inverse.length > 0)
-    await take(work, {
-      kind: 'tenant index',
-      object,
-      relations: leaves.map(({ oid }) => oid),
-      statements: [],
-      inverse,
-      mayChange: [],
-    });
+  await work.pool.query('select restructure.note_made($1, $2, $3, $4, $5, $6)', [
+    'tenant index',
+    object,
+    leaves.map(({ oid }) => oid),
+    '',
+    made.map(({ schema, name }) => `drop index ${qualified(schema, name)}`),
+    made.map(({ name }) => `index ${name}`),
+  ]);
 }
 
 /** What has rows follow the row that they belong to, and the policies. */
