@@ -11,6 +11,8 @@ export interface Member extends Place {
   /** Whether rows lie in it, and not in partitions of it. */
   readonly isLeaf: boolean;
   readonly columns: readonly string[];
+  /** The view under its old name. */
+  readonly standIn: number | null;
   /** Roles, `public` among them, that may update every column. */
   readonly updaters: readonly string[];
 }
@@ -84,6 +86,8 @@ async function readMembers(
      )
      select m."table", m.oid, n.nspname as schema, c.relname as name, c.relrowsecurity as "hasRowSecurity", c.relkind = 'r' as "isLeaf",
        array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns,
+       (select v.oid from pg_class v join pg_namespace vn on vn.oid = v.relnamespace
+         where v.relkind = 'v' and v.relname = c.relname and vn.nspname = $2) as "standIn",
        array(
          select case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end::text
          from aclexplode(c.relacl) g where g.privilege_type = 'UPDATE' and g.grantee <> c.relowner order by 1) as updaters

@@ -215,7 +215,11 @@ async function protectTable(work: Work, table: TenantTable): Promise<Partial<Iso
   const privileges = await privilegeStep(work.pool, members, work.mapping);
   if (privileges !== null) await take(work, { kind: 'privileges', object, ...privileges });
   const policies = policyStep(table, members, { ...context, writers });
-  await take(work, { kind: 'policies', object, relations: members.map(({ oid }) => oid), ...policies });
+  // Columns that are fixed are fixed by both names.
+  const relations = members.flatMap(({ oid, standIn }) =>
+    table.fixed.length === 0 ? [oid] : [oid, standIn ?? []].flat(),
+  );
+  await take(work, { kind: 'policies', object, relations, ...policies });
   return { status: 'isolated' };
 }
 
