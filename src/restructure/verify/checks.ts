@@ -166,11 +166,11 @@ const TENANT_CHECKS: readonly Check[] = [
   {
     name: 'every table of a tenancy, and every partition, has row security and the policies of its tenants',
     unit: 'relations',
-    examined: `select count(*) from (${STANDING}) s where s.kind = 'policies'`,
+    examined: `select count(*) from (${STANDING}) s join pg_class c on c.oid = s.relation and c.relkind in ('r', 'p') where s.kind = 'policies'`,
     faults: `
       select format('%s: %s of %s', s.object, case when c.relrowsecurity then format('the policy %s is missing', policy) else 'row security is off' end, c.oid::regclass)
       from (${STANDING}) s
-      join pg_class c on c.oid = s.relation
+      join pg_class c on c.oid = s.relation and c.relkind in ('r', 'p')
       cross join unnest(array['tenant_reads', 'tenant_inserts', 'tenant_updates', 'tenant_deletes']) policy
       where s.kind = 'policies' and (not c.relrowsecurity
         or not exists (select from pg_policy p where p.polrelid = c.oid and p.polname = policy and not p.polpermissive))
