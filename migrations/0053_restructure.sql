@@ -294,6 +294,20 @@ language sql stable as $$
   select case p_role when 0 then 'public' else quote_ident(pg_get_userbyid(p_role)) end
 $$;
 
+-- Refuses. Parameters: a code of src/errors.ts, its message. Returns nothing. Locks nothing.
+create function restructure.refuse(p_code text, p_message text) returns void
+language plpgsql set search_path = '' as $$
+begin
+  raise exception using
+    message = p_message,
+    errcode = case p_code
+      when 'RESTRUCTURE_DRIFTED' then 'LV096'
+      when 'RESTRUCTURE_CHANGED_MORE' then 'LV097'
+      when 'RESTRUCTURE_STEP_UNKNOWN' then 'LV098'
+    end;
+end
+$$;
+
 -- Does a step, in the caller's transaction, which holds the locks of its relations.
 -- Parameters: see restructure.steps; p_expected: the fingerprint of the relations as the plan has them, null for none;
 -- p_may_change: what the step is there to change, as '<kind of object>.<fact>', and '+<kind of object>' for what it adds.
@@ -311,8 +325,8 @@ declare
   v_id bigint;
 begin
   if restructure.fingerprint(v_before) <> p_expected then
-    raise exception using errcode = 'LV096',
-      message = format('%s is not any more what the plan says. Make another: liventix restructure plan', p_object);
+    perform restructure.refuse('RESTRUCTURE_DRIFTED',
+      format('%s is not any more what the plan says. Make another: liventix restructure plan', p_object));
   end if;
   foreach v_statement in array p_statements loop
     execute v_statement;
@@ -325,8 +339,8 @@ begin
   where split_part(c.object, ' ', 2) || '.' || c.fact <> all (p_may_change)
     and not (c.was is null and '+' || split_part(c.object, ' ', 2) = any (p_may_change));
   if v_faults is not null then
-    raise exception using errcode = 'LV097',
-      message = format('%s would not be what it was: %s. Nothing was changed.', p_object, v_faults);
+    perform restructure.refuse('RESTRUCTURE_CHANGED_MORE',
+      format('%s would not be what it was: %s. Nothing was changed.', p_object, v_faults));
   end if;
   insert into restructure.steps (kind, object, relations, plan, statements, inverse, before, after)
   values (p_kind, p_object, p_relations, p_plan, p_statements, p_inverse, v_before, v_after)
@@ -364,7 +378,7 @@ declare
 begin
   select * into v_step from restructure.steps s where s.id = p_id and s.undone_at is null for update;
   if not found then
-    raise exception using errcode = 'LV098', message = format('Step %s is not there, or was undone before.', p_id);
+    perform restructure.refuse('RESTRUCTURE_STEP_UNKNOWN', format('Step %s is not there, or was undone before.', p_id));
   end if;
   v_now := restructure.facts_of(v_step.relations);
   foreach v_statement in array v_step.inverse loop
@@ -378,8 +392,8 @@ begin
     select from restructure.changes_between(v_step.after, v_now) since where since.object = c.object and since.fact = c.fact
   );
   if v_faults is not null then
-    raise exception using errcode = 'LV097',
-      message = format('%s would not be again what it was: %s. Nothing was changed.', v_step.object, v_faults);
+    perform restructure.refuse('RESTRUCTURE_CHANGED_MORE',
+      format('%s would not be again what it was: %s. Nothing was changed.', v_step.object, v_faults));
   end if;
   update restructure.steps set undone_at = clock_timestamp() where id = p_id;
 end

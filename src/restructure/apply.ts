@@ -60,9 +60,10 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
       if (options.stop?.aborted === true) break;
       lock.assertHeld();
       options.onProgress?.(table.table, outcomes.length, selected.length);
-      const outcome: Outcome = keys.has(`table ${plan.mapping.from}.${table.table}`)
-        ? { table: table.table, target: table.target, status: 'already' }
-        : await moveOrSkip(pool, table, plan, options);
+      const outcome: Outcome =
+        table.readiness !== 'blocked' && keys.has(`table ${plan.mapping.from}.${table.table}`)
+          ? { table: table.table, target: table.target, status: 'already' }
+          : await moveOrSkip(pool, table, plan, options);
       outcomes.push(outcome);
       if (outcome.status === 'moved') await rest(outcome.lockedMs, options);
     }

@@ -4,7 +4,7 @@ const MOST_NAMED = 3;
 const MOST_OF_A_QUERY = 60;
 
 /**
- * Who holds locks of these relations, those that hold them longest first, in words for whoever has to talk to them. A vacuum that the server
+ * Who holds locks of these relations or of their sequences, those that hold them longest first, in words for whoever has to talk to them. A vacuum that the server
  * does by itself is among them: it lets go when somebody waits for a second, and we wait for less.
  */
 export async function lockHolders(db: Queryable, relations: readonly number[]): Promise<readonly string[]> {
@@ -16,7 +16,10 @@ export async function lockHolders(db: Queryable, relations: readonly number[]): 
      from pg_stat_activity a
      where a.pid <> pg_backend_pid() and exists (
        select from pg_locks l
-       where l.pid = a.pid and l.granted and l.relation = any ($1::oid[])
+       where l.pid = a.pid and l.granted
+         and l.relation = any ($1::oid[] || array(
+           select d.objid from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
+           where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = any ($1::oid[]) and d.deptype in ('a', 'i')))
          and l.database = (select oid from pg_database where datname = current_database()))
      order by a.xact_start nulls last
      limit $3`,

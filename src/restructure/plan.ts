@@ -15,7 +15,7 @@ import { readStanding } from './journal.ts';
 import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
 import { sealPlan } from './plan-file.ts';
 import type { Plan, PlannedChanges, PlannedTable } from './planned.ts';
-import { findingsOf, isBlocking } from './readiness.ts';
+import { elsewhere, findingsOf, isBlocking } from './readiness.ts';
 import { findTriggerFunctions, type TriggerFunction } from './trigger-functions.ts';
 
 /**
@@ -67,7 +67,8 @@ interface Survey {
   readonly functions: readonly TriggerFunction[];
   readonly schemaAwareTriggers: ReadonlySet<string>;
   readonly destinations: ReadonlyMap<string, Destination>;
-  readonly moved: ReadonlySet<string>;
+  /** By `public.orders`, the schema that it was moved to. */
+  readonly moved: ReadonlyMap<string, string | undefined>;
 }
 
 async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promise<Survey> {
@@ -106,7 +107,11 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
         .map(({ where }) => where.replace(/^function /u, '')),
     ),
     destinations: await readDestinations(tx, [mapping.from, ...mapping.schemas.map(({ name }) => name)]),
-    moved: new Set((await readStanding(tx)).filter(({ kind }) => kind === 'table').map(({ object }) => object)),
+    moved: new Map(
+      (await readStanding(tx))
+        .filter(({ kind }) => kind === 'table')
+        .map(({ object, relations: [oid = 0] }) => [object, byOid.get(oid)?.schema]),
+    ),
   };
 }
 
@@ -188,7 +193,8 @@ function destinationOf(schema: string, { destinations }: Survey): Destination {
 
 function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTable {
   const { mapping } = survey;
-  if (survey.moved.has(`${mapping.from}.${table}`)) return { ...nothing(table, target), readiness: 'moved' };
+  const name = `${mapping.from}.${table}`;
+  if (survey.moved.has(name)) return movedTable({ table, target }, survey.moved.get(name));
   const relation = survey.byName.get(table);
   const group = relation === undefined ? [] : groupOf(relation, survey.byOid);
   const dependents = group.flatMap(({ oid }) => survey.dependents.get(oid) ?? []);
@@ -235,6 +241,12 @@ function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTab
       survey.callers.filter((caller) => names.has(caller.table)),
     ),
   };
+}
+
+function movedTable({ table, target }: Assignment, schema: string | undefined): PlannedTable {
+  if (schema === target) return { ...nothing(table, target), readiness: 'moved' };
+  const findings = [elsewhere({ table, target, schema })];
+  return { ...nothing(table, target), findings };
 }
 
 const nothing = (table: string, target: string): PlannedTable => ({

@@ -61,6 +61,21 @@ export function findingsOf(candidate: Candidate): readonly Finding[] {
   return [...findings.filter(isBlocking), ...findings.filter((finding) => !isBlocking(finding))];
 }
 
+/** Of a table that was moved, and is not where the mapping would have it. */
+export const elsewhere = ({
+  table,
+  target,
+  schema,
+}: {
+  table: string;
+  target: string;
+  schema: string | undefined;
+}): Finding =>
+  blocks(
+    'elsewhere',
+    `it was moved before and is ${schema === undefined ? 'gone' : `in ${schema}`}, not in ${target}: liventix restructure rollback --table ${table}`,
+  );
+
 export const isBlocking = ({ severity }: Finding): boolean => severity === 'blocks';
 
 const blocks = (finding: string, text: string): Finding => ({ finding, severity: 'blocks', text });

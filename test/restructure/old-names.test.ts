@@ -248,6 +248,11 @@ describe('what a view does otherwise than a table', () => {
     ],
     ['a foreign key', 'create table more (o int references orders)', /referenced relation "orders" is not a table/],
     ['ALTER TABLE', 'alter table orders add column more int', /"orders"/],
+    [
+      'a grouping by its key',
+      'select id, quantity, count(*) from orders group by id',
+      /column "orders\.quantity" must appear in the GROUP BY clause/,
+    ],
     ['a function of its rows', 'select worth(p) from products p', /function worth\(products\) does not exist/],
     [
       'an update to the default of a generated column',

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Applied } from '../../src/restructure/apply.ts';
+import { type Applied, applyPlan } from '../../src/restructure/apply.ts';
+import { moveTable } from '../../src/restructure/move.ts';
 import type { Plan } from '../../src/restructure/planned.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
 import { asSuperuser } from '../support/database.ts';
@@ -170,6 +171,43 @@ describe('what cannot move', () => {
     await putBack(shop);
     expect(changesOf(before, await catalogOf(shop))).toEqual([]);
   });
+});
+
+describe('under the lock', () => {
+  it('a table that is not what the plan says is left', () =>
+    inClone(shop, async (clone) => {
+      const mapping = shopMapping(clone);
+      const { relations } = planned(await planOf(clone, mapping), 'carts');
+      await clone.pool.query('create schema sales');
+      const moving = {
+        table: 'carts',
+        target: 'sales',
+        relations: relations.map(({ oid }) => oid),
+        fingerprint: 'another',
+      };
+      await expect(moveTable(clone.pool, moving, { mapping, plan: 'a test' })).rejects.toMatchObject({
+        code: 'RESTRUCTURE_DRIFTED',
+        message: expect.stringMatching(/public\.carts is not any more what the plan says/),
+      });
+    }));
+
+  it('a step that would change more than it says is undone, and says what', () =>
+    inClone(shop, async (clone) => {
+      const mapping = shopMapping(clone, { roles: undefined, schemas: [{ name: 'a', tables: ['carts', 'animals'] }] });
+      const plan = await planOf(clone, mapping);
+      await asSuperuser(
+        clone,
+        `create function public.meddles() returns event_trigger language plpgsql as $$
+         begin if to_regclass('a.carts') is not null then comment on table a.carts is 'meddled'; end if; end $$;
+         create event trigger meddles on ddl_command_end when tag in ('ALTER TABLE') execute function public.meddles()`,
+      );
+      const applied = await applyPlan(clone.pool, plan, { schemas: [], tables: [] });
+      expect(left(applied)).toEqual({
+        carts: expect.stringMatching(
+          /public\.carts would not be what it was: \d+ relation carts: comment was null and would be "meddled"\. Nothing was changed\./,
+        ),
+      });
+    }));
 });
 
 describe('whoever runs it', () => {
