@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { AppError } from '../errors.ts';
-import { narrowTenancy, replacement, tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
+import { replacement, tenancyFaults, tenancySchema } from './tenancy/declaration.ts';
+import { narrowTenancy } from './tenancy/narrow.ts';
 
 /** A name of PostgreSQL, as it is written in the catalog: no quotes, at most 63 bytes. */
 const name = z

@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Queryable } from '../../src/db/pool.ts';
+import { LIVENTIX_MAPPING, type Mapping, readMapping } from '../../src/restructure/mapping.ts';
 import { rollBack } from '../../src/restructure/rollback.ts';
+import { isolate } from '../../src/restructure/tenancy/isolate.ts';
 import { callersPool } from '../support/callers.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { keepApart, movedPlatform } from '../support/tenancy/platform.ts';
@@ -30,6 +32,21 @@ const differences = (one: ReadonlyMap<string, string>, other: ReadonlyMap<string
   ...[...one].filter(([name, facts]) => other.get(name) !== facts).map(([name]) => `${name} is not what it was`),
   ...[...other.keys()].filter((name) => !one.has(name)).map((name) => `${name} is new`),
 ];
+
+it('does not begin where policies would ask each other for ever', async () => {
+  const mapping = await readMapping(LIVENTIX_MAPPING);
+  const tables = mapping.tenancy?.tables.map((table) =>
+    table.table === 'tickets'
+      ? { ...table, parent: { of: 'events', by: 'event_id' }, reads: [...(table.reads ?? []), 'parent' as const] }
+      : table,
+  );
+  const before = await catalogOf(database.pool);
+  // The old policies of events read tickets.
+  await expect(
+    isolate(database.pool, { ...mapping, tenancy: { ...mapping.tenancy, tables } } as Mapping),
+  ).rejects.toMatchObject({ code: 'RESTRUCTURE_MAPPING_INVALID', message: expect.stringContaining('tickets') });
+  expect(differences(before, await catalogOf(database.pool))).toEqual([]);
+});
 
 it('takes back whatever keeps tenants apart, to the last privilege and function', async () => {
   const before = await catalogOf(database.pool);

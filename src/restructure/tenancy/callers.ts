@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { qualified, type Step } from '../statements.ts';
+import { comparedWhen, groupsOf, keyOf, ownedFunction, type PolicyContext, placeOf } from './conditions.ts';
 import type { ColumnWhen, Owner, Tenancy } from './declaration.ts';
-import { comparedWhen, groupsOf, keyOf, ownedFunction, type PolicyContext, placeOf } from './policies.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 

@@ -1,8 +1,8 @@
 import pg from 'pg';
 import { qualified, type Step } from '../statements.ts';
+import { organizationOf, type Place, type PolicyContext, TENANT_COLUMN } from './conditions.ts';
 import type { TenantTable } from './declaration.ts';
 import { nameFor } from './names.ts';
-import { organizationOf, type Place, type PolicyContext, TENANT_COLUMN } from './policies.ts';
 
 const { escapeIdentifier: ident } = pg;
 

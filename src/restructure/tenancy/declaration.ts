@@ -4,10 +4,10 @@ import { z } from 'zod';
  * Who a row of a table may be read or written by; each rule needs what is said of it in TenantTable. `guest`: whoever does not say that he
  * is another: the column of the user is empty, or names the caller.
  */
-export const RULES = ['anyone', 'organization', 'group', 'user', 'guest', 'owner', 'parent', 'nobody'] as const;
+const RULES = ['anyone', 'organization', 'group', 'user', 'guest', 'owner', 'parent', 'nobody'] as const;
 export type Rule = (typeof RULES)[number];
 
-export const KINDS = [
+const KINDS = [
   'organization',
   'user',
   'organization_or_user',
@@ -186,7 +186,7 @@ function has(table: TenantTable, rule: Rule): boolean {
 }
 
 /** The tables whose rows say whose the rows of this one are. */
-export const parentsOf = ({ parent, owner, organization }: TenantTable): readonly string[] => [
+const parentsOf = ({ parent, owner, organization }: TenantTable): readonly string[] => [
   ...(parent === undefined ? [] : [parent.of]),
   ...(owner === undefined ? [] : [owner.of]),
   ...(organization !== undefined && 'of' in organization ? [organization.of] : []),
@@ -224,29 +224,4 @@ export function inFillingOrder(tables: readonly TenantTable[]): readonly TenantT
   };
   for (const each of tables) add(each);
   return [...ordered];
-}
-
-/** What is said of tables that there are, by tables that there are. */
-export function narrowTenancy(tenancy: Tenancy, names: ReadonlySet<string>): Tenancy {
-  const memberships = tenancy.memberships.filter(({ table }) => names.has(table));
-  const tables = tenancy.tables
-    .filter(({ table }) => names.has(table))
-    .map(({ organization, owner, parent, groups, ...table }) => ({
-      ...table,
-      ...(organization === undefined || ('of' in organization && !names.has(organization.of)) ? {} : { organization }),
-      ...(owner === undefined || !isOwned(owner, tenancy.tables, names) ? {} : { owner }),
-      ...(parent === undefined || !names.has(parent.of) ? {} : { parent }),
-      groups: Object.fromEntries(
-        Object.entries(groups).filter(([name]) => memberships.some((each) => each.name === name)),
-      ),
-    }));
-  return { ...tenancy, memberships, tables };
-}
-
-/** Whether all tables are there by which one finds whose something is. */
-function isOwned({ of, user }: Owner, tables: readonly TenantTable[], names: ReadonlySet<string>): boolean {
-  if (!names.has(of)) return false;
-  if (user !== undefined) return true;
-  const next = tables.find(({ table }) => table === of)?.owner;
-  return next !== undefined && isOwned(next, tables, names);
 }

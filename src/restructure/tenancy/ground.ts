@@ -1,8 +1,8 @@
 import type { Queryable } from '../../db/pool.ts';
 import { AppError } from '../../errors.ts';
 import type { Mapping } from '../mapping.ts';
+import type { Place, PolicyContext } from './conditions.ts';
 import type { Tenancy, TenantTable } from './declaration.ts';
-import type { Place, PolicyContext } from './policies.ts';
 
 /** A table of the tenancy, or a partition of one, where it is by now. */
 export interface Member extends Place {

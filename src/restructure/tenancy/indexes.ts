@@ -3,9 +3,9 @@ import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { qualified } from '../statements.ts';
 import { indexNameFor } from './columns.ts';
+import { TENANT_COLUMN } from './conditions.ts';
 import type { TenantTable } from './declaration.ts';
 import type { Member } from './ground.ts';
-import { TENANT_COLUMN } from './policies.ts';
 
 const { escapeIdentifier: ident } = pg;
 

@@ -1,31 +1,24 @@
-import { givingWay } from '../../db/giving-way.ts';
-import type { Pool, Tx } from '../../db/pool.ts';
+import type { Pool } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import { lockRestructuring, reloadPostgrest } from '../apply.ts';
 import { replacementSteps } from '../foundation.ts';
-import { readStanding, type StepKind } from '../journal.ts';
+import { readStanding } from '../journal.ts';
 import type { Mapping } from '../mapping.ts';
-import { lockTimeoutMs, takeStep } from '../move.ts';
-import { qualified, type Step } from '../statements.ts';
+import { qualified } from '../statements.ts';
 import { functionSteps, viewSteps } from './access.ts';
 import { callerFunctionSteps } from './callers.ts';
 import { columnStep, countLeftStatement, followStep, notNullStatements, type Source, sourceOf } from './columns.ts';
-import { inFillingOrder, type Tenancy, type TenantTable } from './declaration.ts';
+import { inFillingOrder, type TenantTable } from './declaration.ts';
 import { fillColumn } from './fill.ts';
-import { type Ground, type Member, readGround } from './ground.ts';
+import { type Member, readGround } from './ground.ts';
 import { buildIndex, comparedColumns, type NamedIndex } from './indexes.ts';
 import { policyStep } from './policies.ts';
 import { privilegeStep } from './privileges.ts';
 import { assertNoRecursion } from './recursion.ts';
+import { alone, type IsolateOptions, objectOf, take, type Work } from './work.ts';
 
-export interface IsolateOptions {
-  readonly stop?: AbortSignal | undefined;
-  readonly onProgress?: ((what: string, done: number, total: number) => void) | undefined;
-  readonly onBusy?: ((what: string, tries: number) => void) | undefined;
-}
-
-export interface Isolated {
+interface Isolated {
   readonly table: string;
   readonly status: 'isolated' | 'already' | 'skipped';
   /** Rows that were given their organization. */
@@ -38,17 +31,6 @@ export interface Isolated {
 export interface Isolation {
   readonly tables: readonly Isolated[];
   readonly isStopped: boolean;
-}
-
-/** What every step needs to know. */
-interface Work {
-  readonly pool: Pool;
-  readonly mapping: Mapping;
-  readonly tenancy: Tenancy;
-  readonly ground: Ground;
-  /** `kind object` of the steps that stand. */
-  readonly standing: Set<string>;
-  readonly options: IsolateOptions;
 }
 
 /**
@@ -115,8 +97,6 @@ async function orSkipped(isolateTable: () => Promise<Partial<Isolated>>): Promis
     return { status: 'skipped', reason: error.message };
   }
 }
-
-const objectOf = ({ mapping }: Work, { table }: TenantTable): string => `${mapping.from}.${table}`;
 
 /** The column that says whose a row is, with a value in every row, and indexes. */
 async function fillTable(work: Work, table: TenantTable): Promise<Partial<Isolated>> {
@@ -232,33 +212,4 @@ async function closeBypasses(work: Work): Promise<void> {
     return [...(await viewSteps(tx, tenancy, mapping)), ...(await functionSteps(tx, tenancy, mapping))];
   });
   for (const step of steps) await take(work, step);
-}
-
-async function take(
-  work: Work,
-  step: Step & { kind: StepKind; object: string; relations: readonly number[] },
-): Promise<void> {
-  const key = `${step.kind} ${step.object}`;
-  if (work.standing.has(key)) return;
-  await inTurn(work, step.object, step.relations.length, (tx) => takeStep(tx, { ...step, plan: '', expected: null }));
-  work.standing.add(key);
-}
-
-const alone = (work: Work, object: string, statement: string): Promise<unknown> =>
-  inTurn(work, object, 1, (tx) => tx.query(statement));
-
-function inTurn<T>(
-  { pool, options: { stop, onBusy } }: Work,
-  what: string,
-  locks: number,
-  statements: (tx: Tx) => Promise<T>,
-): Promise<T> {
-  return givingWay(
-    pool,
-    { stop, code: 'RESTRUCTURE_BUSY', what, onBusy: (tries) => onBusy?.(what, tries) },
-    async (tx) => {
-      await tx.query(`set local lock_timeout = ${lockTimeoutMs(locks)}`);
-      return statements(tx);
-    },
-  );
 }

@@ -56,7 +56,7 @@ const conversation = (table: string, me: string) =>
   `exists (select from conversation_participants c where c.conversation_id = ${table === 'direct_conversations' ? 't.id' : 't.conversation_id'} and c.participant_user_id = ${me})`;
 
 /** A digest of all rows that are not a person's own. */
-export async function othersDigest(tx: Tx, table: Legacy, condition: string): Promise<string> {
+async function othersDigest(tx: Tx, table: Legacy, condition: string): Promise<string> {
   const { rows } = await tx.query<{ digest: string }>(
     `select md5(coalesce(string_agg(d, '' order by d), '')) as digest
      from (select md5(row(${table.columns.join(', ')})::text) as d from ${oldName(table)} t where not (${condition})) x`,

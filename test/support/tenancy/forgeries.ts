@@ -19,7 +19,7 @@ const OF_NOBODY: Readonly<Record<string, string>> = {
 };
 
 /** Rows of others, or one's own, as JSON of the old columns. */
-export async function sampleRows(
+async function sampleRows(
   tx: Tx,
   table: Legacy,
   condition: string,
@@ -31,7 +31,7 @@ export async function sampleRows(
   return rows.map(({ row }) => row);
 }
 
-export const isOfNobody = ({ name }: Legacy, row: Record<string, unknown>): boolean => {
+const isOfNobody = ({ name }: Legacy, row: Record<string, unknown>): boolean => {
   const column = OF_NOBODY[name.replace(/_(?:\d{6}|default)$/u, '')];
   return column !== undefined && row[column] === null;
 };
@@ -39,7 +39,7 @@ export const isOfNobody = ({ name }: Legacy, row: Record<string, unknown>): bool
 const literal = (value: unknown): string => `'${JSON.stringify(value).replaceAll("'", "''")}'`;
 
 /** A statement that inserts a row by a name. */
-export const insertion = (on: string, table: Legacy, row: Record<string, unknown>): string => {
+const insertion = (on: string, table: Legacy, row: Record<string, unknown>): string => {
   const list = table.columns.join(', ');
   return `insert into ${on} (${list}) select ${list} from jsonb_populate_record(null::${oldName(table)}, ${literal(row)})`;
 };
@@ -126,7 +126,7 @@ const newKey = (key: unknown) => (typeof key === 'number' ? 2_000_000_000 : '000
 const SHORTEST_SECRET = 12;
 
 /** That no value of a row is in a refusal. */
-export const tellsNothing = ({ text }: Refusal, row: Record<string, unknown>): boolean =>
+const tellsNothing = ({ text }: Refusal, row: Record<string, unknown>): boolean =>
   !Object.values(row).some(
     (value) => typeof value === 'string' && value.length >= SHORTEST_SECRET && text.includes(value),
   );

@@ -21,7 +21,7 @@ export async function isolatedPlatform(server?: TestServer): Promise<string> {
   return templateOf('template_platform_isolated', keepApart, server, from);
 }
 
-export async function fillAndMove(pool: Pool): Promise<void> {
+async function fillAndMove(pool: Pool): Promise<void> {
   await createPlatform(pool);
   await fillLegacyDatabase(pool, PEOPLE);
   await fillPlatform(pool, { rows: ROWS });
