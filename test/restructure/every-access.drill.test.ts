@@ -44,7 +44,8 @@ it('gives the service the same before and after the move, for everything that th
     ...tables.flatMap(accessesOf),
     ...views
       .filter(({ schema }) => schema === 'public')
-      .map(({ name }) => access({ table: name, select: '*', filters: ['limit'] })),
+      // All rows: which of them a limit gives is nobody's promise, where a view has no key.
+      .map(({ name }) => access({ table: name, select: '*' })),
   ];
   expect(accesses.length).toBeGreaterThan(1_000);
   const { prepared, notApplicable } = await prepareAccesses(pool, accesses, { seed: 1 });

@@ -225,7 +225,7 @@ describe('whoever runs it', () => {
         planned(plan, 'carts')
           .findings.map(({ text }) => text)
           .join('\n'),
-      ).toMatch(/its view cannot be made in public[^]*there is no schema fresh, and it cannot be made/);
+      ).toMatch(/its view cannot be made in public[\s\S]*there is no schema fresh, and it cannot be made/);
       expect(left(await moveAll(clone, plan.mapping))['carts']).toMatch(/CREATE/);
     }));
 
