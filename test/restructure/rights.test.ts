@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { catalogOf } from '../support/catalog.ts';
 import { moveAll, putBack } from '../support/moves.ts';
 import { query } from '../support/query.ts';
 import { cloneShop, createShop, type Shop, shopMapping } from '../support/shop.ts';
@@ -66,6 +67,25 @@ describe('rights', () => {
       expect(moved.filter((right) => !fresh.has(right))).toEqual([]);
       await putBack(shop);
       expect(minus(await rightsBy(shop, ['public']), before)).toEqual([]);
+    } finally {
+      await shop.drop();
+    }
+  });
+
+  it('are granted on the view as they are on the table, to a column, whatever a default privilege says', async () => {
+    const shop = await cloneShop(original);
+    try {
+      const { seller } = shop.roles;
+      const granted = async () =>
+        (await catalogOf(shop))
+          .filter((line) => /^grant (?:relation|column) public\./.test(line) && !/_seq: |_numbers: /.test(line))
+          // Who owns a table that is not its view's may hand on what is its own.
+          .filter((line) => !line.includes(` to ${seller} by `))
+          .map((line) => line.replace(/ by \S+/, ''));
+      const before = await granted();
+      expect(before.filter((line) => line.includes('customers.'))).toHaveLength(4);
+      await moveAll(shop, shopMapping(shop, { roles: undefined }));
+      expect(await granted()).toEqual(before);
     } finally {
       await shop.drop();
     }

@@ -37,7 +37,7 @@ const LINES = `
   granted (object, acl) as (
     select 'schema ' || nspname, coalesce(nspacl, acldefault('n', nspowner)) from namespace
     union all
-    select 'relation ' || named, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::"char", relowner)) from relation where relkind <> 'i'
+    select 'relation ' || named, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::"char", relowner)) from relation where relkind not in ('i', 'I')
     union all
     select format('column %s.%I', named, attname), attacl from relation join pg_attribute on attrelid = relation.oid where attacl is not null
     union all

@@ -179,7 +179,7 @@ grant select (sku) on products to {web} with grant option;
 grant select, insert, update, delete on secrets to {web};
 grant select, insert on carts to public;
 grant truncate, trigger, references on carts to {clerk};
-grant all on sellers, payouts to {clerk};
+-- Nobody was ever granted anything on the tables of the seller.
 revoke update on keyless from liventix;
 grant usage, select on all sequences in schema public to {clerk};
 grant select on open_orders, totals to {auditor};
