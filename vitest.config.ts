@@ -35,6 +35,14 @@ const ALONE = [
 ];
 // And these wait most of the time, for half an hour and more: last, on both versions at once.
 const WAITING = ['test/outbox/held-snapshot.drill.test.ts', 'test/replay/crash-points.drill.test.ts'];
+// And these look at each of 148 tables, thoroughly: what they look at is looked at in the short run too, by samples of the rows or the callers.
+const THOROUGH = [
+  'test/restructure/every-access.drill.test.ts',
+  'test/restructure/verify-platform.drill.test.ts',
+  'test/restructure/tenancy-forgeries.drill.test.ts',
+  'test/restructure/tenancy-rollback.drill.test.ts',
+  'test/restructure/tenancy-writes.drill.test.ts',
+];
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 const isSpeedDrill = process.env['LIVENTIX_DRILLS'] === 'speed';
 
@@ -45,7 +53,7 @@ const onVersion = (name: string, excludedInShort: string[]) =>
         onPostgres(`${name}-alone`, ALONE, [], { maxWorkers: 1, sequence: { groupOrder: 1 } }),
         onPostgres(`${name}-waiting`, WAITING, [], { maxWorkers: 4, sequence: { groupOrder: 2 } }),
       ]
-    : [onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...excludedInShort])];
+    : [onPostgres(name, VERSIONED, [...NOT_VERSIONED, ...THOROUGH, ...excludedInShort])];
 
 export default defineConfig({
   test: {

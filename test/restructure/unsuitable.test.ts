@@ -191,8 +191,6 @@ describe('under the lock', () => {
       });
     }));
 
-<<<<<<< HEAD
-=======
   it('a table is left where a right was taken meanwhile, and the rest moves', () =>
     inClone(shop, async (clone) => {
       await asSuperuser(clone, 'create schema lent; grant create, usage on schema lent to liventix');
@@ -208,7 +206,6 @@ describe('under the lock', () => {
       expect(applied.outcomes.map(({ status }) => status)).toEqual(['skipped', 'moved']);
     }));
 
->>>>>>> 72456249fcc35c783d707547c951bc8b02e40cdd
   it('a step that would change more than it says is undone, and says what', () =>
     inClone(shop, async (clone) => {
       const mapping = shopMapping(clone, { roles: undefined, schemas: [{ name: 'a', tables: ['carts', 'animals'] }] });

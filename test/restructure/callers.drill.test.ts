@@ -62,11 +62,8 @@ it('what functions do that views do not take is found in their bodies, blocks, a
     'animals',
   ]);
   expect(left(applied)['products']).toMatch(/function public\.numbers\(\): the sequence goes along/);
-<<<<<<< HEAD
-=======
   // What was replaced once is not replaced again.
   expect(Object.keys(left(await moveAll(shop, mapping({ accept, replacements })))).length).toBeGreaterThan(3);
->>>>>>> 72456249fcc35c783d707547c951bc8b02e40cdd
   const again = await planOf(shop, mapping({ accept, replacements }));
   expect(planned(again, 'events').readiness).toBe('moved');
   // As whoever calls it finds tables, not as whoever replaced it.
