@@ -1,7 +1,7 @@
 import type { Queryable, Tx } from '../db/pool.ts';
 import { isNotLoaded } from '../db/sqlstate.ts';
 
-export type RelationKind = 'table' | 'partitioned table' | 'foreign table' | 'view' | 'materialized view' | 'other';
+type RelationKind = 'table' | 'partitioned table' | 'foreign table' | 'view' | 'materialized view' | 'other';
 
 /** A relation as the catalog has it. Nothing that is read here waits for a lock of the relation. */
 export interface Relation {
@@ -57,20 +57,20 @@ export async function readRelations(db: Queryable): Promise<readonly Relation[]>
   return rows;
 }
 
-export interface NamedObject {
+interface NamedObject {
   readonly schema: string;
   readonly name: string;
 }
 
 /** A relation whose query reads the table; it is bound by oid, and goes on reading it wherever it goes. */
-export interface Reader extends NamedObject {
+interface Reader extends NamedObject {
   readonly kind: RelationKind;
   readonly owner: string;
   readonly isOurs: boolean;
   readonly extension: string | null;
 }
 
-export interface PublishedBy {
+interface PublishedBy {
   readonly name: string;
   readonly how: 'table' | 'schema' | 'all tables';
   readonly isOurs: boolean;

@@ -23,7 +23,7 @@ export interface RollbackOptions {
   readonly onBusy?: ((object: string, tries: number) => void) | undefined;
 }
 
-export interface Undone {
+interface Undone {
   readonly id: bigint;
   readonly kind: string;
   readonly object: string;

@@ -24,6 +24,8 @@ const NOT_APPLICABLE = [
   'insert video_performance_metrics: there is no table or view public.video_performance_metrics',
 ];
 
+const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
+
 let database: TestDatabase;
 let pool: Pool;
 let accesses: readonly Access[];
@@ -40,7 +42,9 @@ beforeAll(async () => {
   // As on Supabase, where policies do not hold for it; the server's own role is every test's.
   await asSuperuser(database, `create role ${service} nologin bypassrls in role service_role`);
   accesses = await readAccesses(LEGACY_ACCESSES);
-  callers = (await chooseCallers(pool)).map((caller) =>
+  // At length as everybody; in the short run as the service and as somebody who is signed in.
+  const chosen = await chooseCallers(pool);
+  callers = (FULL ? chosen : chosen.slice(0, 2)).map((caller) =>
     caller.role === 'service_role' ? { ...caller, role: service } : caller,
   );
   prepared = await prepareAccesses(pool, accesses, { seed: 1 });
@@ -169,7 +173,7 @@ describe('after the move', () => {
       ],
     ];
 
-    it.each(BREAKS)('finds %s', async (_, { breaks, mends, of, caller, what }) => {
+    it.each(FULL ? BREAKS : BREAKS.slice(0, 2))('finds %s', async (_, { breaks, mends, of, caller, what }) => {
       const compared = comparing(of, caller);
       expect(await compared()).toEqual([]);
       await asSuperuser(database, named(breaks));

@@ -4,7 +4,7 @@ import { asSuperuser, createDatabase, type TestDatabase } from './database.ts';
 import { query } from './query.ts';
 
 /** Roles are the whole server's, so that each database has its own. */
-export interface ShopRoles {
+interface ShopRoles {
   /** Owns two of the tables. */
   readonly seller: string;
   readonly clerk: string;
