@@ -42,9 +42,7 @@ beforeAll(async () => {
   // As on Supabase, where policies do not hold for it; the server's own role is every test's.
   await asSuperuser(database, `create role ${service} nologin bypassrls in role service_role`);
   accesses = await readAccesses(LEGACY_ACCESSES);
-  // At length as everybody; in the short run as the service and as somebody who is signed in.
-  const chosen = await chooseCallers(pool);
-  callers = (FULL ? chosen : chosen.slice(0, 2)).map((caller) =>
+  callers = (await chooseCallers(pool)).map((caller) =>
     caller.role === 'service_role' ? { ...caller, role: service } : caller,
   );
   prepared = await prepareAccesses(pool, accesses, { seed: 1 });

@@ -99,6 +99,16 @@ describe('the organization of a row', () => {
     });
   });
 
+  it('follows what every table says that it is of, so that a table that is declared later follows too', async () => {
+    await inTransaction(async (tx) => {
+      const { rows } = await tx.query<{ n: number }>(
+        `select (count(*) filter (where tgname = 'zz_organization') - count(*) filter (where tgname ~ '^zz_organization_follows'))::integer as n
+         from pg_trigger where not tgisinternal and tgparentid = 0`,
+      );
+      expect(rows).toEqual([{ n: 0 }]);
+    });
+  });
+
   it('is what the trigger says, whatever is written there', async () => {
     await inTransaction(async (tx) => {
       for (const table of tables.filter(({ name }) =>

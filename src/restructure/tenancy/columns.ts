@@ -58,37 +58,28 @@ $fill$`,
 }
 
 /**
- * What gives the rows of `children` another organization when the row that they belong to gets another. `path`: the schemas in which old
+ * What gives the rows of a table another organization when the row that they belong to gets another. `path`: the schemas in which old
  * functions look names up.
  */
-export function followStep(
-  parent: TenantTable,
-  place: Place,
-  children: readonly { place: Place; source: Source }[],
-  path: readonly string[],
-): Step {
-  const on = qualified(place.schema, place.name);
-  const called = `${ident(place.schema)}.${ident(nameFor('organization_follows', place.name))}`;
-  const [source] = children.map((child) => child.source);
-  if (source === undefined) throw new Error(`nothing follows ${parent.table}`);
-  const updates = children.map(
-    ({ place: child, source: { by } }) =>
-      `  update ${qualified(child.schema, child.name)} set ${ident(TENANT_COLUMN)} = null where ${ident(by)} = new.${ident(source.key)};`,
-  );
+export function followStep(child: Place, source: Source, path: readonly string[]): Step {
+  const on = qualified(source.place.schema, source.place.name);
+  const called = `${ident(child.schema)}.${ident(nameFor('organization_follows', child.name))}`;
+  const trigger = ident(nameFor('zz_organization_follows', child.name));
+  const changed = `${organizationOf(source.of, 'old.')} is distinct from ${organizationOf(source.of, 'new.')}`;
   return {
     statements: [
       // The old triggers of what follows are fired by it, and find their tables where they always did.
       `create function ${called}() returns trigger language plpgsql security definer set search_path = ${[...path.map(ident), 'pg_temp'].join(', ')} as $follow$
 begin
-  -- What is given is not looked at: the trigger of each of these tables looks it up.
-${updates.join('\n')}
+  -- What is given is not looked at: the trigger of the table looks it up.
+  update ${qualified(child.schema, child.name)} set ${ident(TENANT_COLUMN)} = null where ${ident(source.by)} = new.${ident(source.key)};
   return null;
 end
 $follow$`,
       `revoke all on function ${called}() from public`,
-      `create trigger zz_organization_follows after update on ${on} for each row when (${organizationOf(parent, 'old.')} is distinct from ${organizationOf(parent, 'new.')}) execute function ${called}()`,
+      `create trigger ${trigger} after update on ${on} for each row when (${changed}) execute function ${called}()`,
     ],
-    inverse: [`drop trigger zz_organization_follows on ${on}`, `drop function ${called}()`],
+    inverse: [`drop trigger ${trigger} on ${on}`, `drop function ${called}()`],
     mayChange: ['+trigger'],
   };
 }

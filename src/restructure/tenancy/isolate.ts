@@ -116,6 +116,10 @@ async function addOrganization(
   const { pool, options } = work;
   const about = { object: objectOf(work, table), relations: members.map(({ oid }) => oid) };
   await take(work, { kind: 'tenant column', ...about, ...columnStep(root, source) });
+  // Before rows are given theirs, lest one is given what is another's by the time that it is written.
+  const parents = (work.ground.members.get(source.of.table) ?? []).map(({ oid }) => oid);
+  const follow = followStep(root, source, namePath(work));
+  await take(work, { kind: 'tenant follows', object: about.object, relations: parents, ...follow });
   let filled = 0n;
   for (const leaf of members.filter(({ isLeaf }) => isLeaf)) {
     filled += await fillColumn(pool, leaf, source, {
@@ -130,6 +134,8 @@ async function addOrganization(
   if (isPromised(table) && without === 0n) await promiseNotNull(work, root, about);
   return { filled, without };
 }
+
+const namePath = ({ mapping }: Work): readonly string[] => [mapping.from, ...mapping.schemas.map(({ name }) => name)];
 
 const isPromised = ({ organization }: TenantTable): boolean =>
   organization !== undefined && 'of' in organization && organization.notNull;
@@ -171,22 +177,13 @@ async function addIndexes(work: Work, table: TenantTable, column: string): Promi
   ]);
 }
 
-/** What has rows follow the row that they belong to, and the policies. */
+/** What readers lose, and the policies. */
 async function protectTable(work: Work, table: TenantTable): Promise<Partial<Isolated>> {
   const members = work.ground.members.get(table.table) ?? [];
   const [root] = members;
   const object = objectOf(work, table);
   if (root === undefined || work.standing.has(`policies ${object}`)) return {};
   const { context } = work.ground;
-  const children = work.tenancy.tables.flatMap((each) => {
-    const [source, place] = [sourceOf(each, context), context.places.get(each.table)];
-    return source === null || place === undefined || source.of !== table ? [] : [{ place, source }];
-  });
-  if (children.length > 0) {
-    const path = [work.mapping.from, ...work.mapping.schemas.map(({ name }) => name)];
-    const follow = followStep(table, root, children, path);
-    await take(work, { kind: 'tenant follows', object, relations: members.map(({ oid }) => oid), ...follow });
-  }
   const writers = [
     ...(work.mapping.roles?.writers ?? []),
     ...(work.mapping.roles === undefined ? [] : [work.mapping.roles.write]),
