@@ -20,6 +20,7 @@ COPY --from=production /app/node_modules ./node_modules
 COPY package.json ./
 COPY bin ./bin
 COPY migrations ./migrations
+COPY mappings ./mappings
 COPY fixtures ./fixtures
 COPY --from=build /app/dist ./dist
 # Of the files above none is the user's to change.

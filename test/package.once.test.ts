@@ -59,6 +59,7 @@ it('holds the build, the migrations, the fixtures and the error codes, and neith
     'dist',
     'docs',
     'fixtures',
+    'mappings',
     'migrations',
     'package.json',
     'scripts',

@@ -32,7 +32,7 @@ describe('the demo', () => {
       await backfillFinished();
       await query(
         demoUrl(),
-        `alter table wallets disable trigger liventix_capture;
+        `alter table payments.wallets disable trigger liventix_capture;
          update wallets set balance_credits = balance_credits + 1 where id = (select min(id::text)::uuid from wallets)`,
       );
       const end = await demo.done;
