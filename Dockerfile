@@ -21,6 +21,7 @@ COPY package.json ./
 COPY bin ./bin
 COPY migrations ./migrations
 COPY mappings ./mappings
+COPY compat ./compat
 COPY fixtures ./fixtures
 COPY --from=build /app/dist ./dist
 # Of the files above none is the user's to change.

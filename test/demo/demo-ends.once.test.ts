@@ -29,7 +29,7 @@ describe('the demo', () => {
     'says NO and exits with 1 when a wallet was changed behind the back of the capture',
     async () => {
       const demo = start();
-      await backfillFinished();
+      await cutOverFinished();
       await query(
         demoUrl(),
         `alter table payments.wallets disable trigger liventix_capture;
@@ -48,7 +48,7 @@ describe('the demo', () => {
     'says NO and exits with 1 when a webhook was announced that nobody delivered',
     async () => {
       const demo = start(['--json']);
-      await backfillFinished();
+      await cutOverFinished();
       await query(demoUrl(), `insert into public.outbox (topic, payload) values ('stranger.knocked', '{}')`);
       const end = await demo.done;
       expect(end).toMatchObject({ exitCode: 1, stderr: '' });
@@ -155,14 +155,13 @@ async function hasTable(name: string): Promise<boolean> {
   return row?.found === true;
 }
 
-/** Both histories are replayed: what is looked at now are the postings, the webhooks and the proof. */
-function backfillFinished(): Promise<boolean> {
+/** Both histories are replayed, and owners cut over, when endpoints are added: what is looked at now are the postings, the webhooks and the proof. */
+function cutOverFinished(): Promise<boolean> {
   return eventually(
-    'the backfill has finished',
+    'the cut-over has finished',
     async () => {
-      if (!(await demoDatabaseExists()) || !(await hasTable('replay.progress'))) return false;
-      const finished = await query(demoUrl(), 'select from replay.progress where finished_at is not null');
-      return finished.length === 2;
+      if (!(await demoDatabaseExists()) || !(await hasTable('outbox.endpoints'))) return false;
+      return (await query(demoUrl(), 'select from outbox.endpoints')).length > 0;
     },
     A_DEMO_MS / 2,
   );

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const COPIED = ['bin', 'src', 'migrations', 'mappings', 'fixtures', 'package.json'];
+const COPIED = ['bin', 'src', 'migrations', 'mappings', 'compat', 'fixtures', 'package.json'];
 
 /** Makes of an empty folder a checkout of its own. Returns its launcher. */
 export async function copyCheckout(folder: string): Promise<string> {
