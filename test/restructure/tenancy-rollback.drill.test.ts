@@ -63,4 +63,4 @@ it('takes back whatever keeps tenants apart, to the last privilege and function'
   );
   await admin.end();
   expect(could).toEqual([{ truncates: true }]);
-});
+}, 180_000);
