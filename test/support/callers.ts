@@ -4,7 +4,7 @@ import type { TestDatabase } from './database.ts';
 
 /** A session as Supabase's API opens one: a database role, and the claims of the token that came with the request. */
 export interface Caller {
-  readonly role: 'anon' | 'authenticated' | 'service_role';
+  readonly role: 'anon' | 'authenticated' | 'service_role' | 'bypassing_service';
   readonly userId?: string;
   /** The claim `org_id` of the token. */
   readonly claim?: unknown;

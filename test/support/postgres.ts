@@ -76,9 +76,9 @@ export async function prepareServer(adminUrl: string): Promise<string> {
   await admin.connect();
   await admin.query(`create role ${OWNER} login createdb createrole nosuperuser password 'owner'`);
   // The roles that Supabase has on every server.
-  await admin.query(
-    'create role anon nologin; create role authenticated nologin; create role service_role nologin bypassrls',
-  );
+  await admin.query('create role anon nologin; create role authenticated nologin; create role service_role nologin');
+  // And what that last one is there: beside it, so that tests of grants have one whom policies hold.
+  await admin.query('create role bypassing_service nologin bypassrls in role service_role');
   await admin.query(`create database ${MIGRATED_TEMPLATE} owner ${OWNER}`);
   await admin.end();
   const ownerUrl = Object.assign(new URL(adminUrl), { username: OWNER, password: 'owner' });
