@@ -56,7 +56,7 @@ describe('from the capture to the end', () => {
     expect(await json('pause')).toEqual({ paused: true });
     expect((await run('pause')).stdout).toBe('It was paused already.\n');
     expect((await run('status')).stdout).toMatch(/^paused since .*: liventix backfill resume$/m);
-    const stopped = await liventix(['backfill', 'run'], { DATABASE_URL: database.url }, AbortSignal.timeout(300));
+    const stopped = await liventix(['backfill', 'run'], { DATABASE_URL: database.url }, AbortSignal.timeout(1_500));
     expect(stopped).toMatchObject({
       exitCode: 3,
       stdout: expect.stringContaining('Stopped before the end'),
