@@ -4,6 +4,20 @@ import { extendedPath } from '../../src/restructure/search-paths.ts';
 
 const mapping = (changes: object): string =>
   JSON.stringify({ name: 'shop', from: 'public', schemas: [{ name: 'sales', tables: ['orders'] }], ...changes });
+/** The mapping of a shop that keeps its tenants apart. */
+const tenancy = (...tables: readonly object[]): string =>
+  mapping({
+    tenancy: {
+      caller: 'auth.uid()',
+      claims: 'auth.jwt()',
+      current: { claim: 'org_id', function: 'current_org_id' },
+      organizations: { table: 'members', user: 'user_id', group: 'org_id', function: 'caller_org_ids' },
+      tables,
+      views: {},
+      functions: {},
+    },
+  });
+const forced = { table: 'orders', kind: 'organization', organization: { column: 'org_id' }, force: true };
 const schema = (name: string) => ({ name, tables: [] });
 
 describe('a mapping', () => {
@@ -34,11 +48,28 @@ describe('a mapping', () => {
       mapping({ accept: [{ table: 'a', finding: 'calls-copy', because: '' }] }),
       /accept\.0\.because/,
     ],
+    [
+      'force on what is filled by the owner',
+      tenancy({ ...forced, organization: { of: 'carts', by: 'cart_id' } }, { ...forced, table: 'carts', force: false }),
+      /orders cannot force/,
+    ],
+    [
+      'force on what says whose the rows of another table are',
+      tenancy(forced, { table: 'lines', kind: 'user', parent: { of: 'orders', by: 'order_id' } }),
+      /orders cannot force/,
+    ],
+    ['force on the members of organizations', tenancy({ ...forced, table: 'members' }), /members cannot force/],
   ])('with %s is refused', (_what, text, says) => {
     expect(() => parseMapping(text, 'shop.json')).toThrow(says);
     expect(() => parseMapping(text, 'shop.json')).toThrow(
       expect.objectContaining({ code: 'RESTRUCTURE_MAPPING_INVALID' }),
     );
+  });
+
+  it('may force row security on an owner who is asked nothing', () => {
+    expect(parseMapping(tenancy(forced), 'shop.json').tenancy?.tables).toMatchObject([
+      { table: 'orders', force: true },
+    ]);
   });
 
   it('may have names of 63 bytes, and says of a file that is not there', async () => {

@@ -85,7 +85,10 @@ const tenantTable = z.strictObject({
   inserts: z.array(z.enum(RULES)).optional(),
   /** Columns that only writers change, whatever else of a row its user may. */
   fixed: z.array(column).default([]),
-  /** Whether the table's owner does not pass either. */
+  /**
+   * Whether the table's owner does not pass either, nor what runs as the owner. Not for what others' rows are told by: those functions run as
+   * the owner. To verify it then takes a role that row security does not concern.
+   */
   force: z.boolean().default(false),
 });
 
@@ -140,8 +143,9 @@ export const tenancySchema = z.strictObject({
 export type Tenancy = z.infer<typeof tenancySchema>;
 
 /** Faults that no schema says: tables that are named twice, or rules that lack what they need. */
-export function tenancyFaults({ tables, memberships }: Tenancy): readonly string[] {
+export function tenancyFaults({ tables, organizations, memberships }: Tenancy): readonly string[] {
   const names = tables.map(({ table }) => table);
+  const asked = new Set([organizations, ...memberships].map(({ table }) => table).concat(tables.flatMap(parentsOf)));
   return [
     ...names.filter((name, at) => names.indexOf(name) !== at).map((name) => `the tenancy of ${name} is said twice`),
     ...tables.flatMap((each) =>
@@ -172,9 +176,17 @@ export function tenancyFaults({ tables, memberships }: Tenancy): readonly string
         ),
       )
       .map(({ table }) => `the owner of ${table} is another one's under another condition`),
+    ...tables
+      .filter((each) => each.force && (isFilled(each) || asked.has(each.table)))
+      .map(
+        ({ table }) =>
+          `${table} cannot force row security on its owner, as whom it is filled, or asked whose rows are whose`,
+      ),
     ...cycles(tables).map((table) => `${table} would be seen by whoever sees what is seen by whoever sees it`),
   ];
 }
+
+const isFilled = ({ organization }: TenantTable): boolean => organization !== undefined && 'of' in organization;
 
 const hasOwner = (name: string, tables: readonly TenantTable[]): boolean =>
   tables.some(({ table, owner }) => table === name && owner !== undefined);

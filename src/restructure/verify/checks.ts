@@ -1,25 +1,25 @@
 import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
 import type { Tx } from '../../db/pool.ts';
-import { readWholeRows } from './content.ts';
+import { readingWhole, readWholeRows } from './content.ts';
 import { readMoved } from './moved.ts';
 import { contentCheck, foreignKeyChecks } from './row-checks.ts';
 
-/** Everything that standing steps promise, in the caller's snapshot. Reads every row of every moved table. */
+/**
+ * Everything that standing steps promise, in the caller's snapshot. Reads every row of every moved table.
+ * @throws AppError RESTRUCTURE_ROWS_HIDDEN, DB_*
+ */
 export async function checkRestructuring(tx: Tx, watch: VerificationWatch): Promise<readonly CheckResult[]> {
   await readWholeRows(tx);
   const moved = await readMoved(tx);
-  return runEach(
-    tx,
-    [
-      ...JOURNAL_CHECKS,
-      ...VIEW_CHECKS,
-      ...PRIVILEGE_CHECKS,
-      contentCheck(moved),
-      ...(await foreignKeyChecks(tx, moved)),
-      ...TENANT_CHECKS,
-    ],
-    watch,
-  );
+  const checks = [
+    ...JOURNAL_CHECKS,
+    ...VIEW_CHECKS,
+    ...PRIVILEGE_CHECKS,
+    contentCheck(moved),
+    ...(await foreignKeyChecks(tx, moved)),
+    ...TENANT_CHECKS,
+  ];
+  return readingWhole(() => runEach(tx, checks, watch));
 }
 
 const STANDING = `select s.*, r.oid as relation, r.at from restructure.steps s cross join unnest(s.relations) with ordinality r (oid, at) where s.undone_at is null`;

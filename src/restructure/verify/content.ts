@@ -1,5 +1,7 @@
 import pg from 'pg';
 import type { Tx } from '../../db/pool.ts';
+import { isDenied } from '../../db/sqlstate.ts';
+import { AppError } from '../../errors.ts';
 
 const { escapeIdentifier: ident } = pg;
 
@@ -39,6 +41,21 @@ export const keySql = (relation: string): string => `array(
  */
 export async function readWholeRows(tx: Tx): Promise<void> {
   await tx.query(`set local search_path = ''; set local row_security = off; ${SAME_TEXT}`);
+}
+
+/** @throws AppError RESTRUCTURE_ROWS_HIDDEN where `read` meets row security that would hide rows, or what whoever asks may not read */
+export async function readingWhole<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    const cause = error instanceof AppError ? error.cause : error;
+    if (!(cause instanceof Error && isDenied(cause))) throw error;
+    throw new AppError(
+      'RESTRUCTURE_ROWS_HIDDEN',
+      `Not every row may be read: ${cause.message}. Run it as a role that row security does not concern.`,
+      { cause },
+    );
+  }
 }
 
 export const SAME_TEXT = `set local timezone = 'UTC'; set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres';

@@ -1,9 +1,7 @@
 import type { Pool, Tx } from '../../../db/pool.ts';
-import { isDenied } from '../../../db/sqlstate.ts';
 import { ONE_SNAPSHOT, withSavepoint, withTransaction } from '../../../db/transaction.ts';
-import { AppError } from '../../../errors.ts';
 import { assignmentsOf, type Mapping } from '../../mapping.ts';
-import { type Content, contentSql, readWholeRows } from '../content.ts';
+import { type Content, contentSql, readingWhole, readWholeRows } from '../content.ts';
 import { FORMAT, type RecordedRelation, type Recording } from './file.ts';
 import { nameNow, oldName, type Place, readPlaces } from './places.ts';
 import { readHere, readSince, type Since } from './snapshot.ts';
@@ -126,17 +124,8 @@ export async function readChunks(tx: Tx, name: string, content: Content, since?:
           `count(*) filter (where ${since.open}) as open`,
           `${since.clearance} as clearance`,
         ];
-  try {
-    const { rows } = await withSavepoint(tx, () => tx.query<Chunk>(contentSql(name, content, more)));
-    return rows.toSorted((one, other) => one.chunk - other.chunk);
-  } catch (error) {
-    if (!(error instanceof AppError) || !isDenied(error.cause)) throw error;
-    throw new AppError(
-      'RESTRUCTURE_ROWS_HIDDEN',
-      `Not every row of ${name} may be read: ${error.message} Run it as a role that row security does not concern.`,
-      { cause: error },
-    );
-  }
+  const { rows } = await readingWhole(() => withSavepoint(tx, () => tx.query<Chunk>(contentSql(name, content, more))));
+  return rows.toSorted((one, other) => one.chunk - other.chunk);
 }
 
 function recordedContent(place: Place, chunks: readonly Chunk[] = []) {
