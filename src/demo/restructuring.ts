@@ -10,6 +10,7 @@ import { checkRestructuring } from '../restructure/verify/checks.ts';
 export interface Restructured {
   /** Tables and partitions that are in another schema now, each with a view under its old name. */
   readonly moved: number;
+  /** Tables that were not moved, or whose tenants are not kept apart. */
   readonly left: number;
   readonly schemas: number;
   /** For how long the one that was locked longest was. */
@@ -43,7 +44,7 @@ export async function restructureLegacy(
     moved: plan.tables
       .filter(({ table }) => moved.includes(table))
       .reduce((sum, { relations }) => sum + relations.length, 0),
-    left: outcomes.length - moved.length,
+    left: outcomes.length - moved.length + isolation.tables.filter(({ status }) => status === 'skipped').length,
     schemas: new Set(outcomes.map(({ target }) => target)).size,
     longestLockMs: Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0))),
     isolated: isolation.tables.filter(({ status }) => status === 'isolated').length,

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPool, type Pool } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import { left, moveAll } from '../support/moves.ts';
-import { cloneShop, createShop, type Shop, shopMapping } from '../support/shop.ts';
+import { cloneShop, createShop, inClone, type Shop, shopMapping } from '../support/shop.ts';
 
 // What programs say to the old names, to a shop that was moved and to one that was not: both must answer the same.
 
@@ -272,4 +272,33 @@ describe('what a view does otherwise than a table', () => {
       [{}, {}, { rows: [{ count: 3 }] }],
     ]);
   });
+});
+
+describe('what a session prepared before its table moved', () => {
+  const PREPARED = [
+    ['by a key', 'select * from orders where id = 1'],
+    ['a join', 'select o.id, c.email from orders o join customers c on c.id = o.customer_id'],
+    ['a write', 'update orders set quantity = quantity where id = 1 returning *'],
+    ['a row as one value', 'select o from orders o where id = 1'],
+  ] as const;
+
+  it('goes on, but for a row as one value', () =>
+    inClone(original, async (shop) => {
+      const session = await shop.pool.connect();
+      const ask = (name: string, text: string) => session.query({ name, text }).then(({ rows }) => rows, String);
+      const answered = async () => {
+        const each: unknown[] = [];
+        for (const [name, text] of PREPARED) each.push(await ask(name, text));
+        return each;
+      };
+      try {
+        const before = await answered();
+        expect(left(await moveAll(shop, shopMapping(shop)))).toEqual({});
+        const after = await answered();
+        expect(after.slice(0, -1)).toEqual(before.slice(0, -1));
+        expect(after.at(-1)).toMatch(/cached plan must not change result type/);
+      } finally {
+        session.release();
+      }
+    }));
 });
