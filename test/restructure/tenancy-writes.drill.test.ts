@@ -1,53 +1,21 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Pool, Tx } from '../../src/db/pool.ts';
-import { callersPool } from '../support/callers.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { type Belongings, type Breach, belongingsOf, blindAttacks } from '../support/tenancy/attacks.ts';
+import type { Tx } from '../../src/db/pool.ts';
+import { blindAttacks } from '../support/tenancy/attacks.ts';
+import { ATTACKERS, type Besieged, besiegedPlatform } from '../support/tenancy/every-table.ts';
 import { factsOf } from '../support/tenancy/facts.ts';
-import { findPeople, type People, type Person } from '../support/tenancy/people.ts';
-import { isolatedPlatform } from '../support/tenancy/platform.ts';
-import { type Legacy, legacyTables, newName } from '../support/tenancy/rows.ts';
+import { newName } from '../support/tenancy/rows.ts';
 
-let database: TestDatabase;
-let pool: Pool;
-let people: People;
-let tables: readonly Legacy[];
-
+let platform: Besieged;
 beforeAll(async () => {
-  database = await createDatabase({ template: await isolatedPlatform(), poolMax: 1 });
-  pool = callersPool(database);
-  people = await findPeople(pool);
-  tables = await legacyTables(pool);
+  platform = await besiegedPlatform();
 });
-afterAll(async () => {
-  await pool.end();
-  await database.drop();
-});
+afterAll(() => platform.close());
 
-/** Tries something on every table, in a transaction that is undone. */
-async function onEveryTable(
-  person: Person,
-  attack: (tx: Tx, table: Legacy, person: Person, belongings: Belongings) => Promise<readonly Breach[]>,
-  setting = '',
-): Promise<readonly Breach[]> {
-  const tx = await pool.connect();
-  try {
-    await tx.query(`begin; ${setting}`);
-    const belongings = await belongingsOf(tx, person);
-    const breaches = [];
-    for (const table of tables) breaches.push(...(await attack(tx, table, person, belongings)));
-    return breaches;
-  } finally {
-    await tx.query('rollback');
-    tx.release();
-  }
-}
-
-describe.each(['nobody', 'inA', 'attendee', 'host', 'sponsor'] as const)('rows of others: %s', (name) => {
+describe.each(ATTACKERS)('rows of others: %s', (name) => {
   it('changes and deletes none, by any name, whether told of them or not, and empties no table', async () => {
     // Foreign keys would refuse what policies let through.
     const quietly = 'set local session_replication_role = replica';
-    expect(await onEveryTable(people[name], blindAttacks, quietly)).toEqual([]);
+    expect(await platform.onEveryTable(platform.people[name], blindAttacks, quietly)).toEqual([]);
   });
 });
 
@@ -55,7 +23,7 @@ describe('the organization of a row', () => {
   /** Tables with a row whose organization is not what the facts say. */
   const wrong = async (tx: Tx) => {
     const found = [];
-    for (const table of tables) {
+    for (const table of platform.tables) {
       const { rows: columns } = await tx.query(
         `select from pg_attribute where attrelid = $1::regclass and attname = 'organization_id' and not attisdropped`,
         [newName(table)],
@@ -70,7 +38,7 @@ describe('the organization of a row', () => {
     return found;
   };
   const inTransaction = async (work: (tx: Tx) => Promise<unknown>) => {
-    const tx = await pool.connect();
+    const tx = await platform.pool.connect();
     try {
       await tx.query('begin');
       await work(tx);
@@ -88,12 +56,12 @@ describe('the organization of a row', () => {
     await inTransaction(async (tx) => {
       const { rowCount } = await tx.query(
         `update public.events set owner_context_id = $2 where owner_context_id = $1 and owner_context_type = 'organization'`,
-        [people.organizationA, people.organizationB],
+        [platform.people.organizationA, platform.people.organizationB],
       );
       expect(rowCount).toBeGreaterThan(3);
       expect(await wrong(tx)).toEqual([]);
       await tx.query(`update public.events set owner_context_type = 'individual' where owner_context_id = $1`, [
-        people.organizationB,
+        platform.people.organizationB,
       ]);
       expect(await wrong(tx)).toEqual([]);
     });
@@ -111,10 +79,10 @@ describe('the organization of a row', () => {
 
   it('is what the trigger says, whatever is written there', async () => {
     await inTransaction(async (tx) => {
-      for (const table of tables.filter(({ name }) =>
+      for (const table of platform.tables.filter(({ name }) =>
         ['orders', 'event_posts', 'ad_creatives', 'event_impressions_p'].includes(name),
       )) {
-        await tx.query(`update ${newName(table)} set organization_id = $1`, [people.organizationB]);
+        await tx.query(`update ${newName(table)} set organization_id = $1`, [platform.people.organizationB]);
       }
       expect(await wrong(tx)).toEqual([]);
     });
