@@ -3,6 +3,7 @@ import type { Pool, Tx } from '../src/db/pool.ts';
 import { applyPlan } from '../src/restructure/apply.ts';
 import { dryRun } from '../src/restructure/dry-run.ts';
 import type { Plan } from '../src/restructure/planned.ts';
+import { REST_FACTOR } from '../src/restructure/rest.ts';
 import { rollBack } from '../src/restructure/rollback.ts';
 
 /** Apply is run again while tables are left, as its message says; and so would whoever moves them by hand. */
@@ -43,7 +44,7 @@ export const WAYS: readonly MoveWay[] = [
 async function moveWithUs(pool: Pool, plan: Plan): Promise<Moved> {
   const inVain: string[] = [];
   for (let run = 1; ; run += 1) {
-    const { outcomes } = await applyPlan(pool, plan, ALL);
+    const { outcomes } = await applyPlan(pool, plan, { ...ALL, restFactor: REST_FACTOR });
     const skipped = outcomes.flatMap((outcome) => (outcome.status === 'skipped' ? [outcome] : []));
     if (skipped.length === 0 || run === MOST_RUNS) return { left: skipped.length, inVain };
     inVain.push(...skipped.map(({ table, reasons }) => `${table}: ${reasons.join('; ')}`));
@@ -53,7 +54,7 @@ async function moveWithUs(pool: Pool, plan: Plan): Promise<Moved> {
 async function moveBackWithUs(pool: Pool): Promise<Moved> {
   const inVain: string[] = [];
   for (let run = 1; ; run += 1) {
-    const { steps } = await rollBack(pool, { tables: [] });
+    const { steps } = await rollBack(pool, { tables: [], restFactor: REST_FACTOR });
     const skipped = steps.filter(({ status, kind }) => status === 'skipped' && kind === 'table');
     if (skipped.length === 0 || run === MOST_RUNS) return { left: skipped.length, inVain };
     inVain.push(...skipped.map(({ object, reason }) => `${object}: ${reason}`));

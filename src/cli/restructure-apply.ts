@@ -4,6 +4,7 @@ import { type Applied, applyPlan, type Outcome } from '../restructure/apply.ts';
 import { dryRun } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
+import { REST_FACTOR } from '../restructure/rest.ts';
 import { type RolledBack, rollBack } from '../restructure/rollback.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
@@ -80,8 +81,6 @@ interface RollbackOptions {
 
 const tries = wholeNumber(1, 10_000);
 const restFactor = wholeNumber(0, 1_000);
-/** One request in a hundred meets a move where tables follow each other at once; so one in some hundreds does. */
-const REST_FACTOR = 4;
 
 const stepNumber = (text: string): bigint => {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);

@@ -7,6 +7,7 @@ import { applyPlan } from '../../src/restructure/apply.ts';
 import { LIVENTIX_MAPPING, type Mapping, readMapping } from '../../src/restructure/mapping.ts';
 import { makePlan } from '../../src/restructure/plan.ts';
 import type { Plan } from '../../src/restructure/planned.ts';
+import { REST_FACTOR } from '../../src/restructure/rest.ts';
 import { rollBack } from '../../src/restructure/rollback.ts';
 import { createDatabase, type TestDatabase, templateOf } from '../support/database.ts';
 import { createFilledPlatform } from '../support/filled-platform.ts';
@@ -109,14 +110,14 @@ async function take(phase: string, run: () => Promise<readonly string[]>): Promi
 }
 
 async function moveThere(): Promise<readonly string[]> {
-  const { outcomes } = await applyPlan(database.pool, plan, { schemas: [], tables: [] });
+  const { outcomes } = await applyPlan(database.pool, plan, { schemas: [], tables: [], restFactor: REST_FACTOR });
   return outcomes.flatMap((outcome) =>
     outcome.status === 'skipped' ? [`${outcome.table}: ${outcome.reasons.join('; ')}`] : [],
   );
 }
 
 async function moveBack(): Promise<readonly string[]> {
-  const { steps } = await rollBack(database.pool, { tables: [] });
+  const { steps } = await rollBack(database.pool, { tables: [], restFactor: REST_FACTOR });
   return steps.flatMap(({ status, object, reason }) => (status === 'skipped' ? [`${object}: ${reason}`] : []));
 }
 
