@@ -14,6 +14,7 @@ const THERE = 'every table of the recording is there, with the columns that it h
 const ROWS = 'every row that nobody wrote since is what it was';
 const ROWS_BY_NAME = 'every moved table shows by its old name what it has';
 const SIGHTS = 'every role and tenant sees the rows that it saw';
+const WRITES = 'every role and tenant may write the rows that it might';
 const SIGHTS_BY_NAME = 'every role and tenant sees by the old name what it sees by the new';
 const PRIVILEGES = 'every role may do by the old name what it might';
 
@@ -87,6 +88,41 @@ describe('a recording of what tables show', () => {
       ['anon', BOB, 100],
       ['service_role', null, 300],
     ]);
+  });
+
+  it('has what each may write of what he sees, by privilege and by policy', async () => {
+    const { recording } = await recorded(
+      `create policy mine on orders as restrictive for delete using (cents > 100); create policy none on orders as restrictive for insert to authenticated with check (cents < 4)`,
+    );
+    const orders = recording.relations.find(({ name }) => name === 'orders');
+    const writes = recording.viewers.map(({ role, user }, at) => [role, user, orders?.writes?.[at]]);
+    expect(writes).toEqual([
+      ['authenticated', null, [0, 0, 0]],
+      ['authenticated', ANN, [2, 200, 133]],
+      ['authenticated', BOB, [1, 100, 67]],
+      ['anon', null, [0, 0, 0]],
+      // He may update one column of them.
+      ['anon', ANN, [0, 200, 0]],
+      ['anon', BOB, [0, 100, 0]],
+      ['service_role', null, [300, 300, 200]],
+    ]);
+  });
+
+  it('faults a policy that lets somebody write what he might only read, and says of older recordings what they lack', async () => {
+    const { database, compare, recording } = await recorded(
+      `drop policy theirs on orders; create policy theirs on orders for select using (org_id in (select m.org_id from members m where m.user_id = auth.uid()))`,
+    );
+    await moveTables(database.pool, mapping);
+    await asSuperuser(database, 'create policy more on sales.orders for delete to authenticated using (true)');
+    expect(failures(await compare())).toEqual({
+      [WRITES]: [ANN, BOB].map(
+        (user, at) => `public.orders: authenticated as ${user} might delete no rows, and may delete ${200 - 100 * at}`,
+      ),
+    });
+    const former = { ...recording, relations: recording.relations.map(({ writes: _, ...relation }) => relation) };
+    const comparison = await compare(former);
+    expect(failures(comparison)).toEqual({});
+    expect(notesOf(comparison, 'left out')).toEqual([expect.stringMatching(/may write: an older version/)]);
   });
 
   it('is the same whatever the time zone and the search path of the database and the role', async () => {
@@ -209,6 +245,7 @@ describe('a recording of what tables show', () => {
         'create policy less on sales.orders as restrictive using (cents > 3)',
         {
           [SIGHTS]: /public\.orders: authenticated as \S+a saw 200 rows, and sees 198 rows/,
+          [WRITES]: /public\.orders: authenticated as \S+a might insert 200 rows, and may insert 198/,
         },
       ],
       [
@@ -216,6 +253,7 @@ describe('a recording of what tables show', () => {
         'alter table sales.orders disable row level security',
         {
           [SIGHTS]: /public\.orders: anon saw no rows, and sees 300 rows|authenticated saw no rows, and sees 300 rows/,
+          [WRITES]: /public\.orders: authenticated might update no rows, and may update 300/,
         },
       ],
       [

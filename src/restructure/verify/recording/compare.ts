@@ -6,7 +6,7 @@ import { assertComparable, type Ground, type Pair, readGround } from './ground.t
 import { nameNow, oldName, shownName } from './places.ts';
 import { beginReading, type OnProgress, readChunks } from './record.ts';
 import { compareNames, compareRows, type RowsState } from './rows.ts';
-import { comparePrivileges, compareSight, compareSightNames, type SightThenAndNow } from './sights.ts';
+import { comparePrivileges, compareSight, compareSightNames, compareWrites, type SightThenAndNow } from './sights.ts';
 import { readHere, readSince, type Since } from './snapshot.ts';
 import { existingRoles, lookAs, mayBecome, readPrivileges, type Sighting, type Viewer, viewerName } from './viewers.ts';
 
@@ -58,6 +58,7 @@ export async function compareWithRecording(
   const lookedFrom = performance.now();
   const sights = await sightsOf(work, rows.states, watch.onBegin);
   conclude(sights.sinceThen, lookedFrom);
+  conclude(sights.writes, performance.now());
   conclude(sights.byBothNames, performance.now());
   const asked = performance.now();
   conclude(await privilegesOf(work), asked);
@@ -132,12 +133,13 @@ async function sightsOf(work: Work, states: States, onBegin: VerificationWatch['
   const { recording, ground } = work;
   const roles = [...new Set(recording.viewers.map(({ role }) => role))];
   const gone = await rolesLeftOut(work, roles);
-  const [sinceThen, byBothNames]: [Found[], Found[]] = [[...gone.values()], []];
+  const [sinceThen, writes, byBothNames]: [Found[], Found[], Found[]] = [[...gone.values()], [], []];
   const viewers = recording.viewers.flatMap((viewer, at) => (gone.has(viewer.role) ? [] : [{ viewer, at }]));
   for (const [nth, { viewer, at }] of viewers.entries()) {
     work.onProgress?.(`what ${viewerName(viewer)} sees`, nth, viewers.length);
     const sights = await look(work, { viewer, at, states });
     sinceThen.push(...sights.map(compareSight));
+    writes.push(...sights.map(compareWrites));
     byBothNames.push(...sights.map(compareSightNames));
   }
   const left = recording.leftOut.map((role) =>
@@ -150,6 +152,12 @@ async function sightsOf(work: Work, states: States, onBegin: VerificationWatch['
       examined: viewers.length * ground.pairs.length,
       found: together([...left, ...sinceThen]),
     },
+    writes: {
+      check: 'every role and tenant may write the rows that it might',
+      unit: 'views of relations',
+      examined: viewers.length * ground.pairs.length,
+      found: together(recording.relations.some(hasWrites) ? writes : [WITHOUT_WRITES]),
+    },
     byBothNames: {
       check: 'every role and tenant sees by the old name what it sees by the new',
       unit: 'views of relations',
@@ -158,6 +166,9 @@ async function sightsOf(work: Work, states: States, onBegin: VerificationWatch['
     },
   };
 }
+
+const hasWrites = ({ writes }: Recording['relations'][number]): boolean => writes !== undefined;
+const WITHOUT_WRITES = note('left out', 'what each role and tenant may write: an older version made the recording');
 
 async function rolesLeftOut({ tx }: Work, roles: readonly string[]): Promise<ReadonlyMap<string, Found>> {
   const existing = await existingRoles(tx, roles);
@@ -179,23 +190,21 @@ async function look(
   const older = `not (${since.newer}) and not (${since.open})`;
   const stateOf = ({ was, place }: Pair): RowsState =>
     (place.isLeaf ? states.byOid.get(place.oid) : states.byTable.get(was.table)) ?? 'same';
-  const sightings = ground.pairs.flatMap((pair): Sighting[] => {
-    const where = { name: nameNow(pair.place), content: pair.was };
-    const now = stateOf(pair) === 'same' ? where : { ...where, older };
-    return pair.place.isMoved ? [{ name: oldName(pair.place), content: pair.was }, now] : [now];
+  const sightings = ground.pairs.map((pair): Sighting => {
+    const sighting = { place: pair.place, content: pair.was };
+    return stateOf(pair) === 'same' ? sighting : { ...sighting, older };
   });
-  const sights = [...(await lookAs(tx, viewer, { claimsSetting: recording.claimsSetting, searchPath }, sightings))];
+  const sights = await lookAs(tx, viewer, { claimsSetting: recording.claimsSetting, searchPath }, sightings);
   const written = writtenTables(ground, stateOf);
-  return ground.pairs.flatMap((pair) => {
-    const [now, byNewName = null] = sights.splice(0, pair.place.isMoved ? 2 : 1);
-    const was = pair.was.seen[at];
-    if (now === undefined || was === undefined) return [];
+  return ground.pairs.flatMap((pair, nth) => {
+    const [sight, was] = [sights[nth], pair.was.seen[at]];
+    if (sight === undefined || was === undefined) return [];
     const reads = new Set(ground.readByPolicies.get(pair.place.oid) ?? []);
     return {
       what: `${shownName(pair.place)}: ${viewerName(viewer)}`,
       was,
-      now,
-      byNewName,
+      ...sight,
+      wrote: pair.was.writes?.[at] ?? null,
       rows: stateOf(pair),
       isIsolated: ground.isolated.has(pair.place.oid),
       writtenElsewhere: [...written]

@@ -2,7 +2,9 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { AppError } from '../../../errors.ts';
 
-export const FORMAT = 'liventix restructure recording 1';
+export const FORMAT = 'liventix restructure recording 2';
+/** Without what may be written. */
+const FORMER = 'liventix restructure recording 1';
 
 const digits = z.string().regex(/^-?\d+$/);
 const count = z.number().int().nonnegative();
@@ -21,12 +23,14 @@ const relation = z.strictObject({
   chunks: z.array(z.tuple([count, count, digits, count])),
   /** By viewer: rows and the sum of their hashes, or the SQLSTATE of a refusal. */
   seen: z.array(z.union([z.tuple([count, digits]), z.string().regex(/^[0-9A-Z]{5}$/)])),
+  /** By viewer: of those rows, how many he might insert, update, delete; null where that could not be asked. */
+  writes: z.array(z.nullable(z.tuple([count, count, count]))).optional(),
   /** By role, in words. */
   privileges: z.array(z.string()),
 });
 
 const schema = z.strictObject({
-  format: z.literal(FORMAT),
+  format: z.enum([FORMAT, FORMER]),
   program: z.string(),
   database: z.string(),
   databaseOid: count,
@@ -66,7 +70,7 @@ export function parseRecording(text: string, file: string): Recording {
   if (parsed === undefined) throw invalid(file, 'is cut off, or is no recording');
   const { sha256: digest, ...body } = parsed;
   if (typeof body['format'] !== 'string') throw invalid(file, 'is no recording');
-  if (body['format'] !== FORMAT) {
+  if (body['format'] !== FORMAT && body['format'] !== FORMER) {
     throw invalid(
       file,
       `has the format ${JSON.stringify(body['format']).slice(0, 100)}, and this version reads "${FORMAT}"`,

@@ -5,7 +5,15 @@ import { type Content, contentSql, readingWhole, readWholeRows } from '../conten
 import { FORMAT, type RecordedRelation, type Recording } from './file.ts';
 import { nameNow, oldName, type Place, readPlaces } from './places.ts';
 import { readHere, readSince, type Since } from './snapshot.ts';
-import { type Disguise, findViewers, lookAs, readPrivileges, type Sight, type Viewers, viewerName } from './viewers.ts';
+import {
+  type Disguise,
+  findViewers,
+  lookAs,
+  readPrivileges,
+  type Sights,
+  type Viewers,
+  viewerName,
+} from './viewers.ts';
 
 /** Names of the tables of members, on which it depends to whom rows belong. */
 const membershipTables = ({ tenancy, from }: Mapping): string[] =>
@@ -55,7 +63,10 @@ export function takeRecording(
         leftOut: [...found.leftOut],
         relations: places.map((place, at) => ({
           ...recordedContent(place, contents.get(place.oid)),
-          seen: sights.flatMap((ofViewer) => ofViewer.slice(at, at + 1).map(({ seen }) => seen)),
+          seen: sights.flatMap((ofViewer) => ofViewer.slice(at, at + 1).map(({ now }) => now.seen)),
+          writes: sights.flatMap((ofViewer) =>
+            ofViewer.slice(at, at + 1).map(({ now, byNewName }) => (byNewName ?? now).writes),
+          ),
           privileges: [...(privileges[at] ?? [])],
         })),
       };
@@ -72,15 +83,15 @@ export async function beginReading(tx: Tx): Promise<string> {
   return rows[0]?.path ?? '';
 }
 
-/** By viewer, what each place shows by its old name. */
+/** By viewer, what each place shows. */
 async function lookAround(
   tx: Tx,
   places: readonly Place[],
   { viewers }: Viewers,
   { onProgress, ...disguise }: Disguise & { onProgress: OnProgress | undefined },
-): Promise<readonly (readonly Sight[])[]> {
-  const sightings = places.map((place) => ({ name: oldName(place), content: place }));
-  const sights: (readonly Sight[])[] = [];
+): Promise<readonly (readonly Sights[])[]> {
+  const sightings = places.map((place) => ({ place, content: place }));
+  const sights: (readonly Sights[])[] = [];
   for (const viewer of viewers) {
     onProgress?.(`what ${viewerName(viewer)} sees`, sights.length, viewers.length);
     sights.push(await lookAs(tx, viewer, disguise, sightings));

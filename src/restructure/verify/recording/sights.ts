@@ -1,6 +1,7 @@
-import { type Found, fault, NOTHING, note } from './findings.ts';
+import { type Found, fault, NOTHING, note, together } from './findings.ts';
 import type { RowsState } from './rows.ts';
 import type { Seen, Sight } from './viewers.ts';
+import { WRITE_VERBS, type Writes } from './writes.ts';
 
 /** What one viewer saw of one table, what he sees by its old name, and what by the new where it has one. */
 export interface SightThenAndNow {
@@ -9,6 +10,8 @@ export interface SightThenAndNow {
   readonly was: Seen;
   readonly now: Sight;
   readonly byNewName: Sight | null;
+  /** What he might write of the rows that he saw; null where that is not known. */
+  readonly wrote: Writes | null;
   /** What became of the table's rows. */
   readonly rows: RowsState;
   /** Whether policies came onto the table that are there to narrow what is seen. */
@@ -45,6 +48,38 @@ function moreFound({ was, now, byNewName, rows, what, writtenElsewhere }: SightT
   if (older !== null && older > countOf(was))
     return fault(`${what} saw ${countOf(was) || 'no'} rows, and sees ${older} rows of that time${because}`);
   return note('not compared', `${difference}: its rows were written since`);
+}
+
+/** What may be written, verb by verb, as far as he was, and is, let at the rows at all. */
+export function compareWrites(sight: SightThenAndNow): Found {
+  const { wrote, now, byNewName, what } = sight;
+  const { writes } = byNewName ?? now;
+  if (wrote === null || writes === null) {
+    // Whoever is refused at the rows is compared by what he sees.
+    const isKnown =
+      (wrote ?? writes) === null || typeof sight.was === 'string' || typeof (byNewName ?? now).seen === 'string';
+    return isKnown ? NOTHING : note('not compared', `${what}: its policies for writing could not be asked`);
+  }
+  const found = WRITE_VERBS.map((verb, at) => {
+    const [was, is] = [wrote[at] ?? 0, writes[at] ?? 0];
+    return compareCounts(sight, {
+      was,
+      is,
+      difference: `${what} might ${verb} ${was || 'no'} rows, and may ${verb} ${is || 'none'}`,
+    });
+  });
+  return together(found);
+}
+
+function compareCounts(
+  { rows, isIsolated, writtenElsewhere }: SightThenAndNow,
+  { was, is, difference }: { was: number; is: number; difference: string },
+): Found {
+  if (was === is) return NOTHING;
+  if (is < was && isIsolated) return note('narrowed', difference);
+  if (rows !== 'same') return note('not compared', `${difference}: its rows were written since`);
+  if (is > was || writtenElsewhere.length === 0) return fault(difference);
+  return note('not compared', `${difference}: ${writtenElsewhere.join(', ')} was written since`);
 }
 
 /** That the old name shows what the new one does. */

@@ -5,7 +5,8 @@ import { withSavepoint } from '../../../db/transaction.ts';
 import { AppError } from '../../../errors.ts';
 import type { Mapping } from '../../mapping.ts';
 import { type Content, SAME_TEXT, wholeSql } from '../content.ts';
-import { nameNow, type Place } from './places.ts';
+import { nameNow, oldName, type Place } from './places.ts';
+import { readWriteConditions, type WriteConditions, type Writes } from './writes.ts';
 
 const { escapeIdentifier: ident } = pg;
 
@@ -20,10 +21,12 @@ export const viewerName = ({ role, user }: Viewer): string => (user === null ? r
 /** How many rows a viewer sees and the sum of their hashes, or the SQLSTATE with which he is refused. */
 export type Seen = [rows: number, hash: string] | string;
 
-/** What a viewer sees, and how many of those rows are older than a recording; null where that was not asked for, or refused. */
 export interface Sight {
   readonly seen: Seen;
+  /** How many of the rows that he sees are older than a recording; null where that was not asked for, or refused. */
   readonly older: number | null;
+  /** What he may write of them; null where that was not asked for, or refused. */
+  readonly writes: Writes | null;
 }
 
 export interface Viewers {
@@ -99,12 +102,18 @@ export interface Disguise {
   readonly searchPath: string;
 }
 
-/** What is looked at, and what is to be counted of its rows. */
+/** A place, which of its columns are looked at, and what is counted of its rows. */
 export interface Sighting {
-  readonly name: string;
+  readonly place: Place;
   readonly content: Content;
   /** SQL that is true of rows that are older than a recording. */
   readonly older?: string;
+}
+
+/** What a place shows by its old name, and by the new where it has one. */
+export interface Sights {
+  readonly now: Sight;
+  readonly byNewName: Sight | null;
 }
 
 /** Looks at each in turn with a viewer's eyes, and becomes oneself again. What he is refused is an answer; what fails otherwise is thrown. */
@@ -113,8 +122,10 @@ export async function lookAs(
   viewer: Viewer,
   { claimsSetting, searchPath }: Disguise,
   sightings: readonly Sighting[],
-): Promise<readonly Sight[]> {
+): Promise<readonly Sights[]> {
   const claims = viewer.user === null ? '' : JSON.stringify({ sub: viewer.user, role: viewer.role });
+  const places = sightings.map(({ place }) => place);
+  const conditions = await readWriteConditions(tx, viewer.role, places);
   await tx.query('savepoint disguise');
   await tx.query(`set local row_security = on; ${SAME_TEXT}`);
   await tx.query(`select set_config($1, $2, true), set_config('search_path', $3, true)`, [
@@ -123,25 +134,49 @@ export async function lookAs(
     searchPath,
   ]);
   await tx.query(`set local role ${ident(viewer.role)}`);
-  const sights: Sight[] = [];
-  for (const sighting of sightings) sights.push(await look(tx, sighting));
+  const sights: Sights[] = [];
+  for (const { place, content, older } of sightings) {
+    const writes = conditions.get(place.oid);
+    const itself = await look(tx, { name: nameNow(place), content, older, writes });
+    sights.push(
+      place.isMoved
+        ? { now: await look(tx, { name: oldName(place), content }), byNewName: itself }
+        : { now: itself, byNewName: null },
+    );
+  }
   await tx.query('rollback to savepoint disguise; release savepoint disguise');
   return sights;
 }
 
-async function look(tx: Tx, { name, content, older }: Sighting): Promise<Sight> {
-  const more = older === undefined ? [] : [`count(*) filter (where ${older}) as older`];
+interface Looked {
+  readonly name: string;
+  readonly content: Content;
+  readonly older?: string | undefined;
+  readonly writes?: WriteConditions | undefined;
+}
+
+async function look(tx: Tx, { name, content, older, writes = [] }: Looked): Promise<Sight> {
+  const counted = [...(older === undefined ? [] : [older]), ...writes];
+  const more = counted.map((condition, at) => `count(*) filter (where ${condition}) as count_${at}`);
   try {
     const { rows } = await withSavepoint(tx, () =>
-      tx.query<{ rows: bigint; hash: string; older?: bigint }>(wholeSql(name, content, more)),
+      tx.query<{ rows: bigint; hash: string } & Record<`count_${number}`, bigint>>(wholeSql(name, content, more)),
     );
     const [row] = rows;
     if (row === undefined) throw new AppError('INTERNAL', `The server counted no rows of ${name}.`);
-    return { seen: [Number(row.rows), row.hash], older: row.older === undefined ? null : Number(row.older) };
+    const counts = counted.map((_, at) => Number(row[`count_${at}`]));
+    const ofOlder = older === undefined ? null : (counts.shift() ?? null);
+    const [inserts, updates, deletes] = counts;
+    const isAsked = inserts !== undefined && updates !== undefined && deletes !== undefined;
+    return {
+      seen: [Number(row.rows), row.hash],
+      older: ofOlder,
+      writes: isAsked ? [inserts, updates, deletes] : null,
+    };
   } catch (error) {
     const refusal = refusalOf(error);
-    // Whoever may read every column may still not read by whom a row was written.
-    return older === undefined ? { seen: refusal, older: null } : look(tx, { name, content });
+    // Whoever may read every column may still not read by whom a row was written, nor call what another verb's policy does.
+    return counted.length === 0 ? { seen: refusal, older: null, writes: null } : look(tx, { name, content });
   }
 }
 
