@@ -55,7 +55,7 @@ Reads in one snapshot, every row of every moved table by both names, and changes
 it said before and after each step, views against tables, privileges by role, rows, foreign keys, policies.
 
 --record: of every table, what its rows come to, in 64 parts; how many rows, and which, each role of the mapping sees, with the claims of
-no user and of three, of different organizations; what each role may do. --against: that it is so by the old names, and by the new. Rows
+no user and of three, of different organizations, and how many of them it may insert, update, delete; what each role may do. --against: that it is so by the old names, and by the new. Rows
 that were written or went since are no fault; policies of liventix restructure isolate may show less, and never more. Run it as a role that
 may become the others and that row security does not concern; it says which were left out. A recording is of one database, on one major
 version. It has no rows, but the ids of those users.
