@@ -10,10 +10,11 @@ import { checkRestructuring } from '../restructure/verify/checks.ts';
 import { type Comparison, compareWithRecording } from '../restructure/verify/recording/compare.ts';
 import { invalid, parseRecording, type Recording, textOfRecording } from '../restructure/verify/recording/file.ts';
 import { takeRecording } from '../restructure/verify/recording/record.ts';
-import { viewerName } from '../restructure/verify/recording/viewers.ts';
+import { SLOW, viewerName } from '../restructure/verify/recording/viewers.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
+import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress, type Progress } from './progress.ts';
@@ -24,12 +25,14 @@ interface VerifyOptions {
   readonly record?: string;
   readonly against?: string;
   readonly mapping?: string;
+  readonly patience?: number;
   readonly json?: boolean;
 }
 
 /** Some hundred kB for the largest mapping there is; what is beyond that is something else. */
 const MAX_FILE_BYTES = 100_000_000;
 const NOTES_OF_A_KIND = 5;
+const patience = wholeNumber(1, 86_400);
 
 /** Finding out whether nothing changed but what was to change. */
 export function registerRestructureVerify(restructure: Command, context: CommandContext): void {
@@ -42,6 +45,7 @@ export function registerRestructureVerify(restructure: Command, context: Command
       ),
     )
     .option('--against <file>', 'compare with what a recording says that they showed, too')
+    .option('--patience <s>', 'leave out, and say so, what a role needs longer to see of one table', patience)
     .option('--mapping <file>', "with --record: which tables, roles and tenants, as JSON; Liventix's own when left out")
     .option('--json', 'print one JSON object')
     .addHelpText('after', VERIFY_HELP)
@@ -55,10 +59,13 @@ Reads in one snapshot, every row of every moved table by both names, and changes
 it said before and after each step, views against tables, privileges by role, rows, foreign keys, policies.
 
 --record: of every table, what its rows come to, in 64 parts; how many rows, and which, each role of the mapping sees, with the claims of
-no user and of three, of different organizations, and how many of them it may insert, update, delete; what each role may do. --against: that it is so by the old names, and by the new. Rows
-that were written or went since are no fault; policies of liventix restructure isolate may show less, and never more. Run it as a role that
-may become the others and that row security does not concern; it says which were left out. A recording is of one database, on one major
-version. It has no rows, but the ids of those users.
+no user and of three, of different organizations, and how many of them it may insert, update, delete; what each role may do. --against: that
+it is so by the old names, and by the new. Rows that were written or went since are no fault; policies of liventix restructure isolate may
+show less, and never more. Run it as a role that may become the others and that row security does not concern; it says which were left out.
+A recording is of one database, on one major version. It has no rows, but the ids of those users.
+
+Policies that ask a function about every row can take hours: a table that somebody looks at for longer than --patience, 10 s, is left out
+of what roles and tenants see, and named. All of it is one snapshot, which holds back VACUUM while it lasts.
 
 Exits with 0 when all holds, 1 when something does not, 2 for a file that is no recording of this database, 3 when it
 could not be found out.
@@ -68,7 +75,12 @@ Examples:
   liventix restructure verify
   liventix restructure verify --against before.json`;
 
-async function runVerify({ against, mapping, json = false }: VerifyOptions, context: CommandContext): Promise<void> {
+const patienceOf = ({ patience: seconds }: VerifyOptions) => (seconds === undefined ? undefined : seconds * 1_000);
+
+async function runVerify(
+  { against, mapping, json = false, ...rest }: VerifyOptions,
+  context: CommandContext,
+): Promise<void> {
   if (mapping !== undefined)
     throw new AppError('USAGE', '--mapping goes with --record: a recording says itself what it is of.');
   const recording = against === undefined ? undefined : parseRecording(await readRecording(against), against);
@@ -81,7 +93,11 @@ async function runVerify({ against, mapping, json = false }: VerifyOptions, cont
         const compared =
           recording === undefined
             ? NOT_COMPARED
-            : await compareWithRecording(tx, recording, { ...watch, onProgress: showing(progress) });
+            : await compareWithRecording(tx, recording, {
+                ...watch,
+                patienceMs: patienceOf(rest),
+                onProgress: showing(progress),
+              });
         return { checks: [...compared.checks, ...(await checkRestructuring(tx, watch))], notes: compared.notes };
       },
       ONE_SNAPSHOT,
@@ -114,7 +130,7 @@ function noteLines(notes: Comparison['notes']): string {
   return lines.length === 0 ? '' : `\n${lines.join('\n')}\n`;
 }
 
-async function runRecord(file: string, { mapping, json = false }: VerifyOptions, context: CommandContext) {
+async function runRecord(file: string, { mapping, json = false, ...rest }: VerifyOptions, context: CommandContext) {
   const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
   await assertNewFile(file);
   await withDatabase(context, async (pool) => {
@@ -122,7 +138,12 @@ async function runRecord(file: string, { mapping, json = false }: VerifyOptions,
     const recorded: { recording: Recording; sha256: string }[] = [];
     const record = (into: Pool) => {
       const progress = createProgress(context);
-      const options = { now: new Date(), program: `liventix ${packageVersion()}`, onProgress: showing(progress) };
+      const options = {
+        now: new Date(),
+        program: `liventix ${packageVersion()}`,
+        patienceMs: patienceOf(rest),
+        onProgress: showing(progress),
+      };
       return takeRecording(into, wanted, options).finally(progress.clear);
     };
     // The file is opened first: a name that nothing can be written to shall not show after an hour.
@@ -148,7 +169,11 @@ const summaryOf = (file: string, { recording, sha256 }: { recording: Recording; 
   rows: rowsOf(recording),
   viewers: recording.viewers,
   leftOut: recording.leftOut,
+  tooSlow: tooSlow(recording),
 });
+
+const tooSlow = ({ relations }: Recording): readonly string[] =>
+  relations.filter(({ seen }) => seen.includes(SLOW)).map(({ schema, name }) => `${schema}.${name}`);
 
 function recordedText(file: string, { recording, sha256 }: { recording: Recording; sha256: string }): string {
   const { relations, viewers, leftOut } = recording;
@@ -156,6 +181,9 @@ function recordedText(file: string, { recording, sha256 }: { recording: Recordin
     `${formatCount(rowsOf(recording))} rows of ${formatCount(relations.length)} tables and partitions`,
     `seen by ${viewers.length === 0 ? 'nobody' : viewers.map(viewerName).map(printable).join(', ')}`,
     ...leftOut.map((role) => `note: left out: ${printable(role)}: you may not become it`),
+    ...tooSlow(recording).map(
+      (name) => `note: left out: ${printable(name)}: what somebody sees of it takes too long to read; see --patience`,
+    ),
     `Recording: ${file}, SHA-256 ${sha256}`,
     '',
   ].join('\n');

@@ -78,7 +78,7 @@ describe('liventix restructure verify', () => {
       invalid,
       /has the format/,
       '--against',
-      await file('newer.json', text.replace('recording 1', 'recording 2')),
+      await file('newer.json', text.replace('recording 2', 'recording 9')),
     );
     expect((await run('--record', join(dir, 'a.json'), '--against', before)).exitCode).toBe(2);
   });

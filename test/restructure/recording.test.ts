@@ -371,6 +371,26 @@ describe('a recording of what tables show', () => {
     );
   });
 
+  it('leaves out, and says so, what takes a role too long to see, and waits for it once', async () => {
+    const { database, admin } = await recorded();
+    await asSuperuser(
+      database,
+      `create function slowly() returns boolean language plpgsql as $$ begin perform pg_sleep(10); return true; end $$;
+       alter table visits enable row level security; create policy slow on visits for select to anon, authenticated using (slowly())`,
+    );
+    const startedAt = performance.now();
+    const impatient = await takeRecording(admin, mapping, { ...options, patienceMs: 2_000 });
+    expect(performance.now() - startedAt).toBeLessThan(10_000);
+    const slow = impatient.relations.filter(({ seen }) => seen.includes('57014'));
+    expect(slow.map(({ name }) => name)).toEqual(['visits']);
+    await moveTables(database.pool, mapping);
+    const comparison = await withTransaction(admin, (tx) => compareWithRecording(tx, impatient, {}), ONE_SNAPSHOT);
+    expect(failures(comparison)).toEqual({});
+    expect(notesOf(comparison, 'left out')).toContainEqual(
+      expect.stringMatching(/^public\.visits: authenticated.*: looking at its rows takes too long; see --patience$/),
+    );
+  });
+
   it('counts what was under way when it was made as written since, in savepoints too', async () => {
     const { database, admin } = await recorded();
     const busy = await database.pool.connect();

@@ -52,7 +52,7 @@ export async function readingWhole<T>(read: () => Promise<T>): Promise<T> {
     if (!(cause instanceof Error && isDenied(cause))) throw error;
     throw new AppError(
       'RESTRUCTURE_ROWS_HIDDEN',
-      `Not every row may be read: ${cause.message}. Run it as a role that row security does not concern.`,
+      `Not every row may be read: ${cause.message}. Run it as a role that may read it whole, and that row security does not concern.`,
       { cause },
     );
   }

@@ -8,7 +8,18 @@ import { beginReading, type OnProgress, readChunks } from './record.ts';
 import { compareNames, compareRows, type RowsState } from './rows.ts';
 import { comparePrivileges, compareSight, compareSightNames, compareWrites, type SightThenAndNow } from './sights.ts';
 import { readHere, readSince, type Since } from './snapshot.ts';
-import { existingRoles, lookAs, mayBecome, readPrivileges, type Sighting, type Viewer, viewerName } from './viewers.ts';
+import {
+  existingRoles,
+  lookAs,
+  mayBecome,
+  PATIENCE_MS,
+  type Patience,
+  readPrivileges,
+  type Sighting,
+  SLOW,
+  type Viewer,
+  viewerName,
+} from './viewers.ts';
 
 export interface Comparison {
   readonly checks: readonly CheckResult[];
@@ -22,6 +33,7 @@ interface Work {
   readonly ground: Ground;
   /** That of whoever runs it. */
   readonly searchPath: string;
+  readonly patience: Patience;
   readonly onProgress: OnProgress | undefined;
 }
 
@@ -33,7 +45,10 @@ interface Work {
 export async function compareWithRecording(
   tx: Tx,
   recording: Recording,
-  watch: Pick<VerificationWatch, 'onBegin' | 'onEnd'> & { readonly onProgress?: OnProgress },
+  watch: Pick<VerificationWatch, 'onBegin' | 'onEnd'> & {
+    readonly onProgress?: OnProgress;
+    readonly patienceMs?: number | undefined;
+  },
 ): Promise<Comparison> {
   const searchPath = await beginReading(tx);
   const here = await readHere(tx);
@@ -41,7 +56,16 @@ export async function compareWithRecording(
   const was = { xmin: BigInt(recording.snapshot.xmin), xmax: BigInt(recording.snapshot.xmax) };
   const since = await readSince(tx, was, here);
   const ground = await readGround(tx, recording);
-  const work: Work = { tx, recording, since, ground, searchPath, onProgress: watch.onProgress };
+  const { onProgress, patienceMs = PATIENCE_MS } = watch;
+  const work: Work = {
+    tx,
+    recording,
+    since,
+    ground,
+    searchPath,
+    patience: patienceFor(ground, patienceMs),
+    onProgress,
+  };
   const [checks, notes]: [CheckResult[], Note[]] = [[], []];
   const conclude = (verdict: Verdict, startedAt: number) => {
     const seconds = (performance.now() - startedAt) / 1_000;
@@ -64,6 +88,12 @@ export async function compareWithRecording(
   conclude(await privilegesOf(work), asked);
   return { checks, notes };
 }
+
+/** What was too slow for somebody then need not be waited for again. */
+const patienceFor = ({ pairs }: Ground, ms: number): Patience => ({
+  ms,
+  slow: new Set(pairs.filter(({ was }) => was.seen.includes(SLOW)).map(({ place }) => place.oid)),
+});
 
 interface Verdict {
   readonly check: string;
@@ -184,7 +214,7 @@ async function rolesLeftOut({ tx }: Work, roles: readonly string[]): Promise<Rea
 
 /** What one viewer sees of every relation, by its old name, and by the new where it has one. */
 async function look(
-  { tx, recording, since, ground, searchPath }: Work,
+  { tx, recording, since, ground, searchPath, patience }: Work,
   { viewer, at, states }: { viewer: Viewer; at: number; states: States },
 ): Promise<readonly SightThenAndNow[]> {
   const older = `not (${since.newer}) and not (${since.open})`;
@@ -194,7 +224,7 @@ async function look(
     const sighting = { place: pair.place, content: pair.was };
     return stateOf(pair) === 'same' ? sighting : { ...sighting, older };
   });
-  const sights = await lookAs(tx, viewer, { claimsSetting: recording.claimsSetting, searchPath }, sightings);
+  const sights = await lookAs(tx, viewer, { claimsSetting: recording.claimsSetting, searchPath, patience }, sightings);
   const written = writtenTables(ground, stateOf);
   return ground.pairs.flatMap((pair, nth) => {
     const [sight, was] = [sights[nth], pair.was.seen[at]];

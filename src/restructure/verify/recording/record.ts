@@ -9,6 +9,7 @@ import {
   type Disguise,
   findViewers,
   lookAs,
+  PATIENCE_MS,
   readPrivileges,
   type Sights,
   type Viewers,
@@ -24,6 +25,14 @@ export type OnProgress = (what: string, done: number, total: number) => void;
 /** Reading waits for a lock no longer than that: whoever waits for ours has waited as long. */
 const LOCK_TIMEOUT_MS = 2_000;
 
+export interface RecordingOptions {
+  readonly now: Date;
+  readonly program: string;
+  /** For how long one look of a viewer at one table may take. */
+  readonly patienceMs?: number | undefined;
+  readonly onProgress?: OnProgress;
+}
+
 /**
  * What every table of a mapping has and who sees what of it, by its old name, in one snapshot. Changes nothing; reads every row once, and once
  * more for each viewer.
@@ -32,7 +41,7 @@ const LOCK_TIMEOUT_MS = 2_000;
 export function takeRecording(
   pool: Pool,
   mapping: Mapping,
-  { now, program, onProgress }: { now: Date; program: string; onProgress?: OnProgress },
+  { now, program, patienceMs = PATIENCE_MS, onProgress }: RecordingOptions,
 ): Promise<Recording> {
   return withTransaction(
     pool,
@@ -45,7 +54,12 @@ export function takeRecording(
       const contents = await readContents(tx, places, since, onProgress);
       const found = await findViewers(tx, mapping, places);
       const claimsSetting = mapping.tenancy?.claimsSetting ?? 'request.jwt.claims';
-      const sights = await lookAround(tx, places, found, { claimsSetting, searchPath, onProgress });
+      const sights = await lookAround(tx, places, found, {
+        claimsSetting,
+        searchPath,
+        patience: { ms: patienceMs, slow: new Set() },
+        onProgress,
+      });
       const privileges = await readPrivileges(tx, found.roles, places.map(oldName));
       return {
         format: FORMAT,

@@ -1,6 +1,6 @@
 import { type Found, fault, NOTHING, note, together } from './findings.ts';
 import type { RowsState } from './rows.ts';
-import type { Seen, Sight } from './viewers.ts';
+import { type Seen, type Sight, SLOW } from './viewers.ts';
 import { WRITE_VERBS, type Writes } from './writes.ts';
 
 /** What one viewer saw of one table, what he sees by its old name, and what by the new where it has one. */
@@ -27,6 +27,8 @@ export interface SightThenAndNow {
 export function compareSight(sight: SightThenAndNow): Found {
   const { what, was, now, rows, isIsolated, writtenElsewhere } = sight;
   const is = now.seen;
+  if (was === SLOW || is === SLOW)
+    return note('left out', `${what}: looking at its rows takes too long; see --patience`);
   if (isSame(was, is)) return NOTHING;
   const difference = `${what} saw ${seenText(was, is)}, and sees ${seenText(is, was)}`;
   if (isMore(was, is)) return moreFound(sight, difference);
@@ -85,6 +87,7 @@ function compareCounts(
 /** That the old name shows what the new one does. */
 export function compareSightNames({ what, now, byNewName }: SightThenAndNow): Found {
   if (byNewName === null || isSame(now.seen, byNewName.seen)) return NOTHING;
+  if (now.seen === SLOW || byNewName.seen === SLOW) return NOTHING;
   return fault(
     `${what} sees ${seenText(now.seen, byNewName.seen)} by the old name, and ${seenText(byNewName.seen, now.seen)} by the new`,
   );

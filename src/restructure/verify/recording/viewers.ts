@@ -18,8 +18,9 @@ export interface Viewer {
 
 export const viewerName = ({ role, user }: Viewer): string => (user === null ? role : `${role} as ${user}`);
 
-/** How many rows a viewer sees and the sum of their hashes, or the SQLSTATE with which he is refused. */
+/** How many rows a viewer sees and the sum of their hashes, or the SQLSTATE with which he is refused; SLOW where looking took too long. */
 export type Seen = [rows: number, hash: string] | string;
+export const SLOW = '57014';
 
 export interface Sight {
   readonly seen: Seen;
@@ -100,7 +101,17 @@ export interface Disguise {
   readonly claimsSetting: string;
   /** That of whoever runs it: names in the functions of policies are looked up as they are for him. */
   readonly searchPath: string;
+  readonly patience: Patience;
 }
+
+/** A policy may ask a function about every row, and a look at one table take hours. */
+export interface Patience {
+  /** For how long one look may take. */
+  readonly ms: number;
+  /** The oids of tables where one took longer, which nobody looks at any more. */
+  readonly slow: Set<number>;
+}
+export const PATIENCE_MS = 10_000;
 
 /** A place, which of its columns are looked at, and what is counted of its rows. */
 export interface Sighting {
@@ -120,14 +131,14 @@ export interface Sights {
 export async function lookAs(
   tx: Tx,
   viewer: Viewer,
-  { claimsSetting, searchPath }: Disguise,
+  { claimsSetting, searchPath, patience }: Disguise,
   sightings: readonly Sighting[],
 ): Promise<readonly Sights[]> {
   const claims = viewer.user === null ? '' : JSON.stringify({ sub: viewer.user, role: viewer.role });
   const places = sightings.map(({ place }) => place);
   const conditions = await readWriteConditions(tx, viewer.role, places);
   await tx.query('savepoint disguise');
-  await tx.query(`set local row_security = on; ${SAME_TEXT}`);
+  await tx.query(`set local row_security = on; set local statement_timeout = ${patience.ms}; ${SAME_TEXT}`);
   await tx.query(`select set_config($1, $2, true), set_config('search_path', $3, true)`, [
     claimsSetting,
     claims,
@@ -137,10 +148,12 @@ export async function lookAs(
   const sights: Sights[] = [];
   for (const { place, content, older } of sightings) {
     const writes = conditions.get(place.oid);
-    const itself = await look(tx, { name: nameNow(place), content, older, writes });
+    const seeing = (looked: Looked) => (patience.slow.has(place.oid) ? TOO_SLOW : look(tx, looked));
+    const itself = await seeing({ name: nameNow(place), content, older, writes });
+    if (itself.seen === SLOW) patience.slow.add(place.oid);
     sights.push(
       place.isMoved
-        ? { now: await look(tx, { name: oldName(place), content }), byNewName: itself }
+        ? { now: await seeing({ name: oldName(place), content }), byNewName: itself }
         : { now: itself, byNewName: null },
     );
   }
@@ -154,6 +167,8 @@ interface Looked {
   readonly older?: string | undefined;
   readonly writes?: WriteConditions | undefined;
 }
+
+const TOO_SLOW: Sight = { seen: SLOW, older: null, writes: null };
 
 async function look(tx: Tx, { name, content, older, writes = [] }: Looked): Promise<Sight> {
   const counted = [...(older === undefined ? [] : [older]), ...writes];
@@ -175,15 +190,16 @@ async function look(tx: Tx, { name, content, older, writes = [] }: Looked): Prom
     };
   } catch (error) {
     const refusal = refusalOf(error);
+    if (refusal === SLOW) return TOO_SLOW;
     // Whoever may read every column may still not read by whom a row was written, nor call what another verb's policy does.
     return counted.length === 0 ? { seen: refusal, older: null, writes: null } : look(tx, { name, content });
   }
 }
 
-/** What a role is refused, or what is wrong with a policy, a function or a name: not what is the machine's or the network's. */
+/** What a role is refused, what took too long, or what is wrong with a policy, a function or a name: not what is the machine's or the network's. */
 function refusalOf(error: unknown): string {
   const cause = error instanceof AppError ? error.cause : undefined;
-  if (cause instanceof pg.DatabaseError && /^(?:22|25006|42|P0)/u.test(cause.code ?? '')) return cause.code ?? '';
+  if (cause instanceof pg.DatabaseError && /^(?:22|25006|42|57014|P0)/u.test(cause.code ?? '')) return cause.code ?? '';
   throw error;
 }
 
