@@ -1,7 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import { readFinish } from './apply.ts';
 import { type FoundationStep, readFoundation } from './foundation.ts';
-import { readStanding } from './journal.ts';
+import { readStanding, standingKeys } from './journal.ts';
 import { readMoveStep } from './move.ts';
 import type { Plan } from './planned.ts';
 import { movingOf, type Selection, selectTables } from './selection.ts';
@@ -20,7 +20,7 @@ export interface WouldDo {
 export async function dryRun(pool: Pool, plan: Plan, selection: Selection): Promise<readonly WouldDo[]> {
   const { from } = plan.mapping;
   const selected = await selectTables(pool, plan, selection);
-  const standing = new Set((await readStanding(pool)).map(({ kind, object }) => `${kind} ${object}`));
+  const standing = standingKeys(await readStanding(pool));
   const isStanding = ({ kind, object }: FoundationStep) => standing.has(`${kind} ${object}`);
   const tables: WouldDo[] = [];
   const moved = new Set<string>();

@@ -55,8 +55,8 @@ export async function replacementSteps(
   replacements: readonly Replacement[],
   kind: 'replacement' | 'tenant replacement',
 ): Promise<readonly FoundationStep[]> {
-  const { rows } = await db.query<{ function: string; definition: string }>(
-    `select f as function, pg_get_functiondef(to_regprocedure(f)) as definition
+  const { rows } = await db.query<{ function: string; definition: string; body: string }>(
+    `select f as function, pg_get_functiondef(to_regprocedure(f)) as definition, restructure.body_of(to_regprocedure(f)) as body
      from unnest($1::text[]) f where to_regprocedure(f) is not null`,
     [replacements.map((each) => each.function)],
   );
@@ -64,13 +64,18 @@ export async function replacementSteps(
     kind,
     object: former.function,
     statements: [
+      `select restructure.assert_body(${literal(former.function)}, ${literal(former.body)})`,
       BODY_UNCHECKED,
       (replacements.find((each) => each.function === former.function)?.definition ?? []).join('\n'),
     ],
-    inverse: [BODY_UNCHECKED, former.definition],
+    inverse: [assertAsMade(kind, former.function), BODY_UNCHECKED, former.definition],
     mayChange: [],
   }));
 }
+
+/** What somebody made of it since the step is not undone with the step. */
+export const assertAsMade = (kind: StepKind, object: string): string =>
+  `select restructure.assert_as_made(${literal(kind)}, ${literal(object)})`;
 
 /** Functions that only triggers call: bound by oid, they go without anybody's notice. */
 export const functionSteps = (from: string, functions: readonly TriggerFunction[]): readonly FoundationStep[] =>

@@ -50,3 +50,7 @@ export async function readStanding(db: Queryable): Promise<readonly StandingStep
   );
   return rows;
 }
+
+/** By which a step is known to stand: `table public.orders`. */
+export const standingKeys = (standing: readonly StandingStep[]): ReadonlySet<string> =>
+  new Set(standing.map(({ kind, object }) => `${kind} ${object}`));

@@ -36,10 +36,22 @@ export async function readPlan(file: string): Promise<Plan> {
   });
   const plan = parsed(text);
   if (plan === undefined) throw invalid('is no plan');
-  const { version, mapping, database, serverVersion, madeAt, tables, functions, unmapped, digest } = plan;
+  const { version, mapping, database, serverVersion, madeAt, tables, functions, replaced, unmapped, notes, digest } =
+    plan;
   // In the order in which it was sealed: the digest is of the text.
-  const sealed = sealPlan({ version, mapping, database, serverVersion, madeAt, tables, functions, unmapped });
-  if (version !== 1 || digest !== sealed.digest)
+  const sealed = sealPlan({
+    version,
+    mapping,
+    database,
+    serverVersion,
+    madeAt,
+    tables,
+    functions,
+    replaced,
+    unmapped,
+    notes,
+  });
+  if (version !== 2 || digest !== sealed.digest)
     throw invalid('was changed since it was made, or is of another version');
   return plan;
 }

@@ -43,14 +43,25 @@ async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
     )
     .map(({ name }) => name);
   return sealPlan({
-    version: 1,
+    version: 2,
     mapping,
     ...here,
     madeAt: now.toISOString(),
     tables,
     functions: survey.functions,
+    replaced: await readReplaced(tx, mapping),
     unmapped,
+    notes: [],
   });
+}
+
+/** Those that there are, each with a digest of its body. */
+async function readReplaced(db: Queryable, { replacements }: Mapping): Promise<Plan['replaced']> {
+  const { rows } = await db.query<{ function: string; body: string }>(
+    `select f as function, restructure.body_of(to_regprocedure(f)) as body from unnest($1::text[]) f where to_regprocedure(f) is not null`,
+    [replacements.map((each) => each.function)],
+  );
+  return Object.fromEntries(rows.map((row) => [row.function, row.body]));
 }
 
 const isTable = ({ kind }: Relation): boolean => kind === 'table' || kind === 'partitioned table';
@@ -171,7 +182,7 @@ function callersOf(
 }
 
 /** Of each group, by its first relation, what restructure.take_step compares with what is there when it is about to move. */
-export async function readFingerprints(
+async function readFingerprints(
   db: Queryable,
   groups: readonly (readonly number[])[],
 ): Promise<ReadonlyMap<number, string>> {

@@ -35,7 +35,7 @@ export interface PlannedChanges {
 }
 
 export interface Plan {
-  readonly version: 1;
+  readonly version: 2;
   readonly mapping: Mapping;
   readonly database: string;
   readonly serverVersion: number;
@@ -43,7 +43,11 @@ export interface Plan {
   readonly tables: readonly PlannedTable[];
   /** What goes once all tables of it have gone. */
   readonly functions: readonly TriggerFunction[];
+  /** Of each function that the mapping replaces, a digest of the body that it has. */
+  readonly replaced: Readonly<Record<string, string>>;
   /** Tables of the schema that the mapping says nothing of. */
   readonly unmapped: readonly string[];
+  /** What the mapping says of something that is not there, and what could not be looked at. */
+  readonly notes: readonly string[];
   readonly digest: string;
 }

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import type { Queryable } from '../db/pool.ts';
-import type { FoundationStep } from './foundation.ts';
+import { assertAsMade, type FoundationStep } from './foundation.ts';
 import type { Mapping } from './mapping.ts';
 
 const { escapeIdentifier: ident } = pg;
@@ -33,7 +33,10 @@ export async function readSearchPaths(
         kind: 'search path' as const,
         object: role,
         statements: [`${setting} set search_path = ${extended}`],
-        inverse: [own === null ? `${setting} reset search_path` : `${setting} set search_path = ${own}`],
+        inverse: [
+          assertAsMade('search path', role),
+          own === null ? `${setting} reset search_path` : `${setting} set search_path = ${own}`,
+        ],
         mayChange: [],
       },
     ];

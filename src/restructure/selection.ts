@@ -1,9 +1,11 @@
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
-import { readStanding } from './journal.ts';
+import { CALLER_FINDINGS } from './callers.ts';
+import { readStanding, standingKeys } from './journal.ts';
 import type { Moving } from './move.ts';
-import { readFingerprints } from './plan.ts';
+import { makePlan } from './plan.ts';
 import type { Plan, PlannedTable } from './planned.ts';
+import { isBlocking } from './readiness.ts';
 
 /** Target schemas and tables; all of the plan when both are empty. */
 export interface Selection {
@@ -12,7 +14,7 @@ export interface Selection {
 }
 
 /**
- * Those that were asked for, where each that can move is still what the plan says.
+ * Those that were asked for, where each that can move is still what the plan says; one that something blocks since is blocked.
  * @throws AppError RESTRUCTURE_OTHER_DATABASE, RESTRUCTURE_TABLE_UNKNOWN, RESTRUCTURE_DRIFTED, DB_*
  */
 export async function selectTables(
@@ -36,8 +38,10 @@ export async function selectTables(
     ({ table, target }) =>
       (schemas.length === 0 && tables.length === 0) || schemas.includes(target) || tables.includes(table),
   );
-  await assertNotDrifted(pool, selected, plan);
-  return selected;
+  const waiting = await readWaiting(pool, selected, plan);
+  assertNotDrifted(waiting, plan.mapping.from);
+  const now = new Map(waiting.tables.map((each) => [each.planned, each.now]));
+  return selected.map((table) => blockedSince(table, now.get(table)));
 }
 
 async function assertSameDatabase(pool: Pool, plan: Plan): Promise<void> {
@@ -49,26 +53,47 @@ async function assertSameDatabase(pool: Pool, plan: Plan): Promise<void> {
   );
 }
 
-async function assertNotDrifted(pool: Pool, selected: readonly PlannedTable[], plan: Plan): Promise<void> {
-  const standing = new Set((await readStanding(pool)).map(({ object }) => object));
+/** Those that were not moved yet, each beside what a plan of this moment says of it. */
+async function readWaiting(pool: Pool, selected: readonly PlannedTable[], plan: Plan) {
+  const standing = await readStanding(pool);
+  const keys = standingKeys(standing);
+  const now = await makePlan(pool, plan.mapping, { now: new Date(plan.madeAt) });
+  const byName = new Map(now.tables.map((table) => [table.table, table]));
   const waiting = selected.filter(
     ({ table, readiness }) =>
-      readiness !== 'moved' && readiness !== 'blocked' && !standing.has(`${plan.mapping.from}.${table}`),
+      readiness !== 'moved' && readiness !== 'blocked' && !keys.has(`table ${plan.mapping.from}.${table}`),
   );
-  const fingerprints = await readFingerprints(
-    pool,
-    waiting.flatMap(({ relations }) => (relations.length === 0 ? [] : [relations.map(({ oid }) => oid)])),
-  );
-  const drifted = waiting.filter(({ relations: [first], fingerprint }) => {
-    return first !== undefined && fingerprints.get(first.oid) !== fingerprint;
-  });
-  if (drifted.length === 0) return;
-  const names = drifted.map(({ table }) => `${plan.mapping.from}.${table}`).join(', ');
+  return {
+    tables: waiting.map((planned) => ({ planned, now: byName.get(planned.table) })),
+    replaced: Object.entries(plan.replaced)
+      .filter(([name]) => !keys.has(`replacement ${name}`))
+      .map(([name, body]) => ({ name, isAsPlanned: now.replaced[name] === body })),
+  };
+}
+
+function assertNotDrifted({ tables, replaced }: Awaited<ReturnType<typeof readWaiting>>, from: string): void {
+  const drifted = tables
+    .filter(({ planned, now }) => planned.fingerprint !== now?.fingerprint)
+    .map(({ planned }) => planned.table);
+  const functions = replaced.filter(({ isAsPlanned }) => !isAsPlanned).map(({ name }) => name);
+  if (drifted.length + functions.length === 0) return;
+  const names = [...drifted.map((table) => `${from}.${table}`), ...functions].join(', ');
   throw new AppError(
     'RESTRUCTURE_DRIFTED',
     `Since the plan was made, ${names} changed. Nothing was moved. Make another plan, and read what it says: liventix restructure plan`,
-    { details: { tables: drifted.map(({ table }) => table) } },
+    { details: { tables: drifted, functions } },
   );
+}
+
+/** What stored texts do since is none of a table's facts; what else would block it is, or the server refuses it. */
+function blockedSince(planned: PlannedTable, now: PlannedTable | undefined): PlannedTable {
+  const blocking = (now?.findings ?? []).filter((each) => isBlocking(each) && each.finding in CALLER_FINDINGS);
+  if (blocking.length === 0) return planned;
+  const since = blocking.map((finding) => ({
+    ...finding,
+    text: `since the plan was made: ${finding.text}. Make another: liventix restructure plan`,
+  }));
+  return { ...planned, readiness: 'blocked', findings: [...since, ...planned.findings] };
 }
 
 /** What there is to move; undefined where it is not there. */

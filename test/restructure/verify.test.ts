@@ -7,6 +7,7 @@ import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { isolateTenants, moveTables, shop, shopMapping } from '../support/tenanted-shop.ts';
 
 const JOURNAL = 'every relation is what the last step on it left';
+const MADE = 'every function that was moved or replaced, and every search_path that was set, is as the step left it';
 const IN_PLACE = 'nothing was copied: rows lay after each move where they lay before';
 const VIEWS = 'every moved table has a view under its old name that asks for the rights of whoever reads it';
 const COLUMNS = 'every view has the columns that its table had, in their order, with their types and defaults';
@@ -24,6 +25,9 @@ const viewOfOrders = (columns: string, options = 'with (security_invoker = true)
    select restructure.copy_defaults('sales.orders', 'public.orders'); select restructure.copy_grants('sales.orders', 'public.orders');
    alter view public.orders owner to liventix`;
 
+const says = (text: string): string =>
+  `create or replace function public.says() returns text language sql as $$ select '${text}' $$`;
+
 interface Break {
   readonly what: string;
   readonly sql: string;
@@ -32,6 +36,11 @@ interface Break {
 }
 
 const BREAKS: readonly Break[] = [
+  {
+    what: 'another body of a function that was replaced',
+    sql: says('mended'),
+    found: { [MADE]: /^public\.says\(\), since step \d+: its body is another$/ },
+  },
   {
     what: 'another default of a table',
     sql: `alter table sales.orders alter column status set default 'other'`,
@@ -231,7 +240,11 @@ describe('verifying moved tables', () => {
   beforeAll(async () => {
     database = await createDatabase({ template: await shop() });
     admin = callersPool(database);
-    const mapping = shopMapping('verify');
+    await database.pool.query(says('as planned'));
+    const mapping = {
+      ...shopMapping('verify'),
+      replacements: [{ function: 'public.says()', definition: [says('as replaced')] }],
+    };
     await moveTables(database.pool, mapping);
     await isolateTenants(database.pool, mapping);
   });

@@ -3,7 +3,7 @@ import { withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import { lockRestructuring, reloadPostgrest } from '../apply.ts';
 import { replacementSteps } from '../foundation.ts';
-import { readStanding } from '../journal.ts';
+import { readStanding, standingKeys } from '../journal.ts';
 import type { Mapping } from '../mapping.ts';
 import { qualified } from '../statements.ts';
 import { functionSteps, viewSteps } from './access.ts';
@@ -51,7 +51,7 @@ export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOpti
   try {
     const ground = await readGround(pool, mapping, tenancy);
     await assertNoRecursion(pool, ground, tenancy);
-    const standing = new Set((await readStanding(pool)).map(({ kind, object }) => `${kind} ${object}`));
+    const standing = new Set(standingKeys(await readStanding(pool)));
     const work: Work = { pool, mapping, tenancy, ground, standing, options };
     for (const step of callerFunctionSteps(ground.context))
       await take(work, { kind: 'tenant function', relations: [], ...step });

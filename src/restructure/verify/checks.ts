@@ -13,6 +13,7 @@ export async function checkRestructuring(tx: Tx, watch: VerificationWatch): Prom
   const moved = await readMoved(tx);
   const checks = [
     ...JOURNAL_CHECKS,
+    OBJECT_CHECK,
     ...VIEW_CHECKS,
     ...PRIVILEGE_CHECKS,
     contentCheck(moved),
@@ -59,6 +60,32 @@ const JOURNAL_CHECKS: readonly Check[] = [
       order by s.id`,
   },
 ];
+
+/** What steps left of functions and search paths; where two left something of one, the last. */
+const MADE = `
+  select distinct on (coalesce(s.made ->> 'function', s.kind || ' ' || s.object)) s.*
+  from restructure.steps s where s.undone_at is null and s.made is not null
+  order by coalesce(s.made ->> 'function', s.kind || ' ' || s.object), s.id desc`;
+
+/** The new name of a function that went along is in what puts it back. */
+const GONE_ALONG = `
+  select s.*, to_regprocedure(substring(s.inverse[1] from '^alter function (.*) set schema ')) as function
+  from restructure.steps s where s.undone_at is null and s.kind = 'function'`;
+
+const OBJECT_CHECK: Check = {
+  name: 'every function that was moved or replaced, and every search_path that was set, is as the step left it',
+  unit: 'steps',
+  examined: `select (select count(*) from (${MADE}) m) + (select count(*) from (${GONE_ALONG}) g)`,
+  faults: `
+    select format('%s, since step %s: %s', m.object, m.id, case
+      when restructure.made_of(m.kind, m.object, (m.made ->> 'function')::oid) is null then 'is gone'
+      when m.kind = 'search path' then 'its search_path is another' else 'its body is another' end)
+    from (${MADE}) m
+    where restructure.made_of(m.kind, m.object, (m.made ->> 'function')::oid) is distinct from m.made
+    union all
+    select format('%s, since step %s: is not where it was put', g.object, g.id) from (${GONE_ALONG}) g where g.function is null
+    order by 1`,
+};
 
 /** Each moved relation and what bears its old name. */
 const STAND_INS = `
