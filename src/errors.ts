@@ -161,6 +161,8 @@ export const ERROR_CODES = {
   RESTRUCTURE_DRIFTED: { exit: 1, sqlstate: 'LV096' },
   RESTRUCTURE_CHANGED_MORE: { exit: 1, sqlstate: 'LV097' },
   RESTRUCTURE_STEP_UNKNOWN: { exit: 2, sqlstate: 'LV098' },
+  RESTRUCTURE_NAMES_DIFFER: { exit: 1, sqlstate: 'LV099' },
+  RESTRUCTURE_TOO_LONG: { exit: 3 },
   RESTRUCTURE_BUSY: { exit: 3 },
   RESTRUCTURE_RUNNING: { exit: 3 },
 

@@ -6,6 +6,8 @@ import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
 import { REST_FACTOR } from '../restructure/rest.ts';
 import { type RolledBack, rollBack } from '../restructure/rollback.ts';
+import type { ViewLeft } from '../restructure/set-aside.ts';
+import { LOCKED_FOR_AT_MOST_MS } from '../restructure/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { wholeNumber } from './options.ts';
@@ -25,6 +27,12 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .option('--table <table>', 'move this table alone; may be given several times', several, [])
     .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
     .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
+    .option(
+      '--longest <ms>',
+      'for how long a table may be locked at most; what takes longer is undone',
+      longest,
+      LOCKED_FOR_AT_MOST_MS,
+    )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', APPLY_HELP)
@@ -37,6 +45,12 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .option('--table <table>', 'put this table back alone; may be given several times', several, [])
     .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
     .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
+    .option(
+      '--longest <ms>',
+      'for how long a table may be locked at most; what takes longer is undone',
+      longest,
+      LOCKED_FOR_AT_MOST_MS,
+    )
     .option('--json', 'print one JSON object')
     .addHelpText('after', ROLLBACK_HELP)
     .action((options: RollbackOptions) => runRollback(options, context));
@@ -67,6 +81,7 @@ interface ApplyOptions {
   readonly table: readonly string[];
   readonly tries: number;
   readonly rest: number;
+  readonly longest: number;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
@@ -76,11 +91,13 @@ interface RollbackOptions {
   readonly table: readonly string[];
   readonly tries: number;
   readonly rest: number;
+  readonly longest: number;
   readonly json?: boolean;
 }
 
 const tries = wholeNumber(1, 10_000);
 const restFactor = wholeNumber(0, 1_000);
+const longest = wholeNumber(10, 3_600_000);
 
 const stepNumber = (text: string): bigint => {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);
@@ -90,7 +107,7 @@ const stepNumber = (text: string): bigint => {
 const APPLY_HELP = `
 First the roles, the schemas and who may use them; then each table in a transaction of its own, with a view under its old name; then the
 search_path of roles, when all have moved. A table that is in use is given way to after 50 ms and tried again, so and so
-often, and then left where it is. Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
+often, and then left where it is; one that would be locked for longer than --longest is left too. Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
 
 Examples:
   liventix restructure apply --dry-run
@@ -133,6 +150,7 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
         stop: context.stop,
         maxTries: options.tries,
         restFactor: options.rest,
+        lockedForAtMostMs: options.longest,
         onProgress: (table, done, total) => progress.update(`moving ${printable(table)}`, done, total),
         onBusy: (table, tries) => progress.update(`waiting for ${printable(table)}, tries`, tries, 0),
       }).finally(progress.clear);
@@ -143,12 +161,13 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
   );
 }
 
-function appliedText({ outcomes, denied, isStopped }: Applied): string {
+function appliedText({ outcomes, denied, viewsLeft, isStopped }: Applied): string {
   const count = (status: Outcome['status']) => outcomes.filter((outcome) => outcome.status === status).length;
   const longest = Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0)));
   return [
     ...outcomes.flatMap(outcomeLines),
     ...denied.map(({ kind, object, reason }) => `left     ${kind} ${printable(object)}: ${printable(reason)}`),
+    ...viewsLeft.map(viewLeftLine),
     '',
     `${count('moved')} moved, ${count('already')} before, ${count('skipped')} left. No table was locked for more than ${longest.toFixed(0)} ms.`,
     ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : []),
@@ -169,7 +188,7 @@ function outcomeLines(outcome: Outcome): readonly string[] {
 }
 
 async function runRollback(
-  { to, table, tries, rest, json = false }: RollbackOptions,
+  { to, table, tries, rest, longest, json = false }: RollbackOptions,
   context: CommandContext,
 ): Promise<void> {
   await withDatabase(
@@ -183,6 +202,7 @@ async function runRollback(
         stop: context.stop,
         maxTries: tries,
         restFactor: rest,
+        lockedForAtMostMs: longest,
         onProgress: (object, done, total) => progress.update(`undoing ${printable(object)}`, done, total),
         onBusy: (object, tries) => progress.update(`waiting for ${printable(object)}, tries`, tries, 0),
       }).finally(progress.clear);
@@ -193,11 +213,13 @@ async function runRollback(
   );
 }
 
-function rolledBackText({ steps, isStopped }: RolledBack): string {
-  if (steps.length === 0 && !isStopped) return 'There is nothing to undo.\n';
+const viewLeftLine = ({ view, reason }: ViewLeft): string => `left     view ${printable(view)}: ${printable(reason)}`;
+
+function rolledBackText({ steps, viewsLeft, isStopped }: RolledBack): string {
+  if (steps.length === 0 && viewsLeft.length === 0 && !isStopped) return 'There is nothing to undo.\n';
   const lines = steps.flatMap(({ kind, object, status, reason }) => [
     `${status.padEnd(8)} ${kind} ${printable(object)}`,
     ...(reason === undefined ? [] : [`    ${printable(reason)}`]),
   ]);
-  return `${[...lines, ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : [])].join('\n')}\n`;
+  return `${[...lines, ...viewsLeft.map(viewLeftLine), ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : [])].join('\n')}\n`;
 }

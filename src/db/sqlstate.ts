@@ -79,6 +79,16 @@ export function isLockTimeout(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '55P03';
 }
 
+/** Whether a statement was ended: it took longer than its statement_timeout allows, or somebody asked for it. */
+export function isCanceled(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '57014';
+}
+
+/** Whether a transaction was ended because its program did nothing for longer than the server waits for it. */
+export function isIdleTooLong(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '25P03';
+}
+
 /** Whether a function was given what it does not take, such as `parse_ident` no name. */
 export function isInvalidParameter(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '22023';

@@ -10,7 +10,8 @@ import { isBlocking } from './readiness.ts';
 import { rest } from './rest.ts';
 import { readSearchPaths } from './search-paths.ts';
 import { movingOf, selectTables } from './selection.ts';
-import { dropViewsSetAside } from './set-aside.ts';
+import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
+import { reloadPostgrest } from './under-lock.ts';
 
 export interface ApplyOptions {
   /** Target schemas and tables to move; all of the plan when both are empty. */
@@ -21,6 +22,8 @@ export interface ApplyOptions {
   readonly restFactor?: number | undefined;
   /** How often a table that is in use is tried. */
   readonly maxTries?: number | undefined;
+  /** For how long a table is locked at most; LOCKED_FOR_AT_MOST_MS when left out. */
+  readonly lockedForAtMostMs?: number | undefined;
   readonly onProgress?: ((table: string, done: number, total: number) => void) | undefined;
   readonly onBusy?: ((table: string, tries: number) => void) | undefined;
 }
@@ -35,6 +38,8 @@ export type Outcome = { readonly table: string; readonly target: string } & (
 export interface Applied {
   readonly outcomes: readonly Outcome[];
   readonly denied: readonly Denied[];
+  /** Views of an earlier rollback that could not be dropped. */
+  readonly viewsLeft: readonly ViewLeft[];
   /** Whether it was stopped before all were looked at. */
   readonly isStopped: boolean;
 }
@@ -50,7 +55,7 @@ const PATIENCE_MS = 2_000;
 export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): Promise<Applied> {
   const lock = await lockRestructuring(pool);
   try {
-    await dropViewsSetAside(pool, options);
+    const viewsLeft = await dropViewsSetAside(pool, options);
     const selected = await selectTables(pool, plan, options);
     const standing = await readStanding(pool);
     const keys = new Set(standing.map(({ kind, object }) => `${kind} ${object}`));
@@ -69,8 +74,9 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
     }
     const isStopped = options.stop?.aborted === true;
     const denied = isStopped ? [] : await finish(pool, plan, outcomes);
+    // Of the tables it was told one by one; functions and search_paths it knows too.
     await reloadPostgrest(pool);
-    return { outcomes, denied, isStopped };
+    return { outcomes, denied, viewsLeft, isStopped };
   } finally {
     await lock.release();
   }
@@ -116,9 +122,6 @@ export function lockRestructuring(pool: Pool) {
   });
 }
 
-/** What PostgREST listens to; where there is none, nobody hears it. */
-export const reloadPostgrest = (db: Queryable) => db.query(`notify pgrst, 'reload schema'`);
-
 async function moveOrSkip(pool: Pool, planned: PlannedTable, plan: Plan, options: ApplyOptions): Promise<Outcome> {
   const { table, target, findings } = planned;
   const moving = movingOf(planned);
@@ -131,6 +134,7 @@ async function moveOrSkip(pool: Pool, planned: PlannedTable, plan: Plan, options
       stop: options.stop,
       maxTries: options.maxTries,
       onBusy: (tries) => options.onBusy?.(table, tries),
+      lockedForAtMostMs: options.lockedForAtMostMs,
     });
     return { table, target, status: 'moved', lockedMs };
   } catch (error) {
@@ -148,6 +152,7 @@ async function moveOrSkip(pool: Pool, planned: PlannedTable, plan: Plan, options
 /** What concerns one table alone: the others can go on. */
 const SKIPPED: ReadonlySet<string> = new Set([
   'RESTRUCTURE_BUSY',
+  'RESTRUCTURE_TOO_LONG',
   'RESTRUCTURE_DRIFTED',
   'RESTRUCTURE_CHANGED_MORE',
   'DB_FAILED',

@@ -85,6 +85,14 @@ export interface Dependents {
   readonly defaults: readonly string[];
   readonly sequences: readonly string[];
   readonly statistics: readonly string[];
+  /** Those among them that somebody else owns. */
+  readonly othersStatistics: readonly string[];
+  /** By whose subscriptions rows from another server come into it. */
+  readonly subscriptions: readonly string[];
+  /** Roles that something was granted to by another than the owner. */
+  readonly grantedByOthers: readonly string[];
+  /** Whether it, or a column of it, has a security label. */
+  readonly isLabelled: boolean;
   /** Those that SET CONSTRAINTS may name. */
   readonly deferrable: readonly string[];
   /** The column of the primary key, where that is one. */
@@ -134,6 +142,23 @@ const DEPENDENTS = `
       order by 1
     ) as sequences,
     array(select s.stxname::text from pg_statistic_ext s where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace order by 1) as statistics,
+    array(
+      select s.stxname::text from pg_statistic_ext s
+      where s.stxrelid = c.oid and s.stxnamespace = c.relnamespace and not pg_has_role(s.stxowner, 'usage') order by 1
+    ) as "othersStatistics",
+    array(
+      select s.subname::text from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid where r.srrelid = c.oid order by 1
+    ) as subscriptions,
+    array(
+      select distinct case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee)::text end
+      from (
+        select g.grantee, g.grantor from aclexplode(c.relacl) g
+        union all
+        select g.grantee, g.grantor from pg_attribute a, aclexplode(a.attacl) g where a.attrelid = c.oid
+      ) g
+      where g.grantor <> c.relowner order by 1
+    ) as "grantedByOthers",
+    exists (select from pg_seclabel l where l.classoid = 'pg_class'::regclass and l.objoid = c.oid) as "isLabelled",
     array(select k.conname::text from pg_constraint k where k.conrelid = c.oid and k.condeferrable order by 1) as deferrable,
     (select a.attname::text from pg_index x join pg_attribute a on a.attrelid = c.oid and a.attnum = x.indkey[0]
       where x.indrelid = c.oid and x.indisprimary and x.indnkeyatts = 1) as "keyColumn",

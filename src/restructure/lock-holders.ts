@@ -9,19 +9,28 @@ const MOST_OF_A_QUERY = 60;
  */
 export async function lockHolders(db: Queryable, relations: readonly number[]): Promise<readonly string[]> {
   const { rows } = await db.query<{ holder: string }>(
-    `select concat_ws(' ', 'process', a.pid,
-         '(' || concat_ws(', ', nullif(a.usename, ''), coalesce(nullif(a.application_name, ''), a.backend_type), a.state,
-           'since ' || to_char(a.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC') || ')',
-         nullif(left(regexp_replace(a.query, '\\s+', ' ', 'g'), $2), '')) as holder
-     from pg_stat_activity a
-     where a.pid <> pg_backend_pid() and exists (
-       select from pg_locks l
-       where l.pid = a.pid and l.granted
+    `with held as (
+       select l.pid, l.virtualtransaction from pg_locks l
+       where l.granted and l.database = (select oid from pg_database where datname = current_database())
          and l.relation = any ($1::oid[] || array(
            select d.objid from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
            where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = any ($1::oid[]) and d.deptype in ('a', 'i')))
-         and l.database = (select oid from pg_database where datname = current_database()))
-     order by a.xact_start nulls last
+     )
+     select holder from (
+       select a.xact_start as since, concat_ws(' ', 'process', a.pid,
+           '(' || concat_ws(', ', nullif(a.usename, ''), coalesce(nullif(a.application_name, ''), a.backend_type), a.state,
+             'since ' || to_char(a.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC') || ')',
+           nullif(left(regexp_replace(a.query, '\\s+', ' ', 'g'), $2), '')) as holder
+       from pg_stat_activity a
+       where a.pid <> pg_backend_pid() and a.pid in (select pid from held)
+       union all
+       -- Of no process: it outlives its own.
+       select p.prepared, format('the prepared transaction %L (%s, since %s UTC): commit or roll it back by that name', p.gid, p.owner,
+           to_char(p.prepared at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
+       from pg_prepared_xacts p
+       where '-1/' || p.transaction in (select virtualtransaction from held)
+     ) holders
+     order by since nulls last
      limit $3`,
     [relations, MOST_OF_A_QUERY, MOST_NAMED],
   );

@@ -1,10 +1,9 @@
-import { givingWay } from '../db/giving-way.ts';
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { LOCK_TIMEOUT_MS } from '../db/try-until-free.ts';
 import { AppError } from '../errors.ts';
 import type { StepKind } from './journal.ts';
 import type { Mapping } from './mapping.ts';
-import { lockStatement, type Movable, moveStep, type Step } from './statements.ts';
+import { type Movable, moveStep, qualified, type Step } from './statements.ts';
+import { type UnderLockOptions, underLock } from './under-lock.ts';
 
 /** A table that is to move, as a plan has it. */
 export interface Moving {
@@ -15,59 +14,47 @@ export interface Moving {
   readonly fingerprint: string;
 }
 
-export interface MoveOptions {
+export interface MoveOptions extends Omit<UnderLockOptions, 'what'> {
   readonly mapping: Mapping;
   /** The digest of the plan. */
   readonly plan: string;
-  readonly stop?: AbortSignal | undefined;
-  readonly maxTries?: number | undefined;
-  readonly onBusy?: ((tries: number) => void) | undefined;
 }
 
 /**
  * Moves one table, in one transaction that gives way: whoever uses the table waits for at most 50 ms and for as long as the move takes.
  * @returns for how long the table was locked, in ms
- * @throws AppError RESTRUCTURE_BUSY, RESTRUCTURE_DRIFTED, RESTRUCTURE_CHANGED_MORE, DB_*
+ * @throws AppError RESTRUCTURE_BUSY, RESTRUCTURE_TOO_LONG, RESTRUCTURE_DRIFTED, RESTRUCTURE_CHANGED_MORE, DB_*
  */
 export async function moveTable(pool: Pool, moving: Moving, options: MoveOptions): Promise<number> {
-  const { mapping, plan, stop, maxTries, onBusy } = options;
-  let lockedAt = 0;
-  await givingWay(
-    pool,
-    { stop, maxTries, onBusy, code: 'RESTRUCTURE_BUSY', what: `${mapping.from}.${moving.table}` },
-    async (tx) => {
-      // Read before anything is locked: under the lock, take_step finds out whether it is still so.
-      const { step, locks } = await readMoveStep(tx, moving, mapping);
-      // Asked once before, so that its plan is not made while others wait.
-      await tx.query('select restructure.facts_of($1)', [moving.relations]);
-      await tx.query(`set local lock_timeout = ${lockTimeoutMs(locks)}`);
-      await tx.query(lockStatement(mapping.from, moving.table));
-      lockedAt = performance.now();
-      await takeStep(tx, {
-        kind: 'table',
-        object: `${mapping.from}.${moving.table}`,
-        relations: moving.relations,
-        plan,
-        expected: moving.fingerprint,
-        ...step,
-      });
-    },
-  );
-  return performance.now() - lockedAt;
+  const { mapping, plan, ...underLockOptions } = options;
+  const object = `${mapping.from}.${moving.table}`;
+  return underLock(pool, { what: object, ...underLockOptions }, async (tx) => {
+    // Under the lock, take_step finds out whether it is still so.
+    const { step, sequences } = await readMoveStep(tx, moving, mapping);
+    // Asked once before, so that its plan is not made while others wait.
+    await tx.query('select restructure.facts_of($1)', [moving.relations]);
+    return {
+      names: [qualified(mapping.from, moving.table)],
+      locksLater: sequences,
+      work: () =>
+        takeStep(tx, {
+          kind: 'table',
+          object,
+          relations: moving.relations,
+          plan,
+          expected: moving.fingerprint,
+          ...step,
+        }),
+    };
+  });
 }
 
-const SHORTEST_LOCK_TIMEOUT_MS = 5;
-
-/** Many locks one after the other make others wait for all of them, so each is waited for the less. */
-export const lockTimeoutMs = (locks: number): number =>
-  Math.max(SHORTEST_LOCK_TIMEOUT_MS, Math.floor(LOCK_TIMEOUT_MS / Math.max(locks, 1)));
-
-/** The SQL of a move as it would run now, and how many locks it waits for. @throws AppError RESTRUCTURE_DRIFTED where a relation of it is gone; DB_* */
+/** The SQL of a move as it would run now, and how many sequences go along, each with a lock of its own. @throws AppError RESTRUCTURE_DRIFTED where a relation of it is gone; DB_* */
 export async function readMoveStep(
   db: Queryable,
   { table, target, relations }: Moving,
   mapping: Mapping,
-): Promise<{ readonly step: Step; readonly locks: number }> {
+): Promise<{ readonly step: Step; readonly sequences: number }> {
   const { from, roles } = mapping;
   const { rows } = await db.query<Movable & { currentUser: string }>(MOVABLES, [
     relations,
@@ -87,7 +74,7 @@ export async function readMoveStep(
   }
   return {
     step: moveStep({ from, target, currentUser: first.currentUser, groups: roles, relations: movables }),
-    locks: movables.reduce((sum, { sequences }) => sum + 1 + sequences, 0),
+    sequences: movables.reduce((sum, { sequences }) => sum + sequences, 0),
   };
 }
 

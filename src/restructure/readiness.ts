@@ -55,6 +55,9 @@ export function findingsOf(candidate: Candidate): readonly Finding[] {
     ...ownerFindings(candidate),
     ...rightFindings(candidate),
     ...publicationFindings(candidate),
+    ...subscriptionFindings(candidate),
+    ...viewFindings(candidate),
+    ...sizeFindings(candidate),
     ...dependentFindings(candidate),
     ...callerFindings(candidate),
   ].map((finding) => accept(finding, candidate.accepted));
@@ -153,13 +156,49 @@ function* targetFindings({ group, dependents, target, destination }: Candidate):
   }
 }
 
-function* ownerFindings({ group, target, from }: Candidate): Generator<Finding> {
+function* ownerFindings({ group, dependents, target, from }: Candidate): Generator<Finding> {
+  for (const name of new Set(dependents.flatMap(({ othersStatistics }) => othersStatistics))) {
+    yield blocks('not-ours', `its statistics ${from}.${name} belong to somebody else: have them given to its owner`);
+  }
   for (const member of group.filter(({ isOurs }) => !isOurs)) {
     yield blocks(
       'not-ours',
       `${nameOf(member)} belongs to ${member.owner}: run as that role, or as a member of it, to move it from ${from} to ${target}`,
     );
   }
+}
+
+function* subscriptionFindings({ dependents }: Candidate): Generator<Finding> {
+  for (const name of new Set(dependents.flatMap(({ subscriptions }) => subscriptions))) {
+    yield blocks(
+      'subscribed',
+      `the subscription ${name} brings it rows of another server, which knows it by this schema and would stop: move it there first, or end that`,
+    );
+  }
+}
+
+/** What its view cannot have as the table has it. */
+function* viewFindings({ dependents }: Candidate): Generator<Finding> {
+  const grantees = [...new Set(dependents.flatMap(({ grantedByOthers }) => grantedByOthers))];
+  if (grantees.length > 0) {
+    yield warns(
+      'granted-by-another',
+      `${grantees.join(', ')} has rights of it from another than its owner, who gives them for the view: what that other takes back by the old name stays`,
+    );
+  }
+  if (dependents.some(({ isLabelled }) => isLabelled))
+    yield warns('labelled', 'it has a security label, and its view will have none');
+}
+
+const MANY_RELATIONS = 40;
+const MS_PER_RELATION = 5;
+
+function* sizeFindings({ group }: Candidate): Generator<Finding> {
+  if (group.length < MANY_RELATIONS) return;
+  yield warns(
+    'many-partitions',
+    `it and what goes with it are ${group.length} relations, which are locked together for about ${group.length * MS_PER_RELATION} ms: off-peak, and with --longest where that is not allowed`,
+  );
 }
 
 /** What the server would refuse, or, of a grant, pass over without a word. */

@@ -1,13 +1,12 @@
-import { givingWay } from '../db/giving-way.ts';
-import type { Pool } from '../db/pool.ts';
+import type { Pool, Tx } from '../db/pool.ts';
 import { isDependedOn } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
-import { lockRestructuring, reloadPostgrest } from './apply.ts';
+import { lockRestructuring } from './apply.ts';
 import { readStanding, type StandingStep } from './journal.ts';
-import { lockTimeoutMs } from './move.ts';
 import { rest } from './rest.ts';
-import { dropViewsSetAside } from './set-aside.ts';
+import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
 import { qualified } from './statements.ts';
+import { reloadPostgrest, underLock } from './under-lock.ts';
 
 export interface RollbackOptions {
   /** The step that is the last to stay; nothing stays when left out. */
@@ -19,6 +18,8 @@ export interface RollbackOptions {
   readonly restFactor?: number | undefined;
   /** How often a table that is in use is tried. */
   readonly maxTries?: number | undefined;
+  /** See ApplyOptions. */
+  readonly lockedForAtMostMs?: number | undefined;
   readonly onProgress?: ((object: string, done: number, total: number) => void) | undefined;
   readonly onBusy?: ((object: string, tries: number) => void) | undefined;
 }
@@ -28,12 +29,14 @@ interface Undone {
   readonly kind: string;
   readonly object: string;
   readonly status: 'undone' | 'skipped';
-  /** Why it was skipped. */
+  /** Why it was skipped, or why there was nothing to undo. */
   readonly reason?: string;
 }
 
 export interface RolledBack {
   readonly steps: readonly Undone[];
+  /** Views that stood in for tables that are back, and could not be dropped. */
+  readonly viewsLeft: readonly ViewLeft[];
   readonly isStopped: boolean;
 }
 
@@ -57,9 +60,9 @@ export async function rollBack(pool: Pool, options: RollbackOptions): Promise<Ro
       if (NEEDS_VIEWS_GONE.has(step.kind)) await dropViewsSetAside(pool, options);
       steps.push(isNeeded ? skipped(step, 'something that needs it stayed') : await undoOrSkip(pool, step, options));
     }
-    await dropViewsSetAside(pool, options);
+    const viewsLeft = await dropViewsSetAside(pool, options);
     await reloadPostgrest(pool);
-    return { steps, isStopped: options.stop?.aborted === true };
+    return { steps, viewsLeft, isStopped: options.stop?.aborted === true };
   } finally {
     await lock.release();
   }
@@ -93,18 +96,26 @@ const skipped = ({ id, kind, object }: StandingStep, reason: string): Undone => 
 
 async function undoOrSkip(pool: Pool, step: StandingStep, options: RollbackOptions): Promise<Undone> {
   try {
-    await undoStep(pool, step, options);
-    return { id: step.id, kind: step.kind, object: step.object, status: 'undone' };
+    const isGone = await undoStep(pool, step, options);
+    const undone = { id: step.id, kind: step.kind, object: step.object, status: 'undone' } as const;
+    return isGone ? { ...undone, reason: 'it was dropped meanwhile: there is nothing left of it to put back' } : undone;
   } catch (error) {
     if (!(error instanceof AppError) || !isOfStep(error)) throw error;
     return skipped(step, reasonOf(error));
   }
 }
 
-const isOfStep = (error: AppError): boolean =>
-  ['RESTRUCTURE_BUSY', 'RESTRUCTURE_CHANGED_MORE', 'DB_FAILED', 'DB_CONFLICT', 'DB_PERMISSION_DENIED'].includes(
-    error.code,
-  );
+const isOfStep = (error: AppError): boolean => NOT_UNDONE.has(error.code);
+
+const NOT_UNDONE: ReadonlySet<string> = new Set([
+  'RESTRUCTURE_BUSY',
+  'RESTRUCTURE_TOO_LONG',
+  'RESTRUCTURE_CHANGED_MORE',
+  'RESTRUCTURE_NAMES_DIFFER',
+  'DB_FAILED',
+  'DB_CONFLICT',
+  'DB_PERMISSION_DENIED',
+]);
 
 function reasonOf(error: AppError): string {
   if (!isDependedOn(error.cause)) return error.message;
@@ -112,39 +123,40 @@ function reasonOf(error: AppError): string {
   return `something stands on it: ${detail.replaceAll('\n', '; ')}. Drop that, or make it stand on the table itself, and run again`;
 }
 
-async function undoStep(pool: Pool, step: StandingStep, options: RollbackOptions): Promise<void> {
-  const { stop, maxTries, onBusy } = options;
-  let lockedAt = performance.now();
-  await givingWay(
+/** Whether there was nothing to undo: everything that the step was done to is gone. */
+async function undoStep(pool: Pool, step: StandingStep, options: RollbackOptions): Promise<boolean> {
+  const { stop, maxTries, onBusy, lockedForAtMostMs } = options;
+  const isTable = step.kind === 'table';
+  let isGone = false;
+  const lockedMs = await underLock(
     pool,
-    {
-      stop,
-      maxTries,
-      onBusy: (tries) => onBusy?.(step.object, tries),
-      code: 'RESTRUCTURE_BUSY',
-      what: step.object,
-    },
+    { what: step.object, stop, maxTries, onBusy: (tries) => onBusy?.(step.object, tries), lockedForAtMostMs },
     async (tx) => {
-      const { rows: views } = await tx.query<{ schema: string; name: string }>(
-        `select n.nspname as schema, v.relname as name
-         from unnest($1::oid[]) with ordinality r (oid, at) join pg_class c on c.oid = r.oid
-         join restructure.steps s on s.id = $2
-         join pg_class v on v.relname = c.relname and v.relkind = 'v'
-         join pg_namespace n on n.oid = v.relnamespace and n.nspname = (s.before -> (r.oid || ' relation ' || c.relname) ->> 'schema')
-         order by r.at`,
-        [step.relations, step.id],
-      );
-      await tx.query(
-        `set local lock_timeout = ${lockTimeoutMs(views.length + step.relations.length + step.sequences)}`,
-      );
-      // Views first, as whoever uses them locks them: LOCK takes the tables behind them too.
-      if (views.length > 0) {
-        const names = views.map(({ schema, name }) => qualified(schema, name)).join(', ');
-        await tx.query(`lock table ${names} in access exclusive mode`);
-      }
-      lockedAt = performance.now();
-      await tx.query('select restructure.undo_step($1)', [step.id]);
+      const names = isTable ? await readNames(tx, step) : [];
+      isGone = isTable && names.length === 0;
+      return {
+        names,
+        locksLater: step.sequences + (isTable ? 0 : step.relations.length),
+        work: () => tx.query('select restructure.undo_step($1)', [step.id]),
+      };
     },
   );
-  if (step.kind === 'table') await rest(performance.now() - lockedAt, options);
+  if (isTable) await rest(lockedMs, options);
+  return isGone;
+}
+
+/** Views first, as whoever uses them locks them: LOCK takes the tables behind them too. Where a view is gone, its table. */
+async function readNames(tx: Tx, { id }: StandingStep): Promise<readonly string[]> {
+  const { rows } = await tx.query<{ schema: string; name: string }>(
+    `select n.nspname as schema, l.relname as name
+     from restructure.steps s
+     cross join unnest(s.relations) with ordinality r (oid, at)
+     left join restructure.stand_ins(s) v on v.relation = r.oid
+     join pg_class l on l.oid = coalesce(v.view, r.oid)
+     join pg_namespace n on n.oid = l.relnamespace
+     where s.id = $1
+     order by v.view is null, r.at`,
+    [id],
+  );
+  return rows.map(({ schema, name }) => qualified(schema, name));
 }

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPool } from '../../src/db/pool.ts';
 import { MAX_TRIES } from '../../src/db/try-until-free.ts';
 import { applyPlan, lockRestructuring } from '../../src/restructure/apply.ts';
-import { lockTimeoutMs } from '../../src/restructure/move.ts';
+import { lockTimeoutMs } from '../../src/restructure/tenancy/work.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
 import { eventually } from '../support/eventually.ts';
 import { left, moveAll, notUndone, planOf, putBack, standingSteps } from '../support/moves.ts';
@@ -98,7 +98,7 @@ describe('a table that somebody uses for long', () => {
       }),
     ));
 
-  it('is tried often, and each of many locks is waited for the less', () => {
+  it('is tried often, and each of the locks of tenancy, which are many, is waited for the less', () => {
     expect(MAX_TRIES).toBe(40);
     expect([0, 1, 2, 5, 10, 1_000].map(lockTimeoutMs)).toEqual([50, 50, 25, 10, 5, 5]);
   });

@@ -32,7 +32,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     stateDir,
     ...(project.name.startsWith('pg15') ? { binDir: POSTGRES_15 } : {}),
     // The tests kill processes, not machines: what reached the kernel is safe.
-    settings: ['fsync=off', 'full_page_writes=off', 'max_connections=300'],
+    settings: ['fsync=off', 'full_page_writes=off', 'max_connections=300', 'max_prepared_transactions=4'],
   });
   try {
     const ownerUrl = await prepareServer(server.adminUrl);

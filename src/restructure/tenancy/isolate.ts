@@ -1,11 +1,12 @@
 import type { Pool } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
-import { lockRestructuring, reloadPostgrest } from '../apply.ts';
+import { lockRestructuring } from '../apply.ts';
 import { replacementSteps } from '../foundation.ts';
 import { readStanding, standingKeys } from '../journal.ts';
 import type { Mapping } from '../mapping.ts';
 import { qualified } from '../statements.ts';
+import { reloadPostgrest } from '../under-lock.ts';
 import { functionSteps, viewSteps } from './access.ts';
 import { callerFunctionSteps } from './callers.ts';
 import { columnStep, countLeftStatement, followStep, notNullStatements, type Source, sourceOf } from './columns.ts';

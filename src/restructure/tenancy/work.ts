@@ -1,8 +1,9 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
+import { LOCK_TIMEOUT_MS } from '../../db/try-until-free.ts';
 import type { StepKind } from '../journal.ts';
 import type { Mapping } from '../mapping.ts';
-import { lockTimeoutMs, takeStep } from '../move.ts';
+import { takeStep } from '../move.ts';
 import type { Step } from '../statements.ts';
 import type { Tenancy, TenantTable } from './declaration.ts';
 import type { Ground } from './ground.ts';
@@ -40,6 +41,12 @@ export async function take(
 /** A statement that is no step of its own. */
 export const alone = (work: Work, object: string, statement: string): Promise<unknown> =>
   inTurn(work, object, 1, (tx) => tx.query(statement));
+
+const SHORTEST_LOCK_TIMEOUT_MS = 5;
+
+/** Many locks one after the other make others wait for all of them, so each is waited for the less. */
+export const lockTimeoutMs = (locks: number): number =>
+  Math.max(SHORTEST_LOCK_TIMEOUT_MS, Math.floor(LOCK_TIMEOUT_MS / Math.max(locks, 1)));
 
 function inTurn<T>(
   { pool, options: { stop, onBusy } }: Work,

@@ -1,0 +1,85 @@
+import { givingWay } from '../db/giving-way.ts';
+import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { isCanceled, isIdleTooLong } from '../db/sqlstate.ts';
+import { LOCK_TIMEOUT_MS } from '../db/try-until-free.ts';
+import { AppError } from '../errors.ts';
+
+/** For how long a table is locked at most, unless told otherwise. */
+export const LOCKED_FOR_AT_MOST_MS = 1_000;
+
+export interface UnderLockOptions {
+  /** What is locked, as an error says it: `public.orders`. */
+  readonly what: string;
+  readonly stop?: AbortSignal | undefined;
+  readonly maxTries?: number | undefined;
+  readonly onBusy?: ((tries: number) => void) | undefined;
+  /** LOCKED_FOR_AT_MOST_MS when left out. */
+  readonly lockedForAtMostMs?: number | undefined;
+}
+
+/** What is locked, and what is done then. */
+export interface Locked {
+  /** Of tables and views, quoted, in this order; partitions and heirs come with their parents. None where `work` takes all that it needs. */
+  readonly names: readonly string[];
+  /** How many locks `work` waits for. */
+  readonly locksLater: number;
+  readonly work: () => Promise<unknown>;
+}
+
+/**
+ * Locks relations and works on them, in one transaction that gives way: whoever uses them waits for at most 50 ms until all are locked. What takes
+ * too long then, a statement or a pause between two, is undone by the server: a program that stands still keeps nobody waiting for ever.
+ * @param prepare reads what it needs before anything is locked
+ * @returns for how long they were locked, in ms
+ * @throws AppError RESTRUCTURE_BUSY, RESTRUCTURE_TOO_LONG, what `work` throws, DB_*
+ */
+export async function underLock(
+  pool: Pool,
+  { what, lockedForAtMostMs = LOCKED_FOR_AT_MOST_MS, ...patience }: UnderLockOptions,
+  prepare: (tx: Tx) => Promise<Locked>,
+): Promise<number> {
+  let lockedAt = 0;
+  try {
+    await givingWay(pool, { ...patience, code: 'RESTRUCTURE_BUSY', what }, async (tx) => {
+      const { names, locksLater, work } = await prepare(tx);
+      // Heard when it commits, so that who dies later has told of it.
+      await reloadPostgrest(tx);
+      await lockWithin(tx, { names, locksLater, lockedForAtMostMs });
+      lockedAt = performance.now();
+      await work();
+    });
+  } catch (error) {
+    const { cause } = error as AppError;
+    if (!isCanceled(cause) && !isIdleTooLong(cause)) throw error;
+    throw new AppError(
+      'RESTRUCTURE_TOO_LONG',
+      `${what} would have been locked for more than ${lockedForAtMostMs} ms. Nothing was changed. Many partitions take long, and a program that was stopped: allow it more with --longest, when others can wait.`,
+      { cause: error },
+    );
+  }
+  return performance.now() - lockedAt;
+}
+
+/** All locks in 50 ms, however many there are; what is left of it is for those that the work waits for. */
+async function lockWithin(
+  tx: Tx,
+  { names, locksLater, lockedForAtMostMs }: Omit<Locked, 'work'> & { readonly lockedForAtMostMs: number },
+): Promise<void> {
+  const leftMs = `${LOCK_TIMEOUT_MS} - extract(epoch from clock_timestamp() - statement_timestamp()) * 1000`;
+  const statements = [
+    `set local idle_in_transaction_session_timeout = ${lockedForAtMostMs}`,
+    `set local statement_timeout = ${LOCK_TIMEOUT_MS}`,
+    ...(names.length === 0 ? [] : [`lock table ${names.join(', ')} in access exclusive mode`]),
+    `set local statement_timeout = ${lockedForAtMostMs}`,
+    `select set_config('lock_timeout', greatest(1, (${leftMs}) / ${Math.max(1, locksLater)})::int::text, true)`,
+  ];
+  await tx.query(statements.join('; ')).catch((error: unknown) => {
+    if (!isCanceled(error)) throw error;
+    throw new AppError('DB_CONFLICT', `Not all locks were free within ${LOCK_TIMEOUT_MS} ms.`, {
+      cause: error,
+    });
+  });
+}
+
+/** What PostgREST listens to; where there is none, nobody hears it. */
+export const reloadPostgrest = (db: Queryable) => db.query(`notify pgrst, 'reload schema'`);
