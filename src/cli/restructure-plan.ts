@@ -86,9 +86,10 @@ const tableLine = ({ table, target, readiness, sizeBytes, rowsEstimated, relatio
 const sizeText = (bytes: number): string =>
   bytes < 1_000_000 ? `${Math.ceil(bytes / 1_000)} kB` : `${formatCount(Math.round(bytes / 1_000_000))} MB`;
 
-function detailLines({ changes, locks }: PlannedTable): readonly string[] {
+function detailLines({ changes, locks, relations: [, ...along] }: PlannedTable): readonly string[] {
   if (changes === null) return [];
   const named: readonly (readonly [string, readonly string[]])[] = [
+    ['goes along', along.map(({ name }) => name)],
     ['read by', changes.readers],
     ['policies', changes.policies],
     ['triggers', changes.triggers],
@@ -106,11 +107,12 @@ function detailLines({ changes, locks }: PlannedTable): readonly string[] {
     .map(([what, names]) => `    ${what}: ${names.map(printable).join(', ')}`);
 }
 
-function summaryLines({ tables, unmapped, mapping }: Plan): readonly string[] {
+function summaryLines({ tables, unmapped, mapping, notes }: Plan): readonly string[] {
   const count = (readiness: string) => tables.filter((table) => table.readiness === readiness).length;
   const counts = ['ready', 'warned', 'blocked', 'moved'].map((readiness) => `${count(readiness)} ${readiness}`);
   return [
     `${tables.length} tables of ${printable(mapping.from)}: ${counts.join(', ')}.`,
     ...(unmapped.length === 0 ? [] : [`The mapping says nothing of ${unmapped.map(printable).join(', ')}: they stay.`]),
+    ...notes.map((note) => `note: ${printable(note)}`),
   ];
 }

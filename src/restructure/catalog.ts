@@ -207,17 +207,29 @@ const DEPENDENTS = `
 
 /** Text in the database that may name tables. */
 export interface StoredText {
+  /** Statements are such as somebody ran once. */
+  readonly kind: 'function' | 'job' | 'statement';
   /** As the plan names it: `function public.refresh_covis()`. */
   readonly where: string;
   readonly text: string;
 }
 
-const MOST_STATEMENTS = 5_000;
+interface StoredTexts {
+  readonly texts: readonly StoredText[];
+  /** How many statements are remembered whose text may not be read. */
+  readonly hidden: number;
+}
 
-/** The bodies of functions, as text; those that are bound by oid follow by themselves. And what pg_stat_statements remembers, where it is. */
-export async function readStoredTexts(tx: Tx): Promise<readonly StoredText[]> {
+const MOST_STATEMENTS = 5_000;
+const MOST_OF_A_STATEMENT = 60;
+
+/**
+ * The bodies of functions, as text; those that are bound by oid follow by themselves. What pg_cron runs, and what pg_stat_statements
+ * remembers, where they are.
+ */
+export async function readStoredTexts(tx: Tx): Promise<StoredTexts> {
   const { rows } = await tx.query<StoredText>(`
-    select 'function ' || f.oid::regprocedure::text as where, f.prosrc as text
+    select 'function' as kind, 'function ' || f.oid::regprocedure::text as where, f.prosrc as text
     from pg_proc f
     join pg_namespace n on n.oid = f.pronamespace
     join pg_language l on l.oid = f.prolang
@@ -225,28 +237,70 @@ export async function readStoredTexts(tx: Tx): Promise<readonly StoredText[]> {
       and not exists (
         select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = f.oid
           and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e')
-    order by 1`);
-  return [...rows, ...(await readRememberedStatements(tx))];
+    order by 2`);
+  const { texts, hidden } = await readRememberedStatements(tx);
+  return { texts: [...rows, ...(await readJobs(tx)), ...texts], hidden };
 }
 
+/** Those of pg_cron that whoever is connected may see. */
+async function readJobs(tx: Tx): Promise<readonly StoredText[]> {
+  const { rows: found } = await tx.query(`
+    select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'cron' and c.relname = 'job' and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
+      and 3 = (select count(*) from pg_attribute a where a.attrelid = c.oid and a.attname in ('jobid', 'command', 'database'))`);
+  if (found.length === 0) return [];
+  const { rows } = await tx.query<StoredText>(
+    `select 'job' as kind, 'cron job ' || jobid as where, command as text from cron.job where database = current_database() order by jobid`,
+  );
+  return rows;
+}
+
+interface Remembered {
+  readonly role: string;
+  readonly calls: bigint;
+  readonly text: string;
+}
+
+const NOTHING_REMEMBERED: StoredTexts = { texts: [], hidden: 0 };
+
 /** None where the extension is not there, or was not loaded when the server started. */
-async function readRememberedStatements(tx: Tx): Promise<readonly StoredText[]> {
+async function readRememberedStatements(tx: Tx): Promise<StoredTexts> {
   const { rows: found } = await tx.query<{ name: string }>(`
     select format('%I.pg_stat_statements', n.nspname) as name
     from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'`);
   const [view] = found;
-  if (view === undefined) return [];
+  if (view === undefined) return NOTHING_REMEMBERED;
   await tx.query('savepoint remembered');
   try {
-    const { rows } = await tx.query<StoredText>(
-      `select 'statement ' || queryid as where, query as text from ${view.name}
-       where dbid = (select oid from pg_database where datname = current_database()) and query is not null
-       order by calls desc limit ${MOST_STATEMENTS}`,
+    const here = `${view.name} where dbid = (select oid from pg_database where datname = current_database())`;
+    const isHidden = `(query is null or query = '<insufficient privilege>')`;
+    const { rows: hidden } = await tx.query<{ count: number }>(
+      `select count(*)::int as count from ${here} and ${isHidden}`,
     );
-    return rows;
+    const { rows } = await tx.query<Remembered>(
+      `select pg_get_userbyid(userid)::text as role, sum(calls)::int8 as calls, query as text
+       from ${here} and not ${isHidden} group by 1, 3 order by 2 desc limit ${MOST_STATEMENTS}`,
+    );
+    const texts = rows.filter(({ text }) => !isOfThePast(text));
+    return {
+      hidden: hidden[0]?.count ?? 0,
+      texts: texts.map((each) => ({ kind: 'statement', where: statementName(each), text: each.text })),
+    };
   } catch (error) {
     if (!isNotLoaded(error)) throw error;
     await tx.query('rollback to savepoint remembered');
-    return [];
+    return NOTHING_REMEMBERED;
   }
+}
+
+/** What changes tables was for the tables as they were, and pg_dump, which writes its COPY and its cursors like this, finds them where they are. */
+const isOfThePast = (statement: string): boolean =>
+  /^(?:\s|--[^\n]*\n|\/\*[\s\S]*?\*\/)*(?:create|alter|drop|comment|grant|revoke|reindex|cluster|security|refresh)\b/iu.test(
+    statement,
+  ) || /^COPY \S+ \([^)]*\) TO stdout;?\s*$|\b_pg_dump_cursor\b/u.test(statement);
+
+function statementName({ role, calls, text }: Remembered): string {
+  const line = text.replaceAll(/\s+/gu, ' ').trim();
+  const short = line.length > MOST_OF_A_STATEMENT ? `${line.slice(0, MOST_OF_A_STATEMENT)} …` : line;
+  return `a statement of ${role} (${calls} calls), ${short}`;
 }

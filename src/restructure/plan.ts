@@ -1,7 +1,7 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { type Caller, findCallers } from './callers.ts';
+import { type Caller, findCallers, findNaming } from './callers.ts';
 import {
   type Dependents,
   type Relation,
@@ -51,7 +51,7 @@ async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
     functions: survey.functions,
     replaced: await readReplaced(tx, mapping),
     unmapped,
-    notes: [],
+    notes: notesOf(survey),
   });
 }
 
@@ -64,6 +64,13 @@ async function readReplaced(db: Queryable, { replacements }: Mapping): Promise<P
   return Object.fromEntries(rows.map((row) => [row.function, row.body]));
 }
 
+const notesOf = ({ hiddenStatements }: Survey): readonly string[] =>
+  hiddenStatements === 0
+    ? []
+    : [
+        `pg_stat_statements has ${hiddenStatements} statements whose text this role may not read: grant it pg_read_all_stats, or look through them by another`,
+      ];
+
 const isTable = ({ kind }: Relation): boolean => kind === 'table' || kind === 'partitioned table';
 
 /** Everything that was read, by what it is looked up by. */
@@ -75,6 +82,10 @@ interface Survey {
   readonly dependents: ReadonlyMap<number, Dependents>;
   readonly fingerprints: ReadonlyMap<number, string>;
   readonly callers: readonly Caller[];
+  /** By table, whose text names it. */
+  readonly naming: ReadonlyMap<string, readonly string[]>;
+  /** Remembered statements that may not be read. */
+  readonly hiddenStatements: number;
   readonly functions: readonly TriggerFunction[];
   readonly schemaAwareTriggers: ReadonlySet<string>;
   readonly destinations: ReadonlyMap<string, Destination>;
@@ -88,12 +99,14 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
   const byName = new Map(relations.filter(({ schema }) => schema === mapping.from).map((each) => [each.name, each]));
   const roots = assignmentsOf(mapping).flatMap(({ table }) => byName.get(table) ?? []);
   const groups = new Map(roots.map((root) => [root.oid, groupOf(root, byOid)]));
+  const members = [...groups.values()].flat();
   const dependents = await readDependents(
     tx,
-    [...groups.values()].flat().map(({ oid }) => oid),
+    members.map(({ oid }) => oid),
   );
   const replaced = new Set(mapping.replacements.map((each) => `function ${each.function}`));
-  const texts = (await readStoredTexts(tx)).filter(({ where }) => !replaced.has(where));
+  const stored = await readStoredTexts(tx);
+  const texts = stored.texts.filter(({ where }) => !replaced.has(where));
   return {
     mapping,
     relations,
@@ -104,6 +117,8 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
       tx,
       [...groups.values()].map((group) => group.map(({ oid }) => oid)),
     ),
+    hiddenStatements: stored.hidden,
+    naming: findNaming(stored.texts, { from: mapping.from, tables: new Set(members.map(({ name }) => name)) }),
     callers: callersOf(texts, { mapping, groups, dependents, serverVersion }),
     functions: mapping.moveTriggerFunctions
       ? await findTriggerFunctions(tx, {
@@ -129,6 +144,7 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
 /** What the mapping replaces it names where it was. */
 const replacementTexts = ({ replacements, tenancy }: Mapping): readonly StoredText[] =>
   [...replacements, ...(tenancy?.functions.replacements ?? [])].map(({ definition }) => ({
+    kind: 'function',
     where: 'the mapping',
     text: definition.join('\n'),
   }));
@@ -155,6 +171,13 @@ function callersOf(
   },
 ): readonly Caller[] {
   const members = [...about.groups.values()].flat();
+  const tablesOfParts = (pick: (each: Dependents) => readonly string[]): ReadonlyMap<string, string> =>
+    new Map(
+      members.flatMap(({ oid, name }) => {
+        const dependents = about.dependents.get(oid);
+        return dependents === undefined ? [] : pick(dependents).map((part) => [part, name] as const);
+      }),
+    );
   const callers = findCallers(texts, {
     from: about.mapping.from,
     constraints: members.flatMap(({ oid, name: table }) =>
@@ -167,11 +190,8 @@ function callersOf(
       }),
     ),
     tables: new Set(members.map(({ name }) => name)),
-    sequences: new Map(
-      members.flatMap(({ oid, name }) =>
-        (about.dependents.get(oid)?.sequences ?? []).map((sequence) => [sequence, name]),
-      ),
-    ),
+    sequences: tablesOfParts(({ sequences }) => sequences),
+    indexes: tablesOfParts(({ indexes }) => indexes),
   });
   const parents = new Set(members.filter(({ children }) => children.length > 0).map(({ name }) => name));
   return callers.filter(
@@ -249,7 +269,7 @@ function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTab
     locks: locksOf(group, dependents, mapping.from),
     changes: changesOf(
       dependents,
-      survey.callers.filter((caller) => names.has(caller.table)),
+      group.flatMap(({ name }) => survey.naming.get(name) ?? []),
     ),
   };
 }
@@ -282,7 +302,7 @@ const locksOf = (group: readonly Relation[], dependents: readonly Dependents[], 
   ...dependents.flatMap(({ sequences }) => sequences).map((name) => `ACCESS EXCLUSIVE on the sequence ${from}.${name}`),
 ];
 
-const changesOf = (dependents: readonly Dependents[], callers: readonly Caller[]): PlannedChanges => {
+const changesOf = (dependents: readonly Dependents[], naming: readonly string[]): PlannedChanges => {
   const all = <T>(pick: (each: Dependents) => readonly T[], text: (each: T) => string): readonly string[] => [
     ...new Set(dependents.flatMap(pick).map(text)),
   ];
@@ -302,7 +322,7 @@ const changesOf = (dependents: readonly Dependents[], callers: readonly Caller[]
       ({ name, how }) => `${name} (by ${how})`,
     ),
     grantees: all(({ grantees }) => grantees, String),
-    functions: [...new Set(callers.map(({ where }) => where))],
+    functions: [...new Set(naming)],
     foreignKeysFrom: dependents.reduce((sum, { foreignKeys }) => sum + foreignKeys.from, 0),
     foreignKeysTo: dependents.reduce((sum, { foreignKeys }) => sum + foreignKeys.to, 0),
   };

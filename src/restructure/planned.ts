@@ -29,6 +29,7 @@ export interface PlannedChanges {
   readonly types: readonly string[];
   readonly publications: readonly string[];
   readonly grantees: readonly string[];
+  /** Functions and jobs whose text names it. */
   readonly functions: readonly string[];
   readonly foreignKeysFrom: number;
   readonly foreignKeysTo: number;

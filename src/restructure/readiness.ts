@@ -282,9 +282,8 @@ function* dependentFindings({ dependents, schemaAwareTriggers }: Candidate): Gen
 }
 
 function* callerFindings({ callers }: Candidate): Generator<Finding> {
-  for (const { finding, where } of callers) {
-    const { severity, because } = CALLER_FINDINGS[finding];
-    const text = `${where}: ${because}`;
+  for (const { finding, where, severity } of callers) {
+    const text = `${where}: ${CALLER_FINDINGS[finding].because}`;
     yield severity === 'breaks' ? blocks(finding, text) : warns(finding, text);
   }
 }

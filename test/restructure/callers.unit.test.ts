@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { CALLER_FINDINGS, type CallerFinding, findCallers } from '../../src/restructure/callers.ts';
+import { CALLER_FINDINGS, type CallerFinding, findCallers, findNaming } from '../../src/restructure/callers.ts';
 
 const MOVABLES = {
   from: 'public',
@@ -8,6 +8,7 @@ const MOVABLES = {
     ['orders_id_seq', 'orders'],
     ['Line Numbers', 'Order Lines'],
   ]),
+  indexes: new Map([['orders_number', 'orders']]),
   keys: new Map([
     ['orders', 'id'],
     ['items', 'number'],
@@ -19,7 +20,9 @@ const MOVABLES = {
 };
 
 const found = (text: string): readonly string[] =>
-  findCallers([{ where: 'function public.f()', text }], MOVABLES).map(({ table, finding }) => `${finding} ${table}`);
+  findCallers([{ kind: 'function', where: 'function public.f()', text }], MOVABLES).map(
+    ({ table, finding }) => `${finding} ${table}`,
+  );
 
 describe('what a text does that a view does not take', () => {
   it.each<[text: string, finding: CallerFinding, ...tables: string[]]>([
@@ -77,6 +80,33 @@ describe('what a text does that a view does not take', () => {
       'calls-group-by-key',
       'orders',
     ],
+    ['select last_value from public.orders_id_seq', 'calls-sequence', 'orders'],
+    ['alter sequence public.orders_id_seq restart', 'calls-sequence', 'orders'],
+    ['grant usage on sequence orders_id_seq to web', 'calls-sequence', 'orders'],
+    [`select cast('public.orders_id_seq' as regclass)`, 'calls-sequence', 'orders'],
+    [`select cast('public.orders' as pg_catalog.regclass)`, 'calls-regclass', 'orders'],
+    [`select 'public.orders'::text::regclass, regclass 'items'`, 'calls-regclass', 'orders', 'items'],
+    [`execute 'select nextval(''public.orders_id_seq'')'`, 'calls-sequence', 'orders'],
+    [`select * from pg_sequences where schemaname = 'public'`, 'calls-catalog', 'orders', 'Order Lines'],
+    [`select 'public.orders_number'::regclass`, 'calls-index', 'orders'],
+    ['reindex index concurrently public.orders_number', 'calls-index', 'orders'],
+    ['reindex (verbose) index orders_number', 'calls-index', 'orders'],
+    ['alter index orders_number rename to x', 'calls-index', 'orders'],
+    ['drop index if exists public.orders_number', 'calls-index', 'orders'],
+    ['cluster public.orders using orders_number', 'calls-ddl', 'orders'],
+    [`raise notice '--'; truncate public.orders;`, 'calls-truncate', 'orders'],
+    [`raise notice e'it\\'s --'; truncate public.orders;`, 'calls-truncate', 'orders'],
+    ['execute $q$truncate public.orders$q$', 'calls-truncate', 'orders'],
+    ['execute $q$truncate /* all */ $q$ || $t$public.orders$t$', 'calls-dynamic', 'orders'],
+    [`execute concat('truncate ', 'public.orders')`, 'calls-dynamic', 'orders'],
+    ['create table x (like public.orders including all)', 'calls-ddl', 'orders'],
+    ['create table x (a int, like orders)', 'calls-ddl', 'orders'],
+    ['drop trigger if exists t on public.orders', 'calls-ddl', 'orders'],
+    ['drop policy if exists p on orders', 'calls-ddl', 'orders'],
+    ['alter policy p on orders using (true)', 'calls-ddl', 'orders'],
+    ['create rule r as on insert to orders do nothing', 'calls-ddl', 'orders'],
+    ['revoke all on table public.orders from web', 'calls-grant', 'orders'],
+    ['grant select, update (a) on orders, public.items to web', 'calls-grant', 'orders', 'items'],
     ['select ctid from orders', 'calls-system-column', 'orders'],
     ['insert into public.orders default values returning (xmax = 0)', 'calls-system-column', 'orders'],
   ])('%s', (text, finding, ...tables) => {
@@ -97,15 +127,52 @@ describe('what a text does that a view does not take', () => {
     ['select state, count(*) from orders group by state having min(id) > 1'],
     ['alter table other.orders add column x int'],
     ['create table x (like other.orders)'],
+    [`select a from orders where (a like b) and (orders.a, b) is not null`],
+    ['grant execute on function orders() to web; grant usage on schema public to web'],
+    [`raise notice 'truncated '; perform f('orders')`],
+    [`-- it's\nselect 1 -- truncate orders`],
+    [`select last_value from other.orders_id_seq; select 'other.orders_number'::regclass`],
+    [`select * from pg_sequences where schemaname = 'other'`],
     ['update orders set a = 1; update elsewhere set a = 2 where current of c'],
   ])('not: %s', (text) => {
     expect(found(text)).toEqual([]);
   });
 
   it('is said once of a table and a text, with where it stands', () => {
-    expect(findCallers([{ where: 'statement 7', text: 'truncate orders; TRUNCATE orders' }], MOVABLES)).toEqual([
-      { table: 'orders', finding: 'calls-truncate', where: 'statement 7' },
+    const text = 'truncate orders; TRUNCATE orders';
+    expect(findCallers([{ kind: 'job', where: 'cron job 7', text }], MOVABLES)).toEqual([
+      { table: 'orders', finding: 'calls-truncate', where: 'cron job 7', severity: 'breaks' },
     ]);
+  });
+
+  it('of what somebody ran once breaks nothing for certain', () => {
+    expect(findCallers([{ kind: 'statement', where: 'a statement', text: 'truncate orders' }], MOVABLES)).toEqual([
+      { table: 'orders', finding: 'calls-truncate', where: 'a statement', severity: 'may break' },
+    ]);
+  });
+
+  it('is found in who calls a function that puts statements together', () => {
+    const helper = {
+      kind: 'function',
+      where: 'function public.empty_out(regclass)',
+      text: `begin execute format('truncate %s', $1); end`,
+    } as const;
+    const calling = {
+      kind: 'function',
+      where: 'function public.f()',
+      text: `perform empty_out('public.orders')`,
+    } as const;
+    expect(findCallers([calling, helper], MOVABLES)).toEqual([
+      { table: 'orders', finding: 'calls-dynamic', where: 'function public.f()', severity: 'breaks' },
+    ]);
+    expect(findCallers([calling], MOVABLES)).toEqual([]);
+  });
+
+  it('is not needed to name a table', () => {
+    const naming = (text: string) => findNaming([{ kind: 'function', where: 'f', text }], MOVABLES).get('orders') ?? [];
+    expect(naming('select 1 from public.orders o')).toEqual(['f']);
+    expect(naming(`execute 'select 1 from ' || 'orders'`)).toEqual(['f']);
+    expect(naming('-- orders\nselect 1 from other.orders')).toEqual([]);
   });
 
   it('has words for each', () => {
