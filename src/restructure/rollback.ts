@@ -2,7 +2,9 @@ import type { Pool, Tx } from '../db/pool.ts';
 import { isDependedOn } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import { lockRestructuring } from './apply.ts';
+import { whatHoldsBack } from './held-back.ts';
 import { readStanding, type StandingStep } from './journal.ts';
+import { lockHolders } from './lock-holders.ts';
 import { rest } from './rest.ts';
 import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
 import { qualified } from './statements.ts';
@@ -48,17 +50,20 @@ export interface RolledBack {
 export async function rollBack(pool: Pool, options: RollbackOptions): Promise<RolledBack> {
   const lock = await lockRestructuring(pool);
   try {
-    const chosen = chosenSteps(await readStanding(pool), options);
+    const standing = await readStanding(pool);
+    const chosen = chosenSteps(standing, options);
     const steps: Undone[] = [];
+    const undone = new Set<bigint>();
     for (const step of chosen) {
       if (options.stop?.aborted === true) break;
       lock.assertHeld();
       options.onProgress?.(step.object, steps.length, chosen.length);
-      // What a table that stayed needs, stays: its schema, the roles that its grants name.
-      const isNeeded =
-        step.kind !== 'table' && step.kind !== 'search path' && steps.some(({ status }) => status === 'skipped');
       if (NEEDS_VIEWS_GONE.has(step.kind)) await dropViewsSetAside(pool, options);
-      steps.push(isNeeded ? skipped(step, 'something that needs it stayed') : await undoOrSkip(pool, step, options));
+      const later = standing.filter(({ id }) => id > step.id && !undone.has(id));
+      const holding = await whatHoldsBack(pool, step, later);
+      const outcome = holding === undefined ? await undoOrSkip(pool, step, options) : skipped(step, holding);
+      if (outcome.status === 'undone') undone.add(step.id);
+      steps.push(outcome);
     }
     const viewsLeft = await dropViewsSetAside(pool, options);
     await reloadPostgrest(pool);
@@ -101,7 +106,8 @@ async function undoOrSkip(pool: Pool, step: StandingStep, options: RollbackOptio
     return isGone ? { ...undone, reason: 'it was dropped meanwhile: there is nothing left of it to put back' } : undone;
   } catch (error) {
     if (!(error instanceof AppError) || !isOfStep(error)) throw error;
-    return skipped(step, reasonOf(error));
+    const holders = error.code === 'RESTRUCTURE_BUSY' ? await lockHolders(pool, step.relations) : [];
+    return skipped(step, [reasonOf(error), ...holders.map((holder) => `held by ${holder}`)].join('; '));
   }
 }
 
