@@ -5,7 +5,9 @@ import type { Pool } from '../db/pool.ts';
 import { systemFailure } from '../db/sqlstate.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
+import { readStanding } from '../restructure/journal.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
+import { readChangedSince } from '../restructure/verify/changed-since.ts';
 import { checkRestructuring } from '../restructure/verify/checks.ts';
 import { type Comparison, compareWithRecording } from '../restructure/verify/recording/compare.ts';
 import { invalid, parseRecording, type Recording, textOfRecording } from '../restructure/verify/recording/file.ts';
@@ -26,6 +28,7 @@ interface VerifyOptions {
   readonly against?: string;
   readonly mapping?: string;
   readonly patience?: number;
+  readonly strict?: boolean;
   readonly json?: boolean;
 }
 
@@ -47,6 +50,7 @@ export function registerRestructureVerify(restructure: Command, context: Command
     .option('--against <file>', 'compare with what a recording says that they showed, too')
     .option('--patience <s>', 'leave out, and say so, what a role needs longer to see of one table', patience)
     .option('--mapping <file>', "with --record: which tables, roles and tenants, as JSON; Liventix's own when left out")
+    .option('--strict', 'what somebody changed of the tables since, such as an index, does not hold either')
     .option('--json', 'print one JSON object')
     .addHelpText('after', VERIFY_HELP)
     .action((options: VerifyOptions) =>
@@ -56,7 +60,8 @@ export function registerRestructureVerify(restructure: Command, context: Command
 
 const VERIFY_HELP = `
 Reads in one snapshot, every row of every moved table by both names, and changes nothing: what the catalog says of each table against what
-it said before and after each step, views against tables, privileges by role, rows, foreign keys, policies.
+it said before and after each step, views against tables, privileges by role, rows, foreign keys, policies. What migrations and others
+changed of the tables since is noted, and no fault but with --strict.
 
 --record: of every table, what its rows come to, in 64 parts; how many rows, and which, each role of the mapping sees, with the claims of
 no user and of three, of different organizations, and how many of them it may insert, update, delete; what each role may do. --against: that
@@ -78,7 +83,7 @@ Examples:
 const patienceOf = ({ patience: seconds }: VerifyOptions) => (seconds === undefined ? undefined : seconds * 1_000);
 
 async function runVerify(
-  { against, mapping, json = false, ...rest }: VerifyOptions,
+  { against, mapping, strict = false, json = false, ...rest }: VerifyOptions,
   context: CommandContext,
 ): Promise<void> {
   if (mapping !== undefined)
@@ -86,7 +91,7 @@ async function runVerify(
   const recording = against === undefined ? undefined : parseRecording(await readRecording(against), against);
   await withDatabase(context, async (pool) => {
     const progress = createProgress(context);
-    const { checks, notes } = await withTransaction(
+    const { checks, changed, isMoved, notes } = await withTransaction(
       pool,
       async (tx) => {
         const watch = watchChecks(context, progress, json);
@@ -98,13 +103,18 @@ async function runVerify(
                 patienceMs: patienceOf(rest),
                 onProgress: showing(progress),
               });
-        return { checks: [...compared.checks, ...(await checkRestructuring(tx, watch))], notes: compared.notes };
+        const checks = [...compared.checks, ...(await checkRestructuring(tx, watch))];
+        const changed = (await readChangedSince(tx)).map((text) => ({ kind: 'changed since' as const, text }));
+        const isMoved = (await readStanding(tx)).length > 0;
+        return { checks, changed, isMoved, notes: [...compared.notes, ...changed] };
       },
       ONE_SNAPSHOT,
     ).finally(progress.clear);
-    const holds = checks.every((check) => check.holds);
-    if (json) context.out.write(`${toJson({ holds, checks, ...(recording === undefined ? {} : { notes }) })}\n`);
+    const holds = checks.every((check) => check.holds) && !(strict && changed.length > 0);
+    if (json) context.out.write(`${toJson({ holds, checks, notes })}\n`);
     else context.out.write(`${noteLines(notes)}${holds ? '\nIt holds.\n' : '\nIt does NOT hold.\n'}`);
+    // With the wrong DATABASE_URL, nothing would look like a proof.
+    if (!isMoved) context.err.write(`Nothing was moved in ${await databaseName(pool)}.\n`);
     if (!holds) context.exitWith(1);
   });
 }

@@ -4,6 +4,7 @@ import { applyPlan } from '../restructure/apply.ts';
 import { LIVENTIX_MAPPING, narrowMapping, readMapping } from '../restructure/mapping.ts';
 import { makePlan } from '../restructure/plan.ts';
 import { isolate } from '../restructure/tenancy/isolate.ts';
+import { readChangedSince } from '../restructure/verify/changed-since.ts';
 import { checkRestructuring } from '../restructure/verify/checks.ts';
 
 /** What became of the old schema. */
@@ -38,7 +39,14 @@ export async function restructureLegacy(
   });
   const isolation = await isolate(pool, mapping, { onProgress });
   onProgress('proving that nothing else changed', 0, 0);
-  const checks = await withTransaction(pool, (tx) => checkRestructuring(tx, {}), ONE_SNAPSHOT);
+  const faults = await withTransaction(
+    pool,
+    async (tx) => [
+      ...(await checkRestructuring(tx, {})).flatMap(({ first }) => first),
+      ...(await readChangedSince(tx)),
+    ],
+    ONE_SNAPSHOT,
+  );
   const moved = outcomes.filter(({ status }) => status === 'moved').map(({ table }) => table);
   return {
     moved: plan.tables
@@ -48,7 +56,7 @@ export async function restructureLegacy(
     schemas: new Set(outcomes.map(({ target }) => target)).size,
     longestLockMs: Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0))),
     isolated: isolation.tables.filter(({ status }) => status === 'isolated').length,
-    faults: checks.flatMap(({ first }) => first),
+    faults,
   };
 }
 

@@ -32,13 +32,16 @@ describe('liventix restructure verify', () => {
     const recorded = await run('--record', before, '--mapping', join(dir, 'shop.json'));
     expect(recorded).toMatchObject({ exitCode: 0, stderr: `Recording what the database ${database.name} shows.\n` });
     expect(recorded.stdout).toMatch(/^\d+ rows of 8 tables and partitions\nseen by authenticated, authenticated as /);
-    expect((await run('--against', before)).exitCode).toBe(0);
+    expect(await run('--against', before)).toMatchObject({
+      exitCode: 0,
+      stderr: `Nothing was moved in the database ${database.name}.\n`,
+    });
     await moveTables(database.pool, mapping);
     const moved = await run('--against', before);
     expect(moved.stdout).toMatch(
       /^holds {2}every table of the recording is there.*\n(?:holds {2}.*\n)+\nIt holds\.\n$/,
     );
-    expect(moved.exitCode).toBe(0);
+    expect(moved).toMatchObject({ exitCode: 0, stderr: '' });
 
     await isolateTenants(database.pool, mapping);
     const isolated = await run('--against', before);
@@ -50,6 +53,13 @@ describe('liventix restructure verify', () => {
       notes: expect.arrayContaining([{ kind: 'narrowed', text: expect.any(String) }]),
     });
 
+    await asSuperuser(database, 'create index of_somebody on sales.orders (cents)');
+    const changed = await run();
+    expect(changed.stdout).toMatch(
+      /\nnote: changed since: public\.orders, since step \d+: index of_somebody was added\n\nIt holds\.\n$/,
+    );
+    expect([changed.exitCode, (await run('--strict')).exitCode]).toEqual([0, 1]);
+
     await asSuperuser(database, 'alter view public.orders reset (security_invoker)');
     const broken = await run('--against', before);
     expect(broken.exitCode).toBe(1);
@@ -58,7 +68,9 @@ describe('liventix restructure verify', () => {
     );
     expect(broken.stdout).toMatch(/\nIt does NOT hold\.\n$/);
     expect((await run()).exitCode).toBe(1);
-    expect(JSON.parse((await run('--json')).stdout)).not.toHaveProperty('notes');
+    expect(JSON.parse((await run('--json')).stdout)).toMatchObject({
+      notes: expect.arrayContaining([{ kind: 'changed since', text: expect.stringMatching(/of_somebody was added/) }]),
+    });
   });
 
   it('keeps a recording that is there, and reads none that was changed, cut off or is something else', async () => {

@@ -2,7 +2,7 @@ import type { CheckResult } from '../../../db/checks.ts';
 
 /** What is no fault, and is to be known. */
 export interface Note {
-  readonly kind: 'rows written' | 'rows went' | 'narrowed' | 'not compared' | 'left out';
+  readonly kind: 'rows written' | 'rows went' | 'narrowed' | 'not compared' | 'left out' | 'changed since';
   readonly text: string;
 }
 
