@@ -1,5 +1,13 @@
-import type { AlterFunctionStmt, CreateFunctionStmt, DefElem, Node, ObjectWithArgs, TypeName } from 'libpg-query';
-import { nameOfParts, stringsOf } from './ast.ts';
+import type {
+  AlterFunctionStmt,
+  CreateFunctionStmt,
+  DefElem,
+  Node,
+  ObjectWithArgs,
+  TypeName,
+  VariableSetStmt,
+} from 'libpg-query';
+import { constantText, nameOfParts, stringsOf } from './ast.ts';
 import type { Statement } from './statement.ts';
 import type { Routine, World } from './world.ts';
 
@@ -14,7 +22,13 @@ export function createRoutine(
     return mode === 'FUNC_PARAM_OUT' || mode === 'FUNC_PARAM_TABLE' ? [] : typeOf(argType);
   });
   const said = optionsOf(options);
-  const routine = { name, statement, isDefiner: said.isDefiner === true, hasSearchPath: said.hasSearchPath, body: [] };
+  const routine = {
+    name,
+    statement,
+    isDefiner: said.isDefiner === true,
+    searchPath: said.searchPath?.schemas,
+    body: [],
+  };
   world.routines.set(keyOf(name, types), routine);
   world.lastRoutine = routine;
 }
@@ -29,7 +43,7 @@ export function alterRoutine(world: World, statement: Statement, { func, actions
       name,
       statement,
       isDefiner: said.isDefiner === true,
-      hasSearchPath: said.hasSearchPath,
+      searchPath: said.searchPath?.schemas,
       body: [],
     };
     world.routines.set(keyOf(name, typesOf(func)), found);
@@ -37,7 +51,9 @@ export function alterRoutine(world: World, statement: Statement, { func, actions
   }
   if (said.isDefiner !== undefined) routine.isDefiner = said.isDefiner;
   if (said.isDefiner === true) routine.statement = statement;
-  if (said.hasSearchPath) routine.hasSearchPath = true;
+  if (said.searchPath === undefined) return;
+  routine.searchPath = said.searchPath.schemas;
+  if (routine.isDefiner) routine.statement = statement;
 }
 
 export function dropRoutine(world: World, func: ObjectWithArgs): void {
@@ -62,16 +78,24 @@ function typeOf(type: TypeName | undefined): string {
   return `${stringsOf(type?.names).at(-1) ?? ''}${type?.arrayBounds === undefined ? '' : '[]'}`;
 }
 
-function optionsOf(options: readonly Node[] = []): { isDefiner: boolean | undefined; hasSearchPath: boolean } {
+interface Said {
+  readonly isDefiner: boolean | undefined;
+  readonly searchPath: { readonly schemas: readonly string[] | undefined } | undefined;
+}
+
+function optionsOf(options: readonly Node[] = []): Said {
   const said: DefElem[] = options.flatMap((each) => ('DefElem' in each ? each.DefElem : []));
-  const security = said.find(({ defname }) => defname === 'security');
-  const hasSearchPath = said.some(
-    ({ defname, arg }) =>
-      defname === 'set' && arg !== undefined && 'VariableSetStmt' in arg && arg.VariableSetStmt.name === 'search_path',
-  );
-  if (security === undefined) return { isDefiner: undefined, hasSearchPath };
-  return {
-    isDefiner: security.arg !== undefined && 'Boolean' in security.arg && security.arg.Boolean.boolval === true,
-    hasSearchPath,
-  };
+  const security = said.find(({ defname }) => defname === 'security')?.arg;
+  const isDefiner = security === undefined ? undefined : 'Boolean' in security && security.Boolean.boolval === true;
+  const searchPath = said
+    .flatMap(({ defname, arg }) =>
+      defname === 'set' && arg !== undefined && 'VariableSetStmt' in arg ? arg.VariableSetStmt : [],
+    )
+    .findLast(({ name, kind }) => name === 'search_path' || kind === 'VAR_RESET_ALL');
+  return { isDefiner, searchPath: searchPath && { schemas: schemasOf(searchPath) } };
+}
+
+/** Each argument is one schema, whatever commas it has inside. */
+function schemasOf({ kind, args = [] }: VariableSetStmt): readonly string[] | undefined {
+  return kind === 'VAR_SET_VALUE' ? args.map((each) => constantText(each) ?? '') : undefined;
 }

@@ -51,7 +51,8 @@ export interface Routine {
   readonly name: string;
   statement: Statement;
   isDefiner: boolean;
-  hasSearchPath: boolean;
+  /** The schemas of its own search_path; undefined where it has none, or that of the session which created it. */
+  searchPath: readonly string[] | undefined;
   readonly body: Statement[];
 }
 
