@@ -97,6 +97,13 @@ describe('messages', () => {
     }
   });
 
+  it('say of a name that format makes that it is one', async () => {
+    const { findings } = await linted(`do $$ begin execute format('alter table %I.%I set schema s', x, y); end $$;`, {
+      disabled: OF_LOCKS,
+    });
+    expect(findings[0]?.message).toMatch(/^<name>\.<name> moves to s\.<name> and nothing /);
+  });
+
   it('name the tables', async () => {
     const { findings } = await linted('alter table sales.a add column x int; drop table b;', {
       disabled: ['lock-without-timeout'],

@@ -91,7 +91,12 @@ function runRules(rules: readonly Rule[], files: readonly ParsedFile[]): Finding
   const findings: Finding[] = [];
   const report = (rule: string, hits: Iterable<Hit> = []) => {
     for (const { statement, offset = statement.offset, message } of hits) {
-      findings.push({ rule, path: statement.file.path, ...statement.file.text.at(offset), message });
+      findings.push({
+        rule,
+        path: statement.file.path,
+        ...statement.file.text.at(offset),
+        message: withNames(message),
+      });
     }
   };
   for (const statement of files.flatMap(({ statements }) => statements)) {
@@ -102,6 +107,9 @@ function runRules(rules: readonly Rule[], files: readonly ParsedFile[]): Finding
   for (const { id, end } of rules) report(id, end?.(world));
   return findings;
 }
+
+/** What `format` puts into a name only a run knows. */
+const withNames = (message: string) => message.replace(/%[Is]/g, '<name>');
 
 function sorted(findings: readonly Finding[], paths: readonly string[]): Finding[] {
   const orderOf = new Map(paths.map((path, index) => [path, index]));

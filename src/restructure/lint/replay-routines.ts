@@ -31,6 +31,7 @@ export function createRoutine(
   };
   world.routines.set(keyOf(name, types), routine);
   world.lastRoutine = routine;
+  world.create('function', name, statement);
 }
 
 export function alterRoutine(world: World, statement: Statement, { func, actions }: AlterFunctionStmt): void {
@@ -58,6 +59,27 @@ export function alterRoutine(world: World, statement: Statement, { func, actions
 
 export function dropRoutine(world: World, func: ObjectWithArgs): void {
   for (const [key] of routinesOf(world, func)) world.routines.delete(key);
+}
+
+export function moveRoutine(
+  world: World,
+  node: Node,
+  { from, to }: { readonly from: string; readonly to: string },
+): void {
+  const object =
+    'RenameStmt' in node
+      ? node.RenameStmt.object
+      : 'AlterObjectSchemaStmt' in node
+        ? node.AlterObjectSchemaStmt.object
+        : undefined;
+  const func = object !== undefined && 'ObjectWithArgs' in object ? object.ObjectWithArgs : undefined;
+  for (const [key, routine] of routinesOf(world, func)) {
+    world.routines.delete(key);
+    world.routines.set(
+      key.replace(from, () => to),
+      { ...routine, name: to },
+    );
+  }
 }
 
 function routinesOf(world: World, func: ObjectWithArgs | undefined): (readonly [string, Routine])[] {

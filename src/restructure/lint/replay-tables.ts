@@ -1,5 +1,6 @@
 import type { AlterTableCmd, AlterTableStmt, ColumnDef, Constraint, CreateStmt, Node, PartitionCmd } from 'libpg-query';
 import { nameOf, stringsOf } from './ast.ts';
+import { saysInvoker } from './invoker.ts';
 import { commandsOf, parentOfPartition } from './locks.ts';
 import type { Statement } from './statement.ts';
 import { newTable, rootOf, type Table, type World } from './world.ts';
@@ -8,7 +9,7 @@ export function createTable(world: World, statement: Statement, create: CreateSt
   const name = nameOf(create.relation);
   const table = newTable(name, statement);
   world.tables.set(name, table);
-  world.creations.push({ name, statement });
+  world.create('table', name, statement);
   table.isPartitioned = create.partspec !== undefined;
   for (const element of create.tableElts ?? []) addElement(table, statement, element);
   const parent = parentOfPartition(statement.node);
@@ -46,18 +47,24 @@ function addConstraint(table: Table, constraint: Constraint, column?: string): v
 
 export function alterTable(world: World, statement: Statement, alter: AlterTableStmt): void {
   const name = nameOf(alter.relation);
-  const view = world.views.get(name);
-  if (view !== undefined) {
-    for (const { def } of commandsOf(alter)) if (setsInvoker(def)) view.invoker = true;
-    return;
-  }
-  if (alter.objtype !== 'OBJECT_TABLE') return;
+  for (const command of commandsOf(alter)) alterInvoker(world, statement, { name, command });
+  if (alter.objtype !== 'OBJECT_TABLE' || world.views.has(name)) return;
   for (const command of commandsOf(alter)) alterBy(world, world.table(name), statement, command);
 }
 
-function setsInvoker(def: Node | undefined): boolean {
-  const options = def !== undefined && 'List' in def ? (def.List.items ?? []) : [];
-  return options.some((each) => 'DefElem' in each && each.DefElem.defname === 'security_invoker');
+/** Only a view has it: one that the files do not create is known by what they say of it. */
+function alterInvoker(
+  world: World,
+  statement: Statement,
+  { name, command: { subtype, def } }: { readonly name: string; readonly command: AlterTableCmd },
+): void {
+  const said = saysInvoker(def !== undefined && 'List' in def ? (def.List.items ?? []) : []);
+  if (said === undefined) return;
+  const invoker = subtype !== 'AT_ResetRelOptions' && said;
+  const view = world.views.get(name) ?? { name, statement, query: undefined, invoker, takenBy: undefined };
+  view.invoker = invoker;
+  view.takenBy = invoker ? undefined : statement;
+  world.views.set(name, view);
 }
 
 function alterBy(world: World, table: Table, statement: Statement, { subtype, def, name = '' }: AlterTableCmd): void {

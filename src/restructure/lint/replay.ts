@@ -1,5 +1,18 @@
-import type { DefElem, FuncCall, GrantStmt, IndexStmt, Node, RangeVar, RenameStmt, VariableSetStmt } from 'libpg-query';
+import type {
+  DropStmt,
+  FuncCall,
+  GrantStmt,
+  IndexStmt,
+  InsertStmt,
+  Node,
+  ObjectType,
+  RangeVar,
+  VariableSetStmt,
+  ViewStmt,
+} from 'libpg-query';
 import { calledName, constantText, kindBelow, nameOf, nameOfParts, stringsOf } from './ast.ts';
+import { saysInvoker } from './invoker.ts';
+import { moveToSchema, rename } from './replay-moves.ts';
 import { alterRoutine, createRoutine, dropRoutine } from './replay-routines.ts';
 import { alterTable, createTable } from './replay-tables.ts';
 import { durationMs } from './setting.ts';
@@ -24,17 +37,23 @@ export function replay(world: World, statement: Statement): void {
   if ('CreateStmt' in node) createTable(world, statement, node.CreateStmt);
   else if ('AlterTableStmt' in node) alterTable(world, statement, node.AlterTableStmt);
   else if ('CreateTableAsStmt' in node) createdAs(world, statement, node.CreateTableAsStmt.into?.rel);
+  else if ('InsertStmt' in node) fill(world, statement, node.InsertStmt);
   else if ('SelectStmt' in node && node.SelectStmt.intoClause !== undefined)
     createdAs(world, statement, node.SelectStmt.intoClause.rel);
-  else if ('ViewStmt' in node) createView(world, statement, node.ViewStmt.view, node.ViewStmt.options);
+  else if ('ViewStmt' in node) createView(world, statement, node.ViewStmt);
+  else if ('CreateDomainStmt' in node)
+    world.create('type', nameOfParts(stringsOf(node.CreateDomainStmt.domainname)), statement);
+  else if ('CreateEnumStmt' in node)
+    world.create('type', nameOfParts(stringsOf(node.CreateEnumStmt.typeName)), statement);
+  else if ('CompositeTypeStmt' in node) world.create('type', nameOf(node.CompositeTypeStmt.typevar), statement);
   else if ('IndexStmt' in node) createIndex(world, node.IndexStmt);
   else if ('CreateSeqStmt' in node) world.sequences.add(nameOf(node.CreateSeqStmt.sequence));
   else if ('CreatePolicyStmt' in node) world.table(nameOf(node.CreatePolicyStmt.table)).policies.push(statement);
   else if ('GrantStmt' in node) grant(world, statement, node.GrantStmt);
   else if ('CreateFunctionStmt' in node) createRoutine(world, statement, node.CreateFunctionStmt);
   else if ('AlterFunctionStmt' in node) alterRoutine(world, statement, node.AlterFunctionStmt);
-  else if ('DropStmt' in node) drop(world, node);
-  else if ('AlterObjectSchemaStmt' in node) moveToSchema(world, statement, node);
+  else if ('DropStmt' in node) drop(world, statement, node.DropStmt);
+  else if ('AlterObjectSchemaStmt' in node) moveToSchema(world, statement, node.AlterObjectSchemaStmt);
   else if ('RenameStmt' in node) rename(world, statement, node.RenameStmt);
   else set(world, node);
 }
@@ -49,25 +68,21 @@ export function replayBody(body: readonly Statement[]): World {
 function createdAs(world: World, statement: Statement, relation: RangeVar | undefined): void {
   const name = nameOf(relation);
   world.tables.set(name, newTable(name, statement));
-  world.creations.push({ name, statement });
+  world.create('table', name, statement);
 }
 
-function createView(
-  world: World,
-  statement: Statement,
-  view: RangeVar | undefined,
-  options: readonly Node[] = [],
-): void {
+function fill(world: World, { transaction }: Statement, { relation, selectStmt }: InsertStmt): void {
+  const isQuery =
+    selectStmt !== undefined && 'SelectStmt' in selectStmt && selectStmt.SelectStmt.fromClause !== undefined;
+  if (isQuery) world.fills.push({ into: nameOf(relation), query: selectStmt, transaction });
+}
+
+function createView(world: World, statement: Statement, { view, query, options = [] }: ViewStmt): void {
   const name = nameOf(view);
   // What is temporary is seen by its own session alone.
-  const invoker =
-    view?.relpersistence === 't' || options.some((each) => 'DefElem' in each && isInvokerOption(each.DefElem));
-  world.views.set(name, { name, statement, invoker });
-  world.creations.push({ name, statement });
-}
-
-function isInvokerOption({ defname }: DefElem): boolean {
-  return defname === 'security_invoker';
+  const invoker = view?.relpersistence === 't' ? true : saysInvoker(options);
+  world.views.set(name, { name, statement, query, invoker, takenBy: undefined });
+  world.create('view', name, statement);
 }
 
 function createIndex(world: World, { idxname, relation, indexParams, accessMethod, whereClause }: IndexStmt): void {
@@ -92,73 +107,33 @@ function grant(
   world.grants.push({ statement, covers: (name) => names.has(name) || schemas.has(name.split('.')[0] ?? '') });
 }
 
-function drop(world: World, { DropStmt: { removeType, objects = [] } }: Extract<Node, { DropStmt: unknown }>): void {
+function drop(world: World, statement: Statement, { removeType, objects = [] }: DropStmt): void {
   for (const object of objects) {
     const parts = 'List' in object ? stringsOf(object.List.items) : [];
     const name = nameOfParts(parts);
-    if (removeType === 'OBJECT_TABLE') dropTable(world, name);
-    else if (removeType === 'OBJECT_VIEW') world.views.delete(name);
-    else if (removeType === 'OBJECT_INDEX')
+    if (removeType === 'OBJECT_INDEX')
       for (const table of world.tables.values()) table.leadingColumns.delete(parts.at(-1) ?? '');
     else if ('ObjectWithArgs' in object) dropRoutine(world, object.ObjectWithArgs);
+    else if (removeType !== undefined && RELATIONS.has(removeType)) {
+      const creation = world.creationsOf('view', name).at(-1);
+      if (creation !== undefined) creation.droppedBy = statement;
+      if (removeType === 'OBJECT_VIEW') world.views.delete(name);
+      else dropTable(world, name);
+    }
   }
 }
+
+const RELATIONS: ReadonlySet<ObjectType> = new Set<ObjectType>([
+  'OBJECT_TABLE',
+  'OBJECT_MATVIEW',
+  'OBJECT_FOREIGN_TABLE',
+  'OBJECT_VIEW',
+]);
 
 function dropTable(world: World, name: string): void {
   const table = world.tables.get(name);
   table?.partitionOf?.parent.partitions.delete(table);
   world.tables.delete(name);
-}
-
-function moveToSchema(
-  world: World,
-  statement: Statement,
-  { AlterObjectSchemaStmt: { objectType, relation, newschema } }: Extract<Node, { AlterObjectSchemaStmt: unknown }>,
-): void {
-  const from = nameOf(relation);
-  const to = `${newschema ?? ''}.${relation?.relname ?? ''}`;
-  if (objectType === 'OBJECT_TABLE') move(world, statement, { kind: 'schema', from, to });
-  if (objectType === 'OBJECT_SEQUENCE') world.movedSequences.set(from, to);
-  if (objectType === 'OBJECT_VIEW') moveView(world, from, to);
-}
-
-function rename(world: World, statement: Statement, { renameType, relation, newname }: RenameStmt): void {
-  const from = nameOf(relation);
-  const to = `${relation?.schemaname ?? 'public'}.${newname ?? ''}`;
-  if (renameType === 'OBJECT_TABLE' && !world.views.has(from)) move(world, statement, { kind: 'name', from, to });
-  else if (renameType === 'OBJECT_TABLE' || renameType === 'OBJECT_VIEW') moveView(world, from, to);
-}
-
-function moveView(world: World, from: string, to: string): void {
-  const view = world.views.get(from);
-  world.views.delete(from);
-  if (view !== undefined) world.views.set(to, { ...view, name: to });
-}
-
-function move(
-  world: World,
-  statement: Statement,
-  { kind, from, to }: { kind: 'schema' | 'name'; from: string; to: string },
-): void {
-  const table = world.table(from);
-  world.moves.push({
-    statement,
-    kind,
-    from,
-    to,
-    table,
-    partitions: [...table.partitions],
-    grantsBefore: world.grants.length,
-    isNew: table.createdBy?.file === statement.file,
-    isBack: table.formerNames.includes(to),
-  });
-  world.creations.push({ name: to, statement });
-  world.movedAway.set(from, to);
-  world.movedAway.delete(to);
-  table.formerNames.push(from);
-  table.name = to;
-  world.tables.delete(from);
-  world.tables.set(to, table);
 }
 
 function set(world: World, node: Node): void {

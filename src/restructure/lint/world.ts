@@ -1,10 +1,10 @@
+import type { Node } from 'libpg-query';
 import { type Lock, locksOf } from './locks.ts';
 import type { Statement } from './statement.ts';
 
 /** What the statements so far have made of a table. One that they did not create is known by what they say of it. */
 export interface Table {
   name: string;
-  readonly formerNames: string[];
   createdBy: Statement | undefined;
   /** The columns that the statements brought, with where they stand. */
   readonly columns: Map<string, { readonly statement: Statement; readonly offset: number }>;
@@ -22,19 +22,30 @@ export interface Table {
 
 export interface View {
   readonly name: string;
+  /** Which creates it, or is the first to speak of it. */
   readonly statement: Statement;
-  invoker: boolean;
+  readonly query: Node | undefined;
+  /** Undefined where nobody says. */
+  invoker: boolean | undefined;
+  /** Which takes security_invoker away from it. */
+  takenBy: Statement | undefined;
 }
 
-/** A table that was given another name, or another schema. */
+/** What has a name of its own; a materialized view and a foreign table are taken for tables. */
+export type Named = 'table' | 'view' | 'function' | 'type';
+
+/** Something that was given another name, or another schema. */
 export interface Move {
   readonly statement: Statement;
   readonly kind: 'schema' | 'name';
+  readonly what: Named;
   readonly from: string;
   readonly to: string;
-  readonly table: Table;
+  readonly table: Table | undefined;
   /** As they were at that time. */
   readonly partitions: readonly Table[];
+  /** How often something had taken its old name. */
+  readonly creationsBefore: number;
   /** How many grants there had been. */
   readonly grantsBefore: number;
   /** It was created by the same file: nobody knows it yet. */
@@ -42,9 +53,16 @@ export interface Move {
   readonly isBack: boolean;
 }
 
-export interface Creation {
-  readonly name: string;
+interface Creation {
   readonly statement: Statement;
+  droppedBy: Statement | undefined;
+}
+
+/** INSERT … SELECT. */
+interface Fill {
+  readonly into: string;
+  readonly query: Node;
+  readonly transaction: number;
 }
 
 export interface Routine {
@@ -68,12 +86,27 @@ export class World {
   readonly movedSequences = new Map<string, string>();
   readonly sequences = new Set<string>();
   readonly moves: Move[] = [];
-  /** Whatever took a name: tables, views, and what was moved there. */
-  readonly creations: Creation[] = [];
+  /** Of what was moved, by what it is and where: the names that it had. */
+  readonly formerNames = new Map<string, readonly string[]>();
+  readonly fills: Fill[] = [];
   readonly grants: { readonly statement: Statement; readonly covers: (name: string) => boolean }[] = [];
   /** How long a lock is waited for, by `set` and by `set local`; of which the latter wins while its transaction lasts. */
   readonly lockTimeout = new LockTimeout();
   readonly held = new Held();
+  readonly #creations = new Map<string, Creation[]>();
+
+  /** Something takes a name: it is created, or moved there. */
+  create(what: Named, name: string, statement: Statement): void {
+    const key = nameSpace(what, name);
+    const creations = this.#creations.get(key);
+    if (creations === undefined) this.#creations.set(key, [{ statement, droppedBy: undefined }]);
+    else creations.push({ statement, droppedBy: undefined });
+  }
+
+  /** Whatever took a name, in order. */
+  creationsOf(what: Named, name: string): readonly Creation[] {
+    return this.#creations.get(nameSpace(what, name)) ?? [];
+  }
 
   table(name: string): Table {
     const known = this.tables.get(name);
@@ -100,6 +133,11 @@ export class World {
   }
 }
 
+/** Tables and views share their names. */
+function nameSpace(what: Named, name: string): string {
+  return `${what === 'view' ? 'table' : what} ${name}`;
+}
+
 export function rootOf(table: Table): Table {
   let root = table;
   while (root.partitionOf !== undefined) root = root.partitionOf.parent;
@@ -110,7 +148,6 @@ export function newTable(name: string, createdBy?: Statement): Table {
   return {
     name,
     createdBy,
-    formerNames: [],
     columns: new Map(),
     leadingColumns: new Map(),
     checks: new Map(),

@@ -1,4 +1,7 @@
-import { DAY, DAYS, type Examples, MOVE, MOVED, VIEW } from './examples.ts';
+import { DAY, DAYS, type Example, type Examples, MOVE, MOVED, VIEW } from './examples.ts';
+
+const THROUGH =
+  'create view sales.shown with (security_invoker) as select id from sales.orders; create view public.orders with (security_invoker) as select id from sales.shown;';
 
 export const MOVES: Examples = {
   'set-schema-without-view': {
@@ -6,7 +9,7 @@ export const MOVES: Examples = {
       ['a bare move', `select 1;\n  ${MOVE}`, ['1.sql:2:3']],
       [
         'with the view before it',
-        'create view public.orders with (security_invoker) as select 1 as one;\nalter table public.orders set schema sales;',
+        'create or replace view public.orders with (security_invoker) as select 1 as one;\nalter table public.orders set schema sales;',
         ['1.sql:2:1'],
       ],
       ['with the view in another transaction', `begin; ${MOVE} commit;\nbegin; ${VIEW} commit;`, ['1.sql:1:8']],
@@ -27,6 +30,18 @@ export const MOVES: Examples = {
         `${MOVE} create view orders.orders with (security_invoker) as select id from sales.orders;`,
         ['1.sql:1:1'],
       ],
+      ['with a view of another table', `${MOVE} ${VIEW.replace('sales.orders', 'sales.lines')}`, ['1.sql:1:1']],
+      ['with an empty table', `${MOVE} create table public.orders (id int);`, ['1.sql:1:1']],
+      [
+        'with a table of other rows',
+        `${MOVE} create table public.orders (id int); insert into public.orders select id from sales.lines;`,
+        ['1.sql:1:1'],
+      ],
+      ['with a view that is dropped again', `${MOVED} drop view public.orders;`, ['1.sql:1:1']],
+      ...['materialized view', 'view', 'foreign table', 'function', 'procedure', 'type', 'domain'].map(
+        (what): Example => [`of a ${what}`, `alter ${what} v set schema s;`, ['1.sql:1:1']],
+      ),
+      ['of a type, with another', 'alter type y set schema s; create domain y as s.z;', ['1.sql:1:1']],
     ],
     good: [
       ['with a view under the old name', MOVED],
@@ -45,7 +60,40 @@ export const MOVES: Examples = {
         'back to where it was',
         `${MOVED}\n-- Down Migration\ndrop view public.orders; alter table sales.orders set schema public;`,
       ],
-      ['of a view, and of a sequence', 'alter view v set schema sales; alter sequence s set schema sales;'],
+      [
+        'of a view, a function and a type of its own, and of a sequence',
+        'create view v with (security_invoker) as select 1 as x; alter view v set schema sales; alter sequence s set schema sales; create function f() returns int language sql as $$ select 1 $$; alter function f set schema sales; create type y as enum (); alter type y set schema sales; create type z as (a int); alter type z set schema sales; create domain w as int; alter domain w set schema sales;',
+      ],
+      [
+        'of a materialized view, a foreign table and a view, each with a view that reads it',
+        ['materialized view', 'foreign table', 'view']
+          .map(
+            (what, at) =>
+              `alter ${what} t${at} set schema s; create view t${at} with (security_invoker) as select id from s.t${at};`,
+          )
+          .join(' '),
+      ],
+      ['with a view that reads it through another', `${MOVE} ${THROUGH}`],
+      ['with a view that is made anew', `${MOVED} drop view public.orders; ${VIEW}`],
+      ['with a view that a later transaction drops', [MOVED, 'drop view public.orders;']],
+      [
+        'moved on, with a view that reads it where it ends',
+        `${MOVE} alter table sales.orders set schema shop; ${VIEW.replace('sales.', 'shop.')}`,
+      ],
+      [
+        'with a table that has its rows',
+        `${MOVE} create table public.orders (id int); insert into public.orders select id from sales.orders;`,
+      ],
+      ['with a table that is created from it', `${MOVE} create table public.orders as select id from sales.orders;`],
+      [
+        'with another table that comes in its place',
+        `${MOVE} alter table old.orders set schema public; create view old.orders with (security_invoker) as select id from public.orders;`,
+      ],
+      [
+        'of a function, with one that calls it',
+        'alter function f(int) set schema s; create function f(int) returns int language sql as $$ select s.f($1) $$;',
+      ],
+      ['of a type, with a domain over it', 'alter type y set schema s; create domain y as s.y;'],
       [
         'in a function that makes the view too',
         `create function f() returns void language plpgsql as $$ begin ${MOVED} end $$;`,
@@ -66,6 +114,9 @@ export const MOVES: Examples = {
         'alter table a rename to b; create view c with (security_invoker) as select id from b;',
         ['1.sql:1:1'],
       ],
+      ...['materialized view', 'view', 'foreign table', 'function', 'type', 'domain'].map(
+        (what): Example => [`of a ${what}`, `alter ${what} v rename to w;`, ['1.sql:1:1']],
+      ),
     ],
     good: [
       [
@@ -77,7 +128,7 @@ export const MOVES: Examples = {
       ['of a table that the file creates', 'create table a (id int); alter table a rename to b;'],
       [
         'of a view',
-        'create view a with (security_invoker) as select 1 as x; alter table a rename to b; alter view c rename to d;',
+        'create view a with (security_invoker) as select 1 as x; alter table a rename to b; alter view b rename to c;',
       ],
     ],
   },

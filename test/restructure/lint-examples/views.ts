@@ -1,4 +1,4 @@
-import { type Examples, MOVED, VIEW } from './examples.ts';
+import { type Example, type Examples, MOVE, MOVED, VIEW } from './examples.ts';
 
 export const VIEWS: Examples = {
   'view-without-security-invoker': {
@@ -10,12 +10,31 @@ export const VIEWS: Examples = {
         'create view v with (security_invoker) as select id from t;\ncreate or replace view v as select id from t;',
         ['1.sql:2:1'],
       ],
+      ['taken from one that was there', 'alter view v set (security_invoker = false);', ['1.sql:1:1']],
+      ['taken by ALTER TABLE', 'alter table v set (security_invoker = off);', ['1.sql:1:1']],
+      ...['reset (security_invoker)', 'set (security_invoker = false)', 'set (security_invoker = 0)'].map(
+        (taken): Example => [
+          `taken from one of the same file by ${taken}`,
+          `create view v with (security_invoker) as select id from t;\nalter view v ${taken};`,
+          ['1.sql:2:1'],
+        ],
+      ),
+      ['said not to, where a table was', `${MOVE}\n${VIEW.replace('true', 'false')}`, ['1.sql:2:1']],
     ],
     good: [
       ['with it', 'create view v with (security_invoker = on) as select id from t;'],
       ['said not to', 'create view v with (security_invoker = false) as select id from t;'],
       ['set later', 'create view v as select id from t; alter view v set (security_invoker = true);'],
+      ['taken, and given back', 'alter view v reset (security_invoker); alter view v set (security_invoker);'],
+      [
+        'another option taken',
+        'create view v with (security_invoker) as select id from t; alter view v reset (security_barrier);',
+      ],
       ['dropped again', 'create view v as select id from t; drop view v;'],
+      [
+        'said not to where a table was, and set later',
+        `${MOVED.replace('true', 'false')} alter view public.orders set (security_invoker = true);`,
+      ],
       ['temporary', 'create temp view v as select id from t;'],
     ],
   },

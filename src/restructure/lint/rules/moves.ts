@@ -1,35 +1,32 @@
 import type { FuncCall, PublicationObjSpec } from 'libpg-query';
 import { calledName, constantText, kindBelow, nameOfText } from '../ast.ts';
-import { replayBody } from '../replay.ts';
 import type { Hit, Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
 import type { Move, World } from '../world.ts';
-
-/** Moves of tables that somebody uses: those of the files, and those of each function, as if it were called by itself. */
-function* movesOf(world: World): Generator<{ readonly move: Move; readonly within: World }> {
-  const worlds = [world, ...[...world.routines.values()].map(({ body }) => replayBody(body))];
-  for (const within of worlds) {
-    for (const move of within.moves) if (!move.isNew && !move.isBack) yield { move, within };
-  }
-}
-
-/** Another relation takes the name before anybody can miss it. */
-function viewBehind({ statement, from }: Move, { creations }: World): Statement | undefined {
-  const after = creations.slice(creations.findIndex((each) => each.statement === statement) + 1);
-  return after.find(({ name, statement: by }) => name === from && by.transaction === statement.transaction)?.statement;
-}
+import { movesOf, standInOf } from './stand-ins.ts';
 
 const goesWithParent = ({ table, statement }: Move, { moves }: World) =>
+  table?.partitionOf !== undefined &&
   moves.some((other) => other.table === table.partitionOf?.parent && other.statement.file === statement.file);
+
+function missed({ what, from, to }: Move, becomes: string): string {
+  const instead = {
+    table: `create view ${from} with (security_invoker = true) as select (every column) from ${to}`,
+    view: `create view ${from} with (security_invoker = true) as select (every column) from ${to}`,
+    function: `create a function ${from} that calls ${to}`,
+    type: `create domain ${from} as ${to}`,
+  };
+  return `${from} ${becomes} ${to} and nothing that answers for it stays under the old name: every statement that still says it fails. In the same transaction: ${instead[what]}.`;
+}
 
 export const setSchemaWithoutView: Rule = {
   id: 'set-schema-without-view',
   *end(world) {
     for (const { move, within } of movesOf(world)) {
-      if (move.kind !== 'schema' || viewBehind(move, within) !== undefined || goesWithParent(move, within)) continue;
+      if (move.kind !== 'schema' || standInOf(move, within) !== undefined || goesWithParent(move, within)) continue;
       yield {
         statement: move.statement,
-        message: `${move.from} moves to ${move.to} and nothing stays under the old name: every statement that still says it fails. In the same transaction: create view ${move.from} with (security_invoker = true) as select (every column) from ${move.to}.`,
+        message: missed(move, 'moves to'),
       };
     }
   },
@@ -43,10 +40,10 @@ export const renameWithoutView: Rule = {
   id: 'rename-without-view',
   *end(world) {
     for (const { move, within } of movesOf(world)) {
-      if (move.kind !== 'name' || viewBehind(move, within) !== undefined || takesPlace(move, within)) continue;
+      if (move.kind !== 'name' || standInOf(move, within) !== undefined || takesPlace(move, within)) continue;
       yield {
         statement: move.statement,
-        message: `${move.from} becomes ${move.to} and nothing stays under the old name: every statement that still says it fails. In the same transaction: create view ${move.from} with (security_invoker = true) as select (every column) from ${move.to}.`,
+        message: missed(move, 'becomes'),
       };
     }
   },
@@ -56,7 +53,7 @@ export const movedViewWithoutGrants: Rule = {
   id: 'moved-view-without-grants',
   *end(world) {
     for (const { move, within } of movesOf(world)) {
-      const view = viewBehind(move, within);
+      const view = standInOf(move, within);
       if (view === undefined || !('ViewStmt' in view.node)) continue;
       const grants = within.grants.filter(({ covers }) => covers(move.from));
       const before = grants.filter((each) => within.grants.indexOf(each) < move.grantsBefore);
@@ -74,7 +71,7 @@ export const partitionChildrenLeft: Rule = {
   id: 'partition-children-left',
   *end(world) {
     for (const { move, within } of movesOf(world)) {
-      if (move.kind !== 'schema' || !move.table.isPartitioned) continue;
+      if (move.kind !== 'schema' || !move.table?.isPartitioned) continue;
       const together = within.moves.filter(({ statement }) => statement.file === move.statement.file);
       // One that is named by a variable stands for all of them.
       if (together.some(({ from }) => from.includes('%'))) continue;

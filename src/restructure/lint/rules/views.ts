@@ -1,22 +1,43 @@
 import type { ColumnRef, Node, SelectStmt } from 'libpg-query';
 import { calledName, kindBelow, nameOf, relationsBelow, stringsOf } from '../ast.ts';
+import { saysInvoker } from '../invoker.ts';
 import { foreignKeysOf, INSTEAD_OF } from '../locks.ts';
 import type { Hit, Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
 import type { World } from '../world.ts';
+import { movesOf, standInOf } from './stand-ins.ts';
 
 export const viewWithoutSecurityInvoker: Rule = {
   id: 'view-without-security-invoker',
-  *end({ views }) {
-    for (const { name, statement, invoker } of views.values()) {
-      if (invoker) continue;
-      yield {
-        statement,
-        message: `${name} reads with the rights of its owner, past the row-level security of its tables. Create it with (security_invoker = true), and grant its readers the tables and usage on their schema; or write security_invoker = false where that is meant.`,
-      };
+  *end(world) {
+    for (const { name, statement, invoker, takenBy } of world.views.values()) {
+      if (takenBy !== undefined)
+        yield {
+          statement: takenBy,
+          message: `From here on ${name} reads with the rights of its owner, past the row-level security of its tables, for everybody who reads it today. Leave security_invoker = true on it.`,
+        };
+      else if (invoker === undefined)
+        yield {
+          statement,
+          message: `${name} reads with the rights of its owner, past the row-level security of its tables. Create it with (security_invoker = true), and grant its readers the tables and usage on their schema; or write security_invoker = false where that is meant.`,
+        };
     }
+    yield* standInsOfOwners(world);
   },
 };
+
+/** Who read the table was held by its policies; through this, nobody is. */
+function* standInsOfOwners(world: World): Generator<Hit> {
+  for (const { move, within } of movesOf(world)) {
+    const by = standInOf(move, within);
+    if (by === undefined || !('ViewStmt' in by.node) || saysInvoker(by.node.ViewStmt.options ?? []) !== false) continue;
+    if (within.views.get(move.from)?.invoker === true) continue;
+    yield {
+      statement: by,
+      message: `${move.from} takes the place of ${move.to} and reads with the rights of its owner: whoever was held by the row-level security of the table is not any more. Create it with (security_invoker = true), and grant its readers the table and usage on its schema.`,
+    };
+  }
+}
 
 export const selectStarView: Rule = {
   id: 'select-star-view',
