@@ -19,6 +19,8 @@ type Mode = keyof typeof MODES;
 export interface Lock {
   readonly table: string;
   readonly mode: Mode;
+  /** It is on a view: its readers queue, and those of the tables below it by their own names do not. */
+  readonly isOnView?: boolean;
 }
 
 /**
@@ -31,9 +33,11 @@ export function locksOf(node: Node): readonly Lock[] {
     return [...ofParent(node), ...foreignKeysOf(node).flatMap((key) => on('SHARE ROW EXCLUSIVE', key.pktable))];
   if ('DropStmt' in node) return ofDrop(node.DropStmt);
   if ('AlterObjectSchemaStmt' in node) {
-    const { objectType, relation } = node.AlterObjectSchemaStmt;
-    return objectType === 'OBJECT_TABLE' ? on('ACCESS EXCLUSIVE', relation) : [];
+    const { objectType = '', relation } = node.AlterObjectSchemaStmt;
+    if (objectType === 'OBJECT_VIEW') return onView(relation);
+    return TABLES.has(objectType) ? on('ACCESS EXCLUSIVE', relation) : [];
   }
+  if ('RenameStmt' in node && node.RenameStmt.renameType === 'OBJECT_VIEW') return onView(node.RenameStmt.relation);
   if ('RenameStmt' in node)
     return RENAMED.has(node.RenameStmt.renameType ?? '') ? on('ACCESS EXCLUSIVE', node.RenameStmt.relation) : [];
   if ('TruncateStmt' in node)
@@ -42,13 +46,16 @@ export function locksOf(node: Node): readonly Lock[] {
     return node.CreateTrigStmt.timing === INSTEAD_OF ? [] : on('SHARE ROW EXCLUSIVE', node.CreateTrigStmt.relation);
   if ('CreatePolicyStmt' in node) return on('ACCESS EXCLUSIVE', node.CreatePolicyStmt.table);
   if ('AlterPolicyStmt' in node) return on('ACCESS EXCLUSIVE', node.AlterPolicyStmt.table);
+  if ('RuleStmt' in node) return on('ACCESS EXCLUSIVE', node.RuleStmt.relation);
   if ('IndexStmt' in node) return node.IndexStmt.concurrent ? [] : on('SHARE', node.IndexStmt.relation);
   return ofMaintenance(node);
 }
 
 export const INSTEAD_OF = 64;
+/** What has rows of its own. */
+const TABLES: ReadonlySet<string> = new Set(['OBJECT_TABLE', 'OBJECT_MATVIEW', 'OBJECT_FOREIGN_TABLE']);
 const RENAMED: ReadonlySet<string> = new Set([
-  'OBJECT_TABLE',
+  ...TABLES,
   'OBJECT_COLUMN',
   'OBJECT_TABCONSTRAINT',
   'OBJECT_TRIGGER',
@@ -61,6 +68,9 @@ function ofMaintenance(node: Node): readonly Lock[] {
     const name = (Object.keys(MODES) as Mode[]).find((each) => MODES[each] === mode);
     return name === undefined || nowait ? [] : relations.flatMap((each) => ofNode(name, each));
   }
+  // CONCURRENTLY another refresh alone waits for.
+  if ('RefreshMatViewStmt' in node)
+    return node.RefreshMatViewStmt.concurrent ? [] : on('ACCESS EXCLUSIVE', node.RefreshMatViewStmt.relation);
   if ('ClusterStmt' in node) return on('ACCESS EXCLUSIVE', node.ClusterStmt.relation);
   if ('ReindexStmt' in node) {
     const { kind, params, relation } = node.ReindexStmt;
@@ -82,7 +92,14 @@ function hasOption(options: readonly Node[] | undefined, name: string): boolean 
 
 const on = (mode: Mode, relation: RangeVar | undefined): readonly Lock[] =>
   relation === undefined ? [] : [{ table: nameOf(relation), mode }];
+const onView = (relation: RangeVar | undefined): readonly Lock[] =>
+  on('ACCESS EXCLUSIVE', relation).map((lock) => ({ ...lock, isOnView: true }));
 const ofNode = (mode: Mode, node: Node): readonly Lock[] => ('RangeVar' in node ? on(mode, node.RangeVar) : []);
+
+/** It takes several tables at once because it was told to. */
+export function namesTables(node: Node): boolean {
+  return 'TruncateStmt' in node || 'LockStmt' in node || 'DropStmt' in node;
+}
 
 /** What PostgreSQL refuses inside of a transaction, by the words that make it so. */
 export function refusedInTransaction(node: Node): string | undefined {
@@ -133,7 +150,7 @@ const GENTLE: ReadonlySet<AlterTableType> = new Set<AlterTableType>([
 ]);
 
 function ofAlterTable(statement: AlterTableStmt): readonly Lock[] {
-  if (statement.objtype !== 'OBJECT_TABLE') return [];
+  if (!TABLES.has(statement.objtype ?? '')) return [];
   return commandsOf(statement).flatMap((command) => ofCommand(command, statement.relation));
 }
 
@@ -155,10 +172,11 @@ function ofCommand({ subtype, def }: AlterTableCmd, relation: RangeVar | undefin
 }
 
 /** DROP INDEX is left to squawk: it names no table. */
-function ofDrop({ removeType, objects = [] }: DropStmt): readonly Lock[] {
+function ofDrop({ removeType = 'OBJECT_TABLE', objects = [] }: DropStmt): readonly Lock[] {
   const names = objects.map((each) => ('List' in each ? stringsOf(each.List.items) : []));
-  if (removeType === 'OBJECT_TABLE')
-    return names.map((parts) => ({ table: nameOfParts(parts), mode: 'ACCESS EXCLUSIVE' }));
+  const isOnView = removeType === 'OBJECT_VIEW';
+  if (isOnView || TABLES.has(removeType))
+    return names.map((parts) => ({ table: nameOfParts(parts), mode: 'ACCESS EXCLUSIVE', isOnView }));
   const isPartOfTable =
     removeType === 'OBJECT_TRIGGER' || removeType === 'OBJECT_POLICY' || removeType === 'OBJECT_RULE';
   return isPartOfTable

@@ -64,7 +64,7 @@ class Reading {
     const end = length === undefined || length === 0 ? this.#file.text.bytes.length : start + length;
     this.spans.push({ start, end });
     const during = this.#transactions.enter(node, start);
-    const locate = (location = start) => location;
+    const locate = placeOr(start);
     this.statements.push({
       file: this.#file,
       node: withoutBody(node),
@@ -109,14 +109,14 @@ class Reading {
       node,
       offset: inFile(offset),
       isLooped,
-      locate: (location?: number) => inFile(location === undefined ? offset : locate(location)),
+      locate: (location?: number) => inFile(isPlace(location) ? locate(location) : offset),
     };
   }
 
   #readAtomic(node: { CreateFunctionStmt: Parameters<typeof atomicBody>[0] }, start: number): void {
     const apart = this.#transactions.apart();
     for (const inner of atomicBody(node.CreateFunctionStmt)) {
-      const locate = (location = start) => location;
+      const locate = placeOr(start);
       this.statements.push({
         file: this.#file,
         node: inner,
@@ -140,6 +140,10 @@ class Reading {
     return undefined;
   }
 }
+
+/** What is not written out, such as the star of `table t`, is nowhere: the parser says -1. */
+const isPlace = (location: number | undefined): location is number => location !== undefined && location >= 0;
+const placeOr = (start: number) => (location: number | undefined) => (isPlace(location) ? location : start);
 
 /** What CREATE SCHEMA makes in the schema. */
 function nestedOf(node: Node): readonly Node[] {

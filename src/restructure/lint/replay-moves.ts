@@ -2,7 +2,7 @@ import type { AlterObjectSchemaStmt, Node, ObjectType, RenameStmt } from 'libpg-
 import { nameOf, nameOfParts, stringsOf } from './ast.ts';
 import { moveRoutine } from './replay-routines.ts';
 import type { Statement } from './statement.ts';
-import type { Move, World } from './world.ts';
+import type { Move, Table, World } from './world.ts';
 
 type Moving = Pick<Move, 'kind' | 'what' | 'from' | 'to'>;
 
@@ -28,15 +28,22 @@ export function moveToSchema(world: World, statement: Statement, alter: AlterObj
   if (what !== undefined) move(world, statement, { kind: 'schema', what, from, to });
 }
 
-export function rename(
-  world: World,
-  statement: Statement,
-  { renameType, relation, object, newname }: RenameStmt,
-): void {
+export function rename(world: World, statement: Statement, renaming: RenameStmt): void {
+  const { renameType, relation, object, newname } = renaming;
+  if (renameType === 'OBJECT_COLUMN') renameColumn(world.tables.get(nameOf(relation)), renaming);
   const what = KINDS[renameType ?? 'OBJECT_TABLE'];
   const from = relation === undefined ? nameOfObject(object) : nameOf(relation);
   const to = `${from.split('.')[0] ?? ''}.${newname ?? ''}`;
   if (what !== undefined) move(world, statement, { kind: 'name', what, from, to });
+}
+
+function renameColumn(table: Table | undefined, { subname = '', newname = '' }: RenameStmt): void {
+  const column = table?.columns.get(subname);
+  if (table === undefined || column === undefined) return;
+  table.columns.delete(subname);
+  table.columns.set(newname, column);
+  for (const [index, leading] of table.leadingColumns)
+    if (leading === subname) table.leadingColumns.set(index, newname);
 }
 
 function nameOfObject(object: Node | undefined): string {

@@ -1,4 +1,5 @@
 import type {
+  CreateTableAsStmt,
   DropStmt,
   FuncCall,
   GrantStmt,
@@ -17,7 +18,7 @@ import { alterRoutine, createRoutine, dropRoutine } from './replay-routines.ts';
 import { alterTable, createTable } from './replay-tables.ts';
 import { durationMs } from './setting.ts';
 import type { Statement } from './statement.ts';
-import { newTable, World } from './world.ts';
+import { newTable, type Table, World } from './world.ts';
 
 /** Lets what ends with a transaction or a session end, before the first statement of the next is looked at. */
 export function enter(world: World, statement: Statement): void {
@@ -32,11 +33,12 @@ export function replay(world: World, statement: Statement): void {
     world.lastRoutine?.body.push(statement);
     return;
   }
-  for (const lock of world.hotLocks(statement)) world.held.trees.set(world.treeOf(lock.table), lock);
+  for (const lock of world.hotTableLocks(statement)) world.held.trees.set(world.treeOf(lock.table), lock);
   const { node } = statement;
   if ('CreateStmt' in node) createTable(world, statement, node.CreateStmt);
   else if ('AlterTableStmt' in node) alterTable(world, statement, node.AlterTableStmt);
-  else if ('CreateTableAsStmt' in node) createdAs(world, statement, node.CreateTableAsStmt.into?.rel);
+  else if ('CreateTableAsStmt' in node)
+    createdAs(world, statement, node.CreateTableAsStmt.into?.rel, sourcesOf(world, node.CreateTableAsStmt));
   else if ('InsertStmt' in node) fill(world, statement, node.InsertStmt);
   else if ('SelectStmt' in node && node.SelectStmt.intoClause !== undefined)
     createdAs(world, statement, node.SelectStmt.intoClause.rel);
@@ -49,6 +51,7 @@ export function replay(world: World, statement: Statement): void {
   else if ('IndexStmt' in node) createIndex(world, node.IndexStmt);
   else if ('CreateSeqStmt' in node) world.sequences.add(nameOf(node.CreateSeqStmt.sequence));
   else if ('CreatePolicyStmt' in node) world.table(nameOf(node.CreatePolicyStmt.table)).policies.push(statement);
+  else if ('AlterPolicyStmt' in node) world.table(nameOf(node.AlterPolicyStmt.table)).policies.push(statement);
   else if ('GrantStmt' in node) grant(world, statement, node.GrantStmt);
   else if ('CreateFunctionStmt' in node) createRoutine(world, statement, node.CreateFunctionStmt);
   else if ('AlterFunctionStmt' in node) alterRoutine(world, statement, node.AlterFunctionStmt);
@@ -65,10 +68,21 @@ export function replayBody(body: readonly Statement[]): World {
   return world;
 }
 
-function createdAs(world: World, statement: Statement, relation: RangeVar | undefined): void {
+function createdAs(
+  world: World,
+  statement: Statement,
+  relation: RangeVar | undefined,
+  sources: readonly Table[] = [],
+): void {
   const name = nameOf(relation);
-  world.tables.set(name, newTable(name, statement));
+  world.tables.set(name, newTable(name, statement, sources));
   world.create('table', name, statement);
+}
+
+/** The tables that a materialized view has its rows from, be it through views. */
+function sourcesOf(world: World, { objtype, query }: CreateTableAsStmt): readonly Table[] {
+  if (objtype !== 'OBJECT_MATVIEW') return [];
+  return [...world.namesBelow(query)].flatMap((name) => (world.views.has(name) ? [] : world.table(name)));
 }
 
 function fill(world: World, { transaction }: Statement, { relation, selectStmt }: InsertStmt): void {

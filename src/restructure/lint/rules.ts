@@ -26,6 +26,7 @@ import {
 import {
   foreignKeyToView,
   insteadOfTrigger,
+  materializedPastPolicies,
   selectStarView,
   throughView,
   viewWithoutSecurityInvoker,
@@ -40,6 +41,7 @@ export const RULES: readonly Rule[] = [
   nextvalOfMovedSequence,
   schemaPublication,
   viewWithoutSecurityInvoker,
+  materializedPastPolicies,
   selectStarView,
   insteadOfTrigger,
   foreignKeyToView,

@@ -1,4 +1,5 @@
 import type { Node } from 'libpg-query';
+import { nameOf, relationsBelow } from './ast.ts';
 import { type Lock, locksOf } from './locks.ts';
 import type { Statement } from './statement.ts';
 
@@ -13,6 +14,8 @@ export interface Table {
   /** The CHECK constraints, and whether they are known to hold of every row. */
   readonly checks: Map<string, boolean>;
   readonly policies: Statement[];
+  /** What a materialized view has its rows from. */
+  readonly sources: readonly Table[];
   rowSecurity: boolean;
   rowSecurityBy: Statement | undefined;
   isPartitioned: boolean;
@@ -116,15 +119,31 @@ export class World {
     return table;
   }
 
+  /** Every relation that a query names, and what the views among them name. */
+  namesBelow(query: unknown): ReadonlySet<string> {
+    const names = new Set([...relationsBelow(query)].map(nameOf));
+    // Those that are added are looked at in their turn.
+    for (const name of names) for (const each of relationsBelow(this.views.get(name)?.query)) names.add(nameOf(each));
+    return names;
+  }
+
   /** Others use it: it was there before this file. */
   isHot(name: string, { file }: Statement): boolean {
     if (this.views.has(name)) return false;
     return this.tables.get(name)?.createdBy?.file !== file;
   }
 
-  /** The locks of a statement that others queue behind: those on tables that this file did not create. */
+  /** The locks of a statement that others queue behind: those on tables and views that this file did not create. */
   hotLocks(statement: Statement): readonly Lock[] {
-    return locksOf(statement.node).filter(({ table }) => this.isHot(table, statement));
+    return locksOf(statement.node).filter(({ table, isOnView }) =>
+      isOnView
+        ? this.creationsOf('view', table).at(-1)?.statement.file !== statement.file
+        : this.isHot(table, statement),
+    );
+  }
+
+  hotTableLocks(statement: Statement): readonly Lock[] {
+    return this.hotLocks(statement).filter(({ isOnView }) => !isOnView);
   }
 
   /** A partition is locked with its table: whoever uses one uses the other. */
@@ -144,7 +163,7 @@ export function rootOf(table: Table): Table {
   return root;
 }
 
-export function newTable(name: string, createdBy?: Statement): Table {
+export function newTable(name: string, createdBy?: Statement, sources: readonly Table[] = []): Table {
   return {
     name,
     createdBy,
@@ -152,6 +171,7 @@ export function newTable(name: string, createdBy?: Statement): Table {
     leadingColumns: new Map(),
     checks: new Map(),
     policies: [],
+    sources,
     rowSecurity: false,
     rowSecurityBy: undefined,
     isPartitioned: false,

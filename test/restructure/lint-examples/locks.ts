@@ -13,6 +13,9 @@ export const LOCKS: Examples = {
         'begin; create trigger t after insert on a for each row execute function f();\ndrop table b; commit;',
         ['1.sql:2:1'],
       ],
+      ...['truncate a, b', 'drop table a, b', 'lock table a, b', 'drop materialized view a, b'].map(
+        (sql): Example => [sql, `${sql};`, ['1.sql:1:1']],
+      ),
       ['an index, and a foreign key', 'create index i on a (x);\ncreate table c (id int references b);', ['1.sql:2:1']],
       [
         'in a loop over names',
@@ -21,6 +24,9 @@ export const LOCKS: Examples = {
       ],
     ],
     good: [
+      ['one table, and one of its own', 'create table b (id int); drop table a, b;'],
+      ['a table with its partitions at once', [`${DAYS} ${DAY}`, 'truncate days, days_1;']],
+      ['views, below which tables stay in use', 'drop view v, w; alter table a add column x int;'],
       ['one table, twice', 'alter table a add column x int; alter table a add column y int;'],
       [
         'a transaction each',
@@ -100,6 +106,14 @@ export const LOCKS: Examples = {
         'lock table a in exclusive mode',
         'create table b (id int references a)',
         'alter table a add column b int references c',
+        'create rule r as on insert to a do instead nothing',
+        'refresh materialized view a',
+        'drop materialized view a',
+        'drop view a',
+        'alter view a rename to b',
+        'alter view a set schema b',
+        'alter materialized view a set schema b',
+        'alter foreign table a add column x int',
       ].map((sql): Example => [sql, `${sql};`, ['1.sql:1:1']]),
     ],
     good: [
@@ -134,6 +148,10 @@ export const LOCKS: Examples = {
       [
         'a function between',
         "set lock_timeout = '50ms'; create function f() returns void language sql as 'select 1'; alter table a add column x int;",
+      ],
+      [
+        'of a view of its own, and a refresh beside which others read',
+        'create view v with (security_invoker) as select 1 as x; alter view v rename to w; drop view w; refresh materialized view concurrently m;',
       ],
       ['nowait', 'lock table a in access exclusive mode nowait; lock table b in row exclusive mode;'],
       [

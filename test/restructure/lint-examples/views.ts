@@ -1,4 +1,6 @@
-import { type Example, type Examples, MOVE, MOVED, VIEW } from './examples.ts';
+import { DAY, DAYS, type Example, type Examples, MOVE, MOVED, VIEW } from './examples.ts';
+
+const KEPT = 'create materialized view kept as select id from notes;';
 
 export const VIEWS: Examples = {
   'view-without-security-invoker': {
@@ -38,8 +40,72 @@ export const VIEWS: Examples = {
       ['temporary', 'create temp view v as select id from t;'],
     ],
   },
+  'materialized-view-past-policies': {
+    bad: [
+      ['with policies from before', `create policy p on notes using (true);\n${KEPT}`, ['1.sql:2:1']],
+      [
+        'with row-level security that comes later',
+        `${KEPT}\nalter table notes enable row level security;`,
+        ['1.sql:1:1'],
+      ],
+      [
+        'through a view',
+        [
+          'create policy p on notes using (true); create view v with (security_invoker) as select id from notes;',
+          KEPT.replace('notes', 'v'),
+        ],
+        ['2.sql:1:1'],
+      ],
+      [
+        'of a partition, and of what moves',
+        [
+          DAYS,
+          DAY,
+          'alter table days enable row level security; alter table days_1 set schema s;',
+          'create materialized view kept as select id from s.days_1;',
+        ],
+        ['4.sql:1:1'],
+      ],
+      [
+        'of what moves later',
+        ['create policy p on notes using (true);', KEPT, 'alter table notes set schema s;'],
+        ['2.sql:1:1'],
+      ],
+    ],
+    good: [
+      ['of a table without', KEPT],
+      [
+        'a view',
+        'create policy p on notes using (true); create view v with (security_invoker) as select id from notes;',
+      ],
+      ['a table', 'create policy p on notes using (true); create table kept as select id from notes;'],
+      ['dropped again', `create policy p on notes using (true); ${KEPT} drop materialized view kept;`],
+    ],
+  },
   'select-star-view': {
     bad: [
+      [
+        'of a subquery that has one',
+        'create view v with (security_invoker) as select o.* from (select * from orders) o;',
+        ['1.sql:1:66'],
+      ],
+      [
+        'of a common table expression that has one',
+        'create view v with (security_invoker) as with o as (select * from orders) select id from o;',
+        ['1.sql:1:60'],
+      ],
+      ['of a row', 'create view v with (security_invoker) as select (x).* from orders x;', ['1.sql:1:50']],
+      [
+        'of a row of a function',
+        'create view v with (security_invoker) as select (f(o.id)).* from orders o;',
+        ['1.sql:1:52'],
+      ],
+      [
+        'of a table by its name alone',
+        'select 1;\n  create view v with (security_invoker) as table s.t;',
+        ['1.sql:2:3'],
+      ],
+      ['in a materialized view', 'create materialized view v as select * from t;', ['1.sql:1:38']],
       ['of a table', 'create view v with (security_invoker) as select * from t;', ['1.sql:1:49']],
       [
         'by its alias',
@@ -58,6 +124,11 @@ export const VIEWS: Examples = {
         'create view v with (security_invoker) as with c as (select id from t) select * from c;',
       ],
       ['of a subquery', 'create view v with (security_invoker) as select * from (select id from t) s;'],
+      ['of a row of a subquery', 'create view v with (security_invoker) as select (s).* from (select id from t) s;'],
+      [
+        'asked for in EXISTS',
+        'create view v with (security_invoker) as select id from t where exists (select * from u);',
+      ],
       ['counted', 'create view v with (security_invoker) as select count(*) as n from t;'],
       ['outside of a view', 'create function f() returns setof t language sql as $$ select * from t $$;'],
     ],

@@ -1,5 +1,5 @@
 import { nameOf } from '../ast.ts';
-import { MODES, refusedInTransaction } from '../locks.ts';
+import { MODES, namesTables, refusedInTransaction } from '../locks.ts';
 import type { Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
 
@@ -9,8 +9,12 @@ export const moreThanOneHotTable: Rule = {
   id: 'more-than-one-hot-table-a-transaction',
   *each(statement, world) {
     if (statement.runs !== 'with-file' || world.held.isOverSeveral) return;
-    const locks = world.hotLocks(statement);
-    const { trees } = world.held;
+    const locks = world.hotTableLocks(statement);
+    const trees = new Map(world.held.trees);
+    const [first] = locks;
+    // Of a foreign key it cannot be helped that it locks both.
+    if (trees.size === 0 && first !== undefined && namesTables(statement.node))
+      trees.set(world.treeOf(first.table), first);
     const another = trees.size === 0 ? undefined : locks.find(({ table }) => !trees.has(world.treeOf(table)));
     const looped = locks.find(({ table }) => statement.isLooped && table.includes('%'));
     if (another === undefined && looped === undefined) return;

@@ -1,8 +1,8 @@
-import type { ColumnRef, CreatePolicyStmt, FuncCall, SelectStmt, SubLink } from 'libpg-query';
+import type { A_Expr, ColumnRef, CreatePolicyStmt, FuncCall, JoinExpr, Node, SelectStmt, SubLink } from 'libpg-query';
 import { below, calledName, kindBelow, nameOf, relationsBelow, stringsOf } from '../ast.ts';
 import type { Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
-import type { Table } from '../world.ts';
+import { rootOf, type Table, type World } from '../world.ts';
 import { CHEAP_FUNCTIONS } from './cheap-functions.ts';
 
 type Policy = Pick<CreatePolicyStmt, 'qual' | 'with_check' | 'table'>;
@@ -38,12 +38,13 @@ export const unwrappedFunctionInPolicy: Rule = {
 
 export const policyPerRowSubquery: Rule = {
   id: 'policy-per-row-subquery',
-  *each(statement) {
+  *each(statement, world) {
     const policy = policyOf(statement);
     if (policy === undefined) return;
     for (const link of kindBelow<SubLink>([policy.qual, policy.with_check], 'SubLink')) {
       const select = link.subselect;
-      if (select === undefined || !('SelectStmt' in select) || !dependsOnRow(select.SelectStmt, policy)) continue;
+      if (select === undefined || !('SelectStmt' in select) || !dependsOnRow(select.SelectStmt, policy, world))
+        continue;
       yield {
         statement,
         offset: statement.locate(link.location),
@@ -54,47 +55,107 @@ export const policyPerRowSubquery: Rule = {
 };
 
 /** It names the policy's table, which it does not select from; or has nothing to select from, and names a column. */
-function dependsOnRow(select: SelectStmt, { table }: Policy): boolean {
+function dependsOnRow(select: SelectStmt, { table }: Policy, world: World): boolean {
   const columns = [...kindBelow<ColumnRef>(select, 'ColumnRef')].map(({ fields }) => stringsOf(fields));
   const relations = [...relationsBelow(select)].map(({ relname, alias }) => alias?.aliasname ?? relname ?? '');
   if (relations.length === 0 && select.fromClause === undefined) return columns.length > 0;
+  if (relations.includes(table?.relname ?? '')) return false;
   return (
-    !relations.includes(table?.relname ?? '') &&
-    columns.some((parts) => parts.length > 1 && parts.at(-2) === table?.relname)
+    columns.some((parts) => parts.length > 1 && parts.at(-2) === table?.relname) || namesColumnOfRow(select, world)
   );
 }
 
-const TENANT_COLUMNS: ReadonlySet<string> = new Set(['organization_id', 'org_id', 'tenant_id']);
+/**
+ * A column without a table before it is the row's where what is selected from has none of that name. Of tables that the files do not
+ * create nobody knows that: there, one that is compared with a column of theirs which says so is taken for another's.
+ */
+function namesColumnOfRow(select: SelectStmt, world: World): boolean {
+  const columns = [...bareColumns(select)];
+  const from = [...relationsBelow(select)];
+  // What a function or a subquery answers with has columns too.
+  const isOnlyTables = [...below(select)].every(([kind]) => kind !== 'RangeFunction' && kind !== 'RangeSubselect');
+  const tables = from.map((relation) => world.tables.get(nameOf(relation)));
+  const mayHave = columns.filter((name) => !tables.some((each) => each?.columns.has(name)));
+  if (isOnlyTables && tables.every((each) => each !== undefined && isWrittenOut(each))) return mayHave.length > 0;
+  const names = new Set(from.map(({ relname, alias }) => alias?.aliasname ?? relname ?? ''));
+  const compared = [...kindBelow<A_Expr>(select, 'A_Expr')].flatMap(({ lexpr, rexpr }) => {
+    const [left, right] = [lexpr, rexpr].map(columnOf);
+    if (left === undefined || right === undefined) return [];
+    return [
+      [left, right],
+      [right, left],
+    ].flatMap(([bare = [], other = []]) => (bare.length === 1 && names.has(other.at(-2) ?? '') ? bare : []));
+  });
+  return compared.some((name) => mayHave.includes(name));
+}
+
+const columnOf = (node: Node | undefined) =>
+  node !== undefined && 'ColumnRef' in node ? stringsOf(node.ColumnRef.fields) : undefined;
+
+/** In the conditions: what is selected has names too, by which it is ordered and grouped. */
+function* bareColumns(select: SelectStmt): Generator<string> {
+  const conditions = [
+    select.whereClause,
+    [...kindBelow<JoinExpr>(select.fromClause, 'JoinExpr')].map(({ quals }) => quals),
+  ];
+  for (const { fields } of kindBelow<ColumnRef>(conditions, 'ColumnRef')) {
+    const [name, ...more] = stringsOf(fields);
+    if (name !== undefined && more.length === 0) yield name;
+  }
+}
+
+/** All of its columns are in the statement that creates it. */
+function isWrittenOut({ createdBy }: Table): boolean {
+  if (createdBy === undefined || !('CreateStmt' in createdBy.node)) return false;
+  const { tableElts = [], inhRelations } = createdBy.node.CreateStmt;
+  return inhRelations === undefined && tableElts.every((each) => !('TableLikeClause' in each));
+}
+
+const TENANT_COLUMNS: ReadonlySet<string> = new Set(['organization_id', 'org_id', 'tenant_id', 'owner_context_id']);
 
 export const tenantColumnWithoutIndex: Rule = {
   id: 'tenant-column-without-index',
   *end({ tables }) {
     for (const table of tables.values()) {
-      const led = new Set(table.leadingColumns.values());
-      for (const [column, { statement, offset }] of table.columns) {
-        if (!TENANT_COLUMNS.has(column) || led.has(column) || !isInPolicy(column, table)) continue;
-        yield {
-          statement,
-          offset,
-          message: `The policies of ${table.name} compare ${column}, and no index begins with it: every query reads the rows of every tenant. create index concurrently on ${table.name} (${column}).`,
-        };
+      if (isTemporary(table)) continue;
+      const led = new Set([...table.leadingColumns.values(), ...rootOf(table).leadingColumns.values()]);
+      for (const column of [...TENANT_COLUMNS].filter((each) => !led.has(each))) {
+        const brought = table.columns.get(column);
+        const policy = table.policies.find((each) => compares(each, column, table));
+        if (brought !== undefined) yield { ...brought, message: unled(table, column, policy !== undefined) };
+        else if (policy !== undefined)
+          yield {
+            statement: policy,
+            message: `This policy compares ${column} of ${table.name}, and no index of these files begins with it: without one every query reads the rows of every tenant. create index concurrently on ${table.name} (${column}); where it has one from before, allow it here.`,
+          };
       }
     }
   },
 };
 
-function isInPolicy(column: string, { policies, name }: Table): boolean {
+function unled({ name }: Table, column: string, isInPolicy: boolean): string {
+  const what = isInPolicy ? `The policies of ${name} compare ${column}` : `${column} says whose a row of ${name} is`;
+  return `${what}, and no index begins with it: every query reads the rows of every tenant. create index concurrently on ${name} (${column}).`;
+}
+
+function isTemporary({ createdBy }: Table): boolean {
+  return (
+    createdBy !== undefined &&
+    'CreateStmt' in createdBy.node &&
+    createdBy.node.CreateStmt.relation?.relpersistence === 't'
+  );
+}
+
+function compares(statement: Statement, column: string, { name }: Table): boolean {
+  const policy = policyOf(statement) ?? {};
   const table = name.split('.')[1];
-  return policies.some((statement) => {
-    const policy = policyOf(statement) ?? {};
-    const outside = [...outsideSubqueries(policy)].flatMap(([kind, fields]) =>
-      kind === 'ColumnRef' ? [fields as ColumnRef] : [],
-    );
-    const isColumn = ({ fields }: ColumnRef) => stringsOf(fields).at(-1) === column;
-    const isOfTable = ({ fields }: ColumnRef) => stringsOf(fields).at(-2) === table;
-    const anywhere = [...kindBelow<ColumnRef>([policy.qual, policy.with_check], 'ColumnRef')];
-    return outside.some(isColumn) || anywhere.some((each) => isColumn(each) && isOfTable(each));
-  });
+  const outside = [...outsideSubqueries(policy)].flatMap(([kind, fields]) =>
+    kind === 'ColumnRef' ? [fields as ColumnRef] : [],
+  );
+  const isColumn = ({ fields }: ColumnRef) => stringsOf(fields).at(-1) === column;
+  const isOfTable = ({ fields }: ColumnRef) => stringsOf(fields).at(-2) === table;
+  const anywhere = [...kindBelow<ColumnRef>([policy.qual, policy.with_check], 'ColumnRef')];
+  return outside.some(isColumn) || anywhere.some((each) => isColumn(each) && isOfTable(each));
 }
 
 export const rlsEnabledWithoutPolicy: Rule = {

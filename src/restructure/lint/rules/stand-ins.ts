@@ -1,4 +1,4 @@
-import { nameOf, nameOfParts, relationsBelow, stringsOf } from '../ast.ts';
+import { nameOfParts, stringsOf } from '../ast.ts';
 import { replayBody } from '../replay.ts';
 import type { Statement } from '../statement.ts';
 import type { Move, World } from '../world.ts';
@@ -36,16 +36,8 @@ function answersFor(move: Move, by: Statement, world: World): boolean {
 }
 
 /** It selects from what moved, where that is now, be it through other views. Of names that a variable gives, nobody knows. */
-function reads({ from, to, table }: Move, query: unknown, { views }: World): boolean {
+function reads({ from, to, table }: Move, query: unknown, world: World): boolean {
   if (from.includes('%')) return true;
-  const seen = new Set<string>();
-  const open = [query];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    for (const name of [...relationsBelow(next)].map(nameOf)) {
-      if (name === to || name === table?.name) return true;
-      if (!seen.has(name)) open.push(views.get(name)?.query);
-      seen.add(name);
-    }
-  }
-  return false;
+  const names = world.namesBelow(query);
+  return names.has(to) || (table !== undefined && names.has(table.name));
 }

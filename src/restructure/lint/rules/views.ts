@@ -1,10 +1,10 @@
-import type { ColumnRef, Node, SelectStmt } from 'libpg-query';
+import type { ColumnRef, Node, ResTarget, SelectStmt } from 'libpg-query';
 import { calledName, kindBelow, nameOf, relationsBelow, stringsOf } from '../ast.ts';
 import { saysInvoker } from '../invoker.ts';
 import { foreignKeysOf, INSTEAD_OF } from '../locks.ts';
 import type { Hit, Rule } from '../rule.ts';
 import type { Statement } from '../statement.ts';
-import type { World } from '../world.ts';
+import { rootOf, type World } from '../world.ts';
 import { movesOf, standInOf } from './stand-ins.ts';
 
 export const viewWithoutSecurityInvoker: Rule = {
@@ -39,11 +39,24 @@ function* standInsOfOwners(world: World): Generator<Hit> {
   }
 }
 
+export const materializedPastPolicies: Rule = {
+  id: 'materialized-view-past-policies',
+  *end({ tables }) {
+    for (const { name, createdBy, sources } of tables.values()) {
+      const held = sources.find((each) => each.policies.length > 0 || rootOf(each).rowSecurity);
+      if (held === undefined || createdBy === undefined) continue;
+      yield {
+        statement: createdBy,
+        message: `${name} keeps rows of ${held.name} as its owner reads them, and can have no policies of its own: whoever is granted it reads the rows of every tenant. Make it a view with (security_invoker = true); or grant it to nobody whom the policies hold, and allow it here.`,
+      };
+    }
+  },
+};
+
 export const selectStarView: Rule = {
   id: 'select-star-view',
   *each(statement) {
-    if (!('ViewStmt' in statement.node)) return;
-    const star = starOf(statement.node.ViewStmt.query);
+    const [star] = starsOf(queryOf(statement.node));
     if (star === undefined) return;
     yield {
       statement,
@@ -53,32 +66,82 @@ export const selectStarView: Rule = {
   },
 };
 
-/** A star over a table. One over a subquery or a common table expression repeats names that are written there. */
-function starOf(query: Node | undefined): ColumnRef | undefined {
-  if (query === undefined || !('SelectStmt' in query)) return undefined;
-  const { targetList = [], fromClause, withClause, larg, rarg } = query.SelectStmt;
-  const expressions = new Set(
-    (withClause?.ctes ?? []).flatMap((each) => ('CommonTableExpr' in each ? (each.CommonTableExpr.ctename ?? '') : [])),
-  );
-  const tables = sourcesOf(fromClause).filter(({ table }) => table !== undefined && !expressions.has(table));
-  for (const target of targetList) {
-    const value = 'ResTarget' in target ? target.ResTarget.val : undefined;
-    if (value === undefined || !('ColumnRef' in value) || !value.ColumnRef.fields?.some((field) => 'A_Star' in field))
-      continue;
-    const [of] = stringsOf(value.ColumnRef.fields);
-    if (tables.some(({ alias }) => of === undefined || of === alias)) return value.ColumnRef;
-  }
-  return starOf(larg && { SelectStmt: larg }) ?? starOf(rarg && { SelectStmt: rarg });
+function queryOf(node: Node): Node | undefined {
+  if ('ViewStmt' in node) return node.ViewStmt.query;
+  const isView = 'CreateTableAsStmt' in node && node.CreateTableAsStmt.objtype === 'OBJECT_MATVIEW';
+  return isView ? node.CreateTableAsStmt.query : undefined;
 }
 
-function sourcesOf(from: readonly Node[] | undefined): { table: string | undefined; alias: string }[] {
-  return (from ?? []).flatMap((each): { table: string | undefined; alias: string }[] => {
+interface Place {
+  readonly location: number | undefined;
+}
+
+/** The stars over tables. One over a subquery or a common table expression repeats names that are written there. */
+function* starsOf(query: Node | undefined, above: ReadonlySet<string> = new Set()): Generator<Place> {
+  if (query === undefined || !('SelectStmt' in query)) return;
+  const { targetList = [], fromClause, withClause, larg, rarg } = query.SelectStmt;
+  const expressions = (withClause?.ctes ?? []).flatMap((each) =>
+    'CommonTableExpr' in each ? each.CommonTableExpr : [],
+  );
+  const known = new Set([...above, ...expressions.map(({ ctename = '' }) => ctename)]);
+  const sources = sourcesOf(fromClause);
+  const written = new Set(
+    sources.filter(({ table }) => table === undefined || known.has(table)).map(({ alias }) => alias),
+  );
+  const tables = sources.filter(({ alias }) => !written.has(alias));
+  for (const target of targetList) {
+    const star = 'ResTarget' in target ? starIn(target.ResTarget) : undefined;
+    if (star === undefined) continue;
+    const isOfTable =
+      star.of === undefined
+        ? tables.length > 0
+        : star.isOfRow
+          ? !written.has(star.of)
+          : tables.some(({ alias }) => alias === star.of);
+    if (isOfTable) yield star;
+  }
+  for (const { subquery } of sources) yield* starsOf(subquery, known);
+  for (const { ctequery } of expressions) yield* starsOf(ctequery, known);
+  yield* starsOf(larg && { SelectStmt: larg }, known);
+  yield* starsOf(rarg && { SelectStmt: rarg }, known);
+}
+
+interface Star extends Place {
+  /** Of which of the sources; of all of them where it does not say. */
+  readonly of: string | undefined;
+  /** `(x).*`: of a row, which may be what a function returns. */
+  readonly isOfRow: boolean;
+}
+
+function starIn({ val: value }: ResTarget): Star | undefined {
+  if (value === undefined) return undefined;
+  if ('ColumnRef' in value && value.ColumnRef.fields?.some((field) => 'A_Star' in field))
+    return { of: stringsOf(value.ColumnRef.fields).at(-1), isOfRow: false, location: value.ColumnRef.location };
+  if (!('A_Indirection' in value) || !value.A_Indirection.indirection?.some((each) => 'A_Star' in each))
+    return undefined;
+  const { arg } = value.A_Indirection;
+  const of = arg !== undefined && 'ColumnRef' in arg ? stringsOf(arg.ColumnRef.fields).join('.') : '';
+  const [place] = kindBelow<Place>(arg, 'ColumnRef');
+  return { of, isOfRow: true, location: place?.location };
+}
+
+interface Source {
+  readonly table: string | undefined;
+  readonly alias: string;
+  readonly subquery: Node | undefined;
+}
+
+function sourcesOf(from: readonly Node[] | undefined): Source[] {
+  return (from ?? []).flatMap((each): Source[] => {
     if ('JoinExpr' in each) return sourcesOf([each.JoinExpr.larg, each.JoinExpr.rarg].flatMap((side) => side ?? []));
+    if ('RangeSubselect' in each) {
+      const { subquery, alias } = each.RangeSubselect;
+      return [{ table: undefined, alias: alias?.aliasname ?? '', subquery }];
+    }
     if (!('RangeVar' in each)) return [];
     const { relname = '', schemaname, alias } = each.RangeVar;
-    return [
-      { table: schemaname === undefined ? relname : `${schemaname}.${relname}`, alias: alias?.aliasname ?? relname },
-    ];
+    const table = schemaname === undefined ? relname : `${schemaname}.${relname}`;
+    return [{ table, alias: alias?.aliasname ?? relname, subquery: undefined }];
   });
 }
 
