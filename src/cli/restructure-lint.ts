@@ -7,6 +7,7 @@ import type { Finding } from '../restructure/lint/statement.ts';
 import type { CommandContext } from './context.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
+import { createProgress } from './progress.ts';
 
 interface LintFlags {
   readonly json?: boolean;
@@ -58,7 +59,15 @@ async function runLint(paths: readonly string[], flags: LintFlags, context: Comm
   const { baseline: file, disable: disabled, transaction } = flags;
   const baseline = file === undefined ? undefined : parseBaseline(file, await readTextFile(file));
   const squawk = flags.squawk ? findSquawk() : undefined;
-  const report = await lint(sources, { alone: !transaction, disabled, baseline, squawk, signal: context.stop });
+  const progress = createProgress(context);
+  const report = await lint(sources, {
+    alone: !transaction,
+    disabled,
+    baseline,
+    squawk,
+    signal: context.stop,
+    onProgress: progress.update,
+  }).finally(progress.clear);
   if (flags.json) context.out.write(`${toJson({ ...report, squawk: squawk?.version ?? null })}\n`);
   else context.out.write(report.findings.map(findingLine).join(''));
   context.err.write(summary(report, { squawk, isWanted: flags.squawk }));

@@ -290,7 +290,23 @@ describe('what is no SQL', () => {
       /^PostgreSQL does not parse it: syntax error at or near "m"\. Nothing else in this file/,
     ],
     ['a string without end', "select 'x", ['1.sql:1:8 syntax'], /unterminated quoted string/],
-    ['a variable of psql', 'select :x;', ['1.sql:1:8 syntax'], /a variable of psql is no SQL/],
+    [
+      'a variable of psql',
+      "select :x;\nselect a[1:x], 'b'::x from :\"s\".t where c = :'d' and e = :x;\ndrop table a;",
+      [
+        '1.sql:1:8 psql-command',
+        '1.sql:2:28 psql-command',
+        '1.sql:2:45 psql-command',
+        '1.sql:3:1 lock-without-timeout',
+      ],
+      /^:x is a variable of psql: .* Write the value, /,
+    ],
+    [
+      'a variable of psql that is no name',
+      'drop table a;\n:x;',
+      ['1.sql:2:1 psql-command', '1.sql:2:2 syntax'],
+      /^:x is a variable of psql/,
+    ],
     [
       'a command of psql',
       'select 1;\n\\i other.sql\ndrop table a;',
@@ -386,6 +402,23 @@ describe('a baseline', () => {
 
 it('stops when it is told to', async () => {
   await expect(linted('select 1', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'STOPPED' });
+});
+
+it('says how far it is, and is stopped between two statements', async () => {
+  const said: string[] = [];
+  const stop = new AbortController();
+  const onProgress = (label: string, done: number, total: number) => {
+    said.push(`${label} ${done} of ${total}`);
+    if (done === 1_000) stop.abort();
+  };
+  const sql = 'select 1;'.repeat(1_500);
+  await expect(linted([sql, sql], { signal: stop.signal, onProgress })).rejects.toMatchObject({ code: 'STOPPED' });
+  expect(said).toEqual([
+    'reading files 0 of 2',
+    'reading files 1 of 2',
+    'looking at statements 0 of 3000',
+    'looking at statements 1000 of 3000',
+  ]);
 });
 
 describe("squawk's findings", () => {

@@ -1,5 +1,6 @@
 import type { ParsedFile } from './parse.ts';
 import type { Comment, Finding } from './statement.ts';
+import { firstFrom } from './text.ts';
 import { isAlone } from './transactions.ts';
 
 /** `-- lint: allow RULE because REASON`: on a statement, which it says of that the rule is broken on purpose. */
@@ -77,12 +78,10 @@ function allowsOf(file: ParsedFile, isRule: Known['isRule']): { allows: Allow[];
 
 /** The statement that a comment is in, or ends the line of, or comes before. */
 function spanOf({ spans, text }: ParsedFile, { offset }: Comment) {
-  const within = spans.find(({ start, end }) => start <= offset && offset < end);
-  const before = spans.findLast(({ end }) => end <= offset);
-  if (within !== undefined) return within;
-  return before !== undefined && text.isOnOneLine(before.end, offset)
-    ? before
-    : spans.find(({ start }) => start > offset);
+  const next = firstFrom(spans, offset + 1);
+  const before = spans[next - 1];
+  if (before !== undefined && offset < before.end) return before;
+  return before !== undefined && text.isOnOneLine(before.end, offset) ? before : spans[next];
 }
 
 function covers({ text }: ParsedFile, { start, end }: Allow, { line, column }: Finding): boolean {

@@ -38,11 +38,17 @@ export function* below(root: unknown, except?: string): Generator<readonly [kind
     const [kind, value] = next;
     if (value === null || typeof value !== 'object' || kind === except) continue;
     if (Array.isArray(value)) {
-      for (const item of value.toReversed()) open.push([kind, item]);
+      for (let at = value.length - 1; at >= 0; at -= 1) open.push([kind, value[at]]);
       continue;
     }
     yield [kind, value as Fields];
-    for (const entry of Object.entries(value).toReversed()) open.push(entry);
+    const keys = Object.keys(value);
+    for (let at = keys.length - 1; at >= 0; at -= 1) {
+      const key = keys[at] ?? '';
+      const child = (value as Fields)[key];
+      // Most of what is in a node is no node: every rule comes by here.
+      if (typeof child === 'object') open.push([key, child]);
+    }
   }
 }
 

@@ -18,7 +18,12 @@ export interface LintOptions {
   readonly baseline?: Baseline | undefined;
   readonly squawk?: Squawk | undefined;
   readonly signal?: AbortSignal;
+  /** How far it is, and with what. */
+  readonly onProgress?: (label: string, done: number, total: number) => void;
 }
+
+/** So many statements are looked at before anything else may run. */
+const STATEMENTS_AT_ONCE = 1_000;
 
 export interface Source {
   readonly path: string;
@@ -48,29 +53,30 @@ export function isRule(rule: string): boolean {
  */
 export async function lint(sources: readonly Source[], options: LintOptions = {}): Promise<Report> {
   const { alone = false, disabled = [], baseline, squawk, signal = new AbortController().signal } = options;
-  await loadParser();
-  const files: ParsedFile[] = [];
-  for (const { path, sql } of sources) {
-    // Lets a signal be heard: parsing lets nothing else run.
+  const goOn = async (label: string, done: number, total: number) => {
+    options.onProgress?.(label, done, total);
+    // Lets a signal be heard: parsing and looking let nothing else run.
     await setImmediate();
     if (signal.aborted) throw new AppError('STOPPED', 'Stopped before everything was looked at.');
+  };
+  await loadParser();
+  const files: ParsedFile[] = [];
+  for (const [done, { path, sql }] of sources.entries()) {
+    await goOn('reading files', done, sources.length);
     files.push(parseFile(path, sql, { alone }));
   }
   const isAsked = (rule: string) => !disabled.includes(rule) && (squawk !== undefined || !rule.startsWith(SQUAWK));
   const found = [
-    ...runRules(
+    ...(await runRules(
       RULES.filter(({ id }) => isAsked(id)),
       files,
-    ),
+      goOn,
+    )),
     ...(squawk === undefined ? [] : await squawkFindings(squawk, files, signal)).filter(({ rule }) => isAsked(rule)),
   ];
-  const perFile = files.map((file) =>
-    applyAllows(
-      file,
-      found.filter(({ path }) => path === file.path),
-      { isRule, isAsked },
-    ),
-  );
+  const byPath = new Map<string, Finding[]>(files.map(({ path }) => [path, []]));
+  for (const finding of found) byPath.get(finding.path)?.push(finding);
+  const perFile = files.map((file) => applyAllows(file, byPath.get(file.path) ?? [], { isRule, isAsked }));
   const judged = [...files.flatMap(({ faults }) => faults), ...perFile.flatMap(({ left }) => left)];
   const paths = files.map(({ path }) => path);
   const { left, baselined } =
@@ -86,7 +92,11 @@ export async function lint(sources: readonly Source[], options: LintOptions = {}
   };
 }
 
-function runRules(rules: readonly Rule[], files: readonly ParsedFile[]): Finding[] {
+async function runRules(
+  rules: readonly Rule[],
+  files: readonly ParsedFile[],
+  goOn: (label: string, done: number, total: number) => Promise<void>,
+): Promise<Finding[]> {
   const world = new World();
   const findings: Finding[] = [];
   const report = (rule: string, hits: Iterable<Hit> = []) => {
@@ -99,7 +109,9 @@ function runRules(rules: readonly Rule[], files: readonly ParsedFile[]): Finding
       });
     }
   };
-  for (const statement of files.flatMap(({ statements }) => statements)) {
+  const statements = files.flatMap((file) => file.statements);
+  for (const [done, statement] of statements.entries()) {
+    if (done % STATEMENTS_AT_ONCE === 0) await goOn('looking at statements', done, statements.length);
     enter(world, statement);
     for (const { id, each } of rules) report(id, each?.(statement, world));
     replay(world, statement);

@@ -2,6 +2,7 @@ import { type Node, type RawStmt, type ScanToken, scanSync } from 'libpg-query';
 import { atomicBody, type Body, bodyOf, type Inner, readBody } from './bodies.ts';
 import { parsePlainSql } from './plain-sql.ts';
 import type { Comment, Finding, Span, SqlFile, Statement, Unread } from './statement.ts';
+import { firstFrom } from './text.ts';
 import { type During, isAlone, Transactions } from './transactions.ts';
 
 export interface ParsedFile extends SqlFile {
@@ -131,8 +132,9 @@ class Reading {
 
   /** Where the text of a body begins in the file; unknown of one in quotes that have quotes inside. */
   #originOf({ text }: Body, { start, end }: Span): number | undefined {
-    for (const token of this.#strings) {
-      if (token.start < start || token.end > end) continue;
+    for (let at = firstFrom(this.#strings, start); at < this.#strings.length; at += 1) {
+      const token = this.#strings[at];
+      if (token === undefined || token.end > end) return undefined;
       const quote = /^(?:\$[^$]*\$|')/.exec(token.text)?.[0] ?? '';
       if (quote !== '' && token.text.slice(quote.length, -quote.length) === text)
         return token.start + Buffer.byteLength(quote);

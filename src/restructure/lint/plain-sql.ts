@@ -37,7 +37,7 @@ export function parsePlainSql(source: string): PlainSql {
       return { text, statements: [], faults: [...faults, { rule: 'syntax', offset, message: parsed.message }] };
     }
     faults.push({ rule: 'psql-command', offset: Buffer.byteLength(sql.slice(0, psql.start)), message: psql.message });
-    sql = withoutSpan(sql, psql);
+    sql = psql.without;
   }
 }
 
@@ -61,10 +61,9 @@ function asRefusal(sql: string, error: Error & { sqlDetails?: { cursorPosition: 
     };
   }
   const at = Math.max(0, unitsOf(sql, error.sqlDetails?.cursorPosition ?? 0));
-  const hint = /^:[\w'"]/.test(sql.slice(at)) ? ' (a variable of psql is no SQL)' : '';
   return {
     at,
-    message: `PostgreSQL does not parse it: ${error.message}${hint}. Nothing else in this file was looked at.`,
+    message: `PostgreSQL does not parse it: ${error.message}. Nothing else in this file was looked at.`,
   };
 }
 
@@ -79,17 +78,26 @@ function unitsOf(sql: string, characters: number): number {
 
 interface Passed {
   readonly start: number;
-  readonly end: number;
   readonly message: string;
+  /** The SQL as it is looked at. */
+  readonly without: string;
 }
 
-/** The command of psql, or the rows for its COPY, that the parser tripped over. */
+const VARIABLE = /:(?:\w+|'\w+'|"\w+")/y;
+
+/** The command or variable of psql, or the rows for its COPY, that the parser tripped over. */
 function psqlAt(sql: string, at: number): Passed | undefined {
   if (sql[at] === '\\') {
     const end = endOfLine(sql, at);
     const command = /^\\\S*/.exec(sql.slice(at, end))?.[0] ?? '\\';
     const message = `${command} is a command of psql: a driver refuses it, and what it would do was not looked at. Write it as SQL, or lint what it includes by itself.`;
-    return { start: at, end, message };
+    return { start: at, message, without: withoutSpan(sql, at, end) };
+  }
+  VARIABLE.lastIndex = at;
+  const [variable] = VARIABLE.exec(sql) ?? [];
+  if (variable !== undefined) {
+    const message = `${variable} is a variable of psql: a driver refuses it. Here it was taken for the name, or the string, that it looks like without its colon. Write the value, or put it in before a driver or the linter reads the file.`;
+    return { start: at, message, without: withoutVariable(sql, variable) };
   }
   const rows = COPIED_ROWS.exec(sql);
   const [start, end] =
@@ -99,7 +107,7 @@ function psqlAt(sql: string, at: number): Passed | undefined {
   if (at < start || at >= end) return undefined;
   return {
     start,
-    end,
+    without: withoutSpan(sql, start, end),
     message: 'Rows behind COPY … FROM STDIN are read by psql alone: a driver refuses them. Load rows by themselves.',
   };
 }
@@ -110,7 +118,12 @@ function endOfLine(sql: string, at: number): number {
 }
 
 /** Blanks that take as many bytes, so that whatever follows stays where it is; the semicolon ends what psql would have sent. */
-function withoutSpan(sql: string, { start, end }: Passed): string {
+function withoutSpan(sql: string, start: number, end: number): string {
   const blank = sql.slice(start, end).replace(/[^\n]+/g, (line) => ' '.repeat(Buffer.byteLength(line)));
   return `${sql.slice(0, start)};${blank.slice(1)}${sql.slice(end)}`;
+}
+
+/** Wherever it is, so that it is named once; `a[1:x]` and `a::x` are no variables. */
+function withoutVariable(sql: string, variable: string): string {
+  return sql.replace(new RegExp(`(?<![:\\w])${variable}(?!\\w)`, 'g'), ` ${variable.slice(1)}`);
 }

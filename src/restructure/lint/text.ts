@@ -4,6 +4,18 @@ export interface Position {
   readonly column: number;
 }
 
+/** The index of the first that starts at an offset or after it, of things in their order. */
+export function firstFrom(sorted: readonly { readonly start: number }[], offset: number): number {
+  let low = 0;
+  let high = sorted.length;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if ((sorted[middle]?.start ?? 0) < offset) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 /** The text of a file, and where in it a byte is: the parser counts bytes. */
 export class SqlText {
   readonly bytes: Buffer;
