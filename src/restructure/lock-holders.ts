@@ -28,7 +28,9 @@ export async function lockHolders(db: Queryable, relations: readonly number[]): 
        select p.prepared, format('the prepared transaction %L (%s, since %s UTC): commit or roll it back by that name', p.gid, p.owner,
            to_char(p.prepared at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
        from pg_prepared_xacts p
-       where '-1/' || p.transaction in (select virtualtransaction from held)
+       where exists (
+         select from pg_locks l join held h on h.virtualtransaction = l.virtualtransaction
+         where l.pid is null and h.pid is null and l.locktype = 'transactionid' and l.transactionid = p.transaction)
      ) holders
      order by since nulls last
      limit $3`,

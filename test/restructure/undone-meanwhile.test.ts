@@ -2,7 +2,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ONE_SNAPSHOT, withTransaction } from '../../src/db/transaction.ts';
 import { checkRestructuring } from '../../src/restructure/verify/checks.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
-import { asSuperuser } from '../support/database.ts';
 import { findingsFor, left, moveAll, notUndone, planOf, putBack, standingSteps } from '../support/moves.ts';
 import { createShop, inClone, type Shop, shopMapping } from '../support/shop.ts';
 
@@ -195,25 +194,5 @@ describe('partitions and tables that come and go', () => {
       expect(notUndone(await putBack(shop))).toEqual([]);
       expect(await standingSteps(shop)).toEqual([]);
       await shop.pool.query('select other from public.carts');
-    }));
-});
-
-describe('what a plan finds', () => {
-  it('of a table that takes in rows from another server: it is blocked, and is drift where that began later', () =>
-    inClone(original, async (shop) => {
-      const plan = await planOf(shop, shopMapping(shop, FEW));
-      await asSuperuser(
-        shop,
-        `
-        create subscription from_afar connection 'host=nowhere dbname=nothing' publication p with (connect = false);
-        insert into pg_subscription_rel (srsubid, srrelid, srsubstate) select oid, 'public.carts'::regclass, 'r' from pg_subscription where subname = 'from_afar'`,
-      );
-      try {
-        await expect(moveAll(shop, plan.mapping).then(left)).resolves.toMatchObject({
-          carts: expect.stringMatching(/from_afar/),
-        });
-      } finally {
-        await asSuperuser(shop, `alter subscription from_afar set (slot_name = none); drop subscription from_afar`);
-      }
     }));
 });
