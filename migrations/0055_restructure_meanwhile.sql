@@ -1,8 +1,7 @@
 -- What others do meanwhile to tables that were moved: rights and defaults that they change by the old name, partitions that they drop or make,
 -- tables that they drop. Undoing takes all of it along. And facts that were lost, or took long.
 
--- Of a table's move, what its view had alike when it was done, by oid: who may do what, and defaults. Null in steps from before this was written.
-alter table restructure.steps add column terms jsonb;
+set local lock_timeout = '1s';
 
 -- Everything that the catalog says of some relations, and that a move must leave as it is.
 -- Parameters: their oids. Returns an object: '<oid> <kind of object> <name>' → what is said of it. Expressions are given as they
@@ -144,6 +143,9 @@ several as (
 update restructure.steps s set before = (s.before - v.former) || v.facts, after = (s.after - v.former) || v.facts
 from several v where v.id = s.id;
 
+-- Of a table's move, what its view had alike when it was done, by oid: who may do what, and defaults. Null in steps from before this was written.
+alter table restructure.steps add column terms jsonb;
+
 -- What a table and the view that stands in for it should have alike, unless somebody changed one of them: who may do what with it, and with
 -- single columns, and defaults.
 -- Parameters: the relation; the owner of the table, whose rights are its to hand on without being told. Returns each term in words, what it is
@@ -268,6 +270,7 @@ $$;
 
 -- Takes partitions and heirs that were made after a step had moved their parents, and where it had moved them to, along with them.
 -- Parameters: the step. Returns nothing. Locks them.
+-- lint: allow set-schema-without-view because no view stood in for what was made after the move
 create function restructure.take_later_heirs_along(p_step restructure.steps) returns void
 language plpgsql set search_path = '' as $$
 declare
