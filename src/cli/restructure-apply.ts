@@ -107,7 +107,8 @@ const stepNumber = (text: string): bigint => {
 const APPLY_HELP = `
 First the roles, the schemas and who may use them; then each table in a transaction of its own, with a view under its old name; then the
 search_path of roles, when all have moved. A table that is in use is given way to after 50 ms and tried again, so and so
-often, and then left where it is; one that would be locked for longer than --longest is left too. Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
+often, and then left where it is; so is one that would be locked for longer than --longest, as of many partitions.
+Refuses when a table is not any more what the plan says. Exits with 1 when a table was left.
 
 Examples:
   liventix restructure apply --dry-run
@@ -115,8 +116,9 @@ Examples:
   liventix restructure apply`;
 
 const ROLLBACK_HELP = `
-Each step in a transaction of its own, as apply does them. What somebody else changed of a table meanwhile stays with it. A view that
-something stands on by now is not dropped: its table is left where it is, and named. Exits with 1 when something was left.
+Each step in a transaction of its own, as apply does them. What somebody else changed of a table meanwhile stays with it, rights and
+defaults that were changed by its old name among that; one that was changed by both names, differently, is left. A view that something
+stands on by now is not dropped: its table is left where it is, and named. Exits with 1 when something was left.
 
 Examples:
   liventix restructure rollback
