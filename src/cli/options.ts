@@ -53,3 +53,6 @@ export function uuid(text: string): string {
   if (isUuid(text)) return text.toLowerCase();
   throw new InvalidArgumentError('Give a UUID such as 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4.');
 }
+
+/** Collects an option that may be given several times. */
+export const several = (text: string, former: readonly string[] = []): readonly string[] => [...former, text];

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { MAX_TRIES } from '../db/try-until-free.ts';
 import { type Applied, applyPlan, type Outcome } from '../restructure/apply.ts';
-import { dryRun } from '../restructure/dry-run.ts';
+import { dryRun, dryRunBack, type WouldDo } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
 import { REST_FACTOR } from '../restructure/rest.ts';
@@ -10,12 +10,10 @@ import type { ViewLeft } from '../restructure/set-aside.ts';
 import { LOCKED_FOR_AT_MOST_MS } from '../restructure/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { wholeNumber } from './options.ts';
+import { several, wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
-
-const several = (text: string, former: readonly string[] = []): readonly string[] => [...former, text];
 
 /** Doing what a plan says, seeing what was done, and undoing it. */
 export function registerRestructureApply(restructure: Command, context: CommandContext): void {
@@ -51,6 +49,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
       longest,
       LOCKED_FOR_AT_MOST_MS,
     )
+    .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', ROLLBACK_HELP)
     .action((options: RollbackOptions) => runRollback(options, context));
@@ -92,6 +91,7 @@ interface RollbackOptions {
   readonly tries: number;
   readonly rest: number;
   readonly longest: number;
+  readonly dryRun?: boolean;
   readonly json?: boolean;
 }
 
@@ -121,6 +121,7 @@ defaults that were changed by its old name among that; one that was changed by b
 stands on by now is not dropped: its table is left where it is, and named. Exits with 1 when something was left.
 
 Examples:
+  liventix restructure rollback --dry-run
   liventix restructure rollback
   liventix restructure rollback --to 14
   liventix restructure rollback --table orders`;
@@ -132,17 +133,7 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
     context,
     async (pool) => {
       if (options.dryRun === true) {
-        const steps = await dryRun(pool, plan, selection);
-        if (options.json === true) context.out.write(`${toJson({ wouldDo: steps })}\n`);
-        else {
-          const lines = steps.flatMap(({ object, statements }) => [
-            `-- ${printable(object)}`,
-            ...statements.map((each) => `${each};`),
-            '',
-          ]);
-          context.out.write(`${lines.join('\n')}\n`);
-        }
-        context.err.write('Nothing was changed.\n');
+        writeDryRun(await dryRun(pool, plan, selection), options, context);
         return;
       }
       context.err.write(`Moving tables of ${await databaseName(pool)} by the plan ${options.plan}.\n`);
@@ -161,6 +152,16 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
     },
     { stopsItself: true },
   );
+}
+
+function writeDryRun(steps: readonly WouldDo[], { json = false }: { json?: boolean }, context: CommandContext): void {
+  const lines = steps.flatMap(({ object, statements }) => [
+    `-- ${printable(object)}`,
+    ...statements.map((each) => `${each};`),
+    '',
+  ]);
+  context.out.write(json ? `${toJson({ wouldDo: steps })}\n` : `${lines.join('\n')}\n`);
+  context.err.write('Nothing was changed.\n');
 }
 
 function appliedText({ outcomes, denied, viewsLeft, isStopped }: Applied): string {
@@ -190,12 +191,16 @@ function outcomeLines(outcome: Outcome): readonly string[] {
 }
 
 async function runRollback(
-  { to, table, tries, rest, longest, json = false }: RollbackOptions,
+  { to, table, tries, rest, longest, dryRun: isDry = false, json = false }: RollbackOptions,
   context: CommandContext,
 ): Promise<void> {
   await withDatabase(
     context,
     async (pool) => {
+      if (isDry) {
+        writeDryRun(await dryRunBack(pool, { to, tables: table }), { json }, context);
+        return;
+      }
       context.err.write(`Putting tables of ${await databaseName(pool)} back.\n`);
       const progress = createProgress(context);
       const rolledBack = await rollBack(pool, {

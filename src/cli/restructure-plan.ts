@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
+import { AppError } from '../errors.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
 import { makePlan } from '../restructure/plan.ts';
 import { PLAN_FILE, writePlan } from '../restructure/plan-file.ts';
 import type { Plan, PlannedTable } from '../restructure/planned.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
 
@@ -13,8 +15,6 @@ interface PlanOptions {
   readonly table: readonly string[];
   readonly json?: boolean;
 }
-
-const several = (text: string, former: readonly string[] = []): readonly string[] => [...former, text];
 
 /** Finding out what a mapping means for a database. */
 export function registerRestructurePlan(restructure: Command, context: CommandContext): void {
@@ -51,6 +51,13 @@ async function runPlan({ mapping, out, table, json = false }: PlanOptions, conte
   const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
   await withDatabase(context, async (pool) => {
     const plan = await makePlan(pool, wanted, { now: new Date() });
+    const unknown = table.find((name) => !plan.tables.some((each) => each.table === name));
+    if (unknown !== undefined) {
+      throw new AppError(
+        'RESTRUCTURE_TABLE_UNKNOWN',
+        `The mapping moves no ${unknown}. What it moves: liventix restructure plan`,
+      );
+    }
     await writePlan(out, plan);
     if (json) context.out.write(`${toJson(plan)}\n`);
     else context.out.write(planText(plan, table));

@@ -68,6 +68,8 @@ interface Reader extends NamedObject {
   readonly owner: string;
   readonly isOurs: boolean;
   readonly extension: string | null;
+  /** Whether it asks for the rights of whoever reads it. */
+  readonly isInvoker: boolean;
 }
 
 interface PublishedBy {
@@ -101,7 +103,10 @@ export interface Dependents {
   readonly types: readonly NamedObject[];
   readonly publications: readonly PublishedBy[];
   readonly foreignKeys: { readonly from: number; readonly to: number };
-  /** Roles that may do anything with it and use its schema, beside whoever is connected; `public` for everybody. */
+  /**
+   * Roles that may do anything with it and use its schema, beside whoever is connected; `public` for everybody. Of a right that came to a role
+   * by another one, that one, unless it may not use the schema and the role may.
+   */
   readonly grantees: readonly string[];
   /** Functions that take or give its row type. */
   readonly rowTypeOf: readonly string[];
@@ -119,7 +124,9 @@ const DEPENDENTS = `
   select c.oid,
     array(
       select distinct jsonb_build_object(${NAMED}, v.relname, 'kind', ${KINDS.replaceAll('c.', 'v.')}, 'owner', pg_get_userbyid(v.relowner),
-        'isOurs', pg_has_role(v.relowner, 'usage'), 'extension', (
+        'isOurs', pg_has_role(v.relowner, 'usage'),
+        'isInvoker', exists (select from pg_options_to_table(v.reloptions) o where o.option_name = 'security_invoker' and o.option_value::boolean),
+        'extension', (
           select e.extname from pg_depend x join pg_extension e on e.oid = x.refobjid
           where x.classid = 'pg_class'::regclass and x.objid = v.oid and x.refclassid = 'pg_extension'::regclass and x.deptype = 'e'))
       from pg_depend d join pg_rewrite w on w.oid = d.objid join pg_class v on v.oid = w.ev_class
@@ -183,16 +190,26 @@ const DEPENDENTS = `
       'from', (select count(*) from pg_constraint k where k.conrelid = c.oid and k.contype = 'f'),
       'to', (select count(*) from pg_constraint k where k.confrelid = c.oid and k.contype = 'f')) as "foreignKeys",
     array(
-      select distinct case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end::text
-      from (
+      with granted as (
         select g.grantee from aclexplode(c.relacl) g
-        union all
+        union
         select g.grantee from pg_attribute a, aclexplode(a.attacl) g where a.attrelid = c.oid
-        union all
+        union
         select c.relowner
-      ) g
+      ),
+      reaching as (
+        select g.grantee from granted g
+        where case g.grantee when 0 then has_schema_privilege('public', c.relnamespace, 'usage') else has_schema_privilege(g.grantee, c.relnamespace, 'usage') end
+      ),
+      indirect as (
+        select r.oid from pg_roles r
+        where exists (select from granted g where g.grantee not in (select q.grantee from reaching q) and (g.grantee = 0 or pg_has_role(r.oid, g.grantee, 'usage')))
+          and not r.rolsuper and r.rolname not like 'pg\\_%' and has_schema_privilege(r.oid, c.relnamespace, 'usage')
+          and not exists (select from reaching q where q.grantee = 0 or pg_has_role(r.oid, q.grantee, 'usage'))
+      )
+      select case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end::text
+      from (select q.grantee from reaching q union select i.oid from indirect i) g
       where g.grantee <> current_user::regrole
-        and case g.grantee when 0 then has_schema_privilege('public', c.relnamespace, 'usage') else has_schema_privilege(g.grantee, c.relnamespace, 'usage') end
       order by 1
     ) as grantees,
     array(

@@ -4,6 +4,7 @@ import { type FoundationStep, readFoundation } from './foundation.ts';
 import { readStanding, standingKeys } from './journal.ts';
 import { readMoveStep } from './move.ts';
 import type { Plan } from './planned.ts';
+import { chosenSteps, type RollbackOptions } from './rollback.ts';
 import { movingOf, type Selection, selectTables } from './selection.ts';
 import { lockStatement } from './statements.ts';
 
@@ -43,4 +44,16 @@ export async function dryRun(pool: Pool, plan: Plan, selection: Selection): Prom
       .filter((step) => !isStanding(step))
       .map(({ kind, object, statements }) => ({ object: `${kind} ${object}`, statements }));
   return [...stepsOf(await readFoundation(pool, plan)), ...tables, ...stepsOf(finish)];
+}
+
+/**
+ * The SQL by which rollback would undo what stands, in its order; nothing is changed.
+ * @throws AppError RESTRUCTURE_STEP_UNKNOWN, RESTRUCTURE_TABLE_UNKNOWN, DB_*
+ */
+export async function dryRunBack(
+  pool: Pool,
+  selection: Pick<RollbackOptions, 'to' | 'tables'>,
+): Promise<readonly WouldDo[]> {
+  const chosen = chosenSteps(await readStanding(pool), selection);
+  return chosen.map(({ kind, object, inverse }) => ({ object: `${kind} ${object}`, statements: inverse }));
 }

@@ -78,11 +78,16 @@ export function parseMapping(text: string, file: string | URL): Mapping {
     const faults = parsed.error.issues.map(({ path, message }) => `${path.join('.') || 'the file'}: ${message}`);
     throw invalid(file, faults.join('; '));
   }
+  const { from, stay } = parsed.data;
   const schemas = parsed.data.schemas.map((schema) => schema.name);
+  const theirs = [from, ...schemas].find(isTheirOwn);
+  if (theirs !== undefined)
+    throw invalid(file, `names the schema ${theirs}, which is not for tables of others: choose another`);
   const twice = schemas.filter((schema, at) => schemas.indexOf(schema) !== at);
   if (twice.length > 0) throw invalid(file, `names the schema ${twice[0]} twice`);
-  if (schemas.includes(parsed.data.from))
-    throw invalid(file, `moves tables of ${parsed.data.from} to ${parsed.data.from}`);
+  if (schemas.includes(from)) throw invalid(file, `moves tables of ${from} to ${from}`);
+  const both = stay.find((table) => parsed.data.schemas.some(({ tables }) => tables.includes(table)));
+  if (both !== undefined) throw invalid(file, `has ${both} under stay and in a schema: leave it where it belongs`);
   for (const replacements of [parsed.data.replacements, parsed.data.tenancy?.functions.replacements ?? []]) {
     const names = replacements.map((each) => each.function);
     const again = names.find((each, at) => names.indexOf(each) !== at);
@@ -92,6 +97,10 @@ export function parseMapping(text: string, file: string | URL): Mapping {
   if (faults.length > 0) throw invalid(file, faults.join('; '));
   return parsed.data;
 }
+
+/** Schemas of the server and of ours; `payments` takes the old platform's tables beside the ledger's. */
+const isTheirOwn = (schema: string): boolean =>
+  schema.startsWith('pg_') || ['information_schema', 'restructure', 'outbox', 'states', 'replay'].includes(schema);
 
 function invalid(file: string | URL, fault: string): AppError {
   return new AppError(

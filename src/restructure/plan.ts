@@ -1,7 +1,7 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
-import { type Caller, findCallers, findNaming } from './callers.ts';
+import { CALLER_FINDINGS, type Caller, findCallers, findNaming } from './callers.ts';
 import {
   type Dependents,
   type Relation,
@@ -11,6 +11,7 @@ import {
   type StoredText,
 } from './catalog.ts';
 import { type Destination, readDestinations } from './destinations.ts';
+import { LONG_HELD_MS, readHeld } from './held.ts';
 import { readStanding } from './journal.ts';
 import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
 import { sealPlan } from './plan-file.ts';
@@ -20,13 +21,18 @@ import { findTriggerFunctions, type TriggerFunction } from './trigger-functions.
 
 /**
  * What the mapping means for this database, table by table. Changes nothing, and waits for no table's lock.
+ * `longHeldMs`: who holds a table for longer is named.
  * @throws AppError DB_*
  */
-export function makePlan(pool: Pool, mapping: Mapping, { now }: { now: Date }): Promise<Plan> {
-  return withTransaction(pool, (tx) => planIn(tx, mapping, now), ONE_SNAPSHOT);
+export function makePlan(
+  pool: Pool,
+  mapping: Mapping,
+  { now, longHeldMs = LONG_HELD_MS }: { now: Date; longHeldMs?: number },
+): Promise<Plan> {
+  return withTransaction(pool, (tx) => planIn(tx, mapping, { now, longHeldMs }), ONE_SNAPSHOT);
 }
 
-async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
+async function planIn(tx: Tx, mapping: Mapping, { now, longHeldMs }: { now: Date; longHeldMs: number }): Promise<Plan> {
   // So that the server writes names with their schemas.
   await tx.query(`set local search_path = ''`);
   const { rows: about } = await tx.query<{ database: string; serverVersion: number }>(
@@ -34,7 +40,7 @@ async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
   );
   const [here] = about;
   if (here === undefined) throw new AppError('INTERNAL', 'The server did not say which database it is.');
-  const survey = await surveyOf(tx, mapping, here.serverVersion);
+  const survey = await surveyOf(tx, mapping, { ...here, longHeldMs });
   const tables = assignmentsOf(mapping).map((assignment) => plannedTable(assignment, survey));
   const mapped = new Set([...assignmentsOf(mapping).map(({ table }) => table), ...mapping.stay]);
   const unmapped = survey.relations
@@ -42,6 +48,7 @@ async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
       (each) => each.schema === mapping.from && isTable(each) && each.parents.length === 0 && !mapped.has(each.name),
     )
     .map(({ name }) => name);
+  const replaced = await readReplaced(tx, mapping);
   return sealPlan({
     version: 2,
     mapping,
@@ -49,9 +56,9 @@ async function planIn(tx: Tx, mapping: Mapping, now: Date): Promise<Plan> {
     madeAt: now.toISOString(),
     tables,
     functions: survey.functions,
-    replaced: await readReplaced(tx, mapping),
+    replaced,
     unmapped,
-    notes: notesOf(survey),
+    notes: [...notesOf(survey, { tables, replaced })],
   });
 }
 
@@ -64,12 +71,34 @@ async function readReplaced(db: Queryable, { replacements }: Mapping): Promise<P
   return Object.fromEntries(rows.map((row) => [row.function, row.body]));
 }
 
-const notesOf = ({ hiddenStatements }: Survey): readonly string[] =>
-  hiddenStatements === 0
-    ? []
-    : [
-        `pg_stat_statements has ${hiddenStatements} statements whose text this role may not read: grant it pg_read_all_stats, or look through them by another`,
-      ];
+/** What the mapping says in vain: it may be meant for a database that has more. */
+function* notesOf(
+  { mapping, relations, byName, hiddenStatements }: Survey,
+  { tables, replaced }: Pick<Plan, 'tables' | 'replaced'>,
+): Generator<string> {
+  if (hiddenStatements > 0) {
+    yield `pg_stat_statements has ${hiddenStatements} statements whose text this role may not read: grant it pg_read_all_stats, or look through them as another`;
+  }
+  for (const table of mapping.stay.filter((name) => !byName.has(name)))
+    yield `stay: there is no table ${mapping.from}.${table}: take it out of the mapping, or correct its name`;
+  for (const { table, finding } of mapping.accept) {
+    if (!(finding in CALLER_FINDINGS)) {
+      yield `accept: ${finding} of ${table} cannot be accepted, only what stored texts do (calls-…)`;
+    } else if (!relations.some(({ name }) => name === table)) {
+      yield `accept: there is no table ${mapping.from}.${table}: take it out of the mapping, or correct its name`;
+    } else if (
+      tables.some(
+        (planned) =>
+          planned.relations.some(({ name }) => name === table) &&
+          !planned.findings.some((each) => each.finding === finding),
+      )
+    ) {
+      yield `accept: ${finding} of ${table} was not found: take it out of the mapping`;
+    }
+  }
+  for (const { function: name } of mapping.replacements.filter((each) => !(each.function in replaced)))
+    yield `replacements: there is no function ${name}: take it out of the mapping, or correct its name and types`;
+}
 
 const isTable = ({ kind }: Relation): boolean => kind === 'table' || kind === 'partitioned table';
 
@@ -84,6 +113,8 @@ interface Survey {
   readonly callers: readonly Caller[];
   /** By table, whose text names it. */
   readonly naming: ReadonlyMap<string, readonly string[]>;
+  /** By the first of each group, who has held a lock of it for long. */
+  readonly held: ReadonlyMap<number, readonly string[]>;
   /** Remembered statements that may not be read. */
   readonly hiddenStatements: number;
   readonly functions: readonly TriggerFunction[];
@@ -93,7 +124,11 @@ interface Survey {
   readonly moved: ReadonlyMap<string, string | undefined>;
 }
 
-async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promise<Survey> {
+async function surveyOf(
+  tx: Tx,
+  mapping: Mapping,
+  { serverVersion, longHeldMs }: { serverVersion: number; longHeldMs: number },
+): Promise<Survey> {
   const relations = await readRelations(tx);
   const byOid = new Map(relations.map((each) => [each.oid, each]));
   const byName = new Map(relations.filter(({ schema }) => schema === mapping.from).map((each) => [each.name, each]));
@@ -105,6 +140,7 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
     members.map(({ oid }) => oid),
   );
   const replaced = new Set(mapping.replacements.map((each) => `function ${each.function}`));
+  const oids = [...groups.values()].map((group) => group.map(({ oid }) => oid));
   const stored = await readStoredTexts(tx);
   const texts = stored.texts.filter(({ where }) => !replaced.has(where));
   return {
@@ -113,10 +149,8 @@ async function surveyOf(tx: Tx, mapping: Mapping, serverVersion: number): Promis
     byOid,
     byName,
     dependents,
-    fingerprints: await readFingerprints(
-      tx,
-      [...groups.values()].map((group) => group.map(({ oid }) => oid)),
-    ),
+    fingerprints: await readFingerprints(tx, oids),
+    held: await readHeld(tx, oids, longHeldMs),
     hiddenStatements: stored.hidden,
     naming: findNaming(stored.texts, { from: mapping.from, tables: new Set(members.map(({ name }) => name)) }),
     callers: callersOf(texts, { mapping, groups, dependents, serverVersion }),
@@ -245,6 +279,7 @@ function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTab
       .filter((parent) => !group.includes(parent)),
     dependents,
     callers: survey.callers.filter((caller) => names.has(caller.table)),
+    heldBy: (relation === undefined ? undefined : survey.held.get(relation.oid)) ?? [],
     otherTargets: assignments
       .filter((each) => each.table !== table && names.has(each.table))
       .map((each) => each.target),

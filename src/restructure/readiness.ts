@@ -24,6 +24,8 @@ export interface Candidate {
   readonly otherParents: readonly Relation[];
   readonly dependents: readonly Dependents[];
   readonly callers: readonly Caller[];
+  /** Who has held a lock of it for long. */
+  readonly heldBy: readonly string[];
   /** The schemas that the mapping assigns to other relations of the group. */
   readonly otherTargets: readonly string[];
   /** Where the view is to be made, and where the table goes. */
@@ -60,6 +62,7 @@ export function findingsOf(candidate: Candidate): readonly Finding[] {
     ...sizeFindings(candidate),
     ...dependentFindings(candidate),
     ...callerFindings(candidate),
+    ...heldFindings(candidate),
   ].map((finding) => accept(finding, candidate.accepted));
   return [...findings.filter(isBlocking), ...findings.filter((finding) => !isBlocking(finding))];
 }
@@ -260,8 +263,16 @@ function* publicationFindings({ dependents, destination, target }: Candidate): G
   }
 }
 
-function* dependentFindings({ dependents, schemaAwareTriggers }: Candidate): Generator<Finding> {
-  for (const reader of uniqueBy(dependents.flatMap(({ readers }) => readers))) {
+function* dependentFindings({ dependents, schemaAwareTriggers, target }: Candidate): Generator<Finding> {
+  const readers = uniqueBy(dependents.flatMap((each) => each.readers));
+  const passing = readers.filter(({ kind, isInvoker }) => kind === 'view' && !isInvoker);
+  if (passing.length > 0) {
+    yield warns(
+      'read-with-owners-rights',
+      `${someOf(passing.map(nameOf))} read it with their owners' rights, and made anew over the old name with those of whoever reads them: name ${target} there`,
+    );
+  }
+  for (const reader of readers) {
     const whose = reader.extension === null ? reader.owner : `the extension ${reader.extension}`;
     if (reader.isOurs && reader.extension === null) continue;
     yield warns(
@@ -281,12 +292,26 @@ function* dependentFindings({ dependents, schemaAwareTriggers }: Candidate): Gen
   }
 }
 
+function* heldFindings({ heldBy }: Candidate): Generator<Finding> {
+  if (heldBy.length === 0) return;
+  yield warns(
+    'held-now',
+    `held by ${heldBy.join('; and by ')}: for as long as that lasts, apply leaves the table where it is`,
+  );
+}
+
 function* callerFindings({ callers }: Candidate): Generator<Finding> {
   for (const { finding, where, severity } of callers) {
     const text = `${where}: ${CALLER_FINDINGS[finding].because}`;
     yield severity === 'breaks' ? blocks(finding, text) : warns(finding, text);
   }
 }
+
+const MOST_NAMED = 3;
+const someOf = (names: readonly string[]): string =>
+  names.length <= MOST_NAMED
+    ? names.join(', ')
+    : `${names.slice(0, MOST_NAMED).join(', ')} and ${names.length - MOST_NAMED} more`;
 
 const nameOf = ({ schema, name }: { schema: string; name: string }): string => `${schema}.${name}`;
 

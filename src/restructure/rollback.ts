@@ -76,7 +76,11 @@ export async function rollBack(pool: Pool, options: RollbackOptions): Promise<Ro
 /** What a view that is set aside has grants to, or calls. */
 const NEEDS_VIEWS_GONE: ReadonlySet<string> = new Set(['role', 'schema', 'usage', 'replacement']);
 
-function chosenSteps(standing: readonly StandingStep[], { to, tables }: RollbackOptions): readonly StandingStep[] {
+/** @throws AppError RESTRUCTURE_STEP_UNKNOWN, RESTRUCTURE_TABLE_UNKNOWN */
+export function chosenSteps(
+  standing: readonly StandingStep[],
+  { to, tables }: Pick<RollbackOptions, 'to' | 'tables'>,
+): readonly StandingStep[] {
   if (to !== undefined && !standing.some(({ id }) => id === to)) {
     throw new AppError('RESTRUCTURE_STEP_UNKNOWN', `No step ${to} stands. What stands: liventix restructure status`);
   }

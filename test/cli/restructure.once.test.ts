@@ -107,6 +107,12 @@ describe('from the plan to the rollback', () => {
     const steps = JSON.parse((await run('status', '--json')).stdout) as { id: string; object: string }[];
     const orders = steps.find(({ object }) => object === 'public.orders');
 
+    const wouldRun = await run('rollback', '--to', String(orders?.id), '--dry-run');
+    expect(wouldRun).toMatchObject({ exitCode: 0, stderr: 'Nothing was changed.\n' });
+    expect(wouldRun.stdout).toMatch(/^-- search path \w+\nselect restructure\.assert_as_made\(/);
+    expect(wouldRun.stdout).toMatch(
+      /\n-- table public\.secrets\n(?:.*\n)*alter table "sales"\."secrets" set schema "public";\n/,
+    );
     const back = await run('rollback', '--to', String(orders?.id), '--rest', '0');
     expect(back).toMatchObject({ exitCode: 0, stderr: `Putting tables of the database ${shop.name} back.\n` });
     expect(back.stdout).toMatch(/^undone {3}search path \w+\n/);
@@ -199,6 +205,11 @@ describe('bad input', () => {
       mapping,
       '--out',
       join(folder, 'no', 'plan.json'),
+    );
+    await refused(
+      'RESTRUCTURE_TABLE_UNKNOWN',
+      /The mapping moves no nosuch/,
+      ...['plan', '--mapping', mapping, '--out', plan, '--table', 'nosuch'],
     );
     await refused(
       'RESTRUCTURE_TABLE_UNKNOWN',

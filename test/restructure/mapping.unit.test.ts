@@ -35,6 +35,18 @@ describe('a mapping', () => {
     ['a schema twice', mapping({ schemas: [schema('a'), schema('b'), schema('a')] }), /names the schema a twice/],
     ['the schema that tables leave', mapping({ schemas: [schema('public')] }), /moves tables of public to public/],
     [
+      'a schema of the server',
+      mapping({ schemas: [schema('pg_sales')] }),
+      /names the schema pg_sales, which is not for/,
+    ],
+    [
+      'the journal',
+      mapping({ from: 'restructure' }),
+      /names the schema restructure, which is not for tables of others/,
+    ],
+    ['the outbox', mapping({ schemas: [schema('outbox')] }), /names the schema outbox, which is not/],
+    ['a table that stays and goes', mapping({ stay: ['orders'] }), /has orders under stay and in a schema/],
+    [
       'a name of 64 bytes',
       mapping({ schemas: [schema('x'.repeat(64))] }),
       /schemas\.0\.name: is no name of PostgreSQL/,

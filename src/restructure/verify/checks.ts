@@ -139,12 +139,15 @@ const PRIVILEGE_CHECKS: readonly Check[] = [
         case when has_schema_privilege(r.oid, c.relnamespace, 'usage') then '' else ', without USAGE of the schema' end)
       from (${STAND_INS}) s
       join pg_class c on c.oid = s.relation
+      left join pg_class v on v.oid = s.view
       cross join pg_roles r
       cross join unnest(array['select', 'insert', 'update', 'delete']) verb
       cross join lateral (select
         has_table_privilege(r.oid, s.relation, verb) as table, has_table_privilege(r.oid, s.view, verb) as view) by
       where r.rolname not like 'pg\\_%' and s.view is not null
-        and (by.table is distinct from by.view or by.view and not has_schema_privilege(r.oid, c.relnamespace, 'usage'))
+        and (by.table is distinct from by.view
+          -- Who may not use the old schema reached the table by no name.
+          or by.view and has_schema_privilege(r.oid, v.relnamespace, 'usage') and not has_schema_privilege(r.oid, c.relnamespace, 'usage'))
       order by 1`,
   },
   {

@@ -1,8 +1,11 @@
+import pg from 'pg';
 import type { Check } from '../../db/checks.ts';
 import type { Tx } from '../../db/pool.ts';
 import { qualified } from '../statements.ts';
 import { contentSql } from './content.ts';
 import type { MovedRelation } from './moved.ts';
+
+const { escapeLiteral: literal } = pg;
 
 /** Both names in one snapshot: what one shows, the other does. */
 export function contentCheck(moved: readonly MovedRelation[]): Check {
@@ -87,5 +90,3 @@ export async function foreignKeyChecks(tx: Tx, moved: readonly MovedRelation[]):
     },
   ];
 }
-
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
