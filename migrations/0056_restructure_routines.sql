@@ -1,5 +1,7 @@
 -- Steps on what is no relation, functions and search paths, know what they left: somebody's later change of it is not undone with them.
 
+set local lock_timeout = '1s';
+
 -- What there was of the object once the step was done; null where nothing is noted, as of steps from before this migration.
 alter table restructure.steps add column made jsonb;
 
