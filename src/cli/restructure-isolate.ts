@@ -1,14 +1,18 @@
 import type { Command } from 'commander';
+import { MAX_TRIES } from '../db/try-until-free.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
 import { type Isolation, isolate } from '../restructure/tenancy/isolate.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
+import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 
 interface IsolateOptions {
   readonly mapping?: string;
+  readonly tries: number;
+  readonly dryRun?: boolean;
   readonly json?: boolean;
 }
 
@@ -18,6 +22,8 @@ export function registerRestructureIsolate(restructure: Command, context: Comman
     .command('isolate')
     .description('keep tenants apart: whose each row is, its index, and policies on every table; run again, it goes on')
     .option('--mapping <file>', "whose rows are whose, as JSON; Liventix's own when left out")
+    .option('--tries <n>', 'how often what is in use is tried, for 50 ms each time', wholeNumber(1, 10_000), MAX_TRIES)
+    .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', ISOLATE_HELP)
     .action((options: IsolateOptions) => runIsolate(options, context));
@@ -25,33 +31,57 @@ export function registerRestructureIsolate(restructure: Command, context: Comman
 
 const ISOLATE_HELP = `
 Adds organization_id where a row does not say whose it is, fills it some pages at a time, and keeps it by a trigger; builds the indexes beside
-whoever writes; then puts restrictive policies beside the old ones: what they allow, they allow within a tenant. Views and functions with
-their owner's rights, which pass by every policy, are closed or ask for the rights of whoever calls. Each table in transactions of its own
-that give way after 50 ms. Undone by liventix restructure rollback. Exits with 1 when a table was left.
+whoever writes; then puts restrictive policies beside the old ones: what they allow, they allow within a tenant. The old ones ask once a
+statement what they asked of every row. Views and functions with their owner's rights, which pass by every policy, are closed, ask for the
+rights of whoever calls, or look names up where nobody else puts any; what no policy is asked about, as TRUNCATE, is taken from readers.
+Each table in transactions of its own that give way after 50 ms; an index waits for whoever has a transaction open, and keeps nobody
+waiting: Ctrl-C ends that too. Undone by liventix restructure rollback. Exits with 1 when something was left.
 
-Example:
+Examples:
+  liventix restructure isolate --dry-run
   liventix restructure isolate`;
 
-async function runIsolate({ mapping, json = false }: IsolateOptions, context: CommandContext): Promise<void> {
+async function runIsolate(
+  { mapping, tries, dryRun = false, json = false }: IsolateOptions,
+  context: CommandContext,
+): Promise<void> {
   const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
   await withDatabase(
     context,
     async (pool) => {
-      context.err.write(`Keeping the tenants of ${await databaseName(pool)} apart.\n`);
+      const database = await databaseName(pool);
+      context.err.write(
+        dryRun ? `What would keep the tenants of ${database} apart.\n` : `Keeping the tenants of ${database} apart.\n`,
+      );
       const progress = createProgress(context);
       const isolation = await isolate(pool, wanted, {
         stop: context.stop,
+        maxTries: tries,
+        dryRun,
         onProgress: (what, done, total) => progress.update(printable(what), done, total),
         onBusy: (what, tries) => progress.update(`waiting for ${printable(what)}, tries`, tries, 0),
+        onWaiting: (what, holders) => progress.update(`${printable(what)} waits for ${printable(holders)}`, 0, 0),
+        onWarning: (warning) => context.err.write(`Warning: ${printable(warning)}\n`),
       }).finally(progress.clear);
-      context.out.write(json ? `${toJson(isolation)}\n` : isolationText(isolation));
-      if (isolation.isStopped || isolation.tables.some(({ status }) => status === 'skipped')) context.exitWith(1);
+      if (json) context.out.write(`${toJson(dryRun ? { wouldDo: isolation.wouldDo } : isolation)}\n`);
+      else context.out.write(dryRun ? wouldDoText(isolation) : isolationText(isolation));
+      if (dryRun) context.err.write('Nothing was changed.\n');
+      else if (isIncomplete(isolation)) context.exitWith(1);
     },
     { stopsItself: true },
   );
 }
 
-function isolationText({ tables, isStopped }: Isolation): string {
+const isIncomplete = ({ tables, left, isStopped }: Isolation): boolean =>
+  isStopped || left.length > 0 || tables.some(({ status }) => status === 'skipped');
+
+const wouldDoText = ({ wouldDo }: Isolation): string =>
+  wouldDo
+    .flatMap(({ object, statements }) => [`-- ${printable(object)}`, ...statements.map((each) => `${each};`), ''])
+    .map((line) => `${line}\n`)
+    .join('');
+
+function isolationText({ tables, left, ofOthers, isStopped }: Isolation): string {
   const count = (status: string) => tables.filter((table) => table.status === status).length;
   const lines = tables.map(({ table, status, filled, without, reason }) =>
     [
@@ -64,6 +94,8 @@ function isolationText({ tables, isStopped }: Isolation): string {
   );
   return [
     ...lines,
+    ...left.map((each) => `left      ${printable(each)}`),
+    ...ofOthers.map((each) => `not ours  ${printable(each)}: what passes by policies there is its owner's to close`),
     '',
     `${count('isolated')} isolated, ${count('already')} before, ${count('skipped')} left.`,
     ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : []),

@@ -19,7 +19,9 @@ export type StepKind =
   | 'policies'
   | 'privileges'
   | 'view'
-  | 'function access';
+  | 'old policies'
+  | 'function access'
+  | 'function path';
 
 /** What was done and is not undone. */
 export interface StandingStep {

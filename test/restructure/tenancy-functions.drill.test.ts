@@ -15,8 +15,11 @@ import { isolatedPlatform } from '../support/tenancy/platform.ts';
 const OPEN = {
   // Give what the caller is, and of nobody else.
   ofTheCaller: [
+    'caller_admin_org_ids',
     'caller_conversation_ids',
+    'caller_managed_event_ids',
     'caller_org_ids',
+    'caller_org_ids_as',
     'caller_owned_event_comments_by_owner',
     'caller_owned_event_posts_by_author_user_id',
     'caller_owned_event_posts_by_owner',

@@ -8,7 +8,7 @@ import { templateOf } from './database.ts';
 /** Members of two organizations, whose rows are theirs, and one of none. */
 export const ANN = '00000000-0000-4000-8000-00000000000a';
 export const BOB = '00000000-0000-4000-8000-00000000000b';
-const [NORTH, SOUTH] = ['00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002'];
+export const [NORTH, SOUTH] = ['00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002'];
 
 /** What can go wrong of a table: keys, defaults, sequences, triggers, partitions, policies, odd names and odd types. */
 const SHOP_SQL = `

@@ -36,27 +36,28 @@ export async function viewSteps(db: Queryable, tenancy: Tenancy, mapping: Mappin
   const named = [...invoker, ...closed, ...barrier].map((name) => inSchema(name, mapping.from));
   const { rows } = await db.query<{
     oid: number;
+    schema: string;
     name: string;
     isInvoker: boolean;
     isBarrier: boolean;
     grants: Grant[];
   }>(
-    `select c.oid, c.relname as name, coalesce(c.reloptions @> array['security_invoker=true'], false) as "isInvoker",
+    `select c.oid, n.nspname as schema, c.relname as name, coalesce(c.reloptions @> array['security_invoker=true'], false) as "isInvoker",
        coalesce(c.reloptions @> array['security_barrier=true'], false) as "isBarrier",
        ${grantsOf('c.relacl', 'r', 'c.relowner')}
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where n.nspname || '.' || c.relname = any ($1) and c.relkind in ('v', 'm') order by 2`,
     [named],
   );
-  return rows.flatMap(({ oid, name, isInvoker, isBarrier, grants }): AccessStep[] => {
-    const schemaName = named.find((each) => each.endsWith(`.${name}`));
-    const view = qualified((schemaName ?? '').slice(0, -name.length - 1), name);
-    const about = { kind: 'view', object: `${mapping.from}.${name}`, relations: [oid] } as const;
-    if (closed.some((each) => inSchema(each, mapping.from) === schemaName)) {
-      const { statements, inverse } = closing(`${view}`, grants, mapping);
+  return rows.flatMap(({ oid, schema, name, isInvoker, isBarrier, grants }): AccessStep[] => {
+    const object = `${schema}.${name}`;
+    const view = qualified(schema, name);
+    const about = { kind: 'view', object, relations: [oid] } as const;
+    if (closed.some((each) => inSchema(each, mapping.from) === object)) {
+      const { statements, inverse } = closing(view, grants, mapping);
       return [{ ...about, statements, inverse, mayChange: ['relation.grants'] }];
     }
-    const isOfBarrier = barrier.some((each) => inSchema(each, mapping.from) === schemaName);
+    const isOfBarrier = barrier.some((each) => inSchema(each, mapping.from) === object);
     if (isOfBarrier ? isBarrier : isInvoker) return [];
     const option = isOfBarrier ? 'security_barrier' : 'security_invoker';
     return [

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { qualified, type Step } from '../statements.ts';
-import { organizationOf, type Place, type PolicyContext, TENANT_COLUMN } from './conditions.ts';
+import { organizationOf, type Place, type PolicyContext, SAFE_PATH, TENANT_COLUMN } from './conditions.ts';
 import type { TenantTable } from './declaration.ts';
 import { nameFor } from './names.ts';
 
@@ -38,7 +38,7 @@ export function columnStep(place: Place, source: Source): Step {
   return {
     statements: [
       `alter table ${on} add column ${ident(TENANT_COLUMN)} uuid`,
-      `create function ${called}() returns trigger language plpgsql security definer set search_path = '' as $fill$
+      `create function ${called}() returns trigger language plpgsql security definer set search_path = ${SAFE_PATH} as $fill$
 begin
   new.${ident(TENANT_COLUMN)} := ${lookUp(source, `new.${ident(source.by)}`)};
   return new;

@@ -32,12 +32,18 @@ export interface PolicyContext {
 /** What every added column is called. */
 export const TENANT_COLUMN = 'organization_id';
 
+/**
+ * Where a function that runs as its owner looks names up. An empty path is none: there, types and tables are looked for in pg_temp before
+ * everything else, where whoever calls has put what he likes.
+ */
+export const SAFE_PATH = 'pg_catalog, pg_temp';
+
 /** The caller's id, asked once a statement: a function that is not wrapped is called for every row. */
 const callerOf = ({ tenancy }: PolicyContext): string => `(select ${tenancy.caller})`;
 
 /** Whether something is one of the groups that a function of the caller's gives, asked once a statement. */
 export const groupsOf = (name: string, { from }: PolicyContext): string =>
-  `any ((select ${qualified(from, name)}())::uuid[])`;
+  `any ((select ${qualified(from, name)}())::pg_catalog.uuid[])`;
 
 /** A condition on a row, which may be given a name to be told from others by: `old.`. */
 const conditionText = (condition: Condition, row = ''): string => {

@@ -107,6 +107,16 @@ const membership = z.strictObject({
 export const replacement = z.strictObject({ function: z.string(), definition: z.array(z.string()).min(1) });
 export type Replacement = z.infer<typeof replacement>;
 
+const policyCall = z.strictObject({
+  /** A function that old policies call for every row, with its argument types. */
+  call: z.string(),
+  /** A condition that holds wherever it says yes, and asks once a statement; `$1` is what it is given first. */
+  becomes: z.string(),
+  /** The function that the condition asks, and its definition: `create function`, in lines. */
+  by: replacement.optional(),
+});
+export type PolicyCall = z.infer<typeof policyCall>;
+
 export const tenancySchema = z.strictObject({
   /** SQL that gives the caller's id, of the type of the user columns, and the claims of his token as jsonb. */
   caller: z.string(),
@@ -122,6 +132,8 @@ export const tenancySchema = z.strictObject({
   /** What else a caller may belong to: sponsors, conversations. */
   memberships: z.array(membership.extend({ name: column, organization: columnOrWhen.optional() })).default([]),
   tables: z.array(tenantTable),
+  /** What policies that were there before call for every row, and what they say instead. */
+  policies: z.array(policyCall).default([]),
   views: z.strictObject({
     /** Views that show what their reader may see, not what their owner may. */
     invoker: z.array(column).default([]),

@@ -9,6 +9,7 @@ const PAGES_A_BATCH = 16;
 
 export interface FillOptions {
   readonly stop?: AbortSignal | undefined;
+  readonly maxTries?: number | undefined;
   readonly onProgress?: ((pages: number, total: number) => void) | undefined;
   readonly onBusy?: ((tries: number) => void) | undefined;
 }
@@ -29,12 +30,13 @@ export async function fillColumn(pool: Pool, leaf: Member, source: Source, optio
   );
   const total = Number(rows[0]?.pages ?? 0n);
   const quieten = rows[0]?.mayReplicate === true ? asReplica : await triggersOff(pool, leaf);
+  const { onProgress: _, ...giving } = options;
   let filled = 0n;
   for (let page = 0; page < total && options.stop?.aborted !== true; page += PAGES_A_BATCH) {
     options.onProgress?.(page, total);
     filled += await givingWay(
       pool,
-      { stop: options.stop, onBusy: options.onBusy, code: 'RESTRUCTURE_BUSY', what: qualified(leaf.schema, leaf.name) },
+      { ...giving, code: 'RESTRUCTURE_BUSY', what: qualified(leaf.schema, leaf.name) },
       async (tx) => {
         // Rows that row security hides from us would be left without, and nobody told.
         await tx.query('set local row_security = off');

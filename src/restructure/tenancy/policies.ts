@@ -5,6 +5,15 @@ import type { TenantTable } from './declaration.ts';
 
 const { escapeIdentifier: ident } = pg;
 
+/** What ours are called. */
+export const POLICIES = [
+  'tenant_reads',
+  'tenant_inserts',
+  'tenant_updates',
+  'tenant_deletes',
+  'tenant_access',
+] as const;
+
 /** A table, or a partition of it, as it is before its policies. */
 export interface Unprotected extends Place {
   readonly hasRowSecurity: boolean;

@@ -2,7 +2,6 @@ import type { Queryable } from '../../db/pool.ts';
 import type { Mapping } from '../mapping.ts';
 import { qualified, type Step } from '../statements.ts';
 import { type Grant, grantsOf, roleName } from './access.ts';
-import type { Member } from './ground.ts';
 
 /** What readers keep of each kind of object: all that row security stands before, and what a default needs of its sequence. */
 const KEPT: Readonly<Record<Privileged['kind'], readonly string[]>> = {
@@ -21,24 +20,20 @@ interface Privileged {
 
 /**
  * Takes from readers what no policy is asked about: TRUNCATE, which empties a table of everybody's rows, TRIGGER, by which others run
- * what the reader wrote, REFERENCES, which tells what there is, MAINTAIN, which locks, and setval() on sequences. Of the table, its
- * partitions, the views that stand in for them, and its sequences.
+ * what the reader wrote, REFERENCES, which tells what there is, MAINTAIN, which locks, and setval() on sequences. Of the relations, the
+ * views that stand in for them, and their sequences.
  * @returns null where readers have none of it
  */
 export async function privilegeStep(
   db: Queryable,
-  members: readonly Member[],
+  relations: readonly number[],
   mapping: Mapping,
 ): Promise<(Step & { relations: readonly number[] }) | null> {
-  const objects = await readPrivileged(db, members, mapping);
-  const readers = new Set([
-    'public',
-    ...(mapping.roles?.readers ?? []),
-    ...(mapping.roles ? [mapping.roles.read] : []),
-  ]);
+  const { rows: objects } = await db.query<Privileged>(PRIVILEGED, [relations, mapping.from]);
+  const readers = readersOf(mapping);
   const taken = objects.flatMap((object) =>
     object.grants
-      .filter(({ grantee, privilege }) => readers.has(grantee) && !KEPT[object.kind].includes(privilege))
+      .filter(({ grantee, privilege }) => readers.includes(grantee) && !KEPT[object.kind].includes(privilege))
       .map((grant) => ({ on: `${object.kind} ${qualified(object.schema, object.name)}`, ...grant })),
   );
   if (taken.length === 0) return null;
@@ -53,24 +48,60 @@ export async function privilegeStep(
   };
 }
 
-async function readPrivileged(
+const readersOf = ({ roles }: Mapping): readonly string[] => [
+  'public',
+  ...(roles === undefined ? [] : [roles.read, ...roles.readers]),
+];
+
+const PRIVILEGED = `
+  with member as (select c.oid, c.relname from pg_class c where c.oid = any ($1::oid[]))
+  select c.oid, n.nspname as schema, c.relname as name, case c.relkind when 'S' then 'sequence' else 'table' end as kind,
+    c.relkind <> 'S' as "isRelation",
+    ${grantsOf('c.relacl', 'r', 'c.relowner')}
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.oid in (select oid from member)
+    or c.relkind = 'v' and n.nspname = $2 and c.relname in (select relname from member)
+    or c.relkind = 'S' and exists (
+      select from pg_depend d join member m on d.refobjid = m.oid
+      where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i'))
+  order by c.relkind = 'S', c.oid`;
+
+/** A relation, or a sequence that is no relation's. */
+export interface Other {
+  readonly oid: number;
+  readonly object: string;
+  readonly owner: string;
+  readonly isOurs: boolean;
+}
+
+/**
+ * What else there is in the schema that tables leave, and where they go, that readers may do more with than they should: tables that are
+ * nobody's, views, sequences. Tables first: what stands in for one, and its sequences, go with it.
+ */
+export async function otherPrivileged(
   db: Queryable,
-  members: readonly Member[],
-  { from }: Mapping,
-): Promise<readonly Privileged[]> {
-  const { rows } = await db.query<Privileged>(
-    `with member as (select c.oid, c.relname from pg_class c where c.oid = any ($1::oid[]))
-     select c.oid, n.nspname as schema, c.relname as name, case c.relkind when 'S' then 'sequence' else 'table' end as kind,
-       c.relkind <> 'S' as "isRelation",
-       ${grantsOf('c.relacl', 'r', 'c.relowner')}
+  mapping: Mapping,
+  members: readonly number[],
+): Promise<readonly Other[]> {
+  const { rows } = await db.query<Other>(
+    `select c.oid, format('%s.%s', n.nspname, c.relname) as object, pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'usage') as "isOurs"
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.oid in (select oid from member)
-       or c.relkind = 'v' and n.nspname = $2 and c.relname in (select relname from member)
-       or c.relkind = 'S' and exists (
-         select from pg_depend d join member m on d.refobjid = m.oid
-         where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i'))
-     order by c.relkind = 'S', c.oid`,
-    [members.map(({ oid }) => oid), from],
+     where n.nspname = any ($1) and c.relkind in ('r', 'p', 'f', 'v', 'm', 'S') and c.oid <> all ($2::oid[])
+       and exists (
+         select from aclexplode(c.relacl) g
+         where case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end = any ($3)
+           and g.privilege_type <> all (case c.relkind when 'S' then $4::text[] else $5::text[] end))
+       and not exists (
+         select from pg_depend d
+         where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e')
+     order by array_position(array['r', 'p', 'f', 'v', 'm', 'S'], c.relkind::text), 2`,
+    [
+      [mapping.from, ...mapping.schemas.map(({ name }) => name)],
+      members,
+      readersOf(mapping),
+      KEPT.sequence,
+      KEPT.table,
+    ],
   );
   return rows;
 }

@@ -169,6 +169,44 @@ const PRIVILEGE_CHECKS: readonly Check[] = [
   },
 ];
 
+const TENANT_RELATIONS = `select c.* from (${STANDING}) s join pg_class c on c.oid = s.relation and c.relkind in ('r', 'p') where s.kind = 'policies'`;
+
+/** Where their tables are, and were. */
+const TENANT_SCHEMAS = `
+  select c.relnamespace from (${TENANT_RELATIONS}) c
+  union
+  select n.oid from (${STANDING}) s join pg_namespace n on starts_with(s.object, n.nspname || '.') where s.kind = 'policies'`;
+
+/** Functions that run as the owner of what tenants have, beside it and under the old names. */
+const PASSING = `
+  select distinct f.oid::regprocedure::text as function, f.proconfig
+  from pg_proc f
+  where f.prosecdef
+    and f.proowner in (select c.relowner from (${TENANT_RELATIONS}) c)
+    and f.pronamespace in (${TENANT_SCHEMAS})
+    and not exists (
+      select from pg_depend d
+      where d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e')`;
+
+/** Tables that came to theirs later: what was moved is what the mapping says of it. Partitions are another check's. */
+const BESIDE = `
+  select c.* from pg_class c
+  where c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace in (select t.relnamespace from (${TENANT_RELATIONS}) t)
+    and c.oid not in (select s.relation from (${STANDING}) s)`;
+
+/** Whom policies hold back: no owner, nobody who passes them, and no group of such. */
+const HELD_BACK = `
+  select r.oid, r.rolname from pg_roles r
+  where not exists (
+      select from pg_roles b
+      where b.rolbypassrls and not b.rolsuper and pg_has_role(b.oid, r.oid, 'usage')
+        and not exists (select from (${TENANT_RELATIONS}) c where pg_has_role(b.oid, c.relowner, 'usage')))
+    -- Who may read all there is, may.
+    and not r.rolsuper and not pg_has_role(r.oid, 'pg_read_all_data', 'usage')
+    and exists (
+      select from (${TENANT_RELATIONS}) c
+      where has_table_privilege(r.oid, c.oid, 'select') and not pg_has_role(r.oid, c.relowner, 'usage'))`;
+
 const TENANT_CHECKS: readonly Check[] = [
   {
     name: 'every table of a tenancy, and every partition, has row security and the policies of its tenants',
@@ -192,5 +230,25 @@ const TENANT_CHECKS: readonly Check[] = [
       from pg_inherits h join pg_class c on c.oid = h.inhrelid
       where h.inhparent in (select relation from (${STANDING}) s where s.kind = 'policies') and not c.relrowsecurity
       order by 1`,
+  },
+  {
+    name: 'every function that passes by policies looks nothing up in what a caller has made',
+    unit: 'functions',
+    examined: `select count(*) from (${PASSING}) f`,
+    faults: `
+      select format('%s runs as its owner, and looks names up in pg_temp first', f.function) from (${PASSING}) f
+      where not exists (select from unnest(f.proconfig) setting where setting ~ '^search_path=(.*, ?)?"?pg_temp"?$')
+      order by 1`,
+  },
+  {
+    name: 'every table that came to those of tenants has row security, or is read by nobody whom that would hold back',
+    unit: 'relations',
+    examined: `select count(*) from (${BESIDE}) c`,
+    faults: `
+      select format('%s has no row security and no tenancy, and all of it may be read by %s', c.oid::regclass, string_agg(r.rolname, ', ' order by r.rolname))
+      from (${BESIDE}) c
+      join (${HELD_BACK}) r on has_table_privilege(r.oid, c.oid, 'select') and has_schema_privilege(r.oid, c.relnamespace, 'usage')
+      where not c.relrowsecurity
+      group by c.oid order by 1`,
   },
 ];
