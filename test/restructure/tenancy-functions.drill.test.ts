@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool, Tx } from '../../src/db/pool.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../../src/restructure/mapping.ts';
-import { callersPool } from '../support/callers.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { become, callersPool } from '../support/callers.ts';
+import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
 import { Refusal } from '../support/tenancy/attacks.ts';
 import { type Callable, call, callables, callOf, secretsOf, type Target, targetOf } from '../support/tenancy/calls.ts';
 import { findPeople, type People, type Person } from '../support/tenancy/people.ts';
@@ -148,15 +148,144 @@ it('those that are closed are refused to readers, and not to the service', async
   expect(rows.filter(({ readers, service }) => readers || !service)).toEqual([]);
 });
 
-it('who keeps the platform may act for others, who reads may not', async () => {
-  const hold = `select public.reserve_tickets_atomic('${target.tier}', 1, 's', '${target.user}')::text as answer`;
-  expect(await call(tx, people.service, hold)).not.toBeInstanceOf(Refusal);
-  expect(await call(tx, people.inA, hold)).toMatchObject({ code: '42501' });
-  const own = `select public.reserve_tickets_atomic('${target.tier}', 1, 's', '${people.inA.userId}')::text as answer`;
-  expect(await call(tx, people.inA, own)).not.toBeInstanceOf(Refusal);
-  const found = `select public.create_organization_with_membership('Ours', 'ours-x', null, '${people.inA.userId}')::text as answer`;
-  expect(await call(tx, people.inA, found)).toMatchObject({ wrote: expect.arrayContaining(['organizations']) });
+describe('who acts for others', () => {
+  let login: string;
+  beforeAll(async () => {
+    login = `${database.name}_login`;
+    // No API between: it is what it is without becoming anybody.
+    await asSuperuser(database, `create role ${login} login in role authenticated`);
+  });
+  afterAll(() => asSuperuser(database, `drop role ${login}`));
+
+  /** What a call answers to a role that signs in for itself, with the claims of a member of A; or the code of the refusal. */
+  async function asLogin(statement: string): Promise<readonly (string | null)[] | string> {
+    await tx.query('savepoint login');
+    try {
+      await become(tx, { role: 'authenticated', userId: people.inA.userId ?? '' });
+      await tx.query(`set local session authorization ${login}`);
+      const { rows } = await tx.query<{ answer: string | null }>(statement);
+      return rows.map(({ answer }) => answer);
+    } catch (error) {
+      return (error as { code?: string }).code ?? String(error);
+    } finally {
+      await tx.query('rollback to savepoint login');
+    }
+  }
+
+  it('is who keeps the platform; a reader acts for himself, whether he became one or signed in as a member of one', async () => {
+    const tier = await tierOfB();
+    const forUser = (user: string | undefined) => [
+      `select public.reserve_tickets_atomic('${tier}', 1, 's', '${user}')::text as answer`,
+      `select public.create_organization_with_membership('Ours', 'ours-x', null, '${user}')::text as answer`,
+    ];
+    for (const statement of forUser(target.user)) {
+      expect(await call(tx, people.service, statement)).not.toBeInstanceOf(Refusal);
+      expect(await call(tx, people.inA, statement)).toMatchObject({ code: '42501' });
+      expect(await asLogin(statement)).toBe('42501');
+    }
+    for (const statement of forUser(people.inA.userId)) {
+      expect(await call(tx, people.inA, statement)).toMatchObject({
+        wrote: expect.arrayContaining([expect.anything()]),
+      });
+      expect(await asLogin(statement)).toHaveLength(1);
+    }
+  });
+
+  it('is told whom others know, and what others pay', async () => {
+    const { rows } = await tx.query<{ followed: string; one: string; other: string; events: string }>(
+      `select (select target_id from follows where target_type = 'user' and status = 'accepted' and target_id <> $1
+           group by 1 order by count(*) desc, 1 limit 1) as followed,
+         f.one, f.other,
+         (select array_agg(distinct o.event_id)::text from sponsorship_orders o join events e on e.id = o.event_id and e.visibility = 'public'
+           where o.status in ('accepted', 'live', 'completed') and e.owner_context_id is distinct from $2) as events
+       from (
+         select a.follower_user_id as one, b.follower_user_id as other
+         from follows a join follows b on b.target_id = a.target_id and b.target_type = 'user' and b.status = 'accepted'
+         where a.target_type = 'user' and a.status = 'accepted' and a.follower_user_id < b.follower_user_id
+           and $1 not in (a.follower_user_id, b.follower_user_id) limit 1) f`,
+      [people.inA.userId, people.organizationA],
+    );
+    const [of] = rows;
+    expect(of).toBeDefined();
+    const hasAmount = (answer: string | null) => answer !== null && /amount_cents""?: \d/u.test(answer);
+    for (const [statement, isOthers] of [
+      [`select c::text as answer from public.get_user_connections('${of?.followed}') c`, () => true],
+      [`select c::text as answer from public.get_mutual_connections('${of?.one}', '${of?.other}') c`, () => true],
+      [`select c::text as answer from public.get_active_event_sponsors('${of?.events}') c`, hasAmount],
+    ] as const) {
+      const told = async (person: Person) => {
+        const outcome = await call(tx, person, statement);
+        return outcome instanceof Refusal ? outcome.code : outcome.answers.filter(isOthers);
+      };
+      expect(await told(people.service)).not.toEqual([]);
+      expect(await told(people.inA)).toEqual([]);
+      const toLogin = await asLogin(statement);
+      expect(typeof toLogin === 'string' ? toLogin : toLogin.filter(isOthers)).toEqual([]);
+    }
+  });
 });
+
+describe('what is on sale', () => {
+  const held = async (person: Person, tier: string, minutes = 15) => {
+    const outcome = await call(
+      tx,
+      person,
+      `select public.reserve_tickets_atomic('${tier}', 1, 's', null, ${minutes}) ->> 'error' as answer`,
+    );
+    return outcome instanceof Refusal ? outcome.code : (outcome.answers[0] ?? 'held');
+  };
+
+  it('is held by everybody, but of a private event: by its own people, and by whom it invites', async () => {
+    const tier = await tierOfB();
+    await tx.query('savepoint sale');
+    const show = (visibility: string) =>
+      tx.query('update events set visibility = $2 from ticket_tiers t where t.id = $1 and t.event_id = events.id', [
+        tier,
+        visibility,
+      ]);
+    for (const visibility of ['public', 'unlisted']) {
+      await show(visibility);
+      expect(await held(people.nobody, tier)).toBe('held');
+    }
+    await show('private');
+    for (const person of [people.nobody, people.inA, people.host, people.attendee]) {
+      expect(await held(person, tier)).toBe('tier not found');
+    }
+    for (const person of [people.inB, people.service]) expect(await held(person, tier)).toBe('held');
+    await tx.query(
+      `insert into event_invites (event_id, user_id, email) select event_id, $2, 'g@example.test' from ticket_tiers where id = $1`,
+      [tier, people.attendee.userId],
+    );
+    expect(await held(people.attendee, tier)).toBe('held');
+    await tx.query('rollback to savepoint sale');
+  });
+
+  it('is held for an hour at most, and for no longer by saying so again', async () => {
+    const tier = await tierOfB();
+    const bound = 'held for 1 to 60 minutes';
+    for (const minutes of [100_000_000, 61, 0, -5]) expect(await held(people.nobody, tier, minutes)).toBe(bound);
+    expect(await held(people.nobody, tier, 60)).toBe('held');
+    expect(await held(people.service, tier, 61)).toBe('held');
+    const extended = `select public.extend_ticket_holds('${target.session}', 100000000) ->> 'error' as answer`;
+    expect(await call(tx, people.nobody, extended)).toMatchObject({ answers: [bound], wrote: [] });
+    const batch = `select public.reserve_tickets_batch('[{"tier_id": "${tier}", "quantity": 1}]', 's', null, 61) ->> 'error' as answer`;
+    expect(await call(tx, people.nobody, batch)).toMatchObject({ answers: [bound] });
+  });
+});
+
+/** A tier of a public event of B, with tickets left, to which the attendee has none. */
+async function tierOfB(): Promise<string> {
+  const { rows } = await tx.query<{ tier: string }>(
+    `select t.id as tier from ticket_tiers t join events e on e.id = t.event_id
+     where e.owner_context_type = 'organization' and e.owner_context_id = $1 and e.visibility = 'public' and t.status = 'active'
+       and t.total_quantity - t.reserved_quantity - greatest(t.issued_quantity, t.sold_quantity, 0) > 2
+       and not exists (select from tickets x where x.event_id = e.id and x.owner_user_id = $2) limit 1`,
+    [people.organizationB, people.attendee.userId],
+  );
+  const [row] = rows;
+  if (row === undefined) throw new Error('B has nothing on sale');
+  return row.tier;
+}
 
 it('no state of a row moves by the hand of another', async () => {
   const { rows } = await tx.query<{ ticket: string }>(
