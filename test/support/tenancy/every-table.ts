@@ -9,7 +9,7 @@ import { type Legacy, legacyTables } from './rows.ts';
 /** Those who try to come to what is others'. */
 export const ATTACKERS = ['nobody', 'inA', 'attendee', 'host', 'sponsor'] as const;
 
-export type Attack = (tx: Tx, table: Legacy, person: Person, belongings: Belongings) => Promise<readonly Breach[]>;
+type Attack = (tx: Tx, table: Legacy, person: Person, belongings: Belongings) => Promise<readonly Breach[]>;
 
 /** A platform whose tenants are kept apart, for whoever tries something on every table of it. */
 export interface Besieged {
