@@ -55,6 +55,7 @@ export async function replacementSteps(
   replacements: readonly Replacement[],
   kind: 'replacement' | 'tenant replacement',
 ): Promise<readonly FoundationStep[]> {
+  if (replacements.length === 0) return [];
   const { rows } = await db.query<{ function: string; definition: string; body: string }>(
     `select f as function, pg_get_functiondef(to_regprocedure(f)) as definition, restructure.body_of(to_regprocedure(f)) as body
      from unnest($1::text[]) f where to_regprocedure(f) is not null`,

@@ -64,6 +64,7 @@ async function planIn(tx: Tx, mapping: Mapping, { now, longHeldMs }: { now: Date
 
 /** Those that there are, each with a digest of its body. */
 async function readReplaced(db: Queryable, { replacements }: Mapping): Promise<Plan['replaced']> {
+  if (replacements.length === 0) return {};
   const { rows } = await db.query<{ function: string; body: string }>(
     `select f as function, restructure.body_of(to_regprocedure(f)) as body from unnest($1::text[]) f where to_regprocedure(f) is not null`,
     [replacements.map((each) => each.function)],
