@@ -61,9 +61,16 @@ async function runPlan({ mapping, out, table, json = false }: PlanOptions, conte
     await writePlan(out, plan);
     if (json) context.out.write(`${toJson(plan)}\n`);
     else context.out.write(planText(plan, table));
-    context.err.write(`The plan is in ${out}. Next: liventix restructure apply --dry-run\n`);
+    context.err.write(`The plan is in ${out}. ${nextOf(plan, out)}\n`);
     if (plan.tables.some(({ readiness }) => readiness === 'blocked')) context.exitWith(1);
   });
+}
+
+function nextOf({ tables }: Plan, out: string): string {
+  const byPlan = out === PLAN_FILE ? '' : ` --plan ${out}`;
+  return tables.some(({ readiness }) => readiness === 'ready' || readiness === 'warned')
+    ? `Next: liventix restructure apply --dry-run${byPlan}`
+    : 'There is nothing to move.';
 }
 
 function planText(plan: Plan, inFull: readonly string[]): string {

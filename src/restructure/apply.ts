@@ -2,7 +2,7 @@ import type { Pool, Queryable } from '../db/pool.ts';
 import { takeSessionLock } from '../db/session-lock.ts';
 import { AppError } from '../errors.ts';
 import { type Denied, type FoundationStep, functionSteps, readFoundation, takeFoundation } from './foundation.ts';
-import { readStanding } from './journal.ts';
+import { readStanding, standingKeys } from './journal.ts';
 import { lockHolders } from './lock-holders.ts';
 import { moveTable } from './move.ts';
 import type { Plan, PlannedTable } from './planned.ts';
@@ -58,7 +58,7 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
     const viewsLeft = await dropViewsSetAside(pool, options);
     const selected = await selectTables(pool, plan, options);
     const standing = await readStanding(pool);
-    const keys = new Set(standing.map(({ kind, object }) => `${kind} ${object}`));
+    const keys = standingKeys(standing);
     await takeFoundation(pool, await readFoundation(pool, plan), { plan: plan.digest, standing: keys });
     const outcomes: Outcome[] = [];
     for (const table of selected) {
@@ -85,7 +85,7 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
 /** What comes after the tables. */
 async function finish(pool: Pool, plan: Plan, outcomes: readonly Outcome[]): Promise<readonly Denied[]> {
   const standing = await readStanding(pool);
-  const keys = new Set(standing.map(({ kind, object }) => `${kind} ${object}`));
+  const keys = standingKeys(standing);
   const isAll = outcomes.every(({ status }) => status !== 'skipped');
   const steps = await readFinish(pool, plan, {
     isAll,

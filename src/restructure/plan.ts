@@ -58,7 +58,7 @@ async function planIn(tx: Tx, mapping: Mapping, { now, longHeldMs }: { now: Date
     functions: survey.functions,
     replaced,
     unmapped,
-    notes: [...notesOf(survey, { tables, replaced })],
+    notes: [...notesOf(survey, { tables, replaced }), ...(await roleNotes(tx, mapping))],
   });
 }
 
@@ -70,6 +70,29 @@ async function readReplaced(db: Queryable, { replacements }: Mapping): Promise<P
     [replacements.map((each) => each.function)],
   );
   return Object.fromEntries(rows.map((row) => [row.function, row.body]));
+}
+
+/** Of roles that are to be put into groups, and are not there; and of groups that cannot be made. */
+async function roleNotes(db: Queryable, { roles }: Mapping): Promise<readonly string[]> {
+  if (roles === undefined) return [];
+  const [groups, members] = [[roles.read, roles.write], [...new Set([...roles.readers, ...roles.writers])]];
+  const { rows } = await db.query<{ missing: string[]; createsRoles: boolean }>(
+    `select array(select r from unnest($1::text[]) with ordinality r (r, at) where not exists (select from pg_roles where rolname = r) order by at) as missing,
+       (select rolcreaterole or rolsuper from pg_roles where rolname = current_user) as "createsRoles"`,
+    [[...groups, ...members]],
+  );
+  const [{ missing, createsRoles } = { missing: [], createsRoles: true }] = rows;
+  const toMake = missing.filter((name) => groups.includes(name));
+  return [
+    ...missing
+      .filter((name) => !groups.includes(name))
+      .map((name) => `roles: there is no role ${name}, and it gets nothing: correct its name, or make it first`),
+    ...(createsRoles || toMake.length === 0
+      ? []
+      : [
+          `roles: ${toMake.join(' and ')} cannot be made: have CREATEROLE given to this role, or have them made; apply would stop there`,
+        ]),
+  ];
 }
 
 /** What the mapping says in vain: it may be meant for a database that has more. */
@@ -121,7 +144,7 @@ interface Survey {
   readonly functions: readonly TriggerFunction[];
   readonly schemaAwareTriggers: ReadonlySet<string>;
   readonly destinations: ReadonlyMap<string, Destination>;
-  /** By `public.orders`, the schema that it was moved to. */
+  /** By `public.orders`, the schema that it was moved to; partitions and heirs of it, too. */
   readonly moved: ReadonlyMap<string, string | undefined>;
 }
 
@@ -171,7 +194,10 @@ async function surveyOf(
     moved: new Map(
       (await readStanding(tx))
         .filter(({ kind }) => kind === 'table')
-        .map(({ object, relations: [oid = 0] }) => [object, byOid.get(oid)?.schema]),
+        .flatMap(({ object, relations: [root = 0, ...others] }) => [
+          [object, byOid.get(root)?.schema] as const,
+          ...others.map((oid) => [`${mapping.from}.${byOid.get(oid)?.name}`, byOid.get(oid)?.schema] as const),
+        ]),
     ),
   };
 }

@@ -111,7 +111,7 @@ function* kindFindings({ group, parents, otherParents, from }: Candidate, relati
   for (const parent of parents) {
     yield blocks(
       relation.isPartition ? 'partition' : 'heir',
-      `it ${relation.isPartition ? 'is a partition of' : 'inherits from'} ${parent.schema}.${parent.name}, with which it goes: map that one`,
+      `it ${relation.isPartition ? 'is a partition of' : 'inherits from'} ${parent.schema}.${parent.name}, with which it goes: map that one, and not this`,
     );
   }
   for (const parent of otherParents) {
@@ -154,7 +154,8 @@ function* targetFindings({ group, dependents, target, destination }: Candidate):
   const taken = (['relations', 'types', 'statistics'] as const).flatMap((kind) =>
     going[kind].filter((name) => destination[kind].includes(name)),
   );
-  for (const name of new Set(taken)) {
+  // The type of an array is called as its element, behind an underscore.
+  for (const name of new Set(taken.filter((each) => !(each.startsWith('_') && taken.includes(each.slice(1)))))) {
     yield blocks('target-taken', `${target}.${name} is there already: rename one of the two`);
   }
 }

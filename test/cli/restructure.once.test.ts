@@ -41,7 +41,7 @@ describe('from the plan to the rollback', () => {
     const { exitCode, stdout, stderr } = await run('plan', '--mapping', mapping, '--out', plan);
     expect({ exitCode, stderr }).toEqual({
       exitCode: 0,
-      stderr: `The plan is in ${plan}. Next: liventix restructure apply --dry-run\n`,
+      stderr: `The plan is in ${plan}. Next: liventix restructure apply --dry-run --plan ${plan}\n`,
     });
     expect(stdout).toMatch(/^warned {3}customers -> people +2 rows +\d+ kB\n {4}warns {2}published: subscribers of /);
     expect(stdout).toMatch(/^warned {3}events -> log\.book +4 with it +/m);

@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createPool } from '../../src/db/pool.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
 import { dryRunBack } from '../../src/restructure/dry-run.ts';
 import { makePlan } from '../../src/restructure/plan.ts';
 import { checkRestructuring } from '../../src/restructure/verify/checks.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
+import { asSuperuser } from '../support/database.ts';
 import { findingsFor, left, moveAll, planned, planOf, standingSteps } from '../support/moves.ts';
 import { createShop, inClone, type Shop, shopMapping } from '../support/shop.ts';
 
@@ -119,6 +121,33 @@ it('what the mapping says in vain is said', () =>
       'accept: published of carts cannot be accepted, only what stored texts do (calls-…)',
       'replacements: there is no function public.gone(int): take it out of the mapping, or correct its name and types',
     ]);
+  }));
+
+it('roles that there are not are said, and groups that whoever plans may not make', () =>
+  inClone(shop, async (clone) => {
+    const weak = `${clone.name}_weak`;
+    const groups = { read: `${clone.name}_r`, write: `${clone.name}_w` };
+    const mapping = shopMapping(clone, {
+      ...MOVED,
+      stay: [],
+      roles: { ...groups, readers: ['nobody_such'], writers: [] },
+    });
+    const missing = 'roles: there is no role nobody_such, and it gets nothing: correct its name, or make it first';
+    expect((await planOf(clone, mapping)).notes).toEqual([missing]);
+    await asSuperuser(clone, `create role ${weak} in role liventix`);
+    const url = new URL(clone.adminUrl);
+    url.searchParams.set('options', `-c role=${weak}`);
+    const pool = createPool({ databaseUrl: url.href, max: 1 });
+    try {
+      const { notes } = await makePlan(pool, mapping, { now: new Date() });
+      expect(notes).toEqual([
+        missing,
+        expect.stringMatching(/_r and \S+_w cannot be made: have CREATEROLE given to this role/),
+      ]);
+    } finally {
+      await pool.end();
+      await asSuperuser(clone, `drop role ${weak}`);
+    }
   }));
 
 it('what rollback would run does the same when it is pasted, the last step first, and asking for it changes nothing', () =>
