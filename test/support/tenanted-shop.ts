@@ -84,6 +84,20 @@ export const shopMapping = (name: string): Mapping =>
     'shop',
   );
 
+/** A mapping with more tables, which go to one of its schemas. */
+export function withTables(mapping: Mapping, schema: string, tables: readonly object[]): Mapping {
+  const { tenancy, schemas, ...rest } = mapping;
+  const names = tables.map((each) => (each as { table: string }).table);
+  return parseMapping(
+    JSON.stringify({
+      ...rest,
+      schemas: schemas.map((each) => (each.name === schema ? { ...each, tables: [...each.tables, ...names] } : each)),
+      tenancy: { ...tenancy, tables: [...(tenancy?.tables ?? []), ...tables] },
+    }),
+    mapping.name,
+  );
+}
+
 export const shop = (): Promise<string> => templateOf('template_tenanted_shop', (pool) => pool.query(SHOP_SQL));
 
 export async function moveTables(pool: Pool, mapping: Mapping): Promise<void> {

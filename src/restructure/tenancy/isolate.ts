@@ -317,8 +317,11 @@ async function closeBypasses(work: Work): Promise<Pick<Isolation, 'left' | 'ofOt
   ]);
   for (const step of accesses) await takeOrLeave(step);
   const others = await otherPrivileged(pool, mapping, coveredBy(work));
+  const covered = new Set<number>();
   for (const { oid, object } of others.filter(({ isOurs }) => isOurs)) {
+    if (covered.has(oid)) continue;
     const privileges = await privilegeStep(pool, [oid], mapping);
+    for (const each of privileges?.covers ?? []) covered.add(each);
     if (privileges !== null) await takeOrLeave({ kind: 'privileges', object, ...privileges });
   }
   const usual = await usualPath(work);

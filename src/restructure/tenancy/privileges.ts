@@ -21,14 +21,14 @@ interface Privileged {
 /**
  * Takes from readers what no policy is asked about: TRUNCATE, which empties a table of everybody's rows, TRIGGER, by which others run
  * what the reader wrote, REFERENCES, which tells what there is, MAINTAIN, which locks, and setval() on sequences. Of the relations, the
- * views that stand in for them, and their sequences.
+ * views that stand in for them, and their sequences, all of which it covers.
  * @returns null where readers have none of it
  */
 export async function privilegeStep(
   db: Queryable,
   relations: readonly number[],
   mapping: Mapping,
-): Promise<(Step & { relations: readonly number[] }) | null> {
+): Promise<(Step & { relations: readonly number[]; covers: readonly number[] }) | null> {
   const { rows: objects } = await db.query<Privileged>(PRIVILEGED, [relations, mapping.from]);
   const readers = readersOf(mapping);
   const taken = objects.flatMap((object) =>
@@ -39,6 +39,7 @@ export async function privilegeStep(
   if (taken.length === 0) return null;
   return {
     relations: objects.filter(({ isRelation }) => isRelation).map(({ oid }) => oid),
+    covers: objects.map(({ oid }) => oid),
     statements: taken.map(({ privilege, on, grantee }) => `revoke ${privilege} on ${on} from ${roleName(grantee)}`),
     inverse: taken.map(
       ({ privilege, on, grantee, withGrantOption }) =>
@@ -66,8 +67,9 @@ const PRIVILEGED = `
       where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i'))
   order by c.relkind = 'S', c.oid`;
 
-/** A relation, or a sequence that is no relation's. */
+/** A relation or a sequence. */
 export interface Other {
+  /** Of a sequence that is a relation's, that one. */
   readonly oid: number;
   readonly object: string;
   readonly owner: string;
@@ -84,9 +86,14 @@ export async function otherPrivileged(
   members: readonly number[],
 ): Promise<readonly Other[]> {
   const { rows } = await db.query<Other>(
-    `select c.oid, format('%s.%s', n.nspname, c.relname) as object, pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'usage') as "isOurs"
+    `select coalesce(its.relation, c.oid) as oid, format('%s.%s', n.nspname, c.relname) as object, pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'usage') as "isOurs"
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname = any ($1) and c.relkind in ('r', 'p', 'f', 'v', 'm', 'S') and c.oid <> all ($2::oid[])
+     left join lateral (
+       select d.refobjid as relation from pg_depend d
+       where c.relkind = 'S' and d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+       limit 1
+     ) its on true
+     where n.nspname = any ($1) and c.relkind in ('r', 'p', 'f', 'v', 'm', 'S') and coalesce(its.relation, c.oid) <> all ($2::oid[])
        and exists (
          select from aclexplode(c.relacl) g
          where case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end = any ($3)
