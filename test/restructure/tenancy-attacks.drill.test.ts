@@ -4,7 +4,8 @@ import { become, callersPool } from '../support/callers.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { attempt, Refusal } from '../support/tenancy/attacks.ts';
 import { secretsOf } from '../support/tenancy/calls.ts';
-import { findPeople, type People, type Person } from '../support/tenancy/people.ts';
+import { FACTS } from '../support/tenancy/facts.ts';
+import { findPeople, type People, type Person, tablesOf } from '../support/tenancy/people.ts';
 import { isolatedPlatform } from '../support/tenancy/platform.ts';
 import { asPerson, type Legacy, legacyTables, newName, oldName } from '../support/tenancy/rows.ts';
 
@@ -128,8 +129,8 @@ describe('what no policy is asked about', () => {
 
   it('is not COPY into a table, nor its statistics, nor other schemas', async () => {
     // Not with row security, and not of a view.
-    expect(await codeOf(people.inA, 'copy ticketing.orders from stdin')).toBe('0A000');
-    expect(await codeOf(people.inA, 'copy public.orders from stdin')).not.toBe('done');
+    expect(await codeOf(people.inA, 'copy ticketing.checkout_sessions from stdin')).toBe('0A000');
+    expect(await codeOf(people.inA, 'copy public.checkout_sessions from stdin')).not.toBe('done');
     expect(await codeOf(people.inA, `create table public.mine ()`)).toBe('42501');
     expect(await codeOf(people.inA, `select from restructure.steps`)).toBe('42501');
     await asPerson(tx, people.inA, async () => {
@@ -259,6 +260,144 @@ describe('what befell moves like this one', () => {
     }
     expect(await codeOf(people.inA, follow)).toBe('42501');
     expect(await codeOf(people.inA, follow.replace(people.organizationB, people.organizationA))).toBe('done');
+  });
+});
+
+describe('what is written of one’s own', () => {
+  /** What came of a statement within a transaction that is undone: `done`, or the code of the refusal. */
+  const tried = async (person: Person, statement: string, first = '') => {
+    await tx.query(`begin; ${first}`);
+    try {
+      const outcome = await attempt(tx, person, statement, async (rows) => (rows > 0 ? 'done' : 'nothing'));
+      return outcome instanceof Refusal ? outcome.code : outcome;
+    } finally {
+      await tx.query('rollback');
+    }
+  };
+  const one = async (sql: string, ...values: unknown[]) => {
+    const { rows } = await tx.query<{ found: string }>(sql, values);
+    const [row] = rows;
+    if (row === undefined) throw new Error(`nothing such: ${sql}`);
+    return row.found;
+  };
+  const POST = '00000000-0000-4000-8000-0000000000a1';
+  const ASSET = '00000000-0000-4000-8000-0000000000a2';
+  const asset = (of: Person) =>
+    `insert into media_assets (id, owner_user_id, storage_path, media_type) values ('${ASSET}', '${of.userId}', 'x', 'image')`;
+
+  it('shows no picture of another: a post has its author’s pictures alone, and keeps those that it has', async () => {
+    const event = await one('select id as found from events where created_by = $1 limit 1', people.host.userId);
+    const post = `insert into event_posts (id, event_id, author_user_id, text) values ('${POST}', '${event}', '${people.host.userId}', 'x')`;
+    const linking = (on: string) => `insert into ${on} (post_id, media_id) values ('${POST}', '${ASSET}')`;
+    for (const on of ['public.post_media', 'events.post_media']) {
+      expect(await tried(people.host, linking(on), `${post}; ${asset(people.inA)}`)).toBe('42501');
+      const other = `${post}; ${asset(people.inA)}; insert into post_media (post_id, media_id) select '${POST}', id from media_assets where id <> '${ASSET}' limit 1`;
+      expect(await tried(people.host, `update ${on} set media_id = '${ASSET}' where post_id = '${POST}'`, other)).toBe(
+        '42501',
+      );
+      expect(await tried(people.host, `update ${on} set position = 7 where post_id = '${POST}'`, other)).toBe('done');
+      expect(await tried(people.host, linking(on), `${post}; ${asset(people.host)}`)).toBe('done');
+    }
+  });
+
+  it('likes nothing that one may not see', async () => {
+    const post = await one(
+      `select p.id as found from event_posts p join events e on e.id = p.event_id
+       where e.created_by = $1 and e.owner_context_type = 'individual' and p.deleted_at is null
+         and not exists (select from tickets t where t.event_id = e.id and t.owner_user_id = $2) limit 1`,
+      people.host.userId,
+      people.inA.userId,
+    );
+    const hide = `update events set visibility = 'private' where id = (select event_id from event_posts where id = '${post}')`;
+    const comment = `insert into event_comments (id, post_id, author_user_id, text) values ('${POST}', '${post}', '${people.host.userId}', 'x')`;
+    for (const [person, outcome] of [
+      [people.inA, '42501'],
+      [people.host, 'done'],
+    ] as const) {
+      const like = `insert into event_reactions (post_id, user_id, kind) values ('${post}', '${person.userId}', 'like')`;
+      const none = `${hide}; delete from event_reactions`;
+      expect(await tried(person, `${like} returning *`, none)).toBe(outcome);
+      expect(
+        await tried(
+          person,
+          `insert into event_comment_reactions (comment_id, user_id, kind) values ('${POST}', '${person.userId}', 'like') returning *`,
+          `${hide}; ${comment}`,
+        ),
+      ).toBe(outcome);
+    }
+  });
+
+  it('pays for nothing: what was paid, how much, and where it goes is the server’s to say', async () => {
+    const order = await one(
+      `select o.id as found from sponsorship_orders o join sponsor_members m on m.sponsor_id = o.sponsor_id where m.user_id = $1 limit 1`,
+      people.sponsor.userId,
+    );
+    for (const set of [
+      'amount_cents = 1',
+      `escrow_state = 'locked'`,
+      `payout_status = 'completed'`,
+      `organizer_stripe_account_id = 'acct_mine'`,
+      'application_fee_cents = 0, notes = null',
+    ]) {
+      expect(await tried(people.sponsor, `update public.sponsorship_orders set ${set} where id = '${order}'`)).toBe(
+        '42501',
+      );
+    }
+    expect(await tried(people.sponsor, `update public.sponsorship_orders set notes = 'x' where id = '${order}'`)).toBe(
+      'done',
+    );
+    const offer = (columns: string, values: string) => `
+      insert into public.sponsorship_orders (package_id, sponsor_id, event_id, amount_cents${columns})
+      select p.id, m.sponsor_id, p.event_id, 100${values} from sponsorship_packages p, sponsor_members m
+      where p.visibility = 'public' and m.user_id = '${people.sponsor.userId}' limit 1`;
+    expect(await tried(people.sponsor, offer('', ''))).toBe('done');
+    expect(await tried(people.sponsor, offer(', status', `, 'accepted'`))).toBe('42501');
+    expect(await tried(people.sponsor, offer(', escrow_state', `, 'locked'`))).toBe('42501');
+    const event = await one(`select id as found from events where visibility = 'public' limit 1`);
+    const buying = (columns: string, values: string) =>
+      `insert into public.orders (user_id, event_id, total_cents${columns}) values ('${people.attendee.userId}', '${event}', 5000${values})`;
+    expect(await tried(people.attendee, buying(', status', `, 'pending'`))).toBe('done');
+    expect(await tried(people.attendee, buying(', status', `, 'paid'`))).toBe('42501');
+    expect(await tried(people.attendee, buying(', paid_at', `, now()`))).toBe('42501');
+  });
+
+  it('vouches for nobody, and takes no fee off', async () => {
+    const a = people.organizationA;
+    for (const statement of [
+      `update public.organizations set is_verified = true where id = '${a}'`,
+      `update organizations.organizations set verification_status = 'verified' where id = '${a}'`,
+      `update public.payout_configurations set platform_fee_percentage = 0 where organization_id = '${a}'`,
+      `update public.campaigns set spent_credits = 0 where org_id = '${a}'`,
+      `insert into public.campaigns (org_id, created_by, name, total_budget_credits, start_date, spent_credits)
+       values ('${a}', '${people.inA.userId}', 'C', 1, now(), -1000)`,
+      `update public.sponsor_profiles set verification_status = 'verified', reputation_score = 5`,
+    ]) {
+      expect(await tried(people.inA, statement)).toBe('42501');
+    }
+    for (const statement of [
+      `update public.organizations set description = 'x', logo_url = 'y' where id = '${a}'`,
+      `update public.campaigns set name = 'x' where org_id = '${a}'`,
+    ]) {
+      expect(await tried(people.inA, statement)).toBe('done');
+    }
+  });
+});
+
+describe('whose rows are tried for', () => {
+  it('are an organization’s with rows in every table that can have some, and users’ who have some', async () => {
+    const filled = (await tablesOf(tx)).get(people.organizationB) ?? [];
+    const ofOrganizations = Object.keys(FACTS).filter((table) => FACTS[table]?.organization !== undefined);
+    // Its rows are of users' wallets: its keys leave no other.
+    expect(ofOrganizations.filter((table) => !filled.includes(table))).toEqual(['ad_spend_ledger']);
+    const attackers = [people.inA, people.attendee, people.host, people.sponsor].map(({ userId }) => `'${userId}'`);
+    const without = [];
+    for (const [table, { organization, users = [] }] of Object.entries(FACTS)) {
+      if (organization !== undefined || users.length === 0) continue;
+      const others = users.map((user) => `${user} not in (${attackers.join(', ')})`).join(' or ');
+      const { rowCount } = await tx.query(`select from public.${table} t where ${others} limit 1`);
+      if (rowCount === 0) without.push(table);
+    }
+    expect(without).toEqual([]);
   });
 });
 

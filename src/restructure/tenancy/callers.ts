@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { qualified, type Step } from '../statements.ts';
 import { comparedWhen, groupsOf, keyOf, ownedFunction, type PolicyContext, placeOf, SAFE_PATH } from './conditions.ts';
-import type { ColumnWhen, Owner, Tenancy } from './declaration.ts';
+import { type ColumnWhen, type Owner, ownersIn, type Tenancy } from './declaration.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
@@ -72,7 +72,7 @@ function ownersOf({ tables }: Tenancy): readonly Owner[] {
     if (next !== undefined) add(next);
     owners.set(ownedFunction(owner), owner);
   };
-  for (const { owner } of tables) if (owner !== undefined) add(owner);
+  for (const owner of tables.flatMap(ownersIn)) add(owner);
   return [...owners.values()];
 }
 

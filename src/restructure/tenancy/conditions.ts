@@ -115,8 +115,11 @@ function groupCondition({ groups }: TenantTable, context: PolicyContext): string
  * runs as its owner, since the old policies of the table that is asked may well ask this one.
  */
 function ownerCondition({ owner }: TenantTable, context: PolicyContext): string | undefined {
-  return owner === undefined ? undefined : `${ident(owner.by)} = ${groupsOf(ownedFunction(owner), context)}`;
+  return owner === undefined ? undefined : ownedCondition(owner, context);
 }
+
+const ownedCondition = (owner: Owner, context: PolicyContext): string =>
+  `${ident(owner.by)} = ${groupsOf(ownedFunction(owner), context)}`;
 
 /** The function that gives the keys of the rows of a table that belong to the caller. */
 export const ownedFunction = ({ of, user }: Owner): string => nameFor('caller_owned', `${of}_by_${user ?? 'owner'}`);
@@ -125,6 +128,11 @@ function parentCondition({ parent, table }: TenantTable, context: PolicyContext)
   if (parent === undefined) return undefined;
   const [place, key] = [placeOf(parent.of, context), parent.key ?? keyOf(parent.of, context)];
   return `exists (select from ${qualified(place.schema, place.name)} p where p.${ident(key)} = ${ident(table)}.${ident(parent.by)})`;
+}
+
+function neededCondition(need: TenantTable['needs'][number], table: TenantTable, context: PolicyContext): string {
+  if (need === 'parent') return parentCondition(table, context) ?? 'false';
+  return 'of' in need ? ownedCondition(need, context) : conditionText(need);
 }
 
 export function placeOf(table: string, { places }: PolicyContext): Place {
@@ -162,9 +170,10 @@ export function conditionsOf(table: TenantTable, context: PolicyContext): Tenant
   const writes = table.writes ?? template.writes;
   const isInsertable = table.inserts !== undefined && !table.inserts.includes('nobody');
   const [written, inserted] = [anyOf(writes, table, context), anyOf(table.inserts ?? writes, table, context)];
+  const needed = table.needs.map((need) => `(${neededCondition(need, table, context)})`);
   return {
     reads: table.open === undefined || reads === 'true' ? reads : `(${conditionText(table.open)}) or ${reads}`,
-    inserts: inserted,
+    inserts: [needed.length === 0 ? inserted : `(${inserted})`, ...needed].join(' and '),
     writes: written,
     becomes: isInsertable ? `(${written}) and (${inserted})` : written,
   };

@@ -83,8 +83,15 @@ const tenantTable = z.strictObject({
   writes: z.array(z.enum(RULES)).optional(),
   /** Who may insert, where that is not who may write: nobody makes by an update what he may not insert, but for `nobody`, who may insert nothing. */
   inserts: z.array(z.enum(RULES)).optional(),
+  /**
+   * What else a row has to have that is inserted: a parent that its writer sees, a row of another table that is his own, as an owner is
+   * said, or the value that it begins with. Columns that say so are `fixed`, lest an update makes what no insert could.
+   */
+  needs: z.array(z.union([z.literal('parent'), owner, condition])).default([]),
   /** Columns that only writers change, whatever else of a row its user may. */
   fixed: z.array(column).default([]),
+  /** Columns that only writers give to a row that is inserted: others leave them to their defaults. */
+  defaulted: z.array(column).default([]),
   /**
    * Whether the table's owner does not pass either, nor what runs as the owner. Not for what others' rows are told by: those functions run as
    * the owner. To verify it then takes a role that row security does not concern.
@@ -157,16 +164,21 @@ export type Tenancy = z.infer<typeof tenancySchema>;
 /** Faults that no schema says: tables that are named twice, or rules that lack what they need. */
 export function tenancyFaults({ tables, organizations, memberships }: Tenancy): readonly string[] {
   const names = tables.map(({ table }) => table);
-  const asked = new Set([organizations, ...memberships].map(({ table }) => table).concat(tables.flatMap(parentsOf)));
+  const asked = new Set([organizations, ...memberships].map(({ table }) => table).concat(tables.flatMap(askedOf)));
   return [
     ...names.filter((name, at) => names.indexOf(name) !== at).map((name) => `the tenancy of ${name} is said twice`),
     ...tables.flatMap((each) =>
-      parentsOf(each)
+      askedOf(each)
         .filter((of) => !names.includes(of))
         .map((of) => `${each.table} belongs to what ${of} belongs to, of which nothing is said`),
     ),
     ...tables.flatMap((each) =>
-      [...(each.reads ?? []), ...(each.writes ?? []), ...(each.inserts ?? [])]
+      [
+        ...(each.reads ?? []),
+        ...(each.writes ?? []),
+        ...(each.inserts ?? []),
+        ...(needsParent(each) ? ['parent' as const] : []),
+      ]
         .filter((rule) => !has(each, rule))
         .map((rule) => `${each.table} has no ${rule}`),
     ),
@@ -179,14 +191,7 @@ export function tenancyFaults({ tables, organizations, memberships }: Tenancy): 
       .filter(({ owner }) => owner !== undefined && owner.user === undefined && !hasOwner(owner.of, tables))
       .map(({ table, owner }) => `${table} belongs to the owner of ${owner?.of}, of which no owner is said`),
     ...tables
-      .filter(({ owner: one }) =>
-        tables.some(
-          ({ owner: other }) =>
-            one?.of === other?.of &&
-            one?.user === other?.user &&
-            JSON.stringify(one?.when) !== JSON.stringify(other?.when),
-        ),
-      )
+      .filter((each) => ownersIn(each).some((one) => tables.flatMap(ownersIn).some((other) => isElsewhen(one, other))))
       .map(({ table }) => `the owner of ${table} is another one's under another condition`),
     ...tables
       .filter((each) => each.force && (isFilled(each) || asked.has(each.table)))
@@ -214,6 +219,23 @@ const parentsOf = ({ parent, owner, organization }: TenantTable): readonly strin
   ...(parent === undefined ? [] : [parent.of]),
   ...(owner === undefined ? [] : [owner.of]),
   ...(organization !== undefined && 'of' in organization ? [organization.of] : []),
+];
+
+export const needsParent = ({ needs }: TenantTable): boolean => needs.includes('parent');
+
+/** Every way in which a table says that a row of another is the caller's own. */
+export const ownersIn = ({ owner, needs }: TenantTable): readonly Owner[] => [
+  ...(owner === undefined ? [] : [owner]),
+  ...needs.filter((need) => typeof need === 'object' && 'of' in need),
+];
+
+/** By another condition, though by the same column: one function is asked of both. */
+const isElsewhen = (one: Owner, other: Owner): boolean =>
+  one.of === other.of && one.user === other.user && JSON.stringify(one.when) !== JSON.stringify(other.when);
+
+const askedOf = (table: TenantTable): readonly string[] => [
+  ...parentsOf(table),
+  ...ownersIn(table).map(({ of }) => of),
 ];
 
 /** Those from which one comes back to where one was, through what policies read. */

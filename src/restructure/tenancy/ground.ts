@@ -2,7 +2,7 @@ import type { Queryable } from '../../db/pool.ts';
 import { AppError } from '../../errors.ts';
 import type { Mapping } from '../mapping.ts';
 import type { Place, PolicyContext } from './conditions.ts';
-import type { Tenancy, TenantTable } from './declaration.ts';
+import { ownersIn, type Tenancy, type TenantTable } from './declaration.ts';
 
 /** A table of the tenancy, or a partition of one, where it is by now. */
 export interface Member extends Place {
@@ -13,8 +13,9 @@ export interface Member extends Place {
   readonly columns: readonly string[];
   /** The view under its old name. */
   readonly standIn: number | null;
-  /** Roles, `public` among them, that may update every column. */
+  /** Roles, `public` among them, that may update every column, or give every column to a row that they insert. */
   readonly updaters: readonly string[];
+  readonly inserters: readonly string[];
 }
 
 /** What there is of the tables that a tenancy speaks of. */
@@ -58,11 +59,18 @@ export async function readGround(db: Queryable, mapping: Mapping, tenancy: Tenan
 
 /** The tables that policies of others read, and whether they look for the primary key. */
 const referredTo = ({ tables }: Tenancy): readonly { readonly table: string; readonly byKey: boolean }[] =>
-  tables.flatMap(({ organization, owner, parent }: TenantTable) => [
-    ...(organization !== undefined && 'of' in organization ? [{ table: organization.of, byKey: true }] : []),
-    ...(owner === undefined ? [] : [{ table: owner.of, byKey: true }]),
-    ...(parent === undefined ? [] : [{ table: parent.of, byKey: parent.key === undefined }]),
-  ]);
+  tables.flatMap((table: TenantTable) => {
+    const { organization, parent } = table;
+    return [
+      ...(organization !== undefined && 'of' in organization ? [{ table: organization.of, byKey: true }] : []),
+      ...ownersIn(table).map(({ of }) => ({ table: of, byKey: true })),
+      ...(parent === undefined ? [] : [{ table: parent.of, byKey: parent.key === undefined }]),
+    ];
+  });
+
+const granteesOf = (privilege: string): string => `array(
+         select case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end::text
+         from aclexplode(c.relacl) g where g.privilege_type = '${privilege}' and g.grantee <> c.relowner order by 1)`;
 
 async function readMembers(
   db: Queryable,
@@ -88,9 +96,7 @@ async function readMembers(
        array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns,
        (select v.oid from pg_class v join pg_namespace vn on vn.oid = v.relnamespace
          where v.relkind = 'v' and v.relname = c.relname and vn.nspname = $2) as "standIn",
-       array(
-         select case g.grantee when 0 then 'public' else pg_get_userbyid(g.grantee) end::text
-         from aclexplode(c.relacl) g where g.privilege_type = 'UPDATE' and g.grantee <> c.relowner order by 1) as updaters
+       ${granteesOf('UPDATE')} as updaters, ${granteesOf('INSERT')} as inserters
      from member m join pg_class c on c.oid = m.oid join pg_namespace n on n.oid = c.relnamespace
      order by m."table", m.depth, m.oid`,
     [names, mapping.from, JSON.stringify(targets)],

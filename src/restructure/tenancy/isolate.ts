@@ -26,7 +26,7 @@ import { fillColumn } from './fill.ts';
 import { type Member, readGround } from './ground.ts';
 import { buildIndex, comparedColumns, type NamedIndex } from './indexes.ts';
 import { type AskedOnce, callsInUse, oldPoliciesStep } from './old-policies.ts';
-import { policyStep } from './policies.ts';
+import { keepsColumns, policyStep } from './policies.ts';
 import { otherPrivileged, privilegeStep } from './privileges.ts';
 import { assertNoRecursion } from './recursion.ts';
 import { alone, type IsolateOptions, inTurn, objectOf, take, type Work, type WouldDo } from './work.ts';
@@ -290,10 +290,8 @@ async function protectTable(work: Work, table: TenantTable, calls: readonly Aske
   const privileges = await privilegeStep(work.pool, relations, work.mapping);
   if (privileges !== null) await take(work, { kind: 'privileges', object, ...privileges });
   const policies = policyStep(table, members, { ...context, writers });
-  // Columns that are fixed are fixed by both names.
-  const withViews = members.flatMap(({ oid, standIn }) =>
-    table.fixed.length === 0 ? [oid] : [oid, standIn ?? []].flat(),
-  );
+  // Columns that are the server's are so by both names.
+  const withViews = members.flatMap(({ oid, standIn }) => (keepsColumns(table) ? [oid, standIn ?? []].flat() : [oid]));
   await take(work, { kind: 'policies', object, relations: withViews, ...policies });
   return { status: 'isolated' };
 }

@@ -5,11 +5,16 @@ export function narrowTenancy(tenancy: Tenancy, names: ReadonlySet<string>): Ten
   const memberships = tenancy.memberships.filter(({ table }) => names.has(table));
   const tables = tenancy.tables
     .filter(({ table }) => names.has(table))
-    .map(({ organization, owner, parent, groups, ...table }) => ({
+    .map(({ organization, owner, parent, groups, needs, ...table }) => ({
       ...table,
       ...(organization === undefined || ('of' in organization && !names.has(organization.of)) ? {} : { organization }),
       ...(owner === undefined || !isOwned(owner, tenancy.tables, names) ? {} : { owner }),
       ...(parent === undefined || !names.has(parent.of) ? {} : { parent }),
+      needs: needs.filter((need) =>
+        need === 'parent'
+          ? parent !== undefined && names.has(parent.of)
+          : !('of' in need) || isOwned(need, tenancy.tables, names),
+      ),
       groups: Object.fromEntries(
         Object.entries(groups).filter(([name]) => memberships.some((each) => each.name === name)),
       ),

@@ -18,8 +18,9 @@ export const POLICIES = [
 export interface Unprotected extends Place {
   readonly hasRowSecurity: boolean;
   readonly columns: readonly string[];
-  /** Roles, `public` among them, that may update every column. */
+  /** Roles, `public` among them, that may update every column, or give every column to a row that they insert. */
   readonly updaters: readonly string[];
+  readonly inserters: readonly string[];
 }
 
 /**
@@ -33,7 +34,8 @@ export function policyStep(
 ): Step {
   const parts = relations.flatMap((relation) => [
     relationPolicies({ ...table, table: relation.name }, relation, context),
-    fixedColumns(table, relation, context),
+    keptColumns('update', table.fixed, relation.updaters, { relation, ...context }),
+    keptColumns('insert', table.defaulted, relation.inserters, { relation, ...context }),
   ]);
   return {
     statements: parts.flatMap(({ statements }) => statements),
@@ -42,7 +44,7 @@ export function policyStep(
       '+policy',
       'relation.row security',
       'relation.row security forced',
-      ...(table.fixed.length === 0 ? [] : ['relation.grants', 'column.grants']),
+      ...(keepsColumns(table) ? ['relation.grants', 'column.grants'] : []),
     ],
   };
 }
@@ -81,27 +83,35 @@ function relationPolicies(
   };
 }
 
-/** Whoever may update a row, but is no writer, may update all but these columns: by the table's name and by that of its view. */
-function fixedColumns(
-  { fixed }: TenantTable,
-  { schema, name, columns, updaters }: Unprotected,
-  { from, writers }: PolicyContext & { readonly writers: readonly string[] },
+/** Whether some columns are for writers alone. */
+export const keepsColumns = ({ fixed, defaulted }: TenantTable): boolean => fixed.length + defaulted.length > 0;
+
+/** Whoever may update or insert, but is no writer, may all columns but those that are kept: by the table's name and by that of its view. */
+function keptColumns(
+  privilege: 'update' | 'insert',
+  kept: readonly string[],
+  holders: readonly string[],
+  {
+    relation: { schema, name, columns },
+    from,
+    writers,
+  }: { readonly relation: Unprotected; readonly from: string; readonly writers: readonly string[] },
 ): Pick<Step, 'statements' | 'inverse'> {
-  const roles = updaters.filter((role) => !writers.includes(role));
-  if (fixed.length === 0 || roles.length === 0) return { statements: [], inverse: [] };
+  const roles = holders.filter((role) => !writers.includes(role));
+  if (kept.length === 0 || roles.length === 0) return { statements: [], inverse: [] };
   const to = roles.map((role) => (role === 'public' ? role : ident(role))).join(', ');
   const names = [...new Set([qualified(schema, name), qualified(from, name)])];
-  const list = (each: readonly string[]) => each.map(ident).join(', ');
   // The tenant's column is not one of the view's, and is the trigger's to write.
-  const free = columns.filter((column) => !fixed.includes(column) && column !== TENANT_COLUMN);
+  const free = columns.filter((column) => !kept.includes(column) && column !== TENANT_COLUMN);
+  const list = free.map(ident).join(', ');
   return {
     statements: names.flatMap((on) => [
-      `revoke update on ${on} from ${to}`,
-      `grant update (${list(free)}) on ${on} to ${to}`,
+      `revoke ${privilege} on ${on} from ${to}`,
+      `grant ${privilege} (${list}) on ${on} to ${to}`,
     ]),
     inverse: names.flatMap((on) => [
-      `revoke update (${list(free)}) on ${on} from ${to}`,
-      `grant update on ${on} to ${to}`,
+      `revoke ${privilege} (${list}) on ${on} from ${to}`,
+      `grant ${privilege} on ${on} to ${to}`,
     ]),
   };
 }

@@ -1,6 +1,6 @@
 import type { Queryable } from '../../db/pool.ts';
 import { AppError } from '../../errors.ts';
-import { TEMPLATES, type Tenancy, type TenantTable } from './declaration.ts';
+import { needsParent, TEMPLATES, type Tenancy, type TenantTable } from './declaration.ts';
 import type { Ground } from './ground.ts';
 
 /**
@@ -28,8 +28,11 @@ export async function assertNoRecursion(db: Queryable, { members }: Ground, tena
   );
 }
 
-const asksParent = ({ kind, reads, writes, inserts }: TenantTable): boolean =>
-  [...(reads ?? TEMPLATES[kind].reads), ...(writes ?? TEMPLATES[kind].writes), ...(inserts ?? [])].includes('parent');
+function asksParent(table: TenantTable): boolean {
+  const { kind, reads, writes, inserts = [] } = table;
+  const rules = [...(reads ?? TEMPLATES[kind].reads), ...(writes ?? TEMPLATES[kind].writes), ...inserts];
+  return rules.includes('parent') || needsParent(table);
+}
 
 /** By table, the others that its policies read. */
 async function readPolicyReads(db: Queryable): Promise<Map<number, readonly number[]>> {

@@ -1,5 +1,6 @@
 import type { Queryable } from '../../../src/db/pool.ts';
 import type { Caller } from '../callers.ts';
+import { FACTS } from './facts.ts';
 
 /** Who calls, and for which organization, where he says so. */
 export interface Person extends Caller {
@@ -13,7 +14,7 @@ export interface People {
   readonly nobody: Person;
   /** Owner of the organization with the most events, member of no other. */
   readonly inA: Person;
-  /** The same of another organization, in nothing of the first. */
+  /** The same of another organization, of which the most tables have rows, in nothing of the first. */
   readonly inB: Person;
   readonly organizationA: string;
   readonly organizationB: string;
@@ -37,8 +38,12 @@ export async function findPeople(db: Queryable): Promise<People> {
     if (row === undefined) throw new Error(`the platform has nobody such: ${sql}`);
     return row.found;
   };
-  const owners = await db.query<{ user: string; organization: string }>(OWNERS);
-  const [a, b] = owners.rows;
+  const { rows: owners } = await db.query<{ user: string; organization: string }>(OWNERS);
+  const filled = await tablesOf(db);
+  const [a, ...others] = owners;
+  const [b] = others.toSorted(
+    (one, other) => (filled.get(other.organization)?.length ?? 0) - (filled.get(one.organization)?.length ?? 0),
+  );
   if (a === undefined || b === undefined)
     throw new Error('the platform has no two organizations with owners of their own');
   const [attendee = ''] = await one(ATTENDEE);
@@ -66,6 +71,19 @@ export async function findPeople(db: Queryable): Promise<People> {
   };
 }
 
+/** By organization, the tables with rows of it. */
+export async function tablesOf(db: Queryable): Promise<ReadonlyMap<string, readonly string[]>> {
+  const each = Object.entries(FACTS).flatMap(([table, { organization }]) =>
+    organization === undefined
+      ? []
+      : [`select '${table}' as "table", ${organization} as organization from public.${table} t`],
+  );
+  const { rows } = await db.query<{ organization: string; tables: string[] }>(
+    `select organization, array_agg(distinct "table") as tables from (${each.join(' union all ')}) x where organization is not null group by 1`,
+  );
+  return new Map(rows.map(({ organization, tables }) => [organization, tables]));
+}
+
 const REAL = `select m.user_id, m.org_id, m.role from org_memberships m join organizations o on o.id = m.org_id where o.name <> 'Personal'`;
 
 const OWNERS = `
@@ -74,7 +92,7 @@ const OWNERS = `
   from member m
   where m.role = 'owner' and (select count(*) from member x where x.user_id = m.user_id) = 1
     and not exists (select from sponsor_members s where s.user_id = m.user_id)
-  order by (select count(*) from events e where e.owner_context_id = m.org_id) desc, 1 limit 2`;
+  order by (select count(*) from events e where e.owner_context_id = m.org_id) desc, 1`;
 
 const UNBOUND = `not exists (select from org_memberships m where m.user_id = x.id) and not exists (select from sponsor_members s where s.user_id = x.id)`;
 

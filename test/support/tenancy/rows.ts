@@ -63,7 +63,7 @@ export async function allowedRows(tx: Tx, table: Legacy, person: Person): Promis
 }
 
 /** The condition on a row `t` of the old name by which the facts let a person see it. */
-function allowed({ name }: Legacy, person: Person): string {
+export function allowed({ name }: Legacy, person: Person): string {
   if (person.role === 'bypassing_service') return 'true';
   const me = person.userId === undefined ? 'null::uuid' : `'${person.userId}'::uuid`;
   const claimed = person.claim === undefined ? '' : ` and m.org_id::text = '${String(person.claim)}'`;
