@@ -6,7 +6,7 @@ export interface CountryCorrection {
   readonly is: { readonly name?: string; readonly phone?: readonly number[] };
 }
 
-/** Names that lost their letters, a new name, a part that stands for the whole, and prefixes that are missing. */
+/** Names that lost their letters, a new name, a part that stands for the whole, and prefixes that are missing or not in use. */
 export const COUNTRY_CORRECTIONS: Readonly<Record<string, CountryCorrection>> = {
   AX: { says: { name: 'Aland' }, is: { name: 'Åland Islands' } },
   BL: { says: { name: 'Saint Barthelemy' }, is: { name: 'Saint Barthélemy' } },
@@ -20,6 +20,8 @@ export const COUNTRY_CORRECTIONS: Readonly<Record<string, CountryCorrection>> = 
   RE: { says: { name: 'Reunion' }, is: { name: 'Réunion' } },
   ST: { says: { name: 'Sao Tome and Principe' }, is: { name: 'São Tomé and Príncipe' } },
   TL: { says: { name: 'East Timor' }, is: { name: 'Timor-Leste' } },
+  // +379 is assigned to it and not in use: it is called by Rome's numbers.
+  VA: { says: { phone: [379] }, is: { phone: [39] } },
 };
 
 /** A rate in percent and its first day, null where nobody noted it. The newest comes first. */
@@ -117,18 +119,19 @@ export const TAX_CORRECTIONS: Readonly<Record<string, TaxCorrection>> = {
   },
 };
 
-/** Jurisdictions that are left out: a rate that nobody owes is worse than none. */
+/** Jurisdictions that are left out: a rate that nobody owes, or of which it is in doubt who owes it today, is worse than none. */
 export const TAX_OMISSIONS: Readonly<Record<string, string>> = {
   AW: 'taxes turnover three times over, which is no value-added tax',
+  CW: 'taxes turnover, which is no value-added tax',
+  ID: 'has had 12 % by law since 2025, of eleven twelfths of the price of most things; the package has neither',
   KW: 'levies no value-added tax',
   MY: 'taxes sales and services apart, at rates that one number does not say',
   QA: 'levies no value-added tax',
+  // Of the states the package's rates are years old; and of the country, that nothing is owed would be said to whoever owes in one.
+  US: 'has no tax of the country, and what is owed depends on state, county and city',
+  VN: 'has had 10 % lowered to 8 % for most things, by decrees that were prolonged each time',
   XK: 'has no code in ISO 3166-1',
-};
-
-/** Countries whose regions are left out. */
-export const TAX_REGION_OMISSIONS: Readonly<Record<string, string>> = {
-  US: "what is owed depends on county and city too, and the package's rates of the states are years old",
+  ZW: 'has changed its rate for 2026, which the package has not',
 };
 
 // ISO 4217 has codes for metals, for units of account and for tests. They have no minor unit, so no amount can be in them.

@@ -25,7 +25,10 @@ const SOURCES: Readonly<Record<string, Source>> = {
     package: 'countries-list',
     note: 'ISO 3166-1, what is officially assigned. Some names and prefixes are ours.',
   },
-  timezones: { package: 'countries-and-timezones', note: 'The IANA time zone database, with its links.' },
+  timezones: {
+    package: 'countries-and-timezones',
+    note: 'The IANA time zone database, with its links. Of several countries the first that it names, which says nothing of whose a place is.',
+  },
   languages: { package: 'iso-639-1', note: 'ISO 639-1.' },
   tax_rates: {
     package: 'sales-tax',
@@ -101,7 +104,8 @@ function timezones(countryCodes: ReadonlySet<Value | undefined>): Row[] {
     .map(({ name, aliasOf = null, countries: [country] }) => ({
       name,
       alias_of: aliasOf,
-      // The first one is where the place lies that gives the zone its name; the others have had the same time since 1970.
+      // The first one is where the place lies that gives the zone its name; the others have had the same time since 1970. Of a place that
+      // two claim, the first is the one that IANA's zone1970.tab names first, by whose time its clocks go: RU, UA for Europe/Simferopol.
       country_code: country !== undefined && countryCodes.has(country) ? country : null,
     }));
 }

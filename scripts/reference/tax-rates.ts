@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type Change, TAX_CORRECTIONS, TAX_OMISSIONS, TAX_REGION_OMISSIONS } from './corrections.ts';
+import { type Change, TAX_CORRECTIONS, TAX_OMISSIONS } from './corrections.ts';
 import type { Row } from './table.ts';
 
 interface Rate {
@@ -32,7 +32,6 @@ export function taxRates(jurisdictions: Readonly<Record<string, Jurisdiction>>):
   for (const [kind, codes] of [
     ['correction', TAX_CORRECTIONS],
     ['omission', TAX_OMISSIONS],
-    ['omission of regions', TAX_REGION_OMISSIONS],
   ] as const) {
     for (const code of Object.keys(codes)) {
       if (jurisdictions[code] === undefined)
@@ -42,7 +41,7 @@ export function taxRates(jurisdictions: Readonly<Record<string, Jurisdiction>>):
   const rows = Object.entries(jurisdictions).flatMap(([country, jurisdiction]) => {
     if (TAX_OMISSIONS[country] !== undefined) return [];
     const periods = corrected(country, periodsOf(jurisdiction), faults);
-    const regions = TAX_REGION_OMISSIONS[country] === undefined ? Object.entries(jurisdiction.states ?? {}) : [];
+    const regions = Object.entries(jurisdiction.states ?? {});
     return [
       ...rowsOfPeriods({ country, region: null, type: jurisdiction.type }, periods),
       ...regions.flatMap(([region, rate]) =>

@@ -7,6 +7,7 @@ import { type Landed, landedText, nextMigration } from '../../scripts/reference/
 import { migrationSql } from '../../scripts/reference/migration-sql.ts';
 import { type Row, type Snapshot, TABLES } from '../../scripts/reference/table.ts';
 import { type Jurisdiction, taxRates } from '../../scripts/reference/tax-rates.ts';
+import { CATEGORIES, INDUSTRIES } from '../../src/demo/platform/filling/words.ts';
 
 const landed = JSON.parse(
   readFileSync(new URL('../../scripts/reference/landed.json', import.meta.url), 'utf8'),
@@ -46,6 +47,12 @@ describe('reference data', () => {
       licence: 'MIT',
     });
     expect(rows('sources').find(({ table_name }) => table_name === 'industries')).toMatchObject({ package: null });
+  });
+
+  it('has the categories and the industries that the filled platform uses', () => {
+    const slugs = (table: string) => rows(table).map(({ slug }) => slug);
+    expect(slugs('event_categories')).toEqual(expect.arrayContaining([...CATEGORIES]));
+    expect(slugs('industries')).toEqual(expect.arrayContaining([...INDUSTRIES]));
   });
 
   it('takes a source anew on the day on which it says something else, and no other', () => {
@@ -194,9 +201,7 @@ describe('tax rates', () => {
       'tax_rates EC: the package says [["15",null]], the correction is of [["12",null]]: look again',
     ]);
     // All others are not in that package at all.
-    const others = [...Object.keys(TAX_CORRECTIONS), ...Object.keys(TAX_OMISSIONS), 'US'].filter(
-      (code) => code !== 'EC',
-    );
+    const others = [...Object.keys(TAX_CORRECTIONS), ...Object.keys(TAX_OMISSIONS)].filter((code) => code !== 'EC');
     expect(found).toHaveLength(others.length + 1);
   });
 });

@@ -13,9 +13,27 @@ export const KINDS_OF_EVENT: Words = [
   'Carnival',
 ];
 export const MOODS: Words = ['Open-air', 'Late', 'Golden', 'Harbour', 'Neon', 'Quiet', 'Summer', 'Winter', 'Rooftop'];
-export const CATEGORIES: Words = ['music', 'food', 'sports', 'business', 'arts', 'film', 'wellness', 'community'];
+/** Topics of `ref.event_categories`, by their slugs. */
+export const CATEGORIES: Words = [
+  'music',
+  'food-and-drink',
+  'sports',
+  'business',
+  'arts-and-theatre',
+  'film-and-media',
+  'health-and-wellness',
+  'community-and-culture',
+];
 export const BRANDS: Words = ['Aster', 'Boreal', 'Cobalt', 'Drift', 'Ember', 'Fathom', 'Grove', 'Halcyon'];
-export const INDUSTRIES: Words = ['beverages', 'apparel', 'technology', 'finance', 'mobility', 'media'];
+/** Of `ref.industries`, by their slugs. */
+export const INDUSTRIES: Words = [
+  'food-and-beverage',
+  'apparel-and-footwear',
+  'software',
+  'payments-and-fintech',
+  'automotive',
+  'internet-and-media',
+];
 export const REMARKS: Words = [
   'See you there!',
   'Is there parking nearby?',
