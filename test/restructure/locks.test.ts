@@ -19,6 +19,10 @@ beforeAll(async () => {
     create function t() returns trigger language plpgsql as $$ begin return new; end $$;
     create trigger a_t after insert on a for each row execute function t();
     create policy a_p on a using (true);
+    create table seen (id int);
+    create view w as select id from seen;
+    create materialized view m as select id from seen;
+    create unique index m_id on m (id);
     create schema other`);
 });
 afterAll(() => database.drop());
@@ -65,6 +69,14 @@ it.each([
   'cluster a using a_x',
   'analyze a',
   'create view v as select id from a',
+  'create rule n as on insert to a do nothing',
+  'refresh materialized view m',
+  'alter materialized view m rename to z',
+  'alter materialized view m set schema other',
+  'drop materialized view m',
+  'drop view w',
+  'alter view w rename to z',
+  'alter view w set schema other',
   'create publication n for table a',
   'grant select on a to public',
 ])('%s', async (sql) => {
@@ -73,7 +85,7 @@ it.each([
     await client.query('begin');
     if (sql.includes('a_x_u')) await client.query('create unique index a_x_u on a (x)');
     const oids =
-      "select oid, relname from pg_class where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace";
+      "select oid, relname from pg_class where relkind in ('r', 'p', 'v', 'm') and relnamespace = 'public'::regnamespace";
     const { rows: before } = await client.query<{ oid: number; relname: string }>(oids);
     await client.query('savepoint s');
     await client.query(sql);

@@ -37,6 +37,7 @@ export const MOVES: Examples = {
         `${MOVE} create table public.orders (id int); insert into public.orders select id from sales.lines;`,
         ['1.sql:1:1'],
       ],
+      ['with a table from another', `${MOVE} select id into public.orders from sales.lines;`, ['1.sql:1:1']],
       ['with a view that is dropped again', `${MOVED} drop view public.orders;`, ['1.sql:1:1']],
       ...['materialized view', 'view', 'foreign table', 'function', 'procedure', 'type', 'domain'].map(
         (what): Example => [`of a ${what}`, `alter ${what} v set schema s;`, ['1.sql:1:1']],

@@ -26,6 +26,7 @@ function answersFor(move: Move, by: Statement, world: World): boolean {
   const { node } = by;
   if ('ViewStmt' in node) return reads(move, node.ViewStmt.query, world);
   if ('CreateTableAsStmt' in node) return reads(move, node.CreateTableAsStmt.query, world);
+  if ('SelectStmt' in node) return reads(move, node, world);
   if ('CreateStmt' in node) {
     const fills = world.fills.filter(({ into, transaction }) => into === move.from && transaction === by.transaction);
     return fills.some(({ query }) => reads(move, query, world));
