@@ -26,7 +26,7 @@ const refusal = (refused: Promise<unknown>) =>
 
 const countsOf = async (db: Queryable): Promise<readonly number[]> => {
   const { rows } = await db.query<{ n: number }>(
-    NAMES.map((name, at) => `select ${at} as at, count(*)::int as n from ${name}`).join(' union all ') + ' order by at',
+    `${NAMES.map((name, at) => `select ${at} as at, count(*)::int as n from ${name}`).join(' union all ')} order by at`,
   );
   return rows.map(({ n }) => n);
 };
