@@ -5,15 +5,15 @@ import { dryRun, dryRunBack, type WouldDo } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
 import { REST_FACTOR } from '../restructure/rest.ts';
-import { type RolledBack, rollBack } from '../restructure/rollback.ts';
+import { type RolledBack, rollBack, type Undone } from '../restructure/rollback.ts';
 import type { ViewLeft } from '../restructure/set-aside.ts';
 import { LOCKED_FOR_AT_MOST_MS } from '../restructure/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several, wholeNumber } from './options.ts';
-import { toJson } from './output.ts';
+import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, type Progress } from './progress.ts';
 
 /** Doing what a plan says, seeing what was done, and undoing it. */
 export function registerRestructureApply(restructure: Command, context: CommandContext): void {
@@ -146,6 +146,7 @@ async function runApply(options: ApplyOptions, context: CommandContext): Promise
         lockedForAtMostMs: options.longest,
         onProgress: (table, done, total) => progress.update(`moving ${printable(table)}`, done, total),
         onBusy: (table, tries) => progress.update(`waiting for ${printable(table)}, tries`, tries, 0),
+        onOutcome: (outcome) => writeLines(outcomeLines(outcome), { ...options, progress }, context),
       }).finally(progress.clear);
       context.out.write(options.json === true ? `${toJson(applied)}\n` : appliedText(applied));
       if (applied.isStopped || applied.outcomes.some(({ status }) => status === 'skipped')) context.exitWith(1);
@@ -168,7 +169,6 @@ function appliedText({ outcomes, denied, viewsLeft, isStopped }: Applied): strin
   const count = (status: Outcome['status']) => outcomes.filter((outcome) => outcome.status === status).length;
   const longest = Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0)));
   return [
-    ...outcomes.flatMap(outcomeLines),
     ...denied.map(({ kind, object, reason }) => `left     ${kind} ${printable(object)}: ${printable(reason)}`),
     ...viewsLeft.map(viewLeftLine),
     '',
@@ -176,6 +176,17 @@ function appliedText({ outcomes, denied, viewsLeft, isStopped }: Applied): strin
     ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : []),
     '',
   ].join('\n');
+}
+
+/** As it happens, so that a log has it of a run that dies. */
+function writeLines(
+  lines: readonly string[],
+  { json = false, progress }: { json?: boolean; progress: Progress },
+  { out }: CommandContext,
+): void {
+  if (json) return;
+  progress.clear();
+  out.write(lines.map((line) => `${line}\n`).join(''));
 }
 
 function outcomeLines(outcome: Outcome): readonly string[] {
@@ -212,6 +223,7 @@ async function runRollback(
         lockedForAtMostMs: longest,
         onProgress: (object, done, total) => progress.update(`undoing ${printable(object)}`, done, total),
         onBusy: (object, tries) => progress.update(`waiting for ${printable(object)}, tries`, tries, 0),
+        onOutcome: (outcome) => writeLines(undoneLines(outcome), { json, progress }, context),
       }).finally(progress.clear);
       context.out.write(json ? `${toJson(rolledBack)}\n` : rolledBackText(rolledBack));
       if (rolledBack.isStopped || rolledBack.steps.some(({ status }) => status === 'skipped')) context.exitWith(1);
@@ -224,9 +236,19 @@ const viewLeftLine = ({ view, reason }: ViewLeft): string => `left     view ${pr
 
 function rolledBackText({ steps, viewsLeft, isStopped }: RolledBack): string {
   if (steps.length === 0 && viewsLeft.length === 0 && !isStopped) return 'There is nothing to undo.\n';
-  const lines = steps.flatMap(({ kind, object, status, reason }) => [
-    `${status.padEnd(8)} ${kind} ${printable(object)}`,
-    ...(reason === undefined ? [] : [`    ${printable(reason)}`]),
-  ]);
-  return `${[...lines, ...viewsLeft.map(viewLeftLine), ...(isStopped ? ['Stopped. Run it again: it goes on where it was.'] : [])].join('\n')}\n`;
+  const count = (status: Undone['status']) => steps.filter((step) => step.status === status).length;
+  return [
+    ...viewsLeft.map(viewLeftLine),
+    '',
+    `${formatCount(count('undone'))} undone, ${formatCount(count('skipped'))} left.`,
+    ...(isStopped || count('skipped') > 0
+      ? [`${isStopped ? 'Stopped. ' : ''}Run it again: it goes on where it was.`]
+      : []),
+    '',
+  ].join('\n');
 }
+
+const undoneLines = ({ kind, object, status, reason }: Undone): readonly string[] => [
+  `${status === 'undone' ? 'undone' : 'left'}`.padEnd(9) + `${kind} ${printable(object)}`,
+  ...(reason === undefined ? [] : [`    ${printable(reason)}`]),
+];

@@ -16,8 +16,8 @@ export interface SessionLockOptions {
   readonly number: number;
   /** How long another may take to let go: a server notices a killed one some milliseconds later. */
   readonly patienceMs: number;
-  /** What is thrown where somebody else holds it. */
-  taken(cause: unknown): AppError;
+  /** What is thrown where somebody else holds it: `holder` in words, `process 4711 (liventix, since 2026-01-01 12:00:00 UTC)`. */
+  taken(cause: unknown, holder: string): AppError;
 }
 
 /**
@@ -39,8 +39,9 @@ export async function takeSessionLock(pool: Pool, options: SessionLockOptions): 
     await client.connect();
     await client.query('select pg_advisory_lock(hashtext($1), $2)', [options.name, options.number]);
   } catch (error) {
+    const refusal = isLockTimeout(error) ? options.taken(error, await holderOf(client, options)) : toAppError(error);
     await release();
-    throw isLockTimeout(error) ? options.taken(error) : toAppError(error);
+    throw refusal;
   }
   const assertHeld = () => {
     if (lost === undefined) return;
@@ -51,4 +52,16 @@ export async function takeSessionLock(pool: Pool, options: SessionLockOptions): 
     );
   };
   return { assertHeld, release };
+}
+
+async function holderOf(client: pg.Client, { name, number }: SessionLockOptions): Promise<string> {
+  const { rows } = await client.query<{ holder: string }>(
+    `select format('process %s (%s)', l.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''), host(a.client_addr),
+       'since ' || to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC')) as holder
+     from pg_locks l left join pg_stat_activity a using (pid)
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.objid = $2
+       and l.classid::int8 = hashtext($1)::int8 & 4294967295 and l.database = (select oid from pg_database where datname = current_database())`,
+    [name, number],
+  );
+  return rows[0]?.holder ?? 'one that has just ended';
 }

@@ -26,6 +26,7 @@ export interface ApplyOptions {
   readonly lockedForAtMostMs?: number | undefined;
   readonly onProgress?: ((table: string, done: number, total: number) => void) | undefined;
   readonly onBusy?: ((table: string, tries: number) => void) | undefined;
+  readonly onOutcome?: ((outcome: Outcome) => void) | undefined;
 }
 
 /** What became of a table. `lockedMs`: for how long it was locked. */
@@ -70,6 +71,7 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
           ? { table: table.table, target: table.target, status: 'already' }
           : await moveOrSkip(pool, table, plan, options);
       outcomes.push(outcome);
+      options.onOutcome?.(outcome);
       if (outcome.status === 'moved') await rest(outcome.lockedMs, options);
     }
     const isStopped = options.stop?.aborted === true;
@@ -113,10 +115,10 @@ export function lockRestructuring(pool: Pool) {
     name: 'liventix.restructure',
     number: 0,
     patienceMs: PATIENCE_MS,
-    taken: (cause) =>
+    taken: (cause, holder) =>
       new AppError(
         'RESTRUCTURE_RUNNING',
-        'Another restructuring is under way in this database. Wait for it, or stop it.',
+        `Another restructuring is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
         { cause },
       ),
   });

@@ -24,9 +24,10 @@ export interface RollbackOptions {
   readonly lockedForAtMostMs?: number | undefined;
   readonly onProgress?: ((object: string, done: number, total: number) => void) | undefined;
   readonly onBusy?: ((object: string, tries: number) => void) | undefined;
+  readonly onOutcome?: ((outcome: Undone) => void) | undefined;
 }
 
-interface Undone {
+export interface Undone {
   readonly id: bigint;
   readonly kind: string;
   readonly object: string;
@@ -64,6 +65,7 @@ export async function rollBack(pool: Pool, options: RollbackOptions): Promise<Ro
       const outcome = holding === undefined ? await undoOrSkip(pool, step, options) : skipped(step, holding);
       if (outcome.status === 'undone') undone.add(step.id);
       steps.push(outcome);
+      options.onOutcome?.(outcome);
     }
     const viewsLeft = await dropViewsSetAside(pool, options);
     await reloadPostgrest(pool);

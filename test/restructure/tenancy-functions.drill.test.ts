@@ -24,6 +24,7 @@ const OPEN = {
     'caller_owned_event_posts_by_author_user_id',
     'caller_owned_event_posts_by_owner',
     'caller_owned_events_by_created_by',
+    'caller_owned_media_assets_by_owner_user_id',
     'caller_owned_message_jobs_by_owner',
     'caller_owned_sponsors_by_created_by',
     'caller_owned_ticket_tiers_by_owner',

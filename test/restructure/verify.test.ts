@@ -249,6 +249,7 @@ describe('verifying moved tables', () => {
     };
     await moveTables(database.pool, mapping);
     await isolateTenants(database.pool, mapping);
+    await database.pool.query('create table sales.later (); alter table sales.later enable row level security');
   });
   afterAll(async () => {
     await admin.end();
