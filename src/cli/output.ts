@@ -5,7 +5,7 @@ import type { AppError } from '../errors.ts';
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
   readonly out: { write(text: string): unknown };
-  readonly err: { write(text: string): unknown; readonly isTTY?: boolean };
+  readonly err: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
 }
 
 /** JSON for machines: bigints become numbers where those are exact, strings where not. */

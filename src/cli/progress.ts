@@ -23,9 +23,9 @@ export function createProgress(streams: Streams, now: () => number = () => perfo
       if (newLabel === label && now() - drawnAt < REDRAW_MS) return;
       if (newLabel !== label) [label, startedAt] = [newLabel, now()];
       drawnAt = now();
-      streams.err.write(
-        `\r\u001b[2K${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}${note}`,
-      );
+      const line = `${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}${note}`;
+      // A line that wraps would leave all but its last row behind.
+      streams.err.write(`\r\u001b[2K${line.slice(0, (streams.err.columns ?? line.length + 1) - 1)}`);
     },
     clear: () => streams.err.write('\r\u001b[2K'),
   };

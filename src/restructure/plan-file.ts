@@ -35,7 +35,7 @@ export async function readPlan(file: string): Promise<Plan> {
     throw invalid(error.code === 'ENOENT' ? 'is not there' : `cannot be read: ${error.message}`);
   });
   const plan = parsed(text);
-  if (plan === undefined) throw invalid('is no plan');
+  if (plan?.digest === undefined) throw invalid('is no plan');
   const { version, mapping, database, serverVersion, madeAt, tables, functions, replaced, unmapped, notes, digest } =
     plan;
   // In the order in which it was sealed: the digest is of the text.

@@ -66,6 +66,13 @@ describe('progress', () => {
     expect(written).toHaveLength(3);
   });
 
+  it('keeps to the width of the terminal, where a line that wraps could not be redrawn', () => {
+    const written: string[] = [];
+    const err = { write: (text: string) => written.push(text), isTTY: true, columns: 30 };
+    createProgress({ out: err, err }).update('a label that is longer than the terminal', 1, 2);
+    expect(written).toEqual(['\r\u001b[2Ka label that is longer than t']);
+  });
+
   it('names at once what begins, however lately it drew', () => {
     const written: string[] = [];
     const err = { write: (text: string) => written.push(text), isTTY: true };

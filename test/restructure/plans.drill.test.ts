@@ -172,7 +172,8 @@ describe('a plan file', () => {
     await invalid('', /is no plan/);
     await invalid('[]', /was changed|is no plan/);
     await invalid('null', /is no plan/);
-    await invalid('{"version": 2}', /was changed|another version/);
+    await invalid('{"version": 2, "digest": ""}', /was changed|another version/);
+    await invalid('{"name": "shop", "schemas": []}', /is no plan/);
     await expect(readPlan(join(folder, 'nowhere.json'))).rejects.toMatchObject({
       code: 'RESTRUCTURE_PLAN_INVALID',
       message: expect.stringMatching(/is not there\. Make one/),
