@@ -31,9 +31,9 @@ export function registerRestructureIsolate(restructure: Command, context: Comman
 
 const ISOLATE_HELP = `
 Adds organization_id where a row does not say whose it is, fills it some pages at a time, and keeps it by a trigger; builds the indexes
-beside whoever writes; then puts restrictive policies beside the old ones: what they allow, they allow within a tenant. The old ones ask once
-a statement what they asked of every row. Views and functions with their owner's rights, which pass by every policy, are closed, ask for the
-rights of whoever calls, or look names up where nobody else puts any; what no policy is asked about, as TRUNCATE, is taken from readers.
+beside whoever writes; then puts restrictive policies beside the old ones: what they allow, they allow within a tenant. The old ones ask
+once a statement what they asked of every row. Views and functions with their owner's rights, which pass by every policy, are closed, ask
+for the rights of whoever calls, or look names up where nobody else puts any; what no policy is asked about, as TRUNCATE, readers lose.
 Each table in transactions of its own that give way after 50 ms; an index waits for whoever has a transaction open, and keeps nobody
 waiting: Ctrl-C ends that too. Undone by liventix restructure rollback. Exits with 1 when something was left.
 
