@@ -70,6 +70,16 @@ describe('a mapping', () => {
       tenancy(forced, { table: 'lines', kind: 'user', parent: { of: 'orders', by: 'order_id' } }),
       /orders cannot force/,
     ],
+    [
+      'a parent that rows need and have not',
+      tenancy({ ...forced, force: false, needs: ['parent'] }),
+      /orders has no parent/,
+    ],
+    [
+      'what rows need of a table of which nothing is said',
+      tenancy({ ...forced, force: false, needs: [{ of: 'carts', by: 'cart_id', user: 'user_id' }] }),
+      /of which nothing is said/,
+    ],
     ['force on the members of organizations', tenancy({ ...forced, table: 'members' }), /members cannot force/],
   ])('with %s is refused', (_what, text, says) => {
     expect(() => parseMapping(text, 'shop.json')).toThrow(says);

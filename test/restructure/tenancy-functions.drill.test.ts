@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool, Tx } from '../../src/db/pool.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../../src/restructure/mapping.ts';
+import { install } from '../../src/states/install.ts';
+import { MACHINES } from '../../src/states/machines.ts';
 import { become, callersPool } from '../support/callers.ts';
 import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
 import { Refusal } from '../support/tenancy/attacks.ts';
@@ -288,14 +290,58 @@ async function tierOfB(): Promise<string> {
   return row.tier;
 }
 
-it('no state of a row moves by the hand of another', async () => {
-  const { rows } = await tx.query<{ ticket: string }>(
-    `select t.id as ticket from tickets t where t.event_id = $1 or true order by t.event_id = $1 desc limit 1`,
-    [target.event],
-  );
-  const move = `select public.transition_state('ticket', '${rows[0]?.ticket}', 'cancel')::text as answer`;
-  expect(await call(tx, people.nobody, move)).toBeInstanceOf(Refusal);
+describe('states, with machines on the tables', () => {
+  /** Where each machine is, and how a row of it says whose it is. */
+  const PLACES: Readonly<Record<string, { readonly table: string; readonly of: string }>> = {
+    campaign: { table: 'campaigns.campaigns', of: 'org_id' },
+    escrow: { table: 'sponsorship.sponsorship_orders', of: 'organization_id' },
+    proposal: { table: 'sponsorship.proposal_threads', of: 'organization_id' },
+    ticket: { table: 'ticketing.tickets', of: 'organization_id' },
+  };
+  const rowOf = (machine: string) =>
+    `(select id from ${PLACES[machine]?.table} where ${PLACES[machine]?.of} = '${people.organizationB}' order by id limit 1)`;
+  /** What the organiser may do, in the state of an old label. */
+  const MOVES = [
+    ['campaign', 'cancel', 'draft', 'cancelled'],
+    ['escrow', 'cancel', 'pending', 'refunded'],
+    ['proposal', 'reject', 'sent', 'rejected'],
+    ['ticket', 'cancel', 'issued', 'cancelled'],
+  ] as const;
+  let ruled: TestDatabase;
+  let rulers: Pool;
+  beforeAll(async () => {
+    ruled = await createDatabase({ template: await isolatedPlatform(), poolMax: 2 });
+    rulers = callersPool(ruled);
+    for (const [machine, , label] of MOVES) {
+      const column = machine === 'escrow' ? 'escrow_state' : 'status';
+      await rulers.query(`update ${PLACES[machine]?.table} set ${column} = '${label}' where id = ${rowOf(machine)}`);
+    }
+    for (const machine of MACHINES) await install(ruled.pool, machine, { table: PLACES[machine.name]?.table });
+  });
+  afterAll(async () => {
+    await rulers.end();
+    await ruled.drop();
+  });
+
+  it.each(MOVES)('%s: %s is not done by the hand of another, and is by its own', async (machine, event, _, to) => {
+    const session = await rulers.connect();
+    try {
+      await session.query('begin');
+      const { rows } = await session.query<{ id: string }>(`select ${rowOf(machine)} as id`);
+      const move = `select public.transition_state('${machine}', '${rows[0]?.id}', '${event}') ->> 'to_state' as answer`;
+      for (const person of [people.nobody, people.inA, people.host, stranger]) {
+        expect(await call(session, person, move)).toMatchObject({ code: 'LV087' });
+      }
+      expect(await call(session, people.inB, move)).toMatchObject({ answers: [to] });
+    } finally {
+      await session.query('rollback');
+      session.release();
+    }
+  });
 });
+
+/** Signed in, and in nothing. */
+const stranger: Person = { name: 'a stranger', role: 'authenticated', userId: '00000000-0000-4000-8000-000000000001' };
 
 it('no view shows what its tables do not: it asks for its reader, or is closed, or says itself who may', async () => {
   const { rows } = await tx.query<{
