@@ -38,6 +38,7 @@ const WAITING = ['test/outbox/held-snapshot.drill.test.ts', 'test/replay/crash-p
 // And these look at each of 148 tables, thoroughly: what they look at is looked at in the short run too, by samples of the rows or the callers.
 const THOROUGH = [
   'test/restructure/every-access.drill.test.ts',
+  'test/restructure/isolated-accesses.drill.test.ts',
   'test/restructure/verify-platform.drill.test.ts',
   'test/restructure/tenancy-forgeries.drill.test.ts',
   'test/restructure/tenancy-rollback.drill.test.ts',

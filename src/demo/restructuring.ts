@@ -52,7 +52,11 @@ export async function restructureLegacy(
     moved: plan.tables
       .filter(({ table }) => moved.includes(table))
       .reduce((sum, { relations }) => sum + relations.length, 0),
-    left: outcomes.length - moved.length + isolation.tables.filter(({ status }) => status === 'skipped').length,
+    left:
+      outcomes.length -
+      moved.length +
+      isolation.tables.filter(({ status }) => status === 'skipped').length +
+      isolation.left.length,
     schemas: new Set(outcomes.map(({ target }) => target)).size,
     longestLockMs: Math.max(0, ...outcomes.map((outcome) => (outcome.status === 'moved' ? outcome.lockedMs : 0))),
     isolated: isolation.tables.filter(({ status }) => status === 'isolated').length,

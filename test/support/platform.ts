@@ -3,7 +3,7 @@ import { fillLegacyDatabase } from '../../src/demo/legacy-database.ts';
 import { fillPlatform } from '../../src/demo/platform/filling/fill.ts';
 import { createPlatform } from '../../src/demo/platform/platform.ts';
 import { type Applied, applyPlan } from '../../src/restructure/apply.ts';
-import { LIVENTIX_MAPPING, readMapping } from '../../src/restructure/mapping.ts';
+import { LIVENTIX_MAPPING, type Mapping, readMapping } from '../../src/restructure/mapping.ts';
 import { makePlan } from '../../src/restructure/plan.ts';
 import type { TestDatabase } from './database.ts';
 
@@ -14,11 +14,14 @@ export async function createSmallPlatform(pool: Pool): Promise<void> {
   await fillPlatform(pool, { rows: 3_000 });
 }
 
-/** Moves what Liventix's own mapping moves, with groups of this database alone: other tests of the server move tables too. */
-export async function moveTables(database: TestDatabase): Promise<Applied> {
+/** Liventix's own mapping, with groups of this database alone: other tests of the server move tables too. */
+export async function mappingFor({ name }: TestDatabase): Promise<Mapping> {
   const { roles, ...mapping } = await readMapping(LIVENTIX_MAPPING);
-  const groups = { read: `${database.name}_read`, write: `${database.name}_write` };
-  const here = { ...mapping, roles: { readers: [], writers: [], ...roles, ...groups } };
-  const plan = await makePlan(database.pool, here, { now: new Date() });
+  const groups = { read: `${name}_read`, write: `${name}_write` };
+  return { ...mapping, roles: { readers: [], writers: [], ...roles, ...groups } };
+}
+
+export async function moveTables(database: TestDatabase): Promise<Applied> {
+  const plan = await makePlan(database.pool, await mappingFor(database), { now: new Date() });
   return applyPlan(database.pool, plan, { schemas: [], tables: [] });
 }

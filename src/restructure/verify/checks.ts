@@ -192,6 +192,11 @@ const PASSING = `
 const BESIDE = `
   select c.* from pg_class c
   where c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace in (select t.relnamespace from (${TENANT_RELATIONS}) t)
+    -- A schema that was there before has tables of others, such as the ledger.
+    and exists (
+      select from restructure.steps s
+      where s.kind = 'schema' and s.undone_at is null and quote_ident(s.object) = c.relnamespace::regnamespace::text
+        and s.inverse[cardinality(s.inverse)] like 'drop schema %')
     and c.oid not in (select s.relation from (${STANDING}) s)`;
 
 /** Whom policies hold back: no owner, nobody who passes them, and no group of such. */

@@ -1,0 +1,61 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Pool } from '../../src/db/pool.ts';
+import { LEGACY_ACCESSES, nameOfAccess, readAccesses } from '../../src/restructure/accesses/access.ts';
+import { chooseCallers } from '../../src/restructure/accesses/api-callers.ts';
+import { type AccessDifference, compareAccesses } from '../../src/restructure/accesses/compare.ts';
+import { prepareAccesses } from '../../src/restructure/accesses/prepare.ts';
+import { runAccesses } from '../../src/restructure/accesses/run.ts';
+import { isolate } from '../../src/restructure/tenancy/isolate.ts';
+import { callersPool } from '../support/callers.ts';
+import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
+import { createSmallPlatform, mappingFor, moveTables } from '../support/platform.ts';
+
+// What the old application is answered otherwise once tenants are kept apart: all of it is in isolated-accesses.txt, and meant.
+
+let database: TestDatabase;
+let pool: Pool;
+let service: string;
+beforeAll(async () => {
+  database = await createDatabase();
+  await createSmallPlatform(database.pool);
+  pool = callersPool(database);
+  service = `${database.name}_service`;
+  await asSuperuser(database, `create role ${service} nologin bypassrls in role service_role`);
+  await moveTables(database);
+}, 300_000);
+afterAll(async () => {
+  await pool.end();
+  await asSuperuser(database, `drop role ${service}`);
+  await database.drop();
+});
+
+/** What became of an answer, without counts and words that depend on the rows that there are. */
+function kindOf({ before, after, what }: AccessDifference): string {
+  if (before?.status === 'rows' && after?.status === 'refused') return `refused with ${after.code}`;
+  if (before?.status === 'refused') return what;
+  const [was, is] = [before?.count ?? null, after?.status === 'rows' ? after.count : null];
+  if (was === null || is === null || was === is) return what.replace(/\d+/g, 'n');
+  return is < was ? (is === 0 ? 'no rows' : 'fewer rows') : 'MORE rows';
+}
+
+it('the service is answered as before, nobody is answered more, and who is answered less is on the list', async () => {
+  const accesses = await readAccesses(LEGACY_ACCESSES);
+  const callers = (await chooseCallers(pool)).map((caller) =>
+    caller.role === 'service_role' ? { ...caller, role: service } : caller,
+  );
+  const { prepared } = await prepareAccesses(pool, accesses, { seed: 1 });
+  const runAll = async () => {
+    const results = [];
+    for (const caller of callers) results.push(...(await runAccesses(pool, prepared, { caller })));
+    return results;
+  };
+  const before = await runAll();
+  const { tables, left } = await isolate(database.pool, await mappingFor(database));
+  expect([tables.filter(({ status }) => status !== 'isolated'), left]).toEqual([[], []]);
+  const lines = compareAccesses(before, await runAll()).map((found) => {
+    const access = accesses[found.number];
+    return `${found.caller}: ${access === undefined ? '' : nameOfAccess(access)}: ${kindOf(found)}`;
+  });
+  expect(lines.filter((line) => line.startsWith('service') || /MORE|is answered/.test(line))).toEqual([]);
+  await expect(`${[...new Set(lines)].toSorted().join('\n')}\n`).toMatchFileSnapshot('isolated-accesses.txt');
+}, 600_000);
