@@ -1,5 +1,4 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import pg from 'pg';
 import { AppError } from '../errors.ts';
 import type { Pool, Tx } from './pool.ts';
 import { isRetryableConflict, toAppError } from './sqlstate.ts';
@@ -99,12 +98,6 @@ async function onConnection<T>(pool: Pool, work: (client: Tx) => Promise<T>): Pr
 async function inTransaction<T>(pool: Pool, work: (tx: Tx) => Promise<T>, mode: string): Promise<T> {
   const tx = await pool.connect();
   let broken: Error | undefined;
-  // Why the server ended the session while it was idle, as after idle_in_transaction_session_timeout: the next statement is not told.
-  let ended: Error | undefined;
-  const onEnd = (failure: Error) => {
-    ended ??= failure;
-  };
-  tx.on('error', onEnd);
   try {
     await tx.query(`begin ${mode}`);
     const result = await work(tx);
@@ -115,9 +108,8 @@ async function inTransaction<T>(pool: Pool, work: (tx: Tx) => Promise<T>, mode: 
     await tx.query('rollback').catch((failure: Error) => {
       broken = failure;
     });
-    throw ended instanceof pg.DatabaseError ? ended : error;
+    throw error;
   } finally {
-    tx.off('error', onEnd);
     tx.release(broken);
   }
 }

@@ -39,18 +39,27 @@ export async function underLock(
   prepare: (tx: Tx) => Promise<Locked>,
 ): Promise<number> {
   let lockedAt = 0;
+  // Of a session that the server ends while it is idle, its next statement is told nothing but that it is gone.
+  let ended: unknown;
+  const onEnd = (error: Error) => {
+    ended ??= error;
+  };
   try {
     await givingWay(pool, { ...patience, code: 'RESTRUCTURE_BUSY', what }, async (tx) => {
-      const { names, locksLater, work } = await prepare(tx);
-      // Heard when it commits, so that who dies later has told of it.
-      await reloadPostgrest(tx);
-      await lockWithin(tx, { names, locksLater, lockedForAtMostMs });
-      lockedAt = performance.now();
-      await work();
+      tx.on('error', onEnd);
+      try {
+        const { names, locksLater, work } = await prepare(tx);
+        // Heard when it commits, so that who dies later has told of it.
+        await reloadPostgrest(tx);
+        await lockWithin(tx, { names, locksLater, lockedForAtMostMs });
+        lockedAt = performance.now();
+        await work();
+      } finally {
+        tx.off('error', onEnd);
+      }
     });
   } catch (error) {
-    const { cause } = error as AppError;
-    if (!isCanceled(cause) && !isIdleTooLong(cause)) throw error;
+    if (!isCanceled((error as AppError).cause) && !isIdleTooLong(ended)) throw error;
     throw new AppError(
       'RESTRUCTURE_TOO_LONG',
       `${what} would have been locked for more than ${lockedForAtMostMs} ms. Nothing was changed. Many partitions take long, and a program that was stopped: allow it more with --longest, when others can wait.`,
