@@ -10,8 +10,8 @@ import { type WeakLink, weakLink } from './weak-link.ts';
 
 const isFull = process.env['LIVENTIX_DRILLS'] === 'full';
 /** How long a fault lasts: what the issue names where there is time. */
-const OUTAGE_MS = isFull ? 60_000 : 4_000;
-const RESTLESS_MS = isFull ? 300_000 : 15_000;
+const OUTAGE_MS = isFull ? 60_000 : 3_000;
+const RESTLESS_MS = isFull ? 300_000 : 10_000;
 /** Beyond what a fault itself takes. */
 const PATIENCE_MS = 120_000;
 const RESTLESS_WORKERS = isFull ? 20 : 6;
