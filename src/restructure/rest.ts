@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What liventix restructure takes. One request in a hundred meets a move where tables follow each other at once; so one in some hundreds does. */
-export const REST_FACTOR = 4;
+export const REST_FACTOR = 8;
 const LONGEST_REST_MS = 2_000;
 
 /**
