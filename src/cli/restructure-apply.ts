@@ -17,38 +17,31 @@ import { createProgress, type Progress } from './progress.ts';
 
 /** Doing what a plan says, seeing what was done, and undoing it. */
 export function registerRestructureApply(restructure: Command, context: CommandContext): void {
-  restructure
-    .command('apply')
-    .description('move the tables of a plan, one a transaction; run again, it goes on where it was')
-    .option('--plan <file>', 'the plan', PLAN_FILE)
-    .option('--schema <schema>', 'move the tables of this target schema alone; may be given several times', several, [])
-    .option('--table <table>', 'move this table alone; may be given several times', several, [])
-    .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
-    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
-    .option(
-      '--longest <ms>',
-      'for how long a table may be locked at most; what takes longer is undone',
-      longest,
-      LOCKED_FOR_AT_MOST_MS,
-    )
+  givingWay(
+    restructure
+      .command('apply')
+      .description('move the tables of a plan, one a transaction; run again, it goes on where it was')
+      .option('--plan <file>', 'the plan', PLAN_FILE)
+      .option(
+        '--schema <schema>',
+        'move the tables of this target schema alone; may be given several times',
+        several,
+        [],
+      )
+      .option('--table <table>', 'move this table alone; may be given several times', several, []),
+  )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', APPLY_HELP)
     .action((options: ApplyOptions) => runApply(options, context));
 
-  restructure
-    .command('rollback')
-    .description('undo what apply did, the last first: tables go back, the views go, written rows stay')
-    .option('--to <step>', 'undo what came after this step of liventix restructure status', stepNumber)
-    .option('--table <table>', 'put this table back alone; may be given several times', several, [])
-    .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
-    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
-    .option(
-      '--longest <ms>',
-      'for how long a table may be locked at most; what takes longer is undone',
-      longest,
-      LOCKED_FOR_AT_MOST_MS,
-    )
+  givingWay(
+    restructure
+      .command('rollback')
+      .description('undo what apply did, the last first: tables go back, the views go, written rows stay')
+      .option('--to <step>', 'undo what came after this step of liventix restructure status', stepNumber)
+      .option('--table <table>', 'put this table back alone; may be given several times', several, []),
+  )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', ROLLBACK_HELP)
@@ -73,6 +66,18 @@ export function registerRestructureApply(restructure: Command, context: CommandC
       }),
     );
 }
+
+/** How much a command leaves to others who use the tables. */
+const givingWay = (command: Command): Command =>
+  command
+    .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
+    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
+    .option(
+      '--longest <ms>',
+      'for how long a table may be locked at most; what takes longer is undone',
+      longest,
+      LOCKED_FOR_AT_MOST_MS,
+    );
 
 interface ApplyOptions {
   readonly plan: string;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
 import { type Access, LEGACY_ACCESSES, nameOfAccess, readAccesses } from '../../src/restructure/accesses/access.ts';
-import { type ApiCaller, chooseCallers } from '../../src/restructure/accesses/api-callers.ts';
+import type { ApiCaller } from '../../src/restructure/accesses/api-callers.ts';
 import { type AccessDifference, compareAccesses } from '../../src/restructure/accesses/compare.ts';
 import { type Prepared, prepareAccesses } from '../../src/restructure/accesses/prepare.ts';
 import type { PreparedAccess } from '../../src/restructure/accesses/prepared.ts';
@@ -10,7 +10,7 @@ import type { Applied } from '../../src/restructure/apply.ts';
 import { rollBack } from '../../src/restructure/rollback.ts';
 import { callersPool } from '../support/callers.ts';
 import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
-import { createSmallPlatform, moveTables } from '../support/platform.ts';
+import { createSmallPlatform, moveTables, platformCallers } from '../support/platform.ts';
 
 // Everything that the old application asks for, before the tables move, after it, and when they are back.
 
@@ -32,25 +32,18 @@ let accesses: readonly Access[];
 let prepared: Prepared;
 let callers: readonly ApiCaller[];
 let before: readonly AccessResult[];
-let service: string;
 
 beforeAll(async () => {
   database = await createDatabase();
   await createSmallPlatform(database.pool);
   pool = callersPool(database);
-  service = `${database.name}_service`;
-  // As on Supabase, where policies do not hold for it; the server's own role is every test's.
-  await asSuperuser(database, `create role ${service} nologin bypassrls in role service_role`);
   accesses = await readAccesses(LEGACY_ACCESSES);
-  callers = (await chooseCallers(pool)).map((caller) =>
-    caller.role === 'service_role' ? { ...caller, role: service } : caller,
-  );
+  callers = await platformCallers(pool);
   prepared = await prepareAccesses(pool, accesses, { seed: 1 });
   before = await runAll();
 }, 300_000);
 afterAll(async () => {
   await pool.end();
-  await asSuperuser(database, `drop role ${service}`);
   await database.drop();
 });
 

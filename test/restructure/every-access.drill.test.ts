@@ -7,7 +7,7 @@ import { compareAccesses } from '../../src/restructure/accesses/compare.ts';
 import { prepareAccesses } from '../../src/restructure/accesses/prepare.ts';
 import { runAccesses } from '../../src/restructure/accesses/run.ts';
 import { callersPool } from '../support/callers.ts';
-import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { createSmallPlatform, moveTables } from '../support/platform.ts';
 
 // What nobody has been seen asking for, but somebody may: every function, table, view, key and foreign key of the legacy database.
@@ -20,18 +20,14 @@ const KNOWN = [
 
 let database: TestDatabase;
 let pool: Pool;
-let service: ApiCaller;
+const service: ApiCaller = { name: 'service', role: 'bypassing_service', claims: { role: 'service_role' } };
 beforeAll(async () => {
   database = await createDatabase();
   await createSmallPlatform(database.pool);
   pool = callersPool(database);
-  const role = `${database.name}_service`;
-  await asSuperuser(database, `create role ${role} nologin bypassrls in role service_role`);
-  service = { name: 'service', role, claims: { role: 'service_role' } };
 });
 afterAll(async () => {
   await pool.end();
-  await asSuperuser(database, `drop role ${service.role}`);
   await database.drop();
 });
 

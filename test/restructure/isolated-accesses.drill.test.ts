@@ -1,31 +1,26 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Pool } from '../../src/db/pool.ts';
 import { LEGACY_ACCESSES, nameOfAccess, readAccesses } from '../../src/restructure/accesses/access.ts';
-import { chooseCallers } from '../../src/restructure/accesses/api-callers.ts';
 import { type AccessDifference, compareAccesses } from '../../src/restructure/accesses/compare.ts';
 import { prepareAccesses } from '../../src/restructure/accesses/prepare.ts';
 import { runAccesses } from '../../src/restructure/accesses/run.ts';
 import { isolate } from '../../src/restructure/tenancy/isolate.ts';
 import { callersPool } from '../support/callers.ts';
-import { asSuperuser, createDatabase, type TestDatabase } from '../support/database.ts';
-import { createSmallPlatform, mappingFor, moveTables } from '../support/platform.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createSmallPlatform, mappingFor, moveTables, platformCallers } from '../support/platform.ts';
 
 // What the old application is answered otherwise once tenants are kept apart: all of it is in isolated-accesses.txt, and meant.
 
 let database: TestDatabase;
 let pool: Pool;
-let service: string;
 beforeAll(async () => {
   database = await createDatabase();
   await createSmallPlatform(database.pool);
   pool = callersPool(database);
-  service = `${database.name}_service`;
-  await asSuperuser(database, `create role ${service} nologin bypassrls in role service_role`);
   await moveTables(database);
 }, 300_000);
 afterAll(async () => {
   await pool.end();
-  await asSuperuser(database, `drop role ${service}`);
   await database.drop();
 });
 
@@ -52,9 +47,7 @@ function kindOf({ before, after, what }: AccessDifference): string {
 
 it('the service is answered as before, nobody is answered more, and who is answered less is on the list', async () => {
   const accesses = await readAccesses(LEGACY_ACCESSES);
-  const callers = (await chooseCallers(pool)).map((caller) =>
-    caller.role === 'service_role' ? { ...caller, role: service } : caller,
-  );
+  const callers = await platformCallers(pool);
   const { prepared } = await prepareAccesses(pool, accesses, { seed: 1 });
   const runAll = async () => {
     const results = [];

@@ -2,6 +2,7 @@ import type { Pool } from '../../src/db/pool.ts';
 import { fillLegacyDatabase } from '../../src/demo/legacy-database.ts';
 import { fillPlatform } from '../../src/demo/platform/filling/fill.ts';
 import { createPlatform } from '../../src/demo/platform/platform.ts';
+import { type ApiCaller, chooseCallers } from '../../src/restructure/accesses/api-callers.ts';
 import { type Applied, applyPlan } from '../../src/restructure/apply.ts';
 import { LIVENTIX_MAPPING, type Mapping, readMapping } from '../../src/restructure/mapping.ts';
 import { makePlan } from '../../src/restructure/plan.ts';
@@ -13,6 +14,12 @@ export async function createSmallPlatform(pool: Pool): Promise<void> {
   await fillLegacyDatabase(pool, { wallets: 60, orgWallets: 5, transactions: 1_000 });
   await fillPlatform(pool, { rows: 3_000 });
 }
+
+/** Those as whom accesses are sent: the service as on Supabase, where policies do not hold for it. */
+export const platformCallers = async (pool: Pool): Promise<readonly ApiCaller[]> =>
+  (await chooseCallers(pool)).map((caller) =>
+    caller.role === 'service_role' ? { ...caller, role: 'bypassing_service' } : caller,
+  );
 
 /** Liventix's own mapping, with groups of this database alone: other tests of the server move tables too. */
 export async function mappingFor({ name }: TestDatabase): Promise<Mapping> {
