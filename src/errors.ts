@@ -166,6 +166,18 @@ export const ERROR_CODES = {
   RESTRUCTURE_BUSY: { exit: 3 },
   RESTRUCTURE_RUNNING: { exit: 3 },
 
+  // Tables by month
+  PARTITIONS_MAPPING_INVALID: { exit: 2 },
+  PARTITIONS_TABLE_UNKNOWN: { exit: 2, sqlstate: 'LV101' },
+  PARTITIONS_UNSUITABLE: { exit: 1 },
+  PARTITIONS_NULL_KEY: { exit: 1 },
+  PARTITIONS_DRIFTED: { exit: 1 },
+  PARTITIONS_DIFFERENT: { exit: 1 },
+  PARTITIONS_TRUNCATE_REFUSED: { exit: 2, sqlstate: 'LV100' },
+  PARTITIONS_TOO_LONG: { exit: 3 },
+  PARTITIONS_BUSY: { exit: 3 },
+  PARTITIONS_RUNNING: { exit: 3 },
+
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },

@@ -7,7 +7,7 @@ import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
 import { REST_FACTOR } from '../restructure/rest.ts';
 import { type RolledBack, rollBack, type Undone } from '../restructure/rollback.ts';
 import type { ViewLeft } from '../restructure/set-aside.ts';
-import { LOCKED_FOR_AT_MOST_MS } from '../restructure/under-lock.ts';
+import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several, wholeNumber } from './options.ts';

@@ -11,7 +11,7 @@ import { rest } from './rest.ts';
 import { readSearchPaths } from './search-paths.ts';
 import { movingOf, selectTables } from './selection.ts';
 import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
-import { reloadPostgrest } from './under-lock.ts';
+import { reloadPostgrest } from '../db/under-lock.ts';
 
 export interface ApplyOptions {
   /** Target schemas and tables to move; all of the plan when both are empty. */

@@ -3,7 +3,7 @@ import { AppError } from '../errors.ts';
 import type { StepKind } from './journal.ts';
 import type { Mapping } from './mapping.ts';
 import { type Movable, moveStep, qualified, type Step } from './statements.ts';
-import { type UnderLockOptions, underLock } from './under-lock.ts';
+import { type UnderLockOptions, underLock } from '../db/under-lock.ts';
 
 /** A table that is to move, as a plan has it. */
 export interface Moving {
@@ -14,7 +14,7 @@ export interface Moving {
   readonly fingerprint: string;
 }
 
-export interface MoveOptions extends Omit<UnderLockOptions, 'what'> {
+export interface MoveOptions extends Omit<UnderLockOptions, 'room' | 'what'> {
   readonly mapping: Mapping;
   /** The digest of the plan. */
   readonly plan: string;
@@ -28,7 +28,7 @@ export interface MoveOptions extends Omit<UnderLockOptions, 'what'> {
 export async function moveTable(pool: Pool, moving: Moving, options: MoveOptions): Promise<number> {
   const { mapping, plan, ...underLockOptions } = options;
   const object = `${mapping.from}.${moving.table}`;
-  return underLock(pool, { what: object, ...underLockOptions }, async (tx) => {
+  return underLock(pool, { room: 'RESTRUCTURE', what: object, ...underLockOptions }, async (tx) => {
     // Under the lock, take_step finds out whether it is still so.
     const { step, sequences } = await readMoveStep(tx, moving, mapping);
     // Asked once before, so that its plan is not made while others wait.

@@ -4,7 +4,7 @@ import { createPool } from '../../src/db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../src/db/transaction.ts';
 import { applyPlan } from '../../src/restructure/apply.ts';
 import { parseMapping } from '../../src/restructure/mapping.ts';
-import { underLock } from '../../src/restructure/under-lock.ts';
+import { underLock } from '../../src/db/under-lock.ts';
 import { checkRestructuring } from '../../src/restructure/verify/checks.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
 import { asSuperuser, createDatabase, EMPTY } from '../support/database.ts';
@@ -137,7 +137,7 @@ describe('a table is locked no longer than it may be', () => {
     inClone(original, async (shop) => {
       const reader = createPool({ databaseUrl: shop.url, max: 1 });
       try {
-        const stalled = underLock(shop.pool, { what: 'public.orders', lockedForAtMostMs: 200 }, async (tx) => ({
+        const stalled = underLock(shop.pool, { room: 'RESTRUCTURE', what: 'public.orders', lockedForAtMostMs: 200 }, async (tx) => ({
           names: ['public.orders'],
           locksLater: 0,
           work: async () => {

@@ -7,7 +7,7 @@ import { readStanding, standingKeys } from '../journal.ts';
 import { lockHolders } from '../lock-holders.ts';
 import type { Mapping } from '../mapping.ts';
 import { qualified } from '../statements.ts';
-import { reloadPostgrest } from '../under-lock.ts';
+import { reloadPostgrest } from '../../db/under-lock.ts';
 import { type AccessStep, functionSteps, viewSteps } from './access.ts';
 import { callerFunctionSteps } from './callers.ts';
 import {

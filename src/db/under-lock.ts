@@ -1,13 +1,15 @@
-import { givingWay } from '../db/giving-way.ts';
-import type { Pool, Queryable, Tx } from '../db/pool.ts';
-import { isCanceled, isIdleTooLong } from '../db/sqlstate.ts';
-import { LOCK_TIMEOUT_MS } from '../db/try-until-free.ts';
 import { AppError } from '../errors.ts';
+import { givingWay } from './giving-way.ts';
+import type { Pool, Queryable, Tx } from './pool.ts';
+import { isCanceled, isIdleTooLong } from './sqlstate.ts';
+import { LOCK_TIMEOUT_MS } from './try-until-free.ts';
 
 /** For how long a table is locked at most, unless told otherwise. */
 export const LOCKED_FOR_AT_MOST_MS = 1_000;
 
 export interface UnderLockOptions {
+  /** Whose codes its errors have. */
+  readonly room: 'RESTRUCTURE' | 'PARTITIONS';
   /** What is locked, as an error says it: `public.orders`. */
   readonly what: string;
   readonly stop?: AbortSignal | undefined;
@@ -31,11 +33,11 @@ export interface Locked {
  * too long then, a statement or a pause between two, is undone by the server: a program that stands still keeps nobody waiting for ever.
  * @param prepare reads what it needs before anything is locked
  * @returns for how long they were locked, in ms
- * @throws AppError RESTRUCTURE_BUSY, RESTRUCTURE_TOO_LONG, what `work` throws, DB_*
+ * @throws AppError of the room, …_BUSY and …_TOO_LONG; what `work` throws, DB_*
  */
 export async function underLock(
   pool: Pool,
-  { what, lockedForAtMostMs = LOCKED_FOR_AT_MOST_MS, ...patience }: UnderLockOptions,
+  { room, what, lockedForAtMostMs = LOCKED_FOR_AT_MOST_MS, ...patience }: UnderLockOptions,
   prepare: (tx: Tx) => Promise<Locked>,
 ): Promise<number> {
   let lockedAt = 0;
@@ -45,7 +47,7 @@ export async function underLock(
     ended ??= error;
   };
   try {
-    await givingWay(pool, { ...patience, code: 'RESTRUCTURE_BUSY', what }, async (tx) => {
+    await givingWay(pool, { ...patience, code: `${room}_BUSY`, what }, async (tx) => {
       tx.on('error', onEnd);
       try {
         const { names, locksLater, work } = await prepare(tx);
@@ -61,7 +63,7 @@ export async function underLock(
   } catch (error) {
     if (!isCanceled((error as AppError).cause) && !isIdleTooLong(ended)) throw error;
     throw new AppError(
-      'RESTRUCTURE_TOO_LONG',
+      `${room}_TOO_LONG`,
       `${what} would have been locked for more than ${lockedForAtMostMs} ms. Nothing was changed. Many partitions take long, and a program that was stopped: allow it more with --longest, when others can wait.`,
       { cause: error },
     );

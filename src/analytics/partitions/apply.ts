@@ -1,0 +1,230 @@
+import { givingWay } from '../../db/giving-way.ts';
+import type { Pool, Queryable } from '../../db/pool.ts';
+import { takeSessionLock } from '../../db/session-lock.ts';
+import type { UnderLockOptions } from '../../db/under-lock.ts';
+import { AppError } from '../../errors.ts';
+import { attachPast } from './attach.ts';
+import { giveUpCopy } from './copy.ts';
+import { readFacts, type TableFacts } from './facts.ts';
+import { blocking, findingsOf } from './findings.ts';
+import { remakeFollowers } from './followers.ts';
+import type { Entry } from './mapping.ts';
+import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
+import { ident, qualified } from './names.ts';
+import { prepare } from './prepare.ts';
+import { splitPast } from './split.ts';
+import { findTable, type KeptTable } from './tables.ts';
+
+export interface ApplyOptions {
+  readonly entries: readonly Entry[];
+  /** The clock of whoever runs it: a past ends, and months are made ahead, by it. */
+  readonly now: Date;
+  /** Leaves the past in one partition: nothing is copied. */
+  readonly keepsPast?: boolean | undefined;
+  readonly stop?: AbortSignal | undefined;
+  readonly maxTries?: number | undefined;
+  readonly lockedForAtMostMs?: number | undefined;
+  /** For how many times as long as a step of copying took everybody is left alone after it. */
+  readonly restFactor?: number | undefined;
+  readonly onStep?: ((what: string, done: number, total: number) => void) | undefined;
+  readonly onOutcome?: ((outcome: Outcome) => void) | undefined;
+}
+
+/** What became of a table. `lockedMs`: for how long it was locked, in each of the transactions that locked it. */
+export type Outcome = { readonly table: string } & (
+  | { readonly status: 'partitioned' | 'attached'; readonly lockedMs: readonly number[] }
+  | { readonly status: 'already' }
+  | { readonly status: 'skipped'; readonly reasons: readonly string[] }
+);
+
+const PATIENCE_MS = 2_000;
+
+/** Keeps a second run away from the same database. @throws AppError PARTITIONS_RUNNING */
+export const lockPartitions = (pool: Pool) =>
+  takeSessionLock(pool, {
+    name: 'liventix.partitions',
+    number: 0,
+    patienceMs: PATIENCE_MS,
+    taken: (cause, holder) =>
+      new AppError(
+        'PARTITIONS_RUNNING',
+        `Another conversion is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
+        { cause },
+      ),
+  });
+
+/**
+ * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
+ * @throws AppError PARTITIONS_RUNNING, PARTITIONS_NULL_KEY, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ */
+export async function applyPartitions(pool: Pool, options: ApplyOptions): Promise<readonly Outcome[]> {
+  const lock = await lockPartitions(pool);
+  try {
+    const outcomes: Outcome[] = [];
+    for (const entry of options.entries) {
+      lock.assertHeld();
+      const outcome = await convert(pool, entry, options);
+      outcomes.push(outcome);
+      options.onOutcome?.(outcome);
+    }
+    return outcomes;
+  } finally {
+    await lock.release();
+  }
+}
+
+async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise<Outcome> {
+  const { table } = entry;
+  const lockedMs: number[] = [];
+  try {
+    let kept = await findTable(pool, table);
+    if (kept?.state === 'partitioned' && !kept.isCopying) return { table, status: 'already' };
+    if (kept === undefined) {
+      const facts = await readFacts(pool, table, entry.by);
+      const reasons = blocking(findingsOf(facts, entry));
+      if (facts === undefined || reasons.length > 0) return { table, status: 'skipped', reasons };
+      kept = await begin(pool, entry, facts);
+    }
+    const following = { pool, tableId: kept.id, locking: lockingOf(entry, options), onStep: onStep(options) };
+    // What a way back left that was broken off.
+    await giveUpCopy(following, 'rollback');
+    await remakeFollowers(following);
+    if (kept.state === 'preparing') {
+      lockedMs.push(await attach(pool, { entry, kept }, options));
+      kept = await findTable(pool, table);
+    }
+    if (kept === undefined) throw new AppError('INTERNAL', `${table} is not there any more.`);
+    await remakeFollowers(following);
+    if (kept.state === 'partitioned') return { table, status: 'already' };
+    if (options.keepsPast === true) return { table, status: 'attached', lockedMs };
+    lockedMs.push(await split(pool, { entry, kept }, options));
+    await letReferencesGo(pool, entry, options);
+    return { table, status: 'partitioned', lockedMs };
+  } catch (error) {
+    if (!(error instanceof AppError) || !SKIPPED.has(error.code)) throw error;
+    return { table, status: 'skipped', reasons: [error.message] };
+  }
+}
+
+/** What concerns one table alone: the others can go on. */
+const SKIPPED: ReadonlySet<string> = new Set([
+  'PARTITIONS_BUSY',
+  'PARTITIONS_TOO_LONG',
+  'PARTITIONS_DRIFTED',
+  'PARTITIONS_NULL_KEY',
+  'PARTITIONS_DIFFERENT',
+  'DB_FAILED',
+  'DB_PERMISSION_DENIED',
+]);
+
+export const lockingOf = (
+  { table }: Pick<Entry, 'table'>,
+  { stop, maxTries, lockedForAtMostMs }: Pick<ApplyOptions, 'stop' | 'maxTries' | 'lockedForAtMostMs'>,
+): UnderLockOptions => ({
+  room: 'PARTITIONS',
+  what: table,
+  stop,
+  maxTries,
+  lockedForAtMostMs,
+});
+
+const onStep = ({ onStep: told }: ApplyOptions) => told ?? (() => undefined);
+
+async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptTable> {
+  const key = facts.uniqueKeys[0];
+  await pool.query(
+    `insert into partitions.tables (schema_name, table_name, key_column, zone, keep_months, expired, months_ahead, pair_columns, storage, original)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+    [
+      facts.schema,
+      facts.name,
+      entry.by,
+      entry.zone,
+      entry.keepMonths,
+      entry.expired,
+      entry.monthsAhead,
+      [...new Set([...(key?.columns ?? []), entry.by])],
+      facts.storage,
+      JSON.stringify({
+        uniqueKeys: facts.uniqueKeys,
+        indexes: facts.indexes,
+        foreignKeys: facts.foreignKeys,
+        references: facts.references,
+        keyIsNotNull: facts.key?.isNotNull ?? true,
+      }),
+    ],
+  );
+  const kept = await findTable(pool, entry.table);
+  if (kept === undefined) throw new AppError('INTERNAL', `${entry.table} was not begun.`);
+  return kept;
+}
+
+interface Of {
+  readonly entry: Entry;
+  readonly kept: KeptTable;
+}
+
+async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<number> {
+  const end = await closePast(pool, { entry, kept }, options.now);
+  const locking = lockingOf(entry, options);
+  await prepare({ pool, tableId: kept.id, entry, locking, onStep: onStep(options) }, end);
+  onStep(options)(`attaching ${entry.table}`, 0, 0);
+  return attachPast(
+    pool,
+    { tableId: kept.id, entry, endOfPast: end, endOfMonths: endOfMonths(entry, options.now) },
+    { ...locking, onBusy: (tries) => onStep(options)(`waiting for ${entry.table}, tries`, tries, 0) },
+  );
+}
+
+const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
+
+/** Where the past ends: decided once, and anew when that month has come too near. Nowhere, where rows lie beyond. */
+async function closePast(db: Queryable, { entry, kept }: Of, now: Date): Promise<Month | null> {
+  const end = endOfPast(now);
+  const usable = kept.closesAt !== null && kept.closesAt >= end ? kept.closesAt : end;
+  const { rows } = await db.query<{ isBeyond: boolean }>(
+    `select exists (select from ${qualified(kept.schema, kept.name)} where ${ident(entry.by)} >= (${await boundSql(db, usable, kept)})) as "isBeyond"`,
+  );
+  const closesAt = rows[0]?.isBeyond === true ? null : usable;
+  await db.query('update partitions.tables set closes_at = $2 where id = $1', [kept.id, closesAt]);
+  return closesAt;
+}
+
+async function boundSql(db: Queryable, month: Month, { id, zone }: KeptTable): Promise<string> {
+  const { rows } = await db.query<{ bound: string }>(
+    'select partitions.month_bound($1, $2, partitions.key_type($3)) as bound',
+    [month, zone, id],
+  );
+  return rows[0]?.bound ?? '';
+}
+
+async function split(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<number> {
+  if (kept.past === null) throw new AppError('INTERNAL', `${entry.table} has no past.`);
+  return splitPast({
+    pool,
+    tableId: kept.id,
+    table: entry.table,
+    entry,
+    past: kept.past,
+    endOfMonths: endOfMonths(entry, options.now),
+    locking: lockingOf(entry, options),
+    restFactor: options.restFactor ?? 0,
+    onStep: onStep(options),
+  });
+}
+
+/** What is set aside refers to nothing any more: else who deletes what it refers to would be kept waiting, or refused. */
+export async function letReferencesGo(
+  pool: Pool,
+  entry: Pick<Entry, 'table'>,
+  options: Pick<ApplyOptions, 'stop' | 'maxTries' | 'lockedForAtMostMs'>,
+): Promise<void> {
+  const { rows } = await pool.query<{ relation: string; name: string }>(
+    `select s.relation, k.conname as name from partitions.set_aside s join pg_constraint k on k.conrelid = to_regclass(s.relation) and k.contype = 'f' and k.conparentid = 0`,
+  );
+  for (const { relation, name } of rows) {
+    await givingWay(pool, { ...lockingOf(entry, options), code: 'PARTITIONS_BUSY' }, (tx) =>
+      tx.query(`alter table ${relation} drop constraint ${ident(name)}`),
+    );
+  }
+}

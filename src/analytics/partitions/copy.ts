@@ -1,0 +1,169 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
+import { ident, literal } from './names.ts';
+import { stopped } from './prepare.ts';
+import { CAPTURES, REFUSES_TRUNCATE } from './take-place.ts';
+
+const FIRST_BLOCKS = 64;
+const MOST_BLOCKS = 4_096;
+/** A statement that copies lasts about this long, so that it holds nobody's horizon back. */
+const AIM_MS = 200;
+const DRAINED_AT_ONCE = 2_000;
+/** So few changes are left for when the table is locked. */
+const FEW = 200;
+
+export interface Copying {
+  readonly pool: Pool;
+  readonly tableId: number;
+  /** As an error says it. */
+  readonly table: string;
+  readonly locking: UnderLockOptions;
+  /** For how many times as long as a step took everybody is left alone after it. */
+  readonly restFactor: number;
+  readonly onStep: (what: string, done: number, total: number) => void;
+}
+
+/** Where rows are, and where their copies are to be; quoted. `sources` are relations without partitions. */
+export interface FromTo {
+  readonly way: 'apply' | 'rollback';
+  /** Whose trigger captures: a table, or a partitioned one with all its partitions. */
+  readonly captured: string;
+  readonly sources: readonly string[];
+  readonly target: string;
+}
+
+/**
+ * Begins to capture what changes, and says what is to be copied. From here on every change is captured: whoever had written before has ended,
+ * as the trigger waits for them.
+ * @param make runs in the same transaction, before; it makes the target
+ */
+export async function beginCopy(
+  { pool, tableId, locking }: Copying,
+  { way, captured, sources, target }: FromTo,
+  make: (tx: Tx) => Promise<void>,
+): Promise<void> {
+  await underLock(pool, locking, async (tx) => {
+    const { rows } = await tx.query<{ columns: string[] }>(
+      'select pair_columns::text[] as columns from partitions.tables where id = $1',
+      [tableId],
+    );
+    const columns = rows[0]?.columns ?? [];
+    await make(tx);
+    return {
+      names: [],
+      locksLater: 1,
+      work: () =>
+        tx.query(`
+          create trigger ${ident(CAPTURES)} after insert or update or delete on ${captured} for each row
+            execute function partitions.capture_change(${[String(tableId), ...columns].map(literal).join(', ')});
+          create trigger ${ident(REFUSES_TRUNCATE)} before truncate on ${captured} for each statement execute function partitions.refuse_truncate();
+          ${sources
+            .map(
+              (source) => `insert into partitions.copies (table_id, way, captured, source, target, blocks)
+                select ${tableId}, '${way}', ${literal(captured)}, ${literal(source)}, ${literal(target)}, pg_relation_size(${literal(source)}::regclass) / current_setting('block_size')::int`,
+            )
+            .join(';\n')}`),
+    };
+  });
+}
+
+/** Copies what is left of each source, by blocks. Run again, it goes on where it was. @throws AppError STOPPED, DB_* */
+export async function copyAll(
+  { pool, tableId, table, locking, restFactor, onStep }: Copying,
+  { sources }: FromTo,
+): Promise<void> {
+  const total = await readProgress(pool, tableId);
+  let done = total.done;
+  let blocks = FIRST_BLOCKS;
+  for (const source of sources) {
+    for (;;) {
+      if (locking.stop?.aborted === true) throw stopped();
+      const began = performance.now();
+      const { rows } = await pool.query<{ rows: bigint | null }>('select partitions.copy_blocks($1, $2, $3) as rows', [
+        tableId,
+        source,
+        blocks,
+      ]);
+      if (rows[0]?.rows === null) break;
+      const tookMs = performance.now() - began;
+      done += blocks;
+      onStep(`copying ${table}, blocks`, Math.min(done, total.blocks), total.blocks);
+      blocks = Math.max(1, Math.min(MOST_BLOCKS, Math.round((blocks * AIM_MS) / Math.max(1, tookMs))));
+      if (restFactor > 0) await sleep(tookMs * restFactor, undefined, { signal: locking.stop }).catch(() => undefined);
+    }
+  }
+}
+
+async function readProgress(pool: Pool, tableId: number): Promise<{ readonly done: number; readonly blocks: number }> {
+  const { rows } = await pool.query<{ done: number; blocks: number }>(
+    'select coalesce(sum(next_block), 0)::float8 as done, coalesce(sum(blocks), 0)::float8 as blocks from partitions.copies where table_id = $1',
+    [tableId],
+  );
+  return rows[0] ?? { done: 0, blocks: 0 };
+}
+
+/** Takes captured changes until few are left. @throws AppError STOPPED, DB_* */
+export async function drainMost(
+  { pool, tableId, table, locking, onStep }: Copying,
+  { captured, target }: FromTo,
+): Promise<void> {
+  let taken = 0;
+  for (;;) {
+    if (locking.stop?.aborted === true) throw stopped();
+    const step = await drain(pool, { tableId, captured, target });
+    taken += step;
+    onStep(`taking what changed of ${table}`, taken, 0);
+    if (step < FEW) return;
+  }
+}
+
+/** All that is left; whoever calls holds the lock behind which nobody writes. */
+export async function drainAll(tx: Tx, tableId: number, { captured, target }: FromTo): Promise<void> {
+  while ((await drain(tx, { tableId, captured, target })) > 0);
+}
+
+async function drain(
+  db: Pick<Pool, 'query'>,
+  { tableId, captured, target }: { readonly tableId: number; readonly captured: string; readonly target: string },
+): Promise<number> {
+  const { rows } = await db.query<{ taken: number }>('select partitions.drain($1, $2, $3, $4) as taken', [
+    tableId,
+    captured,
+    target,
+    DRAINED_AT_ONCE,
+  ]);
+  return rows[0]?.taken ?? 0;
+}
+
+/** Gives up a copy that is under way, if one of that way is. @throws AppError PARTITIONS_BUSY, DB_* */
+export async function giveUpCopy(
+  { pool, tableId, locking }: Pick<Copying, 'pool' | 'tableId' | 'locking'>,
+  way: FromTo['way'],
+): Promise<void> {
+  const { rows } = await pool.query<{ captured: string; target: string }>(
+    'select captured, target from partitions.copies where table_id = $1 and way = $2 limit 1',
+    [tableId, way],
+  );
+  const copy = rows[0];
+  if (copy === undefined) return;
+  await underLock(pool, locking, async (tx) => ({
+    names: [copy.captured],
+    locksLater: 0,
+    work: () =>
+      tx.query(
+        [
+          ...endCopy(tableId, copy.captured),
+          `delete from partitions.captured where table_id = ${tableId}`,
+          `drop table ${copy.target}`,
+        ].join(';\n'),
+      ),
+  }));
+}
+
+/** The SQL that ends capturing, in the transaction that lets the copy take the source's place. */
+export const endCopy = (tableId: number, captured: string): readonly string[] => [
+  `drop trigger ${ident(CAPTURES)} on ${captured}`,
+  `drop trigger ${ident(REFUSES_TRUNCATE)} on ${captured}`,
+  `delete from partitions.copies where table_id = ${tableId}`,
+];

@@ -1,0 +1,128 @@
+import type { TableFacts } from './facts.ts';
+import type { Entry } from './mapping.ts';
+
+export interface Finding {
+  readonly severity: 'blocks' | 'changes' | 'note';
+  readonly finding: string;
+  readonly text: string;
+}
+
+const KEY_TYPES: ReadonlySet<string> = new Set(['timestamp with time zone', 'timestamp without time zone', 'date']);
+
+/** What keeps a table from being converted, and what will be different afterwards. Pure. */
+export function findingsOf(facts: TableFacts | undefined, entry: Entry): readonly Finding[] {
+  const { table, by } = entry;
+  if (facts === undefined) {
+    return [
+      blocks('missing', `There is no table ${table}. Where it is to move there: liventix restructure apply, first`),
+    ];
+  }
+  return [...unsuitable(facts, entry), ...changes(facts, entry), ...notes(facts, by)];
+}
+
+export const blocking = (findings: readonly Finding[]): readonly string[] =>
+  findings.filter(({ severity }) => severity === 'blocks').map(({ text }) => text);
+
+const blocks = (finding: string, text: string): Finding => ({ severity: 'blocks', finding, text });
+
+function unsuitable(facts: TableFacts, { table, by }: Entry): readonly Finding[] {
+  const { key, kind, uniqueKeys, triggers, readers, references, publications } = facts;
+  const when = (isSo: boolean, finding: string, text: string) => (isSo ? [blocks(finding, text)] : []);
+  return [
+    ...when(kind !== 'table', 'no-table', `${table} is a ${kind}`),
+    ...when(!facts.isOurs, 'not-ours', `${table} is ${facts.owner}'s: run this as a member of that role`),
+    ...when(!facts.isLogged, 'unlogged', `${table} is unlogged or temporary`),
+    ...when(facts.heirs > 0 || facts.isHeir, 'heirs', `${table} has heirs or is one`),
+    ...when(facts.extension !== null, 'extension', `${table} belongs to the extension ${facts.extension}`),
+    ...when(key === null, 'no-key', `${table} has no column ${by}`),
+    ...when(
+      key !== null && (!KEY_TYPES.has(key.type) || key.isGenerated),
+      'key-type',
+      `${by} is ${key?.type}${key?.isGenerated === true ? ', generated' : ''}: it has to be a timestamp or a date`,
+    ),
+    ...when(
+      !uniqueKeys.some(({ isPartial }) => !isPartial),
+      'no-identity',
+      `${table} has no primary key: its rows cannot be told apart`,
+    ),
+    ...when(
+      facts.identityColumns.length > 0,
+      'identity',
+      `${facts.identityColumns.join(', ')} of ${table} is an identity column: make it a default of a sequence first`,
+    ),
+    ...when(
+      facts.replicaIdentity === 'i',
+      'replica-identity',
+      `${table} is replicated by an index: alter table … replica identity full, or default`,
+    ),
+    ...uniqueKeys
+      .filter(({ isPartial }) => isPartial)
+      .map((each) =>
+        blocks(
+          'partial-key',
+          `${each.name} of ${table} is unique by a condition or an expression, which no partition can hold`,
+        ),
+      ),
+    ...triggers
+      .filter(({ isSuitable }) => !isSuitable)
+      .map((each) =>
+        blocks(
+          'trigger',
+          `The trigger ${each.name} of ${table} has transition tables for each row, which no partition can have`,
+        ),
+      ),
+    ...readers
+      .filter(({ isOurs }) => !isOurs)
+      .map((each) => blocks('reader', `${each.name} reads ${table} and is somebody else's`)),
+    ...references
+      .filter(({ isOurs }) => !isOurs)
+      .map((each) => blocks('reference', `${each.table} refers to ${table} and is somebody else's`)),
+    ...publications
+      .filter(({ isOurs }) => !isOurs)
+      .map((each) => blocks('publication', `The publication ${each.name} has ${table} and is somebody else's`)),
+    ...facts.foreignKeys
+      .filter(({ isValidated }) => !isValidated)
+      .map((each) =>
+        blocks(
+          'not-valid',
+          `The foreign key ${each.name} of ${table} is not valid: alter table … validate constraint, first`,
+        ),
+      ),
+    ...facts.others.map((each) => blocks('depends', `${each} depends on ${table}, and cannot be carried over`)),
+  ];
+}
+
+function changes({ uniqueKeys, references, publications }: TableFacts, { table, by }: Entry): readonly Finding[] {
+  const change = (finding: string, text: string): Finding => ({ severity: 'changes', finding, text });
+  return [
+    ...uniqueKeys
+      .filter(({ columns, isPrimary }) => isPrimary && !columns.includes(by))
+      .map(({ columns }) =>
+        change(
+          'primary-key',
+          `(${columns.join(', ')}) is the primary key together with ${by}: on conflict (${columns.join(', ')}) finds none any more`,
+        ),
+      ),
+    ...references.map((each) =>
+      change('reference', `${each.name} of ${each.table} refers to a table of keys beside ${table}, kept by a trigger`),
+    ),
+    ...publications
+      .filter(({ viaRoot }) => !viaRoot)
+      .map((each) =>
+        change(
+          'publication',
+          `The publication ${each.name} tells of its rows under the names of the months, unless publish_via_partition_root is set`,
+        ),
+      ),
+  ];
+}
+
+function notes({ key, triggers }: TableFacts, by: string): readonly Finding[] {
+  const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
+  return [
+    ...(key?.isNotNull === false ? [note('null-key', `A row without ${by} is refused from now on`)] : []),
+    ...(triggers.length > 0
+      ? [note('triggers', `Triggers go along: ${triggers.map(({ name }) => name).join(', ')}`)]
+      : []),
+  ];
+}

@@ -1,0 +1,260 @@
+import { givingWay } from '../../db/giving-way.ts';
+import type { Pool } from '../../db/pool.ts';
+import { toAppError } from '../../db/sqlstate.ts';
+import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
+import { AppError } from '../../errors.ts';
+import { byKeyName, closingCheck, holdsKey, notNullCheck, pastIndex, pastKey } from './attach.ts';
+import { readFacts, referenceTo, type TableFacts } from './facts.ts';
+import type { Entry } from './mapping.ts';
+import type { Month } from './months.ts';
+import { columnList, ident, literal, named, qualified } from './names.ts';
+import { KEEPS_KEY } from './take-place.ts';
+
+const ROWS_AT_ONCE = 5_000;
+
+export interface Preparing {
+  readonly pool: Pool;
+  readonly tableId: number;
+  readonly entry: Entry;
+  readonly locking: UnderLockOptions;
+  readonly onStep: (what: string, done: number, total: number) => void;
+}
+
+/**
+ * Everything that takes long before the table becomes a partition, each step by itself and beside whoever writes: run again, it goes on.
+ * @throws AppError PARTITIONS_BUSY, PARTITIONS_NULL_KEY, PARTITIONS_STOPPED, DB_*
+ */
+export async function prepare(preparing: Preparing, endOfPast: Month | null): Promise<void> {
+  const facts = await factsOf(preparing);
+  await keepKeysAside(preparing, facts);
+  await fillInstants(preparing, facts);
+  await buildIndexes(preparing, facts);
+  if (facts.key?.isNotNull === false) {
+    await addCheck(preparing, notNullCheck(facts.name), `${ident(preparing.entry.by)} is not null`);
+  }
+  if (endOfPast !== null)
+    await addCheck(preparing, closingCheck(facts.name), await beforeSql(preparing, facts, endOfPast));
+}
+
+async function factsOf({ pool, entry }: Preparing): Promise<TableFacts> {
+  const facts = await readFacts(pool, entry.table, entry.by);
+  if (facts === undefined)
+    throw new AppError(
+      'PARTITIONS_DRIFTED',
+      `${entry.table} is not there any more. Make another plan: liventix partitions plan`,
+    );
+  return facts;
+}
+
+async function beforeSql({ pool, entry }: Preparing, facts: TableFacts, end: Month): Promise<string> {
+  const { rows } = await pool.query<{ bound: string }>('select partitions.month_bound($1, $2, $3) as bound', [
+    end,
+    entry.zone,
+    facts.key?.type,
+  ]);
+  return `${ident(entry.by)} < ${rows[0]?.bound}`;
+}
+
+/** Not valid first, so that nobody waits for the rows to be read, then read beside whoever writes. */
+async function addCheck({ pool, entry, locking, onStep }: Preparing, name: string, condition: string): Promise<void> {
+  const facts = await readFacts(pool, entry.table, entry.by);
+  const table = qualified(facts?.schema ?? '', facts?.name ?? '');
+  const { rows } = await pool.query<{ isValid: boolean }>(
+    'select convalidated as "isValid" from pg_constraint where conrelid = $1::regclass and conname = $2',
+    [table, name],
+  );
+  if (rows[0] === undefined) {
+    await underLock(pool, locking, async (tx) => ({
+      names: [table],
+      locksLater: 0,
+      work: () => tx.query(`alter table ${table} add constraint ${ident(name)} check (${condition}) not valid`),
+    }));
+  }
+  if (rows[0]?.isValid === true) return;
+  onStep(`reading ${entry.table} for ${name}`, 0, 0);
+  await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
+    tx.query(`alter table ${table} validate constraint ${ident(name)}`),
+  );
+}
+
+/** What is built concurrently: for the keys with the instant, and what the mapping asks for. */
+async function buildIndexes(preparing: Preparing, facts: TableFacts): Promise<void> {
+  const { entry, onStep } = preparing;
+  const primary = facts.uniqueKeys.find(({ isPrimary }) => isPrimary);
+  const wanted = [
+    ...(primary === undefined || holdsKey(primary, entry.by)
+      ? []
+      : [
+          {
+            name: pastKey(facts.name),
+            isUnique: true,
+            definition: `btree (${columnList([...primary.columns, entry.by])})`,
+          },
+        ]),
+    ...entry.indexes.map((definition, nth) => ({ name: pastIndex(facts.name, nth), isUnique: false, definition })),
+  ];
+  for (const [nth, index] of wanted.entries()) {
+    onStep(`building indexes of ${entry.table}`, nth, wanted.length);
+    await buildIndex(preparing, facts, index);
+  }
+}
+
+async function buildIndex(
+  { pool, locking }: Preparing,
+  { schema, name: table }: TableFacts,
+  { name, isUnique, definition }: { readonly name: string; readonly isUnique: boolean; readonly definition: string },
+): Promise<void> {
+  const { rows } = await pool.query<{ isValid: boolean }>(
+    `select x.indisvalid as "isValid" from pg_index x where x.indexrelid = to_regclass($1)`,
+    [qualified(schema, name)],
+  );
+  if (rows[0]?.isValid === true) return;
+  // What an interrupted run left is of no use to anybody.
+  if (rows[0] !== undefined) await pool.query(`drop index concurrently ${qualified(schema, name)}`);
+  if (locking.stop?.aborted === true) throw stopped();
+  await pool
+    .query(
+      `create ${isUnique ? 'unique ' : ''}index concurrently ${ident(name)} on ${qualified(schema, table)} using ${definition}`,
+    )
+    .catch((error: unknown) => {
+      throw toAppError(error);
+    });
+}
+
+export const stopped = (): AppError => new AppError('STOPPED', 'Stopped. Run it again: it goes on where it was.');
+
+/** Rows without an instant get the one that the mapping says, some at a time. */
+async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing, facts: TableFacts): Promise<void> {
+  if (facts.key?.isNotNull === true) return;
+  const [table, key] = [qualified(facts.schema, facts.name), ident(entry.by)];
+  let filled = 0;
+  for (;;) {
+    if (locking.stop?.aborted === true) throw stopped();
+    const { rows } = await pool.query<{ none: boolean }>(
+      `select not exists (select from ${table} where ${key} is null) as none`,
+    );
+    if (rows[0]?.none === true) return;
+    if (entry.whenNull === undefined) {
+      throw new AppError(
+        'PARTITIONS_NULL_KEY',
+        `Rows of ${entry.table} have no ${entry.by}, and lie in no month. Say in the mapping what they get: "whenNull": "<expression over the row>".`,
+      );
+    }
+    const { rowCount } = await pool.query(
+      `with some as (select ctid from ${table} where ${key} is null limit ${ROWS_AT_ONCE} for update skip locked),
+       filled as (update ${table} t set ${key} = (${entry.whenNull}) from some where t.ctid = some.ctid returning t.*)
+       insert into partitions.filled (table_id, pair) select ${tableId}, jsonb_build_object(${facts.uniqueKeys[0]?.columns.map((each) => `${literal(each)}, f.${ident(each)}`).join(', ')}) from filled f`,
+    );
+    filled += rowCount ?? 0;
+    onStep(`filling ${entry.by} of ${entry.table}`, filled, 0);
+  }
+}
+
+/** Unique keys that cannot hold the instant and have to be unique all the same: other tables refer to them, or the mapping says so. */
+export function keysAside(
+  { uniqueKeys, references }: TableFacts,
+  { by, uniqueOverAll }: Entry,
+): readonly (readonly string[])[] {
+  const wanted = [...references.map(({ refersTo }) => refersTo), ...uniqueOverAll].filter(
+    (columns) => !columns.includes(by),
+  );
+  const others = uniqueKeys
+    .filter((key) => !key.isPrimary && !key.isPartial && !holdsKey(key, by))
+    .map(({ columns }) => columns);
+  return [...new Map([...wanted, ...others].map((columns) => [columns.toSorted().join(), columns])).values()];
+}
+
+export const sideTable = (table: string, columns: readonly string[]): string =>
+  named(table, `_by_${columns.join('_')}`);
+
+async function keepKeysAside(preparing: Preparing, facts: TableFacts): Promise<void> {
+  for (const [nth, columns] of keysAside(facts, preparing.entry).entries()) {
+    await keepKeyAside(preparing, facts, columns, nth);
+  }
+}
+
+/** Trigger first, then the rows there are, then the foreign keys: whatever comes meanwhile comes by the trigger. */
+async function keepKeyAside(
+  preparing: Preparing,
+  facts: TableFacts,
+  columns: readonly string[],
+  nth: number,
+): Promise<void> {
+  const { pool, tableId, entry, locking, onStep } = preparing;
+  const [table, side] = [qualified(facts.schema, facts.name), qualified(facts.schema, sideTable(facts.name, columns))];
+  const { rowCount: isKnown } = await pool.query('select from partitions.keys where table_id = $1 and columns = $2', [
+    tableId,
+    columns,
+  ]);
+  const all = columnList([entry.by, ...columns]);
+  if (isKnown === 0) {
+    const types = facts.columns.filter((each) => [...columns, entry.by].includes(each));
+    await underLock(pool, locking, async (tx) => ({
+      names: [table],
+      locksLater: 0,
+      work: () =>
+        tx.query(`
+          create table ${side} as select ${columnList(types)} from ${table} with no data;
+          alter table ${side} owner to ${ident(facts.owner)};
+          alter table ${side} add constraint ${ident(named(sideTable(facts.name, columns), '_pkey'))} primary key (${columnList(columns)});
+          create index on ${side} using brin (${ident(entry.by)});
+          alter table ${side} enable row level security;
+          create trigger ${ident(`${KEEPS_KEY}_${nth}`)} after insert or delete or update of ${all} on ${table} for each row
+            execute function partitions.keep_key(${[side, entry.by, ...columns].map(literal).join(', ')});
+          insert into partitions.keys (table_id, columns, side_table) values (${tableId}, ${literal(`{${columns.map((each) => `"${each}"`).join(',')}}`)}, ${literal(sideTable(facts.name, columns))})`),
+    }));
+  }
+  await fillSideTable(preparing, { table, side, all, columns });
+  for (const reference of facts.references.filter(({ refersTo }) => refersTo.join() === columns.join())) {
+    const name = ident(byKeyName(reference.name));
+    const definition = referenceTo(reference, side);
+    const { rows } = await pool.query<{ isValid: boolean }>(
+      'select convalidated as "isValid" from pg_constraint where conrelid = $1::regclass and conname = $2',
+      [reference.table, byKeyName(reference.name)],
+    );
+    if (rows[0] === undefined) {
+      await underLock(pool, locking, async (tx) => ({
+        names: [reference.table],
+        locksLater: 1,
+        work: () => tx.query(`alter table ${reference.table} add constraint ${name} ${definition} not valid`),
+      }));
+    }
+    if (rows[0]?.isValid !== true) {
+      onStep(`reading ${reference.table} for ${byKeyName(reference.name)}`, 0, 0);
+      await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
+        tx.query(`alter table ${reference.table} validate constraint ${name}`),
+      );
+    }
+  }
+}
+
+/** By blocks of the table; rows are locked against deletion, so that no key comes back whose row goes meanwhile. */
+async function fillSideTable(
+  { pool, entry, locking, onStep }: Preparing,
+  {
+    table,
+    side,
+    all,
+    columns,
+  }: { readonly table: string; readonly side: string; readonly all: string; readonly columns: readonly string[] },
+): Promise<void> {
+  const { rows: sizes } = await pool.query<{ blocks: number; isFilled: boolean }>(
+    `select (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int as blocks,
+       exists (select from pg_description d where d.objoid = $2::regclass and d.objsubid = 0) as "isFilled"`,
+    [table, side],
+  );
+  const { blocks = 0, isFilled = false } = sizes[0] ?? {};
+  if (isFilled) return;
+  const step = 64;
+  for (let block = 0; block < blocks; block += step) {
+    if (locking.stop?.aborted === true) throw stopped();
+    await pool.query(
+      `insert into ${side} (${all}) select ${all} from only ${table} where ctid >= '(${block},0)' and ctid < '(${block + step},0)' for key share
+       on conflict (${columnList(columns)}) do nothing`,
+    );
+    onStep(`keeping keys of ${entry.table}`, block, blocks);
+  }
+  await pool.query(
+    `comment on table ${side} is ${literal(`The key (${columns.join(', ')}) of ${entry.table}, which no partition can hold. Kept by a trigger of it.`)}`,
+  );
+}

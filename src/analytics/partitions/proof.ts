@@ -1,0 +1,45 @@
+import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
+import { AppError } from '../../errors.ts';
+import type { Copying, FromTo } from './copy.ts';
+
+interface Sum {
+  readonly rows: bigint;
+  readonly hash: string;
+}
+
+/**
+ * Reads both sides in one snapshot and compares all rows but those that were changed since and not drained yet: how many, and the sum of the
+ * hashes of their contents. What it found is in partitions.log.
+ * @throws AppError PARTITIONS_DIFFERENT, DB_*
+ */
+export async function compareCopy(
+  { pool, tableId, table, onStep }: Copying,
+  { captured, target }: FromTo,
+): Promise<void> {
+  onStep(`comparing ${table} with its copy`, 0, 0);
+  const [source, copy] = await withTransaction(
+    pool,
+    async (tx) => {
+      const sumOf = async (relation: string): Promise<Sum> => {
+        const { rows } = await tx.query<{ sql: string }>('select partitions.sum_sql($1, $2) as sql', [
+          tableId,
+          relation,
+        ]);
+        const { rows: sums } = await tx.query<Sum>(rows[0]?.sql ?? '');
+        return sums[0] ?? { rows: 0n, hash: '0' };
+      };
+      return [await sumOf(captured), await sumOf(target)] as const;
+    },
+    ONE_SNAPSHOT,
+  );
+  if (source.rows !== copy.rows || source.hash !== copy.hash) {
+    throw new AppError(
+      'PARTITIONS_DIFFERENT',
+      `The copy of ${table} is not what it is a copy of: ${source.rows} rows with ${source.hash}, the copy ${copy.rows} with ${copy.hash}. Nothing was changed. Give the copy up: liventix partitions rollback --table ${table}`,
+    );
+  }
+  await pool.query(`insert into partitions.log (table_name, action, detail) values ($1, 'compared', $2)`, [
+    table,
+    `${copy.rows} rows, sum of hashes ${copy.hash}`,
+  ]);
+}

@@ -1,0 +1,262 @@
+import { givingWay } from '../../db/giving-way.ts';
+import type { Pool } from '../../db/pool.ts';
+import { underLock } from '../../db/under-lock.ts';
+import { AppError } from '../../errors.ts';
+import { type ApplyOptions, letReferencesGo, lockingOf, lockPartitions } from './apply.ts';
+import { byKeyName, closingCheck, notNullCheck, pastKey } from './attach.ts';
+import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo, giveUpCopy } from './copy.ts';
+import { readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
+import { remakeFollowers, rememberFollowers } from './followers.ts';
+import { finishTable, type Wanted } from './leaf.ts';
+import { ASIDE, ident, literal, pastName, qualified, STAGE, stagedName } from './names.ts';
+import { compareCopy } from './proof.ts';
+import type { KeptTable, Original } from './tables.ts';
+import { readTables } from './tables.ts';
+import { comeForward, KEEPS_KEY, letGo, locksOf, sameStanding, setAside, takeOver } from './take-place.ts';
+
+export interface RollbackOptions extends Omit<ApplyOptions, 'entries' | 'keepsPast' | 'now' | 'onOutcome'> {
+  /** With their schemas; all when there are none. */
+  readonly tables: readonly string[];
+  readonly onOutcome?: ((outcome: PutBack) => void) | undefined;
+}
+
+export type PutBack = { readonly table: string } & (
+  | { readonly status: 'back'; readonly lockedMs: number }
+  | { readonly status: 'given up' }
+  | { readonly status: 'skipped'; readonly reasons: readonly string[] }
+);
+
+/**
+ * Makes plain tables again of those that are kept by month, with every row that is in them now, while they are used. The months are set aside.
+ * @throws AppError PARTITIONS_RUNNING, PARTITIONS_TABLE_UNKNOWN, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ */
+export async function rollBackPartitions(pool: Pool, options: RollbackOptions): Promise<readonly PutBack[]> {
+  const lock = await lockPartitions(pool);
+  try {
+    const outcomes: PutBack[] = [];
+    for (const kept of await choose(pool, options.tables)) {
+      lock.assertHeld();
+      const outcome = await putBack(pool, kept, options);
+      outcomes.push(outcome);
+      options.onOutcome?.(outcome);
+    }
+    return outcomes;
+  } finally {
+    await lock.release();
+  }
+}
+
+async function choose(pool: Pool, tables: readonly string[]): Promise<readonly KeptTable[]> {
+  const all = await readTables(pool);
+  const unknown = tables.find((table) => !all.some(({ schema, name }) => `${schema}.${name}` === table));
+  if (unknown !== undefined) {
+    throw new AppError(
+      'PARTITIONS_TABLE_UNKNOWN',
+      `${unknown} is not kept by month. Those that are: liventix partitions status`,
+    );
+  }
+  return tables.length === 0 ? all : all.filter(({ schema, name }) => tables.includes(`${schema}.${name}`));
+}
+
+async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): Promise<PutBack> {
+  const table = `${kept.schema}.${kept.name}`;
+  const copying: Copying = {
+    pool,
+    tableId: kept.id,
+    table,
+    locking: lockingOf({ table }, options),
+    restFactor: options.restFactor ?? 0,
+    onStep: options.onStep ?? (() => undefined),
+  };
+  try {
+    await giveUpCopy(copying, 'apply');
+    const lockedMs = kept.state === 'preparing' ? undefined : await copyBack(copying, kept);
+    await cleanUp(copying, kept);
+    await letReferencesGo(pool, { table }, options);
+    return lockedMs === undefined ? { table, status: 'given up' } : { table, status: 'back', lockedMs };
+  } catch (error) {
+    if (!(error instanceof AppError) || !SKIPPED.has(error.code)) throw error;
+    return { table, status: 'skipped', reasons: [error.message] };
+  }
+}
+
+const SKIPPED: ReadonlySet<string> = new Set([
+  'PARTITIONS_BUSY',
+  'PARTITIONS_TOO_LONG',
+  'PARTITIONS_DIFFERENT',
+  'DB_FAILED',
+  'DB_PERMISSION_DENIED',
+]);
+
+/** Takes away what was prepared of a table, and sees to what follows when it is a plain one again. Run again, it does what is left. */
+async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
+  const { pool, locking, tableId } = copying;
+  const { schema, name, original, by } = kept;
+  const table = qualified(schema, name);
+  await remakeFollowers({ pool, tableId, locking, onStep: copying.onStep });
+  await takeMonthsAside(pool, `${schema}.${name}`);
+  const facts = await readFacts(pool, `${schema}.${name}`, by);
+  if (facts !== undefined) {
+    await underLock(pool, locking, async (tx) => ({
+      names: [table, ...new Set(original.references.map((each) => each.table))],
+      locksLater: 0,
+      work: async () => {
+        await tx.query(unprepare(facts, kept).join(';\n'));
+        await dropSideTables(tx, kept);
+      },
+    }));
+    for (const index of facts.indexes.filter(isPrepared(name)))
+      await pool.query(`drop index concurrently if exists ${qualified(schema, index.name)}`);
+    await pool.query(`drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
+    for (const each of original.references) {
+      await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
+        tx.query(`alter table ${each.table} validate constraint ${ident(each.name)}`),
+      );
+    }
+    await takeInstantsAway(pool, kept);
+  }
+  await pool.query('delete from partitions.tables where id = $1', [tableId]);
+}
+
+/** The months of what was set aside, each by itself: nobody uses them. */
+async function takeMonthsAside(pool: Pool, table: string): Promise<void> {
+  const { rows } = await pool.query<{ month: string }>(
+    `select h.inhrelid::regclass::text as month from partitions.set_aside s join pg_inherits h on h.inhparent = to_regclass(s.relation)
+     join pg_class c on c.oid = h.inhrelid where s.table_name = $1 and c.relnamespace <> $2::regnamespace`,
+    [table, ASIDE],
+  );
+  for (const { month } of rows) await pool.query(`alter table ${month} set schema ${ASIDE}`);
+}
+
+const isPrepared = (table: string) => (index: { readonly name: string }) => index.name.startsWith(pastName(table));
+
+function unprepare({ schema, name, triggers }: TableFacts, { id, original }: KeptTable): readonly string[] {
+  const table = qualified(schema, name);
+  return [
+    ...triggers
+      .filter((each) => each.name.startsWith(KEEPS_KEY))
+      .map((each) => `drop trigger ${ident(each.name)} on ${table}`),
+    ...original.references.map(
+      (each) => `alter table ${each.table} drop constraint if exists ${ident(byKeyName(each.name))}`,
+    ),
+    ...[closingCheck(name), notNullCheck(name)].map(
+      (check) => `alter table ${table} drop constraint if exists ${ident(check)}`,
+    ),
+    `drop table if exists ${qualified(STAGE, stagedName(id))}`,
+  ];
+}
+
+async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable): Promise<void> {
+  const { rows } = await db.query<{ side: string }>(
+    'delete from partitions.keys where table_id = $1 returning side_table as side',
+    [id],
+  );
+  for (const { side } of rows) await db.query(`drop table ${qualified(schema, side)}`);
+}
+
+/** Rows that were given an instant have none again. */
+async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: KeptTable): Promise<void> {
+  if (original.keyIsNotNull) return;
+  const columns = original.uniqueKeys[0]?.columns ?? [];
+  const same = columns.map((each) => `to_jsonb(t) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
+  await pool.query(
+    `with filled as (delete from partitions.filled where table_id = ${id} returning pair)
+     update ${qualified(schema, name)} t set ${ident(by)} = null from filled f where ${same}`,
+  );
+}
+
+async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
+  const { pool, tableId, locking } = copying;
+  const { schema, name, original } = kept;
+  const table = `${schema}.${name}`;
+  const made = qualified(STAGE, stagedName(tableId));
+  const facts = await factsOf(copying, kept);
+  const fromTo: FromTo = {
+    way: 'rollback',
+    captured: qualified(schema, name),
+    sources: await readSources(pool, kept),
+    target: made,
+  };
+  const { rowCount: isUnderWay } = await pool.query('select from partitions.copies where table_id = $1', [tableId]);
+  if (isUnderWay === 0) {
+    await beginCopy(copying, fromTo, async (tx) => {
+      await tx.query(
+        [
+          `drop table if exists ${made}`,
+          `create table ${made} (like ${qualified(schema, name)} including all excluding indexes excluding identity)`,
+          ...(kept.storage.length === 0 ? [] : [`alter table ${made} set (${kept.storage.join(', ')})`]),
+          ...(original.keyIsNotNull ? [] : [`alter table ${made} alter column ${ident(kept.by)} drop not null`]),
+        ].join(';\n'),
+      );
+    });
+  }
+  await copyAll(copying, fromTo);
+  await pool.query('select partitions.drop_twice_copied($1, $2)', [tableId, made]);
+  copying.onStep(`building indexes of ${table}`, 0, 0);
+  await finishTable(copying, made, wantedAgain(original));
+  await drainMost(copying, fromTo);
+  await compareCopy(copying, fromTo);
+  await drainMost(copying, fromTo);
+  return underLock(pool, locking, async (tx) => {
+    const now = (await readFactsIn(tx, table, kept.by)) ?? facts;
+    return {
+      names: [...new Set([...original.references.map((each) => each.table), ...locksOf(now)])],
+      locksLater: 1,
+      work: async () => {
+        await drainAll(tx, tableId, fromTo);
+        await rememberFollowers(tx, tableId, now.readers);
+        await tx.query(backStatements(now, kept).join(';\n'));
+        await dropSideTables(tx, kept);
+      },
+    };
+  });
+}
+
+async function factsOf({ pool }: Copying, { schema, name, by }: KeptTable): Promise<TableFacts> {
+  const facts = await readFacts(pool, `${schema}.${name}`, by);
+  if (facts !== undefined) return facts;
+  throw new AppError(
+    'PARTITIONS_TABLE_UNKNOWN',
+    `There is no ${schema}.${name} any more. What is known of it: liventix partitions status`,
+  );
+}
+
+async function readSources(pool: Pool, { schema, name }: KeptTable): Promise<readonly string[]> {
+  const { rows } = await pool.query<{ leaf: string }>(
+    `select format('%I.%I', n.nspname, c.relname) as leaf from pg_partition_tree($1::regclass) t join pg_class c on c.oid = t.relid
+     join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by c.relname`,
+    [qualified(schema, name)],
+  );
+  return rows.map(({ leaf }) => leaf);
+}
+
+const wantedAgain = ({ uniqueKeys, indexes, foreignKeys }: Original): Wanted => ({
+  keys: uniqueKeys,
+  indexes,
+  foreignKeys,
+});
+
+/** The SQL that puts the plain table in the place of the months, when it is locked and nothing is left to be drained. Pure. */
+function backStatements(facts: TableFacts, { id, original }: KeptTable): readonly string[] {
+  const { schema, name } = facts;
+  const table = qualified(schema, name);
+  return [
+    ...endCopy(id, table),
+    ...sameStanding(facts, qualified(STAGE, stagedName(id))),
+    ...original.references.map((each) => `alter table ${each.table} drop constraint ${ident(each.name)}`),
+    ...letGo({
+      ...facts,
+      triggers: facts.triggers.filter(
+        (each) => !each.name.startsWith('liventix_captures') && !each.name.startsWith('liventix_refuses'),
+      ),
+    }),
+    ...setAside(schema, name, `${schema}.${name}`),
+    ...comeForward(facts, id),
+    ...takeOver(facts, (trigger) => !trigger.startsWith(KEEPS_KEY)),
+    // Not valid, so that nobody waits for the rows to be read.
+    ...original.references.map(
+      (each) => `alter table ${each.table} add constraint ${ident(each.name)} ${referenceTo(each, table)} not valid`,
+    ),
+    `update partitions.tables set state = 'preparing', past = null where id = ${id}`,
+  ];
+}

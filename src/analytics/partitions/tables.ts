@@ -1,0 +1,43 @@
+import type { Queryable } from '../../db/pool.ts';
+import type { TableFacts } from './facts.ts';
+import { nameParts } from './mapping.ts';
+import type { Month } from './months.ts';
+
+/** What a table was, as far as the way back has to make it again. */
+export interface Original extends Pick<TableFacts, 'uniqueKeys' | 'indexes' | 'foreignKeys' | 'references'> {
+  readonly keyIsNotNull: boolean;
+}
+
+/** A table that is kept by month, or is to be. */
+export interface KeptTable {
+  readonly id: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly by: string;
+  readonly zone: string;
+  readonly keepMonths: number | null;
+  readonly expired: 'drop' | 'archive';
+  readonly monthsAhead: number;
+  readonly storage: readonly string[];
+  readonly state: 'preparing' | 'attached' | 'partitioned';
+  readonly closesAt: Month | null;
+  readonly past: string | null;
+  readonly original: Original;
+  readonly isCopying: boolean;
+}
+
+/** @throws AppError DB_* */
+export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
+  const { rows } = await db.query<KeptTable>(
+    `select t.id, t.schema_name as schema, t.table_name as name, t.key_column as by, t.zone, t.keep_months as "keepMonths", t.expired,
+       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.past, t.original,
+       exists (select from partitions.copies c where c.table_id = t.id) as "isCopying"
+     from partitions.tables t order by t.schema_name, t.table_name`,
+  );
+  return rows;
+}
+
+export async function findTable(db: Queryable, table: string): Promise<KeptTable | undefined> {
+  const parts = nameParts(table);
+  return (await readTables(db)).find(({ schema, name }) => schema === parts.schema && name === parts.table);
+}
