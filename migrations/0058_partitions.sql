@@ -7,6 +7,8 @@
 create schema partitions;
 -- What another has taken the place of, until it may go. A schema of its own: names of indexes are its, and both have the same.
 create schema partitions_aside;
+-- Months that are older than is kept, where a table says that they are not dropped.
+create schema partitions_archive;
 
 -- The tables that are kept by month, by name: a conversion changes the oid behind it.
 create table partitions.tables (
@@ -464,5 +466,286 @@ begin
 end
 $$;
 
-revoke all on schema partitions, partitions_aside from public;
+-- ------------------------------------------------------------------------------------------------------ upkeep
+
+-- Writes down what was done to a month, or left undone. Parameters: the table's id; what; to which partition; why. Returns nothing.
+create function partitions.note(p_table integer, p_action text, p_partition text default null, p_detail text default null) returns void
+language sql set search_path = '' as $$
+  insert into partitions.log (table_name, action, partition, detail)
+  select format('%s.%s', t.schema_name, t.table_name), p_action, p_partition, p_detail from partitions.tables t where t.id = p_table
+$$;
+
+-- The first day of the month in which an instant lies, where the table's months begin. Parameters: the table's id; the instant.
+create function partitions.month_at(p_table integer, p_at timestamptz) returns date
+language sql stable set search_path = '' as $$
+  select date_trunc('month', p_at at time zone t.zone)::date from partitions.tables t where t.id = p_table
+$$;
+
+-- The months that a table lacks, from the one in which an instant lies to so many ahead. Parameters: the table's id; the instant. Locks nothing.
+create function partitions.missing_months(p_table integer, p_now timestamptz) returns setof date
+language sql stable set search_path = '' as $$
+  select m.month::date
+  from partitions.tables t
+  cross join lateral generate_series(
+    partitions.month_at(t.id, p_now), partitions.month_at(t.id, p_now) + make_interval(months => t.months_ahead), interval '1 month') m (month)
+  where t.id = p_table and not exists (
+    select from partitions.months_of(t.id) p
+    where not p.is_default and coalesce(p.first_day, '-infinity') < m.month + interval '1 month' and coalesce(p.end_day, 'infinity') > m.month)
+  order by m.month
+$$;
+
+-- The partitions that are older than a table keeps. What is of this month and the ones before, counted from where the newest row lies where that is
+-- earlier than the clock: a clock that is ahead drops nothing. Parameters: the table's id; the instant. Locks nothing but what reading takes.
+create function partitions.expired_months(p_table integer, p_now timestamptz) returns setof regclass
+language plpgsql stable set search_path = '' as $$
+declare
+  v_keep integer := (select t.keep_months from partitions.tables t where t.id = p_table);
+  v_newest date;
+  v_partition record;
+  v_has boolean;
+begin
+  if v_keep is null then
+    return;
+  end if;
+  for v_partition in select m.partition, m.first_day from partitions.months_of(p_table) m where m.first_day is not null order by m.first_day desc loop
+    execute format('select exists (select from %s)', v_partition.partition) into v_has;
+    if v_has then
+      v_newest := v_partition.first_day;
+      exit;
+    end if;
+  end loop;
+  return query
+    select m.partition from partitions.months_of(p_table) m
+    where m.end_day <= least(v_newest, partitions.month_at(p_table, p_now)) - make_interval(months => v_keep) order by m.end_day;
+end
+$$;
+
+-- Moves rows that lie in no month into months that they belong to, which are made for it: those from the oldest that is kept to the last ahead. Others
+-- stay. In the caller's transaction, and only where they are few: the table is locked while they are copied. No trigger fires: the partition is replaced,
+-- nothing is deleted. Parameters: the table's id; the instant. Returns for how many months rows were found. Locks the table against everything.
+create function partitions.empty_default(p_table integer, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  c_most constant integer := 5000;
+  v_parent constant regclass := partitions.name_of(p_table)::regclass;
+  v_default constant regclass := (select m.partition from partitions.months_of(p_table) m where m.is_default);
+  v_columns constant text := partitions.columns_of(v_parent);
+  v_target constant text := format('partitions.refilled_%s', p_table);
+  v_months date[];
+  v_month date;
+  v_count bigint;
+begin
+  if v_default is null then
+    return 0;
+  end if;
+  execute format('select count(*) from (select from %s limit %s) r', v_default, c_most + 1) into v_count;
+  v_months := partitions.months_in(p_table, v_default, p_now);
+  if v_count > c_most or cardinality(v_months) = 0 then
+    return 0;
+  end if;
+  execute format('alter table %s detach partition %s', v_parent, v_default);
+  execute format('create table %s (like %s) partition by range (%I)', v_target, v_parent,
+    (select t.key_column from partitions.tables t where t.id = p_table));
+  foreach v_month in array v_months loop
+    perform partitions.make_leaf(p_table, v_target, to_char(v_month, 'YYYYMM'), v_month, (v_month + interval '1 month')::date);
+    perform partitions.note(p_table, 'made', to_char(v_month, 'YYYY-MM'), 'for rows that lay in no month');
+  end loop;
+  execute format('alter table %s rename to %I', v_default, 'emptied_' || v_default::oid);
+  perform partitions.make_leaf(p_table, v_target, 'other', null, null);
+  execute format('insert into %s (%s) overriding system value select %s from %s', v_target, v_columns, v_columns, v_default);
+  perform partitions.take_leaves(p_table, v_parent, v_target::regclass);
+  execute format('drop table %s, %s', v_target, v_default);
+  return cardinality(v_months);
+end
+$$;
+
+-- The months of which a partition has rows, of those that a table keeps or has ahead. Parameters: the table's id; the partition; the instant. Locks nothing
+-- but what reading takes.
+create function partitions.months_in(p_table integer, p_partition regclass, p_now timestamptz) returns date[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_kept partitions.tables;
+  v_months date[];
+begin
+  select * into v_kept from partitions.tables t where t.id = p_table;
+  execute format('select array(select distinct date_trunc(%L, %s)::date from %s where isfinite(%I))', 'month',
+    case partitions.key_type(p_table) when 'timestamp with time zone' then format('%I at time zone %L', v_kept.key_column, v_kept.zone)
+      else format('%I::timestamp', v_kept.key_column) end,
+    p_partition, v_kept.key_column) into v_months;
+  return array(
+    select m from unnest(v_months) m
+    where m <= partitions.month_at(p_table, p_now) + make_interval(months => v_kept.months_ahead)
+      and m >= partitions.month_at(p_table, p_now) - make_interval(months => coalesce(v_kept.keep_months, 120))
+    order by m);
+end
+$$;
+
+-- Takes a month out of a table: dropped, or put into the schema partitions_archive, as the table says. Parameters: the table's id; the partition. Returns
+-- nothing. Locks the table, and what its foreign keys refer to, for an instant. Raises 2BP01 where something stands on the partition.
+create function partitions.expire_month(p_table integer, p_partition regclass) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_name constant text := p_partition::text;
+  v_key name;
+begin
+  execute format('alter table %s detach partition %s', partitions.name_of(p_table), p_partition);
+  if (select t.expired from partitions.tables t where t.id = p_table) = 'drop' then
+    execute format('drop table %s', p_partition);
+    perform partitions.note(p_table, 'dropped', v_name);
+    return;
+  end if;
+  -- It refers to nothing any more: what it refers to may go.
+  for v_key in select k.conname from pg_catalog.pg_constraint k where k.conrelid = p_partition and k.contype = 'f' loop
+    execute format('alter table %s drop constraint %I', p_partition, v_key);
+  end loop;
+  execute format('alter table %s set schema partitions_archive', p_partition);
+  perform partitions.note(p_table, 'archived', v_name);
+end
+$$;
+
+-- Forgets some keys of rows that went with their month, but for those that something refers to. Parameters: the table's id; how many at most.
+-- Returns how many went.
+create function partitions.forget_keys(p_table integer, p_most integer) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_kept partitions.tables;
+  v_key partitions.keys;
+  v_oldest date;
+  v_side regclass;
+  v_default regclass;
+  v_unless text;
+  v_gone bigint := 0;
+  v_rows bigint;
+begin
+  select * into v_kept from partitions.tables t where t.id = p_table;
+  select m.first_day into v_oldest from partitions.months_of(p_table) m where not m.is_default order by m.first_day nulls first limit 1;
+  select m.partition into v_default from partitions.months_of(p_table) m where m.is_default;
+  if v_oldest is null then
+    return 0;
+  end if;
+  for v_key in select * from partitions.keys k where k.table_id = p_table loop
+    v_side := format('%I.%I', v_kept.schema_name, v_key.side_table)::regclass;
+    select coalesce(string_agg(format(' and not exists (select from %s r where %s)', c.conrelid::regclass, (
+      select string_agg(format('r.%I = k.%I', a.attname, b.attname), ' and ')
+      from unnest(c.conkey, c.confkey) u (mine, its)
+      join pg_catalog.pg_attribute a on a.attrelid = c.conrelid and a.attnum = u.mine join pg_catalog.pg_attribute b on b.attrelid = c.confrelid and b.attnum = u.its
+    )), ''), '') into v_unless
+    from pg_catalog.pg_constraint c where c.confrelid = v_side and c.contype = 'f' and c.conparentid = 0;
+    if v_default is not null then
+      v_unless := v_unless || format(' and not exists (select from %s r where %s)', v_default,
+        (select string_agg(format('r.%1$I = k.%1$I', c), ' and ') from unnest(v_key.columns || v_kept.key_column) c));
+    end if;
+    execute format('delete from %1$s where ctid = any (array(select k.ctid from %1$s k where k.%2$I < %3$s%4$s limit %5$s))', v_side, v_kept.key_column,
+      partitions.month_bound(v_oldest, v_kept.zone, partitions.key_type(p_table)), v_unless, p_most);
+    get diagnostics v_rows = row_count;
+    v_gone := v_gone + v_rows;
+  end loop;
+  return v_gone;
+end
+$$;
+
+-- Tries one step of the upkeep. Parameters: the table's id; what; the month, or the partition; the instant. Returns null when it is done, 'busy' where a lock
+-- was not free in time, which may be tried again, 'failed' for anything else, which is written down.
+create function partitions.try_step(p_table integer, p_action text, p_month date, p_partition regclass, p_now timestamptz) returns text
+language plpgsql set search_path = '' as $$
+begin
+  case p_action
+    when 'make' then perform partitions.note(p_table, 'made', partitions.make_month(p_table, partitions.name_of(p_table)::regclass, p_month)::text);
+    when 'expire' then perform partitions.expire_month(p_table, p_partition);
+    when 'refill' then perform partitions.empty_default(p_table, p_now);
+  end case;
+  return null;
+exception
+  when lock_not_available or deadlock_detected then
+    return 'busy';
+  when others then
+    perform partitions.note(p_table, 'left', coalesce(p_partition::text, to_char(p_month, 'YYYY-MM')), format('%s (%s)', sqlerrm, sqlstate));
+    return 'failed';
+end
+$$;
+
+-- What the upkeep of a table has to do, in order. Parameters: the table's id; the instant; whether months may go. Locks nothing but what reading takes.
+create function partitions.due(p_table integer, p_now timestamptz, p_may_expire boolean)
+returns table (action text, month date, partition regclass)
+language sql stable set search_path = '' as $$
+  -- Rows that lie in no month first: a month that they would lie in cannot be made beside them.
+  select 'refill', null::date, m.partition from partitions.months_of(p_table) m
+  where m.is_default and cardinality(partitions.months_in(p_table, m.partition, p_now)) > 0
+  union all
+  select 'make', m.month, null from partitions.missing_months(p_table, p_now) m (month)
+  union all
+  select 'expire', null, e.partition from partitions.expired_months(p_table, p_now) e (partition)
+  where p_may_expire and not exists (select from partitions.copies c where c.table_id = p_table)
+$$;
+
+-- Sees to the months of all tables: makes those ahead, gives months to rows that lie in none, takes out what is older than is kept. Each step in a transaction
+-- of its own, which gives way to whoever uses the table after 50 ms and is tried again. Two at once do each step once.
+-- Parameters: who runs it, 'pg_cron', 'worker' or 'command': of the first two only who is meant to (partitions.settings); the instant; whether a person has
+-- looked at it: more than 45 days after the last time nothing is taken out, as the clock may be wrong.
+create procedure partitions.maintain(p_runner text default 'command', p_now timestamptz default now(), p_is_confirmed boolean default false)
+language plpgsql as $$
+declare
+  c_tries constant integer := 40;
+  v_table integer;
+  v_tables integer[];
+  v_may_expire boolean;
+  v_step record;
+  v_steps integer := 0;
+  v_result text;
+  v_has_more boolean;
+begin
+  if p_runner <> 'command' and p_runner <> (select s.runner from partitions.settings s) then
+    return;
+  end if;
+  v_tables := array(select t.id from partitions.tables t where t.state <> 'preparing' order by t.id);
+  foreach v_table in array v_tables loop
+    v_may_expire := (
+      select p_is_confirmed or t.maintained_at is null or p_now < t.maintained_at + interval '45 days' from partitions.tables t where t.id = v_table);
+    <<steps>>
+    for v_steps in 1..1000 loop
+      v_result := 'busy';
+      for v_try in 1..c_tries loop
+        -- The next of what is due, found anew each time: another run may have done it.
+        perform pg_catalog.set_config('lock_timeout', '50ms', true);
+        if not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtext('liventix.partitions.upkeep'), v_table) then
+          commit;
+          exit steps;
+        end if;
+        select * into v_step from partitions.due(v_table, p_now, v_may_expire) d
+        where not exists (
+          select from partitions.log l
+          where l.action = 'left' and l.at >= pg_catalog.now() - interval '10 minutes' and l.partition = coalesce(d.partition::text, pg_catalog.to_char(d.month, 'YYYY-MM')))
+        limit 1;
+        if v_step.action is null then
+          commit;
+          exit steps;
+        end if;
+        v_result := partitions.try_step(v_table, v_step.action, v_step.month, v_step.partition, p_now);
+        commit;
+        exit when v_result is distinct from 'busy';
+        perform pg_catalog.pg_sleep(0.05 + pg_catalog.random() * 0.25);
+      end loop;
+      if v_result = 'busy' then
+        perform partitions.note(v_table, 'left', coalesce(v_step.partition::text, pg_catalog.to_char(v_step.month, 'YYYY-MM')), 'it was in use each time');
+        commit;
+      end if;
+    end loop;
+    loop
+      v_has_more := partitions.forget_keys(v_table, 10000) > 0;
+      commit;
+      exit when not v_has_more;
+    end loop;
+    if v_may_expire then
+      update partitions.tables set maintained_at = p_now where id = v_table;
+    else
+      perform partitions.note(v_table, 'held back', null,
+        'more than 45 days since the last time: no month is taken out until somebody runs liventix partitions maintain --confirm');
+    end if;
+    commit;
+  end loop;
+end
+$$;
+
+revoke all on schema partitions, partitions_aside, partitions_archive from public;
 revoke all on all functions in schema partitions from public;
+revoke all on all procedures in schema partitions from public;
