@@ -426,7 +426,7 @@ begin
     return v_leaf;
   end if;
   execute format('alter table %s add constraint liventix_in_month check (%s)', v_leaf, concat_ws(' and ',
-    format('%I >= %s', v_key, partitions.month_bound(p_first, v_zone, v_type)), format('%I < %s', v_key, partitions.month_bound(p_end, v_zone, v_type))));
+    quote_ident(v_key) || ' >= ' || partitions.month_bound(p_first, v_zone, v_type), quote_ident(v_key) || ' < ' || partitions.month_bound(p_end, v_zone, v_type)));
   perform partitions.attach(p_table, p_target, v_leaf, p_first, p_end);
   return v_leaf;
 end
@@ -464,6 +464,27 @@ begin
   execute format('alter table %s attach partition %s default', p_parent, v_partition);
   return v_partition;
 end
+$$;
+
+-- ------------------------------------------------------------------------------------------------------ beside the restructuring
+
+-- What was done to a table that another has taken the place of was done to that one: steps of the restructuring name it from now on. What differs
+-- between the two, they take for what somebody changed since. Parameters: the oids of both. Returns nothing. Locks the steps.
+create function partitions.replaced(p_former oid, p_now oid) returns void
+language sql set search_path = '' as $$
+  with renamed as (
+    select s.id, (
+      select jsonb_object_agg(case when f.key like p_former || ' %' then p_now || substr(f.key, length(p_former::text) + 1) else f.key end, f.value)
+      from jsonb_each(s.before) f
+    ) as before, (
+      select jsonb_object_agg(case when f.key like p_former || ' %' then p_now || substr(f.key, length(p_former::text) + 1) else f.key end, f.value)
+      from jsonb_each(s.after) f
+    ) as after
+    from restructure.steps s where p_former = any (s.relations)
+  )
+  update restructure.steps s
+  set relations = array_replace(s.relations, p_former, p_now), before = coalesce(r.before, '{}'), after = coalesce(r.after, '{}')
+  from renamed r where r.id = s.id
 $$;
 
 -- ------------------------------------------------------------------------------------------------------ upkeep

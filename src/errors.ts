@@ -177,6 +177,7 @@ export const ERROR_CODES = {
   PARTITIONS_TOO_LONG: { exit: 3 },
   PARTITIONS_BUSY: { exit: 3 },
   PARTITIONS_RUNNING: { exit: 3 },
+  PARTITIONS_NO_CRON: { exit: 2 },
 
   // The demo
   DEMO_RUNNING: { exit: 3 },

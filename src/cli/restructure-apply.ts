@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { MAX_TRIES } from '../db/try-until-free.ts';
+import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type Applied, applyPlan, type Outcome } from '../restructure/apply.ts';
 import { dryRun, dryRunBack, type WouldDo } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
@@ -7,7 +8,6 @@ import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
 import { REST_FACTOR } from '../restructure/rest.ts';
 import { type RolledBack, rollBack, type Undone } from '../restructure/rollback.ts';
 import type { ViewLeft } from '../restructure/set-aside.ts';
-import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several, wholeNumber } from './options.ts';

@@ -1,5 +1,6 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { takeSessionLock } from '../db/session-lock.ts';
+import { reloadPostgrest } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
 import { type Denied, type FoundationStep, functionSteps, readFoundation, takeFoundation } from './foundation.ts';
 import { readStanding, standingKeys } from './journal.ts';
@@ -11,7 +12,6 @@ import { rest } from './rest.ts';
 import { readSearchPaths } from './search-paths.ts';
 import { movingOf, selectTables } from './selection.ts';
 import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
-import { reloadPostgrest } from '../db/under-lock.ts';
 
 export interface ApplyOptions {
   /** Target schemas and tables to move; all of the plan when both are empty. */

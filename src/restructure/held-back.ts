@@ -25,6 +25,9 @@ export async function whatHoldsBack(
   step: StandingStep,
   later: readonly StandingStep[],
 ): Promise<string | undefined> {
+  const byMonth = await keptByMonth(db, step.relations);
+  if (byMonth !== undefined)
+    return `${byMonth} is kept by month: liventix partitions rollback --table ${byMonth}, first`;
   const isNeeded = NEEDED_BY[step.kind];
   const relations = new Set(step.relations);
   const holding = later.findLast(
@@ -33,6 +36,16 @@ export async function whatHoldsBack(
   if (holding !== undefined) return `${holding.kind} ${holding.object} (step ${holding.id}) stands on it`;
   const named = step.kind === 'table' && later.length > 0 ? await functionNaming(db, step.relations) : undefined;
   return named === undefined ? undefined : `${named} names it where it is`;
+}
+
+/** A table that another has taken the place of, made of months: what was done to it is undone when it is a plain one again. */
+async function keptByMonth(db: Queryable, relations: readonly number[]): Promise<string | undefined> {
+  const { rows } = await db.query<{ table: string }>(
+    `select format('%s.%s', t.schema_name, t.table_name) as table from partitions.tables t
+     where to_regclass(format('%I.%I', t.schema_name, t.table_name))::oid = any ($1::oid[])`,
+    [relations],
+  );
+  return rows[0]?.table;
 }
 
 /** A function whose text has the name of a relation with both its parts quoted, as the functions of our steps have it. */

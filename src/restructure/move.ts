@@ -1,9 +1,9 @@
 import type { Pool, Queryable, Tx } from '../db/pool.ts';
+import { type UnderLockOptions, underLock } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
 import type { StepKind } from './journal.ts';
 import type { Mapping } from './mapping.ts';
 import { type Movable, moveStep, qualified, type Step } from './statements.ts';
-import { type UnderLockOptions, underLock } from '../db/under-lock.ts';
 
 /** A table that is to move, as a plan has it. */
 export interface Moving {

@@ -1,5 +1,6 @@
 import type { Pool, Tx } from '../db/pool.ts';
 import { isDependedOn } from '../db/sqlstate.ts';
+import { reloadPostgrest, underLock } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
 import { lockRestructuring } from './apply.ts';
 import { whatHoldsBack } from './held-back.ts';
@@ -8,7 +9,6 @@ import { lockHolders } from './lock-holders.ts';
 import { rest } from './rest.ts';
 import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
 import { qualified } from './statements.ts';
-import { reloadPostgrest, underLock } from '../db/under-lock.ts';
 
 export interface RollbackOptions {
   /** The step that is the last to stay; nothing stays when left out. */
@@ -142,8 +142,14 @@ async function undoStep(pool: Pool, step: StandingStep, options: RollbackOptions
   let isGone = false;
   const lockedMs = await underLock(
     pool,
-    { room: 'RESTRUCTURE',
-      what: step.object, stop, maxTries, onBusy: (tries) => onBusy?.(step.object, tries), lockedForAtMostMs },
+    {
+      room: 'RESTRUCTURE',
+      what: step.object,
+      stop,
+      maxTries,
+      onBusy: (tries) => onBusy?.(step.object, tries),
+      lockedForAtMostMs,
+    },
     async (tx) => {
       const names = isTable ? await readNames(tx, step) : [];
       isGone = isTable && names.length === 0;

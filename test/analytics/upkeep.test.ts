@@ -1,11 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
-import { createImpressions, entryOf, type Impressions, NOW } from '../support/impressions.ts';
+import { convert, createImpressions, type Impressions } from '../support/impressions.ts';
 
 let impressions: Impressions;
 beforeAll(async () => {
   impressions = await createImpressions();
-  await applyPartitions(impressions.pool, { entries: [entryOf({ keepMonths: 3 })], now: NOW });
+  await convert(impressions, { keepMonths: 3 });
 });
 afterAll(() => impressions.drop());
 
@@ -27,6 +26,7 @@ const log = async () =>
 describe('upkeep', () => {
   it('makes months ahead and drops what is older than is kept', async () => {
     await maintain('2026-03-21T00:00:00Z');
+    // What was older than is kept lay together.
     expect(await months()).toEqual(['other', '202512', '202601', '202602', '202603', '202604', '202605', '202606']);
     await maintain('2026-04-01T00:00:00Z');
     // The newest row is of March.
@@ -41,7 +41,7 @@ describe('upkeep', () => {
       '202606',
       '202607',
     ]);
-    expect(await log()).toEqual(['dropped stats.impressions_202511', 'made stats.impressions_202607']);
+    expect(await log()).toEqual(['dropped stats.impressions_before', 'made stats.impressions_202607']);
   });
 
   it('gives months to rows that lay in none, and keeps others where they are', async () => {

@@ -1,3 +1,4 @@
+import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
 import type { Entry } from '../../src/analytics/partitions/mapping.ts';
 import { parsePartitionsMapping } from '../../src/analytics/partitions/mapping.ts';
 import { createDatabase, type TestDatabase } from './database.ts';
@@ -93,3 +94,10 @@ export const entryOf = (overrides: Partial<Entry> = {}): Entry => ({
   ).tables[0] as Entry),
   ...overrides,
 });
+
+/** Converts it, or fails with why not. */
+export async function convert({ pool }: TestDatabase, overrides: Partial<Entry> = {}): Promise<void> {
+  const outcomes = await applyPartitions(pool, { entries: [entryOf(overrides)], now: NOW });
+  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'skipped' ? outcome.reasons : []));
+  if (reasons.length > 0) throw new Error(reasons.join('; '));
+}

@@ -206,6 +206,7 @@ async function split(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Pr
     table: entry.table,
     entry,
     past: kept.past,
+    thisMonth: monthOf(options.now),
     endOfMonths: endOfMonths(entry, options.now),
     locking: lockingOf(entry, options),
     restFactor: options.restFactor ?? 0,

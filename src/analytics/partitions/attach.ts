@@ -161,6 +161,7 @@ export function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }:
     ...facts.indexes.flatMap((index, nth) => renameOfPast(index.name, facts, nth)),
     `alter table ${table} rename to ${ident(pastName(name))}`,
     ...comeForward(facts, tableId),
+    `select partitions.replaced(${facts.oid}, ${literal(table)}::regclass)`,
     `select partitions.attach(${tableId}, ${literal(table)}, ${literal(past)}, null, ${endOfPast === null ? 'null' : literal(endOfPast)})`,
     ...takeOver(facts),
   ];

@@ -252,6 +252,7 @@ function backStatements(facts: TableFacts, { id, original }: KeptTable): readonl
     }),
     ...setAside(schema, name, `${schema}.${name}`),
     ...comeForward(facts, id),
+    `select partitions.replaced(${facts.oid}, ${literal(table)}::regclass)`,
     ...takeOver(facts, (trigger) => !trigger.startsWith(KEEPS_KEY)),
     // Not valid, so that nobody waits for the rows to be read.
     ...original.references.map(

@@ -14,11 +14,12 @@ export interface Splitting extends Copying {
   readonly entry: Entry;
   /** The name of the partition that holds the past, in the table's schema. */
   readonly past: string;
+  readonly thisMonth: Month;
   /** Before this one there are to be months. */
   readonly endOfMonths: Month;
 }
 
-/** No more months than these are made of a past: what is older stays together. */
+/** No more months than these are made of a past that is kept for ever: what is older stays together. */
 const MOST_MONTHS = 120;
 
 /**
@@ -68,10 +69,16 @@ async function factsOf(pool: Pool, entry: Entry): Promise<TableFacts> {
  * read when it is attached. A past that has an end is split up to there; one that has none also holds rows of the future.
  */
 async function begin(splitting: Splitting, facts: TableFacts, fromTo: FromTo): Promise<void> {
-  const { pool, tableId, entry, past, endOfMonths } = splitting;
+  const { pool, tableId, entry, past, thisMonth, endOfMonths } = splitting;
   splitting.onStep(`looking for the months of ${entry.table}`, 0, 0);
   const end = await endOfPast(pool, tableId, past);
-  const span = await readSpan(pool, { table: qualified(facts.schema, past), entry, end: end ?? endOfMonths });
+  const span = await readSpan(pool, {
+    table: qualified(facts.schema, past),
+    entry,
+    // What is older than is kept lies together, until it goes.
+    floor: addMonths(thisMonth, -(entry.keepMonths ?? MOST_MONTHS)),
+    end: end ?? endOfMonths,
+  });
   const leaf = (name: string, first: Month | null, until: Month) =>
     `select partitions.make_leaf(${[String(tableId), ...[fromTo.target, name].map(literal), first === null ? 'null' : literal(first), literal(until)].join(', ')})`;
   await beginCopy(splitting, fromTo, async (tx) => {
@@ -102,7 +109,12 @@ async function endOfPast(db: Queryable, tableId: number, past: string): Promise<
 /** The first month that there are rows of, or that there may be months of, and whether there are older rows. */
 async function readSpan(
   db: Queryable,
-  { table, entry: { by, zone }, end }: { readonly table: string; readonly entry: Entry; readonly end: Month },
+  {
+    table,
+    entry: { by, zone },
+    floor,
+    end,
+  }: { readonly table: string; readonly entry: Entry; readonly floor: Month; readonly end: Month },
 ): Promise<{ readonly first: Month; readonly hasOlder: boolean }> {
   const key = ident(by);
   const { rows } = await db.query<{ first: Month; hasOlder: boolean }>(
@@ -111,11 +123,11 @@ async function readSpan(
      ),
      months as (
        select date_trunc('month', (case when pg_typeof(oldest) = 'timestamptz'::regtype then oldest::timestamptz at time zone $1 else oldest::timestamp end))::date as oldest,
-         "isEndless", ($2::date - make_interval(months => $3))::date as floor
+         "isEndless", $2::date as floor
        from span
      )
-     select greatest(least(oldest, $2::date - interval '1 month'), floor)::date::text as first, coalesce("isEndless" or oldest < floor, false) as "hasOlder" from months`,
-    [zone, end, MOST_MONTHS],
+     select greatest(least(oldest, $3::date - interval '1 month'), floor)::date::text as first, coalesce("isEndless" or oldest < floor, false) as "hasOlder" from months`,
+    [zone, floor, end],
   );
   return rows[0] ?? { first: addMonths(end, -1), hasOlder: false };
 }

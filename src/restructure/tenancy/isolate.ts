@@ -1,5 +1,6 @@
 import type { Pool, Tx } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
+import { reloadPostgrest } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { lockRestructuring } from '../apply.ts';
 import { replacementSteps } from '../foundation.ts';
@@ -7,7 +8,6 @@ import { readStanding, standingKeys } from '../journal.ts';
 import { lockHolders } from '../lock-holders.ts';
 import type { Mapping } from '../mapping.ts';
 import { qualified } from '../statements.ts';
-import { reloadPostgrest } from '../../db/under-lock.ts';
 import { type AccessStep, functionSteps, viewSteps } from './access.ts';
 import { callerFunctionSteps } from './callers.ts';
 import {

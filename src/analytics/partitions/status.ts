@@ -1,0 +1,94 @@
+import type { Queryable } from '../../db/pool.ts';
+import type { KeptTable } from './tables.ts';
+import { readTables } from './tables.ts';
+
+export interface MonthStatus {
+  readonly partition: string;
+  /** Null at either end for what has no bound there, and at both for the default partition. */
+  readonly firstDay: string | null;
+  readonly endDay: string | null;
+  readonly isDefault: boolean;
+  readonly sizeBytes: bigint;
+}
+
+export interface TableStatus extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone'> {
+  readonly table: string;
+  /** Null while it is being prepared. */
+  readonly months: readonly MonthStatus[];
+  readonly copy: {
+    readonly way: 'apply' | 'rollback';
+    readonly blocksDone: number;
+    readonly blocks: number;
+    readonly rows: bigint;
+    readonly waiting: bigint;
+  } | null;
+  /** Days until no month is there for new rows. Null where the past has no end. */
+  readonly runwayDays: number | null;
+  /** Whether rows lie in no month. */
+  readonly hasStrays: boolean;
+  readonly maintainedAt: Date | null;
+}
+
+export interface Status {
+  readonly runner: 'worker' | 'pg_cron';
+  readonly tables: readonly TableStatus[];
+  readonly setAside: readonly {
+    readonly relation: string;
+    readonly table: string;
+    readonly at: Date;
+    readonly sizeBytes: bigint;
+  }[];
+}
+
+/** @throws AppError DB_* */
+export async function readStatus(pool: Queryable): Promise<Status> {
+  const tables: TableStatus[] = [];
+  for (const kept of await readTables(pool)) tables.push(await statusOf(pool, kept));
+  const { rows: runners } = await pool.query<{ runner: Status['runner'] }>('select runner from partitions.settings');
+  const { rows: setAside } = await pool.query<Status['setAside'][number]>(
+    `select s.relation, s.table_name as table, s.at, (
+       select coalesce(sum(pg_total_relation_size(t.relid)), 0)::int8 from pg_partition_tree(to_regclass(s.relation)) t
+     ) + case (select c.relkind from pg_class c where c.oid = to_regclass(s.relation)) when 'r' then coalesce(pg_total_relation_size(to_regclass(s.relation)), 0) else 0 end as "sizeBytes"
+     from partitions.set_aside s order by s.at`,
+  );
+  return { runner: runners[0]?.runner ?? 'worker', tables, setAside };
+}
+
+async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
+  const { id, schema, name, state, keepMonths, expired, zone } = kept;
+  const { rows: months } = await db.query<MonthStatus>(
+    `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
+     from partitions.months_of($1) m order by m.is_default, m.first_day nulls first`,
+    [state === 'preparing' ? null : id],
+  );
+  const { rows: copies } = await db.query<NonNullable<TableStatus['copy']>>(
+    `select min(way) as way, sum(next_block)::float8 as "blocksDone", sum(blocks)::float8 as blocks, sum(rows_copied)::int8 as rows,
+       (select count(*) from partitions.captured c where c.table_id = $1) as waiting
+     from partitions.copies where table_id = $1 having count(*) > 0`,
+    [id],
+  );
+  const { rows: facts } = await db.query<{ runwayDays: number | null; maintainedAt: Date | null }>(
+    `select (select case when bool_or(m.end_day is null) then null else max(m.end_day) - (now() at time zone t.zone)::date end
+         from partitions.months_of(t.id) m where not m.is_default) as "runwayDays", t.maintained_at as "maintainedAt"
+     from partitions.tables t where t.id = $1`,
+    [id],
+  );
+  const strays = months.find(({ isDefault }) => isDefault);
+  return {
+    table: `${schema}.${name}`,
+    state,
+    keepMonths,
+    expired,
+    zone,
+    months,
+    copy: copies[0] ?? null,
+    runwayDays: facts[0]?.runwayDays ?? null,
+    hasStrays: strays !== undefined && (await hasRows(db, strays.partition)),
+    maintainedAt: facts[0]?.maintainedAt ?? null,
+  };
+}
+
+async function hasRows(db: Queryable, partition: string): Promise<boolean> {
+  const { rows } = await db.query<{ has: boolean }>(`select exists (select from ${partition}) as has`);
+  return rows[0]?.has === true;
+}

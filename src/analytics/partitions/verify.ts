@@ -1,0 +1,127 @@
+import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
+
+/** Tables that are kept by month, with what bears their name and its partitions. */
+const KEPT = `
+  select t.*, format('%s.%s', t.schema_name, t.table_name) as name, to_regclass(partitions.name_of(t.id)) as relation
+  from partitions.tables t where t.state <> 'preparing'`;
+const MONTHS = `select k.id, k.name, k.relation, m.* from (${KEPT}) k cross join lateral partitions.months_of(k.id) m where k.relation is not null`;
+
+/** What never needs a row to be read. */
+export const SHAPE_CHECKS: readonly Check[] = [
+  {
+    name: 'every table that is kept by month is there, and is partitioned by its instant',
+    unit: 'tables',
+    examined: `select count(*) from (${KEPT}) k`,
+    faults: `
+      select case when k.relation is null then format('%s is gone', k.name)
+        when c.relkind <> 'p' then format('%s is not partitioned', k.name)
+        else format('%s is not partitioned by %s', k.name, k.key_column) end
+      from (${KEPT}) k left join pg_class c on c.oid = k.relation
+      left join pg_partitioned_table p on p.partrelid = c.oid
+      left join pg_attribute a on a.attrelid = c.oid and p.partattrs = a.attnum::text::int2vector
+      where a.attname is distinct from k.key_column order by 1`,
+  },
+  {
+    name: 'months follow each other without a gap, and each begins with the month',
+    unit: 'months',
+    examined: `select count(*) from (${MONTHS}) m where not m.is_default`,
+    faults: `
+      select format('%s: nothing holds %s to %s before %s', m.name, m.former, m.first_day, m.partition)
+      from (select m.*, lag(m.end_day) over (partition by m.id order by m.first_day nulls first) as former from (${MONTHS}) m where not m.is_default) m
+      where m.former is not null and m.former <> m.first_day
+      union all
+      select format('%s: %s begins on %s', m.name, m.partition, m.first_day) from (${MONTHS}) m where extract(day from m.first_day) <> 1
+      order by 1`,
+  },
+  {
+    name: 'every index, foreign key and trigger of a table is on each of its months, valid and enabled alike',
+    unit: 'months',
+    examined: `select count(*) from (${MONTHS}) m`,
+    faults: `
+      select format('%s: the index %s is not valid', k.name, i.indexrelid::regclass) from (${KEPT}) k join pg_index i on i.indrelid = k.relation where not i.indisvalid
+      union all
+      select format('%s has no index like %s', m.partition, i.indexrelid::regclass)
+      from (${MONTHS}) m join pg_index i on i.indrelid = m.relation
+      where not exists (select from pg_inherits h join pg_index x on x.indexrelid = h.inhrelid where h.inhparent = i.indexrelid and x.indrelid = m.partition and x.indisvalid)
+      union all
+      select format('%s: the foreign key %s is not on it, or not valid', m.partition, f.conname)
+      from (${MONTHS}) m join pg_constraint f on f.conrelid = m.relation and f.contype = 'f' and f.conparentid = 0
+      where not exists (select from pg_constraint x where x.conrelid = m.partition and x.conparentid = f.oid and x.convalidated)
+      union all
+      select format('%s: the trigger %s is not on it, or not as on %s', m.partition, t.tgname, m.name)
+      from (${MONTHS}) m join pg_trigger t on t.tgrelid = m.relation and not t.tgisinternal and t.tgtype & 1 = 1
+      where not exists (select from pg_trigger x where x.tgrelid = m.partition and x.tgparentid = t.oid and x.tgenabled = t.tgenabled)
+      order by 1`,
+  },
+  {
+    name: 'by its own name a month shows nothing to anybody but the owner',
+    unit: 'months',
+    examined: `select count(*) from (${MONTHS}) m`,
+    faults: `
+      select format('%s has no row security', m.partition) from (${MONTHS}) m join pg_class c on c.oid = m.partition where not c.relrowsecurity order by 1`,
+  },
+  {
+    name: 'nothing reads or refers to what was set aside',
+    unit: 'relations',
+    examined: 'select count(*) from partitions.set_aside',
+    faults: `
+      select format('%s reads %s', w.ev_class::regclass, s.relation)
+      from partitions.set_aside s join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass(s.relation) and d.classid = 'pg_rewrite'::regclass
+      join pg_rewrite w on w.oid = d.objid and w.ev_class <> d.refobjid
+      union
+      select format('%s of %s refers to %s', f.conname, f.conrelid::regclass, s.relation)
+      from partitions.set_aside s join pg_constraint f on f.confrelid = to_regclass(s.relation)
+      order by 1`,
+  },
+];
+
+/**
+ * Everything that tables kept by month promise, in one snapshot: their shape, that no row lies in no month, and that side tables have the keys of
+ * all rows and of no others, but for what is still referred to. Reads the rows of tables that have side tables.
+ * @throws AppError DB_*
+ */
+export function verifyPartitions(pool: Pool, watch: VerificationWatch = {}): Promise<readonly CheckResult[]> {
+  return withTransaction(
+    pool,
+    async (tx) => runEach(tx, [...SHAPE_CHECKS, ...(await defaultChecks(tx)), ...(await keyChecks(tx))], watch),
+    ONE_SNAPSHOT,
+  );
+}
+
+async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
+  const { rows } = await tx.query<{ name: string; partition: string }>(
+    `select m.name, m.partition::text as partition from (${MONTHS}) m where m.is_default`,
+  );
+  if (rows.length === 0) return [];
+  return [
+    {
+      name: 'no row lies in no month',
+      unit: 'tables',
+      examined: `select ${rows.length}`,
+      faults: rows
+        .map(
+          ({ name, partition }) =>
+            `select format('%s rows of %s lie in no month: they are in %s', n, ${quote(name)}, ${quote(partition)}) from (select count(*) as n from ${partition}) c where n > 0`,
+        )
+        .join(' union all '),
+    },
+  ];
+}
+
+const quote = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+
+async function keyChecks(tx: Tx): Promise<readonly Check[]> {
+  const { rows } = await tx.query<{ table: string; side: string; same: string }>(
+    `select partitions.name_of(k.table_id) as table, format('%I.%I', t.schema_name, k.side_table) as side,
+       (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns || t.key_column) c) as same
+     from partitions.keys k join partitions.tables t on t.id = k.table_id where t.state <> 'preparing'`,
+  );
+  return rows.map(({ table, side, same }) => ({
+    name: `${side} has the key of every row of ${table}`,
+    unit: 'rows',
+    examined: `select count(*) from ${table}`,
+    faults: `select format('%s lacks %s', ${quote(side)}, r::text) from ${table} r where not exists (select from ${side} s where ${same})`,
+  }));
+}

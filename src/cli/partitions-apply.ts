@@ -1,0 +1,226 @@
+import type { Command } from 'commander';
+import { type ApplyOptions, applyPartitions, type Outcome } from '../analytics/partitions/apply.ts';
+import type { Finding } from '../analytics/partitions/findings.ts';
+import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
+import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
+import { type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
+import { MAX_TRIES } from '../db/try-until-free.ts';
+import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
+import { AppError } from '../errors.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { databaseName } from './database-name.ts';
+import { several, wholeNumber } from './options.ts';
+import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
+import { createProgress } from './progress.ts';
+
+interface Selection {
+  readonly mapping?: string;
+  readonly table: readonly string[];
+  readonly json?: boolean;
+}
+
+interface Patience {
+  readonly tries: number;
+  readonly longest: number;
+  readonly rest: number;
+}
+
+const REST_FACTOR = 1;
+const tries = wholeNumber(1, 10_000);
+const longest = wholeNumber(10, 3_600_000);
+const rest = wholeNumber(0, 1_000);
+
+/** Seeing what would become of tables, doing it, and undoing it. */
+export function registerPartitionsApply(partitions: Command, context: CommandContext): void {
+  selecting(
+    partitions.command('plan').description('say what becomes of each table of the mapping, and what keeps one from it'),
+  )
+    .addHelpText('after', PLAN_HELP)
+    .action((options: Selection) => runPlan(options, context));
+
+  givingWay(
+    selecting(
+      partitions
+        .command('apply')
+        .description(
+          'turn the tables of the mapping into such as are kept by month; run again, it goes on where it was',
+        ),
+    ),
+  )
+    .option('--keep-past', 'leave the rows there are in one partition: nothing is copied')
+    .addHelpText('after', APPLY_HELP)
+    .action((options: Selection & Patience & { keepPast?: boolean }) => runApply(options, context));
+
+  givingWay(
+    partitions
+      .command('rollback')
+      .description('make plain tables again, with every row there is by then; also gives up what apply began')
+      .option('--table <table>', 'put this table back alone; may be given several times', several, [])
+      .option('--json', 'print one JSON object'),
+  )
+    .addHelpText('after', ROLLBACK_HELP)
+    .action((options: Selection & Patience) => runRollback(options, context));
+}
+
+const selecting = (command: Command): Command =>
+  command
+    .option('--mapping <file>', "which tables, and how, as JSON; Liventix's own when left out")
+    .option('--table <table>', 'this table alone, with its schema; may be given several times', several, [])
+    .option('--json', 'print one JSON object');
+
+const givingWay = (command: Command): Command =>
+  command
+    .option('--rest <n>', 'leave others alone for n times as long as a step of copying took', rest, REST_FACTOR)
+    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
+    .option(
+      '--longest <ms>',
+      'for how long a table may be locked at most; what takes longer is undone',
+      longest,
+      LOCKED_FOR_AT_MOST_MS,
+    );
+
+const PLAN_HELP = `
+Changes nothing. Exits with 1 when a table cannot be converted as it is. What the words mean: docs/partitions.md.
+
+Examples:
+  liventix partitions plan
+  liventix partitions plan --mapping partitions.json --table analytics.event_impressions`;
+
+const APPLY_HELP = `
+Each table in three parts. Beside whoever uses it: its keys and indexes with the instant, a check of where the past ends, not valid first. In one
+short transaction: the table becomes the partition of the past of one that bears its name, and views, foreign keys, policies, grants, triggers
+and publications go over. Beside whoever uses it again: its rows are copied into months, what changes meanwhile is captured; and in another
+short transaction the months take the place of the past, which is set aside (liventix partitions clean drops it).
+Locks are given way to after 50 ms and tried again. Needs as much disk again as the rows take, until clean. Exits with 1 when a table was left.
+
+Examples:
+  liventix partitions apply
+  liventix partitions apply --table analytics.event_impressions --keep-past
+  liventix partitions apply --rest 4`;
+
+const ROLLBACK_HELP = `
+Copies every row that is there now into a plain table, beside whoever uses it, which takes the place of the months in one short transaction. The
+months are set aside (liventix partitions clean drops them). Exits with 1 when a table was left.
+
+Examples:
+  liventix partitions rollback
+  liventix partitions rollback --table analytics.event_impressions`;
+
+async function readEntries({ mapping, table }: Selection): Promise<readonly Entry[]> {
+  const { tables } = await readPartitionsMapping(mapping ?? LIVENTIX_PARTITIONS);
+  const unknown = table.find((name) => !tables.some((entry) => entry.table === name));
+  if (unknown !== undefined) {
+    throw new AppError(
+      'PARTITIONS_TABLE_UNKNOWN',
+      `${unknown} is not in the mapping, which has ${tables.map((entry) => entry.table).join(', ')}.`,
+    );
+  }
+  return table.length === 0 ? tables : tables.filter((entry) => table.includes(entry.table));
+}
+
+async function runPlan(options: Selection, context: CommandContext): Promise<void> {
+  const entries = await readEntries(options);
+  await withDatabase(context, async (pool) => {
+    const plan = await makePlan(pool, entries, new Date());
+    context.out.write(options.json === true ? `${toJson({ tables: plan })}\n` : plan.map(plannedText).join('\n'));
+    if (plan.some(({ status }) => status === 'blocked')) context.exitWith(1);
+  });
+}
+
+const MARKS: Readonly<Record<Finding['severity'], string>> = { blocks: 'BLOCKS ', changes: 'changes', note: 'note   ' };
+const MEGABYTE = 1_048_576n;
+
+function plannedText({ table, status, rowsEstimated, sizeBytes, months, findings }: PlannedTable): string {
+  const size =
+    rowsEstimated === null
+      ? ''
+      : `, about ${formatCount(Math.round(rowsEstimated))} rows, ${formatCount((sizeBytes ?? 0n) / MEGABYTE)} MB`;
+  const future = months.length === 0 ? '' : `, months ${months[0]} to ${months.at(-1)} beside the past`;
+  return [
+    `${status.padEnd(8)} ${printable(table)}${size}${future}`,
+    ...findings.map(({ severity, text }) => `    ${MARKS[severity]} ${printable(text)}`),
+    '',
+  ].join('\n');
+}
+
+async function runApply(
+  options: Selection & Patience & { keepPast?: boolean },
+  context: CommandContext,
+): Promise<void> {
+  const entries = await readEntries(options);
+  await withDatabase(
+    context,
+    async (pool) => {
+      context.err.write(`Turning tables of ${await databaseName(pool)} into months.\n`);
+      const progress = createProgress(context);
+      const outcomes = await applyPartitions(pool, {
+        ...patienceOf(options, context),
+        entries,
+        now: new Date(),
+        keepsPast: options.keepPast,
+        onStep: (what, done, total) => progress.update(printable(what), done, total),
+        onOutcome: (outcome) => {
+          progress.clear();
+          if (options.json !== true) context.out.write(outcomeText(outcome));
+        },
+      }).finally(progress.clear);
+      if (options.json === true) context.out.write(`${toJson({ outcomes })}\n`);
+      if (outcomes.some(({ status }) => status === 'skipped')) context.exitWith(1);
+    },
+    { stopsItself: true },
+  );
+}
+
+const patienceOf = (
+  { tries: maxTries, longest: lockedForAtMostMs, rest: restFactor }: Patience,
+  { stop }: CommandContext,
+): Pick<ApplyOptions, 'stop' | 'maxTries' | 'lockedForAtMostMs' | 'restFactor'> => ({
+  stop,
+  maxTries,
+  lockedForAtMostMs,
+  restFactor,
+});
+
+const locked = (ms: readonly number[]) => `locked for ${ms.map((each) => each.toFixed(0)).join(' and ')} ms`;
+
+function outcomeText(outcome: Outcome | PutBack): string {
+  const name = printable(outcome.table);
+  switch (outcome.status) {
+    case 'partitioned':
+      return `by month ${name}, ${locked(outcome.lockedMs)}\n`;
+    case 'attached':
+      return `attached ${name}: what was there is one partition, ${locked(outcome.lockedMs)}\n`;
+    case 'back':
+      return `back     ${name}, ${locked([outcome.lockedMs])}\n`;
+    case 'given up':
+      return `given up ${name}: what apply had begun is gone\n`;
+    case 'already':
+      return `before   ${name}\n`;
+    case 'skipped':
+      return `left     ${name}\n${outcome.reasons.map((reason) => `    ${printable(reason)}\n`).join('')}`;
+  }
+}
+
+async function runRollback(options: Selection & Patience, context: CommandContext): Promise<void> {
+  await withDatabase(
+    context,
+    async (pool) => {
+      context.err.write(`Making plain tables of ${await databaseName(pool)} again.\n`);
+      const progress = createProgress(context);
+      const outcomes = await rollBackPartitions(pool, {
+        ...patienceOf(options, context),
+        tables: options.table,
+        onStep: (what, done, total) => progress.update(printable(what), done, total),
+        onOutcome: (outcome) => {
+          progress.clear();
+          if (options.json !== true) context.out.write(outcomeText(outcome));
+        },
+      }).finally(progress.clear);
+      if (options.json === true) context.out.write(`${toJson({ outcomes })}\n`);
+      else if (outcomes.length === 0) context.out.write('No table is kept by month.\n');
+      if (outcomes.some(({ status }) => status === 'skipped')) context.exitWith(1);
+    },
+    { stopsItself: true },
+  );
+}

@@ -1,0 +1,95 @@
+import { Argument, type Command } from 'commander';
+import { dropSetAside } from '../analytics/partitions/clean.ts';
+import { readStatus } from '../analytics/partitions/status.ts';
+import { chooseRunner, maintain, type Upkept } from '../analytics/partitions/upkeep.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { databaseName } from './database-name.ts';
+import { toJson } from './output.ts';
+import { printable } from './printable.ts';
+
+/** Seeing to the months, and to what is left of others. */
+export function registerPartitionsUpkeep(partitions: Command, context: CommandContext): void {
+  partitions
+    .command('maintain')
+    .description('see to the months now: make those ahead, take out what is older than is kept')
+    .option('--confirm', 'take months out though nobody has seen to them for more than 45 days')
+    .option('--json', 'print one JSON array')
+    .addHelpText('after', MAINTAIN_HELP)
+    .action(({ confirm = false, json = false }: { confirm?: boolean; json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const done = await maintain(pool, 'command', { isConfirmed: confirm });
+        if (json) context.out.write(`${toJson(done)}\n`);
+        else context.out.write(done.length === 0 ? 'Nothing was due.\n' : done.map(upkeptLine).join(''));
+        if (done.some(({ action }) => action === 'left' || action === 'held back')) context.exitWith(1);
+      }),
+    );
+
+  partitions
+    .command('schedule')
+    .description('say who sees to the months from now on, each hour')
+    .addArgument(
+      new Argument('<runner>', 'the worker, or pg_cron where the extension is there').choices(['worker', 'pg_cron']),
+    )
+    .addHelpText(
+      'after',
+      '\nNever both: each asks first whether it is meant.\n\nExample:\n  liventix partitions schedule pg_cron',
+    )
+    .action((runner: 'worker' | 'pg_cron') =>
+      withDatabase(context, async (pool) => {
+        await chooseRunner(pool, runner);
+        context.out.write(
+          `The months of ${await databaseName(pool)} are seen to by ${runner === 'worker' ? 'the worker' : 'pg_cron'}.\n`,
+        );
+      }),
+    );
+
+  partitions
+    .command('clean')
+    .description('drop what apply and rollback set aside')
+    .option('--yes', 'do it; without it, only say what would be dropped')
+    .option('--json', 'print one JSON array')
+    .addHelpText(
+      'after',
+      '\nThe way back stays: it copies the rows that there are by then.\n\nExample:\n  liventix partitions clean --yes',
+    )
+    .action(({ yes = false, json = false }: { yes?: boolean; json?: boolean }) => runClean({ yes, json }, context));
+}
+
+const MAINTAIN_HELP = `
+Gives way to whoever uses a table: what could not be done is tried again the next time, and said. A clock that is ahead takes nothing out: months
+are counted back from the newest row where that is older, and after 45 days without upkeep nothing goes unless a person says --confirm.
+Exits with 1 when something was left.
+
+Example:
+  liventix partitions maintain`;
+
+const upkeptLine = ({ action, table, partition, detail }: Upkept): string =>
+  `${action.padEnd(9)} ${printable([table, partition ?? '', detail ?? ''].filter((part) => part !== '').join(', '))}\n`;
+
+async function runClean({ yes, json }: { yes: boolean; json: boolean }, context: CommandContext): Promise<void> {
+  await withDatabase(context, async (pool) => {
+    const { setAside } = await readStatus(pool);
+    if (!yes) {
+      context.out.write(
+        json
+          ? `${toJson(setAside)}\n`
+          : setAside.length === 0
+            ? 'Nothing is set aside.\n'
+            : setAside
+                .map(({ relation, table }) => `would drop ${printable(relation)}, what ${printable(table)} was\n`)
+                .join(''),
+      );
+      if (!json && setAside.length > 0)
+        context.err.write(`In ${await databaseName(pool)}. Nothing was dropped: say --yes.\n`);
+      return;
+    }
+    const dropped = await dropSetAside(pool, { stop: context.stop });
+    context.out.write(
+      json
+        ? `${toJson(dropped)}\n`
+        : dropped.length === 0
+          ? 'Nothing is set aside.\n'
+          : dropped.map((relation) => `dropped ${printable(relation)}\n`).join(''),
+    );
+  });
+}

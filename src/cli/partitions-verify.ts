@@ -1,0 +1,101 @@
+import type { Command } from 'commander';
+import { readStatus, type Status, type TableStatus } from '../analytics/partitions/status.ts';
+import { verifyPartitions } from '../analytics/partitions/verify.ts';
+import { watchChecks } from './check-lines.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
+import { createProgress } from './progress.ts';
+
+/** Finding out how tables by month stand. */
+export function registerPartitionsVerify(partitions: Command, context: CommandContext): void {
+  partitions
+    .command('verify')
+    .description('look at all that tables kept by month promise; exits with 1 when something does not hold')
+    .option('--json', 'print one JSON array')
+    .addHelpText('after', VERIFY_HELP)
+    .action(({ json = false }: { json?: boolean }) => runVerify(json, context));
+
+  partitions
+    .command('status')
+    .description(
+      'list tables kept by month, with their months, copies under way, the runway left, and what is set aside',
+    )
+    .option('--months', 'list each month too')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix partitions status --months')
+    .action(({ months = false, json = false }: { months?: boolean; json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const status = await readStatus(pool);
+        context.out.write(json ? `${toJson(status)}\n` : statusText(status, months));
+      }),
+    );
+}
+
+const VERIFY_HELP = `
+In one snapshot, and changes nothing: that months follow each other without a gap, have every index, key and trigger, and show nothing by their
+own names; that no row lies in no month; that side tables have the key of every row; that nothing reads what was set aside. That a copy had
+every row of what it took the place of, apply and rollback find out before they let it: that is in partitions.log, with counts and sums of hashes.
+
+Example:
+  liventix partitions verify --json`;
+
+async function runVerify(json: boolean, context: CommandContext): Promise<void> {
+  await withDatabase(context, async (pool) => {
+    const progress = createProgress(context);
+    const results = await verifyPartitions(pool, watchChecks(context, progress, json)).finally(progress.clear);
+    if (json) context.out.write(`${toJson(results)}\n`);
+    if (results.some(({ holds }) => !holds)) context.exitWith(1);
+  });
+}
+
+const MEGABYTE = 1_048_576n;
+const megabytes = (bytes: bigint) => `${formatCount(bytes / MEGABYTE)} MB`;
+
+function statusText({ runner, tables, setAside }: Status, withMonths: boolean): string {
+  if (tables.length === 0 && setAside.length === 0)
+    return 'No table is kept by month. First: liventix partitions plan\n';
+  return [
+    ...tables.flatMap((table) => [tableLine(table), ...(withMonths ? table.months.map(monthLine) : [])]),
+    ...setAside.map(
+      ({ relation, table, at, sizeBytes }) =>
+        `set aside   ${printable(relation)}, what ${printable(table)} was until ${at.toISOString()}, ${megabytes(sizeBytes)}: liventix partitions clean`,
+    ),
+    `The months are seen to by ${runner === 'worker' ? 'the worker' : 'pg_cron'}.`,
+    '',
+  ].join('\n');
+}
+
+function tableLine({
+  table,
+  state,
+  months,
+  copy,
+  runwayDays,
+  hasStrays,
+  keepMonths,
+  expired,
+  maintainedAt,
+}: TableStatus): string {
+  const sum = months.reduce((total, { sizeBytes }) => total + sizeBytes, 0n);
+  return [
+    `${state.padEnd(11)} ${printable(table)}`,
+    ...(months.length === 0
+      ? []
+      : [`${months.filter(({ isDefault }) => !isDefault).length} months, ${megabytes(sum)}`]),
+    ...(runwayDays === null ? [] : [`months for ${runwayDays} days`]),
+    keepMonths === null
+      ? 'kept for ever'
+      : `kept for ${keepMonths} months, then ${expired === 'drop' ? 'dropped' : 'archived'}`,
+    ...(copy === null
+      ? []
+      : [
+          `copying (${copy.way}): ${formatCount(copy.blocksDone)} of ${formatCount(copy.blocks)} blocks, ${formatCount(copy.waiting)} changes wait`,
+        ]),
+    ...(hasStrays ? ['ROWS LIE IN NO MONTH'] : []),
+    ...(maintainedAt === null ? [] : [`seen to ${maintainedAt.toISOString()}`]),
+  ].join(', ');
+}
+
+const monthLine = ({ partition, firstDay, endDay, isDefault, sizeBytes }: TableStatus['months'][number]): string =>
+  `    ${printable(partition).padEnd(50)} ${isDefault ? 'what lies in no month'.padEnd(26) : `${firstDay ?? 'ever'} to ${endDay ?? 'ever'}`.padEnd(26)} ${megabytes(sizeBytes).padStart(12)}`;
