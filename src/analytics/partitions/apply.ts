@@ -13,7 +13,7 @@ import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
 import { ident, qualified } from './names.ts';
 import { prepare } from './prepare.ts';
 import { splitPast } from './split.ts';
-import { findTable, type KeptTable } from './tables.ts';
+import { findTable, type KeptTable, type Original } from './tables.ts';
 
 export interface ApplyOptions {
   readonly entries: readonly Entry[];
@@ -145,13 +145,7 @@ async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptT
       entry.monthsAhead,
       [...new Set([...(key?.columns ?? []), entry.by])],
       facts.storage,
-      JSON.stringify({
-        uniqueKeys: facts.uniqueKeys,
-        indexes: facts.indexes,
-        foreignKeys: facts.foreignKeys,
-        references: facts.references,
-        keyIsNotNull: facts.key?.isNotNull ?? true,
-      }),
+      JSON.stringify({ uniqueKeys: facts.uniqueKeys, keyIsNotNull: facts.key?.isNotNull ?? true } satisfies Original),
     ],
   );
   const kept = await findTable(pool, entry.table);

@@ -5,16 +5,16 @@ import { readFactsIn, type TableFacts, type UniqueKey } from './facts.ts';
 import { rememberFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
 import { type Month, monthsBetween } from './months.ts';
-import { columnList, ident, literal, named, pastName, qualified, STAGE, stagedName } from './names.ts';
+import { columnList, ident, literal, named, pastName, qualified, STAGE, stagedName, stem } from './names.ts';
 import { comeForward, letGo, locksOf, sameStanding, takeOver } from './take-place.ts';
 
 /** How the past is closed while it becomes a partition. */
 export const closingCheck = (table: string): string => named(table, '_in_the_past');
 export const notNullCheck = (table: string): string => named(table, '_key_not_null');
 /** The unique index that becomes the primary key of the past. */
-export const pastKey = (table: string): string => named(pastName(table), '_key');
+export const pastKey = (table: string): string => `${pastName(table)}_key`;
 /** The nth index that the mapping asks for, on the past. */
-export const pastIndex = (table: string, nth: number): string => named(pastName(table), `_x${nth}`);
+export const pastIndex = (table: string, nth: number): string => `${pastName(table)}_x${nth}`;
 /** A foreign key of another table, while it refers to a side table already and to the table still. */
 export const byKeyName = (constraint: string): string => named(constraint, '_by_key');
 
@@ -120,8 +120,7 @@ export function stageStatements(
         ]),
     ...keys.filter(({ name }) => name !== pastKey(facts.name)).map((key) => uniqueKeyStatement(made, key)),
     ...facts.indexes.map(
-      (index) =>
-        `create index ${isOfPast(facts, index.name) ? '' : ident(index.name)} on ${made} using ${index.definition}`,
+      ({ name, definition }) => `create index ${ident(nameOfMonths(facts, name))} on ${made} using ${definition}`,
     ),
     ...facts.foreignKeys.map((key) => `alter table ${made} add constraint ${ident(key.name)} ${key.definition}`),
     ...sameStanding(facts, made),
@@ -136,6 +135,12 @@ export function stageStatements(
         ]),
   ];
 }
+
+/** What the mapping asks for beside the indexes that the table had. */
+const OF_MONTHS = '_months_';
+export const isOfMonths = (table: string, index: string): boolean => index.startsWith(`${stem(table)}${OF_MONTHS}`);
+const nameOfMonths = (facts: TableFacts, index: string): string =>
+  isOfPast(facts, index) ? `${stem(facts.name)}${OF_MONTHS}${index.slice(pastName(facts.name).length + 1)}` : index;
 
 const isOfPast = ({ name }: TableFacts, index: string): boolean => index.startsWith(pastName(name));
 
@@ -157,7 +162,7 @@ export function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }:
     ...letGo(facts),
     `alter table ${table} alter column ${key} set not null`,
     `alter table ${table} drop constraint if exists ${ident(notNullCheck(name))}`,
-    ...facts.uniqueKeys.flatMap((each) => keyOfPast(each, facts, entry)),
+    ...facts.uniqueKeys.flatMap((each, nth) => keyOfPast(each, nth, facts, entry)),
     ...facts.indexes.flatMap((index, nth) => renameOfPast(index.name, facts, nth)),
     `alter table ${table} rename to ${ident(pastName(name))}`,
     ...comeForward(facts, tableId),
@@ -168,11 +173,11 @@ export function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }:
 }
 
 /** A unique key as the past has it: with the instant in it, under another name, as the server wants it of a partition. */
-function keyOfPast(key: UniqueKey, { schema, name }: TableFacts, entry: Entry): readonly string[] {
+function keyOfPast(key: UniqueKey, nth: number, { schema, name }: TableFacts, entry: Entry): readonly string[] {
   const table = qualified(schema, name);
   if (key.name === pastKey(name)) return [];
   if (holdsKey(key, entry.by)) {
-    const renamed = ident(named(pastName(name), `_${key.columns.join('_')}`));
+    const renamed = ident(`${pastName(name)}_u${nth}`);
     return [
       key.isConstraint
         ? `alter table ${table} rename constraint ${ident(key.name)} to ${renamed}`
@@ -191,5 +196,5 @@ function keyOfPast(key: UniqueKey, { schema, name }: TableFacts, entry: Entry): 
 
 function renameOfPast(index: string, facts: TableFacts, nth: number): readonly string[] {
   if (isOfPast(facts, index)) return [];
-  return [`alter index ${qualified(facts.schema, index)} rename to ${ident(named(pastName(facts.name), `_i${nth}`))}`];
+  return [`alter index ${qualified(facts.schema, index)} rename to ${ident(`${pastName(facts.name)}_i${nth}`)}`];
 }

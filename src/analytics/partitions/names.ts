@@ -30,5 +30,14 @@ export const stagedName = (tableId: number): string => `staged_${tableId}`;
 /** Where that is put which another has taken the place of, under the name that it had. */
 export const ASIDE = 'partitions_aside';
 
+const STEM_BYTES = 45;
+
+/** So much of a table's name that what is made of it can have something behind it. */
+export function stem(table: string): string {
+  let start = table;
+  while (Buffer.byteLength(start) > STEM_BYTES) start = start.slice(0, -1);
+  return start;
+}
+
 /** What was the table, as a partition: it holds what came before the months. */
-export const pastName = (table: string): string => named(table, '_past');
+export const pastName = (table: string): string => `${stem(table)}_past`;

@@ -1,16 +1,16 @@
 import { givingWay } from '../../db/giving-way.ts';
-import type { Pool } from '../../db/pool.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type ApplyOptions, letReferencesGo, lockingOf, lockPartitions } from './apply.ts';
-import { byKeyName, closingCheck, notNullCheck, pastKey } from './attach.ts';
+import { closingCheck, isOfMonths, notNullCheck, pastKey } from './attach.ts';
 import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo, giveUpCopy } from './copy.ts';
-import { readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
+import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
 import { finishTable, type Wanted } from './leaf.ts';
 import { ASIDE, ident, literal, pastName, qualified, STAGE, stagedName } from './names.ts';
 import { compareCopy } from './proof.ts';
-import type { KeptTable, Original } from './tables.ts';
+import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
 import { comeForward, KEEPS_KEY, letGo, locksOf, sameStanding, setAside, takeOver } from './take-place.ts';
 
@@ -91,24 +91,27 @@ const SKIPPED: ReadonlySet<string> = new Set([
 /** Takes away what was prepared of a table, and sees to what follows when it is a plain one again. Run again, it does what is left. */
 async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
   const { pool, locking, tableId } = copying;
-  const { schema, name, original, by } = kept;
+  const { schema, name, by } = kept;
   const table = qualified(schema, name);
   await remakeFollowers({ pool, tableId, locking, onStep: copying.onStep });
   await takeMonthsAside(pool, `${schema}.${name}`);
   const facts = await readFacts(pool, `${schema}.${name}`, by);
   if (facts !== undefined) {
-    await underLock(pool, locking, async (tx) => ({
-      names: [table, ...new Set(original.references.map((each) => each.table))],
-      locksLater: 0,
-      work: async () => {
-        await tx.query(unprepare(facts, kept).join(';\n'));
-        await dropSideTables(tx, kept);
-      },
-    }));
+    await underLock(pool, locking, async (tx) => {
+      const references = await readKeyReferences(tx, kept);
+      return {
+        names: [table, ...new Set(references.map((each) => each.table))],
+        locksLater: 0,
+        work: async () => {
+          await tx.query(unprepare(facts, kept, references).join(';\n'));
+          await dropSideTables(tx, kept);
+        },
+      };
+    });
     for (const index of facts.indexes.filter(isPrepared(name)))
       await pool.query(`drop index concurrently if exists ${qualified(schema, index.name)}`);
     await pool.query(`drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
-    for (const each of original.references) {
+    for (const each of facts.references.filter(({ isValidated }) => !isValidated)) {
       await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
         tx.query(`alter table ${each.table} validate constraint ${ident(each.name)}`),
       );
@@ -130,15 +133,28 @@ async function takeMonthsAside(pool: Pool, table: string): Promise<void> {
 
 const isPrepared = (table: string) => (index: { readonly name: string }) => index.name.startsWith(pastName(table));
 
-function unprepare({ schema, name, triggers }: TableFacts, { id, original }: KeptTable): readonly string[] {
+/** Foreign keys that refer to its side tables, wherever those are by now that have them. */
+async function readKeyReferences(tx: Tx, { id, schema, by }: KeptTable): Promise<readonly Reference[]> {
+  const { rows } = await tx.query<{ side: string }>(
+    'select side_table as side from partitions.keys where table_id = $1',
+    [id],
+  );
+  const references: Reference[] = [];
+  for (const { side } of rows) references.push(...((await readFactsIn(tx, `${schema}.${side}`, by))?.references ?? []));
+  return references;
+}
+
+function unprepare(
+  { schema, name, triggers }: TableFacts,
+  { id }: KeptTable,
+  references: readonly Reference[],
+): readonly string[] {
   const table = qualified(schema, name);
   return [
     ...triggers
       .filter((each) => each.name.startsWith(KEEPS_KEY))
       .map((each) => `drop trigger ${ident(each.name)} on ${table}`),
-    ...original.references.map(
-      (each) => `alter table ${each.table} drop constraint if exists ${ident(byKeyName(each.name))}`,
-    ),
+    ...references.map((each) => `alter table ${each.table} drop constraint ${ident(each.name)}`),
     ...[closingCheck(name), notNullCheck(name)].map(
       (check) => `alter table ${table} drop constraint if exists ${ident(check)}`,
     ),
@@ -193,19 +209,20 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
   await copyAll(copying, fromTo);
   await pool.query('select partitions.drop_twice_copied($1, $2)', [tableId, made]);
   copying.onStep(`building indexes of ${table}`, 0, 0);
-  await finishTable(copying, made, wantedAgain(original));
+  await finishTable(copying, made, wantedAgain(facts, kept));
   await drainMost(copying, fromTo);
   await compareCopy(copying, fromTo);
   await drainMost(copying, fromTo);
   return underLock(pool, locking, async (tx) => {
     const now = (await readFactsIn(tx, table, kept.by)) ?? facts;
+    const references = await readKeyReferences(tx, kept);
     return {
-      names: [...new Set([...original.references.map((each) => each.table), ...locksOf(now)])],
+      names: [...new Set([...references.map((each) => each.table), ...locksOf(now)])],
       locksLater: 1,
       work: async () => {
         await drainAll(tx, tableId, fromTo);
         await rememberFollowers(tx, tableId, now.readers);
-        await tx.query(backStatements(now, kept).join(';\n'));
+        await tx.query(backStatements(now, kept, references).join(';\n'));
         await dropSideTables(tx, kept);
       },
     };
@@ -230,32 +247,33 @@ async function readSources(pool: Pool, { schema, name }: KeptTable): Promise<rea
   return rows.map(({ leaf }) => leaf);
 }
 
-const wantedAgain = ({ uniqueKeys, indexes, foreignKeys }: Original): Wanted => ({
-  keys: uniqueKeys,
-  indexes,
-  foreignKeys,
+/** Its own keys, and what it got since; without what it got for its months. */
+const wantedAgain = (facts: TableFacts, { original }: KeptTable): Wanted => ({
+  keys: [
+    ...original.uniqueKeys,
+    ...facts.uniqueKeys.filter(
+      ({ name, isPrimary }) => !isPrimary && !original.uniqueKeys.some((key) => key.name === name),
+    ),
+  ],
+  indexes: facts.indexes.filter(({ name }) => !isOfMonths(facts.name, name)),
+  foreignKeys: facts.foreignKeys,
 });
 
 /** The SQL that puts the plain table in the place of the months, when it is locked and nothing is left to be drained. Pure. */
-function backStatements(facts: TableFacts, { id, original }: KeptTable): readonly string[] {
+function backStatements(facts: TableFacts, { id }: KeptTable, references: readonly Reference[]): readonly string[] {
   const { schema, name } = facts;
   const table = qualified(schema, name);
   return [
     ...endCopy(id, table),
     ...sameStanding(facts, qualified(STAGE, stagedName(id))),
-    ...original.references.map((each) => `alter table ${each.table} drop constraint ${ident(each.name)}`),
-    ...letGo({
-      ...facts,
-      triggers: facts.triggers.filter(
-        (each) => !each.name.startsWith('liventix_captures') && !each.name.startsWith('liventix_refuses'),
-      ),
-    }),
+    ...references.map((each) => `alter table ${each.table} drop constraint ${ident(each.name)}`),
+    ...letGo(facts),
     ...setAside(schema, name, `${schema}.${name}`),
     ...comeForward(facts, id),
     `select partitions.replaced(${facts.oid}, ${literal(table)}::regclass)`,
     ...takeOver(facts, (trigger) => !trigger.startsWith(KEEPS_KEY)),
     // Not valid, so that nobody waits for the rows to be read.
-    ...original.references.map(
+    ...references.map(
       (each) => `alter table ${each.table} add constraint ${ident(each.name)} ${referenceTo(each, table)} not valid`,
     ),
     `update partitions.tables set state = 'preparing', past = null where id = ${id}`,

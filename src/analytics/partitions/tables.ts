@@ -4,7 +4,7 @@ import { nameParts } from './mapping.ts';
 import type { Month } from './months.ts';
 
 /** What a table was, as far as the way back has to make it again. */
-export interface Original extends Pick<TableFacts, 'uniqueKeys' | 'indexes' | 'foreignKeys' | 'references'> {
+export interface Original extends Pick<TableFacts, 'uniqueKeys'> {
   readonly keyIsNotNull: boolean;
 }
 
