@@ -85,6 +85,15 @@ create table partitions.filled (
   pair jsonb not null
 );
 
+-- Rows of tables that hold copies of a table's rows, begun and never finished: those that were only there, and were taken, and those that say something else.
+create table partitions.reconciled (
+  table_id integer not null,
+  copy text not null,
+  pair jsonb not null,
+  finding text not null constraint reconciled_finding_known check (finding in ('taken', 'left', 'differs')),
+  constraint reconciled_pkey primary key (table_id, copy, pair)
+);
+
 -- What another table has taken the place of: it is kept until somebody says that it may go.
 create table partitions.set_aside (
   relation text not null constraint set_aside_pkey primary key,
@@ -297,6 +306,46 @@ begin
     else execute format('update %s k set %s where %s', tg_argv[0], v_sets, v_same) using old, new;
   end case;
   return null;
+end
+$$;
+
+-- ------------------------------------------------------------------------------------------------------ copies of rows
+
+-- Compares some blocks of a table of copies with the table, row by row of one key, and takes rows that are only there, if told so. What differs is written
+-- down; the table's row stays. Parameters: the table's id; the copies' table, as it is called, and one of its partitions, or itself; the columns of the key;
+-- the blocks; whether to take. Returns how many were alike, taken or left, and different. Done again, it finds those alike that it took.
+create function partitions.reconcile_blocks(
+  p_table integer, p_copy text, p_leaf regclass, p_key name[], p_from bigint, p_until bigint, p_take boolean
+) returns table (alike bigint, missing bigint, different bigint)
+language plpgsql set search_path = '' as $$
+declare
+  v_parent constant regclass := partitions.name_of(p_table)::regclass;
+  v_columns constant text := (
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_catalog.pg_attribute a
+    where a.attrelid = v_parent and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+      and exists (select from pg_catalog.pg_attribute c where c.attrelid = p_leaf and c.attname = a.attname and not c.attisdropped));
+  v_of_copy constant text := (select string_agg('c.' || trim(n), ', ') from string_to_table(v_columns, ',') n);
+  v_of_table constant text := (select string_agg('t.' || trim(n), ', ') from string_to_table(v_columns, ',') n);
+  v_same constant text := (select string_agg(format('t.%1$I = c.%1$I', k), ' and ') from unnest(p_key) k);
+  v_pair constant text := (select string_agg(format('%L, c.%I', k, k), ', ') from unnest(p_key) k);
+begin
+  return query execute format(
+    'with compared as materialized (
+       select c.*, jsonb_build_object(%1$s) as liventix_pair, t.tableoid is not null as liventix_has, (%2$s) is not distinct from (%3$s) as liventix_same
+       from (select * from only %4$s where ctid >= %5$L::tid and ctid < %6$L::tid) c left join %7$s t on %8$s
+     ),
+     taken as (
+       insert into %7$s (%9$s) select %2$s from compared c where not c.liventix_has and $1
+     ),
+     noted as (
+       insert into partitions.reconciled (table_id, copy, pair, finding)
+       select $2, $3, c.liventix_pair, case when c.liventix_has then %10$L when $1 then %11$L else %12$L end
+       from compared c where not (c.liventix_has and c.liventix_same) on conflict (table_id, copy, pair) do nothing
+     )
+     select count(*) filter (where liventix_has and liventix_same), count(*) filter (where not liventix_has), count(*) filter (where liventix_has and not liventix_same)
+     from compared',
+    v_pair, v_of_copy, v_of_table, p_leaf, format('(%s,0)', p_from), format('(%s,0)', p_until), v_parent, v_same, v_columns, 'differs', 'taken', 'left')
+    using p_take, p_table, p_copy;
 end
 $$;
 

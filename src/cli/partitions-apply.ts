@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { type ApplyOptions, applyPartitions, type Outcome } from '../analytics/partitions/apply.ts';
+import type { Reconciled } from '../analytics/partitions/copies.ts';
 import type { Finding } from '../analytics/partitions/findings.ts';
 import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
@@ -188,7 +189,7 @@ function outcomeText(outcome: Outcome | PutBack): string {
   const name = printable(outcome.table);
   switch (outcome.status) {
     case 'partitioned':
-      return `by month ${name}, ${locked(outcome.lockedMs)}\n`;
+      return [`by month ${name}, ${locked(outcome.lockedMs)}\n`, ...outcome.copies.map(reconciledLine)].join('');
     case 'attached':
       return `attached ${name}: what was there is one partition, ${locked(outcome.lockedMs)}\n`;
     case 'back':
@@ -201,6 +202,9 @@ function outcomeText(outcome: Outcome | PutBack): string {
       return `left     ${name}\n${outcome.reasons.map((reason) => `    ${printable(reason)}\n`).join('')}`;
   }
 }
+
+const reconciledLine = ({ copy, alike, missing, different, isTaken }: Reconciled): string =>
+  `    ${printable(copy)}: ${formatCount(alike)} rows alike, ${formatCount(missing)} only there${isTaken ? ' and taken' : ''}, ${formatCount(different)} that say something else (partitions.reconciled)\n`;
 
 async function runRollback(options: Selection & Patience, context: CommandContext): Promise<void> {
   await withDatabase(

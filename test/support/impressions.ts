@@ -95,6 +95,12 @@ export const entryOf = (overrides: Partial<Entry> = {}): Entry => ({
   ...overrides,
 });
 
+/** A copy of its own, whose pool is ended for it. */
+export async function cloneImpressions(impressions: Impressions): Promise<Impressions> {
+  if (!impressions.pool.ended) await impressions.pool.end();
+  return { ...(await createDatabase({ template: impressions.name })), roles: impressions.roles };
+}
+
 /** Converts it, or fails with why not. */
 export async function convert({ pool }: TestDatabase, overrides: Partial<Entry> = {}): Promise<void> {
   const outcomes = await applyPartitions(pool, { entries: [entryOf(overrides)], now: NOW });

@@ -4,6 +4,7 @@ import { takeSessionLock } from '../../db/session-lock.ts';
 import type { UnderLockOptions } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { attachPast } from './attach.ts';
+import { type Reconciled, reconcileCopies } from './copies.ts';
 import { giveUpCopy } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
 import { blocking, findingsOf } from './findings.ts';
@@ -32,7 +33,8 @@ export interface ApplyOptions {
 
 /** What became of a table. `lockedMs`: for how long it was locked, in each of the transactions that locked it. */
 export type Outcome = { readonly table: string } & (
-  | { readonly status: 'partitioned' | 'attached'; readonly lockedMs: readonly number[] }
+  | { readonly status: 'attached'; readonly lockedMs: readonly number[] }
+  | { readonly status: 'partitioned'; readonly lockedMs: readonly number[]; readonly copies: readonly Reconciled[] }
   | { readonly status: 'already' }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
@@ -99,7 +101,8 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     if (options.keepsPast === true) return { table, status: 'attached', lockedMs };
     lockedMs.push(await split(pool, { entry, kept }, options));
     await letReferencesGo(pool, entry, options);
-    return { table, status: 'partitioned', lockedMs };
+    const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
+    return { table, status: 'partitioned', lockedMs, copies };
   } catch (error) {
     if (!(error instanceof AppError) || !SKIPPED.has(error.code)) throw error;
     return { table, status: 'skipped', reasons: [error.message] };

@@ -141,8 +141,8 @@ async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing
       );
     }
     const { rowCount } = await pool.query(
-      `with some as (select ctid from ${table} where ${key} is null limit ${ROWS_AT_ONCE} for update skip locked),
-       filled as (update ${table} t set ${key} = (${entry.whenNull}) from some where t.ctid = some.ctid returning t.*)
+      `with unfilled as (select ctid from ${table} where ${key} is null limit ${ROWS_AT_ONCE} for update skip locked),
+       filled as (update ${table} t set ${key} = (${entry.whenNull}) from unfilled where t.ctid = unfilled.ctid returning t.*)
        insert into partitions.filled (table_id, pair) select ${tableId}, jsonb_build_object(${facts.uniqueKeys[0]?.columns.map((each) => `${literal(each)}, f.${ident(each)}`).join(', ')}) from filled f`,
     );
     filled += rowCount ?? 0;

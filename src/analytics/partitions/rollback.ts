@@ -117,6 +117,7 @@ async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
       );
     }
     await takeInstantsAway(pool, kept);
+    await giveRowsBack(pool, kept);
   }
   await pool.query('delete from partitions.tables where id = $1', [tableId]);
 }
@@ -178,6 +179,20 @@ async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: 
   await pool.query(
     `with filled as (delete from partitions.filled where table_id = ${id} returning pair)
      update ${qualified(schema, name)} t set ${ident(by)} = null from filled f where ${same}`,
+  );
+}
+
+/** Rows that came from a table of copies, where they still are. */
+async function giveRowsBack(pool: Pool, { id, schema, name }: KeptTable): Promise<void> {
+  const { rows } = await pool.query<{ columns: string[] }>(
+    'select array(select jsonb_object_keys(r.pair) order by 1) as columns from partitions.reconciled r where r.table_id = $1 limit 1',
+    [id],
+  );
+  const same = rows[0]?.columns.map((each) => `to_jsonb(t.${ident(each)}) = r.pair -> ${literal(each)}`).join(' and ');
+  if (same === undefined) return;
+  await pool.query(
+    `with given as (delete from partitions.reconciled where table_id = ${id} returning pair, finding)
+     delete from ${qualified(schema, name)} t using given r where r.finding = 'taken' and ${same}`,
   );
 }
 
