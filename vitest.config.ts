@@ -77,7 +77,11 @@ export default defineConfig({
       { extends: true, test: { name: 'unit', include: ['test/**/*.unit.test.ts'] } },
       ...onVersion('pg18', []),
       ...(existsSync(POSTGRES_15) ? onVersion('pg15', [...DRILLS, ...ONCE_IN_SHORT]) : []),
-      onPostgres('once', ['test/**/*.once.test.ts']),
+      onPostgres(
+        'once',
+        ['test/**/*.once.test.ts'],
+        existsSync(POSTGRES_15) ? [] : ['test/analytics/pg-cron.once.test.ts'],
+      ),
       ...(isSpeedDrill
         ? [{ extends: true as const, test: { name: 'speed', include: ['test/**/*.speed.test.ts'] } }]
         : []),

@@ -1,6 +1,7 @@
 import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
 import type { Entry } from '../../src/analytics/partitions/mapping.ts';
 import { parsePartitionsMapping } from '../../src/analytics/partitions/mapping.ts';
+import type { Pool } from '../../src/db/pool.ts';
 import { createDatabase, type TestDatabase } from './database.ts';
 
 /** A table of impressions with everything that may hang on one. */
@@ -16,7 +17,7 @@ export async function createImpressions({ rows = 3_000 } = {}): Promise<Impressi
   const roles = { reader: `${database.name}_reader`, writer: `${database.name}_writer` };
   const { pool } = database;
   await pool.query(`create role ${roles.reader} nologin; create role ${roles.writer} nologin`);
-  await pool.query(SQL.replaceAll('{reader}', roles.reader).replaceAll('{writer}', roles.writer));
+  await pool.query(impressionsSql(roles));
   await pool.query(FILL, [rows]);
   await pool.query('refresh materialized view stats.impressions_daily; analyze');
   return {
@@ -31,6 +32,11 @@ export async function createImpressions({ rows = 3_000 } = {}): Promise<Impressi
     },
   };
 }
+
+/** The roles of Supabase will do where nobody has others. */
+export const impressionsSql = (
+  { reader, writer }: Impressions['roles'] = { reader: 'anon', writer: 'authenticated' },
+): string => SQL.replaceAll('{reader}', reader).replaceAll('{writer}', writer);
 
 const SQL = `
   create schema stats;
@@ -102,8 +108,11 @@ export async function cloneImpressions(impressions: Impressions): Promise<Impres
 }
 
 /** Converts it, or fails with why not. */
-export async function convert({ pool }: TestDatabase, overrides: Partial<Entry> = {}): Promise<void> {
-  const outcomes = await applyPartitions(pool, { entries: [entryOf(overrides)], now: NOW });
+export const convert = ({ pool }: TestDatabase, overrides: Partial<Entry> = {}): Promise<void> =>
+  convertAt(pool, NOW, overrides);
+
+export async function convertAt(pool: Pool, now: Date, overrides: Partial<Entry> = {}): Promise<void> {
+  const outcomes = await applyPartitions(pool, { entries: [entryOf(overrides)], now });
   const reasons = outcomes.flatMap((outcome) => (outcome.status === 'skipped' ? outcome.reasons : []));
   if (reasons.length > 0) throw new Error(reasons.join('; '));
 }
