@@ -1,5 +1,8 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import type { Logger } from 'pino';
+import { maintain } from '../analytics/partitions/upkeep.ts';
 import { type Config, parseHttpAddress } from '../config.ts';
+import { createPool } from '../db/pool.ts';
 import { createKeyRing } from '../outbox/key-ring.ts';
 import type { Watch, WatchOptions } from '../outbox/watch/watch.ts';
 import { startWorker } from '../outbox/worker.ts';
@@ -96,10 +99,12 @@ async function runWatched(
     egressDeny: config.egressDeny,
     keyRing: createKeyRing(config.encryptionKeys),
     log,
+    // Here, because the outbox knows nothing of tables by month.
+    clockJobs: [{ name: 'partitions', everyMs: UPKEEP_INTERVAL_MS, run: () => keepMonths(databaseUrl, log) }],
     ...(watch === undefined ? {} : { observer: watch.observer }),
   });
   watch?.watch(worker);
-  // Here, because the outbox knows nothing of the ledger.
+  // Here, because the outbox knows nothing of the ledger either.
   const sealing: Sealing | undefined =
     config.sealIntervalS === 0
       ? undefined
@@ -113,6 +118,20 @@ async function runWatched(
   watch?.stopping();
   await Promise.all([worker.stop(), sealing?.stop()]);
   context.err.write('liventix worker stopped\n');
+}
+
+const UPKEEP_INTERVAL_MS = 3_600_000;
+
+async function keepMonths(databaseUrl: string, log: Logger): Promise<void> {
+  const pool = createPool({ databaseUrl, applicationName: 'liventix-upkeep', max: 1 });
+  try {
+    for (const { action, table, partition, detail } of await maintain(pool, 'worker')) {
+      const isLeft = action === 'left' || action === 'held back';
+      log[isLeft ? 'warn' : 'info']({ table, partition, detail }, `month ${action}`);
+    }
+  } finally {
+    await pool.end();
+  }
 }
 
 function httpAddress(text: string): NonNullable<Config['http']> {
