@@ -291,20 +291,32 @@ $$;
 -- ------------------------------------------------------------------------------------------------------ side tables of keys
 
 -- Trigger of a table that is kept by month, for each row: keeps a unique key that cannot hold the instant in a table of its own, where it is one
--- over all months and where foreign keys find it. Arguments: the side table, quoted; the instant's column; the columns of the key.
+-- over all months and where foreign keys find it. Rows of which a column of the key is null have none. Arguments: the side table, quoted; the
+-- instant's column; the columns of the key.
 create function partitions.keep_key() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_columns text := (select string_agg(format('%I', c), ', ') from unnest(tg_argv[1:]) c);
-  v_values text := (select string_agg(format('($1).%I', c), ', ') from unnest(tg_argv[1:]) c);
-  v_same text := (select string_agg(format('k.%1$I = ($1).%1$I', c), ' and ') from unnest(tg_argv[2:]) c);
-  v_sets text := (select string_agg(format('%1$I = ($2).%1$I', c), ', ') from unnest(tg_argv[1:]) c);
+  v_columns constant text := (select string_agg(format('%I', c), ', ') from unnest(tg_argv[1:]) c);
+  v_values constant text := (select string_agg(format('($1).%I', c), ', ') from unnest(tg_argv[1:]) c);
+  v_key constant text := (select string_agg(format('($1).%I', c), ', ') from unnest(tg_argv[2:]) c);
+  v_same constant text := (select string_agg(format('k.%1$I = ($1).%1$I', c), ' and ') from unnest(tg_argv[2:]) c);
+  v_sets constant text := (select string_agg(format('%1$I = ($2).%1$I', c), ', ') from unnest(tg_argv[1:]) c);
+  v_had boolean := false;
+  v_has boolean := false;
 begin
-  case tg_op
-    when 'INSERT' then execute format('insert into %s (%s) values (%s)', tg_argv[0], v_columns, v_values) using new;
-    when 'DELETE' then execute format('delete from %s k where %s', tg_argv[0], v_same) using old;
-    else execute format('update %s k set %s where %s', tg_argv[0], v_sets, v_same) using old, new;
-  end case;
+  if tg_op <> 'INSERT' then
+    execute format('select (%s) is not null', v_key) into v_had using old;
+  end if;
+  if tg_op <> 'DELETE' then
+    execute format('select (%s) is not null', v_key) into v_has using new;
+  end if;
+  if v_had and v_has then
+    execute format('update %s k set %s where %s', tg_argv[0], v_sets, v_same) using old, new;
+  elsif v_had then
+    execute format('delete from %s k where %s', tg_argv[0], v_same) using old;
+  elsif v_has then
+    execute format('insert into %s (%s) values (%s)', tg_argv[0], v_columns, v_values) using new;
+  end if;
   return null;
 end
 $$;
@@ -401,8 +413,12 @@ language sql stable set search_path = '' as $$
   from partitions.tables t
   cross join generate_series(1, 100) nth
   cross join lateral (
-    select left(t.table_name, 63 - length(s.suffix)) || s.suffix as name
+    -- So many letters of the table's name as there is room for, which is counted in bytes.
+    select left(t.table_name, letters) || s.suffix as name
     from (select '_' || p_suffix || case nth when 1 then '' else '_' || nth end as suffix) s
+    cross join generate_series(length(t.table_name), 1, -1) letters
+    where octet_length(left(t.table_name, letters) || s.suffix) <= 63
+    order by letters desc limit 1
   ) n
   where t.id = p_table and to_regclass(format('%I.%I', t.schema_name, n.name)) is null
   order by nth limit 1

@@ -1,6 +1,7 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Queryable } from '../../db/pool.ts';
 import { takeSessionLock } from '../../db/session-lock.ts';
+import { toAppError } from '../../db/sqlstate.ts';
 import type { UnderLockOptions } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { attachPast } from './attach.ts';
@@ -103,8 +104,9 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     await letReferencesGo(pool, entry, options);
     const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
     return { table, status: 'partitioned', lockedMs, copies };
-  } catch (error) {
-    if (!(error instanceof AppError) || !SKIPPED.has(error.code)) throw error;
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    if (!SKIPPED.has(error.code)) throw error;
     return { table, status: 'skipped', reasons: [error.message] };
   }
 }

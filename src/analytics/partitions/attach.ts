@@ -3,6 +3,7 @@ import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { readFactsIn, type TableFacts, type UniqueKey } from './facts.ts';
 import { rememberFollowers } from './followers.ts';
+import { keyStatement } from './leaf.ts';
 import type { Entry } from './mapping.ts';
 import { type Month, monthsBetween } from './months.ts';
 import { columnList, ident, literal, named, pastName, qualified, STAGE, stagedName, stem } from './names.ts';
@@ -118,7 +119,7 @@ export function stageStatements(
       : [
           `alter table ${made} add constraint ${ident(primary.name)} primary key (${columnList([...primary.columns, entry.by])})`,
         ]),
-    ...keys.filter(({ name }) => name !== pastKey(facts.name)).map((key) => uniqueKeyStatement(made, key)),
+    ...keys.filter(({ name }) => name !== pastKey(facts.name)).map((key) => keyStatement(made, key)),
     ...facts.indexes.map(
       ({ name, definition }) => `create index ${ident(nameOfMonths(facts, name))} on ${made} using ${definition}`,
     ),
@@ -143,11 +144,6 @@ const nameOfMonths = (facts: TableFacts, index: string): string =>
   isOfPast(facts, index) ? `${stem(facts.name)}${OF_MONTHS}${index.slice(pastName(facts.name).length + 1)}` : index;
 
 const isOfPast = ({ name }: TableFacts, index: string): boolean => index.startsWith(pastName(name));
-
-export const uniqueKeyStatement = (table: string, { name, isConstraint, definition }: UniqueKey): string =>
-  isConstraint
-    ? `alter table ${table} add constraint ${ident(name)} ${definition}`
-    : `create unique index ${ident(name)} on ${table} using ${definition}`;
 
 /** The SQL that puts it in the table's place and attaches the table to it. Pure. */
 export function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }: Attaching): readonly string[] {

@@ -249,7 +249,7 @@ async function fillSideTable(
   for (let block = 0; block < blocks; block += step) {
     if (locking.stop?.aborted === true) throw stopped();
     await pool.query(
-      `insert into ${side} (${all}) select ${all} from only ${table} where ctid >= '(${block},0)' and ctid < '(${block + step},0)' for key share
+      `insert into ${side} (${all}) select ${all} from only ${table} where ctid >= '(${block},0)' and ctid < '(${block + step},0)' and (${columnList(columns)}) is not null for key share
        on conflict (${columnList(columns)}) do nothing`,
     );
     onStep(`keeping keys of ${entry.table}`, block, blocks);

@@ -1,5 +1,6 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
+import { toAppError } from '../../db/sqlstate.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type ApplyOptions, letReferencesGo, lockingOf, lockPartitions } from './apply.ts';
@@ -74,8 +75,9 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
     await cleanUp(copying, kept);
     await letReferencesGo(pool, { table }, options);
     return lockedMs === undefined ? { table, status: 'given up' } : { table, status: 'back', lockedMs };
-  } catch (error) {
-    if (!(error instanceof AppError) || !SKIPPED.has(error.code)) throw error;
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    if (!SKIPPED.has(error.code)) throw error;
     return { table, status: 'skipped', reasons: [error.message] };
   }
 }
@@ -224,7 +226,7 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
   await copyAll(copying, fromTo);
   await pool.query('select partitions.drop_twice_copied($1, $2)', [tableId, made]);
   copying.onStep(`building indexes of ${table}`, 0, 0);
-  await finishTable(copying, made, wantedAgain(facts, kept));
+  await finishTable(copying, { name: made, bare: `${STAGE}.${stagedName(tableId)}` }, wantedAgain(facts, kept));
   await drainMost(copying, fromTo);
   await compareCopy(copying, fromTo);
   await drainMost(copying, fromTo);
@@ -264,7 +266,7 @@ async function readSources(pool: Pool, { schema, name }: KeptTable): Promise<rea
 
 /** Its own keys, and what it got since; without what it got for its months. */
 const wantedAgain = (facts: TableFacts, { original }: KeptTable): Wanted => ({
-  keys: [
+  uniqueKeys: [
     ...original.uniqueKeys,
     ...facts.uniqueKeys.filter(
       ({ name, isPrimary }) => !isPrimary && !original.uniqueKeys.some((key) => key.name === name),
@@ -272,6 +274,7 @@ const wantedAgain = (facts: TableFacts, { original }: KeptTable): Wanted => ({
   ],
   indexes: facts.indexes.filter(({ name }) => !isOfMonths(facts.name, name)),
   foreignKeys: facts.foreignKeys,
+  areNamed: true,
 });
 
 /** The SQL that puts the plain table in the place of the months, when it is locked and nothing is left to be drained. Pure. */

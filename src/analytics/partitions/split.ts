@@ -3,7 +3,7 @@ import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
-import { finishTable, wantedOfLeaf } from './leaf.ts';
+import { finishTable } from './leaf.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, type Month, monthsBetween } from './months.ts';
 import { ident, literal, qualified, STAGE, stagedName } from './names.ts';
@@ -43,7 +43,7 @@ export async function splitPast(splitting: Splitting): Promise<number> {
   await pool.query('select partitions.drop_twice_copied($1, $2)', [tableId, fromTo.target]);
   for (const [nth, leaf] of leaves.entries()) {
     splitting.onStep(`building indexes of ${entry.table}, months`, nth, leaves.length);
-    await finishTable(splitting, leaf.name, wantedOfLeaf(facts, leaf.bare));
+    await finishTable(splitting, leaf, { ...facts, areNamed: false });
   }
   await drainMost(splitting, fromTo);
   await compareCopy(splitting, fromTo);
@@ -137,7 +137,7 @@ async function readLeaves(
   target: string,
 ): Promise<readonly { readonly name: string; readonly bare: string }[]> {
   const { rows } = await db.query<{ name: string; bare: string }>(
-    `select format('%I.%I', n.nspname, c.relname) as name, c.relname as bare from pg_inherits h join pg_class c on c.oid = h.inhrelid join pg_namespace n on n.oid = c.relnamespace
+    `select format('%I.%I', n.nspname, c.relname) as name, n.nspname || '.' || c.relname as bare from pg_inherits h join pg_class c on c.oid = h.inhrelid join pg_namespace n on n.oid = c.relnamespace
      where h.inhparent = $1::regclass order by c.relname`,
     [target],
   );

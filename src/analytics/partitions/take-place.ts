@@ -8,11 +8,13 @@ export const REFUSES_TRUNCATE = 'liventix_refuses_truncate';
 const isCapture = (name: string) => name.startsWith(CAPTURES) || name.startsWith(REFUSES_TRUNCATE);
 
 /** What goes before its name does: triggers would fire twice, a publication would have it twice. */
-export function letGo({ schema, name, triggers, publications }: TableFacts): readonly string[] {
+export function letGo({ schema, name, triggers, publications, sequences }: TableFacts): readonly string[] {
   const table = qualified(schema, name);
   return [
     ...triggers.filter((each) => !isCapture(each.name)).map((each) => `drop trigger ${ident(each.name)} on ${table}`),
     ...publications.map((each) => `alter publication ${ident(each.name)} drop table only ${table}`),
+    // They stay where they are, whoever has them.
+    ...sequences.map((each) => `alter sequence ${each.name} owned by none`),
   ];
 }
 

@@ -113,15 +113,16 @@ async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
 const quote = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 async function keyChecks(tx: Tx): Promise<readonly Check[]> {
-  const { rows } = await tx.query<{ table: string; side: string; same: string }>(
+  const { rows } = await tx.query<{ table: string; side: string; same: string; key: string }>(
     `select partitions.name_of(k.table_id) as table, format('%I.%I', t.schema_name, k.side_table) as side,
-       (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns || t.key_column) c) as same
+       (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns || t.key_column) c) as same,
+       (select string_agg(format('r.%I', c), ', ') from unnest(k.columns) c) as key
      from partitions.keys k join partitions.tables t on t.id = k.table_id where t.state <> 'preparing'`,
   );
-  return rows.map(({ table, side, same }) => ({
+  return rows.map(({ table, side, same, key }) => ({
     name: `${side} has the key of every row of ${table}`,
     unit: 'rows',
     examined: `select count(*) from ${table}`,
-    faults: `select format('%s lacks %s', ${quote(side)}, r::text) from ${table} r where not exists (select from ${side} s where ${same})`,
+    faults: `select format('%s lacks %s', ${quote(side)}, r::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
   }));
 }
