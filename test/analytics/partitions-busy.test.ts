@@ -31,10 +31,10 @@ async function inTraffic(work: (impressions: Impressions, traffic: Traffic) => P
 it('loses no row, shows none twice, and lets nobody fail, there and back, while rows come, change, move to other months and go', async () => {
   await inTraffic(async ({ pool }, traffic) => {
     const there = await applyPartitions(pool, { entries: [entryOf()], now: NOW });
-    expect(there).toMatchObject([{ status: 'partitioned' }]);
+    expect(there).toEqual([expect.objectContaining({ status: 'partitioned' })]);
     const { writes } = traffic.done;
     await eventually('more is written by month', async () => traffic.done.writes > writes + 50);
     const back = await rollBackPartitions(pool, { tables: [] });
-    expect(back).toMatchObject([{ status: 'back' }]);
+    expect(back).toEqual([expect.objectContaining({ status: 'back' })]);
   });
 });
