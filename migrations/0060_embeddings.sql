@@ -268,12 +268,10 @@ $$;
 
 -- What is nearest to an embedding, of those that the caller sees.
 -- Parameters: event, sponsor or package; the embedding; at most how many, from 1 to 1000; the least cosine similarity, from -1 to 1; the version
--- that made the embedding, 'model@version', the current one when null; whether to compute over the arrays though pgvector is there.
+-- that made the embedding, 'model@version', the current one when null.
 -- Returns ids and similarities, rounded to 6 decimal places, the nearest first, equal ones by id. Locks nothing.
--- Raises LV120 to LV123 and LV128. An index of pgvector may miss some of the nearest; it gives up after hnsw.max_scan_tuples.
-create function ml.similar(
-  p_kind text, p_embedding real[], p_limit integer, p_threshold double precision, p_model text, p_exactly boolean default false
-) returns table (subject_id uuid, similarity double precision)
+-- Raises LV120 to LV123 and LV128. An index of pgvector may miss some of the nearest, and gives up after hnsw.max_scan_tuples.
+create function ml.similar(p_kind text, p_embedding real[], p_limit integer, p_threshold double precision, p_model text) returns table (subject_id uuid, similarity double precision)
 language plpgsql stable set search_path = '' as $$
 declare
   v_version ml.model_versions;
@@ -291,7 +289,7 @@ begin
   end if;
   v_version := ml.find_model(p_kind, p_model);
   v_length := ml.judge_embedding(p_embedding, v_version.dimensions, 'The embedding');
-  if v_schema is null or p_exactly then
+  if v_schema is null then
     return query execute format(
       'select s.id, s.similarity from (
          select t.%1$I as id, round(greatest(-1, least(1, c.dot / t.length / $2))::numeric, 6)::double precision as similarity
@@ -306,9 +304,10 @@ begin
   -- Rows that the caller may not see are passed over after the index has found them: it has to go on looking, as it can since 0.8.
   v_is_iterative := (select string_to_array(e.extversion, '.')::integer[] >= array[0, 8] from pg_extension e where e.extname = 'vector');
   if v_is_iterative then
-    perform set_config('hnsw.ef_search', greatest(100, least(1000, 2 * p_limit))::text, true), set_config('hnsw.iterative_scan', 'strict_order', true);
+    perform set_config('hnsw.ef_search', greatest(100, least(1000, 2 * p_limit))::text, true), set_config('hnsw.iterative_scan', 'relaxed_order', true);
   end if;
-  -- With those as near as the last one: which of them are returned must not be chance. Literals: the index is of one version and dimension.
+  -- More than are wanted, as going on brings some late, and those as near as the last: which of equal ones are returned must not be chance.
+  -- By literals: the index is of one version, and of its dimensions.
   return query execute format(
     'select s.id, s.similarity from (
        select n.id, round((1 - n.distance)::numeric, 6)::double precision as similarity from (
@@ -316,9 +315,9 @@ begin
          from ml.%2$I t where t.model_version_id = %3$s
          order by t.embedding::%4$I.vector(%5$s) operator(%4$I.<=>) $1::%4$I.vector(%5$s)
          fetch first %6$s rows with ties) n) s
-     where s.similarity >= $2 order by s.similarity desc, s.id limit %6$s',
-    p_kind || '_id', p_kind || '_embeddings', v_version.id, v_schema, v_version.dimensions, p_limit)
-  using p_embedding, p_threshold;
+     where s.similarity >= $2 order by s.similarity desc, s.id limit $3',
+    p_kind || '_id', p_kind || '_embeddings', v_version.id, v_schema, v_version.dimensions, 2 * p_limit + 10)
+  using p_embedding, p_threshold, p_limit;
   if v_is_iterative then
     perform set_config('hnsw.ef_search', coalesce(nullif(v_former[1], ''), '40'), true),
       set_config('hnsw.iterative_scan', coalesce(nullif(v_former[2], ''), 'off'), true);

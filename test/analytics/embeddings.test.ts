@@ -9,6 +9,7 @@ import { verifyEmbeddings } from '../../src/analytics/embeddings/verify.ts';
 import { findStale, putEmbeddings } from '../../src/analytics/embeddings/write.ts';
 import { createPool, type Pool } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
+import { withTransaction } from '../../src/db/transaction.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { nearest, searchBy, seenBy, uuidOf } from '../support/embeddings.ts';
 import { waitsForLock } from '../support/locks.ts';
@@ -301,7 +302,9 @@ describe('without pgvector', () => {
       available: null,
       search: 'arrays',
     });
-    expect((await verifyEmbeddings(database.pool)).filter(({ holds }) => !holds)).toEqual([]);
+    expect((await withTransaction(database.pool, (tx) => verifyEmbeddings(tx))).filter(({ holds }) => !holds)).toEqual(
+      [],
+    );
   });
 
   it('finds by verification what somebody wrote past the guards', async () => {
@@ -312,7 +315,7 @@ describe('without pgvector', () => {
        select $1, id, '{1,2}', 1, sha256('') from ml.model_versions where name = 'damaged@1'`,
       [uuidOf(66)],
     );
-    const failing = (await verifyEmbeddings(database.pool)).filter(({ holds }) => !holds);
+    const failing = (await withTransaction(database.pool, (tx) => verifyEmbeddings(tx))).filter(({ holds }) => !holds);
     expect(failing.map(({ faults }) => faults)).toEqual([
       [`${uuidOf(66)} by damaged@1`],
       ['trigger embeddings_as_declared of ml.event_embeddings'],

@@ -9,7 +9,7 @@ export const uuidOf = (number: number): string => `00000000-0000-4000-8000-${num
 /** Adds a version and has every kind searched by it, whatever was made by another. */
 export async function searchBy(pool: Pool, model: string, dimensions: number): Promise<void> {
   await addModel(pool, { model, dimensions });
-  for (const kind of KINDS) await useModel(pool, { kind, model, mayMiss: 1_000 });
+  for (const kind of KINDS) await useModel(pool, { kind, model, mayMiss: 1_000_000 });
 }
 
 /** By definition, in 64 bits. */
