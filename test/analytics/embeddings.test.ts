@@ -7,9 +7,10 @@ import { findMatching, findSimilar } from '../../src/analytics/embeddings/search
 import { embeddingStatus } from '../../src/analytics/embeddings/status.ts';
 import { verifyEmbeddings } from '../../src/analytics/embeddings/verify.ts';
 import { findStale, putEmbeddings } from '../../src/analytics/embeddings/write.ts';
-import { createPool, type Pool } from '../../src/db/pool.ts';
+import type { Pool } from '../../src/db/pool.ts';
 import { toAppError } from '../../src/db/sqlstate.ts';
 import { withTransaction } from '../../src/db/transaction.ts';
+import { type Caller, callersPool } from '../support/callers.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { nearest, searchBy, seenBy, uuidOf } from '../support/embeddings.ts';
 import { waitsForLock } from '../support/locks.ts';
@@ -331,7 +332,7 @@ describe('who sees what', () => {
   let anybody: Pool;
   beforeAll(async () => {
     platform = await createDatabase();
-    anybody = createPool({ databaseUrl: platform.adminUrl });
+    anybody = callersPool(platform);
     await platform.pool.query(PLATFORM);
     await platform.pool.query(
       `insert into events values ('${uuidOf(1)}', 'public', '${ANN}'), ('${uuidOf(2)}', 'private', '${ANN}'), ('${uuidOf(3)}', 'private', '${BOB}');
@@ -350,9 +351,9 @@ describe('who sees what', () => {
     await platform.drop();
   });
 
-  const eventsOf = async (role: string, user?: string): Promise<readonly number[]> => {
+  const eventsOf = async (role: Caller['role'], userId?: string): Promise<readonly number[]> => {
     const asked = { kind: 'event', embedding: [1, 0], threshold: -1 } as const;
-    const found = await seenBy(anybody, { role, ...(user === undefined ? {} : { user }) }, (db) =>
+    const found = await seenBy(anybody, { role, ...(userId === undefined ? {} : { userId }) }, (db) =>
       findSimilar(db, asked),
     );
     return found.map(({ id }) => Number(id.slice(-3)));
@@ -377,13 +378,15 @@ describe('who sees what', () => {
   });
 
   it('is the same by the tables as by the functions, and matches tell nobody of what he does not see', async () => {
-    const ids = await seenBy(anybody, { role: 'authenticated', user: ANN }, async (db) => {
+    const ids = await seenBy(anybody, { role: 'authenticated', userId: ANN }, async (db) => {
       const { rows } = await db.query<{ event_id: string }>('select event_id from ml.event_embeddings order by 1');
       return rows;
     });
     expect(ids).toEqual([{ event_id: uuidOf(1) }, { event_id: uuidOf(2) }]);
-    const matching = (user: string, id: string) =>
-      seenBy(anybody, { role: 'authenticated', user }, (db) => findMatching(db, { of: 'event', id, kind: 'sponsor' }));
+    const matching = (userId: string, id: string) =>
+      seenBy(anybody, { role: 'authenticated', userId }, (db) =>
+        findMatching(db, { of: 'event', id, kind: 'sponsor' }),
+      );
     expect(await matching(BOB, uuidOf(1))).toHaveLength(1);
     expect(await matching(ANN, uuidOf(1))).toEqual([]);
     expect(await codeOf(matching(ANN, uuidOf(3)))).toBe('EMBEDDING_MISSING');
@@ -395,11 +398,12 @@ describe('who sees what', () => {
     await platform.pool.query('grant all on ml.event_embeddings, ml.model_versions to authenticated');
     await attachSubjects(platform.pool);
     const embeddings = [{ id: uuidOf(1), embedding: [0, 1], content: 'forged' }];
-    const writing = (role: string) =>
+    const writing = (role: Caller['role']) =>
       seenBy(anybody, { role }, async (db) => [await putEmbeddings(db, { kind: 'event', embeddings })]);
-    for (const role of ['anon', 'authenticated']) expect(await codeOf(writing(role))).toBe('DB_PERMISSION_DENIED');
+    for (const role of ['anon', 'authenticated'] as const)
+      expect(await codeOf(writing(role))).toBe('DB_PERMISSION_DENIED');
     expect(await writing('service_role')).toEqual([[uuidOf(1)]]);
-    const adding = (role: string) =>
+    const adding = (role: Caller['role']) =>
       seenBy(anybody, { role }, async (db) => [{ isNew: await addModel(db, { model: 'forged@1', dimensions: 2 }) }]);
     expect(await codeOf(adding('authenticated'))).toBe('DB_PERMISSION_DENIED');
   });

@@ -2,6 +2,7 @@ import { KINDS } from '../../src/analytics/embeddings/kinds.ts';
 import { addModel, useModel } from '../../src/analytics/embeddings/models.ts';
 import type { Similar } from '../../src/analytics/embeddings/search.ts';
 import type { Pool, Queryable } from '../../src/db/pool.ts';
+import { become, type Caller } from './callers.ts';
 
 /** `00000000-0000-4000-8000-000000000007` for 7. */
 export const uuidOf = (number: number): string => `00000000-0000-4000-8000-${number.toString().padStart(12, '0')}`;
@@ -33,17 +34,16 @@ export function nearest(
     .slice(0, limit);
 }
 
-/** What a role gets to see, and a user where there is one. @param pool of a superuser, who may become anybody */
+/** What a caller gets to see. @param pool of a superuser, who may become anybody */
 export async function seenBy<Row extends object>(
   pool: Pool,
-  { role, user }: { role: string; user?: string },
+  caller: Caller,
   ask: (db: Queryable) => Promise<readonly Row[]>,
 ): Promise<readonly Row[]> {
   const client = await pool.connect();
   try {
     await client.query('begin');
-    await client.query(`select set_config('request.jwt.claims', $1, true)`, [JSON.stringify({ role, sub: user })]);
-    await client.query(`set local role ${role}`);
+    await become(client, caller);
     return await ask(client);
   } finally {
     await client.query('rollback');
