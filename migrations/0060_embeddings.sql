@@ -145,7 +145,7 @@ begin
   elsif array_position(p_embedding, null) is not null then
     perform ml.refuse('EMBEDDING_INVALID', format('Component %s of %s is null.', array_position(p_embedding, null), lower(p_what)));
   end if;
-  select sqrt(sum(c.value::double precision * c.value::double precision)) into v_length from unnest(p_embedding) c (value);
+  select sqrt(sum(c.value * c.value)) into v_length from (select unnest(p_embedding)::double precision as value) c;
   if v_length in ('NaN', 'Infinity') then
     perform ml.refuse('EMBEDDING_INVALID', format('%s has a component that is no finite number.', p_what));
   elsif v_length = 0 then
@@ -290,11 +290,12 @@ begin
   v_version := ml.find_model(p_kind, p_model);
   v_length := ml.judge_embedding(p_embedding, v_version.dimensions, 'The embedding');
   if v_schema is null then
+    -- Unnested side by side in a select list, which streams: in FROM, both would be written down first, for half as long again.
     return query execute format(
       'select s.id, s.similarity from (
          select t.%1$I as id, round(greatest(-1, least(1, c.dot / t.length / $2))::numeric, 6)::double precision as similarity
          from ml.%2$I t
-         cross join lateral (select sum(x.a::double precision * x.b) as dot from unnest(t.embedding, $1) x (a, b)) c
+         cross join lateral (select sum(x.a * x.b) as dot from (select unnest(t.embedding)::double precision as a, unnest($1) as b) x) c
          where t.model_version_id = %3$s) s
        where s.similarity >= $3 order by s.similarity desc, s.id limit $4',
       p_kind || '_id', p_kind || '_embeddings', v_version.id)

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { MAX_DIMENSIONS } from '../analytics/embeddings/input.ts';
 import { KINDS, type Kind } from '../analytics/embeddings/kinds.ts';
 import { addModel, listModels, type ModelVersion, retireModel, useModel } from '../analytics/embeddings/models.ts';
 import type { Tx } from '../db/pool.ts';
@@ -13,7 +14,6 @@ interface Changing {
 }
 
 const MODEL = 'model@version, such as text-embedding-3-small@1';
-const MAX_DIMENSIONS = 16_000;
 const MOST_MISSING = 1_000_000_000;
 
 /** Which versions of models there are, and by which each kind is searched. */

@@ -14,13 +14,13 @@ export async function searchBy(pool: Pool, model: string, dimensions: number): P
 }
 
 /** By definition, in 64 bits. */
-export function cosine(a: readonly number[], b: readonly number[]): number {
+function cosine(a: readonly number[], b: readonly number[]): number {
   const dot = (x: readonly number[], y: readonly number[]) => x.reduce((sum, each, at) => sum + each * (y[at] ?? 0), 0);
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
 /** As PostgreSQL keeps it in a real. */
-export const inReal = (embedding: readonly number[]): readonly number[] => embedding.map(Math.fround);
+const inReal = (embedding: readonly number[]): readonly number[] => embedding.map(Math.fround);
 
 /** What an exact search should find, the nearest first, equal ones by id. */
 export function nearest(

@@ -124,7 +124,7 @@ function assertThere({ version, available }: Extension): void {
   throw new AppError(
     'EMBEDDING_EXTENSION_MISSING',
     available === null
-      ? 'This server has no pgvector, so there is nothing to index with: the search is exact, and slower.'
+      ? 'This server has no pgvector. Install it there, then run liventix embeddings upgrade; until then the search is exact, and slower.'
       : `pgvector ${available} is not created in this database. Run: liventix embeddings upgrade`,
   );
 }

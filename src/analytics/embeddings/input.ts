@@ -4,12 +4,12 @@ import { AppError, type ErrorCode } from '../../errors.ts';
 import { KINDS } from './kinds.ts';
 
 /** In one call; it is one statement. */
-export const MAX_EMBEDDINGS = 1_000;
+const MAX_EMBEDDINGS = 1_000;
 /** As ml.model_versions has it, and pgvector. */
 export const MAX_DIMENSIONS = 16_000;
 const LARGEST_REAL = 3.4028234663852886e38;
 
-export const kind = z.enum(KINDS);
+const kind = z.enum(KINDS);
 export const modelName = z
   .string()
   .regex(/^[!-?A-~]{1,200}@[!-?A-~]{1,100}$/, 'is no model@version, such as text-embedding-3-small@1');

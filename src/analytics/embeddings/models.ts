@@ -16,7 +16,7 @@ export interface ModelVersion {
   readonly kinds: readonly ModelOfKind[];
 }
 
-export interface ModelOfKind {
+interface ModelOfKind {
   readonly kind: Kind;
   readonly isCurrent: boolean;
   readonly embeddings: bigint;
