@@ -428,18 +428,16 @@ $$;
 
 -- ------------------------------------------------------------------------------------------------------------------------ who sees what
 
--- Ties the embeddings of a kind to the table of what they are of: who sees the row sees its embedding, whoever deletes it deletes that, and
--- only writers write. Can be run again, with other roles or another table.
+-- Has the embeddings of a kind seen by whoever sees the row that they are of, and written by writers alone. Can be run again, with other
+-- roles or another table. The foreign key, by which they go with the row, is made by liventix embeddings attach: it names both tables.
 -- Parameters: the kind; the table, whose column id is the key; the roles that read and write, those that there are not left out.
--- Returns nothing. Locks both tables against writers. The foreign key holds for what is written from then on: validate it afterwards.
--- Raises LV129 where the table has no such key.
+-- Returns nothing. Locks the embeddings. Raises LV129 where the table has no such key.
 -- lint: allow policy-per-row-subquery because whose row it is, is asked of those few that are nearest
 create function ml.attach_subjects(p_kind text, p_subjects regclass, p_readers text[], p_writers text[]) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_table text := format('ml.%I', p_kind || '_embeddings');
   v_subject text := format('%I', p_kind || '_id');
-  v_key text := p_kind || '_embeddings_subject';
   v_roles text;
   v_others text;
   v_each text;
@@ -450,10 +448,6 @@ begin
       and a.atttypid = 'uuid'::regtype and c.relkind in ('r', 'p'))
   then
     perform ml.refuse('EMBEDDING_SUBJECTS_UNSUITABLE', format('%s is no table with a unique column id of type uuid.', p_subjects));
-  end if;
-  if not exists (select from pg_constraint k where k.conrelid = v_table::regclass and k.conname = v_key and k.confrelid = p_subjects) then
-    execute format('alter table %s drop constraint if exists %I', v_table, v_key);
-    execute format('alter table %s add constraint %I foreign key (%s) references %s (id) on delete cascade not valid', v_table, v_key, v_subject, p_subjects);
   end if;
   execute format('drop policy if exists embeddings_seen on %s', v_table);
   -- Asked of what a search has found, not of all there is.

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { givingWay } from '../../db/giving-way.ts';
-import type { Pool, Queryable } from '../../db/pool.ts';
+import type { Pool, Queryable, Tx } from '../../db/pool.ts';
 import { AppError } from '../../errors.ts';
 import { KINDS, type Kind, subjectColumn, tableOf } from './kinds.ts';
 
@@ -45,9 +45,10 @@ export async function attachSubjects(pool: Pool, options: Attaching = {}): Promi
     const table = await findTable(pool, kind, tables[kind]);
     attached.push({ kind, table });
     if (table === null || dryRun) continue;
-    await givingWay(pool, { ...giving, code: 'EMBEDDING_BUSY', what: table }, (tx) =>
-      tx.query('select ml.attach_subjects($1, $2::regclass, $3, $4)', [kind, table, readers, writers]),
-    );
+    await givingWay(pool, { ...giving, code: 'EMBEDDING_BUSY', what: table }, async (tx) => {
+      await tx.query('select ml.attach_subjects($1, $2::regclass, $3, $4)', [kind, table, readers, writers]);
+      await tie(tx, kind, table);
+    });
     await validate(pool, kind, table);
   }
   return attached;
@@ -72,6 +73,22 @@ async function findTable(db: Queryable, kind: Kind, given: string | undefined): 
   return found?.name ?? null;
 }
 
+const foreignKey = (kind: Kind): string => `${kind}_embeddings_subject`;
+
+/** Holds for what is written from then on. */
+async function tie(tx: Tx, kind: Kind, table: string): Promise<void> {
+  const { rowCount } = await tx.query(
+    'select from pg_constraint where conrelid = $1::regclass and conname = $2 and confrelid = $3::regclass',
+    [tableOf(kind), foreignKey(kind), table],
+  );
+  if (rowCount !== 0) return;
+  await tx.query(`alter table ${tableOf(kind)} drop constraint if exists ${ident(foreignKey(kind))}`);
+  await tx.query(
+    `alter table ${tableOf(kind)} add constraint ${ident(foreignKey(kind))}
+     foreign key (${subjectColumn(kind)}) references ${table} (id) on delete cascade not valid`,
+  );
+}
+
 async function validate(pool: Pool, kind: Kind, table: string): Promise<void> {
   const orphan = `not exists (select from ${table} s where s.id = t.${subjectColumn(kind)})`;
   const { rows } = await pool.query<{ orphans: bigint }>(
@@ -84,5 +101,5 @@ async function validate(pool: Pool, kind: Kind, table: string): Promise<void> {
       `${orphans} embeddings are of what ${table} does not have. Everything else is in place. Run: delete from ${tableOf(kind)} t where ${orphan}; then this again.`,
     );
   }
-  await pool.query(`alter table ${tableOf(kind)} validate constraint ${ident(`${kind}_embeddings_subject`)}`);
+  await pool.query(`alter table ${tableOf(kind)} validate constraint ${ident(foreignKey(kind))}`);
 }
