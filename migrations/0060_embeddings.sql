@@ -101,14 +101,25 @@ create trigger current_models_not_retired before insert or update on ml.current_
   for each row execute function ml.guard_current_model();
 alter table ml.current_models enable always trigger current_models_not_retired;
 
+-- Refuses what is no kind of subject. Returns nothing. Locks nothing. Raises LV128.
+create function ml.check_kind(p_kind text) returns void
+language plpgsql immutable set search_path = '' as $$
+begin
+  if p_kind is null or p_kind not in ('event', 'sponsor', 'package') then
+    perform ml.refuse('EMBEDDING_SEARCH_INVALID', format('%s is no kind of subject: event, sponsor, package.', coalesce(quote_literal(p_kind), 'Null')));
+  end if;
+end
+$$;
+
 -- The version of a name, or the current one of a kind.
 -- Parameters: event, sponsor or package; 'model@version' or null. Returns the version. Locks nothing.
--- Raises LV122 where there is none, LV123 where it is retired.
+-- Raises LV122 where there is none, LV123 where it is retired, LV128 for no kind.
 create function ml.find_model(p_kind text, p_model text) returns ml.model_versions
 language plpgsql stable set search_path = '' as $$
 declare
   v_version ml.model_versions;
 begin
+  perform ml.check_kind(p_kind);
   if p_model is null then
     select m.* into v_version from ml.current_models c join ml.model_versions m on m.id = c.model_version_id where c.kind = p_kind;
   else
@@ -280,9 +291,7 @@ declare
   v_former text[] := array[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
   v_is_iterative boolean;
 begin
-  if p_kind is null or p_kind not in ('event', 'sponsor', 'package') then
-    perform ml.refuse('EMBEDDING_SEARCH_INVALID', format('%s is no kind of subject: event, sponsor, package.', coalesce(quote_literal(p_kind), 'Null')));
-  elsif p_limit is null or p_limit not between 1 and 1000 then
+  if p_limit is null or p_limit not between 1 and 1000 then
     perform ml.refuse('EMBEDDING_SEARCH_INVALID', format('The limit is %s. Give one from 1 to 1000.', coalesce(p_limit::text, 'null')));
   elsif p_threshold is null or p_threshold not between -1 and 1 then
     perform ml.refuse('EMBEDDING_SEARCH_INVALID', format('The threshold is %s. Give a similarity from -1 to 1.', coalesce(p_threshold::text, 'null')));
@@ -360,6 +369,7 @@ declare
   v_version ml.model_versions := ml.find_model(p_kind, p_model);
   v_embedding real[];
 begin
+  perform ml.check_kind(p_of);
   execute format('select t.embedding from ml.%I t where t.model_version_id = $1 and t.%I = $2', p_of || '_embeddings', p_of || '_id')
   into v_embedding using v_version.id, p_id;
   if v_embedding is null then
@@ -412,6 +422,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_missing bigint;
 begin
+  perform ml.check_kind(p_kind);
   execute format('lock table ml.%I in share row exclusive mode', p_kind || '_embeddings');
   v_missing := ml.missing(p_kind, p_model);
   if v_missing > p_may_miss then
@@ -442,6 +453,7 @@ declare
   v_others text;
   v_each text;
 begin
+  perform ml.check_kind(p_kind);
   if not exists (
     select from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0] join pg_class c on c.oid = x.indrelid
     where x.indrelid = p_subjects and x.indisunique and x.indnkeyatts = 1 and x.indpred is null and a.attname = 'id'

@@ -180,6 +180,17 @@ describe('the search over arrays', () => {
     expect(await codeOf(asking)).toBe('EMBEDDING_SEARCH_INVALID');
   });
 
+  it.each([
+    `ml.similar('user', '{1}', 10, 0, null)`,
+    `ml.matching('user', gen_random_uuid(), 'event', 10, 0, null)`,
+    `ml.matching('event', gen_random_uuid(), null, 10, 0, null)`,
+    `ml.missing(null, 'bounds@1')`,
+    `ml.use_model('user', 'bounds@1')`,
+    `ml.attach_subjects('user', 'pg_class', '{}', '{}')`,
+  ])('refuses a kind that there is not: %s', async (call) => {
+    expect(await codeOf(database.pool.query(`select ${call}`))).toBe('EMBEDDING_SEARCH_INVALID');
+  });
+
   it('takes the number of a domain over arrays, which stands in for the type vector', async () => {
     await searchBy(database.pool, 'domain@1', 3);
     await put(uuidOf(1), [1, 0, 0]);
