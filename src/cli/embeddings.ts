@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { attachSubjects, USUAL_READERS, USUAL_WRITERS } from '../analytics/embeddings/attach.ts';
-import { createExtension, readExtension, USUAL_SCHEMA } from '../analytics/embeddings/extension.ts';
+import { createExtension, creationOf, readExtension, USUAL_SCHEMA } from '../analytics/embeddings/extension.ts';
 import { buildIndexes, dropIndexes, findIndexes, listIndexes } from '../analytics/embeddings/indexes.ts';
 import { type EmbeddingStatus, embeddingStatus, type KindStatus } from '../analytics/embeddings/status.ts';
 import { type EmbeddingCheck, verifyEmbeddings } from '../analytics/embeddings/verify.ts';
@@ -210,7 +210,7 @@ async function showBuild(
   const { version } = await readExtension(pool);
   const wanted = (await listIndexes(pool)).filter(({ state }) => state === 'absent' || state === 'invalid');
   const statements = [
-    ...(version === null && schema !== undefined ? [`create extension vector schema ${schema}`] : []),
+    ...(version === null && schema !== undefined ? await creationOf(pool, schema) : []),
     ...wanted.map(({ name, statement }) => statement ?? `create index concurrently ${name} …`),
   ];
   context.out.write(

@@ -57,12 +57,14 @@ export async function createExtension(pool: Pool, schema = USUAL_SCHEMA): Promis
     );
   }
   await withTransaction(pool, async (tx) => {
-    const { rowCount } = await tx.query('select from pg_namespace where nspname = $1', [schema]);
-    if (rowCount === 0) {
-      await tx.query(`create schema ${ident(schema)}`);
-      await tx.query(`grant usage on schema ${ident(schema)} to public`);
-    }
-    await tx.query(`create extension vector schema ${ident(schema)}`);
+    for (const statement of await creationOf(tx, schema)) await tx.query(statement);
   });
   return readExtension(pool);
+}
+
+/** What creates it in a schema, and that, where it is not there. */
+export async function creationOf(db: Queryable, schema: string): Promise<readonly string[]> {
+  const { rowCount } = await db.query('select from pg_namespace where nspname = $1', [schema]);
+  const making = [`create schema ${ident(schema)}`, `grant usage on schema ${ident(schema)} to public`];
+  return [...(rowCount === 0 ? making : []), `create extension vector schema ${ident(schema)}`];
 }
