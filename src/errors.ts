@@ -179,6 +179,20 @@ export const ERROR_CODES = {
   PARTITIONS_RUNNING: { exit: 3 },
   PARTITIONS_NO_CRON: { exit: 2 },
 
+  // Embeddings
+  EMBEDDING_INVALID: { exit: 2, sqlstate: 'LV120' },
+  EMBEDDING_DIMENSIONS: { exit: 2, sqlstate: 'LV121' },
+  EMBEDDING_MODEL_UNKNOWN: { exit: 2, sqlstate: 'LV122' },
+  EMBEDDING_MODEL_RETIRED: { exit: 2, sqlstate: 'LV123' },
+  EMBEDDING_MODEL_FIXED: { exit: 2, sqlstate: 'LV124' },
+  EMBEDDING_MODEL_IN_USE: { exit: 2, sqlstate: 'LV125' },
+  EMBEDDING_INCOMPLETE: { exit: 1, sqlstate: 'LV126' },
+  EMBEDDING_MISSING: { exit: 2, sqlstate: 'LV127' },
+  EMBEDDING_SEARCH_INVALID: { exit: 2, sqlstate: 'LV128' },
+  EMBEDDING_SUBJECTS_UNSUITABLE: { exit: 2, sqlstate: 'LV129' },
+  EMBEDDING_EXTENSION_MISSING: { exit: 3 },
+  EMBEDDING_BUSY: { exit: 3 },
+
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },

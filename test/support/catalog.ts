@@ -27,6 +27,7 @@ const OURS = [
   'states',
   'outbox',
   'analytics',
+  'ml',
 ];
 
 const LINES = `
