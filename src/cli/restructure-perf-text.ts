@@ -1,6 +1,6 @@
-import type { Comparison, Pair } from '../restructure/perf/compare.ts';
+import { type Comparison, countsOf, type Pair } from '../restructure/perf/compare.ts';
 import { formatBytes, formatMs, formatTimes } from '../restructure/perf/figures.ts';
-import type { Recording } from '../restructure/perf/recording.ts';
+import type { Load, Recording } from '../restructure/perf/recording.ts';
 import { quantile } from '../restructure/perf/statistics.ts';
 import { caveatsOf, remarksOf } from '../restructure/perf/words.ts';
 import { formatCount } from './output.ts';
@@ -51,6 +51,7 @@ export function recordedText(recording: Recording): string {
     ...lines,
     `Accesses: ${formatCount(measured)} timed, ${formatCount(failed)} refused by the database, ${formatCount(leftOut)} left out.`,
     `cold: ${cold}`,
+    ...recording.load.flatMap((load) => loadLines('now', load)),
     '',
   ].join('\n');
 }
@@ -91,6 +92,10 @@ export function comparedText(comparison: Comparison): string {
     '',
     ...dashboards.flatMap(planLines),
     ...indexLines(comparison),
+    ...comparison.load.flatMap(({ before, after }) => [
+      ...(before === null ? [] : loadLines('before', before)),
+      ...(after === null ? [] : loadLines('after', after)),
+    ]),
     '',
     countsText(comparison),
     '',
@@ -156,18 +161,23 @@ function indexLines({ indexes: { usedBefore, usedAfter, neverUsed } }: Compariso
   ];
 }
 
-/** How many of each. Pure. */
-const countsOf = ({ pairs, unpaired }: Comparison) => ({
-  compared: pairs.length,
-  slower: pairs.filter(({ verdict }) => verdict === 'slower').length,
-  same: pairs.filter(({ verdict }) => verdict === 'same').length,
-  faster: pairs.filter(({ verdict }) => verdict === 'faster').length,
-  tooFewRuns: pairs.filter(({ verdict }) => verdict === 'too few').length,
-  answersDiffer: pairs.filter(({ answerDiffers }) => answerDiffers !== null).length,
-  faults: unpaired.filter(({ is }) => is === 'fault').length,
-  promisesKept: pairs.filter(({ promise }) => promise?.isKept === true).length,
-  promisesMissed: pairs.filter(({ promise }) => promise?.isKept === false).length,
-});
+function loadLines(when: string, load: Load): readonly string[] {
+  const { way, clients, transactions, seconds, waitMs, queryMs, connections, samples, afterwards, errors } = load;
+  const most = (of: (sample: Load['samples'][number]) => number) => Math.max(0, ...samples.map(of));
+  const by = way === 'direct' ? `a pool of ${load.poolSize}` : 'the pooler';
+  const errorCount = errors.reduce((sum, each) => sum + each.count, 0);
+  return [
+    `load ${when}: ${formatCount(clients)} clients through ${by}: ${formatCount(Math.round(transactions / seconds))} transactions/s,`,
+    `  a connection after ${formatMs(waitMs.p50)} (p99 ${formatMs(waitMs.p99)}, at most ${formatMs(waitMs.max)}), an answer after ${formatMs(queryMs.p50)} (p99 ${formatMs(queryMs.p99)})`,
+    `  connections: ${connections} in all, ${most(({ open }) => open)} at a time, ${most(({ active }) => active)} at work, ${most(({ waiting }) => waiting ?? 0)} clients waiting at most`,
+    `  errors: ${formatCount(errorCount)}; afterwards ${afterwards.open} open, ${afterwards.idleInTransaction} idle in a transaction`,
+    ...errors.map(
+      ({ code, message, count }) => `  error ${printable(code)}: ${printable(message)}, ${formatCount(count)} times`,
+    ),
+    ...load.checks.map(({ what, holds, detail }) => `  ${holds ? 'holds' : 'DOES NOT'}: ${what}: ${printable(detail)}`),
+    ...load.notes.map((note) => `  note: ${printable(note)}`),
+  ];
+}
 
 function countsText(comparison: Comparison): string {
   const counts = countsOf(comparison);

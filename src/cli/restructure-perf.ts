@@ -1,12 +1,14 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { interruptible } from '../db/interrupt.ts';
 import { connectionsOf, type Pool } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
 import { LEGACY_ACCESSES, readAccesses } from '../restructure/accesses/access.ts';
 import { findForgetting } from '../restructure/perf/cold.ts';
 import { assertSameRows, compareRecordings, isAtFault } from '../restructure/perf/compare.ts';
-import { measure } from '../restructure/perf/measure.ts';
+import { type MeasureOptions, measure } from '../restructure/perf/measure.ts';
 import { LIVENTIX_QUERIES, readQueries } from '../restructure/perf/queries.ts';
 import { type Recording, readPerfRecording, textOfRecording } from '../restructure/perf/recording.ts';
+import { pageOf } from '../restructure/perf/report/page.ts';
 import { openMeasuringPool } from '../restructure/perf/session.ts';
 import { drawMaterial, type Material, withReplacements } from '../restructure/perf/subjects.ts';
 import { type CommandContext, requireDatabaseUrl, withDatabase } from './context.ts';
@@ -23,6 +25,8 @@ const RECORDING_FILE = 'restructure-perf.json';
 const MOST_ROUNDS = 10_000;
 const MOST_SEEDS = 1_000_000;
 const LARGEST_RATIO = 1_000;
+const MOST_CLIENTS = 1_000;
+const MOST_SECONDS = 3_600;
 
 /** Finding out whether what is asked most became faster, or slower. */
 export function registerRestructurePerf(restructure: Command, context: CommandContext): void {
@@ -74,6 +78,12 @@ const measuring = (command: Command): Command =>
       duration('100ms', '1d'),
       20_000,
     )
+    .option('--clients <n>', 'then let so many ask at once, and watch the connections', wholeNumber(1, MOST_CLIENTS))
+    .option('--seconds <n>', 'with --clients: for how long', wholeNumber(1, MOST_SECONDS), 10)
+    .option(
+      '--pooler <url>',
+      'with --clients: through this PgBouncer too; user and database as in DATABASE_URL when left out',
+    )
     .option('--cold', 'time the queries with empty shared buffers too, which slows everybody on that server meanwhile');
 
 interface MeasuringOptions {
@@ -81,6 +91,9 @@ interface MeasuringOptions {
   readonly timeout: number;
   readonly budget: number;
   readonly cold?: boolean;
+  readonly clients?: number;
+  readonly seconds: number;
+  readonly pooler?: string;
 }
 
 interface RecordOptions extends MeasuringOptions {
@@ -175,6 +188,10 @@ async function runCompare(
   const comparison = compareRecordings(before, after);
   if (options.otherRows !== true) assertSameRows(comparison);
   context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison));
+  if (options.html !== undefined) {
+    await writeWholeFile(options.html, chunksOf(pageOf(comparison)));
+    context.err.write(`The page is ${options.html}.\n`);
+  }
   if (isAtFault(comparison, options)) context.exitWith(1);
 }
 
@@ -204,6 +221,8 @@ function measured(
               budgetMs: options.budget,
               timeoutMs: options.timeout,
               forgetting: options.cold === true ? await findForgetting(pool) : { why: 'it was not asked for: --cold' },
+              loads: loadsOf(options, context),
+              signal: context.stop,
               onProgress: progress.update,
             }),
         );
@@ -214,4 +233,30 @@ function measured(
     },
     { isBeforeMigrations: true },
   );
+}
+
+/** By our own pool, and through a pooler where one is named. @throws AppError USAGE */
+function loadsOf({ clients, seconds, pooler }: MeasuringOptions, { config }: CommandContext): MeasureOptions['loads'] {
+  if (clients === undefined) {
+    if (pooler !== undefined) throw new AppError('USAGE', '--pooler goes with --clients: how many ask at once?');
+    return [];
+  }
+  const load = { databaseUrl: requireDatabaseUrl(config), clients, poolSize: config.poolMax, seconds };
+  return [
+    { ...load, poolerUrl: null },
+    ...(pooler === undefined ? [] : [{ ...load, poolerUrl: poolerUrl(pooler, load.databaseUrl) }]),
+  ];
+}
+
+/** Where the pooler is, and who asks for which database, as the server is asked where the pooler's URL leaves it out. */
+function poolerUrl(text: string, databaseUrl: string): string {
+  if (!/^postgres(?:ql)?:\/\//.test(text) || !URL.canParse(text))
+    throw new AppError(
+      'USAGE',
+      '--pooler is no URL such as postgresql://127.0.0.1:6432. See: liventix restructure perf record --help',
+    );
+  const [url, server] = [new URL(text), new URL(databaseUrl)];
+  if (url.username === '') [url.username, url.password] = [server.username, server.password];
+  if (url.pathname.length <= 1) url.pathname = server.pathname;
+  return url.href;
 }

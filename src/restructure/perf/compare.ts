@@ -2,7 +2,8 @@ import { AppError } from '../../errors.ts';
 import { difference } from '../accesses/compare.ts';
 import { shapeOf } from './plans.ts';
 import type { Load, Measured, Recording, Result, Spread } from './recording.ts';
-import { type Ratio, ratioOf, spreadOf } from './statistics.ts';
+import { quantile, type Ratio, ratioOf, spreadOf } from './statistics.ts';
+import { ROUND_TRIP, WORK } from './subjects.ts';
 import { LEAST_RUNS } from './timings.ts';
 
 /** `too few`: too few runs to say. */
@@ -48,13 +49,18 @@ export interface Comparison {
   }[];
   /** How many times as fast the machine was at what has nothing to do with the database's tables. */
   readonly machine: readonly { readonly title: string; readonly warm: Ratio }[];
-  /** What is within that is not told apart. */
-  readonly noise: number;
+  readonly noise: Noise;
   /** The slowest first, by what became of them. */
   readonly pairs: readonly Pair[];
   readonly unpaired: readonly Unpaired[];
   readonly indexes: IndexChanges;
   readonly load: readonly { readonly way: Load['way']; readonly before: Load | null; readonly after: Load | null }[];
+}
+
+/** What is closer than either is not told apart. */
+export interface Noise {
+  readonly share: number;
+  readonly ms: number;
 }
 
 interface IndexChanges {
@@ -65,13 +71,13 @@ interface IndexChanges {
 
 /** Medians that are closer than that are taken for the same, whatever their spread. */
 const LEAST_NOISE = 0.1;
-/** So are those that are as close: nobody sees it, and a round trip alone varies by as much. */
+/** So are those that are as close, or as two round trips of nothing are: nobody sees it. */
 const LEAST_DIFFERENCE_MS = 0.1;
 
 /** What became of each query. Pure. */
 export function compareRecordings(before: Recording, after: Recording): Comparison {
-  const machine = controlRatios(before, after);
-  const noise = Math.max(LEAST_NOISE, ...machine.map(({ warm }) => Math.abs(Math.log(warm.ratio))));
+  const machine = controlsOf(before, after);
+  const noise = noiseOf(machine);
   const promised = new Map(
     before.material.queries.map(({ query }) => [
       `dashboard ${query.name}`,
@@ -86,7 +92,7 @@ export function compareRecordings(before: Recording, after: Recording): Comparis
     before,
     after,
     otherRows: otherRowsOf(before, after),
-    machine,
+    machine: machine.map(({ title, warm }) => ({ title, warm })),
     noise,
     pairs: pairs.toSorted((one, other) => one.warm.ratio - other.warm.ratio),
     unpaired: looked.flatMap((each) => ('is' in each ? [each] : [])),
@@ -98,14 +104,28 @@ export function compareRecordings(before: Recording, after: Recording): Comparis
   };
 }
 
-function controlRatios(before: Recording, after: Recording): Comparison['machine'] {
+interface Control {
+  readonly id: string;
+  readonly title: string;
+  readonly warm: Ratio;
+  readonly differenceMs: number;
+}
+
+function controlsOf(before: Recording, after: Recording): readonly Control[] {
   const controls = ({ results }: Recording) =>
     results.flatMap((each) => (each.kind === 'control' && each.status === 'measured' ? [each] : []));
-  const latter = new Map(controls(after).map((each) => [each.id, each]));
-  return controls(before).flatMap(({ id, title, warmMs }) => {
-    const other = latter.get(id);
-    return other === undefined ? [] : [{ title, warm: ratioOf(warmMs, other.warmMs) }];
+  const latter = new Map(controls(after).map((each) => [each.id, each.warmMs]));
+  return controls(before).map(({ id, title, warmMs }) => {
+    const otherMs = latter.get(id) ?? warmMs;
+    const differenceMs = Math.abs(quantile(warmMs, 0.5) - quantile(otherMs, 0.5));
+    return { id, title, warm: ratioOf(warmMs, otherMs), differenceMs };
   });
+}
+
+function noiseOf(controls: readonly Control[]): Noise {
+  const work = controls.filter(({ id }) => id === WORK).map(({ warm }) => Math.abs(Math.log(warm.ratio)));
+  const trips = controls.filter(({ id }) => id === ROUND_TRIP).map(({ differenceMs }) => differenceMs);
+  return { share: Math.max(LEAST_NOISE, ...work), ms: Math.max(LEAST_DIFFERENCE_MS, ...trips) };
 }
 
 const otherRowsOf = (before: Recording, after: Recording): Comparison['otherRows'] =>
@@ -187,7 +207,7 @@ function pairOf(
   {
     noise,
     promise,
-  }: { readonly noise: number; readonly promise: { ratio: number | undefined; isOther: boolean } | undefined },
+  }: { readonly noise: Noise; readonly promise: { ratio: number | undefined; isOther: boolean } | undefined },
 ): Pair {
   const warm = ratioOf(before.warmMs, after.warmMs);
   const spreads = { before: spreadOf(before.warmMs), after: spreadOf(after.warmMs) };
@@ -216,12 +236,12 @@ function pairOf(
 /** Faster or slower where even the closest that the medians may be is beyond the noise. Pure. */
 export function verdictOf(
   { low, high }: Ratio,
-  { noise, runs, differenceMs }: { readonly noise: number; readonly runs: number; readonly differenceMs: number },
+  { noise, runs, differenceMs }: { readonly noise: Noise; readonly runs: number; readonly differenceMs: number },
 ): Verdict {
   if (runs < LEAST_RUNS) return 'too few';
-  if (differenceMs < LEAST_DIFFERENCE_MS) return 'same';
-  if (high < 1 / (1 + noise)) return 'slower';
-  return low > 1 + noise ? 'faster' : 'same';
+  if (differenceMs < noise.ms) return 'same';
+  if (high < 1 / (1 + noise.share)) return 'slower';
+  return low > 1 + noise.share ? 'faster' : 'same';
 }
 
 function answerDifference(before: Measured, after: Measured): string | null {
@@ -245,3 +265,16 @@ function indexChanges(before: Recording, after: Recording): IndexChanges {
       .toSorted((one, other) => other.bytes - one.bytes),
   };
 }
+
+/** How many of each. Pure. */
+export const countsOf = ({ pairs, unpaired }: Comparison) => ({
+  compared: pairs.length,
+  slower: pairs.filter(({ verdict }) => verdict === 'slower').length,
+  same: pairs.filter(({ verdict }) => verdict === 'same').length,
+  faster: pairs.filter(({ verdict }) => verdict === 'faster').length,
+  tooFewRuns: pairs.filter(({ verdict }) => verdict === 'too few').length,
+  answersDiffer: pairs.filter(({ answerDiffers }) => answerDiffers !== null).length,
+  faults: unpaired.filter(({ is }) => is === 'fault').length,
+  promisesKept: pairs.filter(({ promise }) => promise?.isKept === true).length,
+  promisesMissed: pairs.filter(({ promise }) => promise?.isKept === false).length,
+});

@@ -5,8 +5,9 @@ import { AppError } from '../../errors.ts';
 import { type Answered, readAnswers } from './answers.ts';
 import { type Cold, type Forgetting, timeCold } from './cold.ts';
 import { countIndexScans, indexUses } from './indexes.ts';
+import { type LoadOptions, underLoad } from './load.ts';
 import { type Plan, type PlanNode, readPlan, readRelations } from './plans.ts';
-import { FORMAT, type Recording, type Result } from './recording.ts';
+import { FORMAT, type Load, type Recording, type Result } from './recording.ts';
 import { failureOf, reading } from './session.ts';
 import { limitsOf, type Material, type Subject, subjectsOf } from './subjects.ts';
 import { timeRounds } from './timings.ts';
@@ -21,8 +22,14 @@ export interface MeasureOptions {
   readonly timeoutMs: number;
   /** How shared buffers are emptied, or why nothing is measured cold. */
   readonly forgetting: Forgetting | { readonly why: string };
+  /** The same under load: by our own pool, and through a pooler. */
+  readonly loads: readonly Pick<LoadOptions, 'databaseUrl' | 'poolerUrl' | 'clients' | 'poolSize' | 'seconds'>[];
+  readonly signal: AbortSignal;
   readonly onProgress: (what: string, done: number, total: number) => void;
 }
+
+/** What takes longer would be all that goes on under load, and nothing would be said of the connections. */
+const LONGEST_UNDER_LOAD_MS = 1_000;
 
 /**
  * Asks everything, and says how long it took and how it was done: answers first, then plans, then the clock. Nothing is written.
@@ -51,6 +58,8 @@ export async function measure(pool: Pool, material: Material, options: MeasureOp
         onProgress: (done, total) => onProgress('cold runs', done, total),
       },
     );
+    const quick = able.filter((each) => each.kind !== 'control' && tookMs(asked.get(each)) <= LONGEST_UNDER_LOAD_MS);
+    const load = await loadEach(pool, quick, options);
     await client.query('select pg_stat_force_next_flush()');
     const results = [
       ...subjects.flatMap((subject) => resultOf(subject, asked.get(subject), { warm, cold }) ?? []),
@@ -66,11 +75,21 @@ export async function measure(pool: Pool, material: Material, options: MeasureOp
       cold: cold.status === 'measured' ? { status: cold.status, how: cold.how } : cold,
       results,
       indexes: [...indexUses(scansBefore, await countIndexScans(client), tablesRead(results))],
-      load: [],
+      load,
     };
   } finally {
     client.release();
   }
+}
+
+async function loadEach(pool: Pool, subjects: readonly Subject[], options: MeasureOptions): Promise<Load[]> {
+  const loads: Load[] = [];
+  for (const load of options.loads) {
+    const what = load.poolerUrl === null ? 'under load' : 'under load, through the pooler';
+    const onProgress = (done: number, total: number) => options.onProgress(what, done, total);
+    loads.push(await underLoad(pool, subjects, { ...options, ...load, onProgress }));
+  }
+  return loads;
 }
 
 interface Asked {
@@ -180,12 +199,13 @@ async function countRows(
     for (const [at, table] of tables.entries()) {
       onProgress('counting rows', at, tables.length);
       const [schema = '', name = ''] = table.split('.');
-      counted[table] = await reading(client, { caller: null, timeoutMs }, () =>
-        client.query<{ count: string }>(`select count(*)::text as count from ${ident(schema)}.${ident(name)}`),
-      ).then(
-        ({ rows }) => Number(rows[0]?.count),
-        (error: unknown) => (failureOf(error), null),
-      );
+      const text = `select count(*)::text as count from ${ident(schema)}.${ident(name)}`;
+      counted[table] = await reading(client, { caller: null, timeoutMs }, () => client.query<{ count: string }>(text))
+        .then(({ rows }) => Number(rows[0]?.count))
+        .catch((error: unknown) => {
+          failureOf(error);
+          return null;
+        });
     }
     return counted;
   } finally {

@@ -140,9 +140,11 @@ export function withReplacements<T extends { readonly material: Material }>(reco
  * What takes as long on any database: the round trip alone, and some 10 ms of work that reads no table. Asked among all others, they say how
  * fast the machine was.
  */
+export const ROUND_TRIP = 'control round-trip';
+export const WORK = 'control work';
 const CONTROLS: readonly Subject[] = [
-  controlOf('control round-trip', 'the machine: a query of nothing', 'select 1 as one'),
-  controlOf('control work', 'the machine: a fixed computation', 'select sum(n % 7) from generate_series(1, 100000) n'),
+  controlOf(ROUND_TRIP, 'the machine: a query of nothing', 'select 1 as one'),
+  controlOf(WORK, 'the machine: a fixed computation', 'select sum(n % 7) from generate_series(1, 100000) n'),
 ];
 
 function controlOf(id: string, title: string, text: string): Subject {

@@ -1,5 +1,5 @@
 import type { Comparison, Pair } from './compare.ts';
-import { formatShare, formatTimes } from './figures.ts';
+import { formatMs, formatShare, formatTimes } from './figures.ts';
 import type { Measured } from './recording.ts';
 
 /** What is to be known before any figure is looked at. Pure. */
@@ -13,7 +13,7 @@ export function caveatsOf({ before, after, otherRows, machine, noise }: Comparis
     ...(before.server === after.server ? [] : [`the server was PostgreSQL ${before.server} and is ${after.server}`]),
     ...settings.map((name) => `${name} was ${before.settings[name]} and is ${after.settings[name]}`),
     ...machine.map(({ title, warm }) => `${title}: ${formatTimes(warm.ratio)} as fast as before`),
-    `what differs by less than ${formatShare(noise)}, as far as the machine itself does, or by less than 0.1 ms, is taken for noise`,
+    `what differs by less than ${formatShare(noise.share)} or ${formatMs(noise.ms)} is taken for noise: as far as the machine itself does, and 10 % and 0.1 ms at least`,
     coldText(before, after),
   ];
 }
