@@ -29,7 +29,7 @@ export interface Pair {
 }
 
 /** A query of which there is nothing to compare, and why. */
-export interface Unpaired {
+interface Unpaired {
   readonly id: string;
   readonly kind: Result['kind'];
   readonly title: string;

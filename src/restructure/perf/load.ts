@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
-import type { Pool } from '../../db/pool.ts';
+import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { checkTransactionPooling } from './pooled-settings.ts';
 import { openConsole } from './pooler-console.ts';
@@ -33,10 +33,10 @@ const AFTER_FAILURE_MS = 50;
 
 /**
  * Lets clients ask for what was timed, in turn, without a rest, and looks meanwhile at who is connected; afterwards at who still is.
- * @param watcher a connection that is not counted
+ * @param watcher a connection that is there already, and is not counted
  * @throws AppError DB_UNREACHABLE where the first connection cannot be made
  */
-export async function underLoad(watcher: Pool, subjects: readonly Subject[], options: LoadOptions): Promise<Load> {
+export async function underLoad(watcher: Queryable, subjects: readonly Subject[], options: LoadOptions): Promise<Load> {
   const { poolerUrl, clients, seconds, signal, onProgress } = options;
   const name = `liventix-load-${process.pid}-${poolerUrl === null ? 'direct' : 'pooler'}`;
   const entrance = poolerUrl === null ? ownPool(name, options) : throughPooler(name, { ...options, poolerUrl });
@@ -207,7 +207,7 @@ interface Seen extends Pick<Load['samples'][number], 'open' | 'active' | 'idleIn
   readonly pids: readonly number[];
 }
 
-async function lookAt(watcher: Pool, name: string): Promise<Seen> {
+async function lookAt(watcher: Queryable, name: string): Promise<Seen> {
   const { rows } = await watcher.query<Seen>(
     `select coalesce(array_agg(pid), '{}') as pids, count(*)::int4 as open, count(*) filter (where state = 'active')::int4 as active,
        count(*) filter (where state like 'idle in transaction%')::int4 as "idleInTransaction"
@@ -218,7 +218,7 @@ async function lookAt(watcher: Pool, name: string): Promise<Seen> {
 }
 
 /** Our own connections go away when they are closed; a pooler's stay, and are idle. */
-async function settled(watcher: Pool, name: string, goAway: boolean): Promise<Load['afterwards']> {
+async function settled(watcher: Queryable, name: string, goAway: boolean): Promise<Load['afterwards']> {
   const until = performance.now() + SETTLING_MS;
   for (;;) {
     const { open, idleInTransaction, active } = await lookAt(watcher, name);

@@ -59,7 +59,7 @@ export async function measure(pool: Pool, material: Material, options: MeasureOp
       },
     );
     const quick = able.filter((each) => each.kind !== 'control' && tookMs(asked.get(each)) <= LONGEST_UNDER_LOAD_MS);
-    const load = await loadEach(pool, quick, options);
+    const load = await loadEach(client, quick, options);
     await client.query('select pg_stat_force_next_flush()');
     const results = [
       ...subjects.flatMap((subject) => resultOf(subject, asked.get(subject), { warm, cold }) ?? []),
@@ -82,12 +82,12 @@ export async function measure(pool: Pool, material: Material, options: MeasureOp
   }
 }
 
-async function loadEach(pool: Pool, subjects: readonly Subject[], options: MeasureOptions): Promise<Load[]> {
+async function loadEach(watcher: Queryable, subjects: readonly Subject[], options: MeasureOptions): Promise<Load[]> {
   const loads: Load[] = [];
   for (const load of options.loads) {
     const what = load.poolerUrl === null ? 'under load' : 'under load, through the pooler';
     const onProgress = (done: number, total: number) => options.onProgress(what, done, total);
-    loads.push(await underLoad(pool, subjects, { ...options, ...load, onProgress }));
+    loads.push(await underLoad(watcher, subjects, { ...options, ...load, onProgress }));
   }
   return loads;
 }

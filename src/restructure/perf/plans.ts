@@ -37,7 +37,7 @@ export interface Plan {
 export type Relations = ReadonlyMap<string, { readonly root: string; readonly leaves: number; readonly rows: number }>;
 
 /** To read more rows than these from end to end is worth a line. */
-export const BIG_ROWS = 10_000;
+const BIG_ROWS = 10_000;
 
 const explained: z.ZodType<Explained> = z.lazy(() =>
   z.looseObject({

@@ -7,7 +7,7 @@ import { EXPOSED } from '../accesses/api-schema.ts';
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
 /** What everything that is measured is called in pg_stat_activity. */
-export const APPLICATION = 'liventix';
+const APPLICATION = 'liventix';
 
 /**
  * Nothing can be written over it. Unlike our other connections it has the server's own jit and memory: the application's queries are timed,

@@ -20,19 +20,34 @@ export interface Interval {
   readonly high: number;
 }
 
-/** Standard deviations to each side of the middle that hold 95 %. */
+/** What may lie outside, on each side. */
+const TAIL = 0.025;
+/** Standard deviations to each side of the middle that leave that outside. */
 const Z = 1.96;
+/** Up to there the odds are counted out; of more values they are as good as normal. */
+const COUNTED_OUT = 1_000;
 
 /**
  * Where the true median lies with a confidence of 95 %, whatever the times are distributed like: between two of the values themselves, by how
- * often a fair coin falls (order statistics). Of fewer than six values, between the first and the last.
+ * often a fair coin falls (order statistics). Of fewer than six values, which do not give as much, between the first and the last.
  */
 export function medianInterval(values: readonly number[]): Interval {
   const ordered = sorted(values);
-  const { length } = ordered;
-  const reach = (Z * Math.sqrt(length)) / 2;
-  const at = (place: number): number => ordered[Math.min(length - 1, Math.max(0, place))] ?? 0;
-  return { low: at(Math.floor(length / 2 - reach) - 1), high: at(Math.ceil(length / 2 + reach)) };
+  const outside = leftOutside(ordered.length);
+  return { low: ordered[outside] ?? 0, high: ordered[ordered.length - 1 - outside] ?? 0 };
+}
+
+/** How many of so many values lie outside on each side: fewer heads than that fall once in forty times. */
+function leftOutside(count: number): number {
+  if (count > COUNTED_OUT) return Math.floor((count - Z * Math.sqrt(count)) / 2) - 1;
+  const oddsOf = (heads: number, odds: number): number => (odds * (count - heads)) / (heads + 1);
+  let outside = 0;
+  let odds = oddsOf(0, 0.5 ** count);
+  for (let sum = 0.5 ** count + odds; sum <= TAIL; sum += odds) {
+    outside += 1;
+    odds = oddsOf(outside, odds);
+  }
+  return outside;
 }
 
 export interface Ratio extends Interval {

@@ -18,7 +18,7 @@ export interface Material {
 }
 
 /** A query with what its parameters stand for, once for each time it is asked. */
-export interface DrawnQuery {
+interface DrawnQuery {
   readonly query: Query;
   readonly values: readonly (readonly (string | null)[])[];
   /** Why there are none. */
@@ -26,9 +26,9 @@ export interface DrawnQuery {
 }
 
 /** `control` is the same work on any database: it says how fast the machine is. */
-export type Kind = 'control' | 'dashboard' | 'access';
+type Kind = 'control' | 'dashboard' | 'access';
 /** By the query of before, or by the one that is meant to take its place. */
-export type Way = 'old' | 'new';
+type Way = 'old' | 'new';
 
 /** Something to be asked, again and again. */
 export interface Subject {

@@ -11,10 +11,13 @@ export function caveatsOf({ before, after, otherRows, machine, noise }: Comparis
         `${table} had ${former ?? 'uncounted'} rows and has ${latter ?? 'uncounted'}: answers are not judged`,
     ),
     ...(before.server === after.server ? [] : [`the server was PostgreSQL ${before.server} and is ${after.server}`]),
-    ...settings.map((name) => `${name} was ${before.settings[name]} and is ${after.settings[name]}`),
+    ...settings.map((name) => `${name} was ${before.settings[name]} and is ${after.settings[name] ?? 'not told'}`),
     ...machine.map(({ title, warm }) => `${title}: ${formatTimes(warm.ratio)} as fast as before`),
     `what differs by less than ${formatShare(noise.share)} or ${formatMs(noise.ms)} is taken for noise: as far as the machine itself does, and 10 % and 0.1 ms at least`,
     coldText(before, after),
+    ...(before.load.length > 0 && after.load.length === 0
+      ? ['under load it was measured before, and not now: give --clients']
+      : []),
   ];
 }
 

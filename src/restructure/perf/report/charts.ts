@@ -1,6 +1,6 @@
 import { scaleBand, scaleLinear, scaleLog } from 'd3-scale';
 import { curveStepAfter, line } from 'd3-shape';
-import { formatMs, formatTimes } from '../figures.ts';
+import { formatMs } from '../figures.ts';
 import type { Load } from '../recording.ts';
 import type { Interval } from '../statistics.ts';
 import { html, type Markup } from './markup.ts';
@@ -8,6 +8,8 @@ import { html, type Markup } from './markup.ts';
 /** For each query, what is drawn of it. */
 export interface Bar {
   readonly name: string;
+  /** Where there is little room. */
+  readonly shortName: string;
   readonly note: string;
   readonly before: readonly number[];
   readonly after: readonly number[];
@@ -18,7 +20,7 @@ const LABEL_HEIGHT = 18;
 const BAR_HEIGHT = 11;
 const GAP = 12;
 const AXIS_HEIGHT = 26;
-const RIGHT = 64;
+const RIGHT = 70;
 const LEFT = 4;
 
 /** Every chart is drawn twice, for a phone and for a desk: text that is scaled down with a picture cannot be read. */
@@ -36,7 +38,7 @@ export function latencyChart(bars: readonly Bar[], width: number): Markup {
   const height = bars.length * row + AXIS_HEIGHT;
   const ticks = decades(least, most);
   return html`<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Median times before and after, on a logarithmic scale">
-${ticks.map((ms) => gridLine({ at: x(ms), height: height - AXIS_HEIGHT, label: formatMs(ms) }))}
+${ticks.map((ms) => gridLine({ at: round(x(ms)), height: height - AXIS_HEIGHT, label: ms < 1_000 ? `${ms} ms` : `${ms / 1_000} s` }))}
 ${bars.map((bar, at) => barGroup(bar, { x, top: at * row, width }))}
 </svg>`;
 }
@@ -48,16 +50,16 @@ const gridLine = ({ at, height, label }: { at: number; height: number; label: st
   html`<line class="grid" x1="${at}" x2="${at}" y1="0" y2="${height}"/><text class="tick" x="${at}" y="${height + 16}" text-anchor="middle">${label}</text>`;
 
 function barGroup(
-  { name, note, before, after, p50 }: Bar,
+  { name, shortName, note, before, after, p50 }: Bar,
   { x, top, width }: { x: (ms: number) => number | undefined; top: number; width: number },
 ): Markup {
   const half = (which: 'before' | 'after', runs: readonly number[], y: number) => {
     const end = x(p50[which]) ?? LEFT;
-    return html`<rect class="${which}" x="${LEFT}" y="${y}" width="${Math.max(1, end - LEFT)}" height="${BAR_HEIGHT - 1}"/>
+    return html`<rect class="${which}" x="${LEFT}" y="${y}" width="${Math.max(1, round(end) - LEFT)}" height="${BAR_HEIGHT - 1}"/>
 ${runs.map((ms) => html`<line class="run" x1="${round(x(ms))}" x2="${round(x(ms))}" y1="${y + 1}" y2="${y + BAR_HEIGHT - 2}"/>`)}
-<text class="value" x="${Math.max(end, ...runs.map((ms) => x(ms) ?? 0)) + 5}" y="${y + BAR_HEIGHT - 2}">${formatMs(p50[which])}</text>`;
+<text class="value" x="${width - 4}" y="${y + BAR_HEIGHT - 2}" text-anchor="end">${formatMs(p50[which])}</text>`;
   };
-  return html`<g><text class="label" x="${LEFT}" y="${top + 12}">${shortened(name, width)}</text><text class="note" x="${width - 4}" y="${top + 12}" text-anchor="end">${note}</text>
+  return html`<g><text class="label" x="${LEFT}" y="${top + 12}">${shortened(width < 500 ? shortName : name, width)}</text><text class="ratio" x="${width - 4}" y="${top + 12}" text-anchor="end">${note}</text>
 ${half('before', before, top + LABEL_HEIGHT)}${half('after', after, top + LABEL_HEIGHT + BAR_HEIGHT)}</g>`;
 }
 
@@ -70,14 +72,20 @@ const shortened = (text: string, width: number): string => {
 };
 
 const RATIO_BINS = [0.01, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.91, 1.1, 1.25, 1.5, 2, 3, 5, 10, 100];
+const KINDS = ['same', 'faster', 'slower'] as const;
 
-/** How many queries became how many times as fast. */
-export function ratioChart(ratios: readonly number[], width: number): Markup {
+/** What became of one query, and how many times as fast it became. */
+export interface Outcome {
+  readonly ratio: number;
+  readonly kind: (typeof KINDS)[number];
+}
+
+/** How many queries became how many times as fast; one above the other, those that really did and those that cannot be told. */
+export function ratioChart(outcomes: readonly Outcome[], width: number): Markup {
   const bins = RATIO_BINS.slice(1).map((high, at) => {
     const low = RATIO_BINS[at] ?? 0;
     const isLast = at === RATIO_BINS.length - 2;
-    const held = ratios.filter((ratio) => (at === 0 || ratio >= low) && (isLast || ratio < high));
-    return { low, high, count: held.length };
+    return { low, held: outcomes.filter(({ ratio }) => (at === 0 || ratio >= low) && (isLast || ratio < high)) };
   });
   const height = 190;
   const floor = height - 34;
@@ -86,20 +94,34 @@ export function ratioChart(ratios: readonly number[], width: number): Markup {
     .range([LEFT, width - 4])
     .paddingInner(0.15);
   const y = scaleLinear()
-    .domain([0, Math.max(1, ...bins.map(({ count }) => count))])
-    .range([floor, 16]);
-  const skips = width < 500 ? 2 : 1;
+    .domain([0, Math.max(1, ...bins.map(({ held }) => held.length))])
+    .range([0, floor - 16]);
+  const isTold = (at: number) => at > 0 && (width >= 500 || at % 2 === 0);
   return html`<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="How many accesses became how many times as fast">
-${bins.map(({ low, high, count }, at) => {
-  const left = x(low) ?? 0;
-  const kind = high <= 0.95 ? 'slower' : low >= 1.05 ? 'faster' : 'same';
-  return html`<rect class="${kind}" x="${left}" y="${y(count)}" width="${x.bandwidth()}" height="${floor - y(count)}"/>
-${count === 0 ? '' : html`<text class="value" x="${left + x.bandwidth() / 2}" y="${y(count) - 4}" text-anchor="middle">${count}</text>`}
-${at % skips === 0 ? html`<text class="tick" x="${left}" y="${floor + 15}" text-anchor="middle">${at === 0 ? '' : formatTimes(low).replace(/\.?0+×/u, '×')}</text>` : ''}`;
+${bins.map(({ low, held }, at) => {
+  const left = round(x(low));
+  const middle = left + round(x.bandwidth() / 2);
+  return html`${stack(held, { left, width: round(x.bandwidth()), floor, y })}
+${held.length === 0 ? '' : html`<text class="value" x="${middle}" y="${round(floor - y(held.length)) - 4}" text-anchor="middle">${held.length}</text>`}
+${isTold(at) ? html`<text class="tick" x="${left}" y="${floor + 15}" text-anchor="middle">${low}×</text>` : ''}`;
 })}
 <line class="axis" x1="${LEFT}" x2="${width - 4}" y1="${floor}" y2="${floor}"/>
 <text class="tick" x="${LEFT}" y="${height - 4}">← slower</text><text class="tick" x="${width - 4}" y="${height - 4}" text-anchor="end">faster →</text>
 </svg>`;
+}
+
+function stack(
+  held: readonly Outcome[],
+  { left, width, floor, y }: { left: number; width: number; floor: number; y: (count: number) => number },
+): readonly Markup[] {
+  const counts = KINDS.map((kind) => held.filter((each) => each.kind === kind).length);
+  return KINDS.map((kind, at) => {
+    const [below, count] = [counts.slice(0, at).reduce((sum, each) => sum + each, 0), counts[at] ?? 0];
+    const top = round(floor - y(below + count));
+    return count === 0
+      ? html``
+      : html`<rect class="${kind}" x="${left}" y="${top}" width="${width}" height="${round(y(count))}"/>`;
+  });
 }
 
 type Sample = Load['samples'][number];
@@ -129,8 +151,14 @@ export function connectionChart(samples: readonly Sample[], most: Interval, widt
       .curve(curveStepAfter)([...samples]) ?? '';
   const seconds = x.ticks(width < 500 ? 4 : 8);
   return html`<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Connections open and at work, and clients waiting, over time">
-${y.ticks(5).map((count) => html`<line class="grid" x1="34" x2="${width - 8}" y1="${y(count)}" y2="${y(count)}"/><text class="tick" x="28" y="${y(count) + 4}" text-anchor="end">${count}</text>`)}
-${seconds.map((ms) => html`<text class="tick" x="${x(ms)}" y="${height - 6}" text-anchor="middle">${ms / 1_000} s</text>`)}
+${y
+  .ticks(5)
+  .filter(Number.isInteger)
+  .map(
+    (count) =>
+      html`<line class="grid" x1="34" x2="${width - 8}" y1="${round(y(count))}" y2="${round(y(count))}"/><text class="tick" x="28" y="${round(y(count)) + 4}" text-anchor="end">${count}</text>`,
+  )}
+${seconds.map((ms) => html`<text class="tick" x="${round(x(ms))}" y="${height - 6}" text-anchor="middle">${ms / 1_000} s</text>`)}
 ${SERIES.map(([name, of]) => html`<path class="series ${name}" d="${path(of)}"/>`)}
 </svg>`;
 }

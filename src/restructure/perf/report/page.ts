@@ -85,6 +85,7 @@ ${table(pairs, comparison)}`;
 
 const barOf = (pair: Pair): Bar => ({
   name: nameOf(pair),
+  shortName: `${pair.id.replace(/^dashboard /u, '')}${pair.isOther ? ' (other query)' : ''}`,
   note: formatTimes(pair.warm.ratio),
   before: pair.before.warmMs,
   after: pair.after.warmMs,
@@ -100,7 +101,7 @@ const VERDICTS: Readonly<Record<Pair['verdict'], { readonly word: string; readon
 
 function table(pairs: readonly Pair[], { after, otherRows }: Comparison): Markup {
   const isCold = after.cold.status === 'measured' && pairs.some(({ cold }) => cold !== null);
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll"><table class="cards">
 <thead><tr><th>query</th><th>became</th><th class="n">before p50 / p99</th><th class="n">after p50 / p99</th><th class="n">times as fast (95 %)</th>${isCold ? html`<th class="n">cold</th>` : ''}</tr></thead>
 <tbody>${pairs.map((pair) => tableRow(pair, { isCold, isJudged: otherRows.length === 0 }))}</tbody></table></div>`;
 }
@@ -114,10 +115,10 @@ function tableRow(pair: Pair, { isCold, isJudged }: { readonly isCold: boolean; 
       ? ''
       : html`<br><b class="bad">${isJudged ? 'wrong answer' : 'answer not judged'}</b>: ${answerDiffers}`;
   return html`<tr><td class="name">${nameOf(pair)}${wrong}${remarks.length === 0 ? '' : html`<br><span class="faint">${remarks.join('; ')}</span>`}</td>
-<td class="${kind}">${word}</td><td class="n">${formatMs(spreads.before.p50)} / ${formatMs(spreads.before.p99)}</td>
-<td class="n">${formatMs(spreads.after.p50)} / ${formatMs(spreads.after.p99)}</td>
-<td class="n"><b>${formatTimes(warm.ratio)}</b><br><span class="faint">${formatTimes(warm.low)} to ${formatTimes(warm.high)}</span></td>
-${isCold ? html`<td class="n">${cold === null ? '' : formatTimes(cold.ratio)}</td>` : ''}</tr>`;
+<td class="${kind}" data-is="became">${word}</td><td class="n" data-is="before p50 / p99">${formatMs(spreads.before.p50)} / ${formatMs(spreads.before.p99)}</td>
+<td class="n" data-is="after p50 / p99">${formatMs(spreads.after.p50)} / ${formatMs(spreads.after.p99)}</td>
+<td class="n" data-is="times as fast (95 %)"><b>${formatTimes(warm.ratio)}</b><br><span class="faint">${formatTimes(warm.low)} to ${formatTimes(warm.high)}</span></td>
+${isCold ? html`<td class="n" data-is="cold, times as fast">${cold === null ? '' : formatTimes(cold.ratio)}</td>` : ''}</tr>`;
 }
 
 function accesses(comparison: Comparison): Markup {
@@ -127,11 +128,14 @@ function accesses(comparison: Comparison): Markup {
     verdict === 'slower' || verdict === 'faster' || answerDiffers !== null;
   const told = pairs.filter(isTold);
   const rest = pairs.filter((pair) => !isTold(pair));
-  const ratios = pairs.map(({ warm }) => warm.ratio);
+  const outcomes = pairs.map(({ warm, verdict }) => ({
+    ratio: warm.ratio,
+    kind: verdict === 'too few' ? ('same' as const) : verdict,
+  }));
   return html`<h2>The application's accesses</h2>
 <p>${pairs.length} accesses, each as the callers that it has: how many became how many times as fast, by their medians.</p>
-<p class="key"><span class="k-bad">slower</span><span class="k-before">the same</span><span class="k-good">faster</span></p>
-${bothWidths((width) => ratioChart(ratios, width))}
+<p class="key"><span class="k-bad">slower</span><span class="k-before">the same within noise</span><span class="k-good">faster</span></p>
+${bothWidths((width) => ratioChart(outcomes, width))}
 <h3>${told.length} that became slower or faster, or answer otherwise</h3>
 ${told.length === 0 ? html`<p>None.</p>` : table(told, comparison)}
 ${rest.length === 0 ? '' : html`<details><summary>the other ${rest.length}</summary>${table(rest, comparison)}</details>`}`;

@@ -28,7 +28,7 @@ pre { background: var(--card); border-radius: 8px; padding: 10px 12px; overflow-
 pre .minus { color: var(--faint); } pre .plus { color: var(--after); }
 details { margin: 8px 0; } summary { cursor: pointer; }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; }
-svg text { fill: var(--ink); } svg .tick, svg .note { fill: var(--faint); } svg .value { font-size: 11px; }
+svg text { fill: var(--ink); } svg .tick { fill: var(--faint); } svg .ratio { font-weight: 600; } svg .value { font-size: 11px; }
 svg .grid { stroke: var(--rule); stroke-width: 1; } svg .axis { stroke: var(--faint); }
 svg .before { fill: var(--before); opacity: 0.75; } svg .after { fill: var(--after); opacity: 0.85; }
 svg .run { stroke: var(--ink); stroke-width: 1; opacity: 0.35; }
@@ -38,7 +38,11 @@ svg .series { fill: none; stroke-width: 2; } svg .open { stroke: var(--before); 
 .key span::before { content: ''; display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin-right: 6px; vertical-align: -1px; background: var(--c); }
 .k-before { --c: var(--before); } .k-after { --c: var(--after); } .k-wait { --c: var(--wait); } .k-bad { --c: var(--bad); } .k-good { --c: var(--good); }
 .narrow { display: none; }
-@media (max-width: 620px) { .wide { display: none; } .narrow { display: block; } main { padding: 16px 14px 48px; } h1 { font-size: 22px; } }
+@media (max-width: 620px) { .wide { display: none; } .narrow { display: block; } main { padding: 16px 14px 48px; } h1 { font-size: 22px; }
+  .cards, .cards tbody, .cards tr { display: block; } .cards thead { display: none; } .cards tr { border-bottom: 1px solid var(--rule); padding: 8px 0; }
+  .cards td { display: block; border: 0; padding: 2px 0; text-align: left; }
+  .cards td[data-is] { display: flex; justify-content: space-between; gap: 12px; } .cards td[data-is]::before { content: attr(data-is); color: var(--faint); }
+  .cards td br { display: none; } .cards td.name br { display: inline; } .cards td b + span { margin-left: 0; } }
 @media print { :root { --page: #fff; --ink: #000; --card: #f3f3f3; --rule: #bbb; --faint: #444; } body { font-size: 12px; } main { max-width: none; padding: 0; }
   .wide { display: block; } .narrow { display: none; } svg, tr, pre { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; } pre { white-space: pre-wrap; } }
 `;
