@@ -57,7 +57,7 @@ export function recordedText(recording: Recording): string {
 }
 
 /** Everything that was found, for machines. */
-export const jsonOf = (comparison: Comparison) => ({
+export const jsonOf = (comparison: Comparison): object => ({
   ...comparison,
   before: aboutOf(comparison.before),
   after: aboutOf(comparison.after),
