@@ -21,6 +21,7 @@ const SHOP = `
   create table parts_1 partition of parts for values from ('2026-01-01') to ('2026-02-01');
   create table parts_2 partition of parts for values from ('2026-02-01') to ('2026-03-01');
   create table parts_3 partition of parts for values from ('2026-03-01') to ('2026-04-01');
+  create index parts_by_id on parts (id);
   insert into parts select n, date '2026-01-01' + n % 90 from generate_series(1, 900) n;
   create function note() returns integer language sql as 'insert into parts values (1, ''2026-01-01'') returning id';
   analyze`;
@@ -123,7 +124,10 @@ describe('perf', () => {
     expect(find('thing').planChange.before.join('\n')).toMatch(/on views by views_thing|by views_thing/u);
     expect(find('thing').planChange.after.join('\n')).toContain('Seq Scan on views');
     expect(said.indexes.usedBefore).toEqual(['public.views views_thing']);
-    expect(said.indexes.neverUsed).toMatchObject([{ table: 'public.views', index: 'views_never' }]);
+    expect(said.indexes.neverUsed).toMatchObject([
+      { table: 'public.views', index: 'views_never' },
+      { table: 'public.parts', index: 'parts_by_id' },
+    ]);
     // Slower is no fault by itself.
     expect((await compare()).exitCode).toBe(0);
   });
@@ -233,10 +237,24 @@ describe('perf', () => {
     );
   });
 
-  it('counts the partitions that were looked at', async () => {
-    const results = await record();
-    const month = results.find(({ id }) => id === 'dashboard month');
-    expect(month).toMatchObject({ plan: { partitions: [{ table: 'public.parts', looked: 1, of: 3 }] } });
+  it('counts the partitions that were looked at, and takes their indexes for one', async () => {
+    const results = await record(only({ before: `select count(*) from public.parts where seen_at = '2026-02-07'` }));
+    const month = results.find(({ id }) => id === 'dashboard it');
+    expect(month).toMatchObject({ plan: { partitions: [{ table: 'public.parts', looked: 1, of: 3 }], scanned: [] } });
+    const ordered = only({ before: 'select id from public.parts where id = 5 order by id' });
+    await database.pool.query(
+      "insert into parts select n, date '2026-01-01' + n % 90 from generate_series(901, 60000) n; analyze parts",
+    );
+    const [byId] = (await record(ordered)).filter(({ kind }) => kind === 'dashboard');
+    expect(byId).toMatchObject({ plan: { partitions: [{ looked: 3, of: 3 }], indexes: ['parts_by_id'] } });
+    const { indexes } = JSON.parse(await readFile(inFolder('before.json'), 'utf8')) as Recording;
+    expect(indexes).toMatchObject([{ table: 'public.parts', index: 'parts_by_id' }]);
+    expect(indexes[0]?.scans).toBeGreaterThan(0);
+    // A scan of all partitions is one of the table.
+    const [all] = (await record(only({ before: 'select count(*) from public.parts' }))).filter(
+      ({ kind }) => kind === 'dashboard',
+    );
+    expect(all).toMatchObject({ plan: { partitions: [{ looked: 3, of: 3 }], scanned: ['public.parts'] } });
   });
 
   it('asks with the values of the recording, whatever has become of the rows', async () => {

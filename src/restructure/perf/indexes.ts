@@ -1,6 +1,6 @@
 import type { Queryable } from '../../db/pool.ts';
 
-/** An index of a table of the user's, and how often it was used. */
+/** An index of a table, those of its partitions with it, and how often it was used. */
 export interface IndexUse {
   readonly table: string;
   readonly index: string;
@@ -20,10 +20,13 @@ interface Counted extends Omit<IndexUse, 'scans'> {
 /** How often each index was used so far. @throws AppError DB_* */
 export async function countIndexScans(db: Queryable): Promise<ReadonlyMap<number, Counted>> {
   const { rows } = await db.query<Counted>(
-    `select s.indexrelid::int8::float8 as id, s.schemaname || '.' || s.relname as table, s.indexrelname as index,
-       s.idx_scan::float8 as "scansEver", pg_relation_size(s.indexrelid)::float8 as bytes, x.indisunique as "isUnique"
-     from pg_stat_user_indexes s join pg_index x on x.indexrelid = s.indexrelid
-     order by s.schemaname, s.relname, s.indexrelname`,
+    `select i.oid::int8::float8 as id, n.nspname || '.' || t.relname as table, i.relname as index, x.indisunique as "isUnique",
+       sum(s.idx_scan)::float8 as "scansEver", sum(pg_relation_size(s.indexrelid))::float8 as bytes
+     from pg_stat_user_indexes s
+       join pg_class i on i.oid = coalesce(pg_partition_root(s.indexrelid)::oid, s.indexrelid)
+       join pg_index x on x.indexrelid = i.oid
+       join pg_class t on t.oid = x.indrelid join pg_namespace n on n.oid = t.relnamespace
+     group by 1, 2, 3, 4 order by 2, 3`,
   );
   return new Map(rows.map((each) => [each.id, each]));
 }

@@ -27,14 +27,19 @@ export interface Plan {
   readonly hit: number;
   readonly read: number;
   readonly indexes: readonly string[];
-  /** Read from end to end, the big ones. */
+  /** Read from end to end, the big ones; a partitioned one where none of its partitions was left out. */
   readonly scanned: readonly string[];
   /** Of each partitioned table, how many partitions were looked at, and how many there are. */
   readonly partitions: readonly { readonly table: string; readonly looked: number; readonly of: number }[];
 }
 
-/** What the plans' relations are, by name with schema. */
-export type Relations = ReadonlyMap<string, { readonly root: string; readonly leaves: number; readonly rows: number }>;
+/** What plans speak of. */
+export interface Relations {
+  /** By name with schema. */
+  readonly tables: ReadonlyMap<string, { readonly root: string; readonly leaves: number; readonly rows: number }>;
+  /** By the name of a partition's index, which a plan has without a schema, that of the partitioned table's. */
+  readonly indexes: ReadonlyMap<string, string>;
+}
 
 /** To read more rows than these from end to end is worth a line. */
 const BIG_ROWS = 10_000;
@@ -109,11 +114,19 @@ export async function readPlan(
 
 /** @throws AppError DB_* */
 export async function readRelations(db: Queryable): Promise<Relations> {
-  const { rows } = await db.query<{ name: string; root: string; leaves: number; rows: number }>(RELATIONS);
-  return new Map(rows.map(({ name, ...about }) => [name, about]));
+  const { rows: tables } = await db.query<{ name: string; root: string; leaves: number; rows: number }>(TABLES);
+  const { rows: indexes } = await db.query<{ name: string; root: string }>(PARTITION_INDEXES);
+  return {
+    tables: new Map(tables.map(({ name, ...about }) => [name, about])),
+    indexes: new Map(indexes.map(({ name, root }) => [name, root])),
+  };
 }
 
-const RELATIONS = `
+const PARTITION_INDEXES = `
+  select c.relname as name, r.relname as root from pg_class c join pg_class r on r.oid = pg_partition_root(c.oid)
+  where c.relkind = 'i' and c.relispartition`;
+
+const TABLES = `
   with leaves as (
     select c.oid, coalesce(pg_partition_root(c.oid)::oid, c.oid) as root, c.reltuples
     from pg_class c where c.relkind in ('r', 'm')
@@ -128,8 +141,6 @@ const RELATIONS = `
 function planOf([{ Plan: top, ...times }]: z.infer<typeof documents>, relations: Relations): Plan {
   const root = nodeOf(top, relations);
   const run = allOf(root).filter(({ isRun }) => isRun);
-  const full = run.filter(({ node }) => node.endsWith('Seq Scan')).flatMap(({ relation }) => relation ?? []);
-  const big = full.filter((name) => (relations.get(name)?.rows ?? 0) > BIG_ROWS);
   return {
     root,
     planningMs: times['Planning Time'] ?? null,
@@ -137,22 +148,32 @@ function planOf([{ Plan: top, ...times }]: z.infer<typeof documents>, relations:
     hit: top['Shared Hit Blocks'] ?? 0,
     read: top['Shared Read Blocks'] ?? 0,
     indexes: distinct(run.flatMap(({ index }) => index ?? [])),
-    scanned: distinct(big),
+    scanned: scannedIn(run, relations),
     partitions: partitionsOf(run, relations),
   };
+}
+
+function scannedIn(run: readonly PlanNode[], { tables }: Relations): readonly string[] {
+  const full = distinct(run.filter(({ node }) => node.endsWith('Seq Scan')).flatMap(({ relation }) => relation ?? []));
+  const parts = full.flatMap((name) => tables.get(name) ?? []);
+  return distinct(parts.map(({ root }) => root)).filter((root) => {
+    const scanned = parts.filter((part) => part.root === root);
+    const rows = scanned.reduce((sum, part) => sum + part.rows, 0);
+    return scanned.length === scanned[0]?.leaves && rows > BIG_ROWS;
+  });
 }
 
 const distinct = (names: readonly string[]): readonly string[] => [...new Set(names)].toSorted();
 
 function nodeOf(explained: Explained, relations: Relations): PlanNode {
   const loops = explained['Actual Loops'] ?? 1;
-  const name = explained['Relation Name'];
+  const { 'Relation Name': name, 'Index Name': index } = explained;
   const relation = name === undefined ? null : `${explained.Schema ?? ''}.${name}`;
   return {
     node: explained['Node Type'],
     relation,
-    table: relation === null ? null : (relations.get(relation)?.root ?? relation),
-    index: explained['Index Name'] ?? null,
+    table: relation === null ? null : (relations.tables.get(relation)?.root ?? relation),
+    index: index === undefined ? null : (relations.indexes.get(index) ?? index),
     rowsExpected: explained['Plan Rows'] ?? 0,
     rows: Math.round((explained['Actual Rows'] ?? 0) * loops),
     removed: Math.round((explained['Rows Removed by Filter'] ?? 0) * loops),
@@ -163,16 +184,16 @@ function nodeOf(explained: Explained, relations: Relations): PlanNode {
 
 const allOf = (node: PlanNode): readonly PlanNode[] => [node, ...node.children.flatMap(allOf)];
 
-function partitionsOf(run: readonly PlanNode[], relations: Relations): Plan['partitions'] {
+function partitionsOf(run: readonly PlanNode[], { tables }: Relations): Plan['partitions'] {
   const looked = new Map<string, Set<string>>();
   for (const { relation } of run) {
-    const root = relation === null ? undefined : relations.get(relation)?.root;
+    const root = relation === null ? undefined : tables.get(relation)?.root;
     if (relation === null || root === undefined || root === relation) continue;
     looked.set(root, (looked.get(root) ?? new Set()).add(relation));
   }
   return [...looked].map(([table, leaves]) => {
     const [leaf = ''] = leaves;
-    return { table, looked: leaves.size, of: relations.get(leaf)?.leaves ?? leaves.size };
+    return { table, looked: leaves.size, of: tables.get(leaf)?.leaves ?? leaves.size };
   });
 }
 
@@ -196,4 +217,4 @@ const stepText = ({ node, table, index }: PlanNode): string =>
   );
 
 /** A table is the same one in another schema. */
-const withoutSchema = (name: string): string => name.slice(name.indexOf('.') + 1);
+export const withoutSchema = (name: string): string => name.slice(name.indexOf('.') + 1);

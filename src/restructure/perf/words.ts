@@ -1,5 +1,6 @@
 import type { Comparison, Pair } from './compare.ts';
 import { formatMs, formatShare, formatTimes } from './figures.ts';
+import { withoutSchema } from './plans.ts';
 import type { Measured } from './recording.ts';
 
 /** What is to be known before any figure is looked at. Pure. */
@@ -28,7 +29,8 @@ function coldText(before: Comparison['before'], after: Comparison['after']): str
 
 /** What else is to be said of a query than how fast it is. Pure. */
 export function remarksOf({ before, after, planChange, promise }: Pair): readonly string[] {
-  const scans = after.plan?.scanned.filter((table) => !before.plan?.scanned.includes(table)) ?? [];
+  const former = (before.plan?.scanned ?? []).map(withoutSchema);
+  const scans = after.plan?.scanned.filter((table) => !former.includes(withoutSchema(table))) ?? [];
   return [
     ...(promise === null ? [] : [`promised ${promise.ratio} times: ${promise.isKept ? 'kept' : 'MISSED'}`]),
     ...(planChange === null ? [] : ['another plan']),
