@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { interruptible } from '../db/interrupt.ts';
 import { connectionsOf, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
@@ -13,7 +13,7 @@ import { openMeasuringPool } from '../restructure/perf/session.ts';
 import { drawMaterial, type Material, withReplacements } from '../restructure/perf/subjects.ts';
 import { type CommandContext, requireDatabaseUrl, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { duration, wholeNumber } from './options.ts';
+import { duration, durationText, wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 import { comparedText, jsonOf, recordedText, summaryOf } from './restructure-perf-text.ts';
@@ -71,12 +71,17 @@ export function registerRestructurePerf(restructure: Command, context: CommandCo
 const measuring = (command: Command): Command =>
   command
     .option('--rounds <n>', 'how often each is asked, all in turn', wholeNumber(1, MOST_ROUNDS), 20)
-    .option('--timeout <time>', 'what takes longer is a finding, and the others go on', duration('100ms', '1h'), 60_000)
-    .option(
-      '--budget <time>',
-      'what took as long altogether is asked no more, after 3 runs',
-      duration('100ms', '1d'),
-      20_000,
+    .addOption(
+      timeOption('--timeout <time>', 'what takes longer is a finding, and the others go on', {
+        most: '1h',
+        ms: 60_000,
+      }),
+    )
+    .addOption(
+      timeOption('--budget <time>', 'what took as long altogether is asked no more, after 3 runs', {
+        most: '1d',
+        ms: 20_000,
+      }),
     )
     .option('--clients <n>', 'then let so many ask at once, and watch the connections', wholeNumber(1, MOST_CLIENTS))
     .option('--seconds <n>', 'with --clients: for how long', wholeNumber(1, MOST_SECONDS), 10)
@@ -85,6 +90,9 @@ const measuring = (command: Command): Command =>
       'with --clients: through this PgBouncer too; user and database as in DATABASE_URL when left out',
     )
     .option('--cold', 'time the queries with empty shared buffers too, which slows everybody on that server meanwhile');
+
+const timeOption = (flags: string, what: string, { most, ms }: { most: string; ms: number }): Option =>
+  new Option(flags, what).argParser(duration('100ms', most)).default(ms, durationText(ms));
 
 interface MeasuringOptions {
   readonly rounds: number;
