@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Recording } from '../../src/restructure/perf/recording.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
-import { createSmallPlatform } from '../support/platform.ts';
+import { createSmallPlatform, moveTables } from '../support/platform.ts';
 
 // The dashboards that come with the package, on the whole legacy platform.
 
@@ -61,4 +61,15 @@ it('are all answered by the raw tables, with rows, and by rollups alike', async 
   const { counts, pairs } = JSON.parse(compared.stdout);
   expect(counts).toMatchObject({ compared: dashboards.length, answersDiffer: 0, faults: 0 });
   expect(pairs.filter(({ isOther }: { isOther: boolean }) => isOther)).toHaveLength(others.length);
+});
+
+it('are answered alike by the old names when the tables have moved', async () => {
+  await moveTables(database);
+  const { rows } = await database.pool.query(
+    `select c.relkind as kind from pg_class c where c.oid = 'public.event_impressions'::regclass`,
+  );
+  expect(rows).toEqual([{ kind: 'v' }]);
+  const compared = await perf('compare', before(), '--json');
+  expect(compared, compared.stderr).toMatchObject({ exitCode: 0 });
+  expect(JSON.parse(compared.stdout).counts).toMatchObject({ answersDiffer: 0, faults: 0 });
 });
