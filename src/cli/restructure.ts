@@ -4,6 +4,7 @@ import { registerRestructureAccesses } from './restructure-accesses.ts';
 import { registerRestructureApply } from './restructure-apply.ts';
 import { registerRestructureIsolate } from './restructure-isolate.ts';
 import { registerRestructureLint } from './restructure-lint.ts';
+import { registerRestructurePerf } from './restructure-perf.ts';
 import { registerRestructurePlan } from './restructure-plan.ts';
 import { registerRestructureVerify } from './restructure-verify.ts';
 
@@ -16,5 +17,6 @@ export function registerRestructure(program: Command, context: CommandContext): 
   registerRestructureIsolate(restructure, context);
   registerRestructureVerify(restructure, context);
   registerRestructureAccesses(restructure, context);
+  registerRestructurePerf(restructure, context);
   registerRestructureLint(restructure, context);
 }

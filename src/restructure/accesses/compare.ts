@@ -37,7 +37,8 @@ export function compareAccesses(
   ];
 }
 
-function difference(before: Outcome, after: Outcome): string | undefined {
+/** In words, what is other in the second; undefined where nothing is. */
+export function difference(before: Outcome, after: Outcome): string | undefined {
   if (before.status === 'refused' && after.status === 'refused') {
     const isSame = before.by === after.by && before.code === after.code && before.message === after.message;
     return isSame ? undefined : `was ${refusalText(before)}, is ${refusalText(after)}`;

@@ -33,10 +33,10 @@ const VARYING = '(varies)';
 
 /**
  * What two runs of the same access have in common: what now(), random numbers and sequences gave is in the same places of both, and is
- * not the same. What is made of the day or of the minute is, and is known by being of today.
+ * not the same. What is made of the day or of the minute is, and is known by being of today: it is left out where `now` is given.
  */
-export function outcomeOf(first: RawOutcome, again?: { readonly second: RawOutcome; readonly now: Date }): Outcome {
-  const { second, now } = again ?? { second: first, now: undefined };
+export function outcomeOf(first: RawOutcome, again?: { readonly second: RawOutcome; readonly now?: Date }): Outcome {
+  const { second, now } = again ?? { second: first };
   if (first.status === 'refused') {
     const isSame = second.status === 'refused' && second.message === first.message;
     return isSame ? first : { ...first, message: VARYING };

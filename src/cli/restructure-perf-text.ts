@@ -1,0 +1,192 @@
+import { type Comparison, countsOf, type Pair } from '../restructure/perf/compare.ts';
+import { formatBytes, formatMs, formatTimes } from '../restructure/perf/figures.ts';
+import type { Load, Recording } from '../restructure/perf/recording.ts';
+import { quantile } from '../restructure/perf/statistics.ts';
+import { caveatsOf, remarksOf } from '../restructure/perf/words.ts';
+import { formatCount } from './output.ts';
+import { printable } from './printable.ts';
+
+/** What a recording comes to. */
+export const summaryOf = ({ results, rows, cold, server, recordedAt }: Recording) => ({
+  server,
+  recordedAt,
+  rows,
+  cold,
+  queries: results
+    .filter(({ kind }) => kind === 'dashboard')
+    .map((each) => ({
+      name: each.title,
+      way: each.way,
+      status: each.status,
+      ...(each.status === 'measured' ? { p50Ms: quantile(each.warmMs, 0.5), runs: each.warmMs.length } : {}),
+      ...(each.status === 'failed' ? { code: each.code, message: each.message } : {}),
+      ...(each.status === 'left out' ? { reason: each.reason } : {}),
+    })),
+  accesses: countByStatus(results.filter(({ kind }) => kind === 'access')),
+});
+
+const countByStatus = (results: Recording['results']) => ({
+  measured: results.filter(({ status }) => status === 'measured').length,
+  failed: results.filter(({ status }) => status === 'failed').length,
+  leftOut: results.filter(({ status }) => status === 'left out').length,
+});
+
+export function recordedText(recording: Recording): string {
+  const lines = recording.results
+    .filter(({ kind }) => kind === 'dashboard')
+    .map((each) => {
+      const title = printable(each.title);
+      switch (each.status) {
+        case 'measured':
+          return `${formatMs(quantile(each.warmMs, 0.5)).padStart(10)}  ${title}`;
+        case 'failed':
+          return `    failed  ${title}: ${each.code} ${printable(each.message)}`;
+        default:
+          return `  left out  ${title}: ${printable(each.reason)}`;
+      }
+    });
+  const { measured, failed, leftOut } = summaryOf(recording).accesses;
+  const cold = recording.cold.status === 'measured' ? recording.cold.how : `not measured: ${recording.cold.why}`;
+  return [
+    ...lines,
+    `Accesses: ${formatCount(measured)} timed, ${formatCount(failed)} refused by the database, ${formatCount(leftOut)} left out.`,
+    `cold: ${cold}`,
+    ...recording.load.flatMap((load) => loadLines('now', load)),
+    '',
+  ].join('\n');
+}
+
+/** Everything that was found, for machines. */
+export const jsonOf = (comparison: Comparison): object => ({
+  ...comparison,
+  before: aboutOf(comparison.before),
+  after: aboutOf(comparison.after),
+  caveats: caveatsOf(comparison),
+  pairs: comparison.pairs.map((pair) => ({ ...pair, remarks: remarksOf(pair) })),
+  counts: countsOf(comparison),
+});
+
+const aboutOf = ({ program, server, recordedAt, settings, rows, cold }: Recording) => ({
+  program,
+  server,
+  recordedAt,
+  settings,
+  rows,
+  cold,
+});
+
+export function comparedText(comparison: Comparison): string {
+  const { pairs, unpaired, otherRows } = comparison;
+  const isJudged = otherRows.length === 0;
+  const dashboards = pairs.filter(({ kind }) => kind === 'dashboard');
+  return [
+    ...caveatsOf(comparison).map((each) => `note: ${printable(each)}`),
+    '',
+    '            before      after  times as fast (95 %)',
+    ...dashboards.flatMap((pair) => pairLines(pair, isJudged)),
+    ...pairs.filter(({ kind }) => kind === 'access').flatMap((pair) => pairLines(pair, isJudged)),
+    ...unpaired
+      .filter(({ is }) => is === 'fault')
+      .map(({ title, what }) => `FAULT    ${printable(`${title}: ${what}`)}`),
+    ...unpairedNotes(comparison),
+    '',
+    ...dashboards.flatMap(planLines),
+    ...indexLines(comparison),
+    ...comparison.load.flatMap(({ before, after }) => [
+      ...(before === null ? [] : loadLines('before', before)),
+      ...(after === null ? [] : loadLines('after', after)),
+    ]),
+    '',
+    countsText(comparison),
+    '',
+  ].join('\n');
+}
+
+function pairLines(pair: Pair, isJudged: boolean): readonly string[] {
+  const { verdict, title, isOther, spreads, warm, cold, answerDiffers } = pair;
+  const name = `${title}${isOther ? ' (the other query)' : ''}`;
+  const remarks = remarksOf(pair);
+  const range = `${formatTimes(warm.ratio)} (${formatTimes(warm.low)} to ${formatTimes(warm.high)})`;
+  const columns = [
+    verdict.padEnd(7),
+    formatMs(spreads.before.p50).padStart(10),
+    formatMs(spreads.after.p50).padStart(10),
+    range.padEnd(26),
+  ];
+  return [
+    `${columns.join(' ')} ${printable(name)}`,
+    ...(answerDiffers === null
+      ? []
+      : [`         ${isJudged ? 'WRONG ANSWER' : 'answer not judged'}: ${printable(answerDiffers)}`]),
+    ...(cold === null
+      ? []
+      : [`         cold: ${formatTimes(cold.ratio)} (${formatTimes(cold.low)} to ${formatTimes(cold.high)})`]),
+    ...(remarks.length === 0 ? [] : [`         ${printable(remarks.join('; '))}`]),
+  ];
+}
+
+/** Those that say the same are one line: an access is asked as several callers. */
+function unpairedNotes({ unpaired }: Comparison): readonly string[] {
+  const notes = unpaired.filter(({ is }) => is === 'note');
+  const dashboards = notes.filter(({ kind }) => kind === 'dashboard');
+  const accesses = notes.filter(({ kind }) => kind === 'access').length;
+  return [
+    ...dashboards.map(({ title, what }) => `note     ${printable(`${title}: ${what}`)}`),
+    ...(accesses === 0
+      ? []
+      : [`note     ${formatCount(accesses)} accesses were not timed: --json says which, and why`]),
+  ];
+}
+
+function planLines({ title, isOther, planChange }: Pair): readonly string[] {
+  if (planChange === null) return [];
+  return [
+    `plan of ${printable(title)}${isOther ? ' (the other query)' : ''}`,
+    ...planChange.before.map((line) => `  - ${printable(line)}`),
+    ...planChange.after.map((line) => `  + ${printable(line)}`),
+  ];
+}
+
+const MOST_INDEXES = 10;
+
+function indexLines({ indexes: { usedBefore, usedAfter, neverUsed } }: Comparison): readonly string[] {
+  const more = neverUsed.length - MOST_INDEXES;
+  return [
+    ...usedAfter.map((each) => `index used now, not before: ${printable(each)}`),
+    ...usedBefore.map((each) => `index used before, not now: ${printable(each)}`),
+    ...neverUsed
+      .slice(0, MOST_INDEXES)
+      .map(({ table, index, bytes }) => `index never used: ${printable(`${table} ${index}`)}, ${formatBytes(bytes)}`),
+    ...(more > 0 ? [`index never used: and ${formatCount(more)} more; --json has all`] : []),
+  ];
+}
+
+function loadLines(when: string, load: Load): readonly string[] {
+  const { way, clients, transactions, seconds, waitMs, queryMs, connections, samples, afterwards, errors } = load;
+  const most = (of: (sample: Load['samples'][number]) => number) => Math.max(0, ...samples.map(of));
+  const by = way === 'direct' ? `a pool of ${load.poolSize}` : 'the pooler';
+  const errorCount = errors.reduce((sum, each) => sum + each.count, 0);
+  return [
+    `load ${when}: ${formatCount(clients)} clients through ${by}: ${formatCount(Math.round(transactions / seconds))} transactions/s,`,
+    `  a connection after ${formatMs(waitMs.p50)} (p99 ${formatMs(waitMs.p99)}, at most ${formatMs(waitMs.max)}), an answer after ${formatMs(queryMs.p50)} (p99 ${formatMs(queryMs.p99)})`,
+    `  connections: ${connections} in all, ${most(({ open }) => open)} at a time, ${most(({ active }) => active)} at work, ${most(({ waiting }) => waiting ?? 0)} clients waiting at most`,
+    `  errors: ${formatCount(errorCount)}; afterwards ${afterwards.open} open, ${afterwards.idleInTransaction} idle in a transaction`,
+    ...errors.map(
+      ({ code, message, count }) => `  error ${printable(code)}: ${printable(message)}, ${formatCount(count)} times`,
+    ),
+    ...load.checks.map(({ what, holds, detail }) => `  ${holds ? 'holds' : 'DOES NOT'}: ${what}: ${printable(detail)}`),
+    ...load.notes.map((note) => `  note: ${printable(note)}`),
+  ];
+}
+
+function countsText(comparison: Comparison): string {
+  const counts = countsOf(comparison);
+  const few = counts.tooFewRuns === 0 ? '' : `, ${formatCount(counts.tooFewRuns)} with too few runs to say`;
+  const promises = counts.promisesKept + counts.promisesMissed;
+  return [
+    `${formatCount(counts.compared)} compared: ${formatCount(counts.slower)} slower, ${formatCount(counts.same)} the same,`,
+    ` ${formatCount(counts.faster)} faster${few};`,
+    ` ${formatCount(counts.answersDiffer)} answers differ, ${formatCount(counts.faults)} not answered any more.`,
+    promises === 0 ? '' : ` Of what was promised, ${counts.promisesKept} of ${promises} kept.`,
+  ].join('');
+}

@@ -1,0 +1,208 @@
+import { describe, expect, it } from 'vitest';
+import { compareRecordings, verdictOf } from '../../src/restructure/perf/compare.ts';
+import { LIVENTIX_QUERIES, readQueries } from '../../src/restructure/perf/queries.ts';
+import type { Load, Measured, Recording, Result } from '../../src/restructure/perf/recording.ts';
+import { pageOf } from '../../src/restructure/perf/report/page.ts';
+import { medianInterval, quantile, ratioOf } from '../../src/restructure/perf/statistics.ts';
+
+// What is made of two recordings, without a database.
+
+const HOSTILE = `<script>alert(1)</script><img src=https://evil.example/x onerror='alert("2")'>\u202e&amp;`;
+
+const measured = (id: string, over: Partial<Measured> = {}): Measured => ({
+  id: `dashboard ${id}`,
+  way: 'old',
+  kind: 'dashboard',
+  title: id,
+  status: 'measured',
+  sql: 'select 1',
+  answers: [{ status: 'rows', count: 1, total: null, effects: [], digest: 'a', places: { n: 'a' } }],
+  rows: 1,
+  warmMs: [10, 10, 10, 10, 10, 10],
+  coldMs: null,
+  plan: null,
+  ...over,
+});
+
+const recording = (results: readonly Result[], over: Partial<Recording> = {}): Recording => ({
+  format: 'liventix restructure perf 1',
+  program: 'liventix 0',
+  database: 'd',
+  server: '18.0',
+  recordedAt: '2026-01-01T00:00:00.000Z',
+  settings: {},
+  rows: { 'public.orders': 5 },
+  material: { seed: 1, tables: [], queries: [], callers: [], accesses: [] },
+  cold: { status: 'not measured', why: 'it was not asked for' },
+  results: [...results],
+  indexes: [],
+  load: [],
+  ...over,
+});
+
+const runs = (ms: number) => Array.from({ length: 20 }, (_, at) => ms * (1 + (at % 3) / 100));
+
+const LOAD: Load = {
+  way: 'pooler',
+  clients: 2,
+  poolSize: null,
+  seconds: 1,
+  transactions: 3,
+  waitMs: { p50: 1, p90: 1, p99: 1, max: 1 },
+  queryMs: { p50: 1, p90: 1, p99: 1, max: 1 },
+  errors: [{ code: HOSTILE, message: HOSTILE, count: 1 }],
+  connections: 1,
+  samples: [
+    { atMs: 0, open: 1, active: 1, idleInTransaction: 0, waiting: null },
+    { atMs: 250, open: 1, active: 0, idleInTransaction: 0, waiting: 1 },
+  ],
+  afterwards: { open: 0, idleInTransaction: 0 },
+  checks: [{ what: HOSTILE, holds: false, detail: HOSTILE }],
+  notes: [HOSTILE],
+};
+
+describe('the page', () => {
+  const hostile = (node: string) => ({
+    planningMs: 1,
+    executionMs: 1,
+    hit: 1,
+    read: 0,
+    indexes: [HOSTILE],
+    scanned: [HOSTILE],
+    partitions: [{ table: HOSTILE, looked: 1, of: 2 }],
+    root: {
+      node,
+      relation: HOSTILE,
+      table: HOSTILE,
+      index: HOSTILE,
+      rowsExpected: 1,
+      rows: 1,
+      removed: 0,
+      isRun: true,
+      children: [],
+    },
+  });
+  const index = { table: HOSTILE, index: HOSTILE, scans: 0, scansEver: 0, bytes: 10, isUnique: false };
+  const page = pageOf(
+    compareRecordings(
+      recording(
+        [
+          measured('one', { title: HOSTILE, plan: hostile('Seq Scan') }),
+          measured('two', { kind: 'access', title: HOSTILE }),
+          { id: 'three', way: 'old', kind: 'access', title: HOSTILE, status: 'left out', reason: HOSTILE },
+          measured('four', { title: HOSTILE }),
+        ],
+        { server: HOSTILE, program: HOSTILE, recordedAt: HOSTILE, load: [LOAD], settings: { [HOSTILE]: HOSTILE } },
+      ),
+      recording(
+        [
+          measured('one', {
+            title: HOSTILE,
+            sql: HOSTILE,
+            plan: hostile(HOSTILE),
+            answers: [{ status: 'rows', count: 1, total: null, effects: [], digest: 'b', places: { [HOSTILE]: 'b' } }],
+          }),
+          measured('two', { kind: 'access', title: HOSTILE }),
+          { id: 'three', way: 'old', kind: 'access', title: HOSTILE, status: 'left out', reason: HOSTILE },
+          {
+            id: 'dashboard four',
+            way: 'old',
+            kind: 'dashboard',
+            title: HOSTILE,
+            status: 'failed',
+            sql: '',
+            code: HOSTILE,
+            message: HOSTILE,
+          },
+        ],
+        { load: [LOAD], indexes: [index], rows: { 'public.orders': 5, [HOSTILE]: 1 } },
+      ),
+    ),
+  );
+
+  it('shows names as they are, whatever they are made of', () => {
+    expect(page).toContain('&lt;script&gt;alert(1)&lt;/script&gt;');
+    expect(page).toContain('\\u{202e}');
+    expect(page).not.toMatch(/<script|<img|onerror='|\u202e/u);
+    // Of the tags that there are none came from a name.
+    expect(new Set([...page.matchAll(/<([a-z0-9]+)/gu)].map(([, tag]) => tag))).not.toContain('img');
+  });
+
+  it('asks nobody for anything, and forbids the browser to', () => {
+    const tags = [...page.matchAll(/<[a-z][^>]*>/gu)].map(([tag]) => tag);
+    expect(tags.filter((tag) => /\b(?:src|href|srcset|action|data)=/u.test(tag))).toEqual([]);
+    expect(page).not.toMatch(/@import|url\(/u);
+    expect(page).toContain(`content="default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;"`);
+  });
+
+  it('has a chart of every kind, without a number that is none', () => {
+    expect(page.match(/<svg/gu)).toHaveLength(8);
+    expect(page).not.toMatch(/NaN|Infinity|undefined/u);
+  });
+
+  it('is made of nothing, too', () => {
+    expect(pageOf(compareRecordings(recording([]), recording([])))).not.toMatch(/NaN|Infinity|undefined/u);
+  });
+});
+
+describe('what is said of two measurings', () => {
+  it.each([
+    ['slower', 10, 20],
+    ['faster', 20, 10],
+    ['same', 10, 10.5],
+    // Nobody sees a twentieth of a millisecond, however sure it is.
+    ['same', 0.05, 0.1],
+  ] as const)('is %s from %d ms to %d ms', (verdict, before, after) => {
+    const { pairs } = compareRecordings(
+      recording([measured('one', { warmMs: runs(before) })]),
+      recording([measured('one', { warmMs: runs(after) })]),
+    );
+    expect(pairs.map((pair) => pair.verdict)).toEqual([verdict]);
+  });
+
+  it('takes for noise what the machine itself differs by', () => {
+    const control = (ms: number) => measured('x', { id: 'control work', kind: 'control', warmMs: runs(ms) });
+    const compared = compareRecordings(
+      recording([control(10), measured('one', { warmMs: runs(10) })]),
+      recording([control(14), measured('one', { warmMs: runs(12) })]),
+    );
+    expect(compared.noise.share).toBeCloseTo(Math.log(1.4), 1);
+    expect(compared.pairs.map(({ verdict }) => verdict)).toEqual(['same']);
+  });
+
+  it('lists the slowest first', () => {
+    const all = ['one', 'two', 'three'];
+    const { pairs } = compareRecordings(
+      recording(all.map((id) => measured(id))),
+      recording(all.map((id, at) => measured(id, { warmMs: runs([10, 40, 5][at] ?? 1) }))),
+    );
+    expect(pairs.map(({ title }) => title)).toEqual(['two', 'one', 'three']);
+  });
+
+  it('says nothing of two runs', () => {
+    expect(
+      verdictOf({ ratio: 9, low: 9, high: 9 }, { noise: { share: 0.1, ms: 0.1 }, runs: 2, differenceMs: 80 }),
+    ).toBe('too few');
+  });
+});
+
+describe('a median', () => {
+  it('lies between two of the values, closer the more there are', () => {
+    const hundred = Array.from({ length: 100 }, (_, at) => at + 1);
+    expect(quantile(hundred, 0.5)).toBe(50);
+    expect(medianInterval(hundred)).toEqual({ low: 40, high: 61 });
+    expect(medianInterval(Array.from({ length: 2_000 }, (_, at) => at + 1))).toEqual({ low: 956, high: 1_045 });
+    // As tables of the sign test have it: of 9 all but the outermost two, of 20 from the sixth on.
+    expect(medianInterval([1, 2, 3, 4, 5, 6, 7, 8, 9])).toEqual({ low: 2, high: 8 });
+    expect(medianInterval(hundred.slice(0, 20))).toEqual({ low: 6, high: 15 });
+    expect(medianInterval([3, 1, 2])).toEqual({ low: 1, high: 3 });
+    expect(medianInterval([])).toEqual({ low: 0, high: 0 });
+    expect(ratioOf([0, 0, 0], [0, 0, 0])).toEqual({ ratio: 1, low: 1, high: 1 });
+  });
+});
+
+it('reads the dashboards that come with the package', async () => {
+  const { queries, tables } = await readQueries(LIVENTIX_QUERIES);
+  expect(queries.length).toBeGreaterThan(10);
+  expect(tables).toContain('public.event_impressions');
+});
