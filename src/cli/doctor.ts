@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { judgePartitions } from '../analytics/partitions/diagnosis.ts';
 import { judgeEmbeddings } from '../analytics/embeddings/diagnosis.ts';
+import { judgePartitions } from '../analytics/partitions/diagnosis.ts';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
 import type { Queryable } from '../db/pool.ts';
 import { judgeGuards } from '../ledger/guards.ts';

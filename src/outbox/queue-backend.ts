@@ -38,7 +38,7 @@ type Process = (job: Job<JobData>) => Promise<void>;
 // What both backends' classes share: each is a type of its own.
 type AnyQueue = Pick<Queue<JobData>, 'waitUntilReady' | 'addBulk' | 'getWaitingCount' | 'close'> & ErrorSource;
 export type AnyWorker = Pick<Worker<JobData>, 'waitUntilReady' | 'pause' | 'close'> & ErrorSource;
-export interface Clock {
+interface Clock {
   readonly queue: Pick<Queue, 'getJobScheduler' | 'upsertJobScheduler' | 'close'> & ErrorSource;
   readonly worker: Pick<Worker, 'close'> & ErrorSource;
 }

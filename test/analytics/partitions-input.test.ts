@@ -176,7 +176,9 @@ describe('a table', () => {
       ]);
       expect((await pool.query(`select from stats.${quoted}`)).rowCount).toBe(2);
       expect(await rollBackPartitions(pool, { tables: [] })).toEqual([expect.objectContaining({ status: 'back' })]);
-      expect((await pool.query(`select from pg_indexes where schemaname = 'stats' and tablename = $1`, [name])).rowCount).toBe(2);
+      expect(
+        (await pool.query(`select from pg_indexes where schemaname = 'stats' and tablename = $1`, [name])).rowCount,
+      ).toBe(2);
     }));
 
   it('is not emptied while it is copied', () =>

@@ -2,9 +2,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { migrate } from '../../src/db/migrate.ts';
 import { createPool } from '../../src/db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../src/db/transaction.ts';
+import { underLock } from '../../src/db/under-lock.ts';
 import { applyPlan } from '../../src/restructure/apply.ts';
 import { parseMapping } from '../../src/restructure/mapping.ts';
-import { underLock } from '../../src/db/under-lock.ts';
 import { checkRestructuring } from '../../src/restructure/verify/checks.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
 import { asSuperuser, createDatabase, EMPTY } from '../support/database.ts';
@@ -137,17 +137,21 @@ describe('a table is locked no longer than it may be', () => {
     inClone(original, async (shop) => {
       const reader = createPool({ databaseUrl: shop.url, max: 1 });
       try {
-        const stalled = underLock(shop.pool, { room: 'RESTRUCTURE', what: 'public.orders', lockedForAtMostMs: 200 }, async (tx) => ({
-          names: ['public.orders'],
-          locksLater: 0,
-          work: async () => {
-            await tx.query('alter table public.orders add column stalled int');
-            // Nothing is said to the server until the reader has read.
-            expect((await reader.query('select * from public.orders limit 1')).fields).not.toContainEqual(
-              expect.objectContaining({ name: 'stalled' }),
-            );
-          },
-        }));
+        const stalled = underLock(
+          shop.pool,
+          { room: 'RESTRUCTURE', what: 'public.orders', lockedForAtMostMs: 200 },
+          async (tx) => ({
+            names: ['public.orders'],
+            locksLater: 0,
+            work: async () => {
+              await tx.query('alter table public.orders add column stalled int');
+              // Nothing is said to the server until the reader has read.
+              expect((await reader.query('select * from public.orders limit 1')).fields).not.toContainEqual(
+                expect.objectContaining({ name: 'stalled' }),
+              );
+            },
+          }),
+        );
         await expect(stalled).rejects.toMatchObject({
           code: 'RESTRUCTURE_TOO_LONG',
           message: expect.stringMatching(/public\.orders would have been locked for more than 200 ms/),

@@ -100,10 +100,7 @@ export const holdsKey = ({ columns, isPartial }: Pick<UniqueKey, 'columns' | 'is
   !isPartial && columns.includes(by);
 
 /** The SQL that makes the partitioned table in the stage. Pure. */
-export function stageStatements(
-  facts: TableFacts,
-  { tableId, entry, endOfPast, endOfMonths }: Attaching,
-): readonly string[] {
+function stageStatements(facts: TableFacts, { tableId, entry, endOfPast, endOfMonths }: Attaching): readonly string[] {
   const made = qualified(STAGE, stagedName(tableId));
   const keys = facts.uniqueKeys.filter((key) => holdsKey(key, entry.by));
   const primary = facts.uniqueKeys.find(({ isPrimary }) => isPrimary);
@@ -146,7 +143,7 @@ const nameOfMonths = (facts: TableFacts, index: string): string =>
 const isOfPast = ({ name }: TableFacts, index: string): boolean => index.startsWith(pastName(name));
 
 /** The SQL that puts it in the table's place and attaches the table to it. Pure. */
-export function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }: Attaching): readonly string[] {
+function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }: Attaching): readonly string[] {
   const { schema, name, references } = facts;
   const [table, past] = [qualified(schema, name), qualified(schema, pastName(name))];
   const key = ident(entry.by);

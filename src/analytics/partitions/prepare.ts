@@ -151,7 +151,7 @@ async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing
 }
 
 /** Unique keys that cannot hold the instant and have to be unique all the same: other tables refer to them, or the mapping says so. */
-export function keysAside(
+function keysAside(
   { uniqueKeys, references }: TableFacts,
   { by, uniqueOverAll }: Entry,
 ): readonly (readonly string[])[] {
@@ -164,8 +164,7 @@ export function keysAside(
   return [...new Map([...wanted, ...others].map((columns) => [columns.toSorted().join(), columns])).values()];
 }
 
-export const sideTable = (table: string, columns: readonly string[]): string =>
-  named(table, `_by_${columns.join('_')}`);
+const sideTable = (table: string, columns: readonly string[]): string => named(table, `_by_${columns.join('_')}`);
 
 async function keepKeysAside(preparing: Preparing, facts: TableFacts): Promise<void> {
   for (const [nth, columns] of keysAside(facts, preparing.entry).entries()) {

@@ -2,7 +2,7 @@ import type { Queryable } from '../../db/pool.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
 
-export interface MonthStatus {
+interface MonthStatus {
   readonly partition: string;
   /** Null at either end for what has no bound there, and at both for the default partition. */
   readonly firstDay: string | null;

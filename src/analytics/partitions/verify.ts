@@ -9,7 +9,7 @@ const KEPT = `
 const MONTHS = `select k.id, k.name, k.relation, m.* from (${KEPT}) k cross join lateral partitions.months_of(k.id) m where k.relation is not null`;
 
 /** What never needs a row to be read. */
-export const SHAPE_CHECKS: readonly Check[] = [
+const SHAPE_CHECKS: readonly Check[] = [
   {
     name: 'every table that is kept by month is there, and is partitioned by its instant',
     unit: 'tables',
