@@ -1,23 +1,27 @@
 import type { Pool, Tx } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { readFactsIn, type TableFacts, type UniqueKey } from './facts.ts';
+import { holdsKey, readFactsIn, type TableFacts, type UniqueKey } from './facts.ts';
 import { rememberFollowers } from './followers.ts';
 import { keyStatement } from './leaf.ts';
 import type { Entry } from './mapping.ts';
 import { type Month, monthsBetween } from './months.ts';
-import { columnList, ident, literal, named, pastName, qualified, STAGE, stagedName, stem } from './names.ts';
+import {
+  byKeyName,
+  closingCheck,
+  columnList,
+  ident,
+  literal,
+  named,
+  notNullCheck,
+  pastKey,
+  pastName,
+  qualified,
+  STAGE,
+  stagedName,
+  stem,
+} from './names.ts';
 import { comeForward, letGo, locksOf, sameStanding, takeOver } from './take-place.ts';
-
-/** How the past is closed while it becomes a partition. */
-export const closingCheck = (table: string): string => named(table, '_in_the_past');
-export const notNullCheck = (table: string): string => named(table, '_key_not_null');
-/** The unique index that becomes the primary key of the past. */
-export const pastKey = (table: string): string => `${pastName(table)}_key`;
-/** The nth index that the mapping asks for, on the past. */
-export const pastIndex = (table: string, nth: number): string => `${pastName(table)}_x${nth}`;
-/** A foreign key of another table, while it refers to a side table already and to the table still. */
-export const byKeyName = (constraint: string): string => named(constraint, '_by_key');
 
 export interface Attaching {
   readonly tableId: number;
@@ -94,10 +98,6 @@ async function stage(pool: Pool, attaching: Attaching, options: UnderLockOptions
   if (made === undefined) throw new AppError('INTERNAL', 'Nothing was staged.');
   return made;
 }
-
-/** Whether the instant is one of its columns. */
-export const holdsKey = ({ columns, isPartial }: Pick<UniqueKey, 'columns' | 'isPartial'>, by: string): boolean =>
-  !isPartial && columns.includes(by);
 
 /** The SQL that makes the partitioned table in the stage. Pure. */
 function stageStatements(facts: TableFacts, { tableId, entry, endOfPast, endOfMonths }: Attaching): readonly string[] {

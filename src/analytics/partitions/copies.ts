@@ -2,7 +2,7 @@ import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import type { Entry } from './mapping.ts';
 import { quotedName } from './names.ts';
-import { stopped } from './prepare.ts';
+import { stopped } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 
 /** What became of a table that holds copies of another's rows. It stays as it is. */

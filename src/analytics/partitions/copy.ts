@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool, Tx } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { ident, literal } from './names.ts';
-import { stopped } from './prepare.ts';
+import { stopped } from './stopped.ts';
 import { CAPTURES, REFUSES_TRUNCATE } from './take-place.ts';
 
 const FIRST_BLOCKS = 64;

@@ -58,6 +58,10 @@ export interface Reader {
   readonly isPopulated: boolean;
 }
 
+/** Whether the instant is one of its columns. */
+export const holdsKey = ({ columns, isPartial }: Pick<UniqueKey, 'columns' | 'isPartial'>, by: string): boolean =>
+  !isPartial && columns.includes(by);
+
 /** A foreign key of another table, as it refers to a table of that name. */
 export const referenceTo = ({ columns, tail }: Reference, table: string): string =>
   `foreign key (${columnList(columns)}) references ${table}${tail.replace(/ NOT VALID$/, '')}`;

@@ -41,3 +41,13 @@ export function stem(table: string): string {
 
 /** What was the table, as a partition: it holds what came before the months. */
 export const pastName = (table: string): string => `${stem(table)}_past`;
+
+/** How the past is closed while it becomes a partition. */
+export const closingCheck = (table: string): string => named(table, '_in_the_past');
+export const notNullCheck = (table: string): string => named(table, '_key_not_null');
+/** The unique index that becomes the primary key of the past. */
+export const pastKey = (table: string): string => `${pastName(table)}_key`;
+/** The nth index that the mapping asks for, on the past. */
+export const pastIndex = (table: string, nth: number): string => `${pastName(table)}_x${nth}`;
+/** A foreign key of another table, while it refers to a side table already and to the table still. */
+export const byKeyName = (constraint: string): string => named(constraint, '_by_key');

@@ -3,11 +3,22 @@ import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { byKeyName, closingCheck, holdsKey, notNullCheck, pastIndex, pastKey } from './attach.ts';
-import { readFacts, referenceTo, type TableFacts } from './facts.ts';
+import { holdsKey, readFacts, referenceTo, type TableFacts } from './facts.ts';
 import type { Entry } from './mapping.ts';
 import type { Month } from './months.ts';
-import { columnList, ident, literal, named, qualified } from './names.ts';
+import {
+  byKeyName,
+  closingCheck,
+  columnList,
+  ident,
+  literal,
+  named,
+  notNullCheck,
+  pastIndex,
+  pastKey,
+  qualified,
+} from './names.ts';
+import { stopped } from './stopped.ts';
 import { KEEPS_KEY } from './take-place.ts';
 
 const ROWS_AT_ONCE = 5_000;
@@ -120,8 +131,6 @@ async function buildIndex(
       throw toAppError(error);
     });
 }
-
-export const stopped = (): AppError => new AppError('STOPPED', 'Stopped. Run it again: it goes on where it was.');
 
 /** Rows without an instant get the one that the mapping says, some at a time. */
 async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing, facts: TableFacts): Promise<void> {

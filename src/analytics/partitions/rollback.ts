@@ -4,12 +4,23 @@ import { toAppError } from '../../db/sqlstate.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type ApplyOptions, letReferencesGo, lockingOf, lockPartitions } from './apply.ts';
-import { closingCheck, isOfMonths, notNullCheck, pastKey } from './attach.ts';
+import { isOfMonths } from './attach.ts';
 import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo, giveUpCopy } from './copy.ts';
 import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
 import { finishTable, type Wanted } from './leaf.ts';
-import { ASIDE, ident, literal, pastName, qualified, STAGE, stagedName } from './names.ts';
+import {
+  ASIDE,
+  closingCheck,
+  ident,
+  literal,
+  notNullCheck,
+  pastKey,
+  pastName,
+  qualified,
+  STAGE,
+  stagedName,
+} from './names.ts';
 import { compareCopy } from './proof.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
