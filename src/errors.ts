@@ -166,6 +166,16 @@ export const ERROR_CODES = {
   RESTRUCTURE_BUSY: { exit: 3 },
   RESTRUCTURE_RUNNING: { exit: 3 },
 
+  // Rollups
+  ROLLUP_UNKNOWN: { exit: 2, sqlstate: 'LV110' },
+  ROLLUP_HORIZON_BEHIND: { exit: 3, sqlstate: 'LV111' },
+  ROLLUP_SOURCE_MISSING: { exit: 3, sqlstate: 'LV112' },
+  ROLLUP_SOURCE_EMPTY: { exit: 2, sqlstate: 'LV113' },
+  ROLLUP_DECLARATION_INVALID: { exit: 2 },
+  ROLLUP_DIFFERS: { exit: 2 },
+  ROLLUP_TO_BE_REBUILT: { exit: 1 },
+  ROLLUP_BUSY: { exit: 3 },
+
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },
