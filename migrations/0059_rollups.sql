@@ -259,6 +259,7 @@ declare
   v_source text;
   v_month text;
   v_local text;
+  v_taken_back text;
   v_target text;
   v_oldest timestamp;
 begin
@@ -267,6 +268,7 @@ begin
   v_source := rollups.source_of(v_rollup.sources);
   v_month := 'case when isfinite(%1$s) then least(date_trunc(''month'', %1$s), ''290000-01-01'') else %1$s end';
   v_local := format('(s.%I at time zone %L)', v_rollup.declaration ->> 'time', v_rollup.declaration ->> 'zone');
+  v_taken_back := format('(q.happened_at at time zone %L)', v_rollup.declaration ->> 'zone');
   v_target := format('%I.%I', v_rollup.declaration ->> 'schema', p_rollup);
   if v_rollup.state <> 'installing' then
     -- Of another server, from which this one was restored, where numbers of transactions are higher: theirs mean nothing here.
@@ -280,14 +282,19 @@ begin
     perform rollups.refuse('ROLLUP_SOURCE_EMPTY', format(
       '%s has no rows, so a rebuild of %s would keep every day or none. To empty it: liventix rollups rebuild %s --everything', v_source, p_rollup, p_rollup));
   end if;
+  -- Of rows too that were taken back: those changes are dropped by the build of their month.
   execute format(
     'insert into rollups.chunks (rollup, number, month)
      select $1, row_number() over (order by month nulls first), month
      from (select distinct %s from %s s
            union
-           select %s from %s t
-           where $2 or t.day is null or not isfinite(t.day) or t.day >= $3::date) m (month)',
-    format(v_month, v_local), v_source, format(v_month, 't.day::timestamp'), v_target)
+           select m.month from (
+             select %s from %s t
+             union
+             select %s from rollups.%I q) m (month)
+           where $2 or m.month is null or not isfinite(m.month) or m.month >= $3) m (month)',
+    format(v_month, v_local), v_source, format(v_month, 't.day::timestamp'), v_target,
+    format(v_month, v_taken_back), p_rollup || '_changes')
     using p_rollup, p_everything, v_oldest;
   delete from rollups.marks where rollup = p_rollup;
   update rollups.rollups set state = 'building' where name = p_rollup;

@@ -28,8 +28,26 @@ describe('a rollup', () => {
       ('b', null, 's2', 50, true, 2, '2026-02-03 00:00Z')`);
     await applyVisits(database.pool);
     expect(await days()).toEqual([
-      { page: 'a', day: '2026-01-01', visits: 2, people: 1, completions: 1, ms_sum: 400, avg_ms: 200, median_ms: expect.closeTo(200, -1) },
-      { page: 'b', day: '2026-02-03', visits: 1, people: 1, completions: 1, ms_sum: 50, avg_ms: 50, median_ms: expect.closeTo(50, 0) },
+      {
+        page: 'a',
+        day: '2026-01-01',
+        visits: 2,
+        people: 1,
+        completions: 1,
+        ms_sum: 400,
+        avg_ms: 200,
+        median_ms: expect.closeTo(200, -1),
+      },
+      {
+        page: 'b',
+        day: '2026-02-03',
+        visits: 1,
+        people: 1,
+        completions: 1,
+        ms_sum: 50,
+        avg_ms: 50,
+        median_ms: expect.closeTo(50, 0),
+      },
     ]);
     await sql(`${VISIT} ('a', 'bob', null, 200, null, null, '2026-01-01 23:59:59.999999Z')`);
     expect(await counted(database.pool)).toEqual([{ rollup: 'visits_daily', status: 'counted', changes: 1n }]);

@@ -103,11 +103,7 @@ export function triggerStatements({ rollup }: Resolved, source: string, isFirst:
   ];
 }
 
-export function dropStatements(
-  { rollup }: Pick<Resolved, 'rollup'>,
-  source: string | null,
-  isLast: boolean,
-): readonly string[] {
+export function dropStatements(rollup: Rollup, source: string | null, isLast: boolean): readonly string[] {
   return [
     ...(source === null
       ? []
