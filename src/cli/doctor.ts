@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { judgeRollups } from '../analytics/rollups/status.ts';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
 import type { Queryable } from '../db/pool.ts';
 import { judgeGuards } from '../ledger/guards.ts';
@@ -27,7 +28,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, moved tables, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, moved tables, rollups, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -63,6 +64,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'letters', look: judgeLetters },
     { name: 'machines', look: judgeMachines },
     { name: 'restructuring', look: judgeRestructuring },
+    { name: 'rollups', look: judgeRollups },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
   const wasReached = database[0]?.code === undefined;

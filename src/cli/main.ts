@@ -98,6 +98,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   outbox: async () => (await import('./outbox.ts')).registerOutbox,
   states: async () => (await import('./states.ts')).registerStates,
   restructure: async () => (await import('./restructure.ts')).registerRestructure,
+  rollups: async () => (await import('./rollups.ts')).registerRollups,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
 };

@@ -7,8 +7,8 @@ import { type BuildWatch, buildRollup } from './build.ts';
 import type { Declarations, RefreshedView, Rollup } from './declaration.ts';
 import { buildIndexes, type IndexWork, indexStatements } from './indexes.ts';
 import { buildSql, clearSql, forgetSql, readSql, settleSql, wipeSql } from './merge.ts';
-import { TRIGGER, targetOf } from './names.ts';
-import { existingRoles, type Found, resolveRollup, withTables } from './resolve.ts';
+import { TRIGGER } from './names.ts';
+import { existingRoles, type Found, madeName, resolveRollup, withTables } from './resolve.ts';
 import { type Resolved, tableStatements, triggerStatements, viewStatements } from './statements.ts';
 import { refreshView } from './views.ts';
 
@@ -38,14 +38,20 @@ export async function planRollups(db: Queryable, declarations: Declarations): Pr
     const resolved = await resolveRollup(db, declarations, rollup);
     const { source } = resolved;
     if ((await stateOf(db, rollup)) !== undefined) {
-      planned.push({ kind: 'rollup', name: targetOf(rollup), of: source.name, status: 'already', statements: [] });
+      planned.push({
+        kind: 'rollup',
+        name: await madeName(db, rollup),
+        of: source.name,
+        status: 'already',
+        statements: [],
+      });
       continue;
     }
     const isFirst = !begun.has(source.name) && !(await isRecorded(db, source.name));
     begun.add(source.name);
     planned.push({
       kind: 'rollup',
-      name: targetOf(rollup),
+      name: await madeName(db, rollup),
       of: source.name,
       status: 'would be made',
       statements: [
@@ -164,7 +170,7 @@ const differs = (name: string): AppError =>
   );
 
 async function planView(db: Queryable, declarations: Declarations, view: RefreshedView): Promise<AppliedRollup> {
-  const name = targetOf(view);
+  const name = await madeName(db, view);
   const { rows } = await db.query<{ isSame: boolean; isThere: boolean }>(
     'select declaration = $2::jsonb as "isSame", to_regclass(name) is not null as "isThere" from rollups.views where name = $1',
     [name, JSON.stringify(view)],

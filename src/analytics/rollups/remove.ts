@@ -4,6 +4,7 @@ import { AppError } from '../../errors.ts';
 import { lockSource } from './apply.ts';
 import type { RefreshedView, Rollup } from './declaration.ts';
 import { targetOf } from './names.ts';
+import { madeName } from './resolve.ts';
 import { dropStatements } from './statements.ts';
 
 export interface RemoveOptions {
@@ -50,7 +51,7 @@ export async function removeRollups(
   await assertKnown(pool, names);
   const removed: Removed[] = [];
   for (const view of await keptViews(pool, names)) {
-    const dropped = droppedView(view);
+    const dropped = await droppedView(pool, view);
     await givingWay(pool, { code: 'ROLLUP_BUSY', what: dropped.name, ...options }, async (tx) => {
       await tx.query(dropped.statements.join(';\n'));
       await tx.query('delete from rollups.views where name = $1', [dropped.name]);
@@ -60,7 +61,7 @@ export async function removeRollups(
   for (const { name } of (await keptRollups(pool, names)).map(({ declaration }) => declaration)) {
     const [kept] = await keptRollups(pool, [name]);
     if (kept === undefined) continue;
-    const dropped = droppedRollup(kept);
+    const dropped = await droppedRollup(pool, kept);
     await givingWay(pool, { code: 'ROLLUP_BUSY', what: dropped.of ?? dropped.name, ...options }, async (tx) => {
       if (dropped.of !== null) await lockSource(tx, dropped.of);
       await tx.query(dropped.statements.join(';\n'));
@@ -75,7 +76,10 @@ export async function removeRollups(
 /** What remove would do, as the SQL that would run. */
 export async function planRemoval(db: Queryable, names: readonly string[] | undefined): Promise<readonly Removed[]> {
   await assertKnown(db, names);
-  return [...(await keptViews(db, names)).map(droppedView), ...(await keptRollups(db, names)).map(droppedRollup)];
+  const planned: Removed[] = [];
+  for (const view of await keptViews(db, names)) planned.push(await droppedView(db, view));
+  for (const kept of await keptRollups(db, names)) planned.push(await droppedRollup(db, kept));
+  return planned;
 }
 
 const keptRollups = async (db: Queryable, names: readonly string[] | undefined): Promise<readonly Kept[]> =>
@@ -89,16 +93,16 @@ const keptViews = async (db: Queryable, names: readonly string[] | undefined): P
   return rows.map(({ declaration }) => declaration);
 };
 
-const droppedView = (view: RefreshedView): Removed => ({
+const droppedView = async (db: Queryable, view: RefreshedView): Promise<Removed> => ({
   kind: 'view',
-  name: targetOf(view),
+  name: await madeName(db, view),
   of: null,
   statements: [`drop materialized view if exists ${targetOf(view)}`],
 });
 
-const droppedRollup = ({ declaration, source, isLast }: Kept): Removed => ({
+const droppedRollup = async (db: Queryable, { declaration, source, isLast }: Kept): Promise<Removed> => ({
   kind: 'rollup',
-  name: targetOf(declaration),
+  name: await madeName(db, declaration),
   of: source,
   statements: dropStatements(declaration, source, isLast),
 });

@@ -69,17 +69,24 @@ export async function resolveRollup(
   return {
     rollup,
     source,
-    sources: (declarations.tables[rollup.of] ?? []).map((place) =>
-      place
-        .split('.')
-        .map((part) => `"${part}"`)
-        .join('.'),
-    ),
+    sources: await Promise.all((declarations.tables[rollup.of] ?? []).map((place) => placeName(db, place))),
     groupTypes: rollup.group.map((column) => types.get(column) ?? 'text'),
     readAll: await existingRoles(db, rollup.readers.all),
     readSome,
   };
 }
+
+/** As the server writes it, with quotes where it needs them. */
+async function placeName(db: Queryable, place: string): Promise<string> {
+  const { rows } = await db.query<{ name: string }>(
+    `select format('%I.%I', split_part($1, '.', 1), split_part($1, '.', 2)) as name`,
+    [place],
+  );
+  return rows[0]?.name ?? place;
+}
+/** The same of what is made. */
+export const madeName = (db: Queryable, { schema, name }: { schema: string; name: string }): Promise<string> =>
+  placeName(db, `${schema}.${name}`);
 
 const NUMBERS = /^(smallint|integer|bigint|numeric(\(.*\))?)$/;
 const WEIGHTS = /^(smallint|integer|bigint|numeric(\(.*\))?|real|double precision)$/;
