@@ -63,7 +63,7 @@ export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: R
       if (status === 'refreshed') log.debug({ view, seconds, rows }, 'view refreshed');
     }
   };
-  const repeat = async (name: string, everyMs: number, work: () => Promise<void>) => {
+  const repeat = async (name: 'rollups' | 'views', everyMs: number, work: () => Promise<void>) => {
     while (!stop.signal.aborted) {
       await work().then(
         () => outage.works(name),
