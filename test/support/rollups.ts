@@ -5,7 +5,7 @@ import { type Verified, verifyRollups } from '../../src/analytics/rollups/verify
 import type { Pool } from '../../src/db/pool.ts';
 import { eventually } from './eventually.ts';
 
-export const VISITS_COLUMNS = `
+const VISITS_COLUMNS = `
   id bigint not null default nextval('site.ids'), page text, person text, session text, ms integer, done boolean, price numeric, at timestamptz`;
 
 /** A table as any site has one, where every column may be null. */

@@ -144,7 +144,7 @@ export async function lockSource(tx: Tx, source: string): Promise<void> {
 }
 
 /** Whether another rollup has made the column and its trigger already. */
-export async function isRecorded(db: Queryable, source: string): Promise<boolean> {
+async function isRecorded(db: Queryable, source: string): Promise<boolean> {
   const { rowCount } = await db.query('select from pg_trigger where tgrelid = $1::regclass and tgname = $2', [
     source,
     TRIGGER.recorded,

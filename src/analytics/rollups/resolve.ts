@@ -14,7 +14,7 @@ export interface Found {
  * Finds a declared table: the first of its places that is a table, not the view that may stand in for it under an old name.
  * @throws AppError ROLLUP_DECLARATION_INVALID
  */
-export async function findTable(db: Queryable, { tables }: Declarations, key: string): Promise<Found> {
+async function findTable(db: Queryable, { tables }: Declarations, key: string): Promise<Found> {
   const places = tables[key];
   if (places === undefined) throw invalidDeclaration(`{${key}} is not in tables.`);
   const { rows } = await db.query<Found>(

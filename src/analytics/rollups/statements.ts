@@ -173,7 +173,7 @@ function rightsStatements(resolved: Resolved): readonly string[] {
 }
 
 /** Default privileges of a schema may have given away what is not for everybody. */
-export const revokeEverything = (relation: string): string => `do $revoke$
+const revokeEverything = (relation: string): string => `do $revoke$
 declare
   v_grantee text;
 begin
