@@ -59,7 +59,7 @@ export async function horizonIsOurs(pool: Pool): Promise<void> {
   const { rows } = await pool.query<{ now: bigint }>('select pg_current_xact_id()::text::bigint as now');
   await eventually('other databases are past it', async () => {
     const { rowCount } = await pool.query(
-      `select from pg_stat_activity where (datname <> current_database() or backend_type <> 'client backend') and backend_xid::text::bigint < $1
+      `select from pg_stat_activity where (datname <> current_database() or backend_type is distinct from 'client backend') and backend_xid::text::bigint < $1
        union all select from pg_prepared_xacts where database <> current_database()`,
       [rows[0]?.now],
     );

@@ -46,13 +46,19 @@ export const contributedOf = (rollup: Rollup): string =>
 export const contributedColumns = (rollup: Rollup, prefix = ''): string =>
   [...groups(rollup), ...contribution(rollup).map(({ name }) => name)].map((each) => prefix + each).join(', ');
 
-/** As percentile_cont(0.5) has it, of buckets: between the two in the middle where their number is even. */
-export const medianOf = (rollup: Rollup, where: string): string =>
-  `(select avg(rollups.bucket_value(m.bucket)) from (
-      select w.bucket, w.weight, sum(w.weight) over (order by w.bucket) as upto, sum(w.weight) over () as total
-      from (select b.bucket, sum(b.weight) as weight from ${innerName(rollup, 'buckets')} b where ${where} and b.weight > 0 group by b.bucket) w
-    ) m cross join lateral (values (div(m.total - 1, 2)), (div(m.total, 2))) middle (rank)
-    where m.upto > middle.rank and m.upto - m.weight <= middle.rank)`;
+/**
+ * The medians of groups of buckets, as percentile_cont(0.5) has them: between the two in the middle where their number is even. Of all groups in one pass.
+ * @param buckets a query of `key`, `bucket` and `weight`
+ */
+export const mediansOf = (buckets: string): string =>
+  `select w.key, sum(w.hits * rollups.bucket_value(w.bucket)) / sum(w.hits) as median
+    from (
+      select v.key, v.bucket, (v.upto > v.low and v.upto - v.weight <= v.low)::integer + (v.upto > v.high and v.upto - v.weight <= v.high)::integer as hits
+      from (
+        select u.*, div(u.total - 1, 2) as low, div(u.total, 2) as high from (
+          select b.key, b.bucket, b.weight, sum(b.weight) over (partition by b.key order by b.bucket) as upto, sum(b.weight) over (partition by b.key) as total
+          from (${buckets}) b) u) v) w
+    where w.hits > 0 group by w.key`;
 
 /** What is in changes comes with its sign; see the rule in the migration that made the schema. */
 export function readSql(rollup: Rollup): string {
@@ -156,11 +162,15 @@ export function settleSql(rollup: Rollup): string {
   const { distinct, median } = rollup;
   const set = [
     ...(distinct === undefined ? [] : [`${ident(distinct.name)} = t.${ident(distinct.name)} + coalesce(s.fresh, 0)`]),
-    ...(median === undefined ? [] : [`${ident(median.name)} = ${medianOf(rollup, 'b.cell = t.cell')}`]),
+    ...(median === undefined ? [] : [`${ident(median.name)} = m.median`]),
   ];
   if (set.length === 0) return 'select $1::bigint[], $2::bigint[], $3::bigint[]';
   return `update ${targetOf(rollup)} t set ${set.join(', ')}
-from unnest($1::bigint[]) c (cell) left join unnest($2::bigint[], $3::bigint[]) s (cell, fresh) on s.cell = c.cell
+from unnest($1::bigint[]) c (cell) left join unnest($2::bigint[], $3::bigint[]) s (cell, fresh) on s.cell = c.cell${
+    median === undefined
+      ? ''
+      : ` left join (${mediansOf(`select b.cell as key, b.bucket, b.weight from unnest($1::bigint[]) c (cell) join ${innerName(rollup, 'buckets')} b on b.cell = c.cell and b.weight > 0`)}) m on m.key = c.cell`
+  }
 where t.cell = c.cell`;
 }
 

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import type { RefreshedView, Rollup } from './declaration.ts';
-import { contributedColumns, contributedOf, contribution, keyColumns, keyed, medianOf } from './merge.ts';
+import { contributedColumns, contributedOf, contribution, keyColumns, keyed, mediansOf } from './merge.ts';
 import { innerName, TRIGGER, targetOf } from './names.ts';
 
 const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
@@ -227,7 +227,13 @@ function betweenFunction(resolved: Resolved): string {
     ),
     ...(median === undefined
       ? []
-      : [[median.name, 'double precision', medianOf(rollup, 'b.cell = any (array_agg(c.cell))')] as const]),
+      : [
+          [
+            median.name,
+            'double precision',
+            `(select m.median from (${mediansOf(`select 0 as key, b.bucket, sum(b.weight) as weight from ${innerName(rollup, 'buckets')} b where b.cell = any (array_agg(c.cell)) and b.weight > 0 group by b.bucket`)}) m)`,
+          ] as const,
+        ]),
   ];
   return `create function ${betweenName(rollup)}(p_${first} ${type}[], p_from date, p_to date)
 returns table (${columns.map(([name, of]) => `${ident(name)} ${of}`).join(', ')})
