@@ -364,18 +364,18 @@ create procedure rollups.run_all(p_most integer default 50000)
 language plpgsql as $$
 declare
   v_name text;
-  v_run record;
+  v_is_behind boolean;
 begin
   for v_name in select r.name from rollups.rollups r where r.state = 'ready' order by r.name loop
     loop
       begin
-        select * into v_run from rollups.run(v_name, p_most);
+        select r.is_behind into v_is_behind from rollups.run(v_name, p_most) r;
       exception when others then
         raise warning 'rollup %: %', v_name, sqlerrm;
-        v_run := null;
+        v_is_behind := false;
       end;
       commit;
-      exit when v_run is null or v_run.is_behind is not true;
+      exit when not v_is_behind;
     end loop;
   end loop;
 end

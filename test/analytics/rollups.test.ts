@@ -207,6 +207,42 @@ describe('a rollup of a table', () => {
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 2n });
   });
 
+  it('is built month by month, and goes on where it was stopped', async () => {
+    await sql(
+      `${VISIT} ${ANN}, ('b', null, 's', 5, true, 1, '2026-02-03Z'), ('c', null, 's', 5, true, 1, '2026-03-03Z')`,
+    );
+    const stop = new AbortController();
+    const stopped = applyRollups(database.pool, declare([visitsDeclaration()]), {
+      stop: stop.signal,
+      onMonth: () => stop.abort('SIGINT'),
+    });
+    await expect(stopped).rejects.toMatchObject({ code: 'STOPPED' });
+    expect(await visits()).toEqual([['a', '2026-01-01', 1, 1]]);
+    // What happens meanwhile is counted once, when all is built.
+    await sql(
+      `${VISIT} ${BOB}; delete from site.visits where page = 'b'; update site.visits set page = 'd' where page = 'a' and person = 'ann'`,
+    );
+    expect(await counted(database.pool)).toMatchObject([{ status: 'building', changes: 0n }]);
+    expect(await applyVisits(database.pool)).toMatchObject([{ status: 'finished' }]);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 3n });
+    expect(await visits()).toEqual([
+      ['a', '2026-01-01', 1, 1],
+      ['c', '2026-03-03', 1, 1],
+      ['d', '2026-01-01', 1, 1],
+    ]);
+  });
+
+  it('is counted by procedures that pg_cron can call, of which one that fails stops no other', async () => {
+    const other = visitsDeclaration({ name: 'people_daily', group: ['person'] });
+    await applyRollups(database.pool, declare([visitsDeclaration(), other]), {});
+    for (let each = 0; each < 3; each += 1) await sql(`${VISIT} ${ANN}`);
+    await sql(`update rollups.rollups set counted_below = '99999999999' where name = 'people_daily'`);
+    await horizonIsOurs(database.pool);
+    await sql('call rollups.run_all(1)');
+    await sql('call rollups.refresh_due()');
+    expect(await visits()).toEqual([['a', '2026-01-01', 3, 1]]);
+  });
+
   it('is counted in transactions of so many rows, and those of one transaction together', async () => {
     await applyVisits(database.pool);
     await sql(`${VISIT} ${ANN}, ${ANN}, ${ANN}`);
