@@ -434,7 +434,7 @@ language plpgsql as $$
 declare
   v_name text;
 begin
-  for v_name in select d.due_views from rollups.due_views() d loop
+  for v_name in select d.view from rollups.due_views() d (view) loop
     call rollups.refresh(v_name);
     commit;
   end loop;

@@ -115,6 +115,10 @@ describe('a refreshed view', () => {
     await sql(`create or replace function site.pass(page text) returns boolean language sql as 'select true'`);
     expect(await refreshViews(database.pool)).toMatchObject([{ view: VIEW, status: 'refreshed' }]);
     expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
+    await sql(anHourAgo);
+    await sql('call rollups.refresh_due()');
+    expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
+    expect((await sql('select from rollups.refreshes')).rows).toHaveLength(4);
   });
 
   it('is filled, not refreshed, where it has been emptied', async () => {
