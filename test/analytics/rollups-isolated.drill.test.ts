@@ -11,12 +11,21 @@ let database: TestDatabase;
 let pool: Pool;
 let people: People;
 let env: Record<string, string>;
+let before: readonly string[];
+
+/** What holds of the restructuring, and what not: search paths of roles are not in a copy of a database. */
+const verdicts = async () =>
+  (await liventix(['restructure', 'verify'], env)).stdout
+    .split('\n')
+    .flatMap((line) => /^(?:holds|FAILS) .{72}/.exec(line) ?? []);
 
 beforeAll(async () => {
   database = await createDatabase({ template: await isolatedPlatform() });
   pool = callersPool(database);
   people = await findPeople(pool);
   env = { DATABASE_URL: database.url };
+  before = await verdicts();
+  expect(before.length).toBeGreaterThan(10);
   expect(await liventix(['rollups', 'apply'], env)).toMatchObject({ exitCode: 0, stderr: '' });
 });
 afterAll(async () => {
@@ -26,9 +35,7 @@ afterAll(async () => {
 
 describe('rollups of moved tables, whose tenants are kept apart', () => {
   it('leave the restructuring as it is', async () => {
-    const verified = await liventix(['restructure', 'verify'], env);
-    expect(verified.stdout).not.toMatch(/^FAILS/m);
-    expect(verified).toMatchObject({ exitCode: 0 });
+    expect(await verdicts()).toEqual(before);
   });
 
   it('count what comes by the old names, and hold', async () => {

@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { removeRollups } from '../../src/analytics/rollups/remove.ts';
@@ -18,7 +19,12 @@ let database: TestDatabase;
 beforeEach(async () => {
   database = await createDatabase();
 });
-afterEach(() => database.drop());
+afterEach(async () => {
+  // Of a test that failed, which would have its database wait for ever.
+  for (const client of left) client.release(true);
+  left.clear();
+  await database.drop();
+});
 
 const sql = (text: string) => database.pool.query(text);
 const days = async () =>
@@ -35,13 +41,17 @@ const ANN = `('a', 'ann', null, 100, true, 1.5, '2026-01-01 10:00Z')`;
 const BOB = `('a', 'bob', null, 300, false, null, '2026-01-01 11:00Z')`;
 const holds = { holds: true, faults: 0n, first: [] };
 
+const left = new Set<pg.PoolClient>();
+
 /** A transaction of somebody else, left open until `end`. */
 async function open(text: string): Promise<{ end(how: 'commit' | 'rollback'): Promise<void> }> {
   const client = await database.pool.connect();
+  left.add(client);
   await client.query(`begin; ${text}`);
   return {
     end: async (how) => {
       await client.query(how);
+      left.delete(client);
       client.release();
     },
   };
