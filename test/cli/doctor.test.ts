@@ -52,6 +52,7 @@ describe('doctor on a healthy database', () => {
       'letters',
       'machines',
       'restructuring',
+      'rollups',
       'notifications',
       'redis',
       'redis-cluster',
@@ -115,7 +116,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(20);
+    expect(Object.keys(checks)).toHaveLength(21);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {
