@@ -77,6 +77,7 @@ describe('doctor on a healthy database', () => {
       letters: 'ok',
       machines: 'skipped',
       restructuring: 'skipped',
+      rollups: 'skipped',
       notifications: 'ok',
       redis: 'skipped',
       'redis-cluster': 'skipped',
