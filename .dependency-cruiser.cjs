@@ -54,6 +54,12 @@ module.exports = {
       { path: '^src/', pathNot: '^src/(restructure/|db/|config\\.ts|errors\\.ts)' },
     ),
     forbid(
+      'analytics-stands-alone',
+      'It counts rows of any application, and knows none of ours.',
+      { path: room('analytics') },
+      { path: '^src/', pathNot: '^src/(analytics/|db/|config\\.ts|errors\\.ts)' },
+    ),
+    forbid(
       'config-and-errors-are-the-ground',
       'They import nothing of ours, save config its errors.',
       { path: '^src/(config|errors)\\.ts$' },

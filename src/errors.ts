@@ -170,7 +170,6 @@ export const ERROR_CODES = {
   // Tables by month
   PARTITIONS_MAPPING_INVALID: { exit: 2 },
   PARTITIONS_TABLE_UNKNOWN: { exit: 2, sqlstate: 'LV101' },
-  PARTITIONS_UNSUITABLE: { exit: 1 },
   PARTITIONS_NULL_KEY: { exit: 1 },
   PARTITIONS_DRIFTED: { exit: 1 },
   PARTITIONS_DIFFERENT: { exit: 1 },
@@ -193,6 +192,16 @@ export const ERROR_CODES = {
   EMBEDDING_SUBJECTS_UNSUITABLE: { exit: 2, sqlstate: 'LV129' },
   EMBEDDING_EXTENSION_MISSING: { exit: 3 },
   EMBEDDING_BUSY: { exit: 3 },
+
+  // Rollups
+  ROLLUP_UNKNOWN: { exit: 2, sqlstate: 'LV110' },
+  ROLLUP_HORIZON_BEHIND: { exit: 3, sqlstate: 'LV111' },
+  ROLLUP_SOURCE_MISSING: { exit: 3, sqlstate: 'LV112' },
+  ROLLUP_SOURCE_EMPTY: { exit: 2, sqlstate: 'LV113' },
+  ROLLUP_DECLARATION_INVALID: { exit: 2 },
+  ROLLUP_DIFFERS: { exit: 2 },
+  ROLLUP_TO_BE_REBUILT: { exit: 1 },
+  ROLLUP_BUSY: { exit: 3 },
 
   // The demo
   DEMO_RUNNING: { exit: 3 },

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { judgeEmbeddings } from '../analytics/embeddings/diagnosis.ts';
 import { judgePartitions } from '../analytics/partitions/diagnosis.ts';
+import { judgeRollups } from '../analytics/rollups/status.ts';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
 import type { Queryable } from '../db/pool.ts';
 import { judgeGuards } from '../ledger/guards.ts';
@@ -29,7 +30,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
   program
     .command('doctor')
     .description(
-      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, moved tables, months, embeddings, Redis; and say what to do",
+      "check what Liventix stands on: database, connection, clock, the ledger's guards, the capture and the mirror, attachments, endpoints, dead letters, state machines, moved tables, months, rollups, embeddings, Redis; and say what to do",
     )
     .option(
       '--max-transaction-seconds <n>',
@@ -66,6 +67,7 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'machines', look: judgeMachines },
     { name: 'restructuring', look: judgeRestructuring },
     { name: 'partitions', look: judgePartitions },
+    { name: 'rollups', look: judgeRollups },
     { name: 'embeddings', look: judgeEmbeddings },
   ];
   const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });

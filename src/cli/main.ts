@@ -99,6 +99,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   states: async () => (await import('./states.ts')).registerStates,
   restructure: async () => (await import('./restructure.ts')).registerRestructure,
   partitions: async () => (await import('./partitions.ts')).registerPartitions,
+  rollups: async () => (await import('./rollups.ts')).registerRollups,
   embeddings: async () => (await import('./embeddings.ts')).registerEmbeddings,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,

@@ -10,6 +10,7 @@ import { WORKER_DEFAULTS } from '../outbox/worker-options.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
+import { startRollingUp } from './rolling-up.ts';
 import { type Sealing, startSealing } from './sealing.ts';
 
 interface Options {
@@ -30,7 +31,7 @@ const milliseconds = wholeNumber(1, ONE_DAY_MS);
 export function registerWorker(program: Command, context: CommandContext): void {
   program
     .command('worker')
-    .description('deliver the outbox and seal the books, in one process; run as many as you like')
+    .description('deliver the outbox, seal the books and keep the rollups, in one process; run as many as you like')
     .option(
       '--concurrency <n>',
       'requests on their way at once, beside those that are slow: of these up to 20 times as many, at most 2000',
@@ -109,6 +110,7 @@ async function runWatched(
     config.sealIntervalS === 0
       ? undefined
       : startSealing({ databaseUrl, intervalMs: config.sealIntervalS * SECOND_MS, log });
+  const rollingUp = startRollingUp({ databaseUrl, log });
   context.out.write(`liventix worker ready: jobs through ${config.redisUrl === undefined ? 'PostgreSQL' : 'Redis'}\n`);
   await new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
@@ -116,7 +118,7 @@ async function runWatched(
   });
   context.err.write('liventix worker draining\n');
   watch?.stopping();
-  await Promise.all([worker.stop(), sealing?.stop()]);
+  await Promise.all([worker.stop(), sealing?.stop(), rollingUp.stop()]);
   context.err.write('liventix worker stopped\n');
 }
 

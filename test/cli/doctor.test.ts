@@ -52,6 +52,8 @@ describe('doctor on a healthy database', () => {
       'letters',
       'machines',
       'restructuring',
+      'partitions',
+      'rollups',
       'embeddings',
       'notifications',
       'redis',
@@ -77,6 +79,8 @@ describe('doctor on a healthy database', () => {
       letters: 'ok',
       machines: 'skipped',
       restructuring: 'skipped',
+      partitions: 'skipped',
+      rollups: 'skipped',
       embeddings: 'skipped',
       notifications: 'ok',
       redis: 'skipped',
@@ -117,7 +121,7 @@ describe('doctor exits with 3 when it cannot find out, and still reports the res
     expect(checks['database']).toMatchObject({ result: 'failed', code: 'DB_UNREACHABLE' });
     expect(checks['database']?.found).toMatch(/^DB_UNREACHABLE: .*ECONNREFUSED/);
     expect(checks['migrations']).toMatchObject({ result: 'skipped', found: 'the database was not reached' });
-    expect(Object.keys(checks)).toHaveLength(21);
+    expect(Object.keys(checks)).toHaveLength(23);
   });
 
   it('gives the unreachable database one line, with its code and what to do', async () => {

@@ -12,7 +12,6 @@ import {
   columnList,
   ident,
   literal,
-  named,
   notNullCheck,
   pastKey,
   pastName,

@@ -1,0 +1,209 @@
+import { givingWay } from '../../db/giving-way.ts';
+import type { Pool, Queryable, Tx } from '../../db/pool.ts';
+import { isCanceled } from '../../db/sqlstate.ts';
+import { LOCK_TIMEOUT_MS } from '../../db/try-until-free.ts';
+import { AppError } from '../../errors.ts';
+import { type BuildWatch, buildRollup } from './build.ts';
+import type { Declarations, RefreshedView, Rollup } from './declaration.ts';
+import { buildIndexes, type IndexWork, indexStatements } from './indexes.ts';
+import { buildSql, clearSql, forgetSql, readSql, settleSql, wipeSql } from './merge.ts';
+import { TRIGGER } from './names.ts';
+import { existingRoles, type Found, madeName, resolveRollup, withTables } from './resolve.ts';
+import { type Resolved, tableStatements, triggerStatements, viewStatements } from './statements.ts';
+import { refreshView } from './views.ts';
+
+export interface ApplyOptions extends BuildWatch {
+  readonly maxTries?: number | undefined;
+  readonly onBusy?: ((tries: number) => void) | undefined;
+  /** Told which view is filled, which takes as long as its query does. */
+  readonly onFill?: ((view: string) => void) | undefined;
+}
+
+export interface AppliedRollup {
+  readonly kind: 'rollup' | 'view';
+  readonly name: string;
+  readonly of: string;
+  readonly status: 'made' | 'finished' | 'already' | 'would be made';
+  readonly statements: readonly string[];
+}
+
+/** For how long a source is locked at most. */
+const LOCKED_FOR_AT_MOST_MS = 1_000;
+
+/** What there would be done, as the SQL that would run. Changes nothing. */
+export async function planRollups(db: Queryable, declarations: Declarations): Promise<readonly AppliedRollup[]> {
+  const planned: AppliedRollup[] = [];
+  const begun = new Set<string>();
+  for (const rollup of declarations.rollups) {
+    const resolved = await resolveRollup(db, declarations, rollup);
+    const { source } = resolved;
+    if ((await stateOf(db, rollup)) !== undefined) {
+      planned.push({
+        kind: 'rollup',
+        name: await madeName(db, rollup),
+        of: source.name,
+        status: 'already',
+        statements: [],
+      });
+      continue;
+    }
+    const isFirst = !begun.has(source.name) && !(await isRecorded(db, source.name));
+    begun.add(source.name);
+    planned.push({
+      kind: 'rollup',
+      name: await madeName(db, rollup),
+      of: source.name,
+      status: 'would be made',
+      statements: [
+        ...tableStatements(resolved),
+        ...triggerStatements(resolved, source.name, isFirst),
+        ...(isFirst ? await indexStatements(db, source) : []),
+      ],
+    });
+  }
+  for (const view of declarations.views) planned.push(await planView(db, declarations, view));
+  return planned;
+}
+
+/**
+ * Makes the rollups and views that there are not yet: tables, then, under a lock of the source that gives way, its column and triggers; then the
+ * index beside whoever writes; then what there is of before, month by month. Run again, it goes on where it was.
+ * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, STOPPED, DB_*
+ */
+export async function applyRollups(
+  pool: Pool,
+  declarations: Declarations,
+  options: ApplyOptions,
+): Promise<readonly AppliedRollup[]> {
+  // All before any: a fault of one shows while nothing has been changed.
+  const planned = await planRollups(pool, declarations);
+  const applied: AppliedRollup[] = [];
+  for (const [at, rollup] of declarations.rollups.entries()) {
+    const plan = planned[at];
+    if (plan !== undefined) applied.push(await applyRollup(pool, declarations, { rollup, plan, options }));
+  }
+  for (const [at, view] of declarations.views.entries()) {
+    const plan = planned[declarations.rollups.length + at];
+    if (plan !== undefined) applied.push(await applyView(pool, { view, plan, options }));
+  }
+  return applied;
+}
+
+async function applyRollup(
+  pool: Pool,
+  declarations: Declarations,
+  { rollup, plan, options }: { rollup: Rollup; plan: AppliedRollup; options: ApplyOptions },
+): Promise<AppliedRollup> {
+  const before = await stateOf(pool, rollup);
+  if (before === 'ready') return plan;
+  const resolved = await resolveRollup(pool, declarations, rollup);
+  const { source } = resolved;
+  if (before === undefined) await install(pool, resolved, options);
+  const work: IndexWork = { pool, maxTries: options.maxTries, stop: options.stop, onBusy: options.onBusy };
+  await buildIndexes(work, source);
+  await buildRollup(pool, rollup.name, options, before === 'building' ? undefined : { everything: true });
+  return { ...plan, status: before === undefined ? 'made' : 'finished' };
+}
+
+async function install(
+  pool: Pool,
+  resolved: Resolved & { readonly source: Found },
+  { stop, maxTries, onBusy }: ApplyOptions,
+): Promise<void> {
+  const { rollup, source } = resolved;
+  await givingWay(pool, { code: 'ROLLUP_BUSY', what: source.name, stop, maxTries, onBusy }, async (tx) => {
+    await tx.query(tableStatements(resolved).join(';\n'));
+    await tx.query(
+      `insert into rollups.rollups (name, declaration, sources, state, read_sql, build_sql, settle_sql, clear_sql, forget_sql, wipe_sql)
+       values ($1, $2, $3, 'installing', $4, $5, $6, $7, $8, $9)`,
+      [
+        rollup.name,
+        JSON.stringify(rollup),
+        resolved.sources,
+        ...[readSql, buildSql, settleSql, clearSql, forgetSql, wipeSql].map((make) => make(rollup)),
+      ],
+    );
+    await lockSource(tx, source.name);
+    const isFirst = !(await isRecorded(tx, source.name));
+    await tx.query(triggerStatements(resolved, source.name, isFirst).join(';\n'));
+  });
+}
+
+/** All partitions of it within 50 ms, or not; and not for longer than a second, even if this program stands still. */
+export async function lockSource(tx: Tx, source: string): Promise<void> {
+  const statements = [
+    `set local idle_in_transaction_session_timeout = ${LOCKED_FOR_AT_MOST_MS}`,
+    `set local statement_timeout = ${LOCK_TIMEOUT_MS}`,
+    `lock table ${source} in access exclusive mode`,
+    `set local statement_timeout = ${LOCKED_FOR_AT_MOST_MS}`,
+  ];
+  await tx.query(statements.join('; ')).catch((error: unknown) => {
+    if (!isCanceled(error)) throw error;
+    throw new AppError('DB_CONFLICT', `${source} was not free within ${LOCK_TIMEOUT_MS} ms.`, { cause: error });
+  });
+}
+
+/** Whether another rollup has made the column and its trigger already. */
+async function isRecorded(db: Queryable, source: string): Promise<boolean> {
+  const { rowCount } = await db.query('select from pg_trigger where tgrelid = $1::regclass and tgname = $2', [
+    source,
+    TRIGGER.recorded,
+  ]);
+  return rowCount === 1;
+}
+
+/** @throws AppError ROLLUP_DIFFERS where it was declared otherwise */
+async function stateOf(db: Queryable, rollup: Rollup): Promise<string | undefined> {
+  const { rows } = await db.query<{ state: string; isSame: boolean }>(
+    'select state, declaration = $2::jsonb as "isSame" from rollups.rollups where name = $1',
+    [rollup.name, JSON.stringify(rollup)],
+  );
+  const [known] = rows;
+  if (known?.isSame === false) throw differs(rollup.name);
+  return known?.state;
+}
+
+const differs = (name: string): AppError =>
+  new AppError(
+    'ROLLUP_DIFFERS',
+    `${name} was made from another declaration. To make it anew: liventix rollups remove --name ${name}, then apply.`,
+  );
+
+async function planView(db: Queryable, declarations: Declarations, view: RefreshedView): Promise<AppliedRollup> {
+  const name = await madeName(db, view);
+  const { rows } = await db.query<{ isSame: boolean; isThere: boolean }>(
+    'select declaration = $2::jsonb as "isSame", to_regclass(name) is not null as "isThere" from rollups.views where name = $1',
+    [name, JSON.stringify(view)],
+  );
+  const [known] = rows;
+  if (known?.isSame === false) throw differs(view.name);
+  if (known?.isThere === true) return { kind: 'view', name, of: '', status: 'already', statements: [] };
+  const query = await withTables(db, declarations, view.query);
+  const statements = viewStatements(view, query, await existingRoles(db, view.readers));
+  return { kind: 'view', name, of: '', status: 'would be made', statements };
+}
+
+async function applyView(
+  pool: Pool,
+  { view, plan, options }: { view: RefreshedView; plan: AppliedRollup; options: ApplyOptions },
+): Promise<AppliedRollup> {
+  if (plan.status !== 'already') {
+    await givingWay(pool, { code: 'ROLLUP_BUSY', what: plan.name, ...patienceOf(options) }, async (tx) => {
+      await tx.query(plan.statements.join(';\n'));
+      await tx.query(
+        `insert into rollups.views (name, declaration, every) values ($1, $2, $3 * interval '1 minute')
+         on conflict (name) do update set declaration = excluded.declaration, every = excluded.every`,
+        [plan.name, JSON.stringify(view), view.everyMinutes],
+      );
+    });
+  }
+  const { rowCount } = await pool.query('select from pg_class where oid = to_regclass($1) and relispopulated', [
+    plan.name,
+  ]);
+  if (rowCount === 1) return plan;
+  options.onFill?.(plan.name);
+  await refreshView(pool, plan.name);
+  return { ...plan, status: plan.status === 'already' ? 'finished' : 'made' };
+}
+
+const patienceOf = ({ stop, maxTries, onBusy }: ApplyOptions) => ({ stop, maxTries, onBusy });

@@ -1,0 +1,50 @@
+import type { Pool } from '../../db/pool.ts';
+import { withStatement } from '../../db/transaction.ts';
+import { AppError } from '../../errors.ts';
+
+export interface BuildWatch {
+  readonly stop?: AbortSignal | undefined;
+  /** Told how many months of a rollup are built, and of how many. */
+  readonly onMonth?: ((rollup: string, built: number, of: number) => void) | undefined;
+}
+
+interface Step {
+  readonly status: 'built' | 'under way' | 'ready';
+  readonly changes: bigint;
+  readonly left: bigint;
+}
+
+/**
+ * Builds a rollup, or goes on with that: month by month, each a transaction. Readers have the days as they were until theirs is there.
+ * @param begin when it is begun, and not gone on with: whether days that the source has no rows of any more go too
+ * @returns how many rows were counted
+ * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_BUSY, STOPPED, DB_*
+ */
+export async function buildRollup(
+  pool: Pool,
+  rollup: string,
+  { stop, onMonth }: BuildWatch,
+  begin?: { readonly everything: boolean },
+): Promise<bigint> {
+  if (begin !== undefined)
+    await withStatement(pool, (tx) => tx.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]));
+  let rows = 0n;
+  for (let built = 0; ; built += 1) {
+    if (stop?.aborted === true)
+      throw new AppError(
+        'STOPPED',
+        `${String(stop.reason)} stopped it: ${rollup} is built in part. Run apply again: it goes on.`,
+      );
+    const step = await withStatement(pool, async (tx) => {
+      const answer = await tx.query<Step>('select status, changes, months_left as left from rollups.build($1)', [
+        rollup,
+      ]);
+      return answer.rows[0];
+    });
+    if (step === undefined || step.status === 'under way')
+      throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
+    if (step.status === 'ready') return rows;
+    rows += step.changes;
+    onMonth?.(rollup, built + 1, built + 1 + Number(step.left));
+  }
+}

@@ -1,0 +1,55 @@
+import type { Pool } from '../../db/pool.ts';
+import { toAppError } from '../../db/sqlstate.ts';
+
+export interface Refreshed {
+  readonly view: string;
+  readonly status: 'refreshed' | 'under way' | 'failed';
+  readonly seconds: number | null;
+  readonly rows: bigint | null;
+  readonly error: string | null;
+}
+
+/**
+ * Refreshes a view beside its readers, unless somebody else is at it.
+ * @throws AppError ROLLUP_UNKNOWN, DB_*
+ */
+export async function refreshView(pool: Pool, view: string): Promise<Refreshed> {
+  const client = await pool.connect();
+  try {
+    const before = await lastRefresh(client, view);
+    await client.query('call rollups.refresh($1)', [view]);
+    const last = await lastRefresh(client, view);
+    if (last === undefined || last.id === before?.id || last.seconds === null)
+      return { view, status: 'under way', seconds: null, rows: null, error: null };
+    const { seconds, rows, error } = last;
+    return { view, status: error === null ? 'refreshed' : 'failed', seconds, rows, error };
+  } catch (error) {
+    throw toAppError(error);
+  } finally {
+    client.release();
+  }
+}
+
+/** Refreshes what is due: each view within its interval, what failed a minute later. For a worker. */
+export async function refreshViews(pool: Pool): Promise<readonly Refreshed[]> {
+  const { rows } = await pool.query<{ view: string }>('select v.view from rollups.due_views() v (view)');
+  const refreshed: Refreshed[] = [];
+  for (const { view } of rows) refreshed.push(await refreshView(pool, view));
+  return refreshed;
+}
+
+interface Last {
+  readonly id: bigint;
+  readonly seconds: number | null;
+  readonly rows: bigint | null;
+  readonly error: string | null;
+}
+
+async function lastRefresh(db: Pick<Pool, 'query'>, view: string): Promise<Last | undefined> {
+  const { rows } = await db.query<Last>(
+    `select id, extract(epoch from finished_at - started_at)::float8 as seconds, rows, error
+     from rollups.refreshes where view = $1 order by id desc limit 1`,
+    [view],
+  );
+  return rows[0];
+}

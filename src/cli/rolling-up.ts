@@ -1,0 +1,90 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { runRollups } from '../analytics/rollups/run.ts';
+import { refreshViews } from '../analytics/rollups/views.ts';
+import { createPool } from '../db/pool.ts';
+import { trackSockets } from '../db/sockets.ts';
+import { within } from '../outbox/deadline.ts';
+import { createOutageLog } from '../outbox/outage-log.ts';
+
+export interface RollingUpOptions {
+  readonly databaseUrl: string;
+  readonly log: Logger;
+  /** How long after a run the next one is. */
+  readonly intervalMs?: number;
+}
+
+export interface RollingUp {
+  /** Ends what is under way, of which nothing is lost: it counts in transactions. */
+  stop(): Promise<void>;
+}
+
+/** What is committed is to be seen within 5 s. */
+const INTERVAL_MS = 2_000;
+/** Whether a view is due; they are of an hour. */
+const VIEWS_INTERVAL_MS = 15_000;
+const STOP_MS = 2_000;
+const GOODBYE_MS = 500;
+
+/**
+ * Counts what came to the rollups, and refreshes views that are due, again and again until it is stopped, each on a connection of its own: a refresh
+ * takes as long as it does. Any number may; whatever somebody else is at is left alone. What fails is logged and tried again.
+ */
+export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: RollingUpOptions): RollingUp {
+  const sockets = trackSockets();
+  const pool = createPool(
+    { databaseUrl, applicationName: 'liventix-rollups', max: 2 },
+    { stream: sockets.open, keepAlive: true },
+  );
+  const outage = createOutageLog({ log, server: 'Rolling up' });
+  const stop = new AbortController();
+  const said = new Map<string, string>();
+  /** Once, until it is another or none. */
+  const warn = (what: string, fault: string | null) => {
+    if (fault !== null && said.get(what) !== fault) log.warn({ rollup: what }, fault);
+    if (fault === null) said.delete(what);
+    else said.set(what, fault);
+  };
+
+  const count = async () => {
+    for (const ran of await runRollups(pool, { stop: stop.signal })) {
+      if (ran.status === 'failed') warn(ran.rollup, `${ran.error.code}: ${ran.error.message}`);
+      else
+        warn(
+          ran.rollup,
+          ran.status === 'to be rebuilt' ? `it is to be rebuilt: liventix rollups rebuild ${ran.rollup}` : null,
+        );
+      if (ran.status === 'counted') log.debug({ rollup: ran.rollup, changes: ran.changes }, 'rolled up');
+    }
+  };
+  const refresh = async () => {
+    for (const { view, status, seconds, rows, error } of await refreshViews(pool)) {
+      warn(view, error);
+      if (status === 'refreshed') log.debug({ view, seconds, rows }, 'view refreshed');
+    }
+  };
+  const repeat = async (name: 'rollups' | 'views', everyMs: number, work: () => Promise<void>) => {
+    while (!stop.signal.aborted) {
+      await work().then(
+        () => outage.works(name),
+        (error: unknown) => {
+          if (!stop.signal.aborted) outage.failed(name, error);
+        },
+      );
+      await pause(everyMs, undefined, { signal: stop.signal }).catch(() => undefined);
+    }
+  };
+  const running = Promise.all([
+    repeat('rollups', intervalMs, count),
+    repeat('views', Math.max(intervalMs, VIEWS_INTERVAL_MS), refresh),
+  ]);
+
+  return {
+    stop: async () => {
+      stop.abort();
+      await within(STOP_MS, running);
+      await within(GOODBYE_MS, pool.end());
+      sockets.destroyAll();
+    },
+  };
+}

@@ -1,0 +1,337 @@
+import type { Command } from 'commander';
+import { type AppliedRollup, applyRollups, planRollups } from '../analytics/rollups/apply.ts';
+import { buildRollup } from '../analytics/rollups/build.ts';
+import { LIVENTIX_ROLLUPS, readDeclarations } from '../analytics/rollups/declaration.ts';
+import { planRemoval, type Removed, removeRollups } from '../analytics/rollups/remove.ts';
+import { type Ran, runRollups } from '../analytics/rollups/run.ts';
+import { MOST_BEHIND, type RollupStatus, rollupStatus, type ViewStatus } from '../analytics/rollups/status.ts';
+import { MEDIAN_ERROR, type Verified, verifyRollups } from '../analytics/rollups/verify.ts';
+import { type Refreshed, refreshView } from '../analytics/rollups/views.ts';
+import type { Pool } from '../db/pool.ts';
+import { MAX_TRIES } from '../db/try-until-free.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { databaseName } from './database-name.ts';
+import { several, wholeNumber } from './options.ts';
+import { formatCount, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
+
+interface JsonOption {
+  readonly json?: boolean;
+}
+
+interface FileOptions extends JsonOption {
+  readonly file?: string;
+}
+
+interface ApplyOptions extends FileOptions {
+  readonly tries: number;
+  readonly dryRun?: boolean;
+}
+
+interface NamesOptions extends JsonOption {
+  readonly name: readonly string[];
+}
+
+const FILE = "what there is to be; the old platform's when left out";
+const TRIES = 'how often a table that is in use is tried, for 50 ms each time';
+const tries = wholeNumber(1, 10_000);
+
+/** Statistics that dashboards read: made, kept up to date, recomputed, and taken away. */
+export function registerRollups(program: Command, context: CommandContext): void {
+  const rollups = program
+    .command('rollups')
+    .description(
+      'statistics that dashboards read: kept by group and day as rows come, and views refreshed beside readers',
+    );
+
+  rollups
+    .command('plan')
+    .description('say what apply would do, as the SQL that would run; change nothing')
+    .option('--file <file>', FILE)
+    .option('--json', 'print one JSON array')
+    .addHelpText('after', PLAN_HELP)
+    .action((options: FileOptions) => runApply({ ...options, tries: MAX_TRIES, dryRun: true }, context));
+
+  rollups
+    .command('apply')
+    .description('make the rollups and views that there are not yet, and count what there is; run again, it goes on')
+    .option('--file <file>', FILE)
+    .option('--tries <n>', TRIES, tries, MAX_TRIES)
+    .option('--dry-run', 'print the SQL that would run, and change nothing')
+    .option('--json', 'print one JSON array')
+    .addHelpText('after', APPLY_HELP)
+    .action((options: ApplyOptions) => runApply(options, context));
+
+  rollups
+    .command('run')
+    .description('count what came since the last run, as the worker does every 2 s; exits with 1 when one cannot be')
+    .option('--json', 'print one JSON array')
+    .action(({ json }: JsonOption) => withDatabase(context, (pool) => runRun(pool, json === true, context)));
+
+  rollups
+    .command('refresh')
+    .description('refresh the views now, beside their readers, as the worker does every hour')
+    .option('--json', 'print one JSON array')
+    .action(({ json }: JsonOption) => withDatabase(context, (pool) => runRefresh(pool, json === true, context)));
+
+  rollups
+    .command('rebuild')
+    .description(
+      'count everything of a rollup anew, month by month: readers have the old numbers until the new are there',
+    )
+    .argument('<rollup>', 'its name, as liventix rollups status has it')
+    .option('--everything', 'days that the source has no rows of any more go too')
+    .addHelpText('after', REBUILD_HELP)
+    .action((rollup: string, { everything = false }: { everything?: boolean }) =>
+      withDatabase(context, (pool) => runRebuild(pool, { rollup, everything }, context), { stopsItself: true }),
+    );
+
+  rollups
+    .command('verify')
+    .description('recompute every group and day from the rows, in one snapshot; exits with 1 when something differs')
+    .option('--name <rollup>', 'this rollup alone; may be given several times', several, [])
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `\nCounts, sums and distinct values are to be the same, medians within ${MEDIAN_ERROR * 100} %. Beside whoever writes; reads the whole of each source.`,
+    )
+    .action((options: NamesOptions) => withDatabase(context, (pool) => runVerify(pool, options, context)));
+
+  rollups
+    .command('status')
+    .description('list what is kept, and how far it is')
+    .option('--json', 'print one JSON object')
+    .action(({ json }: JsonOption) => withDatabase(context, (pool) => runStatus(pool, json === true, context)));
+
+  rollups
+    .command('remove')
+    .description('undo apply: rollups and views go, with the triggers and the column that counted')
+    .option('--name <rollup>', 'this rollup or view alone; may be given several times', several, [])
+    .option('--tries <n>', TRIES, tries, MAX_TRIES)
+    .option('--dry-run', 'print the SQL that would run, and change nothing')
+    .option('--json', 'print one JSON array')
+    .addHelpText('after', REMOVE_HELP)
+    .action((options: RemoveOptions) =>
+      withDatabase(context, (pool) => runRemove(pool, options, context), { stopsItself: true }),
+    );
+}
+
+const PLAN_HELP = `
+The file is JSON: where tables may be, the rollups over them, and views. docs/rollups.md tells all of it; mappings/liventix-rollups.json
+is the old platform's.
+
+Examples:
+  liventix rollups plan
+  liventix rollups plan --file rollups.json`;
+
+const APPLY_HELP = `
+Each source gets a column recorded_xid, an index on it, built beside whoever writes, and triggers for UPDATE, DELETE and TRUNCATE; an INSERT
+costs none. It is locked for that once, given way to after 50 ms, and tried again. Then what there is is counted, month by month.
+
+Examples:
+  liventix rollups apply --dry-run
+  liventix rollups apply && liventix rollups verify`;
+
+const REBUILD_HELP = `
+Days of before the oldest row of the source are kept, as of partitions that were dropped: nothing could count them anew. New rows are
+counted when all is built. Interrupted, liventix rollups apply goes on.
+
+Examples:
+  liventix rollups rebuild event_daily
+  liventix rollups rebuild event_daily --everything`;
+
+const REMOVE_HELP = `
+What was counted is gone with it, and of days that the source has no rows of any more nothing can count it again.
+
+Example:
+  liventix rollups remove --dry-run`;
+
+async function runApply(
+  { file, tries: maxTries, dryRun = false, json = false }: ApplyOptions,
+  context: CommandContext,
+): Promise<void> {
+  const declarations = await readDeclarations(file ?? LIVENTIX_ROLLUPS);
+  await withDatabase(
+    context,
+    async (pool) => {
+      const progress = createProgress(context);
+      const watch = {
+        maxTries,
+        stop: context.stop,
+        onBusy: (count: number) => progress.update('waiting for the table, tries', count, 0),
+        onMonth: (rollup: string, built: number, of: number) => progress.update(`months of ${rollup}`, built, of),
+        onFill: (view: string) => progress.update(`filling ${view}`, 0, 0),
+      };
+      const applied = dryRun
+        ? await planRollups(pool, declarations)
+        : await applyRollups(pool, declarations, watch).finally(progress.clear);
+      if (json) context.out.write(`${toJson(applied)}\n`);
+      else context.out.write(applied.map((each) => appliedText(each, dryRun)).join(''));
+      if (dryRun) context.err.write('Nothing was changed.\n');
+    },
+    { stopsItself: true },
+  );
+}
+
+function appliedText({ kind, name, of, status, statements }: AppliedRollup, dryRun: boolean): string {
+  const line = `${status.padEnd(13)} ${kind.padEnd(6)} ${name}${of === '' ? '' : ` of ${of}`}\n`;
+  return dryRun ? line + statements.map((statement) => `${statement};\n`).join('') : line;
+}
+
+async function runRun(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
+  const ran = await runRollups(pool, { stop: context.stop });
+  if (json) context.out.write(`${toJson(ran.map(told))}\n`);
+  else if (ran.length === 0) context.out.write(NONE);
+  else context.out.write(ran.map(ranText).join(''));
+  if (ran.some(({ status }) => status === 'failed' || status === 'to be rebuilt')) context.exitWith(1);
+}
+
+const NONE = 'No rollup is kept. First: liventix rollups apply\n';
+
+const told = (ran: Ran) =>
+  ran.status === 'failed' ? { ...ran, error: `${ran.error.code}: ${ran.error.message}` } : ran;
+
+const ranText = (ran: Ran): string =>
+  ran.status === 'failed'
+    ? `failed         ${ran.rollup}: ${ran.error.code}: ${ran.error.message}\n`
+    : `${ran.status.padEnd(14)} ${ran.rollup}  ${formatCount(ran.changes)} rows and changes\n`;
+
+async function runRefresh(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
+  const progress = createProgress(context);
+  const refreshed: Refreshed[] = [];
+  for (const { name } of (await rollupStatus(pool)).views) {
+    progress.update(`refreshing ${name}`, 0, 0);
+    refreshed.push(await refreshView(pool, name).finally(progress.clear));
+  }
+  if (json) context.out.write(`${toJson(refreshed)}\n`);
+  else if (refreshed.length === 0) context.out.write('There is no view. First: liventix rollups apply\n');
+  else {
+    const line = ({ view, status, rows, seconds, error }: Refreshed) =>
+      `${status.padEnd(10)} ${view}${error === null ? '' : `: ${error}`}${rows === null ? '' : `  ${formatCount(rows)} rows in ${seconds?.toFixed(1)} s`}\n`;
+    context.out.write(refreshed.map(line).join(''));
+  }
+  if (refreshed.some(({ status }) => status === 'failed')) context.exitWith(1);
+}
+
+async function runRebuild(
+  pool: Pool,
+  { rollup, everything }: { rollup: string; everything: boolean },
+  context: CommandContext,
+): Promise<void> {
+  const kept = everything ? 'every day' : 'the days that its source has rows of';
+  context.err.write(`Counting ${kept} of ${rollup} anew in ${await databaseName(pool)}.\n`);
+  const progress = createProgress(context);
+  const watch = {
+    stop: context.stop,
+    onMonth: (name: string, built: number, of: number) => progress.update(`months of ${name}`, built, of),
+  };
+  const rows = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
+  context.out.write(`rebuilt ${rollup} of ${formatCount(rows)} rows\n`);
+}
+
+async function runVerify(pool: Pool, { name, json = false }: NamesOptions, context: CommandContext): Promise<void> {
+  const progress = createProgress(context);
+  const verified = await verifyRollups(pool, {
+    ...(name.length === 0 ? {} : { names: name }),
+    onBegin: (rollup) => progress.update(`recomputing ${rollup}`, 0, 0),
+  }).finally(progress.clear);
+  const holds = verified.every((each) => each.holds);
+  if (json) context.out.write(`${toJson({ holds, rollups: verified })}\n`);
+  else if (verified.length === 0) context.out.write('No rollup is kept: there is nothing to verify.\n');
+  else
+    context.out.write(
+      `${verified.map(verifiedText).join('')}\n${holds ? 'The rollups hold.' : 'The rollups do NOT hold.'}\n`,
+    );
+  if (!holds) context.exitWith(1);
+}
+
+function verifiedText({
+  rollup,
+  source,
+  holds,
+  cells,
+  rows,
+  kept,
+  faults,
+  first,
+  medianError,
+  seconds,
+}: Verified): string {
+  const median = medianError === null ? '' : `, medians within ${(medianError * 100).toFixed(2)} %`;
+  const lines = [
+    `${holds ? 'holds ' : 'FAILS '} ${rollup} of ${source}: ${formatCount(cells)} groups and days of ${formatCount(rows)} rows${median}  ${seconds.toFixed(1)} s`,
+    ...(kept > 0n ? [`         ${formatCount(kept)} of days that the source has no rows of any more are kept`] : []),
+    ...first.map((fault) => `         ${fault}`),
+    ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+async function runStatus(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
+  const status = await rollupStatus(pool);
+  if (json) context.out.write(`${toJson(status)}\n`);
+  else if (status.rollups.length + status.views.length === 0) context.out.write(NONE);
+  else context.out.write(status.rollups.map(rollupText).join('') + status.views.map(viewText).join(''));
+}
+
+function rollupText({
+  name,
+  state,
+  source,
+  toBeRebuilt,
+  monthsLeft,
+  rowsBehind,
+  changesWaiting,
+  lastCountedAt,
+  isAhead,
+}: RollupStatus): string {
+  const most = rowsBehind >= BigInt(MOST_BEHIND) ? ' and more' : '';
+  const remarks = [
+    ...(source === null ? ['its source is gone'] : []),
+    ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
+    ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
+    ...(state === 'building' ? [`${monthsLeft} months left`] : []),
+    `${formatCount(rowsBehind)}${most} rows and ${formatCount(changesWaiting)} changes wait`,
+    ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),
+  ];
+  return `${state.padEnd(10)} rollup ${name}${source === null ? '' : ` of ${source}`}: ${remarks.join(', ')}\n`;
+}
+
+function viewText({ name, isThere, isFilled, refreshedAt, seconds, rows, isStale, error }: ViewStatus): string {
+  const state = !isThere ? 'gone' : !isFilled ? 'empty' : isStale ? 'stale' : 'fresh';
+  const remarks = [
+    ...(refreshedAt === null ? [] : [`refreshed at ${refreshedAt.toISOString()} in ${seconds?.toFixed(1)} s`]),
+    ...(rows === null ? [] : [`${formatCount(rows)} rows`]),
+    ...(error === null ? [] : [error]),
+  ];
+  return `${state.padEnd(10)} view ${name}: ${remarks.join(', ') || 'never refreshed'}\n`;
+}
+
+interface RemoveOptions extends NamesOptions {
+  readonly tries: number;
+  readonly dryRun?: boolean;
+}
+
+async function runRemove(
+  pool: Pool,
+  { name, tries: maxTries, dryRun = false, json = false }: RemoveOptions,
+  context: CommandContext,
+): Promise<void> {
+  const names = name.length === 0 ? undefined : name;
+  const planned = await planRemoval(pool, names);
+  if (!dryRun && planned.length > 0) {
+    context.err.write(
+      `Removing ${planned.map((each) => each.name).join(', ')} from ${await databaseName(pool)}: what was counted goes.\n`,
+    );
+  }
+  const removed = dryRun ? planned : await removeRollups(pool, names, { maxTries, stop: context.stop });
+  if (json) context.out.write(`${toJson(removed)}\n`);
+  else if (removed.length === 0) context.out.write(NONE);
+  else context.out.write(removed.map((each) => removedText(each, dryRun)).join(''));
+  if (dryRun) context.err.write('Nothing was changed.\n');
+}
+
+function removedText({ kind, name, of, statements }: Removed, dryRun: boolean): string {
+  const line = `${dryRun ? 'would remove' : 'removed'} ${kind} ${name}${of === null ? '' : ` of ${of}`}\n`;
+  return dryRun ? line + statements.map((statement) => `${statement};\n`).join('') : line;
+}
