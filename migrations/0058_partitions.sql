@@ -668,6 +668,7 @@ $$;
 
 -- Takes a month out of a table: dropped, or put into the schema partitions_archive, as the table says. Parameters: the table's id; the partition. Returns
 -- nothing. Locks the table, and what its foreign keys refer to, for an instant. Raises 2BP01 where something stands on the partition.
+-- lint: allow set-schema-without-view because it is out of the table, by whose name its rows were asked for
 create function partitions.expire_month(p_table integer, p_partition regclass) returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -684,7 +685,6 @@ begin
   for v_key in select k.conname from pg_catalog.pg_constraint k where k.conrelid = p_partition and k.contype = 'f' loop
     execute format('alter table %s drop constraint %I', p_partition, v_key);
   end loop;
-  -- lint: allow set-schema-without-view because it is out of the table, by whose name its rows were asked for
   execute format('alter table %s set schema partitions_archive', p_partition);
   perform partitions.note(p_table, 'archived', v_name);
 end
