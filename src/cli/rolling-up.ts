@@ -4,8 +4,9 @@ import { runRollups } from '../analytics/rollups/run.ts';
 import { refreshViews } from '../analytics/rollups/views.ts';
 import { createPool } from '../db/pool.ts';
 import { trackSockets } from '../db/sockets.ts';
+import { toAppError } from '../db/sqlstate.ts';
+import type { AppError } from '../errors.ts';
 import { within } from '../outbox/deadline.ts';
-import { createOutageLog } from '../outbox/outage-log.ts';
 
 export interface RollingUpOptions {
   readonly databaseUrl: string;
@@ -36,7 +37,6 @@ export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: R
     { databaseUrl, applicationName: 'liventix-rollups', max: 2 },
     { stream: sockets.open, keepAlive: true },
   );
-  const outage = createOutageLog({ log, server: 'Rolling up' });
   const stop = new AbortController();
   const said = new Map<string, string>();
   /** Once, until it is another or none. */
@@ -46,9 +46,13 @@ export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: R
     else said.set(what, fault);
   };
 
+  /** Of a server that is away the relay tells. */
+  const faultOf = ({ code, message }: AppError): string | null =>
+    code === 'DB_UNREACHABLE' ? null : `${code}: ${message}`;
+
   const count = async () => {
     for (const ran of await runRollups(pool, { stop: stop.signal })) {
-      if (ran.status === 'failed') warn(ran.rollup, `${ran.error.code}: ${ran.error.message}`);
+      if (ran.status === 'failed') warn(ran.rollup, faultOf(ran.error));
       else
         warn(
           ran.rollup,
@@ -66,9 +70,9 @@ export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: R
   const repeat = async (name: 'rollups' | 'views', everyMs: number, work: () => Promise<void>) => {
     while (!stop.signal.aborted) {
       await work().then(
-        () => outage.works(name),
+        () => warn(name, null),
         (error: unknown) => {
-          if (!stop.signal.aborted) outage.failed(name, error);
+          if (!stop.signal.aborted) warn(name, faultOf(toAppError(error)));
         },
       );
       await pause(everyMs, undefined, { signal: stop.signal }).catch(() => undefined);

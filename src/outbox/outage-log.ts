@@ -15,7 +15,7 @@ export interface OutageLog {
 }
 
 /** The relay asks all servers at every look; the others have connections of their own. */
-type Witness = 'relay' | 'listener' | 'presence' | 'sealer' | 'rollups' | 'views' | 'rollups' | 'views';
+type Witness = 'relay' | 'listener' | 'presence' | 'sealer';
 
 export interface OutageLogOptions {
   readonly log: Logger;
