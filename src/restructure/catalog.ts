@@ -1,5 +1,6 @@
 import type { Queryable, Tx } from '../db/pool.ts';
 import { isNotLoaded } from '../db/sqlstate.ts';
+import { OF_ANY_TABLE } from './mapping.ts';
 
 type RelationKind = 'table' | 'partitioned table' | 'foreign table' | 'view' | 'materialized view' | 'other';
 
@@ -245,7 +246,8 @@ const MOST_OF_A_STATEMENT = 60;
  * remembers, where they are.
  */
 export async function readStoredTexts(tx: Tx): Promise<StoredTexts> {
-  const { rows } = await tx.query<StoredText>(`
+  const { rows } = await tx.query<StoredText>(
+    `
     select 'function' as kind, 'function ' || f.oid::regprocedure::text as where, f.prosrc as text
     from pg_proc f
     join pg_namespace n on n.oid = f.pronamespace
@@ -254,7 +256,10 @@ export async function readStoredTexts(tx: Tx): Promise<StoredTexts> {
       and not exists (
         select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = f.oid
           and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e')
-    order by 2`);
+      and n.nspname <> all ($1)
+    order by 2`,
+    [OF_ANY_TABLE],
+  );
   const { texts, hidden } = await readRememberedStatements(tx);
   return { texts: [...rows, ...(await readJobs(tx)), ...texts], hidden };
 }

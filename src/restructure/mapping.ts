@@ -98,9 +98,20 @@ export function parseMapping(text: string, file: string | URL): Mapping {
   return parsed.data;
 }
 
+/** Of ours, those whose functions work on any table, by the name that it has by then. */
+export const OF_ANY_TABLE = ['restructure', 'partitions', 'rollups'];
+
 /** Schemas of the server and of ours; `payments` takes the old platform's tables beside the ledger's. */
-const isTheirOwn = (schema: string): boolean =>
-  schema.startsWith('pg_') || ['information_schema', 'restructure', 'outbox', 'states', 'replay'].includes(schema);
+const THEIR_OWN = [
+  ...OF_ANY_TABLE,
+  'information_schema',
+  'outbox',
+  'states',
+  'replay',
+  'partitions_aside',
+  'partitions_archive',
+];
+const isTheirOwn = (schema: string): boolean => schema.startsWith('pg_') || THEIR_OWN.includes(schema);
 
 function invalid(file: string | URL, fault: string): AppError {
   return new AppError(

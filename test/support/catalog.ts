@@ -28,6 +28,10 @@ const OURS = [
   'outbox',
   'analytics',
   'ml',
+  'partitions',
+  'partitions_aside',
+  'partitions_archive',
+  'rollups',
 ];
 
 const LINES = `
