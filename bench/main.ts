@@ -1,3 +1,4 @@
+import { benchAnalytics } from './analytics.ts';
 import { benchBackfill } from './backfill.ts';
 import { benchCapture } from './capture.ts';
 import { benchCutOver } from './cut-over.ts';
@@ -12,6 +13,7 @@ import { benchVerify } from './verify.ts';
 
 /** Each answers whether its targets were met. */
 const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<boolean>>> = {
+  analytics: benchAnalytics,
   backfill: benchBackfill,
   capture: benchCapture,
   'cut-over': benchCutOver,
