@@ -567,15 +567,22 @@ language sql stable set search_path = '' as $$
   select date_trunc('month', p_at at time zone t.zone)::date from partitions.tables t where t.id = p_table
 $$;
 
--- The months that a table lacks, from the one in which an instant lies to so many ahead. Parameters: the table's id; the instant. Locks nothing.
+-- The months that a table lacks: from its first, or two years back, to so many ahead of an instant. One that somebody dropped is made again.
+-- Parameters: the table's id; the instant. Locks nothing.
 create function partitions.missing_months(p_table integer, p_now timestamptz) returns setof date
 language sql stable set search_path = '' as $$
+  with bounds as (
+    select t.id, partitions.month_at(t.id, p_now) as present, t.months_ahead, (
+      select min(coalesce(p.first_day, p.end_day)) from partitions.months_of(t.id) p where not p.is_default
+    ) as oldest
+    from partitions.tables t where t.id = p_table
+  )
   select m.month::date
-  from partitions.tables t
+  from bounds b
   cross join lateral generate_series(
-    partitions.month_at(t.id, p_now), partitions.month_at(t.id, p_now) + make_interval(months => t.months_ahead), interval '1 month') m (month)
-  where t.id = p_table and not exists (
-    select from partitions.months_of(t.id) p
+    greatest(b.present - interval '24 months', least(b.oldest, b.present)), b.present + make_interval(months => b.months_ahead), interval '1 month') m (month)
+  where not exists (
+    select from partitions.months_of(b.id) p
     where not p.is_default and coalesce(p.first_day, '-infinity') < m.month + interval '1 month' and coalesce(p.end_day, 'infinity') > m.month)
   order by m.month
 $$;
@@ -815,6 +822,8 @@ begin
       if v_result = 'busy' then
         perform partitions.note(v_table, 'left', coalesce(v_step.partition::text, pg_catalog.to_char(v_step.month, 'YYYY-MM')), 'it was in use each time');
         commit;
+        -- Who holds it holds it for the next step too.
+        exit steps;
       end if;
     end loop;
     loop
