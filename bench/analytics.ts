@@ -32,12 +32,18 @@ export async function benchAnalytics(args: readonly string[]): Promise<boolean> 
       rows: { type: 'string', default: '10000000' },
       rate: { type: 'string', default: '400' },
       rounds: { type: 'string', default: '7' },
+      // The conversion alone, where nothing else is wanted.
+      'conversion-only': { type: 'boolean', default: false },
     },
   });
   const [rows, rounds, perSecond] = [Number(values.rows), Number(values.rounds), Number(values.rate)];
   const home = await openBenchHome(SETTINGS);
   print(`${rows} impressions over 18 months, load of the machine ${loadavg()[0]?.toFixed(1)}`);
   try {
+    if (values['conversion-only']) {
+      const site = await makeSite(home, 'site_months', rows);
+      return await measureConversion(site, { perSecond }).finally(() => site.end());
+    }
     const plain = await makeSite(home, 'site_plain', rows);
     const months = await makeSite(home, 'site_months', rows);
     const small = await makeSite(home, 'site_small', Math.min(SMALL, rows));

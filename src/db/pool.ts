@@ -60,6 +60,18 @@ export function createPool(options: PoolOptions, settings: pg.PoolConfig = {}): 
   return pool;
 }
 
+/**
+ * Another pool on the same database, whose statements take one processor each: what builds indexes and reads whole tables beside an application
+ * leaves it the others. End it.
+ */
+export function modestPool(pool: Pool): Pool {
+  const settings = '-c max_parallel_workers_per_gather=0 -c max_parallel_maintenance_workers=0';
+  const modest = new pg.Pool({ ...pool.options, options: `${pool.options.options ?? ''} ${settings}` });
+  modest.on('error', () => undefined);
+  modest.on('connect', (client) => client.on('error', () => undefined));
+  return modest;
+}
+
 const OPEN_CONNECTIONS = new WeakMap<Pool, ReadonlySet<pg.PoolClient>>();
 
 /** The connections that a pool of `createPool` holds open, those at work and those that wait. */

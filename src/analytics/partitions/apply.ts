@@ -1,5 +1,5 @@
 import { givingWay } from '../../db/giving-way.ts';
-import type { Pool, Queryable } from '../../db/pool.ts';
+import { modestPool, type Pool, type Queryable } from '../../db/pool.ts';
 import { takeSessionLock } from '../../db/session-lock.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import type { UnderLockOptions } from '../../db/under-lock.ts';
@@ -60,8 +60,9 @@ export const lockPartitions = (pool: Pool) =>
  * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
  * @throws AppError PARTITIONS_RUNNING, PARTITIONS_NULL_KEY, PARTITIONS_DIFFERENT, STOPPED, DB_*
  */
-export async function applyPartitions(pool: Pool, options: ApplyOptions): Promise<readonly Outcome[]> {
-  const lock = await lockPartitions(pool);
+export async function applyPartitions(given: Pool, options: ApplyOptions): Promise<readonly Outcome[]> {
+  const lock = await lockPartitions(given);
+  const pool = modestPool(given);
   try {
     const outcomes: Outcome[] = [];
     for (const entry of options.entries) {
@@ -72,6 +73,7 @@ export async function applyPartitions(pool: Pool, options: ApplyOptions): Promis
     }
     return outcomes;
   } finally {
+    await pool.end();
     await lock.release();
   }
 }

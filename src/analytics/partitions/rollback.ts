@@ -1,5 +1,5 @@
 import { givingWay } from '../../db/giving-way.ts';
-import type { Pool, Tx } from '../../db/pool.ts';
+import { modestPool, type Pool, type Tx } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
@@ -42,8 +42,9 @@ export type PutBack = { readonly table: string } & (
  * Makes plain tables again of those that are kept by month, with every row that is in them now, while they are used. The months are set aside.
  * @throws AppError PARTITIONS_RUNNING, PARTITIONS_TABLE_UNKNOWN, PARTITIONS_DIFFERENT, STOPPED, DB_*
  */
-export async function rollBackPartitions(pool: Pool, options: RollbackOptions): Promise<readonly PutBack[]> {
-  const lock = await lockPartitions(pool);
+export async function rollBackPartitions(given: Pool, options: RollbackOptions): Promise<readonly PutBack[]> {
+  const lock = await lockPartitions(given);
+  const pool = modestPool(given);
   try {
     const outcomes: PutBack[] = [];
     for (const kept of await choose(pool, options.tables)) {
@@ -54,6 +55,7 @@ export async function rollBackPartitions(pool: Pool, options: RollbackOptions): 
     }
     return outcomes;
   } finally {
+    await pool.end();
     await lock.release();
   }
 }
