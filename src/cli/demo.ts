@@ -116,7 +116,7 @@ function demoJson(result: DemoResult, { keep, databaseUrl, madeKey }: Where): Re
 }
 
 function demoSummary(result: DemoResult, where: Where): string {
-  const { seconds, sponsorships, webhooks, restructured, cutOver } = result;
+  const { seconds, sponsorships, webhooks, restructured, traffic, cutOver } = result;
   const backfillSeconds = seconds.backfill ?? 0;
   const rate = backfillSeconds > 0 ? Math.round(Number(result.legacyTransactions) / backfillSeconds) : 0;
   const yes = (holds: boolean) => (holds ? 'yes' : 'NO');
@@ -124,6 +124,11 @@ function demoSummary(result: DemoResult, where: Where): string {
   const lines = [
     '',
     `Restructured   ${formatCount(restructured.moved)} tables into ${restructured.schemas} schemas, ${restructured.left} left; none was locked for more than ${restructured.longestLockMs.toFixed(0)} ms; tenants of ${formatCount(restructured.isolated)} kept apart`,
+    ...(traffic === undefined
+      ? []
+      : [
+          `By month       ${traffic.tables} tables of traffic in ${traffic.months} months; none was locked for more than ${traffic.longestLockMs.toFixed(0)} ms; ${traffic.rollups} statistics of them, each what its rows say`,
+        ]),
     `Replayed       ${formatCount(result.legacyTransactions)} legacy rows in ${backfillSeconds.toFixed(1)} s (${formatCount(rate)}/s)`,
     `Ledger         ${formatCount(result.events)} events, ${formatCount(result.entries)} entries`,
     `Wallets        ${formatCount(result.walletsCompared)} compared with the old balances, ${formatCount(result.walletsDiffering)} differ`,
@@ -140,6 +145,7 @@ function demoSummary(result: DemoResult, where: Where): string {
       .join(', ')}`,
     '',
     ...restructured.faults.map((fault) => `FAILS  restructuring: ${fault}`),
+    ...(traffic?.faults ?? []).map((fault) => `FAILS  by month: ${fault}`),
     ...faults.flatMap((check) => [`FAILS  ${check.check}`, ...check.first.map((fault) => `       ${fault}`)]),
     `Every webhook arrived and verified: ${yes(webhooksArrived(result))}`,
     `Books balance: ${yes(result.booksBalance)}`,

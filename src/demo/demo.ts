@@ -23,6 +23,7 @@ import { type Receiver, startReceiver } from './receiver.ts';
 import { isRestructured, type Restructured, restructureLegacy } from './restructuring.ts';
 import { type Sponsorships, sponsorEvents } from './sponsorships.ts';
 import { sellTickets } from './ticket-sales.ts';
+import { keepTraffic, type Traffic } from './traffic.ts';
 
 export interface DemoOptions {
   /** An empty database, whose owner the connection is. */
@@ -47,6 +48,7 @@ type DemoStep =
   | 'legacy'
   | 'migrate'
   | 'restructure'
+  | 'traffic'
   | 'backfill'
   | 'cutover'
   | 'post'
@@ -57,6 +59,8 @@ type DemoStep =
 export interface DemoResult {
   readonly booksBalance: boolean;
   readonly restructured: Restructured;
+  /** Undefined where the part of the legacy database that was made has none. */
+  readonly traffic: Traffic | undefined;
   readonly cutOver: CutOverOwners;
   readonly legacyTransactions: bigint;
   readonly events: bigint;
@@ -124,6 +128,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
     await step('legacy', () => makeLegacyDatabase(pool, options));
     await step('migrate', () => migrate(options.databaseUrl));
     const restructured = await step('restructure', () => restructureLegacy(pool, options.onProgress));
+    const traffic = await step('traffic', () => keepTraffic(pool, options.onProgress));
     const backfill = await step('backfill', async () => {
       await turnCaptureOn(pool);
       return runBackfill(pool, {
@@ -148,6 +153,7 @@ export async function runDemo(given: DemoOptions): Promise<DemoResult> {
       ...summary,
       legacyTransactions: backfill.legacyTransactions,
       restructured,
+      traffic,
       cutOver,
       booksBalance: verification.balance === true,
       ...told,
@@ -170,6 +176,7 @@ async function forgetQueue(pool: Pool, { redisUrl, log }: Pick<DemoOptions, 'red
 export function demoHolds(result: DemoResult): boolean {
   return (
     isRestructured(result.restructured) &&
+    (result.traffic?.faults ?? []).length === 0 &&
     result.booksBalance &&
     result.walletsDiffering === 0n &&
     result.walletsCompared > 0n &&
