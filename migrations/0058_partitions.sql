@@ -587,8 +587,21 @@ language sql stable set search_path = '' as $$
   order by m.month
 $$;
 
--- The partitions that are older than a table keeps. What is of this month and the ones before, counted from where the newest row lies where that is
--- earlier than the clock: a clock that is ahead drops nothing. Parameters: the table's id; the instant. Locks nothing but what reading takes.
+-- Whether a month may be taken out: not before what counts its rows has counted them. Parameters: the table's id; the partition.
+create function partitions.may_go(p_table integer, p_partition regclass) returns boolean
+language plpgsql stable set search_path = '' as $$
+declare
+  v_may boolean := true;
+begin
+  if to_regprocedure('rollups.may_lose(text, regclass)') is not null then
+    execute 'select rollups.may_lose($1, $2)' into v_may using partitions.name_of(p_table), p_partition;
+  end if;
+  return v_may;
+end
+$$;
+
+-- The partitions that are older than a table keeps, and may go. What is of this month and the ones before, counted from where the newest row lies where that
+-- is earlier than the clock: a clock that is ahead drops nothing. Parameters: the table's id; the instant. Locks nothing but what reading takes.
 create function partitions.expired_months(p_table integer, p_now timestamptz) returns setof regclass
 language plpgsql stable set search_path = '' as $$
 declare
@@ -609,7 +622,8 @@ begin
   end loop;
   return query
     select m.partition from partitions.months_of(p_table) m
-    where m.end_day <= least(v_newest, partitions.month_at(p_table, p_now)) - make_interval(months => v_keep) order by m.end_day;
+    where m.end_day <= least(v_newest, partitions.month_at(p_table, p_now)) - make_interval(months => v_keep) and partitions.may_go(p_table, m.partition)
+    order by m.end_day;
 end
 $$;
 

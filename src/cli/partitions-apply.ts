@@ -210,11 +210,12 @@ async function runRollback(options: Selection & Patience, context: CommandContex
   await withDatabase(
     context,
     async (pool) => {
-      context.err.write(`Making plain tables of ${await databaseName(pool)} again.\n`);
+      const name = await databaseName(pool);
       const progress = createProgress(context);
       const outcomes = await rollBackPartitions(pool, {
         ...patienceOf(options, context),
         tables: options.table,
+        onBegin: () => context.err.write(`Making plain tables of ${name} again.\n`),
         onStep: (what, done, total) => progress.update(printable(what), done, total),
         onOutcome: (outcome) => {
           progress.clear();

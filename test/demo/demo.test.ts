@@ -35,7 +35,18 @@ describe('the demo', () => {
       const { received, ...webhooks } = first.webhooks;
       expect(webhooks).toEqual({ messages: 350, deliveries: 620, delivered: 620, verified: received });
       expect(received).toBeGreaterThanOrEqual(570);
-      const steps = ['legacy', 'migrate', 'restructure', 'backfill', 'cutover', 'post', 'states', 'deliver', 'verify'];
+      const steps = [
+        'legacy',
+        'migrate',
+        'restructure',
+        'traffic',
+        'backfill',
+        'cutover',
+        'post',
+        'states',
+        'deliver',
+        'verify',
+      ];
       expect(Object.keys(first.seconds)).toEqual(steps);
       for (const seconds of Object.values(first.seconds)) expect(seconds).toBeGreaterThan(0);
 

@@ -89,10 +89,10 @@ async function remake({ pool, tableId, locking }: Following, view: Reader, other
           ].join(';\n'),
         );
         await remember(tx, tableId, [...readers.filter(({ kind }) => kind === 'materialized view'), ...others]);
-        await tx.query(`insert into partitions.set_aside (relation, table_name) values ($1, $2)`, [
-          `${ASIDE}.${ident(shape.name)}`,
-          `${shape.schema}.${shape.name}`,
-        ]);
+        await tx.query(
+          `insert into partitions.set_aside (relation, table_name) values (format('%I.%I', $1::text, $2::text), $3)`,
+          [ASIDE, shape.name, `${shape.schema}.${shape.name}`],
+        );
       },
     };
   });

@@ -29,6 +29,8 @@ import { comeForward, KEEPS_KEY, letGo, locksOf, sameStanding, setAside, takeOve
 export interface RollbackOptions extends Omit<ApplyOptions, 'entries' | 'keepsPast' | 'now' | 'onOutcome'> {
   /** With their schemas; all when there are none. */
   readonly tables: readonly string[];
+  /** Told when there is something to do. */
+  readonly onBegin?: (() => void) | undefined;
   readonly onOutcome?: ((outcome: PutBack) => void) | undefined;
 }
 
@@ -47,7 +49,9 @@ export async function rollBackPartitions(given: Pool, options: RollbackOptions):
   const pool = modestPool(given);
   try {
     const outcomes: PutBack[] = [];
-    for (const kept of await choose(pool, options.tables)) {
+    const chosen = await choose(pool, options.tables);
+    if (chosen.length > 0) options.onBegin?.();
+    for (const kept of chosen) {
       lock.assertHeld();
       const outcome = await putBack(pool, kept, options);
       outcomes.push(outcome);
