@@ -15,7 +15,7 @@ const bench = (...args: string[]) =>
 
 describe('npm run bench', () => {
   it.each([
-    [['outbx'], 'npm run bench -- backfill|capture|'],
+    [['outbx'], 'npm run bench -- analytics|backfill|capture|'],
     [['outbox', '--prt', 'drain'], "Unknown option '--prt'"],
     [
       ['outbox', '--part', 'drian'],

@@ -1,8 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Logger } from 'pino';
-import { maintain } from '../analytics/partitions/upkeep.ts';
 import { type Config, parseHttpAddress } from '../config.ts';
-import { createPool } from '../db/pool.ts';
 import { createKeyRing } from '../outbox/key-ring.ts';
 import type { Watch, WatchOptions } from '../outbox/watch/watch.ts';
 import { startWorker } from '../outbox/worker.ts';
@@ -12,6 +9,7 @@ import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
 import { startRollingUp } from './rolling-up.ts';
 import { type Sealing, startSealing } from './sealing.ts';
+import { startUpkeep } from './upkeep.ts';
 
 interface Options {
   readonly concurrency: number;
@@ -100,17 +98,16 @@ async function runWatched(
     egressDeny: config.egressDeny,
     keyRing: createKeyRing(config.encryptionKeys),
     log,
-    // Here, because the outbox knows nothing of tables by month.
-    clockJobs: [{ name: 'partitions', everyMs: UPKEEP_INTERVAL_MS, run: () => keepMonths(databaseUrl, log) }],
     ...(watch === undefined ? {} : { observer: watch.observer }),
   });
   watch?.watch(worker);
-  // Here, because the outbox knows nothing of the ledger either.
+  // Here, because the outbox knows nothing of the ledger, nor of tables by month.
   const sealing: Sealing | undefined =
     config.sealIntervalS === 0
       ? undefined
       : startSealing({ databaseUrl, intervalMs: config.sealIntervalS * SECOND_MS, log });
   const rollingUp = startRollingUp({ databaseUrl, log });
+  const upkeep = startUpkeep({ databaseUrl, log });
   context.out.write(`liventix worker ready: jobs through ${config.redisUrl === undefined ? 'PostgreSQL' : 'Redis'}\n`);
   await new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
@@ -118,22 +115,8 @@ async function runWatched(
   });
   context.err.write('liventix worker draining\n');
   watch?.stopping();
-  await Promise.all([worker.stop(), sealing?.stop(), rollingUp.stop()]);
+  await Promise.all([worker.stop(), sealing?.stop(), rollingUp.stop(), upkeep.stop()]);
   context.err.write('liventix worker stopped\n');
-}
-
-const UPKEEP_INTERVAL_MS = 3_600_000;
-
-async function keepMonths(databaseUrl: string, log: Logger): Promise<void> {
-  const pool = createPool({ databaseUrl, applicationName: 'liventix-upkeep', max: 1 });
-  try {
-    for (const { action, table, partition, detail } of await maintain(pool, 'worker')) {
-      const isLeft = action === 'left' || action === 'held back';
-      log[isLeft ? 'warn' : 'info']({ table, partition, detail }, `month ${action}`);
-    }
-  } finally {
-    await pool.end();
-  }
 }
 
 function httpAddress(text: string): NonNullable<Config['http']> {

@@ -2,14 +2,7 @@ import { createPostgresBackend, Queue, runMigrations, Worker } from 'bullmq';
 import pg from 'pg';
 import { connectionConfig } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
-import {
-  type Backend,
-  CLOCK_QUEUE_NAME,
-  CONNECT_TIMEOUT_MS,
-  QUEUE_NAME,
-  type QueueOptions,
-  WORKER_OPTIONS,
-} from './queue-backend.ts';
+import { type Backend, CONNECT_TIMEOUT_MS, QUEUE_NAME, type QueueOptions, WORKER_OPTIONS } from './queue-backend.ts';
 
 const POSTGRES_SCHEMA = 'outbox_queue';
 /** Many workers that start at once wait for the one that makes its schema. */
@@ -35,15 +28,6 @@ export async function postgresBackend(options: QueueOptions): Promise<Backend> {
     openQueue: () => new Queue(QUEUE_NAME, { connection }, createPostgresBackend),
     openWorker: (process, concurrency) =>
       new Worker(QUEUE_NAME, process, { connection, concurrency, ...WORKER_OPTIONS }, createPostgresBackend),
-    openClock: (process) => ({
-      queue: new Queue(CLOCK_QUEUE_NAME, { connection }, createPostgresBackend),
-      worker: new Worker(
-        CLOCK_QUEUE_NAME,
-        ({ name }) => process(name),
-        { connection, ...WORKER_OPTIONS },
-        createPostgresBackend,
-      ),
-    }),
     // Its jobs live and die with the deliveries, in one database.
     wasEmptied: async () => false,
     markIntact: async () => undefined,

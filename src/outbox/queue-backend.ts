@@ -13,8 +13,6 @@ export interface QueueOptions {
 }
 
 export const QUEUE_NAME = 'deliveries';
-/** Of what is due by the clock. */
-export const CLOCK_QUEUE_NAME = 'clock';
 export const CONNECT_TIMEOUT_MS = 5_000;
 const RETRY_DELAY_MS = 1_000;
 
@@ -38,10 +36,6 @@ type Process = (job: Job<JobData>) => Promise<void>;
 // What both backends' classes share: each is a type of its own.
 type AnyQueue = Pick<Queue<JobData>, 'waitUntilReady' | 'addBulk' | 'getWaitingCount' | 'close'> & ErrorSource;
 export type AnyWorker = Pick<Worker<JobData>, 'waitUntilReady' | 'pause' | 'close'> & ErrorSource;
-interface Clock {
-  readonly queue: Pick<Queue, 'getJobScheduler' | 'upsertJobScheduler' | 'close'> & ErrorSource;
-  readonly worker: Pick<Worker, 'close'> & ErrorSource;
-}
 interface ErrorSource {
   on(event: 'error', listener: (error: Error) => void): unknown;
 }
@@ -50,8 +44,6 @@ interface ErrorSource {
 export interface Backend {
   openQueue(): AnyQueue;
   openWorker(process: Process, concurrency: number): AnyWorker;
-  /** The queue of what is due by the clock, and who takes it, one at a time; told the job's name. */
-  openClock(process: (name: string) => Promise<void>): Clock;
   wasEmptied(): Promise<boolean>;
   markIntact(): Promise<void>;
   /** Whether it is connected, as far as is known. */

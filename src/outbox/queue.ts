@@ -1,6 +1,4 @@
-import type { Logger } from 'pino';
 import { AppError } from '../errors.ts';
-import { type ClockJob, type ClockJobs, startClockJobs } from './clock-jobs.ts';
 import { within } from './deadline.ts';
 import type { DeliveryJob } from './job.ts';
 import { postgresBackend } from './postgres-backend.ts';
@@ -19,8 +17,6 @@ export interface DeliveryQueue {
   answers(): boolean;
   /** Starts taking jobs. `take` is waited for before many more are taken: it has to keep what it cannot begin with. */
   consume(take: (jobs: readonly DeliveryJob[]) => Promise<void>): Promise<void>;
-  /** Starts what is due by the clock. It ends with `close`. */
-  clock(jobs: readonly ClockJob[], log: Logger): Promise<void>;
   /** Takes no more jobs and waits until those that it has are taken, whether or not the queue still answers. */
   drain(): Promise<void>;
   /** Says goodbye where somebody answers, and otherwise leaves nothing behind that would wait for an answer. */
@@ -48,7 +44,6 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
   queue.on('error', onError);
   const underWay = trackWork();
   let worker: AnyWorker | undefined;
-  let clock: ClockJobs | undefined;
   try {
     await backend.answer(queue.waitUntilReady());
   } catch (error) {
@@ -69,9 +64,6 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
       worker.on('error', onError);
       await backend.answer(worker.waitUntilReady());
     },
-    clock: async (jobs, log) => {
-      clock = await startClockJobs(backend, jobs, { log, onError: (error) => options.outage.failed('relay', error) });
-    },
     drain: async () => {
       await worker?.pause(true);
       await underWay.settled();
@@ -79,7 +71,6 @@ export async function openQueue(options: QueueOptions): Promise<DeliveryQueue> {
       if (worker !== undefined && backend.answers()) await within(ACKNOWLEDGE_MS, worker.close());
     },
     close: async () => {
-      await clock?.stop();
       await backend.disconnect();
       await worker?.close(true);
       await queue.close();

@@ -3,14 +3,7 @@ import { setImmediate as immediately, setTimeout as pause } from 'node:timers/pr
 import { Queue, Worker } from 'bullmq';
 import type { Queryable } from '../db/pool.ts';
 import { inTime } from './deadline.ts';
-import {
-  type Backend,
-  CLOCK_QUEUE_NAME,
-  CONNECT_TIMEOUT_MS,
-  QUEUE_NAME,
-  type QueueOptions,
-  WORKER_OPTIONS,
-} from './queue-backend.ts';
+import { type Backend, CONNECT_TIMEOUT_MS, QUEUE_NAME, type QueueOptions, WORKER_OPTIONS } from './queue-backend.ts';
 import { ANSWER_TIMEOUT_MS, findRedis, queueUnreachable, redisClient } from './redis-servers.ts';
 
 const MAX_RECONNECT_DELAY_MS = 1_000;
@@ -74,25 +67,23 @@ export async function redisBackend(options: QueueOptions, redisUrl: string): Pro
     producer.disconnect();
     throw error;
   }
-  // BullMQ waits for jobs on a copy of the connection.
-  const minding = <W extends Pick<Worker, 'on' | 'getBackend'>>(worker: W): W => {
-    worker.on('error', onFailure);
-    void worker.getBackend().blockingClient?.then(
-      (client) => clients.push(client),
-      () => undefined,
-    );
-    return worker;
-  };
   return {
     openQueue: () => new Queue(QUEUE_NAME, { connection: producer, prefix }),
-    openWorker: (process, concurrency) =>
-      minding(new Worker(QUEUE_NAME, process, { connection: consumer, prefix, concurrency, ...WORKER_OPTIONS })),
-    openClock: (process) => ({
-      queue: new Queue(CLOCK_QUEUE_NAME, { connection: producer, prefix }),
-      worker: minding(
-        new Worker(CLOCK_QUEUE_NAME, ({ name }) => process(name), { connection: consumer, prefix, ...WORKER_OPTIONS }),
-      ),
-    }),
+    openWorker: (process, concurrency) => {
+      const worker = new Worker(QUEUE_NAME, process, {
+        connection: consumer,
+        prefix,
+        concurrency,
+        ...WORKER_OPTIONS,
+      });
+      worker.on('error', onFailure);
+      // BullMQ waits for jobs on a copy of the connection.
+      void worker.getBackend().blockingClient?.then(
+        (client) => clients.push(client),
+        () => undefined,
+      );
+      return worker;
+    },
     wasEmptied: async () => (await producer.exists(epochKey)) === 0,
     markIntact: async () => {
       await producer.set(epochKey, randomUUID(), 'NX');
@@ -160,14 +151,11 @@ export async function removeQueue(db: Queryable, redisUrl: string): Promise<void
   connection.on('error', () => undefined);
   try {
     await connection.connect();
-    for (const name of [QUEUE_NAME, CLOCK_QUEUE_NAME]) {
-      const queue = new Queue(name, { connection, prefix });
-      queue.on('error', () => undefined);
-      await queue.obliterate({ force: true });
-      await queue.close();
-      await connection.del(`${prefix}:${name}:stalled-check`);
-    }
-    await connection.del(epochKeyOf(prefix));
+    const queue = new Queue(QUEUE_NAME, { connection, prefix });
+    queue.on('error', () => undefined);
+    await queue.obliterate({ force: true });
+    await queue.close();
+    await connection.del(epochKeyOf(prefix), `${prefix}:${QUEUE_NAME}:stalled-check`);
   } finally {
     connection.disconnect();
   }

@@ -1,5 +1,4 @@
 import type { Logger } from 'pino';
-import type { ClockJob } from './clock-jobs.ts';
 import type { Retention } from './days.ts';
 import type { BreakerSettings } from './health.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -37,8 +36,6 @@ export interface WorkerOptions {
   readonly breaker?: Partial<BreakerSettings>;
   /** Who is told what it does. */
   readonly observer?: Observer;
-  /** What else is due again and again; the queue's job scheduler has one of all workers do it. */
-  readonly clockJobs?: readonly ClockJob[];
   readonly now?: () => Date;
   readonly random?: () => number;
 }
@@ -52,7 +49,6 @@ export const WORKER_DEFAULTS = {
   drainMs: 20_000,
   retention: { keepDays: 30, keepDeadDays: 90 },
   observer: NOBODY,
-  clockJobs: [],
 } as const satisfies Partial<WorkerOptions>;
 
 /** What a worker runs with. */

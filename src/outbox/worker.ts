@@ -137,7 +137,6 @@ async function startParts(assembly: Assembly): Promise<Parts> {
   closers.push(() => days.stop());
   const attempts = startMaking(assembly, { presence, relay, record });
   await queue.consume(attempts.take);
-  if (settings.clockJobs.length > 0) await queue.clock(settings.clockJobs, settings.log);
   return { queue, relay, listener, attempts };
 }
 

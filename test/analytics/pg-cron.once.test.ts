@@ -45,10 +45,11 @@ const missing = async () =>
   (await pool.query<{ n: number }>('select count(*)::int as n from partitions.missing_months(1, now())')).rows[0]?.n;
 
 it('lets pg_cron see to the months where it is told to, and the worker no more, until it is told otherwise', async () => {
-  expect(await missing()).toBe(4);
+  const atFirst = await missing();
+  expect(atFirst).toBeGreaterThan(3);
   await chooseRunner(pool, 'pg_cron');
   expect(await maintain(pool, 'worker')).toEqual([]);
-  expect(await missing()).toBe(4);
+  expect(await missing()).toBe(atFirst);
   const { rows: jobs } = await pool.query('select jobid, schedule, command from cron.job');
   expect(jobs).toEqual([{ jobid: 1n, schedule: '7 * * * *', command: `call partitions.maintain('pg_cron')` }]);
   // Each minute, so that nobody waits for an hour.

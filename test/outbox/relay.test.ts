@@ -100,12 +100,7 @@ const relayWithoutQueue = () => {
   });
   return { relay, failures: () => failures };
 };
-const NOT_OF_A_RELAY = {
-  clock: async () => undefined,
-  consume: async () => undefined,
-  drain: async () => undefined,
-  close: async () => undefined,
-};
+const NOT_OF_A_RELAY = { consume: async () => undefined, drain: async () => undefined, close: async () => undefined };
 
 describe('fan-out', () => {
   it('turns each message into its deliveries once, even if 20 do it at the same time', async () => {

@@ -174,7 +174,6 @@ async function startRelayAlone({ sweepMs }: { sweepMs: number }): Promise<Delive
       enqueue: async (jobs) => void queued.push(...jobs),
       hasWaiting: async () => true,
       answers: () => true,
-      clock: async () => undefined,
       consume: async () => undefined,
       drain: async () => undefined,
       close: async () => undefined,
