@@ -75,7 +75,6 @@ create table partitions.copies (
 create table partitions.captured (
   seq bigint generated always as identity constraint captured_pkey primary key,
   table_id integer not null,
-  is_update boolean not null,
   pair jsonb not null
 );
 
@@ -148,24 +147,22 @@ $$;
 -- ------------------------------------------------------------------------------------------------------ copying
 
 -- Trigger of a table that is being copied, for each row: notes which row was changed.
--- Arguments: the table's id; the columns that tell a row from every other. As its owner, since whoever writes has no rights here.
+-- Arguments: the table's id; the columns that tell a row from every other, of which alone it reads. As its owner, since whoever writes has no rights here.
 create function partitions.capture_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_table constant integer := tg_argv[0];
+  v_pair constant text := (select string_agg(format('%L, ($1).%I', c, c), ', ') from unnest(tg_argv[1:]) c);
   v_old jsonb;
   v_new jsonb;
 begin
   if tg_op <> 'INSERT' then
-    select jsonb_object_agg(c, to_jsonb(old) -> c) into v_old from unnest(tg_argv[1:]) c;
+    execute format('select jsonb_build_object(%s)', v_pair) into v_old using old;
   end if;
   if tg_op <> 'DELETE' then
-    select jsonb_object_agg(c, to_jsonb(new) -> c) into v_new from unnest(tg_argv[1:]) c;
+    execute format('select jsonb_build_object(%s)', v_pair) into v_new using new;
   end if;
-  insert into partitions.captured (table_id, is_update, pair)
-  select v_table, tg_op = 'UPDATE', p.pair
-  from (select v_old as pair union select v_new) p
-  where p.pair is not null;
+  insert into partitions.captured (table_id, pair)
+  select tg_argv[0]::integer, p.pair from (select v_old as pair union select v_new) p where p.pair is not null;
   return null;
 end
 $$;
@@ -181,10 +178,10 @@ begin
 end
 $$;
 
--- The columns of a relation that are written when it is copied, quoted, in their order. Parameters: the relation. Locks nothing.
-create function partitions.columns_of(p_relation regclass) returns text
+-- The columns of a relation that are written when it is copied, quoted, in their order. Parameters: the relation; what stands before each. Locks nothing.
+create function partitions.columns_of(p_relation regclass, p_prefix text default '') returns text
 language sql stable set search_path = '' as $$
-  select string_agg(format('%I', a.attname), ', ' order by a.attnum)
+  select string_agg(p_prefix || quote_ident(a.attname), ', ' order by a.attnum)
   from pg_catalog.pg_attribute a
   where a.attrelid = p_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 $$;
@@ -215,16 +212,16 @@ begin
 end
 $$;
 
--- A row that moved to a later block while it was copied has come twice. Before the unique index is built, all copies of rows that were updated go: the
--- drain brings them back. Parameters: the table's id; what holds the copies. Returns how many went.
-create function partitions.drop_twice_copied(p_table integer, p_target text) returns bigint
+-- A row that was changed while it was copied may have come twice, or its key's former holder still be there. Before a unique index is built, all copies of rows
+-- that were changed go: the drain brings them back. Parameters: the table's id; what holds the copies. Returns how many went.
+create function partitions.drop_changed(p_table integer, p_target text) returns bigint
 language plpgsql set search_path = '' as $$
 declare
   v_rows bigint;
 begin
   execute format(
     'delete from %1$s t using (
-       select distinct %2$s from partitions.captured c cross join jsonb_to_record(c.pair) r (%3$s) where c.table_id = %4$s and c.is_update
+       select distinct %2$s from partitions.captured c cross join jsonb_to_record(c.pair) r (%3$s) where c.table_id = %4$s
      ) r where (%5$s) = (%6$s)',
     p_target, partitions.pair_list(p_table, 'r'), partitions.pair_types(p_table), p_table,
     partitions.pair_list(p_table, 't'), partitions.pair_list(p_table, 'r'));
@@ -262,6 +259,8 @@ declare
   v_columns text := partitions.columns_of(p_source::regclass);
   v_rows text := format('(select distinct * from jsonb_to_recordset($1) r (%s)) r', partitions.pair_types(p_table));
   v_same text := format('(%s) = (%s)', partitions.pair_list(p_table, 't'), partitions.pair_list(p_table, 'r'));
+  v_insert text := format('insert into %s (%s) overriding system value select %s from %s t join %s on %s', p_target, v_columns,
+    partitions.columns_of(p_source::regclass, 't.'), p_source, v_rows, v_same);
 begin
   with taken as (
     delete from partitions.captured c where c.seq in (
@@ -271,8 +270,13 @@ begin
   select count(*)::integer, jsonb_agg(t.pair) into v_taken, v_pairs from taken t;
   if v_taken > 0 then
     execute format('delete from %s t using %s where %s', p_target, v_rows, v_same) using v_pairs;
-    execute format('insert into %s (%s) overriding system value select %s from %s t join %s on %s', p_target, v_columns,
-      (select string_agg('t.' || trim(c), ', ') from string_to_table(v_columns, ',') c), p_source, v_rows, v_same) using v_pairs;
+    begin
+      execute v_insert using v_pairs;
+    exception when unique_violation then
+      -- Of a key that went from one row to another, the former holder may wait further back.
+      perform partitions.drop_changed(p_table, p_target);
+      execute v_insert using v_pairs;
+    end;
   end if;
   return v_taken;
 end
@@ -291,18 +295,22 @@ $$;
 -- ------------------------------------------------------------------------------------------------------ side tables of keys
 
 -- Trigger of a table that is kept by month, for each row: keeps a unique key that cannot hold the instant in a table of its own, where it is one
--- over all months and where foreign keys find it. Rows of which a column of the key is null have none. Arguments: the side table, quoted; the
--- instant's column; the columns of the key.
+-- over all months and where foreign keys find it. Rows of which a column of the key is null have none. A row that moves to another month goes here
+-- and comes there: its key stays, so that nothing that refers to it follows it away. Arguments: the side table, quoted; the instant's column; the columns of
+-- the key.
 create function partitions.keep_key() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  v_table constant text := coalesce((select h.inhparent from pg_inherits h where h.inhrelid = tg_relid and (select c.relispartition from pg_class c where c.oid = tg_relid)), tg_relid)::regclass;
   v_columns constant text := (select string_agg(format('%I', c), ', ') from unnest(tg_argv[1:]) c);
   v_values constant text := (select string_agg(format('($1).%I', c), ', ') from unnest(tg_argv[1:]) c);
   v_key constant text := (select string_agg(format('($1).%I', c), ', ') from unnest(tg_argv[2:]) c);
+  v_keys constant text := (select string_agg(format('%I', c), ', ') from unnest(tg_argv[2:]) c);
   v_same constant text := (select string_agg(format('k.%1$I = ($1).%1$I', c), ' and ') from unnest(tg_argv[2:]) c);
   v_sets constant text := (select string_agg(format('%1$I = ($2).%1$I', c), ', ') from unnest(tg_argv[1:]) c);
   v_had boolean := false;
   v_has boolean := false;
+  v_rows bigint;
 begin
   if tg_op <> 'INSERT' then
     execute format('select (%s) is not null', v_key) into v_had using old;
@@ -310,14 +318,66 @@ begin
   if tg_op <> 'DELETE' then
     execute format('select (%s) is not null', v_key) into v_has using new;
   end if;
-  if v_had and v_has then
-    execute format('update %s k set %s where %s', tg_argv[0], v_sets, v_same) using old, new;
-  elsif v_had then
-    execute format('delete from %s k where %s', tg_argv[0], v_same) using old;
-  elsif v_has then
-    execute format('insert into %s (%s) values (%s)', tg_argv[0], v_columns, v_values) using new;
-  end if;
+  case
+    when tg_op = 'UPDATE' and v_had and v_has then
+      execute format('update %s k set %s where %s', tg_argv[0], v_sets, v_same) using old, new;
+      get diagnostics v_rows = row_count;
+      -- Not there yet, while the side table is filled.
+      if v_rows = 0 then
+        execute format('insert into %s (%s) values (%s) on conflict (%s) do nothing', tg_argv[0], v_columns, v_values, v_keys) using new;
+      end if;
+    when tg_op = 'INSERT' and v_has then
+      -- There already where the row comes from another month: it is one still.
+      execute format('select count(*) from %s k where %s', v_table, v_same) into v_rows using new;
+      execute format('insert into %s (%s) values (%s)%s', tg_argv[0], v_columns, v_values,
+        case v_rows when 1 then format(' on conflict (%s) do nothing', v_keys) else '' end) using new;
+    when tg_op = 'UPDATE' and v_has then
+      execute format('insert into %s (%s) values (%s)', tg_argv[0], v_columns, v_values) using new;
+    when v_had then
+      -- Gone to another month, it has its key still, of another instant.
+      execute format('update %s k set %I = (select k.%2$I from %s k where %s limit 1) where %4$s and exists (select from %3$s k where %4$s)',
+        tg_argv[0], tg_argv[1], v_table, v_same) using old;
+      get diagnostics v_rows = row_count;
+      if v_rows = 0 then
+        execute format('delete from %s k where %s', tg_argv[0], v_same) using old;
+      end if;
+    else
+      null;
+  end case;
   return null;
+end
+$$;
+
+-- Trigger of a table that is kept by month, before it is emptied: its keys go too, unless something refers to them, which refuses it. Arguments: the side
+-- table, quoted.
+create function partitions.empty_keys() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  execute format('truncate %s', tg_argv[0]);
+  return null;
+end
+$$;
+
+-- Leaves a relation to its owner alone: no policy, no right of anybody else, whatever default privileges gave. Parameters: the relation. Returns nothing.
+-- Locks it against everything.
+create function partitions.close_to_others(p_relation regclass) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_policy name;
+  v_grantee oid;
+begin
+  execute format('alter table %s enable row level security', p_relation);
+  for v_policy in select p.polname from pg_catalog.pg_policy p where p.polrelid = p_relation loop
+    execute format('drop policy %I on %s', v_policy, p_relation);
+  end loop;
+  for v_grantee in
+    select distinct g.grantee from pg_catalog.pg_class c, aclexplode(c.relacl) g where c.oid = p_relation and g.grantee <> c.relowner
+    union
+    select distinct g.grantee from pg_catalog.pg_class c join pg_catalog.pg_attribute a on a.attrelid = c.oid, aclexplode(a.attacl) g
+    where c.oid = p_relation and a.attacl is not null and g.grantee <> c.relowner
+  loop
+    execute format('revoke all on %s from %s', p_relation, restructure.role_in_words(v_grantee));
+  end loop;
 end
 $$;
 
@@ -332,12 +392,14 @@ create function partitions.reconcile_blocks(
 language plpgsql set search_path = '' as $$
 declare
   v_parent constant regclass := partitions.name_of(p_table)::regclass;
-  v_columns constant text := (
-    select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_catalog.pg_attribute a
+  v_names constant name[] := array(
+    select a.attname from pg_catalog.pg_attribute a
     where a.attrelid = v_parent and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-      and exists (select from pg_catalog.pg_attribute c where c.attrelid = p_leaf and c.attname = a.attname and not c.attisdropped));
-  v_of_copy constant text := (select string_agg('c.' || trim(n), ', ') from string_to_table(v_columns, ',') n);
-  v_of_table constant text := (select string_agg('t.' || trim(n), ', ') from string_to_table(v_columns, ',') n);
+      and exists (select from pg_catalog.pg_attribute c where c.attrelid = p_leaf and c.attname = a.attname and not c.attisdropped)
+    order by a.attnum);
+  v_columns constant text := (select string_agg(quote_ident(n), ', ') from unnest(v_names) n);
+  v_of_copy constant text := (select string_agg('c.' || quote_ident(n), ', ') from unnest(v_names) n);
+  v_of_table constant text := (select string_agg('t.' || quote_ident(n), ', ') from unnest(v_names) n);
   v_same constant text := (select string_agg(format('t.%1$I = c.%1$I', k), ' and ') from unnest(p_key) k);
   v_pair constant text := (select string_agg(format('%L, c.%I', k, k), ', ') from unnest(p_key) k);
 begin
@@ -438,7 +500,7 @@ begin
   if cardinality(v_storage) > 0 then
     execute format('alter table %s set (%s)', p_name, array_to_string(v_storage, ', '));
   end if;
-  execute format('alter table %s enable row level security', p_name);
+  perform partitions.close_to_others(p_name::regclass);
   if v_identity in ('f', 'n') then
     execute format('alter table %s replica identity %s', p_name, case v_identity when 'f' then 'full' else 'nothing' end);
   end if;
@@ -620,6 +682,10 @@ begin
       exit;
     end if;
   end loop;
+  -- Where no month has a row, nobody knows what is old.
+  if v_newest is null then
+    return;
+  end if;
   return query
     select m.partition from partitions.months_of(p_table) m
     where m.end_day <= least(v_newest, partitions.month_at(p_table, p_now)) - make_interval(months => v_keep) and partitions.may_go(p_table, m.partition)
@@ -647,7 +713,10 @@ begin
   end if;
   execute format('select count(*) from (select from %s limit %s) r', v_default, c_most + 1) into v_count;
   v_months := partitions.months_in(p_table, v_default, p_now);
-  if v_count > c_most or cardinality(v_months) = 0 then
+  if v_count > c_most then
+    raise exception using message = format('more than %s rows of it lie in no month: roll the table back and apply again', c_most), errcode = 'program_limit_exceeded';
+  end if;
+  if cardinality(v_months) = 0 then
     return 0;
   end if;
   execute format('alter table %s detach partition %s', v_parent, v_default);
@@ -774,16 +843,20 @@ $$;
 
 -- What the upkeep of a table has to do, in order. Parameters: the table's id; the instant; whether months may go. Locks nothing but what reading takes.
 create function partitions.due(p_table integer, p_now timestamptz, p_may_expire boolean)
-returns table (action text, month date, partition regclass)
+returns table (action text, month date, partition regclass, what text)
 language sql stable set search_path = '' as $$
-  -- Rows that lie in no month first: a month that they would lie in cannot be made beside them.
-  select 'refill', null::date, m.partition from partitions.months_of(p_table) m
-  where m.is_default and cardinality(partitions.months_in(p_table, m.partition, p_now)) > 0
-  union all
-  select 'make', m.month, null from partitions.missing_months(p_table, p_now) m (month)
-  union all
-  select 'expire', null, e.partition from partitions.expired_months(p_table, p_now) e (partition)
-  where p_may_expire and not exists (select from partitions.copies c where c.table_id = p_table)
+  -- Rows that lie in no month first: a month that they would lie in cannot be made beside them. Neither they nor what is old while rows are copied.
+  select d.action, d.month, d.partition, coalesce(d.partition::text, to_char(d.month, 'YYYY-MM'))
+  from (
+    select 1 as nth, 'refill' as action, null::date as month, m.partition from partitions.months_of(p_table) m
+    where m.is_default and not exists (select from partitions.copies c where c.table_id = p_table) and cardinality(partitions.months_in(p_table, m.partition, p_now)) > 0
+    union all
+    select 2, 'make', m.month, null from partitions.missing_months(p_table, p_now) m (month)
+    union all
+    select 3, 'expire', null, e.partition from partitions.expired_months(p_table, p_now) e (partition)
+    where p_may_expire and not exists (select from partitions.copies c where c.table_id = p_table)
+  ) d
+  order by d.nth, d.month
 $$;
 
 -- Sees to the months of all tables: makes those ahead, gives months to rows that lie in none, takes out what is older than is kept. Each step in a transaction
@@ -798,7 +871,7 @@ declare
   v_tables integer[];
   v_may_expire boolean;
   v_step record;
-  v_steps integer := 0;
+  v_began constant timestamptz := pg_catalog.clock_timestamp();
   v_result text;
   v_has_more boolean;
 begin
@@ -808,9 +881,9 @@ begin
   v_tables := array(select t.id from partitions.tables t where t.state <> 'preparing' order by t.id);
   foreach v_table in array v_tables loop
     v_may_expire := (
-      select p_is_confirmed or t.maintained_at is null or p_now < t.maintained_at + interval '45 days' from partitions.tables t where t.id = v_table);
+      select p_is_confirmed or p_now < coalesce(t.maintained_at, t.begun_at) + interval '45 days' from partitions.tables t where t.id = v_table);
     <<steps>>
-    for v_steps in 1..1000 loop
+    for nth in 1..1000 loop
       v_result := 'busy';
       for v_try in 1..c_tries loop
         -- The next of what is due, found anew each time: another run may have done it.
@@ -821,8 +894,8 @@ begin
         end if;
         select * into v_step from partitions.due(v_table, p_now, v_may_expire) d
         where not exists (
-          select from partitions.log l
-          where l.action = 'left' and l.at >= pg_catalog.now() - interval '10 minutes' and l.partition = coalesce(d.partition::text, pg_catalog.to_char(d.month, 'YYYY-MM')))
+          select from partitions.log l join partitions.tables t on t.id = v_table and l.table_name = pg_catalog.format('%s.%s', t.schema_name, t.table_name)
+          where l.action = 'left' and l.at >= v_began and l.partition = d.what)
         limit 1;
         if v_step.action is null then
           commit;
@@ -834,7 +907,7 @@ begin
         perform pg_catalog.pg_sleep(0.05 + pg_catalog.random() * 0.25);
       end loop;
       if v_result = 'busy' then
-        perform partitions.note(v_table, 'left', coalesce(v_step.partition::text, pg_catalog.to_char(v_step.month, 'YYYY-MM')), 'it was in use each time');
+        perform partitions.note(v_table, 'left', v_step.what, 'it was in use each time');
         commit;
         -- Who holds it holds it for the next step too.
         exit steps;

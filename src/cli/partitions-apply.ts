@@ -197,7 +197,7 @@ function outcomeText(outcome: Outcome | PutBack): string {
     case 'given up':
       return `given up ${name}: what apply had begun is gone\n`;
     case 'already':
-      return `before   ${name}\n`;
+      return [`before   ${name}\n`, ...outcome.copies.map(reconciledLine)].join('');
     case 'skipped':
       return `left     ${name}\n${outcome.reasons.map((reason) => `    ${printable(reason)}\n`).join('')}`;
   }

@@ -184,6 +184,7 @@ describe('a table', () => {
   it('is not emptied while it is copied', () =>
     inClone(async (impressions) => {
       const { pool } = impressions;
+      await pool.query('drop table stats.clicks');
       const refusals: unknown[] = [];
       let asked: Promise<unknown> | undefined;
       await applyPartitions(pool, {

@@ -2,17 +2,17 @@ import { givingWay } from '../../db/giving-way.ts';
 import { modestPool, type Pool, type Queryable } from '../../db/pool.ts';
 import { takeSessionLock } from '../../db/session-lock.ts';
 import { toAppError } from '../../db/sqlstate.ts';
-import type { UnderLockOptions } from '../../db/under-lock.ts';
+import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { attachPast } from './attach.ts';
 import { type Reconciled, reconcileCopies } from './copies.ts';
 import { giveUpCopy } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
-import { blocking, findingsOf } from './findings.ts';
+import { blocking, findingsOf, isIdentity } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
-import { ident, qualified } from './names.ts';
+import { closingCheck, ident, qualified } from './names.ts';
 import { prepare } from './prepare.ts';
 import { splitPast } from './split.ts';
 import { findTable, type KeptTable, type Original } from './tables.ts';
@@ -36,7 +36,7 @@ export interface ApplyOptions {
 export type Outcome = { readonly table: string } & (
   | { readonly status: 'attached'; readonly lockedMs: readonly number[] }
   | { readonly status: 'partitioned'; readonly lockedMs: readonly number[]; readonly copies: readonly Reconciled[] }
-  | { readonly status: 'already' }
+  | { readonly status: 'already'; readonly copies: readonly Reconciled[] }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
 
@@ -83,10 +83,9 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
   const lockedMs: number[] = [];
   try {
     let kept = await findTable(pool, table);
-    if (kept?.state === 'partitioned' && !kept.isCopying) return { table, status: 'already' };
     if (kept === undefined) {
       const facts = await readFacts(pool, table, entry.by);
-      const reasons = blocking(findingsOf(facts, entry));
+      const reasons = [...blocking(findingsOf(facts, entry)), ...(await leftAside(pool, table))];
       if (facts === undefined || reasons.length > 0) return { table, status: 'skipped', reasons };
       kept = await begin(pool, entry, facts);
     }
@@ -100,17 +99,31 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     }
     if (kept === undefined) throw new AppError('INTERNAL', `${table} is not there any more.`);
     await remakeFollowers(following);
-    if (kept.state === 'partitioned') return { table, status: 'already' };
-    if (options.keepsPast === true) return { table, status: 'attached', lockedMs };
-    lockedMs.push(await split(pool, { entry, kept }, options));
+    const isNew = kept.state !== 'partitioned';
+    await heedPolicy(pool, kept, entry);
+    if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs };
+    if (isNew) lockedMs.push(await split(pool, { entry, kept }, options));
     await letReferencesGo(pool, entry, options);
     const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
-    return { table, status: 'partitioned', lockedMs, copies };
+    return isNew ? { table, status: 'partitioned', lockedMs, copies } : { table, status: 'already', copies };
   } catch (thrown) {
     const error = toAppError(thrown);
     if (!SKIPPED.has(error.code)) throw error;
-    return { table, status: 'skipped', reasons: [error.message] };
+    const opened = await reopenPast(pool, entry, options).catch((failure: unknown) => toAppError(failure).message);
+    return { table, status: 'skipped', reasons: [error.message, ...(opened === undefined ? [] : [opened])] };
   }
+}
+
+/** The check of where the past ends would refuse rows when that month has come. */
+async function reopenPast(pool: Pool, entry: Entry, options: ApplyOptions): Promise<undefined> {
+  const kept = await findTable(pool, entry.table);
+  if (kept?.state !== 'preparing') return;
+  const table = qualified(kept.schema, kept.name);
+  await underLock(pool, lockingOf(entry, options), async (tx) => ({
+    names: [table],
+    locksLater: 0,
+    work: () => tx.query(`alter table ${table} drop constraint if exists ${ident(closingCheck(kept.name))}`),
+  }));
 }
 
 /** What concerns one table alone: the others can go on. */
@@ -137,8 +150,28 @@ export const lockingOf = (
 
 const onStep = ({ onStep: told }: ApplyOptions) => told ?? (() => undefined);
 
+/** Names are wanted again of what stands aside. */
+async function leftAside(pool: Pool, table: string): Promise<readonly string[]> {
+  const { rows } = await pool.query<{ relation: string }>(
+    'select relation from partitions.set_aside where table_name = $1',
+    [table],
+  );
+  return rows.map(
+    ({ relation }) => `${relation}, what ${table} was, is set aside still: liventix partitions clean --yes, first`,
+  );
+}
+
+/** How long months are kept, and what becomes of them, is what the mapping says by now. */
+const heedPolicy = (pool: Pool, { id }: KeptTable, { keepMonths, expired, monthsAhead }: Entry) =>
+  pool.query('update partitions.tables set keep_months = $2, expired = $3, months_ahead = $4 where id = $1', [
+    id,
+    keepMonths,
+    expired,
+    monthsAhead,
+  ]);
+
 async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptTable> {
-  const key = facts.uniqueKeys[0];
+  const key = facts.uniqueKeys.find(isIdentity);
   await pool.query(
     `insert into partitions.tables (schema_name, table_name, key_column, zone, keep_months, expired, months_ahead, pair_columns, storage, original)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,

@@ -161,6 +161,8 @@ function swapStatements(facts: TableFacts, { tableId, entry, endOfPast }: Attach
     `select partitions.replaced(${facts.oid}, ${literal(table)}::regclass)`,
     `select partitions.attach(${tableId}, ${literal(table)}, ${literal(past)}, null, ${endOfPast === null ? 'null' : literal(endOfPast)})`,
     ...takeOver(facts),
+    // By its own name it shows nothing, as months do not.
+    `select partitions.close_to_others(${literal(past)})`,
   ];
 }
 

@@ -57,7 +57,9 @@ export async function beginCopy(
         tx.query(`
           create trigger ${ident(CAPTURES)} after insert or update or delete on ${captured} for each row
             execute function partitions.capture_change(${[String(tableId), ...columns].map(literal).join(', ')});
+          alter table ${captured} enable always trigger ${ident(CAPTURES)};
           create trigger ${ident(REFUSES_TRUNCATE)} before truncate on ${captured} for each statement execute function partitions.refuse_truncate();
+          alter table ${captured} enable always trigger ${ident(REFUSES_TRUNCATE)};
           ${sources
             .map(
               (source) => `insert into partitions.copies (table_id, way, captured, source, target, blocks)

@@ -1,6 +1,7 @@
 import type { Pool, Queryable } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
-import { columnList } from './names.ts';
+import { nameParts } from './mapping.ts';
+import { closingCheck, columnList, notNullCheck } from './names.ts';
 
 /** A unique key: a constraint, the primary key among them, or an index alone. */
 export interface UniqueKey {
@@ -10,6 +11,8 @@ export interface UniqueKey {
   readonly isConstraint: boolean;
   /** Has an expression, a condition, or nulls that are alike, so that its columns do not say what is unique. */
   readonly isPartial: boolean;
+  /** Whether no column of it may be null. */
+  readonly isNotNull: boolean;
   /** As SQL makes it again, after the table's name: `primary key (id)`, or of an index what follows USING. */
   readonly definition: string;
 }
@@ -84,10 +87,13 @@ export interface TableFacts {
   readonly columns: readonly string[];
   readonly rowSecurity: boolean;
   readonly rowSecurityForced: boolean;
+  readonly bypassesPolicies: boolean;
   readonly replicaIdentity: 'd' | 'f' | 'n' | 'i';
   readonly key: { readonly type: string; readonly isNotNull: boolean; readonly isGenerated: boolean } | null;
   readonly uniqueKeys: readonly UniqueKey[];
   readonly indexes: readonly Index[];
+  /** Not valid, or not for heirs. */
+  readonly unsuitableChecks: readonly string[];
   readonly foreignKeys: readonly ForeignKey[];
   readonly references: readonly Reference[];
   readonly triggers: readonly Trigger[];
@@ -117,7 +123,11 @@ export function readFacts(pool: Pool, table: string, keyColumn: string): Promise
 /** The same in a transaction, whose search_path it empties: so the server names everything with its schema. */
 export async function readFactsIn(tx: Queryable, table: string, keyColumn: string): Promise<TableFacts | undefined> {
   await tx.query(`set local search_path = ''`);
-  const { rows } = await tx.query<TableFacts>(FACTS, [table, keyColumn]);
+  const { rows } = await tx.query<TableFacts>(FACTS, [
+    table,
+    keyColumn,
+    ...[closingCheck, notNullCheck].map((check) => check(nameParts(table).table)),
+  ]);
   return rows[0];
 }
 
@@ -140,14 +150,14 @@ const FACTS = `
       where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e') as extension,
     array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and a.attidentity <> '' and not a.attisdropped) as "identityColumns",
     array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns,
-    c.relrowsecurity as "rowSecurity", c.relforcerowsecurity as "rowSecurityForced", c.relreplident as "replicaIdentity",
+    c.relrowsecurity as "rowSecurity", c.relforcerowsecurity as "rowSecurityForced", (select r.rolsuper or r.rolbypassrls from pg_catalog.pg_roles r where r.rolname = current_user) as "bypassesPolicies", c.relreplident as "replicaIdentity",
     (select jsonb_build_object('type', format_type(a.atttypid, null), 'isNotNull', a.attnotnull, 'isGenerated', a.attgenerated <> '')
       from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname = $2 and not a.attisdropped) as key,
     array(
       select jsonb_build_object('name', coalesce(k.conname, x.relname),
         'columns', array(select a.attname::text from unnest(i.indkey::int2[]) with ordinality u (n, nth)
           join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = u.n where u.nth <= i.indnkeyatts order by u.nth),
-        'isPrimary', i.indisprimary, 'isConstraint', k.oid is not null, 'isPartial', i.indpred is not null or i.indexprs is not null or i.indnullsnotdistinct,
+        'isPrimary', i.indisprimary, 'isNotNull', not exists (select from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any (i.indkey::int2[]) and not a.attnotnull), 'isConstraint', k.oid is not null, 'isPartial', i.indpred is not null or i.indexprs is not null or i.indnullsnotdistinct,
         'definition', coalesce(pg_get_constraintdef(k.oid), ${INDEX_TAIL}))
       from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
       left join pg_catalog.pg_constraint k on k.conindid = i.indexrelid and k.contype in ('p', 'u')
@@ -158,6 +168,10 @@ const FACTS = `
       from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
       where i.indrelid = c.oid and not i.indisunique and not i.indisexclusion and i.indisvalid order by x.relname
     ) as indexes,
+    array(
+      select k.conname::text from pg_catalog.pg_constraint k
+      where k.conrelid = c.oid and k.contype in ('c', 'n') and (not k.convalidated or k.connoinherit) and k.conname not in ($3, $4)
+    ) as "unsuitableChecks",
     array(
       select jsonb_build_object('name', k.conname, 'definition', pg_get_constraintdef(k.oid), 'isValidated', k.convalidated)
       from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and k.conparentid = 0 order by k.conname
@@ -219,6 +233,8 @@ const FACTS = `
       union
       select pg_describe_object('pg_constraint'::regclass, k.oid, 0) from pg_catalog.pg_constraint k
       where k.conrelid = c.oid and (k.contype = 'x' or k.contype = 'f' and k.confrelid = c.oid)
+      union
+      select format('the subscription %s', u.subname) from pg_catalog.pg_subscription_rel r join pg_catalog.pg_subscription u on u.oid = r.srsubid where r.srrelid = c.oid
       order by 1
     ) as others,
     greatest(c.reltuples, 0)::float8 as "rowsEstimated", pg_total_relation_size(c.oid) as "sizeBytes",

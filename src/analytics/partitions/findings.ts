@@ -1,4 +1,4 @@
-import type { TableFacts } from './facts.ts';
+import type { TableFacts, UniqueKey } from './facts.ts';
 import type { Entry } from './mapping.ts';
 
 export interface Finding {
@@ -6,6 +6,10 @@ export interface Finding {
   readonly finding: string;
   readonly text: string;
 }
+
+/** Whether it tells each row from every other. */
+export const isIdentity = ({ isPartial, isNotNull }: Pick<UniqueKey, 'isPartial' | 'isNotNull'>): boolean =>
+  !isPartial && isNotNull;
 
 const KEY_TYPES: ReadonlySet<string> = new Set(['timestamp with time zone', 'timestamp without time zone', 'date']);
 
@@ -40,11 +44,7 @@ function unsuitable(facts: TableFacts, { table, by }: Entry): readonly Finding[]
       'key-type',
       `${by} is ${key?.type}${key?.isGenerated === true ? ', generated' : ''}: it has to be a timestamp or a date`,
     ),
-    ...when(
-      !uniqueKeys.some(({ isPartial }) => !isPartial),
-      'no-identity',
-      `${table} has no primary key: its rows cannot be told apart`,
-    ),
+    ...when(!uniqueKeys.some(isIdentity), 'no-identity', `${table} has no primary key: its rows cannot be told apart`),
     ...when(
       facts.identityColumns.length > 0,
       'identity',
@@ -80,6 +80,14 @@ function unsuitable(facts: TableFacts, { table, by }: Entry): readonly Finding[]
     ...publications
       .filter(({ isOurs }) => !isOurs)
       .map((each) => blocks('publication', `The publication ${each.name} has ${table} and is somebody else's`)),
+    ...facts.unsuitableChecks.map((each) =>
+      blocks('check', `The check ${each} of ${table} is not valid, or not for heirs: partitions have it as well`),
+    ),
+    ...when(
+      facts.rowSecurityForced && !facts.bypassesPolicies,
+      'forced',
+      `Policies of ${table} hold for its owner too: run this as a role that passes by them`,
+    ),
     ...facts.foreignKeys
       .filter(({ isValidated }) => !isValidated)
       .map((each) =>

@@ -206,9 +206,11 @@ async function keepKeyAside(
           alter table ${side} owner to ${ident(facts.owner)};
           alter table ${side} add constraint ${ident(named(sideTable(facts.name, columns), '_pkey'))} primary key (${columnList(columns)});
           create index on ${side} using brin (${ident(entry.by)});
-          alter table ${side} enable row level security;
-          create trigger ${ident(`${KEEPS_KEY}_${nth}`)} after insert or delete or update of ${all} on ${table} for each row
+          select partitions.close_to_others(${literal(side)});
+          create trigger ${ident(`${KEEPS_KEY}_${nth}`)} after insert or delete or update on ${table} for each row
             execute function partitions.keep_key(${[side, entry.by, ...columns].map(literal).join(', ')});
+          alter table ${table} enable always trigger ${ident(`${KEEPS_KEY}_${nth}`)};
+          create trigger ${ident(`${KEEPS_KEY}_${nth}_emptied`)} before truncate on ${table} for each statement execute function partitions.empty_keys(${literal(side)});
           insert into partitions.keys (table_id, columns, side_table) values (${tableId}, ${literal(`{${columns.map((each) => `"${each}"`).join(',')}}`)}, ${literal(sideTable(facts.name, columns))})`),
     }));
   }
@@ -251,9 +253,10 @@ async function fillSideTable(
        exists (select from pg_description d where d.objoid = $2::regclass and d.objsubid = 0) as "isFilled"`,
     [table, side],
   );
-  const { blocks = 0, isFilled = false } = sizes[0] ?? {};
-  if (isFilled) return;
+  if (sizes[0]?.isFilled === true) return;
   const step = 64;
+  // What came or was changed since is there by the trigger.
+  const { blocks = 0 } = sizes[0] ?? {};
   for (let block = 0; block < blocks; block += step) {
     if (locking.stop?.aborted === true) throw stopped();
     await pool.query(

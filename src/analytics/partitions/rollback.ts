@@ -241,7 +241,7 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
     });
   }
   await copyAll(copying, fromTo);
-  await pool.query('select partitions.drop_twice_copied($1, $2)', [tableId, made]);
+  await pool.query('select partitions.drop_changed($1, $2)', [tableId, made]);
   copying.onStep(`building indexes of ${table}`, 0, 0);
   await finishTable(copying, { name: made, bare: `${STAGE}.${stagedName(tableId)}` }, wantedAgain(facts, kept));
   await drainMost(copying, fromTo);

@@ -40,7 +40,7 @@ export async function splitPast(splitting: Splitting): Promise<number> {
   if (isUnderWay === 0) await begin(splitting, facts, fromTo);
   await copyAll(splitting, fromTo);
   const leaves = await readLeaves(pool, fromTo.target);
-  await pool.query('select partitions.drop_twice_copied($1, $2)', [tableId, fromTo.target]);
+  await pool.query('select partitions.drop_changed($1, $2)', [tableId, fromTo.target]);
   for (const [nth, leaf] of leaves.entries()) {
     splitting.onStep(`building indexes of ${entry.table}, months`, nth, leaves.length);
     await finishTable(splitting, leaf, { ...facts, areNamed: false });
@@ -72,22 +72,23 @@ async function begin(splitting: Splitting, facts: TableFacts, fromTo: FromTo): P
   const { pool, tableId, entry, past, thisMonth, endOfMonths } = splitting;
   splitting.onStep(`looking for the months of ${entry.table}`, 0, 0);
   const end = await endOfPast(pool, tableId, past);
-  const span = await readSpan(pool, {
+  const first = await readFirst(pool, {
     table: qualified(facts.schema, past),
     entry,
     // What is older than is kept lies together, until it goes.
     floor: addMonths(thisMonth, -(entry.keepMonths ?? MOST_MONTHS)),
     end: end ?? endOfMonths,
   });
-  const leaf = (name: string, first: Month | null, until: Month) =>
-    `select partitions.make_leaf(${[String(tableId), ...[fromTo.target, name].map(literal), first === null ? 'null' : literal(first), literal(until)].join(', ')})`;
+  const leaf = (name: string, from: Month | null, until: Month) =>
+    `select partitions.make_leaf(${[String(tableId), ...[fromTo.target, name].map(literal), from === null ? 'null' : literal(from), literal(until)].join(', ')})`;
   await beginCopy(splitting, fromTo, async (tx) => {
     await tx.query(
       [
         `drop table if exists ${fromTo.target}`,
-        `create table ${fromTo.target} (like ${qualified(facts.schema, facts.name)}) partition by range (${ident(entry.by)})`,
-        ...(span.hasOlder ? [leaf('before', null, span.first)] : []),
-        ...monthsBetween(span.first, end ?? endOfMonths).map((month) =>
+        `create table ${fromTo.target} (like ${qualified(facts.schema, facts.name)} including generated) partition by range (${ident(entry.by)})`,
+        // Also where there is nothing older by now: something may come.
+        leaf('before', null, first),
+        ...monthsBetween(first, end ?? endOfMonths).map((month) =>
           leaf(month.slice(0, 7).replace('-', ''), month, addMonths(month, 1)),
         ),
         ...(end === undefined
@@ -106,8 +107,8 @@ async function endOfPast(db: Queryable, tableId: number, past: string): Promise<
   return rows[0]?.end ?? undefined;
 }
 
-/** The first month that there are rows of, or that there may be months of, and whether there are older rows. */
-async function readSpan(
+/** The first month that there are rows of, or that there may be months of. */
+async function readFirst(
   db: Queryable,
   {
     table,
@@ -115,21 +116,17 @@ async function readSpan(
     floor,
     end,
   }: { readonly table: string; readonly entry: Entry; readonly floor: Month; readonly end: Month },
-): Promise<{ readonly first: Month; readonly hasOlder: boolean }> {
+): Promise<Month> {
   const key = ident(by);
-  const { rows } = await db.query<{ first: Month; hasOlder: boolean }>(
-    `with span as (
-       select min(${key}) filter (where isfinite(${key})) as oldest, bool_or(${key} = '-infinity') as "isEndless" from ${table}
-     ),
-     months as (
-       select date_trunc('month', (case when pg_typeof(oldest) = 'timestamptz'::regtype then oldest::timestamptz at time zone $1 else oldest::timestamp end))::date as oldest,
-         "isEndless", $2::date as floor
-       from span
-     )
-     select greatest(least(oldest, $3::date - interval '1 month'), floor)::date::text as first, coalesce("isEndless" or oldest < floor, false) as "hasOlder" from months`,
+  const { rows } = await db.query<{ first: Month }>(
+    `with span as (select min(${key}) filter (where isfinite(${key})) as oldest from ${table})
+     select greatest(least(
+         date_trunc('month', (case when pg_typeof(oldest) = 'timestamptz'::regtype then oldest::timestamptz at time zone $1 else oldest::timestamp end))::date,
+         $3::date - interval '1 month'), $2::date)::date::text as first
+     from span`,
     [zone, floor, end],
   );
-  return rows[0] ?? { first: addMonths(end, -1), hasOlder: false };
+  return rows[0]?.first ?? addMonths(end, -1);
 }
 
 async function readLeaves(
