@@ -11,6 +11,7 @@ import { type Recording, readPerfRecording, textOfRecording } from '../restructu
 import { pageOf } from '../restructure/perf/report/page.ts';
 import { openMeasuringPool } from '../restructure/perf/session.ts';
 import { drawMaterial, type Material, withReplacements } from '../restructure/perf/subjects.ts';
+import { LEAST_RUNS } from '../restructure/perf/timings.ts';
 import { type CommandContext, requireDatabaseUrl, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { duration, durationText, wholeNumber } from './options.ts';
@@ -70,7 +71,12 @@ export function registerRestructurePerf(restructure: Command, context: CommandCo
 /** How long a measuring goes on, and what else it does. */
 const measuring = (command: Command): Command =>
   command
-    .option('--rounds <n>', 'how often each is asked, all in turn', wholeNumber(1, MOST_ROUNDS), 20)
+    .option(
+      '--rounds <n>',
+      'how often each is asked, with all of its values, all in turn',
+      wholeNumber(LEAST_RUNS, MOST_ROUNDS),
+      20,
+    )
     .addOption(
       timeOption('--timeout <time>', 'what takes longer is a finding, and the others go on', {
         most: '1h',
@@ -78,7 +84,7 @@ const measuring = (command: Command): Command =>
       }),
     )
     .addOption(
-      timeOption('--budget <time>', 'what took as long altogether is asked no more, after 3 runs', {
+      timeOption('--budget <time>', 'what took as long altogether is asked no more, after 3 rounds', {
         most: '1d',
         ms: 20_000,
       }),
@@ -130,7 +136,8 @@ const timesAsLong = (text: string): number => {
 
 const RECORD_HELP = `
 Everything is asked over connections that can write nothing, each query in a transaction that is undone. Each is asked twice for its
-answer, once for its plan, and then --rounds times by the clock, all of them in turn, so that what disturbs the machine disturbs all alike.
+answer, once for its plan, and then --rounds times by the clock, with each of its sets of values, all of them in turn, so that what
+disturbs the machine disturbs all alike.
 A query that fails or takes longer than --timeout (an access: 8 s at most) is a finding, and the others go on.
 
 The queries: {"tables": ["public.orders"], "queries": [{"name": "orders-daily", "title": "orders by day",
@@ -152,7 +159,7 @@ Asks with the values of the recording, so that both answered the same question, 
 wrong one. Every query is listed, the slowest first: the ratio of the medians with the span in which it lies (95 %), and what became of it,
 slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
 
-Exits with 1 when an answer differs, when a query is not answered any more, or as --fail-slower says; 2 for a recording of other data.
+Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for a recording of other data.
 
 Examples:
   liventix restructure perf compare

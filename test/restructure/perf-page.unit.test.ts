@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { compareRecordings, verdictOf } from '../../src/restructure/perf/compare.ts';
+import { compareRecordings, isAtFault, verdictOf } from '../../src/restructure/perf/compare.ts';
 import { LIVENTIX_QUERIES, readQueries } from '../../src/restructure/perf/queries.ts';
 import type { Load, Measured, Recording, Result } from '../../src/restructure/perf/recording.ts';
 import { pageOf } from '../../src/restructure/perf/report/page.ts';
 import { medianInterval, quantile, ratioOf } from '../../src/restructure/perf/statistics.ts';
+import { remarksOf } from '../../src/restructure/perf/words.ts';
 
 // What is made of two recordings, without a database.
 
@@ -18,14 +19,15 @@ const measured = (id: string, over: Partial<Measured> = {}): Measured => ({
   sql: 'select 1',
   answers: [{ status: 'rows', count: 1, total: null, effects: [], digest: 'a', places: { n: 'a' } }],
   rows: 1,
-  warmMs: [10, 10, 10, 10, 10, 10],
+  warmMs: [[10], [10], [10], [10], [10], [10]],
   coldMs: null,
+  failed: null,
   plan: null,
   ...over,
 });
 
 const recording = (results: readonly Result[], over: Partial<Recording> = {}): Recording => ({
-  format: 'liventix restructure perf 1',
+  format: 'liventix restructure perf 2',
   program: 'liventix 0',
   database: 'd',
   server: '18.0',
@@ -40,7 +42,9 @@ const recording = (results: readonly Result[], over: Partial<Recording> = {}): R
   ...over,
 });
 
-const runs = (ms: number) => Array.from({ length: 20 }, (_, at) => ms * (1 + (at % 3) / 100));
+/** Rounds, with one set of values or with more, each as many times as long. */
+const runs = (ms: number, sets: readonly number[] = [1]) =>
+  Array.from({ length: 20 }, (_, at) => sets.map((times) => times * ms * (1 + (at % 3) / 100)));
 
 const LOAD: Load = {
   way: 'pooler',
@@ -177,6 +181,41 @@ describe('what is said of two measurings', () => {
       recording(all.map((id, at) => measured(id, { warmMs: runs([10, 40, 5][at] ?? 1) }))),
     );
     expect(pairs.map(({ title }) => title)).toEqual(['two', 'one', 'three']);
+  });
+
+  it.each([
+    ['slower', 10],
+    ['faster', 0.1],
+    ['same', 1.05],
+  ] as const)('is %s of values that are far apart when each takes %d times as long', (verdict, times) => {
+    const { pairs } = compareRecordings(
+      recording([measured('one', { warmMs: runs(1, [1, 10, 1_000]) })]),
+      recording([measured('one', { warmMs: runs(times, [1, 10, 1_000]) })]),
+    );
+    expect(pairs.map((pair) => pair.verdict)).toEqual([verdict]);
+    expect(pairs[0]?.warm.ratio).toBeCloseTo(1 / times, 5);
+  });
+
+  it('lists those with too few rounds to say, and draws them as no others', () => {
+    const access = (warmMs: number[][]) => measured('one', { kind: 'access', title: 'an access', warmMs });
+    const page = pageOf(compareRecordings(recording([access([[1], [1], [1]])]), recording([access([[1_000]])])));
+    expect(page).toContain('<h3>1 that became slower or faster, had too few rounds to say, or answer otherwise</h3>');
+    expect(page).toContain('<rect class="few"');
+    expect(page).not.toContain('<rect class="same"');
+  });
+
+  it('calls it a fault when a query fails more often than it did, and tells it', () => {
+    const failed = (count: number) => ({ count, code: '57014', message: 'canceling statement' });
+    const of = (count: number) => recording([measured('one', count === 0 ? {} : { failed: failed(count) })]);
+    const more = compareRecordings(of(1), of(2));
+    expect(isAtFault(more, {})).toBe(true);
+    expect(more.pairs.flatMap(remarksOf)).toEqual([
+      'failed 1 times before, first with 57014: canceling statement',
+      'failed 2 times now, first with 57014: canceling statement',
+    ]);
+    expect(pageOf(more)).toContain('<b class="bad">not answered each time</b> one: 57014');
+    expect(isAtFault(compareRecordings(of(2), of(1)), {})).toBe(false);
+    expect(isAtFault(compareRecordings(of(0), of(1)), {})).toBe(true);
   });
 
   it('says nothing of two runs', () => {

@@ -99,6 +99,18 @@ async function compared(...args: string[]) {
   return { ...run, said, find };
 }
 
+/** Is answered some times in a session, and then no more: locks of a session outlive what is undone. */
+const answersTimes = (times: number) =>
+  database.pool.query(
+    `create or replace function weary() returns integer language plpgsql as $$
+     declare v_asked integer := (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid());
+     begin
+       perform pg_advisory_lock(v_asked);
+       if v_asked >= ${times} then raise exception 'asked too often'; end if;
+       return 1;
+     end $$`,
+  );
+
 const only = (query: object): Queries => ({ ...QUERIES, queries: [{ name: 'it', title: 'it', ...query }] });
 
 describe('perf', () => {
@@ -235,6 +247,30 @@ describe('perf', () => {
     expect(stdout).toContain(
       'FAULT    it: it: answered before; failed with 42703: column "dwell" does not exist after\n',
     );
+  });
+
+  it('calls it a fault when what was answered each time fails some times, or all but the first', async () => {
+    await answersTimes(1_000);
+    await record(only({ before: 'select public.weary()' }));
+    await answersTimes(10);
+    const some = await compare();
+    expect(some.exitCode).toBe(1);
+    expect(some.stdout).toMatch(/failed \d+ times now, first with P0001: asked too often/u);
+    expect(some.stdout).toContain('0 not answered any more, 1 not each time.');
+    await answersTimes(3);
+    const all = await compare();
+    expect(all.exitCode).toBe(1);
+    expect(all.stdout).toContain('FAULT    it: it: answered before; failed with P0001: asked too often after\n');
+  });
+
+  it('asks with all values in every round', async () => {
+    const results = await record();
+    const rounds = (name: string) => {
+      const result = results.find(({ id }) => id === `dashboard ${name}`);
+      return result?.status === 'measured' ? result.warmMs.map((round) => round.length) : [];
+    };
+    expect(rounds('thing')).toEqual(Array.from({ length: 15 }, () => 3));
+    expect(rounds('list')).toEqual(Array.from({ length: 15 }, () => 1));
   });
 
   it('counts the partitions that were looked at, and takes their indexes for one', async () => {

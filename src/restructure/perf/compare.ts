@@ -2,7 +2,7 @@ import { AppError } from '../../errors.ts';
 import { difference } from '../accesses/compare.ts';
 import { shapeOf } from './plans.ts';
 import type { Load, Measured, Recording, Result, Spread } from './recording.ts';
-import { quantile, type Ratio, ratioOf, spreadOf } from './statistics.ts';
+import { quantile, type Ratio, ratioOf, spreadOf, timesOf } from './statistics.ts';
 import { ROUND_TRIP, WORK } from './subjects.ts';
 import { LEAST_RUNS } from './timings.ts';
 
@@ -18,6 +18,8 @@ export interface Pair {
   readonly isOther: boolean;
   readonly before: Measured;
   readonly after: Measured;
+  /** A time a round. */
+  readonly times: { readonly before: readonly number[]; readonly after: readonly number[] };
   readonly spreads: { readonly before: Spread; readonly after: Spread };
   readonly warm: Ratio;
   readonly verdict: Verdict;
@@ -114,8 +116,9 @@ interface Control {
 function controlsOf(before: Recording, after: Recording): readonly Control[] {
   const controls = ({ results }: Recording) =>
     results.flatMap((each) => (each.kind === 'control' && each.status === 'measured' ? [each] : []));
-  const latter = new Map(controls(after).map((each) => [each.id, each.warmMs]));
-  return controls(before).map(({ id, title, warmMs }) => {
+  const latter = new Map(controls(after).map((each) => [each.id, timesOf(each.warmMs)]));
+  return controls(before).map(({ id, title, ...each }) => {
+    const warmMs = timesOf(each.warmMs);
     const otherMs = latter.get(id) ?? warmMs;
     const differenceMs = Math.abs(quantile(warmMs, 0.5) - quantile(otherMs, 0.5));
     return { id, title, warm: ratioOf(warmMs, otherMs), differenceMs };
@@ -147,7 +150,10 @@ export function assertSameRows({ otherRows }: Comparison): void {
   );
 }
 
-/** Whether something does not hold: a wrong answer, none any more, or a query that takes `failSlower` times as long. Pure. */
+/** A query that fails more often than it did. Pure. */
+export const failsMore = ({ before, after }: Pair): boolean => (after.failed?.count ?? 0) > (before.failed?.count ?? 0);
+
+/** Whether something does not hold: a wrong answer, none any more or not each time, or a query that takes `failSlower` times as long. Pure. */
 export function isAtFault(
   { pairs, unpaired, otherRows }: Comparison,
   { failSlower }: { readonly failSlower?: number },
@@ -155,7 +161,7 @@ export function isAtFault(
   const isWrong = otherRows.length === 0 && pairs.some(({ answerDiffers }) => answerDiffers !== null);
   const isTooSlow =
     failSlower !== undefined && pairs.some(({ verdict, warm }) => verdict === 'slower' && 1 / warm.ratio >= failSlower);
-  return isWrong || isTooSlow || unpaired.some(({ is }) => is === 'fault');
+  return isWrong || isTooSlow || pairs.some(failsMore) || unpaired.some(({ is }) => is === 'fault');
 }
 
 type Matched = Pick<Pair, 'id' | 'kind' | 'isOther' | 'before' | 'after'>;
@@ -209,8 +215,9 @@ function pairOf(
     promise,
   }: { readonly noise: Noise; readonly promise: { ratio: number | undefined; isOther: boolean } | undefined },
 ): Pair {
-  const warm = ratioOf(before.warmMs, after.warmMs);
-  const spreads = { before: spreadOf(before.warmMs), after: spreadOf(after.warmMs) };
+  const times = { before: timesOf(before.warmMs), after: timesOf(after.warmMs) };
+  const warm = ratioOf(times.before, times.after);
+  const spreads = { before: spreadOf(times.before), after: spreadOf(times.after) };
   const shapes = [before, after].map(({ plan }) => (plan === null ? [] : shapeOf(plan.root)));
   const [former = [], latter = []] = shapes;
   const isPromised = promise?.ratio !== undefined && promise.isOther === about.isOther;
@@ -219,14 +226,15 @@ function pairOf(
     title: before.title,
     before,
     after,
+    times,
     spreads,
     warm,
     verdict: verdictOf(warm, {
       noise,
-      runs: Math.min(before.warmMs.length, after.warmMs.length),
+      runs: Math.min(times.before.length, times.after.length),
       differenceMs: Math.abs(spreads.before.p50 - spreads.after.p50),
     }),
-    cold: before.coldMs?.length && after.coldMs?.length ? ratioOf(before.coldMs, after.coldMs) : null,
+    cold: before.coldMs?.length && after.coldMs?.length ? ratioOf(timesOf(before.coldMs), timesOf(after.coldMs)) : null,
     answerDiffers: answerDifference(before, after),
     planChange: former.join('\n') === latter.join('\n') ? null : { before: former, after: latter },
     promise: isPromised ? { ratio: promise.ratio ?? 0, isKept: warm.ratio >= (promise.ratio ?? 0) } : null,
@@ -275,6 +283,7 @@ export const countsOf = ({ pairs, unpaired }: Comparison) => ({
   tooFewRuns: pairs.filter(({ verdict }) => verdict === 'too few').length,
   answersDiffer: pairs.filter(({ answerDiffers }) => answerDiffers !== null).length,
   faults: unpaired.filter(({ is }) => is === 'fault').length,
+  failSometimes: pairs.filter(failsMore).length,
   promisesKept: pairs.filter(({ promise }) => promise?.isKept === true).length,
   promisesMissed: pairs.filter(({ promise }) => promise?.isKept === false).length,
 });

@@ -5,10 +5,11 @@ import type { Outcome } from '../accesses/outcome.ts';
 import type { Plan } from './plans.ts';
 import type { Material } from './subjects.ts';
 
-export const FORMAT = 'liventix restructure perf 1';
+export const FORMAT = 'liventix restructure perf 2';
 
 const count = z.number().int().nonnegative();
-const times = z.array(z.number().nonnegative());
+/** Of each round, how long it took with each set of values. */
+const rounds = z.array(z.array(z.number().nonnegative()).min(1));
 
 const outcome = z.discriminatedUnion('status', [
   z.strictObject({
@@ -66,9 +67,11 @@ const result = z.discriminatedUnion('status', [
     sql: z.string(),
     answers: z.array(outcome),
     rows: count,
-    warmMs: times,
+    warmMs: rounds,
     /** Null where nothing was measured cold. */
-    coldMs: z.nullable(times),
+    coldMs: z.nullable(rounds),
+    /** How many rounds failed, and with what the first did; null where none did. */
+    failed: z.nullable(z.strictObject({ count, code: z.string(), message: z.string() })),
     plan: z.nullable(plan),
   }),
   z.strictObject({ ...identity, status: z.literal('failed'), sql: z.string(), code: z.string(), message: z.string() }),

@@ -33,11 +33,16 @@ export function remarksOf({ before, after, planChange, promise }: Pair): readonl
   const scans = after.plan?.scanned.filter((table) => !former.includes(withoutSchema(table))) ?? [];
   return [
     ...(promise === null ? [] : [`promised ${promise.ratio} times: ${promise.isKept ? 'kept' : 'MISSED'}`]),
+    ...failuresText('before', before),
+    ...failuresText('now', after),
     ...(planChange === null ? [] : ['another plan']),
     ...scans.map((table) => `reads all of ${table} now`),
     ...partitionsText(after),
   ];
 }
+
+const failuresText = (when: string, { failed }: Measured): readonly string[] =>
+  failed === null ? [] : [`failed ${failed.count} times ${when}, first with ${failed.code}: ${failed.message}`];
 
 const partitionsText = ({ plan }: Measured): readonly string[] =>
   (plan?.partitions ?? []).map(({ table, looked, of }) => `${looked} of ${of} partitions of ${table}`);

@@ -1,4 +1,4 @@
-import { type Comparison, countsOf, type Pair } from '../compare.ts';
+import { type Comparison, countsOf, failsMore, type Pair } from '../compare.ts';
 import { formatBytes, formatMs, formatTimes } from '../figures.ts';
 import type { Load, Recording } from '../recording.ts';
 import { caveatsOf, remarksOf } from '../words.ts';
@@ -53,6 +53,7 @@ ${tile(counts.same, 'the same within noise')}
 ${tile(counts.slower, 'slower', none(counts.slower))}
 ${tile(counts.answersDiffer, comparison.otherRows.length === 0 ? 'wrong answers' : 'answers differ, not judged', none(counts.answersDiffer))}
 ${tile(counts.faults, 'not answered any more', none(counts.faults))}
+${counts.failSometimes === 0 ? '' : tile(counts.failSometimes, 'not answered each time', 'bad')}
 ${promised === 0 ? '' : tile(`${counts.promisesKept} of ${promised}`, 'promises kept', none(counts.promisesMissed))}
 </ul>`;
 }
@@ -60,17 +61,19 @@ ${promised === 0 ? '' : tile(`${counts.promisesKept} of ${promised}`, 'promises 
 function faults({ pairs, unpaired: without, otherRows }: Comparison): Markup {
   const wrong = otherRows.length > 0 ? [] : pairs.filter(({ answerDiffers }) => answerDiffers !== null);
   const failed = without.filter(({ is }) => is === 'fault');
-  if (wrong.length + failed.length === 0) return html``;
+  const sometimes = pairs.filter(failsMore);
+  if (wrong.length + failed.length + sometimes.length === 0) return html``;
   return html`<h2>What does not hold</h2><ul class="notes">
 ${wrong.map((pair) => html`<li><b class="bad">wrong answer</b> ${nameOf(pair)}: ${pair.answerDiffers ?? ''}</li>`)}
-${failed.map(({ title, what }) => html`<li><b class="bad">not answered any more</b> ${title}: ${what}</li>`)}</ul>`;
+${failed.map(({ title, what }) => html`<li><b class="bad">not answered any more</b> ${title}: ${what}</li>`)}
+${sometimes.map((pair) => html`<li><b class="bad">not answered each time</b> ${nameOf(pair)}: ${pair.after.failed?.code ?? ''}</li>`)}</ul>`;
 }
 
 const nameOf = ({ title, isOther }: Pair): string => `${title}${isOther ? ' (the other query)' : ''}`;
 
 const of = ({ pairs }: Comparison, kind: Pair['kind']): readonly Pair[] => pairs.filter((pair) => pair.kind === kind);
 
-const KEY = html`<p class="key"><span class="k-before">before</span><span class="k-after">after</span> a thin line is one run</p>`;
+const KEY = html`<p class="key"><span class="k-before">before</span><span class="k-after">after</span> a thin line is one round</p>`;
 
 function dashboards(comparison: Comparison): Markup {
   const pairs = of(comparison, 'dashboard');
@@ -87,8 +90,8 @@ const barOf = (pair: Pair): Bar => ({
   name: nameOf(pair),
   shortName: `${pair.id.replace(/^dashboard /u, '')}${pair.isOther ? ' (other query)' : ''}`,
   note: formatTimes(pair.warm.ratio),
-  before: pair.before.warmMs,
-  after: pair.after.warmMs,
+  before: pair.times.before,
+  after: pair.times.after,
   p50: { before: pair.spreads.before.p50, after: pair.spreads.after.p50 },
 });
 
@@ -96,8 +99,11 @@ const VERDICTS: Readonly<Record<Pair['verdict'], { readonly word: string; readon
   slower: { word: '▼ slower', kind: 'bad' },
   same: { word: '= same', kind: 'faint' },
   faster: { word: '▲ faster', kind: 'good' },
-  'too few': { word: '? too few runs', kind: 'faint' },
+  'too few': { word: '? too few rounds', kind: 'warn' },
 };
+
+/** How a verdict is drawn. */
+const KINDS = { slower: 'slower', same: 'same', faster: 'faster', 'too few': 'few' } as const;
 
 function table(pairs: readonly Pair[], { after, otherRows }: Comparison): Markup {
   const isCold = after.cold.status === 'measured' && pairs.some(({ cold }) => cold !== null);
@@ -124,19 +130,15 @@ ${isCold ? html`<td class="n" data-is="cold, times as fast">${cold === null ? ''
 function accesses(comparison: Comparison): Markup {
   const pairs = of(comparison, 'access');
   if (pairs.length === 0) return html``;
-  const isTold = ({ verdict, answerDiffers }: Pair) =>
-    verdict === 'slower' || verdict === 'faster' || answerDiffers !== null;
+  const isTold = ({ verdict, answerDiffers }: Pair) => verdict !== 'same' || answerDiffers !== null;
   const told = pairs.filter(isTold);
   const rest = pairs.filter((pair) => !isTold(pair));
-  const outcomes = pairs.map(({ warm, verdict }) => ({
-    ratio: warm.ratio,
-    kind: verdict === 'too few' ? ('same' as const) : verdict,
-  }));
+  const outcomes = pairs.map(({ warm, verdict }) => ({ ratio: warm.ratio, kind: KINDS[verdict] }));
   return html`<h2>The application's accesses</h2>
 <p>${pairs.length} accesses, each as the callers that it has: how many became how many times as fast, by their medians.</p>
-<p class="key"><span class="k-bad">slower</span><span class="k-before">the same within noise</span><span class="k-good">faster</span></p>
+<p class="key"><span class="k-bad">slower</span><span class="k-before">the same within noise</span><span class="k-good">faster</span><span class="k-few">too few rounds to say</span></p>
 ${bothWidths((width) => ratioChart(outcomes, width))}
-<h3>${told.length} that became slower or faster, or answer otherwise</h3>
+<h3>${told.length} that became slower or faster, had too few rounds to say, or answer otherwise</h3>
 ${told.length === 0 ? html`<p>None.</p>` : table(told, comparison)}
 ${rest.length === 0 ? '' : html`<details><summary>the other ${rest.length}</summary>${table(rest, comparison)}</details>`}`;
 }
