@@ -4,7 +4,7 @@ import { connectionsOf, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { LEGACY_ACCESSES, readAccesses } from '../restructure/accesses/access.ts';
 import { findForgetting } from '../restructure/perf/cold.ts';
-import { assertSameRows, compareRecordings, isAtFault } from '../restructure/perf/compare.ts';
+import { assertSameQuestions, assertSameRows, compareRecordings, isAtFault } from '../restructure/perf/compare.ts';
 import { type MeasureOptions, measure } from '../restructure/perf/measure.ts';
 import { LIVENTIX_QUERIES, readQueries } from '../restructure/perf/queries.ts';
 import { type Recording, readPerfRecording, textOfRecording } from '../restructure/perf/recording.ts';
@@ -159,7 +159,7 @@ Asks with the values of the recording, so that both answered the same question, 
 wrong one. Every query is listed, the slowest first: the ratio of the medians with the span in which it lies (95 %), and what became of it,
 slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
 
-Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for a recording of other data.
+Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for a recording of other data or of other queries.
 
 Examples:
   liventix restructure perf compare
@@ -200,6 +200,7 @@ async function runCompare(
       : await readPerfRecording(files.after);
   if (files.after === undefined && options.out !== undefined)
     await writeWholeFile(options.out, chunksOf(textOfRecording(after)));
+  assertSameQuestions(before, after);
   const comparison = compareRecordings(before, after);
   if (options.otherRows !== true) assertSameRows(comparison);
   context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison));

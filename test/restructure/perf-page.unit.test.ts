@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { compareRecordings, isAtFault, verdictOf } from '../../src/restructure/perf/compare.ts';
+import { compareRecordings, countsOf, isAtFault, verdictOf } from '../../src/restructure/perf/compare.ts';
 import { LIVENTIX_QUERIES, readQueries } from '../../src/restructure/perf/queries.ts';
 import type { Load, Measured, Recording, Result } from '../../src/restructure/perf/recording.ts';
 import { pageOf } from '../../src/restructure/perf/report/page.ts';
 import { medianInterval, quantile, ratioOf } from '../../src/restructure/perf/statistics.ts';
-import { remarksOf } from '../../src/restructure/perf/words.ts';
+import { caveatsOf, remarksOf } from '../../src/restructure/perf/words.ts';
 
 // What is made of two recordings, without a database.
 
@@ -172,6 +172,26 @@ describe('what is said of two measurings', () => {
     );
     expect(compared.noise.share).toBeCloseTo(Math.log(1.4), 1);
     expect(compared.pairs.map(({ verdict }) => verdict)).toEqual(['same']);
+  });
+
+  it('says where the machine itself was not timed, which is then not taken for as fast as before', () => {
+    const control = (id: string) => measured('x', { id: `control ${id}`, kind: 'control', warmMs: runs(10) });
+    const both = recording([control('work'), control('round-trip')]);
+    const unknown =
+      'the machine itself could not be timed each time: it may differ by more than what is taken for noise';
+    expect(caveatsOf(compareRecordings(both, both))).not.toContain(unknown);
+    const compared = compareRecordings(both, recording([control('round-trip')]));
+    expect(caveatsOf(compared)).toContain(unknown);
+    expect(compared.machine).toHaveLength(1);
+  });
+
+  it('counts a query once that another takes the place of', () => {
+    const compared = compareRecordings(
+      recording([measured('one')]),
+      recording([measured('one'), measured('one', { way: 'new' })]),
+    );
+    expect(compared.pairs).toHaveLength(2);
+    expect(countsOf(compared).compared).toBe(1);
   });
 
   it('lists the slowest first', () => {

@@ -203,6 +203,24 @@ describe('perf', () => {
     expect(stdout).toContain('note: public.views had 100000 rows and has 99999: answers are not judged\n');
   });
 
+  it('refuses to compare two recordings that did not ask the same, but for what takes a query’s place', async () => {
+    const copy = async (name: string, queries: Queries) => {
+      await record(queries);
+      await writeFile(inFolder(name), await readFile(inFolder('before.json')));
+    };
+    const asked = { before: 'select dwell from public.views where id = $1::int4', parameters: 'select 1' };
+    const after = { needs: ['public.gone'], sql: 'select 1' };
+    await copy('one.json', only(asked));
+    await copy('two.json', only({ ...asked, after, promised: 2 }));
+    await copy('three.json', only({ ...asked, parameters: 'select 2' }));
+    expect(await perf(['compare', inFolder('one.json'), inFolder('two.json')])).toMatchObject({ exitCode: 0 });
+    expect(await perf(['compare', inFolder('one.json'), inFolder('three.json')])).toMatchObject({
+      exitCode: 2,
+      stdout: '',
+      stderr: expect.stringContaining('PERF_OTHER_QUESTIONS: The two recordings did not ask the same: the query it. '),
+    });
+  });
+
   it('tells of what fails, takes too long or has no values, and goes on', async () => {
     const results = await record(
       {

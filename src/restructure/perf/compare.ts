@@ -1,9 +1,10 @@
+import { isDeepStrictEqual } from 'node:util';
 import { AppError } from '../../errors.ts';
 import { difference } from '../accesses/compare.ts';
 import { shapeOf } from './plans.ts';
 import type { Load, Measured, Recording, Result, Spread } from './recording.ts';
 import { quantile, type Ratio, ratioOf, spreadOf, timesOf } from './statistics.ts';
-import { ROUND_TRIP, WORK } from './subjects.ts';
+import { type Material, ROUND_TRIP, WORK } from './subjects.ts';
 import { LEAST_RUNS } from './timings.ts';
 
 /** `too few`: too few runs to say. */
@@ -51,6 +52,8 @@ export interface Comparison {
   }[];
   /** How many times as fast the machine was at what has nothing to do with the database's tables. */
   readonly machine: readonly { readonly title: string; readonly warm: Ratio }[];
+  /** Whether both controls were timed both times: else the noise is the least there is, and may be more. */
+  readonly isMachineKnown: boolean;
   readonly noise: Noise;
   /** The slowest first, by what became of them. */
   readonly pairs: readonly Pair[];
@@ -95,6 +98,7 @@ export function compareRecordings(before: Recording, after: Recording): Comparis
     after,
     otherRows: otherRowsOf(before, after),
     machine: machine.map(({ title, warm }) => ({ title, warm })),
+    isMachineKnown: [WORK, ROUND_TRIP].every((control) => machine.some(({ id }) => id === control)),
     noise,
     pairs: pairs.toSorted((one, other) => one.warm.ratio - other.warm.ratio),
     unpaired: looked.flatMap((each) => ('is' in each ? [each] : [])),
@@ -117,11 +121,11 @@ function controlsOf(before: Recording, after: Recording): readonly Control[] {
   const controls = ({ results }: Recording) =>
     results.flatMap((each) => (each.kind === 'control' && each.status === 'measured' ? [each] : []));
   const latter = new Map(controls(after).map((each) => [each.id, timesOf(each.warmMs)]));
-  return controls(before).map(({ id, title, ...each }) => {
-    const warmMs = timesOf(each.warmMs);
-    const otherMs = latter.get(id) ?? warmMs;
+  return controls(before).flatMap(({ id, title, ...each }) => {
+    const [warmMs, otherMs] = [timesOf(each.warmMs), latter.get(id)];
+    if (otherMs === undefined) return [];
     const differenceMs = Math.abs(quantile(warmMs, 0.5) - quantile(otherMs, 0.5));
-    return { id, title, warm: ratioOf(warmMs, otherMs), differenceMs };
+    return [{ id, title, warm: ratioOf(warmMs, otherMs), differenceMs }];
   });
 }
 
@@ -149,6 +153,36 @@ export function assertSameRows({ otherRows }: Comparison): void {
     `${first.table} had ${first.before ?? 'no count of'} rows when it was recorded, and has ${first.after ?? 'no count of'}${more}. Measure on the same data, or give --other-rows: then answers are not judged.`,
   );
 }
+
+/**
+ * Two that did not ask the same have nothing to tell of each other. What takes a query's place, and what is promised, may have been written since.
+ * @throws AppError PERF_OTHER_QUESTIONS
+ */
+export function assertSameQuestions(before: Recording, after: Recording): void {
+  const [former, latter] = [partsOf(before.material), partsOf(after.material)];
+  const names = [...new Set([...former.keys(), ...latter.keys()])];
+  const others = names.filter((name) => !isDeepStrictEqual(former.get(name), latter.get(name)));
+  if (others.length === 0) return;
+  const more = others.length > MOST_NAMED ? `, and ${others.length - MOST_NAMED} more` : '';
+  throw new AppError(
+    'PERF_OTHER_QUESTIONS',
+    `The two recordings did not ask the same: ${others.slice(0, MOST_NAMED).join(', ')}${more}. Measure afterwards with what was asked before: liventix restructure perf compare <before> --out <after>`,
+  );
+}
+
+const MOST_NAMED = 5;
+
+/** By what it is called, each part of what was asked. */
+const partsOf = ({ tables, queries, callers, accesses }: Material): ReadonlyMap<string, unknown> =>
+  new Map<string, unknown>([
+    ['the tables that are counted', tables],
+    ...queries.map(
+      ({ query: { after: _after, promised: _promised, ...query }, ...drawn }) =>
+        [`the query ${query.name}`, { query, drawn }] as const,
+    ),
+    ['the callers', callers],
+    ['the accesses', accesses],
+  ]);
 
 /** A query that fails more often than it did. Pure. */
 export const failsMore = ({ before, after }: Pair): boolean => (after.failed?.count ?? 0) > (before.failed?.count ?? 0);
@@ -276,7 +310,8 @@ function indexChanges(before: Recording, after: Recording): IndexChanges {
 
 /** How many of each. Pure. */
 export const countsOf = ({ pairs, unpaired }: Comparison) => ({
-  compared: pairs.length,
+  /** Queries, each once, whether another takes its place or not. */
+  compared: new Set(pairs.map(({ id }) => id)).size,
   slower: pairs.filter(({ verdict }) => verdict === 'slower').length,
   same: pairs.filter(({ verdict }) => verdict === 'same').length,
   faster: pairs.filter(({ verdict }) => verdict === 'faster').length,

@@ -4,7 +4,7 @@ import { withoutSchema } from './plans.ts';
 import type { Measured } from './recording.ts';
 
 /** What is to be known before any figure is looked at. Pure. */
-export function caveatsOf({ before, after, otherRows, machine, noise }: Comparison): readonly string[] {
+export function caveatsOf({ before, after, otherRows, machine, isMachineKnown, noise }: Comparison): readonly string[] {
   const settings = Object.keys(before.settings).filter((name) => before.settings[name] !== after.settings[name]);
   return [
     ...otherRows.map(
@@ -14,6 +14,9 @@ export function caveatsOf({ before, after, otherRows, machine, noise }: Comparis
     ...(before.server === after.server ? [] : [`the server was PostgreSQL ${before.server} and is ${after.server}`]),
     ...settings.map((name) => `${name} was ${before.settings[name]} and is ${after.settings[name] ?? 'not told'}`),
     ...machine.map(({ title, warm }) => `${title}: ${formatTimes(warm.ratio)} as fast as before`),
+    ...(isMachineKnown
+      ? []
+      : ['the machine itself could not be timed each time: it may differ by more than what is taken for noise']),
     `what differs by less than ${formatShare(noise.share)} or ${formatMs(noise.ms)} is taken for noise: as far as the machine itself does, and 10 % and 0.1 ms at least`,
     coldText(before, after),
     ...(before.load.length > 0 && after.load.length === 0
