@@ -1,5 +1,5 @@
 import { type Comparison, countsOf, type Pair } from '../restructure/perf/compare.ts';
-import { formatBytes, formatMs, formatTimes } from '../restructure/perf/figures.ts';
+import { formatBytes, formatMs, formatSpan, formatTimes } from '../restructure/perf/figures.ts';
 import type { Load, Recording } from '../restructure/perf/recording.ts';
 import { quantile, timesOf } from '../restructure/perf/statistics.ts';
 import { caveatsOf, remarksOf } from '../restructure/perf/words.ts';
@@ -84,7 +84,7 @@ export function comparedText(comparison: Comparison): string {
   return [
     ...caveatsOf(comparison).map((each) => `note: ${printable(each)}`),
     '',
-    '            before      after  times as fast (95 %)',
+    '            before      after  times as fast',
     ...dashboards.flatMap((pair) => pairLines(pair, isJudged)),
     ...pairs.filter(({ kind }) => kind === 'access').flatMap((pair) => pairLines(pair, isJudged)),
     ...unpaired
@@ -108,21 +108,19 @@ function pairLines(pair: Pair, isJudged: boolean): readonly string[] {
   const { verdict, title, isOther, spreads, warm, cold, answerDiffers } = pair;
   const name = `${title}${isOther ? ' (the other query)' : ''}`;
   const remarks = remarksOf(pair);
-  const range = `${formatTimes(warm.ratio)} (${formatTimes(warm.low)} to ${formatTimes(warm.high)})`;
+  const range = `${formatTimes(warm.ratio)} (${formatSpan(warm)})`;
   const columns = [
     verdict.padEnd(7),
     formatMs(spreads.before.p50).padStart(10),
     formatMs(spreads.after.p50).padStart(10),
-    range.padEnd(26),
+    range.padEnd(32),
   ];
   return [
     `${columns.join(' ')} ${printable(name)}`,
     ...(answerDiffers === null
       ? []
       : [`         ${isJudged ? 'WRONG ANSWER' : 'answer not judged'}: ${printable(answerDiffers)}`]),
-    ...(cold === null
-      ? []
-      : [`         cold: ${formatTimes(cold.ratio)} (${formatTimes(cold.low)} to ${formatTimes(cold.high)})`]),
+    ...(cold === null ? [] : [`         cold: ${formatTimes(cold.ratio)} (${formatSpan(cold)})`]),
     ...(remarks.length === 0 ? [] : [`         ${printable(remarks.join('; '))}`]),
   ];
 }
@@ -184,11 +182,13 @@ function loadLines(when: string, load: Load): readonly string[] {
 function countsText(comparison: Comparison): string {
   const counts = countsOf(comparison);
   const few = counts.tooFewRuns === 0 ? '' : `, ${formatCount(counts.tooFewRuns)} with too few rounds to say`;
-  const promises = counts.promisesKept + counts.promisesMissed;
+  const promises = counts.promisesKept + counts.promisesMissed + counts.promisesNotKnown;
+  const unknown = counts.promisesNotKnown === 0 ? '' : `, of ${formatCount(counts.promisesNotKnown)} it is not known`;
   return [
     `${formatCount(counts.compared)} compared: ${formatCount(counts.slower)} slower, ${formatCount(counts.same)} the same,`,
     ` ${formatCount(counts.faster)} faster${few};`,
     ` ${formatCount(counts.answersDiffer)} answers differ, ${formatCount(counts.faults)} not answered any more${counts.failSometimes === 0 ? '' : `, ${formatCount(counts.failSometimes)} not each time`}.`,
-    promises === 0 ? '' : ` Of what was promised, ${counts.promisesKept} of ${promises} kept.`,
+    counts.answersNotCompared === 0 ? '' : ` ${formatCount(counts.answersNotCompared)} answers were not compared.`,
+    promises === 0 ? '' : ` Of what was promised, ${counts.promisesKept} of ${promises} kept${unknown}.`,
   ].join('');
 }

@@ -156,8 +156,8 @@ Examples:
 
 const COMPARE_HELP = `
 Asks with the values of the recording, so that both answered the same question, and compares the answers too: a faster wrong answer is a
-wrong one. Every query is listed, the slowest first: the ratio of the medians with the span in which it lies (95 %), and what became of it,
-slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
+wrong one. Every query is listed, the slowest first: the ratio of the medians, the span in which it lies and how sure that is, and what became
+of it: slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
 
 Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for a recording of other data or of other queries.
 

@@ -3,7 +3,7 @@ import { compareRecordings, countsOf, isAtFault, verdictOf } from '../../src/res
 import { LIVENTIX_QUERIES, readQueries } from '../../src/restructure/perf/queries.ts';
 import type { Load, Measured, Recording, Result } from '../../src/restructure/perf/recording.ts';
 import { pageOf } from '../../src/restructure/perf/report/page.ts';
-import { medianInterval, quantile, ratioOf } from '../../src/restructure/perf/statistics.ts';
+import { levelOf, medianInterval, quantile, ratioOf } from '../../src/restructure/perf/statistics.ts';
 import { caveatsOf, remarksOf } from '../../src/restructure/perf/words.ts';
 
 // What is made of two recordings, without a database.
@@ -194,6 +194,69 @@ describe('what is said of two measurings', () => {
     expect(countsOf(compared).compared).toBe(1);
   });
 
+  describe('of a promise', () => {
+    const query = { name: 'one', title: 'one', before: 'select 1', isOrdered: false, promised: 10 };
+    const material = {
+      seed: 1,
+      tables: [],
+      queries: [{ query, values: [[]], failure: null }],
+      callers: [],
+      accesses: [],
+    };
+    const rowsOf = (digest: string): Measured['answers'] => [
+      { status: 'rows', count: 1, total: null, effects: [], digest, places: { n: digest } },
+    ];
+    const tooLong: Measured['answers'] = [{ status: 'refused', by: 'api', code: 'too-long', message: 'too many rows' }];
+    const recorded = (over: Partial<Measured> = {}) =>
+      recording([measured('one', { warmMs: runs(1_000), ...over })], { material });
+    it.each([
+      ['kept', recorded(), measured('one', { warmMs: runs(50) })],
+      ['missed', recorded(), measured('one', { warmMs: runs(200) })],
+      // The median is ten times as fast, and may be less.
+      ['missed', recorded(), measured('one', { warmMs: runs(99) })],
+      ['missed', recorded(), measured('one', { warmMs: runs(50), answers: rowsOf('b') })],
+      ['not known', recorded(), measured('one', { warmMs: [[50], [50]] })],
+      ['not known', recorded({ answers: tooLong }), measured('one', { warmMs: runs(50), answers: tooLong })],
+      ['not known', recorded(), undefined],
+    ] as const)('it is %s (case %#)', (is, former, latter) => {
+      const compared = compareRecordings(former, recording(latter === undefined ? [] : [latter], { material }));
+      const { promisesKept, promisesMissed, promisesNotKnown } = countsOf(compared);
+      expect({ kept: promisesKept, missed: promisesMissed, 'not known': promisesNotKnown }).toEqual({
+        kept: 0,
+        missed: 0,
+        'not known': 0,
+        [is]: 1,
+      });
+      if (latter !== undefined) expect(compared.pairs[0]?.promise).toEqual({ ratio: 10, is });
+    });
+
+    it('it is not known of a wrong answer on other rows, which nobody judges', () => {
+      const after = recording([measured('one', { warmMs: runs(50), answers: rowsOf('b') })], { material, rows: {} });
+      expect(compareRecordings(recorded(), after).pairs[0]?.promise?.is).toBe('not known');
+    });
+  });
+
+  it('tells answers that nobody compared, and tables that nobody counted', () => {
+    const tooLong = [{ status: 'refused' as const, by: 'api' as const, code: 'too-long', message: 'too many rows' }];
+    const long = () => recording([measured('one', { answers: tooLong })], { rows: { 'public.orders': null } });
+    const compared = compareRecordings(long(), long());
+    expect(countsOf(compared)).toMatchObject({ answersDiffer: 0, answersNotCompared: 1 });
+    expect(compared.pairs.flatMap(remarksOf)).toEqual(['answers not compared: more rows than are']);
+    expect(caveatsOf(compared)).toContain(
+      'public.orders could not be counted, before or after: it may have other rows',
+    );
+    expect(pageOf(compared)).toContain('answers not compared</li>');
+  });
+
+  it('writes how sure a span is beside it', () => {
+    const page = (rounds: number) => {
+      const one = recording([measured('one', { warmMs: runs(10).slice(0, rounds) })]);
+      return pageOf(compareRecordings(one, one));
+    };
+    expect(page(3)).toMatch(/>0\.98× to 1\.02×, 75 %</u);
+    expect(page(20)).toMatch(/ to [\d.]+×, 95 %</u);
+  });
+
   it('lists the slowest first', () => {
     const all = ['one', 'two', 'three'];
     const { pairs } = compareRecordings(
@@ -240,7 +303,7 @@ describe('what is said of two measurings', () => {
 
   it('says nothing of two runs', () => {
     expect(
-      verdictOf({ ratio: 9, low: 9, high: 9 }, { noise: { share: 0.1, ms: 0.1 }, runs: 2, differenceMs: 80 }),
+      verdictOf({ ratio: 9, low: 9, high: 9, level: 0 }, { noise: { share: 0.1, ms: 0.1 }, runs: 2, differenceMs: 80 }),
     ).toBe('too few');
   });
 });
@@ -256,8 +319,20 @@ describe('a median', () => {
     expect(medianInterval(hundred.slice(0, 20))).toEqual({ low: 6, high: 15 });
     expect(medianInterval([3, 1, 2])).toEqual({ low: 1, high: 3 });
     expect(medianInterval([])).toEqual({ low: 0, high: 0 });
-    expect(ratioOf([0, 0, 0], [0, 0, 0])).toEqual({ ratio: 1, low: 1, high: 1 });
+    expect(ratioOf([0, 0, 0], [0, 0, 0])).toEqual({ ratio: 1, low: 1, high: 1, level: 0.75 });
   });
+});
+
+it.each([
+  [0, 0],
+  [1, 0],
+  [3, 0.75],
+  [5, 0.9375],
+  [6, 0.96875],
+  [9, 0.9609375],
+  [2_000, 0.95],
+])('is as sure of %d rounds as coins are: %d', (count, level) => {
+  expect(levelOf(count)).toBe(level);
 });
 
 it('reads the dashboards that come with the package', async () => {

@@ -28,7 +28,10 @@ export interface Pair {
   /** What is other in the answer, in words; null where nothing is. */
   readonly answerDiffers: string | null;
   readonly planChange: { readonly before: readonly string[]; readonly after: readonly string[] } | null;
-  readonly promise: { readonly ratio: number; readonly isKept: boolean } | null;
+  /** Whether there are answers that nobody compared: of both there were too many rows. */
+  readonly isAnswerUnknown: boolean;
+  /** Kept: the answers are the same, and it is so many times as fast at the least. */
+  readonly promise: { readonly ratio: number; readonly is: 'kept' | 'missed' | 'not known' } | null;
 }
 
 /** A query of which there is nothing to compare, and why. */
@@ -89,14 +92,16 @@ export function compareRecordings(before: Recording, after: Recording): Comparis
       { ratio: query.promised, isOther: query.after !== undefined },
     ]),
   );
+  const otherRows = otherRowsOf(before, after);
+  const isJudged = otherRows.length === 0;
   const looked = pairUp(before, after);
   const pairs = looked.flatMap((each) =>
-    'isOther' in each ? [pairOf(each, { noise, promise: promised.get(each.id) })] : [],
+    'isOther' in each ? [pairOf(each, { noise, isJudged, promise: promised.get(each.id) })] : [],
   );
   return {
     before,
     after,
-    otherRows: otherRowsOf(before, after),
+    otherRows,
     machine: machine.map(({ title, warm }) => ({ title, warm })),
     isMachineKnown: [WORK, ROUND_TRIP].every((control) => machine.some(({ id }) => id === control)),
     noise,
@@ -246,15 +251,31 @@ function pairOf(
   { before, after, ...about }: Matched,
   {
     noise,
+    isJudged,
     promise,
-  }: { readonly noise: Noise; readonly promise: { ratio: number | undefined; isOther: boolean } | undefined },
+  }: {
+    readonly noise: Noise;
+    readonly isJudged: boolean;
+    readonly promise: { ratio: number | undefined; isOther: boolean } | undefined;
+  },
 ): Pair {
   const times = { before: timesOf(before.warmMs), after: timesOf(after.warmMs) };
   const warm = ratioOf(times.before, times.after);
   const spreads = { before: spreadOf(times.before), after: spreadOf(times.after) };
   const shapes = [before, after].map(({ plan }) => (plan === null ? [] : shapeOf(plan.root)));
   const [former = [], latter = []] = shapes;
-  const isPromised = promise?.ratio !== undefined && promise.isOther === about.isOther;
+  const verdict = verdictOf(warm, {
+    noise,
+    runs: Math.min(times.before.length, times.after.length),
+    differenceMs: Math.abs(spreads.before.p50 - spreads.after.p50),
+  });
+  const ratio = promise?.isOther === about.isOther ? promise.ratio : undefined;
+  const found = {
+    verdict,
+    warm,
+    answerDiffers: answerDifference(before, after),
+    isAnswerUnknown: isUnknown(before, after),
+  };
   return {
     ...about,
     title: before.title,
@@ -262,18 +283,30 @@ function pairOf(
     after,
     times,
     spreads,
-    warm,
-    verdict: verdictOf(warm, {
-      noise,
-      runs: Math.min(times.before.length, times.after.length),
-      differenceMs: Math.abs(spreads.before.p50 - spreads.after.p50),
-    }),
+    ...found,
     cold: before.coldMs?.length && after.coldMs?.length ? ratioOf(timesOf(before.coldMs), timesOf(after.coldMs)) : null,
-    answerDiffers: answerDifference(before, after),
     planChange: former.join('\n') === latter.join('\n') ? null : { before: former, after: latter },
-    promise: isPromised ? { ratio: promise.ratio ?? 0, isKept: warm.ratio >= (promise.ratio ?? 0) } : null,
+    promise: ratio === undefined ? null : { ratio, is: promiseState(ratio, found, isJudged) },
   };
 }
+
+function promiseState(
+  ratio: number,
+  {
+    verdict,
+    warm,
+    answerDiffers,
+    isAnswerUnknown,
+  }: Pick<Pair, 'verdict' | 'warm' | 'answerDiffers' | 'isAnswerUnknown'>,
+  isJudged: boolean,
+): 'kept' | 'missed' | 'not known' {
+  if (verdict === 'too few' || isAnswerUnknown || (answerDiffers !== null && !isJudged)) return 'not known';
+  return answerDiffers === null && warm.low >= ratio ? 'kept' : 'missed';
+}
+
+/** Of what both were refused nothing is compared. */
+const isUnknown = (before: Measured, after: Measured): boolean =>
+  before.answers.some(({ status }, at) => status === 'refused' && after.answers[at]?.status === 'refused');
 
 /** Faster or slower where even the closest that the medians may be is beyond the noise. Pure. */
 export function verdictOf(
@@ -309,7 +342,7 @@ function indexChanges(before: Recording, after: Recording): IndexChanges {
 }
 
 /** How many of each. Pure. */
-export const countsOf = ({ pairs, unpaired }: Comparison) => ({
+export const countsOf = ({ before, pairs, unpaired }: Comparison) => ({
   /** Queries, each once, whether another takes its place or not. */
   compared: new Set(pairs.map(({ id }) => id)).size,
   slower: pairs.filter(({ verdict }) => verdict === 'slower').length,
@@ -317,8 +350,13 @@ export const countsOf = ({ pairs, unpaired }: Comparison) => ({
   faster: pairs.filter(({ verdict }) => verdict === 'faster').length,
   tooFewRuns: pairs.filter(({ verdict }) => verdict === 'too few').length,
   answersDiffer: pairs.filter(({ answerDiffers }) => answerDiffers !== null).length,
+  answersNotCompared: pairs.filter(({ isAnswerUnknown }) => isAnswerUnknown).length,
   faults: unpaired.filter(({ is }) => is === 'fault').length,
   failSometimes: pairs.filter(failsMore).length,
-  promisesKept: pairs.filter(({ promise }) => promise?.isKept === true).length,
-  promisesMissed: pairs.filter(({ promise }) => promise?.isKept === false).length,
+  promisesKept: pairs.filter(({ promise }) => promise?.is === 'kept').length,
+  promisesMissed: pairs.filter(({ promise }) => promise?.is === 'missed').length,
+  /** With those of queries that were not timed both times. */
+  promisesNotKnown:
+    before.material.queries.filter(({ query }) => query.promised !== undefined).length -
+    pairs.filter(({ promise }) => promise?.is === 'kept' || promise?.is === 'missed').length,
 });

@@ -6,11 +6,15 @@ import type { Measured } from './recording.ts';
 /** What is to be known before any figure is looked at. Pure. */
 export function caveatsOf({ before, after, otherRows, machine, isMachineKnown, noise }: Comparison): readonly string[] {
   const settings = Object.keys(before.settings).filter((name) => before.settings[name] !== after.settings[name]);
+  const uncounted = Object.keys(before.rows).filter(
+    (table) => before.rows[table] === null && after.rows[table] == null,
+  );
   return [
     ...otherRows.map(
       ({ table, before: former, after: latter }) =>
         `${table} had ${former ?? 'uncounted'} rows and has ${latter ?? 'uncounted'}: answers are not judged`,
     ),
+    ...uncounted.map((table) => `${table} could not be counted, before or after: it may have other rows`),
     ...(before.server === after.server ? [] : [`the server was PostgreSQL ${before.server} and is ${after.server}`]),
     ...settings.map((name) => `${name} was ${before.settings[name]} and is ${after.settings[name] ?? 'not told'}`),
     ...machine.map(({ title, warm }) => `${title}: ${formatTimes(warm.ratio)} as fast as before`),
@@ -31,11 +35,14 @@ function coldText(before: Comparison['before'], after: Comparison['after']): str
 }
 
 /** What else is to be said of a query than how fast it is. Pure. */
-export function remarksOf({ before, after, planChange, promise }: Pair): readonly string[] {
+export function remarksOf({ before, after, planChange, promise, isAnswerUnknown }: Pair): readonly string[] {
   const former = (before.plan?.scanned ?? []).map(withoutSchema);
   const scans = after.plan?.scanned.filter((table) => !former.includes(withoutSchema(table))) ?? [];
   return [
-    ...(promise === null ? [] : [`promised ${promise.ratio} times: ${promise.isKept ? 'kept' : 'MISSED'}`]),
+    ...(promise === null
+      ? []
+      : [`promised ${promise.ratio} times: ${promise.is === 'missed' ? 'MISSED' : promise.is}`]),
+    ...(isAnswerUnknown ? ['answers not compared: more rows than are'] : []),
     ...failuresText('before', before),
     ...failuresText('now', after),
     ...(planChange === null ? [] : ['another plan']),

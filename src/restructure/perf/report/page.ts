@@ -1,5 +1,5 @@
 import { type Comparison, countsOf, failsMore, type Pair } from '../compare.ts';
-import { formatBytes, formatMs, formatTimes } from '../figures.ts';
+import { formatBytes, formatMs, formatSpan, formatTimes } from '../figures.ts';
 import type { Load, Recording } from '../recording.ts';
 import { caveatsOf, remarksOf } from '../words.ts';
 import { type Bar, bothWidths, connectionChart, latencyChart, ratioChart } from './charts.ts';
@@ -42,7 +42,8 @@ const aboutText = (when: string, { recordedAt, server, program }: Recording): st
 
 function tiles(comparison: Comparison): Markup {
   const counts = countsOf(comparison);
-  const promised = counts.promisesKept + counts.promisesMissed;
+  const promised = counts.promisesKept + counts.promisesMissed + counts.promisesNotKnown;
+  const unknown = counts.promisesNotKnown === 0 ? '' : `, of ${counts.promisesNotKnown} it is not known`;
   const tile = (figure: string | number, what: string, kind = '') =>
     html`<li><strong class="${kind}">${figure}</strong>${what}</li>`;
   const none = (count: number) => (count === 0 ? 'good' : 'bad');
@@ -54,7 +55,8 @@ ${tile(counts.slower, 'slower', none(counts.slower))}
 ${tile(counts.answersDiffer, comparison.otherRows.length === 0 ? 'wrong answers' : 'answers differ, not judged', none(counts.answersDiffer))}
 ${tile(counts.faults, 'not answered any more', none(counts.faults))}
 ${counts.failSometimes === 0 ? '' : tile(counts.failSometimes, 'not answered each time', 'bad')}
-${promised === 0 ? '' : tile(`${counts.promisesKept} of ${promised}`, 'promises kept', none(counts.promisesMissed))}
+${counts.answersNotCompared === 0 ? '' : tile(counts.answersNotCompared, 'answers not compared', 'warn')}
+${promised === 0 ? '' : tile(`${counts.promisesKept} of ${promised}`, `promises kept${unknown}`, none(counts.promisesMissed))}
 </ul>`;
 }
 
@@ -108,7 +110,7 @@ const KINDS = { slower: 'slower', same: 'same', faster: 'faster', 'too few': 'fe
 function table(pairs: readonly Pair[], { after, otherRows }: Comparison): Markup {
   const isCold = after.cold.status === 'measured' && pairs.some(({ cold }) => cold !== null);
   return html`<div class="scroll"><table class="cards">
-<thead><tr><th>query</th><th>became</th><th class="n">before p50 / p99</th><th class="n">after p50 / p99</th><th class="n">times as fast (95 %)</th>${isCold ? html`<th class="n">cold</th>` : ''}</tr></thead>
+<thead><tr><th>query</th><th>became</th><th class="n">before p50 / p99</th><th class="n">after p50 / p99</th><th class="n">times as fast</th>${isCold ? html`<th class="n">cold</th>` : ''}</tr></thead>
 <tbody>${pairs.map((pair) => tableRow(pair, { isCold, isJudged: otherRows.length === 0 }))}</tbody></table></div>`;
 }
 
@@ -123,7 +125,7 @@ function tableRow(pair: Pair, { isCold, isJudged }: { readonly isCold: boolean; 
   return html`<tr><td class="name">${nameOf(pair)}${wrong}${remarks.length === 0 ? '' : html`<br><span class="faint">${remarks.join('; ')}</span>`}</td>
 <td class="${kind}" data-is="became">${word}</td><td class="n" data-is="before p50 / p99">${formatMs(spreads.before.p50)} / ${formatMs(spreads.before.p99)}</td>
 <td class="n" data-is="after p50 / p99">${formatMs(spreads.after.p50)} / ${formatMs(spreads.after.p99)}</td>
-<td class="n" data-is="times as fast (95 %)"><b>${formatTimes(warm.ratio)}</b><br><span class="faint">${formatTimes(warm.low)} to ${formatTimes(warm.high)}</span></td>
+<td class="n" data-is="times as fast"><b>${formatTimes(warm.ratio)}</b><br><span class="faint">${formatSpan(warm)}</span></td>
 ${isCold ? html`<td class="n" data-is="cold, times as fast">${cold === null ? '' : formatTimes(cold.ratio)}</td>` : ''}</tr>`;
 }
 
