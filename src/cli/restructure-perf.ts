@@ -143,8 +143,9 @@ A query that fails or takes longer than --timeout (an access: 8 s at most) is a 
 The queries: {"tables": ["public.orders"], "queries": [{"name": "orders-daily", "title": "orders by day",
 "parameters": "select id from shops order by id limit 3", "before": "select ... where shop_id = $1::uuid",
 "after": {"needs": ["analytics.orders_daily"], "sql": "select ..."}, "isOrdered": true, "promised": 10}]}
-What must have as many rows before and after; for each query the rows of values that $1, $2 stand for, what is asked, what else gives the
-same once its tables are there, and how many times as fast it shall be.
+What must have as many rows before and after; for each query who asks ("caller": SQL that gives a user's id; whoever is connected when left
+out), the rows of values that $1, $2 stand for, what is asked, what else gives the same once its tables are there, and how many times as
+fast it shall be.
 
 The accesses are those of liventix restructure accesses, the ones that read, as service_role, an owner, an attendee and anon.
 DATABASE_URL has to name a role that may take on those. The file holds values of rows: keep it as carefully as the database.
@@ -156,10 +157,11 @@ Examples:
 
 const COMPARE_HELP = `
 Asks with the values of the recording, so that both answered the same question, and compares the answers too: a faster wrong answer is a
-wrong one. Every query is listed, the slowest first: the ratio of the medians, the span in which it lies and how sure that is, and what became
-of it: slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
+wrong one. Every query is listed, the slowest first: the ratio of the medians, the span in which it lies and how sure that is, and what
+became of it: slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
 
-Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for a recording of other data or of other queries.
+Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for
+a recording of other data or of other queries.
 
 Examples:
   liventix restructure perf compare

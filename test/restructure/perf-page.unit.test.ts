@@ -199,7 +199,7 @@ describe('what is said of two measurings', () => {
     const material = {
       seed: 1,
       tables: [],
-      queries: [{ query, values: [[]], failure: null }],
+      queries: [{ query, caller: null, values: [[]], failure: null }],
       callers: [],
       accesses: [],
     };

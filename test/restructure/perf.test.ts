@@ -221,6 +221,32 @@ describe('perf', () => {
     });
   });
 
+  it('asks as a user where the query names one, by the policies that hold for him', async () => {
+    await asSuperuser(
+      database,
+      `grant select on parts, views to authenticated; alter table parts enable row level security;
+       create policy his on parts for select to authenticated
+         using (id = (current_setting('request.jwt.claims', true)::jsonb ->> 'sub')::integer)`,
+    );
+    const query = {
+      caller: 'select id from public.parts where id = 7',
+      parameters: 'select id from public.parts limit 1',
+      before: 'select id, $1::int4 as asked from public.parts',
+    };
+    await writeFile(inFolder('queries.json'), JSON.stringify(only(query)));
+    const asAdmin = { DATABASE_URL: database.adminUrl };
+    const files = ['--queries', inFolder('queries.json'), '--out', inFolder('before.json')];
+    const run = await liventix(['restructure', 'perf', 'record', '--no-accesses', '--rounds', '3', ...files], asAdmin);
+    expect(run, run.stderr).toMatchObject({ exitCode: 0 });
+    const { results, material } = JSON.parse(await readFile(inFolder('before.json'), 'utf8')) as Recording;
+    expect(results.find(({ id }) => id === 'dashboard it')).toMatchObject({ status: 'measured', rows: 1 });
+    expect(material.queries[0]?.values).toEqual([['7']]);
+    await asSuperuser(database, 'drop policy his on parts');
+    const after = await liventix(['restructure', 'perf', 'compare', inFolder('before.json'), '--rounds', '3'], asAdmin);
+    expect(after.exitCode).toBe(1);
+    expect(after.stdout).toMatch(/WRONG ANSWER/u);
+  });
+
   it('tells of what fails, takes too long or has no values, and goes on', async () => {
     const results = await record(
       {
@@ -233,6 +259,12 @@ describe('perf', () => {
             title: 'asks of nobody',
             parameters: 'select id from public.views where false',
             before: 'select $1::int4',
+          },
+          {
+            name: 'nobodys',
+            title: 'asks as nobody',
+            caller: 'select id from public.views where false',
+            before: 'select 1',
           },
           { name: 'unable', title: 'asks wrongly', parameters: 'select nothing', before: 'select $1::int4' },
           { name: 'writer', title: 'writes', before: 'select public.note()' },
@@ -249,6 +281,7 @@ describe('perf', () => {
       broken: { status: 'failed', code: '22012' },
       slow: { status: 'failed', code: '57014' },
       empty: { status: 'left out', reason: 'no row to ask about' },
+      nobodys: { status: 'left out', reason: 'nobody to ask as' },
       unable: { status: 'left out', reason: 'its parameters: column "nothing" does not exist' },
       writer: { status: 'left out', reason: 'it writes' },
       fine: { status: 'measured' },
