@@ -208,7 +208,9 @@ async function runCompare(
   context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison));
   if (options.html !== undefined) {
     await writeWholeFile(options.html, chunksOf(pageOf(comparison)));
-    context.err.write(`The page is ${options.html}.\n`);
+    context.err.write(
+      `The page is ${options.html}. Keys of JSON and what the server says of a failure may be values of rows: keep it carefully.\n`,
+    );
   }
   if (isAtFault(comparison, options)) context.exitWith(1);
 }

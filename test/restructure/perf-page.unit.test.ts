@@ -29,7 +29,6 @@ const measured = (id: string, over: Partial<Measured> = {}): Measured => ({
 const recording = (results: readonly Result[], over: Partial<Recording> = {}): Recording => ({
   format: 'liventix restructure perf 2',
   program: 'liventix 0',
-  database: 'd',
   server: '18.0',
   recordedAt: '2026-01-01T00:00:00.000Z',
   settings: {},
@@ -67,8 +66,6 @@ const LOAD: Load = {
 
 describe('the page', () => {
   const hostile = (node: string) => ({
-    planningMs: 1,
-    executionMs: 1,
     hit: 1,
     read: 0,
     indexes: [HOSTILE],
@@ -79,9 +76,7 @@ describe('the page', () => {
       relation: HOSTILE,
       table: HOSTILE,
       index: HOSTILE,
-      rowsExpected: 1,
       rows: 1,
-      removed: 0,
       isRun: true,
       children: [],
     },
@@ -130,6 +125,10 @@ describe('the page', () => {
     expect(page).not.toMatch(/<script|<img|onerror='|\u202e/u);
     // Of the tags that there are none came from a name.
     expect(new Set([...page.matchAll(/<([a-z0-9]+)/gu)].map(([, tag]) => tag))).not.toContain('img');
+  });
+
+  it('says that it may hold values of rows', () => {
+    expect(page).toContain('may be values of rows: this page is to be kept as carefully as the database.');
   });
 
   it('asks nobody for anything, and forbids the browser to', () => {

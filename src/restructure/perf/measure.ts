@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import pg from 'pg';
 import type { Pool, Queryable } from '../../db/pool.ts';
 import { AppError } from '../../errors.ts';
@@ -183,16 +182,15 @@ const SETTINGS = [
   'max_parallel_workers_per_gather',
 ];
 
-async function aboutServer(db: Queryable): Promise<Pick<Recording, 'database' | 'server' | 'settings'>> {
-  const { rows } = await db.query<{ name: string; server: string; settings: Record<string, string> }>(
-    `select current_database() as name, current_setting('server_version') as server,
+async function aboutServer(db: Queryable): Promise<Pick<Recording, 'server' | 'settings'>> {
+  const { rows } = await db.query<{ server: string; settings: Record<string, string> }>(
+    `select current_setting('server_version') as server,
        (select json_object_agg(s, current_setting(s, true)) from unnest($1::text[]) s) as settings`,
     [SETTINGS],
   );
   const [here] = rows;
-  if (here === undefined) throw new AppError('INTERNAL', 'The server did not say which database it is.');
-  const { name, ...about } = here;
-  return { ...about, database: createHash('sha256').update(name).digest('hex') };
+  if (here === undefined) throw new AppError('INTERNAL', 'The server did not say which version it is.');
+  return here;
 }
 
 /** How many rows there are of what must be the same before and after. */

@@ -34,9 +34,7 @@ const planNode: z.ZodType<Plan['root']> = z.lazy(() =>
     relation: z.nullable(z.string()),
     table: z.nullable(z.string()),
     index: z.nullable(z.string()),
-    rowsExpected: z.number(),
     rows: z.number(),
-    removed: z.number(),
     isRun: z.boolean(),
     children: z.array(planNode),
   }),
@@ -44,8 +42,6 @@ const planNode: z.ZodType<Plan['root']> = z.lazy(() =>
 
 const plan = z.strictObject({
   root: planNode,
-  planningMs: z.nullable(z.number()),
-  executionMs: z.nullable(z.number()),
   hit: z.number(),
   read: z.number(),
   indexes: z.array(z.string()),
@@ -121,8 +117,6 @@ const load = z.strictObject({
 const schema = z.strictObject({
   format: z.literal(FORMAT),
   program: z.string(),
-  /** A digest of the database's name. */
-  database: z.string(),
   server: z.string(),
   recordedAt: z.string(),
   settings: z.record(z.string(), z.string()),

@@ -21,7 +21,7 @@ export function pageOf(comparison: Comparison): string {
 <body>
 <main>
 <h1>Query performance before and after</h1>
-<p class="faint">${aboutText('Before', comparison.before)}<br>${aboutText('After', comparison.after)}</p>
+<p class="faint">${aboutText('Before', comparison.before)}<br>${aboutText('After', comparison.after)}<br>${WARNING}</p>
 ${tiles(comparison)}
 <ul class="notes">${caveatsOf(comparison).map((each) => html`<li>${each}</li>`)}</ul>
 ${faults(comparison)}
@@ -36,6 +36,10 @@ ${unpaired(comparison)}
 </html>
 `.text;
 }
+
+/** What differs is named by its path, and a failure in the server's words. */
+const WARNING =
+  'Keys of JSON and what the server says of a failure may be values of rows: this page is to be kept as carefully as the database.';
 
 const aboutText = (when: string, { recordedAt, server, program }: Recording): string =>
   `${when}: ${recordedAt.slice(0, 16).replace('T', ' ')} UTC, PostgreSQL ${server}, ${program}`;
