@@ -278,6 +278,15 @@ describe('what is said of two measurings', () => {
     expect(pairs[0]?.warm.ratio).toBeCloseTo(1 / times, 5);
   });
 
+  it('tells where it became slower with some values and faster with others, which the ratio does not', () => {
+    const of = (warmMs: number[][]) => recording([measured('one', { warmMs })]);
+    const [pair] = compareRecordings(of(runs(1, [10, 10])), of(runs(1, [100, 1]))).pairs;
+    expect(pair?.warm.ratio).toBeCloseTo(1, 5);
+    expect(pair === undefined ? [] : remarksOf(pair)).toEqual(['by its values from 0.10× to 10.0×']);
+    const [close] = compareRecordings(of(runs(1, [10, 100])), of(runs(1, [20, 300]))).pairs;
+    expect(close?.byValues).toBeNull();
+  });
+
   it('lists those with too few rounds to say, and draws them as no others', () => {
     const access = (warmMs: number[][]) => measured('one', { kind: 'access', title: 'an access', warmMs });
     const page = pageOf(compareRecordings(recording([access([[1], [1], [1]])]), recording([access([[1_000]])])));

@@ -24,6 +24,8 @@ export interface Pair {
   readonly spreads: { readonly before: Spread; readonly after: Spread };
   readonly warm: Ratio;
   readonly verdict: Verdict;
+  /** How many times as fast it became with the values that it is worst with, and best, where those are far apart: the ratio is between them. */
+  readonly byValues: { readonly worst: number; readonly best: number } | null;
   readonly cold: Ratio | null;
   /** What is other in the answer, in words; null where nothing is. */
   readonly answerDiffers: string | null;
@@ -284,10 +286,32 @@ function pairOf(
     times,
     spreads,
     ...found,
+    byValues: valuesApart(before.warmMs, after.warmMs, noise),
     cold: before.coldMs?.length && after.coldMs?.length ? ratioOf(timesOf(before.coldMs), timesOf(after.coldMs)) : null,
     planChange: former.join('\n') === latter.join('\n') ? null : { before: former, after: latter },
     promise: ratio === undefined ? null : { ratio, is: promiseState(ratio, found, isJudged) },
   };
+}
+
+/** So far apart what became of the one set of values and of the other is worth a line. */
+const FAR_APART = 3;
+
+function valuesApart(before: Measured['warmMs'], after: Measured['warmMs'], noise: Noise): Pair['byValues'] {
+  if (before.length < LEAST_RUNS || after.length < LEAST_RUNS) return null;
+  const medians = (rounds: Measured['warmMs']) =>
+    (rounds[0] ?? []).map((_, set) =>
+      quantile(
+        rounds.map((round) => round[set] ?? 0),
+        0.5,
+      ),
+    );
+  const latter = medians(after);
+  const ratios = medians(before).map((ms, set) => {
+    const otherMs = latter[set] ?? ms;
+    return Math.abs(ms - otherMs) < noise.ms ? 1 : ms / otherMs;
+  });
+  const [worst, best] = [Math.min(...ratios), Math.max(...ratios)];
+  return best / worst < FAR_APART ? null : { worst, best };
 }
 
 function promiseState(

@@ -35,13 +35,16 @@ function coldText(before: Comparison['before'], after: Comparison['after']): str
 }
 
 /** What else is to be said of a query than how fast it is. Pure. */
-export function remarksOf({ before, after, planChange, promise, isAnswerUnknown }: Pair): readonly string[] {
+export function remarksOf({ before, after, planChange, promise, isAnswerUnknown, byValues }: Pair): readonly string[] {
   const former = (before.plan?.scanned ?? []).map(withoutSchema);
   const scans = after.plan?.scanned.filter((table) => !former.includes(withoutSchema(table))) ?? [];
   return [
     ...(promise === null
       ? []
       : [`promised ${promise.ratio} times: ${promise.is === 'missed' ? 'MISSED' : promise.is}`]),
+    ...(byValues === null
+      ? []
+      : [`by its values from ${formatTimes(byValues.worst)} to ${formatTimes(byValues.best)}`]),
     ...(isAnswerUnknown ? ['answers not compared: more rows than are'] : []),
     ...failuresText('before', before),
     ...failuresText('now', after),
