@@ -9,29 +9,6 @@ import { createSmallPlatform, moveTables } from '../support/platform.ts';
 
 // The dashboards that come with the package, on the whole legacy platform.
 
-/** What rollups keep, as far as a dashboard asks for it. */
-const ROLLUPS = `
-  create table analytics.event_daily as
-    select event_id, (created_at at time zone 'UTC')::date as day, count(*) as total_views,
-      count(distinct coalesce(user_id::text, session_id)) as unique_viewers, count(*) filter (where completed) as completions
-    from public.event_impressions group by 1, 2;
-  create function analytics.event_daily_between(p_event_id uuid[], p_from date, p_to date)
-    returns table (total_views bigint, unique_viewers bigint, completions bigint, median_dwell_ms double precision) language sql as
-    $$ select count(*), count(distinct coalesce(i.user_id::text, i.session_id)), count(*) filter (where i.completed),
-         percentile_cont(0.5) within group (order by i.dwell_ms)
-       from public.event_impressions i
-       where i.event_id = any (p_event_id) and (i.created_at at time zone 'UTC')::date between p_from and p_to $$;
-  create table analytics.post_daily as
-    select post_id, (created_at at time zone 'UTC')::date as day, count(*) as total_views,
-      count(*) filter (where completed) as completions, avg(dwell_ms) as avg_dwell_ms
-    from public.post_impressions group by 1, 2;
-  create table analytics.campaign_daily as
-    select campaign_id, creative_id, (created_at at time zone 'UTC')::date as day, count(*) as impressions
-    from public.ad_impressions group by 1, 2, 3;
-  create table analytics.ticket_daily as
-    select event_id, event_type, (created_at at time zone 'UTC')::date as day, count(*) as actions, count(distinct user_id) as unique_people
-    from public.ticket_analytics group by 1, 2, 3`;
-
 let database: TestDatabase;
 let folder: string;
 const before = () => join(folder, 'before.json');
@@ -44,18 +21,6 @@ afterAll(async () => {
   await database.drop();
   await rm(folder, { recursive: true });
 });
-
-/** Those that the package's rollups come with, as they are declared. */
-async function createViews(): Promise<void> {
-  const declared = await readFile(new URL('../../mappings/liventix-rollups.json', import.meta.url), 'utf8');
-  const { views } = JSON.parse(declared) as {
-    readonly views: readonly { readonly name: string; readonly query: readonly string[] }[];
-  };
-  for (const { name, query } of views) {
-    const text = query.join('\n').replaceAll(/\{(\w+)\}/gu, 'public.$1');
-    await database.pool.query(`create materialized view analytics.${name} as ${text}`);
-  }
-}
 
 const perf = (...args: string[]) =>
   // Who asks as organizers has to be able to.
@@ -74,8 +39,8 @@ it('are all answered by the raw tables, with rows, and by rollups alike', async 
   );
   expect(others.length).toBeGreaterThan(5);
 
-  await database.pool.query(ROLLUPS);
-  await createViews();
+  const applied = await liventix(['rollups', 'apply'], { DATABASE_URL: database.url });
+  expect(applied, applied.stderr).toMatchObject({ exitCode: 0 });
   const compared = await perf('compare', before(), '--json');
   expect(compared, compared.stderr).toMatchObject({ exitCode: 0 });
   const { counts, pairs } = JSON.parse(compared.stdout);
