@@ -166,6 +166,7 @@ export const ERROR_CODES = {
   RESTRUCTURE_BUSY: { exit: 3 },
   RESTRUCTURE_RUNNING: { exit: 3 },
   PERF_OTHER_ROWS: { exit: 2 },
+  PERF_OTHER_QUESTIONS: { exit: 2 },
 
   // Tables by month
   PARTITIONS_MAPPING_INVALID: { exit: 2 },

@@ -1,7 +1,7 @@
 import { type Comparison, countsOf, type Pair } from '../restructure/perf/compare.ts';
-import { formatBytes, formatMs, formatTimes } from '../restructure/perf/figures.ts';
+import { formatBytes, formatMs, formatSpan, formatTimes } from '../restructure/perf/figures.ts';
 import type { Load, Recording } from '../restructure/perf/recording.ts';
-import { quantile } from '../restructure/perf/statistics.ts';
+import { quantile, timesOf } from '../restructure/perf/statistics.ts';
 import { caveatsOf, remarksOf } from '../restructure/perf/words.ts';
 import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
@@ -18,7 +18,9 @@ export const summaryOf = ({ results, rows, cold, server, recordedAt }: Recording
       name: each.title,
       way: each.way,
       status: each.status,
-      ...(each.status === 'measured' ? { p50Ms: quantile(each.warmMs, 0.5), runs: each.warmMs.length } : {}),
+      ...(each.status === 'measured'
+        ? { p50Ms: quantile(timesOf(each.warmMs), 0.5), rounds: each.warmMs.length, failed: each.failed }
+        : {}),
       ...(each.status === 'failed' ? { code: each.code, message: each.message } : {}),
       ...(each.status === 'left out' ? { reason: each.reason } : {}),
     })),
@@ -38,7 +40,7 @@ export function recordedText(recording: Recording): string {
       const title = printable(each.title);
       switch (each.status) {
         case 'measured':
-          return `${formatMs(quantile(each.warmMs, 0.5)).padStart(10)}  ${title}`;
+          return `${formatMs(quantile(timesOf(each.warmMs), 0.5)).padStart(10)}  ${title}`;
         case 'failed':
           return `    failed  ${title}: ${each.code} ${printable(each.message)}`;
         default:
@@ -82,7 +84,7 @@ export function comparedText(comparison: Comparison): string {
   return [
     ...caveatsOf(comparison).map((each) => `note: ${printable(each)}`),
     '',
-    '            before      after  times as fast (95 %)',
+    '            before      after  times as fast',
     ...dashboards.flatMap((pair) => pairLines(pair, isJudged)),
     ...pairs.filter(({ kind }) => kind === 'access').flatMap((pair) => pairLines(pair, isJudged)),
     ...unpaired
@@ -106,21 +108,19 @@ function pairLines(pair: Pair, isJudged: boolean): readonly string[] {
   const { verdict, title, isOther, spreads, warm, cold, answerDiffers } = pair;
   const name = `${title}${isOther ? ' (the other query)' : ''}`;
   const remarks = remarksOf(pair);
-  const range = `${formatTimes(warm.ratio)} (${formatTimes(warm.low)} to ${formatTimes(warm.high)})`;
+  const range = `${formatTimes(warm.ratio)} (${formatSpan(warm)})`;
   const columns = [
     verdict.padEnd(7),
     formatMs(spreads.before.p50).padStart(10),
     formatMs(spreads.after.p50).padStart(10),
-    range.padEnd(26),
+    range.padEnd(32),
   ];
   return [
     `${columns.join(' ')} ${printable(name)}`,
     ...(answerDiffers === null
       ? []
       : [`         ${isJudged ? 'WRONG ANSWER' : 'answer not judged'}: ${printable(answerDiffers)}`]),
-    ...(cold === null
-      ? []
-      : [`         cold: ${formatTimes(cold.ratio)} (${formatTimes(cold.low)} to ${formatTimes(cold.high)})`]),
+    ...(cold === null ? [] : [`         cold: ${formatTimes(cold.ratio)} (${formatSpan(cold)})`]),
     ...(remarks.length === 0 ? [] : [`         ${printable(remarks.join('; '))}`]),
   ];
 }
@@ -181,12 +181,14 @@ function loadLines(when: string, load: Load): readonly string[] {
 
 function countsText(comparison: Comparison): string {
   const counts = countsOf(comparison);
-  const few = counts.tooFewRuns === 0 ? '' : `, ${formatCount(counts.tooFewRuns)} with too few runs to say`;
-  const promises = counts.promisesKept + counts.promisesMissed;
+  const few = counts.tooFewRuns === 0 ? '' : `, ${formatCount(counts.tooFewRuns)} with too few rounds to say`;
+  const promises = counts.promisesKept + counts.promisesMissed + counts.promisesNotKnown;
+  const unknown = counts.promisesNotKnown === 0 ? '' : `, of ${formatCount(counts.promisesNotKnown)} it is not known`;
   return [
     `${formatCount(counts.compared)} compared: ${formatCount(counts.slower)} slower, ${formatCount(counts.same)} the same,`,
     ` ${formatCount(counts.faster)} faster${few};`,
-    ` ${formatCount(counts.answersDiffer)} answers differ, ${formatCount(counts.faults)} not answered any more.`,
-    promises === 0 ? '' : ` Of what was promised, ${counts.promisesKept} of ${promises} kept.`,
+    ` ${formatCount(counts.answersDiffer)} answers differ, ${formatCount(counts.faults)} not answered any more${counts.failSometimes === 0 ? '' : `, ${formatCount(counts.failSometimes)} not each time`}.`,
+    counts.answersNotCompared === 0 ? '' : ` ${formatCount(counts.answersNotCompared)} answers were not compared.`,
+    promises === 0 ? '' : ` Of what was promised, ${counts.promisesKept} of ${promises} kept${unknown}.`,
   ].join('');
 }

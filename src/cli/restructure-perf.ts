@@ -4,13 +4,14 @@ import { connectionsOf, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { LEGACY_ACCESSES, readAccesses } from '../restructure/accesses/access.ts';
 import { findForgetting } from '../restructure/perf/cold.ts';
-import { assertSameRows, compareRecordings, isAtFault } from '../restructure/perf/compare.ts';
+import { assertSameQuestions, assertSameRows, compareRecordings, isAtFault } from '../restructure/perf/compare.ts';
 import { type MeasureOptions, measure } from '../restructure/perf/measure.ts';
 import { LIVENTIX_QUERIES, readQueries } from '../restructure/perf/queries.ts';
 import { type Recording, readPerfRecording, textOfRecording } from '../restructure/perf/recording.ts';
 import { pageOf } from '../restructure/perf/report/page.ts';
 import { openMeasuringPool } from '../restructure/perf/session.ts';
 import { drawMaterial, type Material, withReplacements } from '../restructure/perf/subjects.ts';
+import { LEAST_RUNS } from '../restructure/perf/timings.ts';
 import { type CommandContext, requireDatabaseUrl, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { duration, durationText, wholeNumber } from './options.ts';
@@ -70,7 +71,12 @@ export function registerRestructurePerf(restructure: Command, context: CommandCo
 /** How long a measuring goes on, and what else it does. */
 const measuring = (command: Command): Command =>
   command
-    .option('--rounds <n>', 'how often each is asked, all in turn', wholeNumber(1, MOST_ROUNDS), 20)
+    .option(
+      '--rounds <n>',
+      'how often each is asked, with all of its values, all in turn',
+      wholeNumber(LEAST_RUNS, MOST_ROUNDS),
+      20,
+    )
     .addOption(
       timeOption('--timeout <time>', 'what takes longer is a finding, and the others go on', {
         most: '1h',
@@ -78,7 +84,7 @@ const measuring = (command: Command): Command =>
       }),
     )
     .addOption(
-      timeOption('--budget <time>', 'what took as long altogether is asked no more, after 3 runs', {
+      timeOption('--budget <time>', 'what took as long altogether is asked no more, after 3 rounds', {
         most: '1d',
         ms: 20_000,
       }),
@@ -130,14 +136,16 @@ const timesAsLong = (text: string): number => {
 
 const RECORD_HELP = `
 Everything is asked over connections that can write nothing, each query in a transaction that is undone. Each is asked twice for its
-answer, once for its plan, and then --rounds times by the clock, all of them in turn, so that what disturbs the machine disturbs all alike.
+answer, once for its plan, and then --rounds times by the clock, with each of its sets of values, all of them in turn, so that what
+disturbs the machine disturbs all alike.
 A query that fails or takes longer than --timeout (an access: 8 s at most) is a finding, and the others go on.
 
 The queries: {"tables": ["public.orders"], "queries": [{"name": "orders-daily", "title": "orders by day",
 "parameters": "select id from shops order by id limit 3", "before": "select ... where shop_id = $1::uuid",
 "after": {"needs": ["analytics.orders_daily"], "sql": "select ..."}, "isOrdered": true, "promised": 10}]}
-What must have as many rows before and after; for each query the rows of values that $1, $2 stand for, what is asked, what else gives the
-same once its tables are there, and how many times as fast it shall be.
+What must have as many rows before and after; for each query who asks ("caller": SQL that gives a user's id; whoever is connected when left
+out), the rows of values that $1, $2 stand for, what is asked, what else gives the same once its tables are there, and how many times as
+fast it shall be.
 
 The accesses are those of liventix restructure accesses, the ones that read, as service_role, an owner, an attendee and anon.
 DATABASE_URL has to name a role that may take on those. The file holds values of rows: keep it as carefully as the database.
@@ -149,10 +157,11 @@ Examples:
 
 const COMPARE_HELP = `
 Asks with the values of the recording, so that both answered the same question, and compares the answers too: a faster wrong answer is a
-wrong one. Every query is listed, the slowest first: the ratio of the medians with the span in which it lies (95 %), and what became of it,
-slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
+wrong one. Every query is listed, the slowest first: the ratio of the medians, the span in which it lies and how sure that is, and what
+became of it: slower, same (within noise) or faster. With two files nothing is measured, and no database is needed.
 
-Exits with 1 when an answer differs, when a query is not answered any more, or as --fail-slower says; 2 for a recording of other data.
+Exits with 1 when an answer differs, when a query is not answered any more, or fails more often than it did, or as --fail-slower says; 2 for
+a recording of other data or of other queries.
 
 Examples:
   liventix restructure perf compare
@@ -193,12 +202,15 @@ async function runCompare(
       : await readPerfRecording(files.after);
   if (files.after === undefined && options.out !== undefined)
     await writeWholeFile(options.out, chunksOf(textOfRecording(after)));
+  assertSameQuestions(before, after);
   const comparison = compareRecordings(before, after);
   if (options.otherRows !== true) assertSameRows(comparison);
   context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison));
   if (options.html !== undefined) {
     await writeWholeFile(options.html, chunksOf(pageOf(comparison)));
-    context.err.write(`The page is ${options.html}.\n`);
+    context.err.write(
+      `The page is ${options.html}. Keys of JSON and what the server says of a failure may be values of rows: keep it carefully.\n`,
+    );
   }
   if (isAtFault(comparison, options)) context.exitWith(1);
 }

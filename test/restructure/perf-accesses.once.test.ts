@@ -16,6 +16,7 @@ const ACCESSES = {
     { table: 'lines', op: 'insert', columns: ['order_id', 'what'] },
     { rpc: 'order_count', args: [] },
     { rpc: 'take_order', args: [] },
+    { rpc: 'slow_count', args: [] },
     { table: 'secrets', op: 'select' },
   ],
 };
@@ -39,6 +40,8 @@ beforeAll(async () => {
      create function order_count() returns bigint language sql security definer return (select count(*) from public.orders);
      create function take_order() returns integer language sql security definer
        begin atomic insert into public.orders select max(id) + 1 from public.orders returning id; end;
+     create function slow_count() returns bigint language sql security definer
+       return (select count(*) from public.orders, pg_sleep(0.05));
      grant select on all tables in schema public to service_role, anon;
      revoke all on secrets from anon;
      grant all on all tables in schema public to liventix`,
@@ -86,11 +89,19 @@ describe('the accesses', () => {
         '2 rpc order_count as anonymous measured',
         '3 rpc take_order as service left out: it writes',
         '3 rpc take_order as anonymous left out: it writes',
-        '4 select secrets as service measured',
-        '4 select secrets as anonymous failed 42501',
+        '4 rpc slow_count as service measured',
+        '4 rpc slow_count as anonymous measured',
+        '5 select secrets as service measured',
+        '5 select secrets as anonymous failed 42501',
       ].toSorted(),
     );
     expect((await database.pool.query('select id from orders order by id')).rows).toEqual([{ id: 1 }, { id: 2 }]);
+  });
+
+  it('that take longer than they may are asked three times all the same', async () => {
+    const { results } = await record(database.adminUrl, '--accesses', inFolder('accesses.json'), '--budget', '100ms');
+    const slow = results.filter(({ title }) => title.includes('slow_count'));
+    expect(slow.map((each) => each.status === 'measured' && each.warmMs.length)).toEqual([3, 3]);
   });
 
   it('that somebody may not any more are a fault, and those that he may now are none', async () => {

@@ -9,23 +9,6 @@ import { createSmallPlatform, moveTables } from '../support/platform.ts';
 
 // The dashboards that come with the package, on the whole legacy platform.
 
-/** What rollups keep, as far as a dashboard asks for it. */
-const ROLLUPS = `
-  create table analytics.event_daily as
-    select event_id, (created_at at time zone 'UTC')::date as day, count(*) as total_views,
-      count(distinct coalesce(user_id::text, session_id)) as unique_viewers, count(*) filter (where completed) as completions
-    from public.event_impressions group by 1, 2;
-  create table analytics.post_daily as
-    select post_id, (created_at at time zone 'UTC')::date as day, count(*) as total_views,
-      count(*) filter (where completed) as completions, avg(dwell_ms) as avg_dwell_ms
-    from public.post_impressions group by 1, 2;
-  create table analytics.campaign_daily as
-    select campaign_id, creative_id, (created_at at time zone 'UTC')::date as day, count(*) as impressions
-    from public.ad_impressions group by 1, 2, 3;
-  create table analytics.ticket_daily as
-    select event_id, event_type, (created_at at time zone 'UTC')::date as day, count(*) as actions, count(distinct user_id) as unique_people
-    from public.ticket_analytics group by 1, 2, 3`;
-
 let database: TestDatabase;
 let folder: string;
 const before = () => join(folder, 'before.json');
@@ -40,7 +23,8 @@ afterAll(async () => {
 });
 
 const perf = (...args: string[]) =>
-  liventix(['restructure', 'perf', ...args, '--rounds', '3'], { DATABASE_URL: database.url });
+  // Who asks as organizers has to be able to.
+  liventix(['restructure', 'perf', ...args, '--rounds', '3'], { DATABASE_URL: database.adminUrl });
 
 it('are all answered by the raw tables, with rows, and by rollups alike', async () => {
   const recorded = await perf('record', '--no-accesses', '--out', before());
@@ -55,11 +39,12 @@ it('are all answered by the raw tables, with rows, and by rollups alike', async 
   );
   expect(others.length).toBeGreaterThan(5);
 
-  await database.pool.query(ROLLUPS);
+  const applied = await liventix(['rollups', 'apply'], { DATABASE_URL: database.url });
+  expect(applied, applied.stderr).toMatchObject({ exitCode: 0 });
   const compared = await perf('compare', before(), '--json');
   expect(compared, compared.stderr).toMatchObject({ exitCode: 0 });
   const { counts, pairs } = JSON.parse(compared.stdout);
-  expect(counts).toMatchObject({ compared: dashboards.length, answersDiffer: 0, faults: 0 });
+  expect(counts).toMatchObject({ compared: dashboards.length - others.length, answersDiffer: 0, faults: 0 });
   expect(pairs.filter(({ isOther }: { isOther: boolean }) => isOther)).toHaveLength(others.length);
 });
 

@@ -99,6 +99,18 @@ async function compared(...args: string[]) {
   return { ...run, said, find };
 }
 
+/** Is answered some times in a session, and then no more: locks of a session outlive what is undone. */
+const answersTimes = (times: number) =>
+  database.pool.query(
+    `create or replace function weary() returns integer language plpgsql as $$
+     declare v_asked integer := (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid());
+     begin
+       perform pg_advisory_lock(v_asked);
+       if v_asked >= ${times} then raise exception 'asked too often'; end if;
+       return 1;
+     end $$`,
+  );
+
 const only = (query: object): Queries => ({ ...QUERIES, queries: [{ name: 'it', title: 'it', ...query }] });
 
 describe('perf', () => {
@@ -191,6 +203,50 @@ describe('perf', () => {
     expect(stdout).toContain('note: public.views had 100000 rows and has 99999: answers are not judged\n');
   });
 
+  it('refuses to compare two recordings that did not ask the same, but for what takes a query’s place', async () => {
+    const copy = async (name: string, queries: Queries) => {
+      await record(queries);
+      await writeFile(inFolder(name), await readFile(inFolder('before.json')));
+    };
+    const asked = { before: 'select dwell from public.views where id = $1::int4', parameters: 'select 1' };
+    const after = { needs: ['public.gone'], sql: 'select 1' };
+    await copy('one.json', only(asked));
+    await copy('two.json', only({ ...asked, after, promised: 2 }));
+    await copy('three.json', only({ ...asked, parameters: 'select 2' }));
+    expect(await perf(['compare', inFolder('one.json'), inFolder('two.json')])).toMatchObject({ exitCode: 0 });
+    expect(await perf(['compare', inFolder('one.json'), inFolder('three.json')])).toMatchObject({
+      exitCode: 2,
+      stdout: '',
+      stderr: expect.stringContaining('PERF_OTHER_QUESTIONS: The two recordings did not ask the same: the query it. '),
+    });
+  });
+
+  it('asks as a user where the query names one, by the policies that hold for him', async () => {
+    await asSuperuser(
+      database,
+      `grant select on parts, views to authenticated; alter table parts enable row level security;
+       create policy his on parts for select to authenticated
+         using (id = (current_setting('request.jwt.claims', true)::jsonb ->> 'sub')::integer)`,
+    );
+    const query = {
+      caller: 'select id from public.parts where id = 7',
+      parameters: 'select id from public.parts limit 1',
+      before: 'select id, $1::int4 as asked from public.parts',
+    };
+    await writeFile(inFolder('queries.json'), JSON.stringify(only(query)));
+    const asAdmin = { DATABASE_URL: database.adminUrl };
+    const files = ['--queries', inFolder('queries.json'), '--out', inFolder('before.json')];
+    const run = await liventix(['restructure', 'perf', 'record', '--no-accesses', '--rounds', '3', ...files], asAdmin);
+    expect(run, run.stderr).toMatchObject({ exitCode: 0 });
+    const { results, material } = JSON.parse(await readFile(inFolder('before.json'), 'utf8')) as Recording;
+    expect(results.find(({ id }) => id === 'dashboard it')).toMatchObject({ status: 'measured', rows: 1 });
+    expect(material.queries[0]?.values).toEqual([['7']]);
+    await asSuperuser(database, 'drop policy his on parts');
+    const after = await liventix(['restructure', 'perf', 'compare', inFolder('before.json'), '--rounds', '3'], asAdmin);
+    expect(after.exitCode).toBe(1);
+    expect(after.stdout).toMatch(/WRONG ANSWER/u);
+  });
+
   it('tells of what fails, takes too long or has no values, and goes on', async () => {
     const results = await record(
       {
@@ -203,6 +259,12 @@ describe('perf', () => {
             title: 'asks of nobody',
             parameters: 'select id from public.views where false',
             before: 'select $1::int4',
+          },
+          {
+            name: 'nobodys',
+            title: 'asks as nobody',
+            caller: 'select id from public.views where false',
+            before: 'select 1',
           },
           { name: 'unable', title: 'asks wrongly', parameters: 'select nothing', before: 'select $1::int4' },
           { name: 'writer', title: 'writes', before: 'select public.note()' },
@@ -219,6 +281,7 @@ describe('perf', () => {
       broken: { status: 'failed', code: '22012' },
       slow: { status: 'failed', code: '57014' },
       empty: { status: 'left out', reason: 'no row to ask about' },
+      nobodys: { status: 'left out', reason: 'nobody to ask as' },
       unable: { status: 'left out', reason: 'its parameters: column "nothing" does not exist' },
       writer: { status: 'left out', reason: 'it writes' },
       fine: { status: 'measured' },
@@ -235,6 +298,30 @@ describe('perf', () => {
     expect(stdout).toContain(
       'FAULT    it: it: answered before; failed with 42703: column "dwell" does not exist after\n',
     );
+  });
+
+  it('calls it a fault when what was answered each time fails some times, or all but the first', async () => {
+    await answersTimes(1_000);
+    await record(only({ before: 'select public.weary()' }));
+    await answersTimes(10);
+    const some = await compare();
+    expect(some.exitCode).toBe(1);
+    expect(some.stdout).toMatch(/failed \d+ times now, first with P0001: asked too often/u);
+    expect(some.stdout).toContain('0 not answered any more, 1 not each time.');
+    await answersTimes(3);
+    const all = await compare();
+    expect(all.exitCode).toBe(1);
+    expect(all.stdout).toContain('FAULT    it: it: answered before; failed with P0001: asked too often after\n');
+  });
+
+  it('asks with all values in every round', async () => {
+    const results = await record();
+    const rounds = (name: string) => {
+      const result = results.find(({ id }) => id === `dashboard ${name}`);
+      return result?.status === 'measured' ? result.warmMs.map((round) => round.length) : [];
+    };
+    expect(rounds('thing')).toEqual(Array.from({ length: 15 }, () => 3));
+    expect(rounds('list')).toEqual(Array.from({ length: 15 }, () => 1));
   });
 
   it('counts the partitions that were looked at, and takes their indexes for one', async () => {

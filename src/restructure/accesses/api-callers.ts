@@ -10,7 +10,7 @@ export interface ApiCaller {
 const SERVICE: ApiCaller = { name: 'service', role: 'service_role', claims: { role: 'service_role' } };
 const STRANGER: ApiCaller = { name: 'anonymous', role: 'anon', claims: { role: 'anon' } };
 
-const userCaller = (name: string, id: string): ApiCaller => ({
+export const userCaller = (name: string, id: string): ApiCaller => ({
   name,
   role: 'authenticated',
   claims: { role: 'authenticated', sub: id },

@@ -1,6 +1,7 @@
 import type { Pool, Queryable, Tx } from '../../db/pool.ts';
+import type { Failure } from './session.ts';
 import type { Subject } from './subjects.ts';
-import { timeOnce } from './timings.ts';
+import { type Timed, timedOf, timeRound } from './timings.ts';
 
 /** Makes the server forget what it has in shared buffers. */
 export interface Forgetting {
@@ -10,11 +11,11 @@ export interface Forgetting {
 }
 
 export type Cold =
-  | { readonly status: 'measured'; readonly how: string; readonly times: ReadonlyMap<Subject, readonly number[]> }
+  | { readonly status: 'measured'; readonly how: string; readonly times: ReadonlyMap<Subject, Timed> }
   | { readonly status: 'not measured'; readonly why: string };
 
-/** How often each is asked with nothing in memory. */
-const COLD_RUNS = 3;
+/** How often each is asked, with all of its values, with nothing in memory. */
+const COLD_ROUNDS = 3;
 
 /**
  * How long each takes with empty shared buffers. What the operating system has in its own memory, it keeps: that is said with the figures.
@@ -31,16 +32,20 @@ export async function timeCold(
 ): Promise<Cold> {
   const { forgetting, timeoutMs, onProgress } = options;
   if ('why' in forgetting) return { status: 'not measured', why: forgetting.why };
-  const times = new Map(subjects.map((subject) => [subject, [] as number[]]));
-  for (let run = 0; run < COLD_RUNS; run += 1) {
+  const rounds = new Map<Subject, (readonly number[] | Failure)[]>(subjects.map((subject) => [subject, []]));
+  for (let round = 0; round < COLD_ROUNDS; round += 1) {
     for (const [at, subject] of subjects.entries()) {
-      onProgress(run * subjects.length + at, COLD_RUNS * subjects.length);
-      await forgetting.forget(client);
-      const took = await timeOnce(client, subject, { set: run, timeoutMs });
-      if (took !== null) times.get(subject)?.push(took);
+      onProgress(round * subjects.length + at, COLD_ROUNDS * subjects.length);
+      rounds
+        .get(subject)
+        ?.push(await timeRound(client, subject, { timeoutMs, first: () => forgetting.forget(client) }));
     }
   }
-  return { status: 'measured', how: forgetting.how, times };
+  return {
+    status: 'measured',
+    how: forgetting.how,
+    times: new Map([...rounds].map(([subject, each]) => [subject, timedOf(each)])),
+  };
 }
 
 const FIRST_WITH_EVICTION = 170_000;

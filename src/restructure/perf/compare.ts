@@ -1,9 +1,10 @@
+import { isDeepStrictEqual } from 'node:util';
 import { AppError } from '../../errors.ts';
 import { difference } from '../accesses/compare.ts';
 import { shapeOf } from './plans.ts';
 import type { Load, Measured, Recording, Result, Spread } from './recording.ts';
-import { quantile, type Ratio, ratioOf, spreadOf } from './statistics.ts';
-import { ROUND_TRIP, WORK } from './subjects.ts';
+import { quantile, type Ratio, ratioOf, spreadOf, timesOf } from './statistics.ts';
+import { type Material, ROUND_TRIP, WORK } from './subjects.ts';
 import { LEAST_RUNS } from './timings.ts';
 
 /** `too few`: too few runs to say. */
@@ -18,14 +19,21 @@ export interface Pair {
   readonly isOther: boolean;
   readonly before: Measured;
   readonly after: Measured;
+  /** A time a round. */
+  readonly times: { readonly before: readonly number[]; readonly after: readonly number[] };
   readonly spreads: { readonly before: Spread; readonly after: Spread };
   readonly warm: Ratio;
   readonly verdict: Verdict;
+  /** How many times as fast it became with the values that it is worst with, and best, where those are far apart: the ratio is between them. */
+  readonly byValues: { readonly worst: number; readonly best: number } | null;
   readonly cold: Ratio | null;
   /** What is other in the answer, in words; null where nothing is. */
   readonly answerDiffers: string | null;
   readonly planChange: { readonly before: readonly string[]; readonly after: readonly string[] } | null;
-  readonly promise: { readonly ratio: number; readonly isKept: boolean } | null;
+  /** Whether there are answers that nobody compared: of both there were too many rows. */
+  readonly isAnswerUnknown: boolean;
+  /** Kept: the answers are the same, and it is so many times as fast at the least. */
+  readonly promise: { readonly ratio: number; readonly is: 'kept' | 'missed' | 'not known' } | null;
 }
 
 /** A query of which there is nothing to compare, and why. */
@@ -49,6 +57,8 @@ export interface Comparison {
   }[];
   /** How many times as fast the machine was at what has nothing to do with the database's tables. */
   readonly machine: readonly { readonly title: string; readonly warm: Ratio }[];
+  /** Whether both controls were timed both times: else the noise is the least there is, and may be more. */
+  readonly isMachineKnown: boolean;
   readonly noise: Noise;
   /** The slowest first, by what became of them. */
   readonly pairs: readonly Pair[];
@@ -84,15 +94,18 @@ export function compareRecordings(before: Recording, after: Recording): Comparis
       { ratio: query.promised, isOther: query.after !== undefined },
     ]),
   );
+  const otherRows = otherRowsOf(before, after);
+  const isJudged = otherRows.length === 0;
   const looked = pairUp(before, after);
   const pairs = looked.flatMap((each) =>
-    'isOther' in each ? [pairOf(each, { noise, promise: promised.get(each.id) })] : [],
+    'isOther' in each ? [pairOf(each, { noise, isJudged, promise: promised.get(each.id) })] : [],
   );
   return {
     before,
     after,
-    otherRows: otherRowsOf(before, after),
+    otherRows,
     machine: machine.map(({ title, warm }) => ({ title, warm })),
+    isMachineKnown: [WORK, ROUND_TRIP].every((control) => machine.some(({ id }) => id === control)),
     noise,
     pairs: pairs.toSorted((one, other) => one.warm.ratio - other.warm.ratio),
     unpaired: looked.flatMap((each) => ('is' in each ? [each] : [])),
@@ -114,11 +127,12 @@ interface Control {
 function controlsOf(before: Recording, after: Recording): readonly Control[] {
   const controls = ({ results }: Recording) =>
     results.flatMap((each) => (each.kind === 'control' && each.status === 'measured' ? [each] : []));
-  const latter = new Map(controls(after).map((each) => [each.id, each.warmMs]));
-  return controls(before).map(({ id, title, warmMs }) => {
-    const otherMs = latter.get(id) ?? warmMs;
+  const latter = new Map(controls(after).map((each) => [each.id, timesOf(each.warmMs)]));
+  return controls(before).flatMap(({ id, title, ...each }) => {
+    const [warmMs, otherMs] = [timesOf(each.warmMs), latter.get(id)];
+    if (otherMs === undefined) return [];
     const differenceMs = Math.abs(quantile(warmMs, 0.5) - quantile(otherMs, 0.5));
-    return { id, title, warm: ratioOf(warmMs, otherMs), differenceMs };
+    return [{ id, title, warm: ratioOf(warmMs, otherMs), differenceMs }];
   });
 }
 
@@ -147,7 +161,40 @@ export function assertSameRows({ otherRows }: Comparison): void {
   );
 }
 
-/** Whether something does not hold: a wrong answer, none any more, or a query that takes `failSlower` times as long. Pure. */
+/**
+ * Two that did not ask the same have nothing to tell of each other. What takes a query's place, and what is promised, may have been written since.
+ * @throws AppError PERF_OTHER_QUESTIONS
+ */
+export function assertSameQuestions(before: Recording, after: Recording): void {
+  const [former, latter] = [partsOf(before.material), partsOf(after.material)];
+  const names = [...new Set([...former.keys(), ...latter.keys()])];
+  const others = names.filter((name) => !isDeepStrictEqual(former.get(name), latter.get(name)));
+  if (others.length === 0) return;
+  const more = others.length > MOST_NAMED ? `, and ${others.length - MOST_NAMED} more` : '';
+  throw new AppError(
+    'PERF_OTHER_QUESTIONS',
+    `The two recordings did not ask the same: ${others.slice(0, MOST_NAMED).join(', ')}${more}. Measure afterwards with what was asked before: liventix restructure perf compare <before> --out <after>`,
+  );
+}
+
+const MOST_NAMED = 5;
+
+/** By what it is called, each part of what was asked. */
+const partsOf = ({ tables, queries, callers, accesses }: Material): ReadonlyMap<string, unknown> =>
+  new Map<string, unknown>([
+    ['the tables that are counted', tables],
+    ...queries.map(
+      ({ query: { after: _after, promised: _promised, ...query }, ...drawn }) =>
+        [`the query ${query.name}`, { query, drawn }] as const,
+    ),
+    ['the callers', callers],
+    ['the accesses', accesses],
+  ]);
+
+/** A query that fails more often than it did. Pure. */
+export const failsMore = ({ before, after }: Pair): boolean => (after.failed?.count ?? 0) > (before.failed?.count ?? 0);
+
+/** Whether something does not hold: a wrong answer, none any more or not each time, or a query that takes `failSlower` times as long. Pure. */
 export function isAtFault(
   { pairs, unpaired, otherRows }: Comparison,
   { failSlower }: { readonly failSlower?: number },
@@ -155,7 +202,7 @@ export function isAtFault(
   const isWrong = otherRows.length === 0 && pairs.some(({ answerDiffers }) => answerDiffers !== null);
   const isTooSlow =
     failSlower !== undefined && pairs.some(({ verdict, warm }) => verdict === 'slower' && 1 / warm.ratio >= failSlower);
-  return isWrong || isTooSlow || unpaired.some(({ is }) => is === 'fault');
+  return isWrong || isTooSlow || pairs.some(failsMore) || unpaired.some(({ is }) => is === 'fault');
 }
 
 type Matched = Pick<Pair, 'id' | 'kind' | 'isOther' | 'before' | 'after'>;
@@ -206,32 +253,84 @@ function pairOf(
   { before, after, ...about }: Matched,
   {
     noise,
+    isJudged,
     promise,
-  }: { readonly noise: Noise; readonly promise: { ratio: number | undefined; isOther: boolean } | undefined },
+  }: {
+    readonly noise: Noise;
+    readonly isJudged: boolean;
+    readonly promise: { ratio: number | undefined; isOther: boolean } | undefined;
+  },
 ): Pair {
-  const warm = ratioOf(before.warmMs, after.warmMs);
-  const spreads = { before: spreadOf(before.warmMs), after: spreadOf(after.warmMs) };
+  const times = { before: timesOf(before.warmMs), after: timesOf(after.warmMs) };
+  const warm = ratioOf(times.before, times.after);
+  const spreads = { before: spreadOf(times.before), after: spreadOf(times.after) };
   const shapes = [before, after].map(({ plan }) => (plan === null ? [] : shapeOf(plan.root)));
   const [former = [], latter = []] = shapes;
-  const isPromised = promise?.ratio !== undefined && promise.isOther === about.isOther;
+  const verdict = verdictOf(warm, {
+    noise,
+    runs: Math.min(times.before.length, times.after.length),
+    differenceMs: Math.abs(spreads.before.p50 - spreads.after.p50),
+  });
+  const ratio = promise?.isOther === about.isOther ? promise.ratio : undefined;
+  const found = {
+    verdict,
+    warm,
+    answerDiffers: answerDifference(before, after),
+    isAnswerUnknown: isUnknown(before, after),
+  };
   return {
     ...about,
     title: before.title,
     before,
     after,
+    times,
     spreads,
-    warm,
-    verdict: verdictOf(warm, {
-      noise,
-      runs: Math.min(before.warmMs.length, after.warmMs.length),
-      differenceMs: Math.abs(spreads.before.p50 - spreads.after.p50),
-    }),
-    cold: before.coldMs?.length && after.coldMs?.length ? ratioOf(before.coldMs, after.coldMs) : null,
-    answerDiffers: answerDifference(before, after),
+    ...found,
+    byValues: valuesApart(before.warmMs, after.warmMs, noise),
+    cold: before.coldMs?.length && after.coldMs?.length ? ratioOf(timesOf(before.coldMs), timesOf(after.coldMs)) : null,
     planChange: former.join('\n') === latter.join('\n') ? null : { before: former, after: latter },
-    promise: isPromised ? { ratio: promise.ratio ?? 0, isKept: warm.ratio >= (promise.ratio ?? 0) } : null,
+    promise: ratio === undefined ? null : { ratio, is: promiseState(ratio, found, isJudged) },
   };
 }
+
+/** So far apart what became of the one set of values and of the other is worth a line. */
+const FAR_APART = 3;
+
+function valuesApart(before: Measured['warmMs'], after: Measured['warmMs'], noise: Noise): Pair['byValues'] {
+  if (before.length < LEAST_RUNS || after.length < LEAST_RUNS) return null;
+  const medians = (rounds: Measured['warmMs']) =>
+    (rounds[0] ?? []).map((_, set) =>
+      quantile(
+        rounds.map((round) => round[set] ?? 0),
+        0.5,
+      ),
+    );
+  const latter = medians(after);
+  const ratios = medians(before).map((ms, set) => {
+    const otherMs = latter[set] ?? ms;
+    return Math.abs(ms - otherMs) < noise.ms ? 1 : ms / otherMs;
+  });
+  const [worst, best] = [Math.min(...ratios), Math.max(...ratios)];
+  return best / worst < FAR_APART ? null : { worst, best };
+}
+
+function promiseState(
+  ratio: number,
+  {
+    verdict,
+    warm,
+    answerDiffers,
+    isAnswerUnknown,
+  }: Pick<Pair, 'verdict' | 'warm' | 'answerDiffers' | 'isAnswerUnknown'>,
+  isJudged: boolean,
+): 'kept' | 'missed' | 'not known' {
+  if (verdict === 'too few' || isAnswerUnknown || (answerDiffers !== null && !isJudged)) return 'not known';
+  return answerDiffers === null && warm.low >= ratio ? 'kept' : 'missed';
+}
+
+/** Of what both were refused nothing is compared. */
+const isUnknown = (before: Measured, after: Measured): boolean =>
+  before.answers.some(({ status }, at) => status === 'refused' && after.answers[at]?.status === 'refused');
 
 /** Faster or slower where even the closest that the medians may be is beyond the noise. Pure. */
 export function verdictOf(
@@ -267,14 +366,21 @@ function indexChanges(before: Recording, after: Recording): IndexChanges {
 }
 
 /** How many of each. Pure. */
-export const countsOf = ({ pairs, unpaired }: Comparison) => ({
-  compared: pairs.length,
+export const countsOf = ({ before, pairs, unpaired }: Comparison) => ({
+  /** Queries, each once, whether another takes its place or not. */
+  compared: new Set(pairs.map(({ id }) => id)).size,
   slower: pairs.filter(({ verdict }) => verdict === 'slower').length,
   same: pairs.filter(({ verdict }) => verdict === 'same').length,
   faster: pairs.filter(({ verdict }) => verdict === 'faster').length,
   tooFewRuns: pairs.filter(({ verdict }) => verdict === 'too few').length,
   answersDiffer: pairs.filter(({ answerDiffers }) => answerDiffers !== null).length,
+  answersNotCompared: pairs.filter(({ isAnswerUnknown }) => isAnswerUnknown).length,
   faults: unpaired.filter(({ is }) => is === 'fault').length,
-  promisesKept: pairs.filter(({ promise }) => promise?.isKept === true).length,
-  promisesMissed: pairs.filter(({ promise }) => promise?.isKept === false).length,
+  failSometimes: pairs.filter(failsMore).length,
+  promisesKept: pairs.filter(({ promise }) => promise?.is === 'kept').length,
+  promisesMissed: pairs.filter(({ promise }) => promise?.is === 'missed').length,
+  /** With those of queries that were not timed both times. */
+  promisesNotKnown:
+    before.material.queries.filter(({ query }) => query.promised !== undefined).length -
+    pairs.filter(({ promise }) => promise?.is === 'kept' || promise?.is === 'missed').length,
 });

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import pg from 'pg';
 import type { Pool, Queryable } from '../../db/pool.ts';
 import { AppError } from '../../errors.ts';
@@ -10,7 +9,7 @@ import { type Plan, type PlanNode, readPlan, readRelations } from './plans.ts';
 import { FORMAT, type Load, type Recording, type Result } from './recording.ts';
 import { failureOf, reading } from './session.ts';
 import { limitsOf, type Material, type Subject, subjectsOf } from './subjects.ts';
-import { timeRounds } from './timings.ts';
+import { type Timed, timeRounds } from './timings.ts';
 
 const { escapeIdentifier: ident } = pg;
 
@@ -129,7 +128,7 @@ async function askEach(
 function resultOf(
   subject: Subject,
   asked: Asked | undefined,
-  { warm, cold }: { readonly warm: ReadonlyMap<Subject, readonly number[]>; readonly cold: Cold },
+  { warm, cold }: { readonly warm: ReadonlyMap<Subject, Timed>; readonly cold: Cold },
 ): Result | undefined {
   const { id, way, kind, title } = subject;
   const about = { id, way, kind, title };
@@ -139,17 +138,25 @@ function resultOf(
   if (answered.status === 'writes') return { ...about, status: 'left out', reason: 'it writes' };
   if (answered.status === 'failed')
     return { ...about, status: 'failed', sql, code: answered.code, message: answered.message };
+  const warmly = warm.get(subject) ?? NEVER;
+  const coldly = cold.status === 'measured' ? cold.times.get(subject) : undefined;
+  const failures = [...warmly.failures, ...(coldly?.failures ?? [])];
+  const [failure] = failures;
+  if (failure !== undefined && warmly.roundsMs.length === 0) return { ...about, status: 'failed', sql, ...failure };
   return {
     ...about,
     status: 'measured',
     sql,
     answers: [...answered.answers] as Extract<Result, { status: 'measured' }>['answers'],
     rows: answered.rows,
-    warmMs: (warm.get(subject) ?? []).map(micro),
-    coldMs: cold.status === 'measured' && cold.times.has(subject) ? (cold.times.get(subject) ?? []).map(micro) : null,
+    warmMs: warmly.roundsMs.map((round) => round.map(micro)),
+    coldMs: coldly?.roundsMs.map((round) => round.map(micro)) ?? null,
+    failed: failure === undefined ? null : { count: failures.length, ...failure },
     plan: plan as Extract<Result, { status: 'measured' }>['plan'],
   };
 }
+
+const NEVER: Timed = { roundsMs: [], failures: [] };
 
 /** To the microsecond: what is below is the clock's. */
 const micro = (ms: number): number => Math.round(ms * 1_000) / 1_000;
@@ -175,16 +182,15 @@ const SETTINGS = [
   'max_parallel_workers_per_gather',
 ];
 
-async function aboutServer(db: Queryable): Promise<Pick<Recording, 'database' | 'server' | 'settings'>> {
-  const { rows } = await db.query<{ name: string; server: string; settings: Record<string, string> }>(
-    `select current_database() as name, current_setting('server_version') as server,
+async function aboutServer(db: Queryable): Promise<Pick<Recording, 'server' | 'settings'>> {
+  const { rows } = await db.query<{ server: string; settings: Record<string, string> }>(
+    `select current_setting('server_version') as server,
        (select json_object_agg(s, current_setting(s, true)) from unnest($1::text[]) s) as settings`,
     [SETTINGS],
   );
   const [here] = rows;
-  if (here === undefined) throw new AppError('INTERNAL', 'The server did not say which database it is.');
-  const { name, ...about } = here;
-  return { ...about, database: createHash('sha256').update(name).digest('hex') };
+  if (here === undefined) throw new AppError('INTERNAL', 'The server did not say which version it is.');
+  return here;
 }
 
 /** How many rows there are of what must be the same before and after. */

@@ -11,18 +11,13 @@ export interface PlanNode {
   /** The same, or the partitioned table that it is a part of. */
   readonly table: string | null;
   readonly index: string | null;
-  readonly rowsExpected: number;
   readonly rows: number;
-  readonly removed: number;
   readonly isRun: boolean;
   readonly children: readonly PlanNode[];
 }
 
 export interface Plan {
   readonly root: PlanNode;
-  /** Null, as all that is counted, of a query that took too long to be run once more. */
-  readonly executionMs: number | null;
-  readonly planningMs: number | null;
   /** Pages of 8 kB: found in shared buffers, or read from outside of them. */
   readonly hit: number;
   readonly read: number;
@@ -50,10 +45,8 @@ const explained: z.ZodType<Explained> = z.lazy(() =>
     Schema: z.string().optional(),
     'Relation Name': z.string().optional(),
     'Index Name': z.string().optional(),
-    'Plan Rows': z.number().optional(),
     'Actual Rows': z.number().optional(),
     'Actual Loops': z.number().optional(),
-    'Rows Removed by Filter': z.number().optional(),
     'Shared Hit Blocks': z.number().optional(),
     'Shared Read Blocks': z.number().optional(),
     Plans: z.array(explained).optional(),
@@ -65,22 +58,14 @@ interface Explained {
   readonly Schema?: string | undefined;
   readonly 'Relation Name'?: string | undefined;
   readonly 'Index Name'?: string | undefined;
-  readonly 'Plan Rows'?: number | undefined;
   readonly 'Actual Rows'?: number | undefined;
   readonly 'Actual Loops'?: number | undefined;
-  readonly 'Rows Removed by Filter'?: number | undefined;
   readonly 'Shared Hit Blocks'?: number | undefined;
   readonly 'Shared Read Blocks'?: number | undefined;
   readonly Plans?: readonly Explained[] | undefined;
 }
 
-const documents = z.tuple([
-  z.looseObject({
-    Plan: explained,
-    'Planning Time': z.number().optional(),
-    'Execution Time': z.number().optional(),
-  }),
-]);
+const documents = z.tuple([z.looseObject({ Plan: explained })]);
 
 export interface PlanOptions {
   readonly relations: Relations;
@@ -138,13 +123,11 @@ const TABLES = `
     join pg_class r on r.oid = l.root join pg_namespace m on m.oid = r.relnamespace
   where n.nspname not in ('pg_catalog', 'information_schema')`;
 
-function planOf([{ Plan: top, ...times }]: z.infer<typeof documents>, relations: Relations): Plan {
+function planOf([{ Plan: top }]: z.infer<typeof documents>, relations: Relations): Plan {
   const root = nodeOf(top, relations);
   const run = allOf(root).filter(({ isRun }) => isRun);
   return {
     root,
-    planningMs: times['Planning Time'] ?? null,
-    executionMs: times['Execution Time'] ?? null,
     hit: top['Shared Hit Blocks'] ?? 0,
     read: top['Shared Read Blocks'] ?? 0,
     indexes: distinct(run.flatMap(({ index }) => index ?? [])),
@@ -174,9 +157,7 @@ function nodeOf(explained: Explained, relations: Relations): PlanNode {
     relation,
     table: relation === null ? null : (relations.tables.get(relation)?.root ?? relation),
     index: index === undefined ? null : (relations.indexes.get(index) ?? index),
-    rowsExpected: explained['Plan Rows'] ?? 0,
     rows: Math.round((explained['Actual Rows'] ?? 0) * loops),
-    removed: Math.round((explained['Rows Removed by Filter'] ?? 0) * loops),
     isRun: loops > 0,
     children: (explained.Plans ?? []).map((each) => nodeOf(each, relations)),
   };

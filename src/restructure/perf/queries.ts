@@ -15,6 +15,8 @@ const querySchema = z.strictObject({
   name: z.string().regex(/^[a-z0-9-]+$/u, 'takes small letters, digits and -'),
   /** What it is for, in words. */
   title: z.string().min(1),
+  /** Gives the id of a user: it is asked as him, signed in, and so are its parameters; without it as whoever is connected, whom no policy holds. */
+  caller: sql.optional(),
   /** Gives what `$1`, `$2` … stand for, a row each time it is to be asked; the same rows each time on the same data. */
   parameters: sql.optional(),
   before: sql,

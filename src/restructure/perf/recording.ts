@@ -5,10 +5,11 @@ import type { Outcome } from '../accesses/outcome.ts';
 import type { Plan } from './plans.ts';
 import type { Material } from './subjects.ts';
 
-export const FORMAT = 'liventix restructure perf 1';
+export const FORMAT = 'liventix restructure perf 2';
 
 const count = z.number().int().nonnegative();
-const times = z.array(z.number().nonnegative());
+/** Of each round, how long it took with each set of values. */
+const rounds = z.array(z.array(z.number().nonnegative()).min(1));
 
 const outcome = z.discriminatedUnion('status', [
   z.strictObject({
@@ -33,9 +34,7 @@ const planNode: z.ZodType<Plan['root']> = z.lazy(() =>
     relation: z.nullable(z.string()),
     table: z.nullable(z.string()),
     index: z.nullable(z.string()),
-    rowsExpected: z.number(),
     rows: z.number(),
-    removed: z.number(),
     isRun: z.boolean(),
     children: z.array(planNode),
   }),
@@ -43,8 +42,6 @@ const planNode: z.ZodType<Plan['root']> = z.lazy(() =>
 
 const plan = z.strictObject({
   root: planNode,
-  planningMs: z.nullable(z.number()),
-  executionMs: z.nullable(z.number()),
   hit: z.number(),
   read: z.number(),
   indexes: z.array(z.string()),
@@ -66,9 +63,11 @@ const result = z.discriminatedUnion('status', [
     sql: z.string(),
     answers: z.array(outcome),
     rows: count,
-    warmMs: times,
+    warmMs: rounds,
     /** Null where nothing was measured cold. */
-    coldMs: z.nullable(times),
+    coldMs: z.nullable(rounds),
+    /** How many rounds failed, and with what the first did; null where none did. */
+    failed: z.nullable(z.strictObject({ count, code: z.string(), message: z.string() })),
     plan: z.nullable(plan),
   }),
   z.strictObject({ ...identity, status: z.literal('failed'), sql: z.string(), code: z.string(), message: z.string() }),
@@ -118,8 +117,6 @@ const load = z.strictObject({
 const schema = z.strictObject({
   format: z.literal(FORMAT),
   program: z.string(),
-  /** A digest of the database's name. */
-  database: z.string(),
   server: z.string(),
   recordedAt: z.string(),
   settings: z.record(z.string(), z.string()),

@@ -29,34 +29,45 @@ const COUNTED_OUT = 1_000;
 
 /**
  * Where the true median lies with a confidence of 95 %, whatever the times are distributed like: between two of the values themselves, by how
- * often a fair coin falls (order statistics). Of fewer than six values, which do not give as much, between the first and the last.
+ * often a fair coin falls (order statistics). Of fewer than six values, which do not give as much (`levelOf`), between the first and the last.
  */
 export function medianInterval(values: readonly number[]): Interval {
   const ordered = sorted(values);
-  const outside = leftOutside(ordered.length);
+  const { outside } = leftOutside(ordered.length);
   return { low: ordered[outside] ?? 0, high: ordered[ordered.length - 1 - outside] ?? 0 };
 }
 
-/** How many of so many values lie outside on each side: fewer heads than that fall once in forty times. */
-function leftOutside(count: number): number {
-  if (count > COUNTED_OUT) return Math.floor((count - Z * Math.sqrt(count)) / 2) - 1;
-  const oddsOf = (heads: number, odds: number): number => (odds * (count - heads)) / (heads + 1);
+/** How sure that interval is of so many values: 0.75 of three, 0.95 and more of six. */
+export const levelOf = (count: number): number => Math.max(0, 1 - 2 * leftOutside(count).odds);
+
+/** How many of so many values lie outside on each side, and how often as few heads fall: once in forty times where there are six or more. */
+function leftOutside(count: number): { readonly outside: number; readonly odds: number } {
+  if (count > COUNTED_OUT) return { outside: Math.floor((count - Z * Math.sqrt(count)) / 2) - 1, odds: TAIL };
   let outside = 0;
-  let odds = oddsOf(0, 0.5 ** count);
-  for (let sum = 0.5 ** count + odds; sum <= TAIL; sum += odds) {
+  let odds = 0.5 ** count;
+  for (let next = odds * count; odds + next <= TAIL; next = (next * (count - outside)) / (outside + 1)) {
     outside += 1;
-    odds = oddsOf(outside, odds);
+    odds += next;
   }
-  return outside;
+  return { outside, odds };
 }
 
 export interface Ratio extends Interval {
   /** How many times as fast it became: of the medians. */
   readonly ratio: number;
+  /** How sure it is that it lies between `low` and `high`. */
+  readonly level: number;
 }
 
 /** Below that a clock tells nothing: it keeps a quotient from running away. */
 const LEAST_MS = 0.001;
+
+/**
+ * Of rounds, each of which has one time for each set of values, one time a round: the geometric mean, so that a set counts by how many times as
+ * fast it became, and not by how long it takes.
+ */
+export const timesOf = (rounds: readonly (readonly number[])[]): readonly number[] =>
+  rounds.map((each) => Math.exp(each.reduce((sum, ms) => sum + Math.log(Math.max(ms, LEAST_MS)), 0) / each.length));
 
 /** As far apart as the two medians may be, and as close. */
 export function ratioOf(before: readonly number[], after: readonly number[]): Ratio {
@@ -66,5 +77,6 @@ export function ratioOf(before: readonly number[], after: readonly number[]): Ra
     ratio: over(quantile(before, 0.5), quantile(after, 0.5)),
     low: over(former.low, latter.high),
     high: over(former.high, latter.low),
+    level: Math.min(levelOf(before.length), levelOf(after.length)),
   };
 }

@@ -1,6 +1,6 @@
 import type { Pool } from '../../db/pool.ts';
 import { type Access, isCall, nameOfAccess } from '../accesses/access.ts';
-import { type ApiCaller, chooseCallers } from '../accesses/api-callers.ts';
+import { type ApiCaller, chooseCallers, userCaller } from '../accesses/api-callers.ts';
 import { readApiSchema } from '../accesses/api-schema.ts';
 import { prepareAccesses } from '../accesses/prepare.ts';
 import { isRefusal, type PreparedAccess, type Sql } from '../accesses/prepared.ts';
@@ -20,6 +20,8 @@ export interface Material {
 /** A query with what its parameters stand for, once for each time it is asked. */
 interface DrawnQuery {
   readonly query: Query;
+  /** As whom it is asked; null for whoever is connected. */
+  readonly caller: ApiCaller | null;
   readonly values: readonly (readonly (string | null)[])[];
   /** Why there are none. */
   readonly failure: string | null;
@@ -109,14 +111,21 @@ interface DrawOptions {
 }
 
 async function drawQuery(pool: Pool, query: Query, timeoutMs: number): Promise<DrawnQuery> {
-  if (query.parameters === undefined) return { query, values: [[]], failure: null };
-  const text = query.parameters;
+  let [caller, what]: [ApiCaller | null, string] = [null, 'its caller'];
   const client = await pool.connect();
+  const rowsOf = (text: string) =>
+    reading(client, { caller, timeoutMs }, () => textRows(client, { text, parameters: [] }));
   try {
-    const values = await reading(client, { caller: null, timeoutMs }, () => textRows(client, { text, parameters: [] }));
-    return { query, values: values.slice(0, MOST_SETS), failure: values.length === 0 ? 'no row to ask about' : null };
+    if (query.caller !== undefined) {
+      const [[id] = []] = await rowsOf(query.caller);
+      if (id == null) return { query, caller, values: [], failure: 'nobody to ask as' };
+      caller = userCaller('caller', id);
+    }
+    what = 'its parameters';
+    const values = query.parameters === undefined ? [[]] : (await rowsOf(query.parameters)).slice(0, MOST_SETS);
+    return { query, caller, values, failure: values.length === 0 ? 'no row to ask about' : null };
   } catch (error) {
-    return { query, values: [], failure: `its parameters: ${failureOf(error).message}` };
+    return { query, caller, values: [], failure: `${what}: ${failureOf(error).message}` };
   } finally {
     client.release();
   }
@@ -189,7 +198,10 @@ async function relationsThere(pool: Pool, names: readonly string[]): Promise<Rea
   return new Set(rows.map(({ name }) => name));
 }
 
-function ofQuery({ query, values, failure }: DrawnQuery, there: ReadonlySet<string>): readonly (Subject | LeftOut)[] {
+function ofQuery(
+  { query, caller, values, failure }: DrawnQuery,
+  there: ReadonlySet<string>,
+): readonly (Subject | LeftOut)[] {
   const { name, title, after } = query;
   const about = { id: `dashboard ${name}`, kind: 'dashboard' as const, title: `${name}: ${title}` };
   if (failure !== null) return [{ ...about, way: 'old', reason: failure }];
@@ -198,7 +210,7 @@ function ofQuery({ query, values, failure }: DrawnQuery, there: ReadonlySet<stri
     return {
       ...about,
       way,
-      caller: null,
+      caller,
       isOrdered: query.isOrdered,
       sets: sets.map((each) => [each]),
       answers: sets.map(answerOf),

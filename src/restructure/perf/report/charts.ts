@@ -72,7 +72,7 @@ const shortened = (text: string, width: number): string => {
 };
 
 const RATIO_BINS = [0.01, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.91, 1.1, 1.25, 1.5, 2, 3, 5, 10, 100];
-const KINDS = ['same', 'faster', 'slower'] as const;
+const KINDS = ['same', 'few', 'faster', 'slower'] as const;
 
 /** What became of one query, and how many times as fast it became. */
 export interface Outcome {

@@ -1,5 +1,5 @@
-import { type Comparison, countsOf, type Pair } from '../compare.ts';
-import { formatBytes, formatMs, formatTimes } from '../figures.ts';
+import { type Comparison, countsOf, failsMore, type Pair } from '../compare.ts';
+import { formatBytes, formatMs, formatSpan, formatTimes } from '../figures.ts';
 import type { Load, Recording } from '../recording.ts';
 import { caveatsOf, remarksOf } from '../words.ts';
 import { type Bar, bothWidths, connectionChart, latencyChart, ratioChart } from './charts.ts';
@@ -21,7 +21,7 @@ export function pageOf(comparison: Comparison): string {
 <body>
 <main>
 <h1>Query performance before and after</h1>
-<p class="faint">${aboutText('Before', comparison.before)}<br>${aboutText('After', comparison.after)}</p>
+<p class="faint">${aboutText('Before', comparison.before)}<br>${aboutText('After', comparison.after)}<br>${WARNING}</p>
 ${tiles(comparison)}
 <ul class="notes">${caveatsOf(comparison).map((each) => html`<li>${each}</li>`)}</ul>
 ${faults(comparison)}
@@ -37,12 +37,17 @@ ${unpaired(comparison)}
 `.text;
 }
 
+/** What differs is named by its path, and a failure in the server's words. */
+const WARNING =
+  'Keys of JSON and what the server says of a failure may be values of rows: this page is to be kept as carefully as the database.';
+
 const aboutText = (when: string, { recordedAt, server, program }: Recording): string =>
   `${when}: ${recordedAt.slice(0, 16).replace('T', ' ')} UTC, PostgreSQL ${server}, ${program}`;
 
 function tiles(comparison: Comparison): Markup {
   const counts = countsOf(comparison);
-  const promised = counts.promisesKept + counts.promisesMissed;
+  const promised = counts.promisesKept + counts.promisesMissed + counts.promisesNotKnown;
+  const unknown = counts.promisesNotKnown === 0 ? '' : `, of ${counts.promisesNotKnown} it is not known`;
   const tile = (figure: string | number, what: string, kind = '') =>
     html`<li><strong class="${kind}">${figure}</strong>${what}</li>`;
   const none = (count: number) => (count === 0 ? 'good' : 'bad');
@@ -53,24 +58,28 @@ ${tile(counts.same, 'the same within noise')}
 ${tile(counts.slower, 'slower', none(counts.slower))}
 ${tile(counts.answersDiffer, comparison.otherRows.length === 0 ? 'wrong answers' : 'answers differ, not judged', none(counts.answersDiffer))}
 ${tile(counts.faults, 'not answered any more', none(counts.faults))}
-${promised === 0 ? '' : tile(`${counts.promisesKept} of ${promised}`, 'promises kept', none(counts.promisesMissed))}
+${counts.failSometimes === 0 ? '' : tile(counts.failSometimes, 'not answered each time', 'bad')}
+${counts.answersNotCompared === 0 ? '' : tile(counts.answersNotCompared, 'answers not compared', 'warn')}
+${promised === 0 ? '' : tile(`${counts.promisesKept} of ${promised}`, `promises kept${unknown}`, none(counts.promisesMissed))}
 </ul>`;
 }
 
 function faults({ pairs, unpaired: without, otherRows }: Comparison): Markup {
   const wrong = otherRows.length > 0 ? [] : pairs.filter(({ answerDiffers }) => answerDiffers !== null);
   const failed = without.filter(({ is }) => is === 'fault');
-  if (wrong.length + failed.length === 0) return html``;
+  const sometimes = pairs.filter(failsMore);
+  if (wrong.length + failed.length + sometimes.length === 0) return html``;
   return html`<h2>What does not hold</h2><ul class="notes">
 ${wrong.map((pair) => html`<li><b class="bad">wrong answer</b> ${nameOf(pair)}: ${pair.answerDiffers ?? ''}</li>`)}
-${failed.map(({ title, what }) => html`<li><b class="bad">not answered any more</b> ${title}: ${what}</li>`)}</ul>`;
+${failed.map(({ title, what }) => html`<li><b class="bad">not answered any more</b> ${title}: ${what}</li>`)}
+${sometimes.map((pair) => html`<li><b class="bad">not answered each time</b> ${nameOf(pair)}: ${pair.after.failed?.code ?? ''}</li>`)}</ul>`;
 }
 
 const nameOf = ({ title, isOther }: Pair): string => `${title}${isOther ? ' (the other query)' : ''}`;
 
 const of = ({ pairs }: Comparison, kind: Pair['kind']): readonly Pair[] => pairs.filter((pair) => pair.kind === kind);
 
-const KEY = html`<p class="key"><span class="k-before">before</span><span class="k-after">after</span> a thin line is one run</p>`;
+const KEY = html`<p class="key"><span class="k-before">before</span><span class="k-after">after</span> a thin line is one round</p>`;
 
 function dashboards(comparison: Comparison): Markup {
   const pairs = of(comparison, 'dashboard');
@@ -87,8 +96,8 @@ const barOf = (pair: Pair): Bar => ({
   name: nameOf(pair),
   shortName: `${pair.id.replace(/^dashboard /u, '')}${pair.isOther ? ' (other query)' : ''}`,
   note: formatTimes(pair.warm.ratio),
-  before: pair.before.warmMs,
-  after: pair.after.warmMs,
+  before: pair.times.before,
+  after: pair.times.after,
   p50: { before: pair.spreads.before.p50, after: pair.spreads.after.p50 },
 });
 
@@ -96,13 +105,16 @@ const VERDICTS: Readonly<Record<Pair['verdict'], { readonly word: string; readon
   slower: { word: '▼ slower', kind: 'bad' },
   same: { word: '= same', kind: 'faint' },
   faster: { word: '▲ faster', kind: 'good' },
-  'too few': { word: '? too few runs', kind: 'faint' },
+  'too few': { word: '? too few rounds', kind: 'warn' },
 };
+
+/** How a verdict is drawn. */
+const KINDS = { slower: 'slower', same: 'same', faster: 'faster', 'too few': 'few' } as const;
 
 function table(pairs: readonly Pair[], { after, otherRows }: Comparison): Markup {
   const isCold = after.cold.status === 'measured' && pairs.some(({ cold }) => cold !== null);
   return html`<div class="scroll"><table class="cards">
-<thead><tr><th>query</th><th>became</th><th class="n">before p50 / p99</th><th class="n">after p50 / p99</th><th class="n">times as fast (95 %)</th>${isCold ? html`<th class="n">cold</th>` : ''}</tr></thead>
+<thead><tr><th>query</th><th>became</th><th class="n">before p50 / p99</th><th class="n">after p50 / p99</th><th class="n">times as fast</th>${isCold ? html`<th class="n">cold</th>` : ''}</tr></thead>
 <tbody>${pairs.map((pair) => tableRow(pair, { isCold, isJudged: otherRows.length === 0 }))}</tbody></table></div>`;
 }
 
@@ -117,26 +129,22 @@ function tableRow(pair: Pair, { isCold, isJudged }: { readonly isCold: boolean; 
   return html`<tr><td class="name">${nameOf(pair)}${wrong}${remarks.length === 0 ? '' : html`<br><span class="faint">${remarks.join('; ')}</span>`}</td>
 <td class="${kind}" data-is="became">${word}</td><td class="n" data-is="before p50 / p99">${formatMs(spreads.before.p50)} / ${formatMs(spreads.before.p99)}</td>
 <td class="n" data-is="after p50 / p99">${formatMs(spreads.after.p50)} / ${formatMs(spreads.after.p99)}</td>
-<td class="n" data-is="times as fast (95 %)"><b>${formatTimes(warm.ratio)}</b><br><span class="faint">${formatTimes(warm.low)} to ${formatTimes(warm.high)}</span></td>
+<td class="n" data-is="times as fast"><b>${formatTimes(warm.ratio)}</b><br><span class="faint">${formatSpan(warm)}</span></td>
 ${isCold ? html`<td class="n" data-is="cold, times as fast">${cold === null ? '' : formatTimes(cold.ratio)}</td>` : ''}</tr>`;
 }
 
 function accesses(comparison: Comparison): Markup {
   const pairs = of(comparison, 'access');
   if (pairs.length === 0) return html``;
-  const isTold = ({ verdict, answerDiffers }: Pair) =>
-    verdict === 'slower' || verdict === 'faster' || answerDiffers !== null;
+  const isTold = ({ verdict, answerDiffers }: Pair) => verdict !== 'same' || answerDiffers !== null;
   const told = pairs.filter(isTold);
   const rest = pairs.filter((pair) => !isTold(pair));
-  const outcomes = pairs.map(({ warm, verdict }) => ({
-    ratio: warm.ratio,
-    kind: verdict === 'too few' ? ('same' as const) : verdict,
-  }));
+  const outcomes = pairs.map(({ warm, verdict }) => ({ ratio: warm.ratio, kind: KINDS[verdict] }));
   return html`<h2>The application's accesses</h2>
 <p>${pairs.length} accesses, each as the callers that it has: how many became how many times as fast, by their medians.</p>
-<p class="key"><span class="k-bad">slower</span><span class="k-before">the same within noise</span><span class="k-good">faster</span></p>
+<p class="key"><span class="k-bad">slower</span><span class="k-before">the same within noise</span><span class="k-good">faster</span><span class="k-few">too few rounds to say</span></p>
 ${bothWidths((width) => ratioChart(outcomes, width))}
-<h3>${told.length} that became slower or faster, or answer otherwise</h3>
+<h3>${told.length} that became slower or faster, had too few rounds to say, or answer otherwise</h3>
 ${told.length === 0 ? html`<p>None.</p>` : table(told, comparison)}
 ${rest.length === 0 ? '' : html`<details><summary>the other ${rest.length}</summary>${table(rest, comparison)}</details>`}`;
 }

@@ -15,7 +15,7 @@ p { margin: 6px 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px; margin: 18px 0; padding: 0; list-style: none; }
 .tiles li { background: var(--card); border-radius: 8px; padding: 10px 12px; }
 .tiles strong { display: block; font-size: 24px; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.good { color: var(--good); } .bad { color: var(--bad); }
+.good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--wait); }
 ul.notes { padding-left: 18px; margin: 8px 0; } ul.notes li { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
@@ -32,11 +32,11 @@ svg text { fill: var(--ink); } svg .tick { fill: var(--faint); } svg .ratio { fo
 svg .grid { stroke: var(--rule); stroke-width: 1; } svg .axis { stroke: var(--faint); }
 svg .before { fill: var(--before); opacity: 0.75; } svg .after { fill: var(--after); opacity: 0.85; }
 svg .run { stroke: var(--ink); stroke-width: 1; opacity: 0.35; }
-svg .slower { fill: var(--bad); } svg .same { fill: var(--before); } svg .faster { fill: var(--good); }
+svg .slower { fill: var(--bad); } svg .same { fill: var(--before); } svg .faster { fill: var(--good); } svg .few { fill: var(--wait); }
 svg .series { fill: none; stroke-width: 2; } svg .open { stroke: var(--before); } svg .active { stroke: var(--after); } svg .waiting { stroke: var(--wait); }
 .key { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 4px 0 10px; font-size: 13px; color: var(--faint); }
 .key span::before { content: ''; display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin-right: 6px; vertical-align: -1px; background: var(--c); }
-.k-before { --c: var(--before); } .k-after { --c: var(--after); } .k-wait { --c: var(--wait); } .k-bad { --c: var(--bad); } .k-good { --c: var(--good); }
+.k-before { --c: var(--before); } .k-after { --c: var(--after); } .k-wait { --c: var(--wait); } .k-bad { --c: var(--bad); } .k-good { --c: var(--good); } .k-few { --c: var(--wait); }
 .narrow { display: none; }
 @media (max-width: 620px) { .wide { display: none; } .narrow { display: block; } main { padding: 16px 14px 48px; } h1 { font-size: 22px; }
   .cards, .cards tbody, .cards tr { display: block; } .cards thead { display: none; } .cards tr { border-bottom: 1px solid var(--rule); padding: 8px 0; }
