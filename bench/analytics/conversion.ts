@@ -10,7 +10,7 @@ const AFTERWARDS_MS = 3_000;
 /** What it may impose on whoever writes. */
 const TARGET_MS = 50;
 
-export const ENTRY = {
+const ENTRY = {
   table: 'analytics.event_impressions',
   by: 'created_at',
   // All that is measured is kept.

@@ -2,7 +2,7 @@ import type { Pool } from '../../src/db/pool.ts';
 
 /** The clock of the bench: its rows end here. */
 export const NOW = new Date();
-export const MONTHS = 18;
+const MONTHS = 18;
 const EVENTS = 2_000;
 const PEOPLE = 100_000;
 
