@@ -80,7 +80,7 @@ export function registerRollups(program: Command, context: CommandContext): void
       'count everything of a rollup anew, month by month: readers have the old numbers until the new are there',
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
-    .option('--everything', 'days that the source has no rows of any more go too')
+    .option('--everything', 'months whose partitions are gone go too')
     .addHelpText('after', REBUILD_HELP)
     .action((rollup: string, { everything = false }: { everything?: boolean }) =>
       withDatabase(context, (pool) => runRebuild(pool, { rollup, everything }, context), { stopsItself: true }),
@@ -133,8 +133,8 @@ Examples:
   liventix rollups apply && liventix rollups verify`;
 
 const REBUILD_HELP = `
-Days of before the oldest row of the source are kept, as of partitions that were dropped: nothing could count them anew. New rows are
-counted when all is built. Interrupted, liventix rollups apply goes on.
+A month is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table without
+partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on.
 
 Examples:
   liventix rollups rebuild event_daily
@@ -218,15 +218,19 @@ async function runRebuild(
   { rollup, everything }: { rollup: string; everything: boolean },
   context: CommandContext,
 ): Promise<void> {
-  const kept = everything ? 'every day' : 'the days that its source has rows of';
+  const kept = everything ? 'every day' : 'what its source has rows of';
   context.err.write(`Counting ${kept} of ${rollup} anew in ${await databaseName(pool)}.\n`);
   const progress = createProgress(context);
   const watch = {
     stop: context.stop,
     onMonth: (name: string, built: number, of: number) => progress.update(`months of ${name}`, built, of),
   };
-  const rows = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
+  const { rows, keptMonths } = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
   context.out.write(`rebuilt ${rollup} of ${formatCount(rows)} rows\n`);
+  if (keptMonths > 0)
+    context.out.write(
+      `${formatCount(BigInt(keptMonths))} months were kept as they were: they have more than the source, whose partitions are gone\n`,
+    );
 }
 
 async function runVerify(pool: Pool, { name, json = false }: NamesOptions, context: CommandContext): Promise<void> {
@@ -255,12 +259,16 @@ function verifiedText({
   faults,
   first,
   medianError,
+  waiting,
   seconds,
 }: Verified): string {
   const median = medianError === null ? '' : `, medians within ${(medianError * 100).toFixed(2)} %`;
   const lines = [
     `${holds ? 'holds ' : 'FAILS '} ${rollup} of ${source}: ${formatCount(cells)} groups and days of ${formatCount(rows)} rows${median}  ${seconds.toFixed(1)} s`,
-    ...(kept > 0n ? [`         ${formatCount(kept)} of days that the source has no rows of any more are kept`] : []),
+    ...(kept > 0n ? [`         ${formatCount(kept)} of days whose partitions are gone are kept`] : []),
+    ...(waiting > 0n
+      ? [`         ${formatCount(waiting)} rows that came since wait to be counted: of them it says nothing`]
+      : []),
     ...first.map((fault) => `         ${fault}`),
     ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
   ];

@@ -121,6 +121,18 @@ describe('a refreshed view', () => {
     expect((await sql('select from rollups.refreshes')).rows).toHaveLength(4);
   });
 
+  it('is due, and stale, where the clock was set back behind its last refresh', async () => {
+    await sql(
+      `update rollups.refreshes set started_at = started_at + interval '1 year', finished_at = finished_at + interval '1 year'`,
+    );
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      result: 'warning',
+      found: expect.stringContaining('is stale'),
+    });
+    expect(await refreshViews(database.pool)).toMatchObject([{ view: VIEW, status: 'refreshed' }]);
+    expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
+  });
+
   it('is filled, not refreshed, where it has been emptied', async () => {
     await sql(`refresh materialized view ${VIEW} with no data`);
     expect(await judgeRollups(database.pool)).toMatchObject({

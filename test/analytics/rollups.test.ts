@@ -2,6 +2,8 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { removeRollups } from '../../src/analytics/rollups/remove.ts';
+import { runRollups } from '../../src/analytics/rollups/run.ts';
+import { rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import {
@@ -174,6 +176,11 @@ describe('a rollup of a table', () => {
         '2018-03-01 03:00Z',
       ],
     ],
+    // There the first of a month had its first hour twice.
+    [
+      'America/Havana',
+      ['2026-11-01 03:59:59Z', '2026-11-01 04:00Z', '2026-11-01 04:59Z', '2026-11-01 05:00Z', '2026-11-01 06:00Z'],
+    ],
     ['Pacific/Apia', ['2011-12-30 09:59:59Z', '2011-12-30 10:00Z', '2012-01-01 09:59Z', '2012-01-01 10:00Z']],
   ])('has days of %s as its clocks had them', async (zone, instants) => {
     const rows = instants.map((at) => `('a', '${at}', null, 1, true, 1, '${at}')`).join(', ');
@@ -265,6 +272,93 @@ describe('a rollup of a table', () => {
     expect(await run()).toEqual({ status: 'nothing', changes: 0n, is_behind: false });
   });
 
+  it('counts as far as so many changes reach, too', async () => {
+    await sql(`${VISIT} ${ANN}, ${ANN}, ${ANN}, ${BOB}`);
+    await applyVisits(database.pool);
+    for (let each = 0; each < 3; each += 1)
+      await sql(`delete from site.visits where id = (select min(id) from site.visits)`);
+    await horizonIsOurs(database.pool);
+    const run = async () => (await sql(`select * from rollups.run('visits_daily', 2)`)).rows[0];
+    expect(await run()).toEqual({ status: 'counted', changes: 2n, is_behind: true });
+    expect(await run()).toEqual({ status: 'counted', changes: 1n, is_behind: false });
+    expect(await visits()).toEqual([['a', '2026-01-01', 1, 1]]);
+  });
+
+  it.each([
+    ['the procedure', () => sql('call rollups.run_all(1)')],
+    ['a worker', () => runRollups(database.pool, { mostRows: 1 })],
+  ])('does not wait until another is done that is far behind, counted by %s', async (_, runAll) => {
+    const other = visitsDeclaration({ name: 'people_daily', group: ['person'] });
+    await applyRollups(database.pool, declare([other, visitsDeclaration()]), {});
+    for (let each = 0; each < 4; each += 1) await sql(`${VISIT} ${ANN}`);
+    await horizonIsOurs(database.pool);
+    await sql(`select rollups.run('visits_daily')`);
+    await sql(`${VISIT} ${BOB}`);
+    await horizonIsOurs(database.pool);
+    await runAll();
+    const { rows } = await sql('select name from rollups.rollups order by last_counted_at');
+    expect(rows).toEqual([{ name: 'visits_daily' }, { name: 'people_daily' }]);
+    expect(await visits()).toEqual([['a', '2026-01-01', 5, 2]]);
+  });
+
+  it('has what came since another rollup of its source was made, and verification says of how many rows it says nothing', async () => {
+    await applyVisits(database.pool);
+    await sql(`${VISIT} ${ANN}`);
+    await horizonIsOurs(database.pool);
+    const other = visitsDeclaration({ name: 'people_daily', group: ['person'] });
+    await applyRollups(database.pool, declare([visitsDeclaration(), other]), {});
+    const people = async () => (await sql('select person, visits::int from site.people_daily order by 1')).rows;
+    expect(await people()).toEqual([{ person: 'ann', visits: 1 }]);
+    await sql(`${VISIT} ${BOB}`);
+    expect(await verifyRollups(database.pool, { names: ['people_daily'] })).toMatchObject([
+      { ...holds, rows: 1n, waiting: 1n },
+    ]);
+    await sql(`delete from site.visits where person = 'ann'`);
+    await counted(database.pool);
+    expect(await verifyRollups(database.pool)).toMatchObject([
+      { ...holds, waiting: 0n },
+      { ...holds, waiting: 0n },
+    ]);
+    expect(await people()).toEqual([{ person: 'bob', visits: 1 }]);
+  });
+
+  it('does not take away what it never counted: such rows are named, and it is to be rebuilt when they go', async () => {
+    await applyVisits(database.pool);
+    await sql(
+      `insert into site.visits (page, person, at, recorded_xid) values ('a', 'ann', '2026-01-01Z', '1'), ('b', 'bob', '2026-01-01Z', null)`,
+    );
+    await counted(database.pool);
+    expect((await verifyRollups(database.pool))[0]).toMatchObject({ holds: false, faults: 2n });
+    await sql(`delete from site.visits where page = 'a'`);
+    expect(await counted(database.pool)).toMatchObject([{ status: 'to be rebuilt' }]);
+    expect(await days()).toEqual([]);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await applyVisits(database.pool);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('has averages to the digits of the rows that there are', async () => {
+    await applyVisits(database.pool);
+    await sql(`${VISIT} ('a', 'ann', null, 1, true, 1, '2026-01-01Z'), ('a', 'ann', null, 1, true, 1, '2026-01-01Z'),
+      ('a', 'ann', null, 1, true, 2, '2026-01-01Z'), ('a', 'bob', null, 1, true, 1.${'0'.repeat(30)}, '2026-01-01Z')`);
+    await counted(database.pool);
+    await sql(`delete from site.visits where person = 'bob'`);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 3n });
+  });
+
+  it('is of columns with any name, and read by as many kinds of readers of one column as there are', async () => {
+    await sql(
+      `alter table site.visits add "Page's Id" integer; ${VISIT} ${ANN}; update site.visits set "Page's Id" = 7`,
+    );
+    const some = { roles: ['service_role'], column: "Page's Id", among: ['select 7'] };
+    const rollup = { ...visitsDeclaration({ group: ["Page's Id"] }), readers: { some: [some, some] } };
+    await applyRollups(database.pool, declare([rollup]), {});
+    const { rows } = await sql(
+      `select visits::int from site.visits_daily_between(array[7], '2026-01-01', '2026-01-31')`,
+    );
+    expect(rows).toEqual([{ visits: 1 }]);
+  });
+
   it('says that it is to be rebuilt when its source was truncated, and is, by a rebuild', async () => {
     await sql(`${VISIT} ${ANN}`);
     await applyVisits(database.pool);
@@ -279,6 +373,27 @@ describe('a rollup of a table', () => {
     await applyVisits(database.pool);
     expect(await days()).toEqual([]);
     await sql(`${VISIT} ${BOB}`);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('has nothing of what was truncated after the rebuild that it asks for, though rows came since', async () => {
+    await sql(`${VISIT} ${ANN}`);
+    await applyVisits(database.pool);
+    await sql(`truncate site.visits; ${VISIT} ('b', 'bob', null, 1, true, 1, '2026-02-03Z')`);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await applyVisits(database.pool);
+    expect(await visits()).toEqual([['b', '2026-02-03', 1, 1]]);
+    expect(await countedAndVerified(database.pool)).toMatchObject(holds);
+  });
+
+  it('refuses to count on another server, though that is further than it has counted', async () => {
+    await applyVisits(database.pool);
+    await sql(`${VISIT} ${ANN}`);
+    await sql('update rollups.rollups set counted_on = 1');
+    await expect(counted(database.pool)).rejects.toMatchObject({ code: 'ROLLUP_HORIZON_BEHIND' });
+    expect((await rollupStatus(database.pool)).rollups).toMatchObject([{ isAhead: true }]);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await applyVisits(database.pool);
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
   });
 
@@ -442,7 +557,7 @@ describe('a rollup of a partitioned table', () => {
     await applyVisits(database.pool);
     const { rows } = await sql(
       `select x.indrelid::regclass::text as of, x.indisvalid as valid, exists (select from pg_inherits h where h.inhrelid = x.indexrelid) as attached
-       from pg_index x where pg_get_indexdef(x.indexrelid) like '%recorded_xid%' order by 1`,
+       from pg_index x where pg_get_indexdef(x.indexrelid) like '%site.%recorded_xid%' order by 1`,
     );
     expect(rows).toEqual([
       { of: 'site.february', valid: true, attached: true },
@@ -467,6 +582,89 @@ describe('a rollup of a partitioned table', () => {
     await sql(`select rollups.begin_build('visits_daily', true)`);
     await applyVisits(database.pool);
     expect(await visits()).toEqual([['b', '2026-02-03', 1, 1]]);
+  });
+
+  describe('with a month that is gone, and the next', () => {
+    const JANUARY_KEPT = ['a', '2026-01-01', 1, 1];
+    const IN_FEBRUARY = ['b', '2026-02-03', 1, 1];
+    const LATE = `('a', 'bob', null, 5, true, 1, '2026-01-01 12:00Z')`;
+    const rebuild = async () => {
+      await sql(`select rollups.begin_build('visits_daily', false)`);
+      await applyVisits(database.pool);
+    };
+    beforeEach(async () => {
+      await sql(
+        `${VISIT} ${ANN}, ('b', null, 's', 5, true, 1, '2026-02-03Z'); create table site.rest partition of site.visits default`,
+      );
+      await applyVisits(database.pool);
+      await sql('alter table site.visits detach partition site.january');
+    });
+
+    it('keeps it and what comes late for it, whether that was counted or not, and holds', async () => {
+      await sql(`${VISIT} ${LATE}`);
+      expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, cells: 1n, kept: 1n });
+      await rebuild();
+      await sql(`${VISIT} ${LATE}`);
+      await horizonIsOurs(database.pool);
+      await rebuild();
+      expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, cells: 1n, kept: 1n });
+      expect(await visits()).toEqual([['a', '2026-01-01', 3, 2], IN_FEBRUARY]);
+      await sql(`delete from site.visits where page = 'a'`);
+      await counted(database.pool);
+      expect(await visits()).toEqual([JANUARY_KEPT, IN_FEBRUARY]);
+    });
+
+    it('takes nothing from it for a row that came and went before it was counted, by a rebuild between', async () => {
+      await sql(`${VISIT} ${LATE}`);
+      await sql(`delete from site.visits where page = 'a'`);
+      await horizonIsOurs(database.pool);
+      await rebuild();
+      await counted(database.pool);
+      expect(await visits()).toEqual([JANUARY_KEPT, IN_FEBRUARY]);
+    });
+
+    it('keeps one that goes while a rebuild stands', async () => {
+      await sql(`select rollups.begin_build('visits_daily', false)`);
+      await sql('alter table site.visits detach partition site.february');
+      await applyVisits(database.pool);
+      expect(await visits()).toEqual([JANUARY_KEPT, IN_FEBRUARY]);
+    });
+
+    it('has nothing of the months that are there and were truncated', async () => {
+      await sql(`truncate site.visits; ${VISIT} ('c', null, 's', 5, true, 1, '2026-02-05Z')`);
+      await rebuild();
+      expect(await visits()).toEqual([JANUARY_KEPT, ['c', '2026-02-05', 1, 1]]);
+    });
+  });
+
+  it('is not wronged by days of another zone than its months: the first of those that are left is kept', async () => {
+    await sql(
+      `${VISIT} ('a', 'ann', null, 5, true, 1, '2026-01-31 23:30Z'), ('a', 'bob', null, 5, true, 1, '2026-02-01 10:00Z')`,
+    );
+    await applyVisits(database.pool, { zone: 'Europe/Berlin' });
+    await sql('drop table site.january');
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, kept: 1n });
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await applyVisits(database.pool, { zone: 'Europe/Berlin' });
+    expect(await visits()).toEqual([['a', '2026-02-01', 2, 2]]);
+  });
+
+  it('says of a partition that it must not go before its rows are counted, nor while it is rebuilt', async () => {
+    const mayLose = async (of = 'site.visits') =>
+      (await sql(`select rollups.may_lose('${of}', 'site.january') as may`)).rows[0].may;
+    expect(await mayLose()).toBe(true);
+    await applyVisits(database.pool);
+    await sql(`${VISIT} ${ANN}`);
+    expect(await mayLose()).toBe(false);
+    expect(await mayLose('site.january')).toBe(true);
+    await counted(database.pool);
+    expect(await mayLose()).toBe(true);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    expect(await mayLose()).toBe(false);
+    await applyVisits(database.pool);
+    expect(await mayLose()).toBe(true);
+    await sql('truncate site.visits');
+    expect(await mayLose()).toBe(false);
   });
 });
 

@@ -9,15 +9,15 @@ export interface BuildWatch {
 }
 
 interface Step {
-  readonly status: 'built' | 'under way' | 'ready';
+  readonly status: 'built' | 'kept' | 'under way' | 'ready';
   readonly changes: bigint;
   readonly left: bigint;
 }
 
 /**
  * Builds a rollup, or goes on with that: month by month, each a transaction. Readers have the days as they were until theirs is there.
- * @param begin when it is begun, and not gone on with: whether days that the source has no rows of any more go too
- * @returns how many rows were counted
+ * @param begin when it is begun, and not gone on with: whether days whose partitions are gone go too
+ * @returns how many rows were counted, and how many months were kept as they were
  * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_BUSY, STOPPED, DB_*
  */
 export async function buildRollup(
@@ -25,10 +25,11 @@ export async function buildRollup(
   rollup: string,
   { stop, onMonth }: BuildWatch,
   begin?: { readonly everything: boolean },
-): Promise<bigint> {
+): Promise<{ readonly rows: bigint; readonly keptMonths: number }> {
   if (begin !== undefined)
     await withStatement(pool, (tx) => tx.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]));
   let rows = 0n;
+  let keptMonths = 0;
   for (let built = 0; ; built += 1) {
     if (stop?.aborted === true)
       throw new AppError(
@@ -43,8 +44,9 @@ export async function buildRollup(
     });
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
-    if (step.status === 'ready') return rows;
+    if (step.status === 'ready') return { rows, keptMonths };
     rows += step.changes;
+    if (step.status === 'kept') keptMonths += 1;
     onMonth?.(rollup, built + 1, built + 1 + Number(step.left));
   }
 }

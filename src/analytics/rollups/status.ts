@@ -15,7 +15,7 @@ export interface RollupStatus {
   readonly rowsBehind: bigint;
   readonly changesWaiting: bigint;
   readonly lastCountedAt: Date | null;
-  /** The horizon is below what is counted already: this server was restored from another. */
+  /** It counted on another server, from which this one was restored. */
   readonly isAhead: boolean;
 }
 
@@ -36,7 +36,7 @@ export const MOST_BEHIND = 100_000;
 
 const ROLLUPS = `
   select r.name, r.state, r.last_counted_at as "lastCountedAt", r.counted_below::text as "countedBelow",
-    pg_snapshot_xmin(pg_current_snapshot()) < r.counted_below as "isAhead",
+    rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isAhead",
     (select count(*) from rollups.chunks c where c.rollup = r.name and c.built_at is null) as "monthsLeft",
     (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as "toBeRebuilt",
     (select s.name from unnest(r.sources) with ordinality s (name, number)
@@ -50,7 +50,7 @@ const VIEWS = `
   select v.name, c.oid is not null as "isThere", coalesce(c.relispopulated, false) as "isFilled",
     good.finished_at as "refreshedAt", extract(epoch from good.finished_at - good.started_at)::float8 as seconds, good.rows,
     (extract(epoch from v.every) / 60)::int as "everyMinutes",
-    coalesce(good.started_at < clock_timestamp() - 2 * v.every, true) as "isStale",
+    coalesce(good.started_at not between clock_timestamp() - 2 * v.every and clock_timestamp(), true) as "isStale",
     case when last.id is distinct from good.id and last.error is not null then last.error
       when last.id is distinct from good.id and not exists (
         select from pg_locks l where l.locktype = 'advisory' and l.objid = (hashtext(v.name)::int8 & 4294967295)
