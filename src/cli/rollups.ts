@@ -9,6 +9,7 @@ import { MEDIAN_ERROR, type Verified, verifyRollups } from '../analytics/rollups
 import { type Refreshed, refreshView } from '../analytics/rollups/views.ts';
 import type { Pool } from '../db/pool.ts';
 import { MAX_TRIES } from '../db/try-until-free.ts';
+import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several, wholeNumber } from './options.ts';
@@ -25,6 +26,7 @@ interface FileOptions extends JsonOption {
 
 interface ApplyOptions extends FileOptions {
   readonly tries: number;
+  readonly longest: number;
   readonly dryRun?: boolean;
 }
 
@@ -35,6 +37,8 @@ interface NamesOptions extends JsonOption {
 const FILE = "what there is to be; the old platform's when left out";
 const TRIES = 'how often a table that is in use is tried, for 50 ms each time';
 const tries = wholeNumber(1, 10_000);
+const LONGEST = 'for how long a source may be locked, in ms, before the server undoes it';
+const longest = wholeNumber(10, 3_600_000);
 
 /** Statistics that dashboards read: made, kept up to date, recomputed, and taken away. */
 export function registerRollups(program: Command, context: CommandContext): void {
@@ -50,13 +54,16 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--file <file>', FILE)
     .option('--json', 'print one JSON array')
     .addHelpText('after', PLAN_HELP)
-    .action((options: FileOptions) => runApply({ ...options, tries: MAX_TRIES, dryRun: true }, context));
+    .action((options: FileOptions) =>
+      runApply({ ...options, tries: MAX_TRIES, longest: LOCKED_FOR_AT_MOST_MS, dryRun: true }, context),
+    );
 
   rollups
     .command('apply')
     .description('make the rollups and views that there are not yet, and count what there is; run again, it goes on')
     .option('--file <file>', FILE)
     .option('--tries <n>', TRIES, tries, MAX_TRIES)
+    .option('--longest <ms>', LONGEST, longest, LOCKED_FOR_AT_MOST_MS)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', APPLY_HELP)
@@ -108,6 +115,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     .description('undo apply: rollups and views go, with the triggers and the column that counted')
     .option('--name <rollup>', 'this rollup or view alone; may be given several times', several, [])
     .option('--tries <n>', TRIES, tries, MAX_TRIES)
+    .option('--longest <ms>', LONGEST, longest, LOCKED_FOR_AT_MOST_MS)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', REMOVE_HELP)
@@ -147,7 +155,7 @@ Example:
   liventix rollups remove --dry-run`;
 
 async function runApply(
-  { file, tries: maxTries, dryRun = false, json = false }: ApplyOptions,
+  { file, tries: maxTries, longest: lockedForAtMostMs, dryRun = false, json = false }: ApplyOptions,
   context: CommandContext,
 ): Promise<void> {
   const declarations = await readDeclarations(file ?? LIVENTIX_ROLLUPS);
@@ -157,6 +165,7 @@ async function runApply(
       const progress = createProgress(context);
       const watch = {
         maxTries,
+        lockedForAtMostMs,
         stop: context.stop,
         onBusy: (count: number) => progress.update('waiting for the table, tries', count, 0),
         onMonth: (rollup: string, built: number, of: number) => progress.update(`months of ${rollup}`, built, of),
@@ -167,6 +176,9 @@ async function runApply(
         : await applyRollups(pool, declarations, watch).finally(progress.clear);
       if (json) context.out.write(`${toJson(applied)}\n`);
       else context.out.write(applied.map((each) => appliedText(each, dryRun)).join(''));
+      for (const { name, rolesLeftOut } of applied)
+        if (rolesLeftOut.length > 0)
+          context.err.write(`${name} is not read by ${rolesLeftOut.join(', ')}: there is no such role here.\n`);
       if (dryRun) context.err.write('Nothing was changed.\n');
     },
     { stopsItself: true },
@@ -174,7 +186,7 @@ async function runApply(
 }
 
 function appliedText({ kind, name, of, status, statements }: AppliedRollup, dryRun: boolean): string {
-  const line = `${status.padEnd(13)} ${kind.padEnd(6)} ${name}${of === '' ? '' : ` of ${of}`}\n`;
+  const line = `${status.padEnd(15)} ${kind.padEnd(6)} ${name}${of === '' ? '' : ` of ${of}`}\n`;
   return dryRun ? line + statements.map((statement) => `${statement};\n`).join('') : line;
 }
 
@@ -257,6 +269,7 @@ function verifiedText({
   rows,
   kept,
   faults,
+  missing,
   first,
   medianError,
   waiting,
@@ -269,6 +282,7 @@ function verifiedText({
     ...(waiting > 0n
       ? [`         ${formatCount(waiting)} rows that came since wait to be counted: of them it says nothing`]
       : []),
+    ...missing.map((what) => `         ${what} is not there`),
     ...first.map((fault) => `         ${fault}`),
     ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
   ];
@@ -292,12 +306,14 @@ function rollupText({
   changesWaiting,
   lastCountedAt,
   isAhead,
+  missing,
 }: RollupStatus): string {
   const most = rowsBehind >= BigInt(MOST_BEHIND) ? ' and more' : '';
   const remarks = [
     ...(source === null ? ['its source is gone'] : []),
     ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
     ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
+    ...missing.map((what) => `${what} is not there`),
     ...(state === 'building' ? [`${monthsLeft} months left`] : []),
     `${formatCount(rowsBehind)}${most} rows and ${formatCount(changesWaiting)} changes wait`,
     ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),
@@ -317,12 +333,13 @@ function viewText({ name, isThere, isFilled, refreshedAt, seconds, rows, isStale
 
 interface RemoveOptions extends NamesOptions {
   readonly tries: number;
+  readonly longest: number;
   readonly dryRun?: boolean;
 }
 
 async function runRemove(
   pool: Pool,
-  { name, tries: maxTries, dryRun = false, json = false }: RemoveOptions,
+  { name, tries: maxTries, longest: lockedForAtMostMs, dryRun = false, json = false }: RemoveOptions,
   context: CommandContext,
 ): Promise<void> {
   const names = name.length === 0 ? undefined : name;
@@ -332,7 +349,9 @@ async function runRemove(
       `Removing ${planned.map((each) => each.name).join(', ')} from ${await databaseName(pool)}: what was counted goes.\n`,
     );
   }
-  const removed = dryRun ? planned : await removeRollups(pool, names, { maxTries, stop: context.stop });
+  const removed = dryRun
+    ? planned
+    : await removeRollups(pool, names, { maxTries, lockedForAtMostMs, stop: context.stop });
   if (json) context.out.write(`${toJson(removed)}\n`);
   else if (removed.length === 0) context.out.write(NONE);
   else context.out.write(removed.map((each) => removedText(each, dryRun)).join(''));

@@ -9,7 +9,7 @@ export const LOCKED_FOR_AT_MOST_MS = 1_000;
 
 export interface UnderLockOptions {
   /** Whose codes its errors have. */
-  readonly room: 'RESTRUCTURE' | 'PARTITIONS';
+  readonly room: 'RESTRUCTURE' | 'PARTITIONS' | 'ROLLUP';
   /** What is locked, as an error says it: `public.orders`. */
   readonly what: string;
   readonly stop?: AbortSignal | undefined;

@@ -15,6 +15,7 @@ beforeAll(async () => {
   env = { DATABASE_URL: database.url };
   // What Supabase gives away of every table that is made later.
   await sql('alter default privileges in schema analytics grant select on tables to anon, authenticated, service_role');
+  await sql('alter default privileges in schema analytics grant all on sequences to anon, authenticated');
   await sql('grant usage on schema analytics to anon, authenticated, service_role');
   expect(await liventix(['rollups', 'plan'], env)).toMatchObject({ exitCode: 0 });
   expect(await liventix(['rollups', 'apply'], env)).toMatchObject({ exitCode: 0, stderr: '' });
@@ -119,6 +120,12 @@ describe("the old platform's rollups", () => {
   ])('keep %s from whoever is signed in', async (relation) => {
     await expect(as('authenticated', {}, `select from ${relation}`)).rejects.toMatchObject({ code: '42501' });
     await expect(as('anon', {}, `select from ${relation}`)).rejects.toMatchObject({ code: '42501' });
+  });
+
+  it('keep the sequence that numbers their groups and days from whoever is signed in', async () => {
+    const next = `select nextval('analytics.event_daily_cell_seq')`;
+    await expect(as('authenticated', {}, next)).rejects.toMatchObject({ code: '42501' });
+    await expect(as('anon', {}, next)).rejects.toMatchObject({ code: '42501' });
   });
 
   it('tell of sponsors what they reached and paid, by state and by currency, in whole cents', async () => {

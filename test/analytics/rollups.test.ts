@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { removeRollups } from '../../src/analytics/rollups/remove.ts';
 import { runRollups } from '../../src/analytics/rollups/run.ts';
-import { rollupStatus } from '../../src/analytics/rollups/status.ts';
+import { judgeRollups, rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import {
@@ -411,7 +411,8 @@ describe('a rollup of a table', () => {
     });
     await sql(`${VISIT} ('b', null, null, null, null, null, null)`);
     await sql(
-      `alter table site.visits enable always trigger zz_liventix_rollups_recorded; alter table site.visits enable always trigger zz_liventix_rollup_visits_daily`,
+      `alter table site.visits enable always trigger zz_liventix_rollups_recorded; alter table site.visits enable always trigger zz_liventix_rollup_visits_daily;
+       alter table site.visits enable always trigger zz_liventix_rollup_visits_daily_t`,
     );
     await sql(`select rollups.begin_build('visits_daily', false)`);
     await applyVisits(database.pool);
@@ -459,6 +460,53 @@ describe('a rollup of a table', () => {
     expect(verified?.first).toEqual(['(a,2026-01-01): visits is 2, should be 1, the median is 103, should be 100']);
     await sql('update site.visits_daily set visits = 1, median_ms = 100.9; delete from rollups.visits_daily_viewers');
     expect((await verifyRollups(database.pool))[0]?.first).toEqual(['(a,2026-01-01): its viewers is 0, should be 1']);
+  });
+
+  it.each([
+    [
+      'a trigger that was dropped',
+      'drop trigger zz_liventix_rollup_visits_daily on site.visits',
+      'the trigger zz_liventix_rollup_visits_daily',
+    ],
+    [
+      'a trigger that is disabled',
+      'alter table site.visits disable trigger zz_liventix_rollups_recorded',
+      'the trigger zz_liventix_rollups_recorded',
+    ],
+    [
+      'a default that was dropped',
+      'alter table site.visits alter column recorded_xid drop default',
+      'the default of recorded_xid',
+    ],
+  ])('says that it lacks %s, has it put back by apply, and is then to be rebuilt', async (_, lose, what) => {
+    await applyVisits(database.pool);
+    expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
+    await sql(`${lose}; ${VISIT} ${ANN}; update site.visits set ms = 7`);
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      result: 'failed',
+      found: `visits_daily lacks ${what} of site.visits`,
+    });
+    expect((await verifyRollups(database.pool))[0]).toMatchObject({
+      holds: false,
+      missing: [`${what} of site.visits`],
+    });
+    expect(await applyVisits(database.pool)).toMatchObject([{ status: 'mended' }]);
+    expect(await counted(database.pool)).toMatchObject([{ status: 'to be rebuilt' }]);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await applyVisits(database.pool);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, missing: [], rows: 1n });
+    await sql(`delete from site.visits; ${VISIT} ${BOB}`);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('has its index made anew where that is gone, which loses nothing', async () => {
+    await applyVisits(database.pool);
+    await sql(`drop index site.visits_recorded_xid; ${VISIT} ${ANN}`);
+    expect((await rollupStatus(database.pool)).rollups[0]?.missing).toEqual([
+      'the index on recorded_xid of site.visits',
+    ]);
+    expect(await applyVisits(database.pool)).toMatchObject([{ status: 'mended' }]);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
   });
 
   it('leaves nothing behind when it is removed, and the column stays for another of the source', async () => {
@@ -551,6 +599,19 @@ describe('a rollup of a partitioned table', () => {
     const { rows } = await sql(`select tgenabled::text as enabled, count(*)::int from pg_trigger
       where tgrelid in ('site.january'::regclass, 'site.march'::regclass) and tgname like 'zz_liventix%' and tgparentid <> 0 group by 1`);
     expect(rows).toEqual([{ enabled: 'A', count: 4 }]);
+  });
+
+  it('says where a partition alone does not count', async () => {
+    await applyVisits(database.pool);
+    await sql(`alter table site.january disable trigger zz_liventix_rollup_visits_daily;
+      alter table site.february alter column recorded_xid drop default`);
+    const missing = async () => (await verifyRollups(database.pool))[0]?.missing;
+    expect(await missing()).toEqual([
+      'the default of recorded_xid of site.february',
+      'the trigger zz_liventix_rollup_visits_daily of site.january',
+    ]);
+    expect(await applyVisits(database.pool)).toMatchObject([{ status: 'mended' }]);
+    expect((await rollupStatus(database.pool)).rollups[0]?.missing).toEqual([]);
   });
 
   it('has an index of each partition, attached to that of the table', async () => {
@@ -678,6 +739,7 @@ it('goes on when its source becomes a partitioned table under its name', async (
   );
   await sql(`begin; alter table site.visits rename to visits_past; create table site.visits (like site.visits_past including all) partition by range (at);
     ${triggers.map(({ definition }) => definition).join(';')};
+    ${triggers.map(({ definition }) => `alter table site.visits enable always trigger ${definition.split(' ')[2]}`).join(';')};
     ${triggers.map(({ definition }) => `drop trigger ${definition.split(' ')[2]} on site.visits_past`).join(';')};
     alter table site.visits attach partition site.visits_past default; commit`);
   await sql(`${VISIT} ('b', null, 's', 5, true, 1, '2026-02-03Z'); delete from site.visits where person = 'ann'`);

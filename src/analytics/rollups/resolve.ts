@@ -38,6 +38,12 @@ export async function withTables(db: Queryable, declarations: Declarations, quer
   return resolved;
 }
 
+/** Which of the roles that a declaration names there are not: they are left out. */
+export async function missingRoles(db: Queryable, roles: readonly string[]): Promise<readonly string[]> {
+  const existing = await existingRoles(db, roles);
+  return [...new Set(roles)].filter((role) => !existing.includes(role));
+}
+
 export async function existingRoles(db: Queryable, roles: readonly string[]): Promise<readonly string[]> {
   const { rows } = await db.query<{ name: string }>(
     'select r.rolname as name from unnest($1::text[]) with ordinality w (name, number) join pg_roles r on r.rolname = w.name order by w.number',

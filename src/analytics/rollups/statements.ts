@@ -105,6 +105,19 @@ export function triggerStatements({ rollup }: Resolved, source: string, isFirst:
   ];
 }
 
+/** Puts back what counts, of which something was dropped or disabled, and says that the rollup is to be rebuilt: who knows what came meanwhile. */
+export function mendStatements(resolved: Resolved, source: string): readonly string[] {
+  const { rollup } = resolved;
+  const [, ...first] = triggerStatements(resolved, source, true);
+  return [
+    ...[TRIGGER.recorded, TRIGGER.changed(rollup), TRIGGER.emptied(rollup)].map(
+      (trigger) => `drop trigger if exists ${ident(trigger)} on ${source}`,
+    ),
+    ...first,
+    `insert into rollups.marks (rollup, why) values (${literal(rollup.name)}, 'what counts was not there')`,
+  ];
+}
+
 export function dropStatements(rollup: Rollup, source: string | null, isLast: boolean): readonly string[] {
   return [
     ...(source === null
@@ -174,16 +187,20 @@ function rightsStatements(resolved: Resolved): readonly string[] {
   ];
 }
 
-/** Default privileges of a schema may have given away what is not for everybody. */
+/** Default privileges of a schema may have given away what is not for everybody: of a relation, and of the sequence that numbers it. */
 const revokeEverything = (relation: string): string => `do $revoke$
 declare
-  v_grantee text;
+  v_grant record;
 begin
-  for v_grantee in
-    select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
-    from pg_class c, aclexplode(c.relacl) a where c.oid = ${literal(relation)}::regclass and a.grantee <> c.relowner
+  for v_grant in
+    select distinct case c.relkind when 'S' then 'sequence ' else '' end || c.oid::regclass as relation,
+      case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
+    from pg_class c, aclexplode(c.relacl) a
+    where a.grantee <> c.relowner and (c.oid = ${literal(relation)}::regclass or c.oid in (
+      select d.objid from pg_depend d
+      where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = ${literal(relation)}::regclass and d.deptype = 'i'))
   loop
-    execute format('revoke all on %s from %s', ${literal(relation)}, v_grantee);
+    execute format('revoke all on %s from %s', v_grant.relation, v_grant.grantee);
   end loop;
 end
 $revoke$`;

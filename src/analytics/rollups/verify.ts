@@ -3,6 +3,7 @@ import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import type { Rollup } from './declaration.ts';
+import { findMissingGuards } from './guards.ts';
 import { contributedColumns, contributedOf } from './merge.ts';
 import { innerName, targetOf } from './names.ts';
 
@@ -20,6 +21,8 @@ export interface Verified {
   /** Rows that came since the last run, of which nothing is said. */
   readonly waiting: bigint;
   readonly faults: bigint;
+  /** What counts and is not there. */
+  readonly missing: readonly string[];
   readonly first: readonly string[];
   /** How far the farthest median is from the true one, as a part of it. */
   readonly medianError: number | null;
@@ -91,15 +94,17 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
 async function verifyRollup(tx: Tx, kept: Kept): Promise<Verified> {
   const startedAt = performance.now();
   const { rows } = await tx.query<
-    Omit<Verified, 'rollup' | 'source' | 'holds' | 'seconds' | 'first'> & { first: string[] | null }
+    Omit<Verified, 'rollup' | 'source' | 'holds' | 'missing' | 'seconds' | 'first'> & { first: string[] | null }
   >(comparison(kept), [kept.countedBelow]);
+  const missing = (await findMissingGuards(tx, [kept.name])).map(({ what }) => what);
   const [found] = rows;
   if (found === undefined) throw new Error(`nothing is said of ${kept.name}`);
   return {
     ...found,
     rollup: kept.name,
     source: kept.source,
-    holds: found.faults === 0n,
+    holds: found.faults === 0n && missing.length === 0,
+    missing,
     first: found.first ?? [],
     seconds: (performance.now() - startedAt) / 1_000,
   };
