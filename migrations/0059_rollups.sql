@@ -127,6 +127,29 @@ language sql immutable strict parallel safe as $$
   end
 $$;
 
+-- Who a row is of, as an index can hold it: what is longer goes by its digest.
+create function rollups.viewer(p_viewer text) returns text
+language sql immutable strict parallel safe as $$
+  select case when octet_length(p_viewer) > 1000 then 'md5:' || md5(p_viewer) else p_viewer end
+$$;
+
+-- A number as medians count it. Of numerics some are beyond what it can hold: they are infinite, or zero.
+create function rollups.weight(p_value numeric) returns double precision
+language sql immutable strict parallel safe as $$
+  select case
+    when p_value = 'NaN' then 'NaN'
+    when p_value > 1e308 then 'Infinity'
+    when p_value < -1e308 then '-Infinity'
+    when abs(p_value) < 1e-300 then 0
+    else p_value::double precision
+  end
+$$;
+
+create function rollups.weight(p_value double precision) returns double precision
+language sql immutable strict parallel safe as $$
+  select p_value
+$$;
+
 -- A sum can give back neither of them.
 create function rollups.finite(p_value numeric) returns numeric
 language sql immutable strict parallel safe as $$

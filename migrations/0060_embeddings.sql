@@ -172,7 +172,7 @@ $$;
 -- Keeps every row to what its model says, whoever writes it. Locks the version against being retired meanwhile, as the owner: who writes need not be
 -- allowed to. Raises LV120, LV121, LV123.
 create function ml.guard_embedding() returns trigger
-language plpgsql security definer set search_path = '' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_version ml.model_versions;
 begin

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { type AppliedRollup, applyRollups, planRollups } from '../analytics/rollups/apply.ts';
-import { buildRollup } from '../analytics/rollups/build.ts';
+import { buildRollup, planRebuild } from '../analytics/rollups/build.ts';
 import { LIVENTIX_ROLLUPS, readDeclarations } from '../analytics/rollups/declaration.ts';
 import { planRemoval, type Removed, removeRollups } from '../analytics/rollups/remove.ts';
 import { type Ran, runRollups } from '../analytics/rollups/run.ts';
@@ -27,6 +27,11 @@ interface FileOptions extends JsonOption {
 interface ApplyOptions extends FileOptions {
   readonly tries: number;
   readonly longest: number;
+  readonly dryRun?: boolean;
+}
+
+interface RebuildOptions extends JsonOption {
+  readonly everything?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -73,12 +78,14 @@ export function registerRollups(program: Command, context: CommandContext): void
     .command('run')
     .description('count what came since the last run, as the worker does every 2 s; exits with 1 when one cannot be')
     .option('--json', 'print one JSON array')
+    .addHelpText('after', '\nExample:\n  liventix rollups run')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runRun(pool, json === true, context)));
 
   rollups
     .command('refresh')
     .description('refresh the views now, beside their readers, as the worker does every hour')
     .option('--json', 'print one JSON array')
+    .addHelpText('after', '\nExample:\n  liventix rollups refresh')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runRefresh(pool, json === true, context)));
 
   rollups
@@ -88,9 +95,11 @@ export function registerRollups(program: Command, context: CommandContext): void
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
     .option('--everything', 'months whose partitions are gone go too')
+    .option('--dry-run', 'say how many months would be counted anew and which be kept, and change nothing')
+    .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
-    .action((rollup: string, { everything = false }: { everything?: boolean }) =>
-      withDatabase(context, (pool) => runRebuild(pool, { rollup, everything }, context), { stopsItself: true }),
+    .action((rollup: string, options: RebuildOptions) =>
+      withDatabase(context, (pool) => runRebuild(pool, rollup, options, context), { stopsItself: true }),
     );
 
   rollups
@@ -100,7 +109,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\nCounts, sums and distinct values are to be the same, medians within ${MEDIAN_ERROR * 100} %. Beside whoever writes; reads the whole of each source.`,
+      `\nCounts, sums and distinct values are to be the same, medians within ${MEDIAN_ERROR * 100} %. Beside whoever writes; reads the whole of each source.\n\nExample:\n  liventix rollups verify --name event_daily`,
     )
     .action((options: NamesOptions) => withDatabase(context, (pool) => runVerify(pool, options, context)));
 
@@ -108,6 +117,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     .command('status')
     .description('list what is kept, and how far it is')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix rollups status --json')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runStatus(pool, json === true, context)));
 
   rollups
@@ -146,6 +156,7 @@ partitions there is none. New rows are counted when all is built. Interrupted, l
 
 Examples:
   liventix rollups rebuild event_daily
+  liventix rollups rebuild event_daily --dry-run
   liventix rollups rebuild event_daily --everything`;
 
 const REMOVE_HELP = `
@@ -227,9 +238,19 @@ async function runRefresh(pool: Pool, json: boolean, context: CommandContext): P
 
 async function runRebuild(
   pool: Pool,
-  { rollup, everything }: { rollup: string; everything: boolean },
+  rollup: string,
+  { everything = false, dryRun = false, json = false }: RebuildOptions,
   context: CommandContext,
 ): Promise<void> {
+  if (dryRun) {
+    const plan = await planRebuild(pool, rollup, everything);
+    const kept = plan.kept.length === 0 ? 'none' : plan.kept.join(', ');
+    context.out.write(
+      json ? `${toJson(plan)}\n` : `would count ${plan.months} months of ${rollup} anew, and keep ${kept}\n`,
+    );
+    context.err.write('Nothing was changed.\n');
+    return;
+  }
   const kept = everything ? 'every day' : 'what its source has rows of';
   context.err.write(`Counting ${kept} of ${rollup} anew in ${await databaseName(pool)}.\n`);
   const progress = createProgress(context);
@@ -238,6 +259,10 @@ async function runRebuild(
     onMonth: (name: string, built: number, of: number) => progress.update(`months of ${name}`, built, of),
   };
   const { rows, keptMonths } = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
+  if (json) {
+    context.out.write(`${toJson({ rollup, rows, keptMonths })}\n`);
+    return;
+  }
   context.out.write(`rebuilt ${rollup} of ${formatCount(rows)} rows\n`);
   if (keptMonths > 0)
     context.out.write(

@@ -3,6 +3,7 @@ import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { judgeRollups, rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { refreshView, refreshViews } from '../../src/analytics/rollups/views.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
 import { waitsForLock } from '../support/locks.ts';
 import { createVisits, declare } from '../support/rollups.ts';
 
@@ -107,6 +108,10 @@ describe('a refreshed view', () => {
     );
     expect(await refreshViews(database.pool)).toMatchObject([{ view: VIEW, status: 'failed', error: 'no passing' }]);
     expect(await refreshViews(database.pool)).toEqual([]);
+    expect(await liventix(['rollups', 'refresh'], { DATABASE_URL: database.url })).toMatchObject({
+      exitCode: 1,
+      stdout: 'failed     site.pages: no passing\n',
+    });
     await sql(anHourAgo);
     expect(await judgeRollups(database.pool)).toMatchObject({
       result: 'warning',
@@ -118,7 +123,7 @@ describe('a refreshed view', () => {
     await sql(anHourAgo);
     await sql('call rollups.refresh_due()');
     expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
-    expect((await sql('select from rollups.refreshes')).rows).toHaveLength(4);
+    expect((await sql('select from rollups.refreshes')).rows).toHaveLength(5);
   });
 
   it('is due, and stale, where the clock was set back behind its last refresh', async () => {

@@ -8,6 +8,31 @@ export interface BuildWatch {
   readonly onMonth?: ((rollup: string, built: number, of: number) => void) | undefined;
 }
 
+export interface RebuildPlan {
+  readonly months: number;
+  /** Those that would be kept as they are: a month of the zone, such as 2026-01-01 00:00:00. */
+  readonly kept: readonly string[];
+}
+
+/**
+ * What a rebuild would count anew, and what it would keep. Changes nothing; reads the whole source.
+ * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, DB_*
+ */
+export async function planRebuild(pool: Pool, rollup: string, everything: boolean): Promise<RebuildPlan> {
+  const { rows } = await withStatement(pool, (tx) =>
+    tx.query<{ month: string; isKept: boolean }>(
+      `select m.month::text, not $2 and rollups.is_kept(r, s.source, m.month, o.range, o.days) as "isKept"
+       from rollups.get($1) r cross join lateral rollups.source_of(r.sources) s (source)
+       cross join lateral unnest(rollups.months_of(r, s.source)) m (month)
+       cross join lateral rollups.month_ranges(m.month, r.declaration ->> 'zone') o
+       order by m.month nulls first`,
+      [rollup, everything],
+    ),
+  );
+  const kept = rows.filter(({ isKept }) => isKept).map(({ month }) => month);
+  return { months: rows.length - kept.length, kept };
+}
+
 interface Step {
   readonly status: 'built' | 'kept' | 'under way' | 'ready';
   readonly changes: bigint;

@@ -15,7 +15,7 @@ export function contribution(
   const day = `(s.${ident(time)} at time zone ${literal(zone)})::date`;
   return [
     { name: 'day', type: 'date', of: day },
-    ...(distinct === undefined ? [] : [{ name: 'viewer', type: 'text', of: `(${distinct.of})::text` }]),
+    ...(distinct === undefined ? [] : [{ name: 'viewer', type: 'text', of: `rollups.viewer((${distinct.of})::text)` }]),
     ...countIf.map((each, at) => ({
       name: `flag${at}`,
       type: 'integer',
@@ -28,7 +28,7 @@ export function contribution(
     })),
     ...(median === undefined
       ? []
-      : [{ name: 'weight', type: 'double precision', of: `s.${ident(median.column)}::double precision` }]),
+      : [{ name: 'weight', type: 'double precision', of: `rollups.weight(s.${ident(median.column)})` }]),
   ];
 }
 

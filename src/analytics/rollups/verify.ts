@@ -181,7 +181,7 @@ cell as (
 ),
 judged as (
   select c.*, nullif(concat_ws(', ', nullif(c.difference, ''),
-      case when c.median_missing or c.off > c.scale * ${MEDIAN_ERROR} + 1e-9
+      case when c.median_missing or c.median <> c.middle and c.off > c.scale * ${MEDIAN_ERROR} + 1e-9
         then format('the median is %s, should be %s', coalesce(c.median::text, 'none'), coalesce(c.middle::text, 'none')) end), '') as fault
   from cell c where not c.is_kept
 )
