@@ -89,6 +89,19 @@ describe('a refreshed view', () => {
     expect((await view())?.error).toBeNull();
   });
 
+  it('is not filled any longer by an apply that is stopped', async () => {
+    await sql(`refresh materialized view ${VIEW} with no data`);
+    const go = await stopper();
+    const stop = new AbortController();
+    const applying = applyRollups(database.pool, declare([], [declaration]), { stop: stop.signal });
+    const refused = expect(applying).rejects.toMatchObject({ code: 'STOPPED' });
+    await waitsForLock(database.pool, 'rollups.refresh');
+    stop.abort('SIGINT');
+    await refused;
+    await go();
+    expect((await view())?.isFilled).toBe(false);
+  });
+
   it('is left alone while somebody refreshes it', async () => {
     const go = await stopper();
     const first = refreshView(database.pool, VIEW);

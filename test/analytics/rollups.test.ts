@@ -1,11 +1,13 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { applyRollups } from '../../src/analytics/rollups/apply.ts';
+import { buildRollup } from '../../src/analytics/rollups/build.ts';
 import { removeRollups } from '../../src/analytics/rollups/remove.ts';
 import { runRollups } from '../../src/analytics/rollups/run.ts';
 import { judgeRollups, rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { waitsForLock } from '../support/locks.ts';
 import {
   applyVisits,
   counted,
@@ -247,6 +249,33 @@ describe('a rollup of a table', () => {
       ['c', '2026-03-03', 1, 1],
       ['d', '2026-01-01', 1, 1],
     ]);
+  });
+
+  it.each([
+    [
+      'a month is counted anew',
+      'lock table site.visits_daily in exclusive mode',
+      'rollups.build(',
+      `select rollups.begin_build('visits_daily', true)`,
+    ],
+    ['a rebuild is begun', 'lock table site.visits_daily in access exclusive mode', 'rollups.begin_build(', `select 1`],
+    ['its index is made', `${VISIT} ${BOB}`, 'create index concurrently', 'drop index site.visits_recorded_xid'],
+  ])('is not waited for any longer where it is stopped while %s, and goes on', async (_, hold, statement, before) => {
+    await sql(`${VISIT} ${ANN}`);
+    await applyVisits(database.pool);
+    await sql(before);
+    const holder = await open(hold);
+    const stop = new AbortController();
+    const running = statement.startsWith('rollups.begin')
+      ? buildRollup(database.pool, 'visits_daily', { stop: stop.signal }, { everything: true })
+      : applyRollups(database.pool, declare([visitsDeclaration()]), { stop: stop.signal });
+    const refused = expect(running).rejects.toMatchObject({ code: 'STOPPED' });
+    await waitsForLock(database.pool, statement);
+    stop.abort('SIGINT');
+    await refused;
+    await holder.end('rollback');
+    await applyVisits(database.pool);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, missing: [], rows: 1n });
   });
 
   it('is counted by procedures that pg_cron can call, of which one that fails stops no other', async () => {

@@ -233,7 +233,7 @@ async function applyView(
   ]);
   if (rowCount === 1) return plan;
   options.onFill?.(plan.name);
-  await refreshView(pool, plan.name);
+  await refreshView(pool, plan.name, { stop: options.stop });
   return { ...plan, status: plan.status === 'already' ? 'finished' : 'made' };
 }
 

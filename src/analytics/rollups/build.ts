@@ -1,5 +1,6 @@
 import type { Pool } from '../../db/pool.ts';
 import { withStatement } from '../../db/transaction.ts';
+import { untilStopped } from '../../db/until-stopped.ts';
 import { AppError } from '../../errors.ts';
 
 export interface BuildWatch {
@@ -51,18 +52,16 @@ export async function buildRollup(
   { stop, onMonth }: BuildWatch,
   begin?: { readonly everything: boolean },
 ): Promise<{ readonly rows: bigint; readonly keptMonths: number }> {
+  const stopping = { stop, left: `${rollup} is built in part. Run apply again: it goes on.` };
   if (begin !== undefined)
-    await withStatement(pool, (tx) => tx.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]));
+    await untilStopped(pool, { stop, left: `${rollup} is as it was.` }, (client) =>
+      client.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]),
+    );
   let rows = 0n;
   let keptMonths = 0;
   for (let built = 0; ; built += 1) {
-    if (stop?.aborted === true)
-      throw new AppError(
-        'STOPPED',
-        `${String(stop.reason)} stopped it: ${rollup} is built in part. Run apply again: it goes on.`,
-      );
-    const step = await withStatement(pool, async (tx) => {
-      const answer = await tx.query<Step>('select status, changes, months_left as left from rollups.build($1)', [
+    const step = await untilStopped(pool, stopping, async (client) => {
+      const answer = await client.query<Step>('select status, changes, months_left as left from rollups.build($1)', [
         rollup,
       ]);
       return answer.rows[0];
