@@ -169,13 +169,14 @@ begin
 end
 $$;
 
--- Keeps every row to what its model says, whoever writes it. Raises LV120, LV121, LV123.
+-- Keeps every row to what its model says, whoever writes it. Locks the version against being retired meanwhile, as the owner: who writes need not be
+-- allowed to. Raises LV120, LV121, LV123.
 create function ml.guard_embedding() returns trigger
-language plpgsql set search_path = '' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_version ml.model_versions;
 begin
-  select m.* into v_version from ml.model_versions m where m.id = new.model_version_id;
+  select m.* into v_version from ml.model_versions m where m.id = new.model_version_id for share;
   if v_version.retired_at is not null then
     perform ml.refuse('EMBEDDING_MODEL_RETIRED', format('%s was retired at %s: nothing is made by it.', v_version.name, v_version.retired_at));
   end if;
@@ -470,7 +471,16 @@ begin
     if v_others is not null then
       execute format('revoke all on %s from %s', v_each, v_others);
     end if;
-    select string_agg(format('%I', r.rolname), ', ') into v_roles from pg_roles r where r.rolname = any (p_readers || p_writers);
+    -- What is of all kinds, whoever reads one of them reads.
+    select string_agg(r.name, ', ') into v_roles
+    from (
+      select format('%I', p.rolname) from pg_roles p where v_each = v_table and p.rolname = any (p_readers || p_writers)
+      union
+      select format('%I', p.rolname)
+      from pg_class c cross join aclexplode(c.relacl) g join pg_roles p on p.oid = g.grantee
+      where v_each <> v_table and g.grantee <> c.relowner
+        and c.oid in ('ml.event_embeddings'::regclass, 'ml.sponsor_embeddings'::regclass, 'ml.package_embeddings'::regclass)
+    ) r (name);
     if v_roles is not null then
       execute format('grant usage on schema ml to %s', v_roles);
       execute format('grant select on %s to %s', v_each, v_roles);

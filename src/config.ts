@@ -189,6 +189,7 @@ const environment = z.object({
   LIVENTIX_POOL_MAX: integer(1, 200).optional(),
   LIVENTIX_HTTP: httpAddress.optional(),
   LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
+  LIVENTIX_ROLLUP_INTERVAL_S: integer(0, 86_400).optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
 });
 
@@ -209,6 +210,8 @@ export interface Config {
   readonly http: { readonly host: string; readonly port: number } | undefined;
   /** How often the worker seals the books and writes down which holds have expired; 0: neither at all. */
   readonly sealIntervalS: number;
+  /** How often the worker counts what came to rollups, and looks whether views are due; 0: never. */
+  readonly rollupIntervalS: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -216,6 +219,8 @@ const DEFAULT_KEEP_DAYS = 30;
 const DEFAULT_KEEP_DEAD_DAYS = 90;
 const DEFAULT_POOL_MAX = 10;
 const DEFAULT_SEAL_INTERVAL_S = 60;
+/** What is committed is to be seen within 5 s. */
+const DEFAULT_ROLLUP_INTERVAL_S = 2;
 
 /**
  * Reads the environment. Reports all faults at once; an empty variable counts as not set.
@@ -243,6 +248,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
     http: values.LIVENTIX_HTTP,
     sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
+    rollupIntervalS: values.LIVENTIX_ROLLUP_INTERVAL_S ?? DEFAULT_ROLLUP_INTERVAL_S,
     logLevel: values.LOG_LEVEL ?? 'info',
   });
 }

@@ -203,6 +203,7 @@ export const ERROR_CODES = {
   ROLLUP_DIFFERS: { exit: 2 },
   ROLLUP_TO_BE_REBUILT: { exit: 1 },
   ROLLUP_BUSY: { exit: 3 },
+  ROLLUP_TOO_LONG: { exit: 3 },
 
   // The demo
   DEMO_RUNNING: { exit: 3 },

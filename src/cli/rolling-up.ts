@@ -12,7 +12,7 @@ export interface RollingUpOptions {
   readonly databaseUrl: string;
   readonly log: Logger;
   /** How long after a run the next one is. */
-  readonly intervalMs?: number;
+  readonly intervalMs: number;
 }
 
 export interface RollingUp {
@@ -20,10 +20,10 @@ export interface RollingUp {
   stop(): Promise<void>;
 }
 
-/** What is committed is to be seen within 5 s. */
-const INTERVAL_MS = 2_000;
 /** Whether a view is due; they are of an hour. */
 const VIEWS_INTERVAL_MS = 15_000;
+/** Whether there is anything by now: a connection that is idle for so long is given back. */
+const SELDOM_MS = 30_000;
 const STOP_MS = 2_000;
 const GOODBYE_MS = 500;
 
@@ -31,7 +31,7 @@ const GOODBYE_MS = 500;
  * Counts what came to the rollups, and refreshes views that are due, again and again until it is stopped, each on a connection of its own: a refresh
  * takes as long as it does. Any number may; whatever somebody else is at is left alone. What fails is logged and tried again.
  */
-export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: RollingUpOptions): RollingUp {
+export function startRollingUp({ databaseUrl, log, intervalMs }: RollingUpOptions): RollingUp {
   const sockets = trackSockets();
   const pool = createPool(
     { databaseUrl, applicationName: 'liventix-rollups', max: 2 },
@@ -67,15 +67,28 @@ export function startRollingUp({ databaseUrl, log, intervalMs = INTERVAL_MS }: R
       if (status === 'refreshed') log.debug({ view, seconds, rows }, 'view refreshed');
     }
   };
+  /** @returns whether there is anything to work on */
+  const workOn = async (name: 'rollups' | 'views', work: () => Promise<void>): Promise<boolean> => {
+    const { rowCount } = await pool.query(`select from rollups.${name} limit 1`);
+    if (rowCount === 0) return false;
+    await work();
+    return true;
+  };
   const repeat = async (name: 'rollups' | 'views', everyMs: number, work: () => Promise<void>) => {
     while (!stop.signal.aborted) {
-      await work().then(
-        () => warn(name, null),
+      const isKept = await workOn(name, work).then(
+        (answer) => {
+          warn(name, null);
+          return answer;
+        },
         (error: unknown) => {
           if (!stop.signal.aborted) warn(name, faultOf(toAppError(error)));
+          return true;
         },
       );
-      await pause(everyMs, undefined, { signal: stop.signal }).catch(() => undefined);
+      await pause(isKept ? everyMs : Math.max(everyMs, SELDOM_MS), undefined, { signal: stop.signal }).catch(
+        () => undefined,
+      );
     }
   };
   const running = Promise.all([

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { type AppliedRollup, applyRollups, planRollups } from '../analytics/rollups/apply.ts';
-import { buildRollup } from '../analytics/rollups/build.ts';
+import { buildRollup, planRebuild } from '../analytics/rollups/build.ts';
 import { LIVENTIX_ROLLUPS, readDeclarations } from '../analytics/rollups/declaration.ts';
 import { planRemoval, type Removed, removeRollups } from '../analytics/rollups/remove.ts';
 import { type Ran, runRollups } from '../analytics/rollups/run.ts';
@@ -9,6 +9,7 @@ import { MEDIAN_ERROR, type Verified, verifyRollups } from '../analytics/rollups
 import { type Refreshed, refreshView } from '../analytics/rollups/views.ts';
 import type { Pool } from '../db/pool.ts';
 import { MAX_TRIES } from '../db/try-until-free.ts';
+import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several, wholeNumber } from './options.ts';
@@ -25,6 +26,12 @@ interface FileOptions extends JsonOption {
 
 interface ApplyOptions extends FileOptions {
   readonly tries: number;
+  readonly longest: number;
+  readonly dryRun?: boolean;
+}
+
+interface RebuildOptions extends JsonOption {
+  readonly everything?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -35,6 +42,8 @@ interface NamesOptions extends JsonOption {
 const FILE = "what there is to be; the old platform's when left out";
 const TRIES = 'how often a table that is in use is tried, for 50 ms each time';
 const tries = wholeNumber(1, 10_000);
+const LONGEST = 'for how long a source may be locked, in ms, before the server undoes it';
+const longest = wholeNumber(10, 3_600_000);
 
 /** Statistics that dashboards read: made, kept up to date, recomputed, and taken away. */
 export function registerRollups(program: Command, context: CommandContext): void {
@@ -50,13 +59,16 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--file <file>', FILE)
     .option('--json', 'print one JSON array')
     .addHelpText('after', PLAN_HELP)
-    .action((options: FileOptions) => runApply({ ...options, tries: MAX_TRIES, dryRun: true }, context));
+    .action((options: FileOptions) =>
+      runApply({ ...options, tries: MAX_TRIES, longest: LOCKED_FOR_AT_MOST_MS, dryRun: true }, context),
+    );
 
   rollups
     .command('apply')
     .description('make the rollups and views that there are not yet, and count what there is; run again, it goes on')
     .option('--file <file>', FILE)
     .option('--tries <n>', TRIES, tries, MAX_TRIES)
+    .option('--longest <ms>', LONGEST, longest, LOCKED_FOR_AT_MOST_MS)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', APPLY_HELP)
@@ -66,12 +78,14 @@ export function registerRollups(program: Command, context: CommandContext): void
     .command('run')
     .description('count what came since the last run, as the worker does every 2 s; exits with 1 when one cannot be')
     .option('--json', 'print one JSON array')
+    .addHelpText('after', '\nExample:\n  liventix rollups run')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runRun(pool, json === true, context)));
 
   rollups
     .command('refresh')
     .description('refresh the views now, beside their readers, as the worker does every hour')
     .option('--json', 'print one JSON array')
+    .addHelpText('after', '\nExample:\n  liventix rollups refresh')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runRefresh(pool, json === true, context)));
 
   rollups
@@ -80,10 +94,12 @@ export function registerRollups(program: Command, context: CommandContext): void
       'count everything of a rollup anew, month by month: readers have the old numbers until the new are there',
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
-    .option('--everything', 'days that the source has no rows of any more go too')
+    .option('--everything', 'months whose partitions are gone go too')
+    .option('--dry-run', 'say how many months would be counted anew and which be kept, and change nothing')
+    .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
-    .action((rollup: string, { everything = false }: { everything?: boolean }) =>
-      withDatabase(context, (pool) => runRebuild(pool, { rollup, everything }, context), { stopsItself: true }),
+    .action((rollup: string, options: RebuildOptions) =>
+      withDatabase(context, (pool) => runRebuild(pool, rollup, options, context), { stopsItself: true }),
     );
 
   rollups
@@ -93,7 +109,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\nCounts, sums and distinct values are to be the same, medians within ${MEDIAN_ERROR * 100} %. Beside whoever writes; reads the whole of each source.`,
+      `\nCounts, sums and distinct values are to be the same, medians within ${MEDIAN_ERROR * 100} %. Beside whoever writes; reads the whole of each source.\n\nExample:\n  liventix rollups verify --name event_daily`,
     )
     .action((options: NamesOptions) => withDatabase(context, (pool) => runVerify(pool, options, context)));
 
@@ -101,6 +117,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     .command('status')
     .description('list what is kept, and how far it is')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix rollups status --json')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runStatus(pool, json === true, context)));
 
   rollups
@@ -108,6 +125,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     .description('undo apply: rollups and views go, with the triggers and the column that counted')
     .option('--name <rollup>', 'this rollup or view alone; may be given several times', several, [])
     .option('--tries <n>', TRIES, tries, MAX_TRIES)
+    .option('--longest <ms>', LONGEST, longest, LOCKED_FOR_AT_MOST_MS)
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', REMOVE_HELP)
@@ -133,11 +151,12 @@ Examples:
   liventix rollups apply && liventix rollups verify`;
 
 const REBUILD_HELP = `
-Days of before the oldest row of the source are kept, as of partitions that were dropped: nothing could count them anew. New rows are
-counted when all is built. Interrupted, liventix rollups apply goes on.
+A month is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table without
+partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on.
 
 Examples:
   liventix rollups rebuild event_daily
+  liventix rollups rebuild event_daily --dry-run
   liventix rollups rebuild event_daily --everything`;
 
 const REMOVE_HELP = `
@@ -147,7 +166,7 @@ Example:
   liventix rollups remove --dry-run`;
 
 async function runApply(
-  { file, tries: maxTries, dryRun = false, json = false }: ApplyOptions,
+  { file, tries: maxTries, longest: lockedForAtMostMs, dryRun = false, json = false }: ApplyOptions,
   context: CommandContext,
 ): Promise<void> {
   const declarations = await readDeclarations(file ?? LIVENTIX_ROLLUPS);
@@ -157,6 +176,7 @@ async function runApply(
       const progress = createProgress(context);
       const watch = {
         maxTries,
+        lockedForAtMostMs,
         stop: context.stop,
         onBusy: (count: number) => progress.update('waiting for the table, tries', count, 0),
         onMonth: (rollup: string, built: number, of: number) => progress.update(`months of ${rollup}`, built, of),
@@ -167,6 +187,9 @@ async function runApply(
         : await applyRollups(pool, declarations, watch).finally(progress.clear);
       if (json) context.out.write(`${toJson(applied)}\n`);
       else context.out.write(applied.map((each) => appliedText(each, dryRun)).join(''));
+      for (const { name, rolesLeftOut } of applied)
+        if (rolesLeftOut.length > 0)
+          context.err.write(`${name} is not read by ${rolesLeftOut.join(', ')}: there is no such role here.\n`);
       if (dryRun) context.err.write('Nothing was changed.\n');
     },
     { stopsItself: true },
@@ -174,7 +197,7 @@ async function runApply(
 }
 
 function appliedText({ kind, name, of, status, statements }: AppliedRollup, dryRun: boolean): string {
-  const line = `${status.padEnd(13)} ${kind.padEnd(6)} ${name}${of === '' ? '' : ` of ${of}`}\n`;
+  const line = `${status.padEnd(15)} ${kind.padEnd(6)} ${name}${of === '' ? '' : ` of ${of}`}\n`;
   return dryRun ? line + statements.map((statement) => `${statement};\n`).join('') : line;
 }
 
@@ -215,18 +238,36 @@ async function runRefresh(pool: Pool, json: boolean, context: CommandContext): P
 
 async function runRebuild(
   pool: Pool,
-  { rollup, everything }: { rollup: string; everything: boolean },
+  rollup: string,
+  { everything = false, dryRun = false, json = false }: RebuildOptions,
   context: CommandContext,
 ): Promise<void> {
-  const kept = everything ? 'every day' : 'the days that its source has rows of';
+  if (dryRun) {
+    const plan = await planRebuild(pool, rollup, everything);
+    const kept = plan.kept.length === 0 ? 'none' : plan.kept.join(', ');
+    context.out.write(
+      json ? `${toJson(plan)}\n` : `would count ${plan.months} months of ${rollup} anew, and keep ${kept}\n`,
+    );
+    context.err.write('Nothing was changed.\n');
+    return;
+  }
+  const kept = everything ? 'every day' : 'what its source has rows of';
   context.err.write(`Counting ${kept} of ${rollup} anew in ${await databaseName(pool)}.\n`);
   const progress = createProgress(context);
   const watch = {
     stop: context.stop,
     onMonth: (name: string, built: number, of: number) => progress.update(`months of ${name}`, built, of),
   };
-  const rows = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
+  const { rows, keptMonths } = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
+  if (json) {
+    context.out.write(`${toJson({ rollup, rows, keptMonths })}\n`);
+    return;
+  }
   context.out.write(`rebuilt ${rollup} of ${formatCount(rows)} rows\n`);
+  if (keptMonths > 0)
+    context.out.write(
+      `${formatCount(BigInt(keptMonths))} months were kept as they were: they have more than the source, whose partitions are gone\n`,
+    );
 }
 
 async function runVerify(pool: Pool, { name, json = false }: NamesOptions, context: CommandContext): Promise<void> {
@@ -253,14 +294,20 @@ function verifiedText({
   rows,
   kept,
   faults,
+  missing,
   first,
   medianError,
+  waiting,
   seconds,
 }: Verified): string {
   const median = medianError === null ? '' : `, medians within ${(medianError * 100).toFixed(2)} %`;
   const lines = [
     `${holds ? 'holds ' : 'FAILS '} ${rollup} of ${source}: ${formatCount(cells)} groups and days of ${formatCount(rows)} rows${median}  ${seconds.toFixed(1)} s`,
-    ...(kept > 0n ? [`         ${formatCount(kept)} of days that the source has no rows of any more are kept`] : []),
+    ...(kept > 0n ? [`         ${formatCount(kept)} of days whose partitions are gone are kept`] : []),
+    ...(waiting > 0n
+      ? [`         ${formatCount(waiting)} rows that came since wait to be counted: of them it says nothing`]
+      : []),
+    ...missing.map((what) => `         ${what} is not there`),
     ...first.map((fault) => `         ${fault}`),
     ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
   ];
@@ -284,12 +331,14 @@ function rollupText({
   changesWaiting,
   lastCountedAt,
   isAhead,
+  missing,
 }: RollupStatus): string {
   const most = rowsBehind >= BigInt(MOST_BEHIND) ? ' and more' : '';
   const remarks = [
     ...(source === null ? ['its source is gone'] : []),
     ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
     ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
+    ...missing.map((what) => `${what} is not there`),
     ...(state === 'building' ? [`${monthsLeft} months left`] : []),
     `${formatCount(rowsBehind)}${most} rows and ${formatCount(changesWaiting)} changes wait`,
     ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),
@@ -309,12 +358,13 @@ function viewText({ name, isThere, isFilled, refreshedAt, seconds, rows, isStale
 
 interface RemoveOptions extends NamesOptions {
   readonly tries: number;
+  readonly longest: number;
   readonly dryRun?: boolean;
 }
 
 async function runRemove(
   pool: Pool,
-  { name, tries: maxTries, dryRun = false, json = false }: RemoveOptions,
+  { name, tries: maxTries, longest: lockedForAtMostMs, dryRun = false, json = false }: RemoveOptions,
   context: CommandContext,
 ): Promise<void> {
   const names = name.length === 0 ? undefined : name;
@@ -324,7 +374,9 @@ async function runRemove(
       `Removing ${planned.map((each) => each.name).join(', ')} from ${await databaseName(pool)}: what was counted goes.\n`,
     );
   }
-  const removed = dryRun ? planned : await removeRollups(pool, names, { maxTries, stop: context.stop });
+  const removed = dryRun
+    ? planned
+    : await removeRollups(pool, names, { maxTries, lockedForAtMostMs, stop: context.stop });
   if (json) context.out.write(`${toJson(removed)}\n`);
   else if (removed.length === 0) context.out.write(NONE);
   else context.out.write(removed.map((each) => removedText(each, dryRun)).join(''));

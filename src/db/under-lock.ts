@@ -7,9 +7,15 @@ import { LOCK_TIMEOUT_MS } from './try-until-free.ts';
 /** For how long a table is locked at most, unless told otherwise. */
 export const LOCKED_FOR_AT_MOST_MS = 1_000;
 
+const TOO_LONG = {
+  RESTRUCTURE: 'RESTRUCTURE_TOO_LONG',
+  PARTITIONS: 'PARTITIONS_TOO_LONG',
+  ROLLUP: 'ROLLUP_TOO_LONG',
+} as const;
+
 export interface UnderLockOptions {
   /** Whose codes its errors have. */
-  readonly room: 'RESTRUCTURE' | 'PARTITIONS';
+  readonly room: keyof typeof TOO_LONG;
   /** What is locked, as an error says it: `public.orders`. */
   readonly what: string;
   readonly stop?: AbortSignal | undefined;
@@ -63,7 +69,7 @@ export async function underLock(
   } catch (error) {
     if (!isCanceled((error as AppError).cause) && !isIdleTooLong(ended)) throw error;
     throw new AppError(
-      `${room}_TOO_LONG`,
+      TOO_LONG[room],
       `${what} would have been locked for more than ${lockedForAtMostMs} ms. Nothing was changed. Many partitions take long, and a program that was stopped: allow it more with --longest, when others can wait.`,
       { cause: error },
     );

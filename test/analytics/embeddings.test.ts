@@ -299,6 +299,20 @@ describe('a model version', () => {
     expect(await codeOf(again)).toBe('EMBEDDING_MODEL_FIXED');
   });
 
+  it('is not written by while it is being retired', async () => {
+    await addModel(database.pool, { model: 'retiring@1', dimensions: 3 });
+    const retiring = await database.pool.connect();
+    try {
+      await retiring.query(`begin; update ml.model_versions set retired_at = now() where name = 'retiring@1'`);
+      const late = codeOf(put(uuidOf(1), [1, 0, 0], { model: 'retiring@1' }));
+      await waitsForLock(database.pool, 'ml.');
+      await retiring.query('commit');
+      expect(await late).toBe('EMBEDDING_MODEL_RETIRED');
+    } finally {
+      retiring.release(true);
+    }
+  });
+
   it('that there is not, or that no kind is searched by, is named', async () => {
     expect(await codeOf(similar([1], { model: 'nobody@9' }))).toBe('EMBEDDING_MODEL_UNKNOWN');
     expect(await codeOf(retireModel(database.pool, 'nobody@9'))).toBe('EMBEDDING_MODEL_UNKNOWN');
@@ -417,6 +431,12 @@ describe('who sees what', () => {
     const adding = (role: Caller['role']) =>
       seenBy(anybody, { role }, async (db) => [{ isNew: await addModel(db, { model: 'forged@1', dimensions: 2 }) }]);
     expect(await codeOf(adding('authenticated'))).toBe('DB_PERMISSION_DENIED');
+  });
+
+  it('is read by those of one kind though another is tied to its table for nobody', async () => {
+    await platform.pool.query(`select ml.attach_subjects('package', 'public.sponsorship_packages', '{}', '{}')`);
+    expect(await eventsOf('authenticated', ANN)).toEqual([1, 2]);
+    await attachSubjects(platform.pool);
   });
 
   it('goes with the subject: deleted, its embedding is', async () => {

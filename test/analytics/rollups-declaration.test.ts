@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyRollups, planRollups } from '../../src/analytics/rollups/apply.ts';
 import { LIVENTIX_ROLLUPS, parseDeclarations, readDeclarations } from '../../src/analytics/rollups/declaration.ts';
+import { removeRollups } from '../../src/analytics/rollups/remove.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { createVisits, declare, visitsDeclaration } from '../support/rollups.ts';
 
@@ -84,6 +85,21 @@ describe('a declaration', () => {
       message: expect.stringMatching(says),
     });
     expect((await database.pool.query('select from rollups.rollups')).rows).toEqual([]);
+  });
+
+  it('that names a role which is not there is made without it, and it is said which', async () => {
+    const misspelt = { ...rollup, readers: { all: ['servce_role'] } };
+    const view = {
+      name: 'seen_pages',
+      schema: 'site',
+      unique: ['page'],
+      readers: ['servce_role'],
+      query: ['select distinct page from {visits}'],
+    };
+    const left = { rolesLeftOut: ['servce_role'] };
+    expect(await applyRollups(database.pool, declare([misspelt], [view]), {})).toMatchObject([left, left]);
+    expect(await planRollups(database.pool, declare([misspelt], [view]))).toMatchObject([left, left]);
+    await removeRollups(database.pool, undefined);
   });
 
   it('that changed since is refused', async () => {

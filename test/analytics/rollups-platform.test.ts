@@ -15,6 +15,7 @@ beforeAll(async () => {
   env = { DATABASE_URL: database.url };
   // What Supabase gives away of every table that is made later.
   await sql('alter default privileges in schema analytics grant select on tables to anon, authenticated, service_role');
+  await sql('alter default privileges in schema analytics grant all on sequences to anon, authenticated');
   await sql('grant usage on schema analytics to anon, authenticated, service_role');
   expect(await liventix(['rollups', 'plan'], env)).toMatchObject({ exitCode: 0 });
   expect(await liventix(['rollups', 'apply'], env)).toMatchObject({ exitCode: 0, stderr: '' });
@@ -60,6 +61,9 @@ describe("the old platform's rollups", () => {
        from analytics.mv_event_daily_stats v full join analytics.event_daily r on r.event_id = v.event_id and r.day = v.day`,
     );
     expect(rows).toEqual([{ days: expect.any(Number), other: 0 }]);
+    // A refresh that reads every row holds the horizon, and with it every rollup, for as long.
+    const { rows: views } = await sql(`select pg_get_viewdef('analytics.mv_event_daily_stats') as query`);
+    expect(views[0].query).not.toContain('impressions');
     expect(rows[0].days).toBeGreaterThan(100);
     expect((await liventix(['doctor'], env)).stdout).toMatch(
       /^ok +rollups +4 rollups are up to date, and 2 views refreshed$/m,
@@ -121,6 +125,12 @@ describe("the old platform's rollups", () => {
     await expect(as('anon', {}, `select from ${relation}`)).rejects.toMatchObject({ code: '42501' });
   });
 
+  it('keep the sequence that numbers their groups and days from whoever is signed in', async () => {
+    const next = `select nextval('analytics.event_daily_cell_seq')`;
+    await expect(as('authenticated', {}, next)).rejects.toMatchObject({ code: '42501' });
+    await expect(as('anon', {}, next)).rejects.toMatchObject({ code: '42501' });
+  });
+
   it('tell of sponsors what they reached and paid, by state and by currency, in whole cents', async () => {
     const { rows: told } = await sql(
       `select v.*, p.name from analytics.mv_sponsor_performance v join public.sponsors p on p.id = v.sponsor_id where v.orders > 0 order by v.total_views desc limit 1`,
@@ -144,6 +154,43 @@ describe("the old platform's rollups", () => {
     expect((await sql('select count(*)::int from analytics.mv_sponsor_performance')).rows).toEqual(
       (await sql('select count(*)::int from public.sponsors')).rows,
     );
+  });
+
+  it('are counted anew by a rebuild, which says before what it would do', async () => {
+    expect(await liventix(['rollups', 'rebuild', 'event_daily', '--dry-run'], env)).toMatchObject({
+      exitCode: 0,
+      stdout: expect.stringMatching(/^would count [1-9]\d* months of event_daily anew, and keep none\n$/),
+    });
+    expect((await liventix(['rollups', 'status'], env)).stdout).toMatch(/^ready +rollup event_daily /m);
+    const rebuilt = await liventix(['rollups', 'rebuild', 'event_daily', '--json'], env);
+    expect(JSON.parse(rebuilt.stdout)).toMatchObject({ rollup: 'event_daily', keptMonths: 0 });
+    expect((await liventix(['rollups', 'rebuild', 'post_daily'], env)).stdout).toMatch(
+      /^rebuilt post_daily of [\d,.]+ rows\n$/,
+    );
+    expect(await liventix(['rollups', 'verify', '--name', 'event_daily'], env)).toMatchObject({ exitCode: 0 });
+    expect((await liventix(['rollups', 'remove', '--name', 'ticket_daily', '--dry-run'], env)).stdout).toMatch(
+      /^would remove rollup analytics\.ticket_daily of public\.ticket_analytics\n/,
+    );
+  });
+
+  it('are left alone by a worker that is told to', async () => {
+    await sql(
+      `insert into public.event_impressions (event_id, session_id) select id, repeat('w', 20) from public.events limit 1`,
+    );
+    await horizonIsOurs(database.pool);
+    const worker = startLiventix(['worker', '--poll-ms', '1000'], { ...env, LIVENTIX_ROLLUP_INTERVAL_S: '0' });
+    try {
+      await eventually('it sees to tables by month, as after all that it begins with', async () => {
+        const { rowCount } = await sql(
+          `select from pg_stat_activity where application_name like 'liventix%' and datname = current_database() and pid <> pg_backend_pid()`,
+        );
+        return (rowCount ?? 0) > 0;
+      });
+    } finally {
+      worker.kill('SIGTERM');
+      expect(await worker.done).toMatchObject({ exitCode: 0 });
+    }
+    expect((await liventix(['rollups', 'run'], env)).stdout).toMatch(/^counted +event_daily +1 rows and changes$/m);
   });
 
   it('show within 5 s what came, while a worker runs', async () => {

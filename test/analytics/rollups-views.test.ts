@@ -3,6 +3,7 @@ import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { judgeRollups, rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { refreshView, refreshViews } from '../../src/analytics/rollups/views.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
 import { waitsForLock } from '../support/locks.ts';
 import { createVisits, declare } from '../support/rollups.ts';
 
@@ -88,6 +89,19 @@ describe('a refreshed view', () => {
     expect((await view())?.error).toBeNull();
   });
 
+  it('is not filled any longer by an apply that is stopped', async () => {
+    await sql(`refresh materialized view ${VIEW} with no data`);
+    const go = await stopper();
+    const stop = new AbortController();
+    const applying = applyRollups(database.pool, declare([], [declaration]), { stop: stop.signal });
+    const refused = expect(applying).rejects.toMatchObject({ code: 'STOPPED' });
+    await waitsForLock(database.pool, 'rollups.refresh');
+    stop.abort('SIGINT');
+    await refused;
+    await go();
+    expect((await view())?.isFilled).toBe(false);
+  });
+
   it('is left alone while somebody refreshes it', async () => {
     const go = await stopper();
     const first = refreshView(database.pool, VIEW);
@@ -107,6 +121,10 @@ describe('a refreshed view', () => {
     );
     expect(await refreshViews(database.pool)).toMatchObject([{ view: VIEW, status: 'failed', error: 'no passing' }]);
     expect(await refreshViews(database.pool)).toEqual([]);
+    expect(await liventix(['rollups', 'refresh'], { DATABASE_URL: database.url })).toMatchObject({
+      exitCode: 1,
+      stdout: 'failed     site.pages: no passing\n',
+    });
     await sql(anHourAgo);
     expect(await judgeRollups(database.pool)).toMatchObject({
       result: 'warning',
@@ -118,7 +136,19 @@ describe('a refreshed view', () => {
     await sql(anHourAgo);
     await sql('call rollups.refresh_due()');
     expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
-    expect((await sql('select from rollups.refreshes')).rows).toHaveLength(4);
+    expect((await sql('select from rollups.refreshes')).rows).toHaveLength(5);
+  });
+
+  it('is due, and stale, where the clock was set back behind its last refresh', async () => {
+    await sql(
+      `update rollups.refreshes set started_at = started_at + interval '1 year', finished_at = finished_at + interval '1 year'`,
+    );
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      result: 'warning',
+      found: expect.stringContaining('is stale'),
+    });
+    expect(await refreshViews(database.pool)).toMatchObject([{ view: VIEW, status: 'refreshed' }]);
+    expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
   });
 
   it('is filled, not refreshed, where it has been emptied', async () => {

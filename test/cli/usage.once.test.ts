@@ -58,6 +58,7 @@ describe('a wrong environment', () => {
       OUTBOX_EGRESS_DENY: '169.254.0.0/33',
       LIVENTIX_POOL_MAX: '0',
       LIVENTIX_SEAL_INTERVAL_S: '86401',
+      LIVENTIX_ROLLUP_INTERVAL_S: '-1',
       LOG_LEVEL: 'loud',
     };
     const run = await liventix(['migrate'], env);

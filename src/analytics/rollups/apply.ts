@@ -1,20 +1,18 @@
 import { givingWay } from '../../db/giving-way.ts';
-import type { Pool, Queryable, Tx } from '../../db/pool.ts';
-import { isCanceled } from '../../db/sqlstate.ts';
-import { LOCK_TIMEOUT_MS } from '../../db/try-until-free.ts';
+import type { Pool, Queryable } from '../../db/pool.ts';
+import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type BuildWatch, buildRollup } from './build.ts';
 import type { Declarations, RefreshedView, Rollup } from './declaration.ts';
+import { findMissingGuards, type MissingGuard } from './guards.ts';
 import { buildIndexes, type IndexWork, indexStatements } from './indexes.ts';
 import { buildSql, clearSql, forgetSql, readSql, settleSql, wipeSql } from './merge.ts';
 import { TRIGGER } from './names.ts';
-import { existingRoles, type Found, madeName, resolveRollup, withTables } from './resolve.ts';
-import { type Resolved, tableStatements, triggerStatements, viewStatements } from './statements.ts';
+import { existingRoles, type Found, madeName, missingRoles, resolveRollup, withTables } from './resolve.ts';
+import { mendStatements, type Resolved, tableStatements, triggerStatements, viewStatements } from './statements.ts';
 import { refreshView } from './views.ts';
 
-export interface ApplyOptions extends BuildWatch {
-  readonly maxTries?: number | undefined;
-  readonly onBusy?: ((tries: number) => void) | undefined;
+export interface ApplyOptions extends BuildWatch, Pick<UnderLockOptions, 'maxTries' | 'onBusy' | 'lockedForAtMostMs'> {
   /** Told which view is filled, which takes as long as its query does. */
   readonly onFill?: ((view: string) => void) | undefined;
 }
@@ -23,12 +21,11 @@ export interface AppliedRollup {
   readonly kind: 'rollup' | 'view';
   readonly name: string;
   readonly of: string;
-  readonly status: 'made' | 'finished' | 'already' | 'would be made';
+  readonly status: 'made' | 'finished' | 'mended' | 'already' | 'would be made' | 'would be mended';
   readonly statements: readonly string[];
+  /** Roles that are to read it, and are not there. */
+  readonly rolesLeftOut: readonly string[];
 }
-
-/** For how long a source is locked at most. */
-const LOCKED_FOR_AT_MOST_MS = 1_000;
 
 /** What there would be done, as the SQL that would run. Changes nothing. */
 export async function planRollups(db: Queryable, declarations: Declarations): Promise<readonly AppliedRollup[]> {
@@ -38,13 +35,7 @@ export async function planRollups(db: Queryable, declarations: Declarations): Pr
     const resolved = await resolveRollup(db, declarations, rollup);
     const { source } = resolved;
     if ((await stateOf(db, rollup)) !== undefined) {
-      planned.push({
-        kind: 'rollup',
-        name: await madeName(db, rollup),
-        of: source.name,
-        status: 'already',
-        statements: [],
-      });
+      planned.push(await planMending(db, resolved));
       continue;
     }
     const isFirst = !begun.has(source.name) && !(await isRecorded(db, source.name));
@@ -59,16 +50,41 @@ export async function planRollups(db: Queryable, declarations: Declarations): Pr
         ...triggerStatements(resolved, source.name, isFirst),
         ...(isFirst ? await indexStatements(db, source) : []),
       ],
+      rolesLeftOut: await missingRoles(db, readersOf(rollup)),
     });
   }
   for (const view of declarations.views) planned.push(await planView(db, declarations, view));
   return planned;
 }
 
+/** What there would be put back for a rollup that there is. */
+async function planMending(db: Queryable, resolved: Resolved & { readonly source: Found }): Promise<AppliedRollup> {
+  const { rollup, source } = resolved;
+  const missing = await findMissingGuards(db, [rollup.name]);
+  return {
+    kind: 'rollup',
+    name: await madeName(db, rollup),
+    of: source.name,
+    status: missing.length === 0 ? 'already' : 'would be mended',
+    statements: [
+      ...(losesRows(missing) ? mendStatements(resolved, source.name) : []),
+      ...(missing.some((each) => !each.losesRows) ? await indexStatements(db, source) : []),
+    ],
+    rolesLeftOut: await missingRoles(db, readersOf(rollup)),
+  };
+}
+
+const readersOf = ({ readers }: Rollup): readonly string[] => [
+  ...readers.all,
+  ...readers.some.flatMap(({ roles }) => roles),
+];
+
+const losesRows = (missing: readonly MissingGuard[]): boolean => missing.some((each) => each.losesRows);
+
 /**
  * Makes the rollups and views that there are not yet: tables, then, under a lock of the source that gives way, its column and triggers; then the
- * index beside whoever writes; then what there is of before, month by month. Run again, it goes on where it was.
- * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, STOPPED, DB_*
+ * index beside whoever writes; then what there is of before, month by month. Run again, it goes on where it was, and puts back what counts and is gone.
+ * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, ROLLUP_TOO_LONG, STOPPED, DB_*
  */
 export async function applyRollups(
   pool: Pool,
@@ -77,10 +93,19 @@ export async function applyRollups(
 ): Promise<readonly AppliedRollup[]> {
   // All before any: a fault of one shows while nothing has been changed.
   const planned = await planRollups(pool, declarations);
+  const missing = await findMissingGuards(pool);
   const applied: AppliedRollup[] = [];
   for (const [at, rollup] of declarations.rollups.entries()) {
     const plan = planned[at];
-    if (plan !== undefined) applied.push(await applyRollup(pool, declarations, { rollup, plan, options }));
+    if (plan !== undefined)
+      applied.push(
+        await applyRollup(pool, declarations, {
+          rollup,
+          plan,
+          missing: missing.filter((each) => each.rollup === rollup.name),
+          options,
+        }),
+      );
   }
   for (const [at, view] of declarations.views.entries()) {
     const plan = planned[declarations.rollups.length + at];
@@ -92,15 +117,23 @@ export async function applyRollups(
 async function applyRollup(
   pool: Pool,
   declarations: Declarations,
-  { rollup, plan, options }: { rollup: Rollup; plan: AppliedRollup; options: ApplyOptions },
+  {
+    rollup,
+    plan,
+    missing,
+    options,
+  }: { rollup: Rollup; plan: AppliedRollup; missing: readonly MissingGuard[]; options: ApplyOptions },
 ): Promise<AppliedRollup> {
   const before = await stateOf(pool, rollup);
-  if (before === 'ready') return plan;
+  if (before === 'ready' && plan.status === 'already') return plan;
   const resolved = await resolveRollup(pool, declarations, rollup);
   const { source } = resolved;
   if (before === undefined) await install(pool, resolved, options);
+  // As it was before: what is put back for one rollup is there for the next of its source, which lost rows too.
+  else if (losesRows(missing)) await mend(pool, resolved, options);
   const work: IndexWork = { pool, maxTries: options.maxTries, stop: options.stop, onBusy: options.onBusy };
   await buildIndexes(work, source);
+  if (before === 'ready') return { ...plan, status: 'mended' };
   await buildRollup(pool, rollup.name, options, before === 'building' ? undefined : { everything: true });
   return { ...plan, status: before === undefined ? 'made' : 'finished' };
 }
@@ -108,10 +141,10 @@ async function applyRollup(
 async function install(
   pool: Pool,
   resolved: Resolved & { readonly source: Found },
-  { stop, maxTries, onBusy }: ApplyOptions,
+  options: ApplyOptions,
 ): Promise<void> {
   const { rollup, source } = resolved;
-  await givingWay(pool, { code: 'ROLLUP_BUSY', what: source.name, stop, maxTries, onBusy }, async (tx) => {
+  await underLock(pool, { room: 'ROLLUP', what: source.name, ...patienceOf(options) }, async (tx) => {
     await tx.query(tableStatements(resolved).join(';\n'));
     await tx.query(
       `insert into rollups.rollups (name, declaration, sources, state, read_sql, build_sql, settle_sql, clear_sql, forget_sql, wipe_sql)
@@ -123,24 +156,21 @@ async function install(
         ...[readSql, buildSql, settleSql, clearSql, forgetSql, wipeSql].map((make) => make(rollup)),
       ],
     );
-    await lockSource(tx, source.name);
-    const isFirst = !(await isRecorded(tx, source.name));
-    await tx.query(triggerStatements(resolved, source.name, isFirst).join(';\n'));
+    const work = async () => {
+      const isFirst = !(await isRecorded(tx, source.name));
+      await tx.query(triggerStatements(resolved, source.name, isFirst).join(';\n'));
+    };
+    return { names: [source.name], locksLater: 0, work };
   });
 }
 
-/** All partitions of it within 50 ms, or not; and not for longer than a second, even if this program stands still. */
-export async function lockSource(tx: Tx, source: string): Promise<void> {
-  const statements = [
-    `set local idle_in_transaction_session_timeout = ${LOCKED_FOR_AT_MOST_MS}`,
-    `set local statement_timeout = ${LOCK_TIMEOUT_MS}`,
-    `lock table ${source} in access exclusive mode`,
-    `set local statement_timeout = ${LOCKED_FOR_AT_MOST_MS}`,
-  ];
-  await tx.query(statements.join('; ')).catch((error: unknown) => {
-    if (!isCanceled(error)) throw error;
-    throw new AppError('DB_CONFLICT', `${source} was not free within ${LOCK_TIMEOUT_MS} ms.`, { cause: error });
-  });
+async function mend(pool: Pool, resolved: Resolved & { readonly source: Found }, options: ApplyOptions): Promise<void> {
+  const { name } = resolved.source;
+  await underLock(pool, { room: 'ROLLUP', what: name, ...patienceOf(options) }, async (tx) => ({
+    names: [name],
+    locksLater: 0,
+    work: () => tx.query(mendStatements(resolved, name).join(';\n')),
+  }));
 }
 
 /** Whether another rollup has made the column and its trigger already. */
@@ -177,10 +207,11 @@ async function planView(db: Queryable, declarations: Declarations, view: Refresh
   );
   const [known] = rows;
   if (known?.isSame === false) throw differs(view.name);
-  if (known?.isThere === true) return { kind: 'view', name, of: '', status: 'already', statements: [] };
+  const rolesLeftOut = await missingRoles(db, view.readers);
+  if (known?.isThere === true) return { kind: 'view', name, of: '', status: 'already', statements: [], rolesLeftOut };
   const query = await withTables(db, declarations, view.query);
   const statements = viewStatements(view, query, await existingRoles(db, view.readers));
-  return { kind: 'view', name, of: '', status: 'would be made', statements };
+  return { kind: 'view', name, of: '', status: 'would be made', statements, rolesLeftOut };
 }
 
 async function applyView(
@@ -202,8 +233,13 @@ async function applyView(
   ]);
   if (rowCount === 1) return plan;
   options.onFill?.(plan.name);
-  await refreshView(pool, plan.name);
+  await refreshView(pool, plan.name, { stop: options.stop });
   return { ...plan, status: plan.status === 'already' ? 'finished' : 'made' };
 }
 
-const patienceOf = ({ stop, maxTries, onBusy }: ApplyOptions) => ({ stop, maxTries, onBusy });
+const patienceOf = ({ stop, maxTries, onBusy, lockedForAtMostMs }: ApplyOptions) => ({
+  stop,
+  maxTries,
+  onBusy,
+  lockedForAtMostMs,
+});

@@ -1,5 +1,6 @@
 import type { Pool } from '../../db/pool.ts';
 import { withStatement } from '../../db/transaction.ts';
+import { untilStopped } from '../../db/until-stopped.ts';
 import { AppError } from '../../errors.ts';
 
 export interface BuildWatch {
@@ -8,16 +9,41 @@ export interface BuildWatch {
   readonly onMonth?: ((rollup: string, built: number, of: number) => void) | undefined;
 }
 
+export interface RebuildPlan {
+  readonly months: number;
+  /** Those that would be kept as they are: a month of the zone, such as 2026-01-01 00:00:00. */
+  readonly kept: readonly string[];
+}
+
+/**
+ * What a rebuild would count anew, and what it would keep. Changes nothing; reads the whole source.
+ * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, DB_*
+ */
+export async function planRebuild(pool: Pool, rollup: string, everything: boolean): Promise<RebuildPlan> {
+  const { rows } = await withStatement(pool, (tx) =>
+    tx.query<{ month: string; isKept: boolean }>(
+      `select m.month::text, not $2 and rollups.is_kept(r, s.source, m.month, o.range, o.days) as "isKept"
+       from rollups.get($1) r cross join lateral rollups.source_of(r.sources) s (source)
+       cross join lateral unnest(rollups.months_of(r, s.source)) m (month)
+       cross join lateral rollups.month_ranges(m.month, r.declaration ->> 'zone') o
+       order by m.month nulls first`,
+      [rollup, everything],
+    ),
+  );
+  const kept = rows.filter(({ isKept }) => isKept).map(({ month }) => month);
+  return { months: rows.length - kept.length, kept };
+}
+
 interface Step {
-  readonly status: 'built' | 'under way' | 'ready';
+  readonly status: 'built' | 'kept' | 'under way' | 'ready';
   readonly changes: bigint;
   readonly left: bigint;
 }
 
 /**
  * Builds a rollup, or goes on with that: month by month, each a transaction. Readers have the days as they were until theirs is there.
- * @param begin when it is begun, and not gone on with: whether days that the source has no rows of any more go too
- * @returns how many rows were counted
+ * @param begin when it is begun, and not gone on with: whether days whose partitions are gone go too
+ * @returns how many rows were counted, and how many months were kept as they were
  * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_BUSY, STOPPED, DB_*
  */
 export async function buildRollup(
@@ -25,26 +51,26 @@ export async function buildRollup(
   rollup: string,
   { stop, onMonth }: BuildWatch,
   begin?: { readonly everything: boolean },
-): Promise<bigint> {
+): Promise<{ readonly rows: bigint; readonly keptMonths: number }> {
+  const stopping = { stop, left: `${rollup} is built in part. Run apply again: it goes on.` };
   if (begin !== undefined)
-    await withStatement(pool, (tx) => tx.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]));
+    await untilStopped(pool, { stop, left: `${rollup} is as it was.` }, (client) =>
+      client.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]),
+    );
   let rows = 0n;
+  let keptMonths = 0;
   for (let built = 0; ; built += 1) {
-    if (stop?.aborted === true)
-      throw new AppError(
-        'STOPPED',
-        `${String(stop.reason)} stopped it: ${rollup} is built in part. Run apply again: it goes on.`,
-      );
-    const step = await withStatement(pool, async (tx) => {
-      const answer = await tx.query<Step>('select status, changes, months_left as left from rollups.build($1)', [
+    const step = await untilStopped(pool, stopping, async (client) => {
+      const answer = await client.query<Step>('select status, changes, months_left as left from rollups.build($1)', [
         rollup,
       ]);
       return answer.rows[0];
     });
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
-    if (step.status === 'ready') return rows;
+    if (step.status === 'ready') return { rows, keptMonths };
     rows += step.changes;
+    if (step.status === 'kept') keptMonths += 1;
     onMonth?.(rollup, built + 1, built + 1 + Number(step.left));
   }
 }

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Queryable } from '../../db/pool.ts';
-import { toAppError } from '../../db/sqlstate.ts';
+import { untilStopped } from '../../db/until-stopped.ts';
 import type { Found } from './resolve.ts';
 
 const { escapeIdentifier: ident } = pg;
@@ -48,7 +48,7 @@ const nameFor = ({ name }: { name: string }): string =>
 /**
  * Builds the index on recorded_xid beside whoever writes: of a partitioned table one a partition, which are then attached. One that an interrupted
  * run left unfinished is built anew.
- * @throws AppError ROLLUP_BUSY, DB_*
+ * @throws AppError ROLLUP_BUSY, STOPPED, DB_*
  */
 export async function buildIndexes(work: IndexWork, source: Pick<Found, 'oid'>): Promise<string> {
   const { rows } = await work.pool.query<Relation>(RELATIONS, [source.oid]);
@@ -86,11 +86,10 @@ async function isAttached(db: Queryable, index: string): Promise<boolean> {
   return rowCount === 1;
 }
 
-async function concurrently({ pool }: IndexWork, statement: string): Promise<void> {
-  await pool.query(statement).catch((error: unknown) => {
-    throw toAppError(error);
-  });
-}
+const concurrently = ({ pool, stop }: IndexWork, statement: string): Promise<unknown> =>
+  untilStopped(pool, { stop, left: 'an index is not finished. Run apply again: it goes on.', maxTries: 1 }, (client) =>
+    client.query(statement),
+  );
 
 /** What locks a table of others, for as long as it takes to write it down. */
 const briefly = ({ pool, stop, maxTries, onBusy }: IndexWork, what: string, statement: string): Promise<unknown> =>

@@ -15,7 +15,7 @@ export function contribution(
   const day = `(s.${ident(time)} at time zone ${literal(zone)})::date`;
   return [
     { name: 'day', type: 'date', of: day },
-    ...(distinct === undefined ? [] : [{ name: 'viewer', type: 'text', of: `(${distinct.of})::text` }]),
+    ...(distinct === undefined ? [] : [{ name: 'viewer', type: 'text', of: `rollups.viewer((${distinct.of})::text)` }]),
     ...countIf.map((each, at) => ({
       name: `flag${at}`,
       type: 'integer',
@@ -28,7 +28,7 @@ export function contribution(
     })),
     ...(median === undefined
       ? []
-      : [{ name: 'weight', type: 'double precision', of: `s.${ident(median.column)}::double precision` }]),
+      : [{ name: 'weight', type: 'double precision', of: `rollups.weight(s.${ident(median.column)})` }]),
   ];
 }
 
@@ -66,8 +66,11 @@ export function readSql(rollup: Rollup): string {
     rollup,
     `select 1 as sign, ${contributedOf(rollup)} from {source} s where s.recorded_xid >= $1 and s.recorded_xid < $2
   union all
-  select case when q.changed_xid < $2 then -1 else 1 end, ${contributedColumns(rollup, 'q.')} from ${innerName(rollup, 'changes')} q
-  where case when q.changed_xid < $2 then coalesce(q.recorded_xid, '0') < $1 else q.recorded_xid >= $1 and q.recorded_xid < $2 end`,
+  select -1, ${contributedColumns(rollup, 'q.')} from ${innerName(rollup, 'changes')} q
+  where q.changed_xid < $2 and (q.recorded_xid is null or q.recorded_xid < $1)
+  union all
+  select 1, ${contributedColumns(rollup, 'q.')} from ${innerName(rollup, 'changes')} q
+  where q.changed_xid >= $2 and q.recorded_xid >= $1 and q.recorded_xid < $2`,
   );
 }
 
@@ -132,6 +135,7 @@ seen as (
 )
 select
   (select count(*) from changes) as changes,
+  (select min(rows) from merged) as fewest,
   (select array_agg(cell) from merged) as cells,
   (select array_agg(cell order by cell) from seen) as seen_cells,
   (select array_agg(fresh order by cell) from seen) as seen,

@@ -8,8 +8,12 @@ export const targetOf = ({ schema, name }: { schema: string; name: string }): st
 /** What belongs to a rollup beside its table: its changes, viewers, buckets, and the functions. */
 export const innerName = ({ name }: Rollup, what: string): string => `rollups.${ident(`${name}_${what}`)}`;
 
+const PREFIX = 'zz_liventix_rollup_';
+
 export const TRIGGER = {
   recorded: 'zz_liventix_rollups_recorded',
-  changed: ({ name }: Rollup) => `zz_liventix_rollup_${name}`,
-  emptied: ({ name }: Rollup) => `zz_liventix_rollup_${name}_t`,
+  /** Before the rollup's name, and after it where what was emptied is told. */
+  prefix: PREFIX,
+  changed: ({ name }: Rollup) => `${PREFIX}${name}`,
+  emptied: ({ name }: Rollup) => `${PREFIX}${name}_t`,
 };

@@ -1,17 +1,13 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Queryable } from '../../db/pool.ts';
+import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { lockSource } from './apply.ts';
 import type { RefreshedView, Rollup } from './declaration.ts';
 import { targetOf } from './names.ts';
 import { madeName } from './resolve.ts';
 import { dropStatements } from './statements.ts';
 
-export interface RemoveOptions {
-  readonly stop?: AbortSignal | undefined;
-  readonly maxTries?: number | undefined;
-  readonly onBusy?: ((tries: number) => void) | undefined;
-}
+export type RemoveOptions = Pick<UnderLockOptions, 'stop' | 'maxTries' | 'onBusy' | 'lockedForAtMostMs'>;
 
 export interface Removed {
   readonly kind: 'rollup' | 'view';
@@ -41,7 +37,7 @@ const KEPT = `
 /**
  * Undoes apply: drops rollups with what was counted, their triggers and, with the last of a source, the column recorded_xid; and views.
  * @param names all of them when left out
- * @throws AppError ROLLUP_UNKNOWN, ROLLUP_BUSY, DB_*
+ * @throws AppError ROLLUP_UNKNOWN, ROLLUP_BUSY, ROLLUP_TOO_LONG, DB_*
  */
 export async function removeRollups(
   pool: Pool,
@@ -62,12 +58,16 @@ export async function removeRollups(
     const [kept] = await keptRollups(pool, [name]);
     if (kept === undefined) continue;
     const dropped = await droppedRollup(pool, kept);
-    await givingWay(pool, { code: 'ROLLUP_BUSY', what: dropped.of ?? dropped.name, ...options }, async (tx) => {
-      if (dropped.of !== null) await lockSource(tx, dropped.of);
-      await tx.query(dropped.statements.join(';\n'));
-      await tx.query('delete from rollups.marks where rollup = $1', [name]);
-      await tx.query('delete from rollups.rollups where name = $1', [name]);
-    });
+    await underLock(pool, { room: 'ROLLUP', what: dropped.of ?? dropped.name, ...options }, async (tx) => ({
+      names: dropped.of === null ? [] : [dropped.of],
+      // The rollup's table; what is beside it nobody else uses.
+      locksLater: 1,
+      work: async () => {
+        await tx.query(dropped.statements.join(';\n'));
+        await tx.query('delete from rollups.marks where rollup = $1', [name]);
+        await tx.query('delete from rollups.rollups where name = $1', [name]);
+      },
+    }));
     removed.push(dropped);
   }
   return removed;

@@ -1,5 +1,6 @@
 import type { Queryable } from '../../db/pool.ts';
 import { type Declarations, invalidDeclaration, type Rollup } from './declaration.ts';
+import { targetOf } from './names.ts';
 import type { Resolved } from './statements.ts';
 
 /** A table of the declarations that is there. */
@@ -30,12 +31,25 @@ async function findTable(db: Queryable, { tables }: Declarations, key: string): 
   return found;
 }
 
-/** A query with the tables that it names as {name}. */
+/** A query with the tables, and the rollups, that it names as {name}. Those are made before it is run. */
 export async function withTables(db: Queryable, declarations: Declarations, query: string): Promise<string> {
   let resolved = query;
   for (const key of new Set([...query.matchAll(/\{(\w+)\}/g)].map(([, name = '']) => name)))
-    resolved = resolved.replaceAll(`{${key}}`, (await findTable(db, declarations, key)).name);
+    resolved = resolved.replaceAll(`{${key}}`, await relationOf(db, declarations, key));
   return resolved;
+}
+
+async function relationOf(db: Queryable, declarations: Declarations, key: string): Promise<string> {
+  const rollup = Object.hasOwn(declarations.tables, key)
+    ? undefined
+    : declarations.rollups.find(({ name }) => name === key);
+  return rollup === undefined ? (await findTable(db, declarations, key)).name : targetOf(rollup);
+}
+
+/** Which of the roles that a declaration names there are not: they are left out. */
+export async function missingRoles(db: Queryable, roles: readonly string[]): Promise<readonly string[]> {
+  const existing = await existingRoles(db, roles);
+  return [...new Set(roles)].filter((role) => !existing.includes(role));
 }
 
 export async function existingRoles(db: Queryable, roles: readonly string[]): Promise<readonly string[]> {

@@ -11,43 +11,54 @@ export type Ran = { readonly rollup: string } & (
   | { readonly status: 'failed'; readonly error: AppError }
 );
 
-/** How many rows a transaction counts. */
+/** How many rows a transaction counts, unless told otherwise. */
 const MOST_ROWS = 50_000;
 
 /**
  * Counts what came to each rollup since the last run, up to the horizon. What fails of one is told, and the others go on. Any number may run at
  * once: each rollup is counted by one of them. For a worker, and for the command line.
  */
-export async function runRollups(pool: Pool, { stop }: { stop?: AbortSignal } = {}): Promise<readonly Ran[]> {
+export async function runRollups(
+  pool: Pool,
+  { stop, mostRows = MOST_ROWS }: { stop?: AbortSignal; mostRows?: number } = {},
+): Promise<readonly Ran[]> {
   const { rows } = await pool.query<{ name: string }>(
     `select name from rollups.rollups where state <> 'installing' order by name`,
   );
-  const ran: Ran[] = [];
-  for (const { name } of rows) {
-    ran.push(
-      await runRollup(pool, name, stop).catch(
-        (error: unknown): Ran => ({ rollup: name, status: 'failed', error: toAppError(error) }),
-      ),
-    );
+  const ran = new Map<string, Ran>();
+  // One step each in turn: one that is far behind keeps no other waiting.
+  for (let behind = rows.map(({ name }) => name); behind.length > 0; ) {
+    const still: string[] = [];
+    for (const rollup of behind) {
+      const step = await runStep(pool, rollup, mostRows).catch(
+        (error: unknown): Step => ({ rollup, status: 'failed', error: toAppError(error) }),
+      );
+      ran.set(rollup, together(ran.get(rollup), step));
+      if (step.status !== 'failed' && step.isBehind && stop?.aborted !== true) still.push(rollup);
+    }
+    behind = still;
   }
-  return ran;
+  return [...ran.values()];
 }
 
-async function runRollup(pool: Pool, rollup: string, stop: AbortSignal | undefined): Promise<Ran> {
-  let changes = 0n;
-  for (;;) {
-    const step = await withStatement(pool, async (tx) => {
-      const { rows } = await tx.query<{
-        status: Exclude<Ran['status'], 'failed'>;
-        changes: bigint;
-        isBehind: boolean;
-      }>('select status, changes, is_behind as "isBehind" from rollups.run($1, $2)', [rollup, MOST_ROWS]);
-      return rows[0];
-    });
-    if (step === undefined) throw new Error('rollups.run answered nothing');
-    changes += step.changes;
-    if (!step.isBehind || stop?.aborted === true) {
-      return { rollup, status: changes > 0n ? 'counted' : step.status, changes };
-    }
-  }
+type Step = Ran & { readonly isBehind?: boolean };
+
+async function runStep(pool: Pool, rollup: string, mostRows: number): Promise<Step> {
+  const step = await withStatement(pool, async (tx) => {
+    const { rows } = await tx.query<{
+      status: Exclude<Ran['status'], 'failed'>;
+      changes: bigint;
+      isBehind: boolean;
+    }>('select status, changes, is_behind as "isBehind" from rollups.run($1, $2)', [rollup, mostRows]);
+    return rows[0];
+  });
+  if (step === undefined) throw new Error('rollups.run answered nothing');
+  return { rollup, ...step };
+}
+
+/** What became of a rollup in all: what was counted is, whatever came after. */
+function together(before: Ran | undefined, { isBehind: _, ...step }: Step): Ran {
+  if (step.status === 'failed') return step;
+  const changes = (before === undefined || before.status === 'failed' ? 0n : before.changes) + step.changes;
+  return { ...step, status: step.status === 'nothing' && changes > 0n ? 'counted' : step.status, changes };
 }

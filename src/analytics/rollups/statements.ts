@@ -33,7 +33,8 @@ export function tableStatements(resolved: Resolved): readonly string[] {
     ...measures.flatMap((each) => [
       `${ident(each.sum)} numeric not null default 0`,
       `${ident(each.count)} bigint not null default 0`,
-      `${ident(each.average)} numeric generated always as (case when ${ident(each.count)} <> 0 then ${ident(each.sum)} / ${ident(each.count)} end) stored`,
+      // Without the digits that rows brought which are gone: the quotient has as many as its sum.
+      `${ident(each.average)} numeric generated always as (case when ${ident(each.count)} <> 0 then trim_scale(${ident(each.sum)}) / ${ident(each.count)} end) stored`,
     ]),
     ...(median === undefined ? [] : [`${ident(median.name)} double precision`]),
     `constraint ${ident(`${rollup.name}_key`)} unique nulls not distinct (${keyColumns(rollup).join(', ')})`,
@@ -63,6 +64,7 @@ export function tableStatements(resolved: Resolved): readonly string[] {
         ]),
     `create table ${changes} (id bigint generated always as identity primary key, recorded_xid xid8, changed_xid xid8 not null, happened_at timestamptz, ${changeColumns.join(', ')})`,
     `create index on ${changes} (changed_xid)`,
+    `create index on ${changes} (recorded_xid)`,
     triggerFunction(resolved),
     ...readableStatements(resolved),
     betweenFunction(resolved),
@@ -100,6 +102,19 @@ export function triggerStatements({ rollup }: Resolved, source: string, isFirst:
     `alter table ${source} enable always trigger ${changed}`,
     `create trigger ${emptied} after truncate on ${source} for each statement execute function rollups.note_truncate(${literal(rollup.name)})`,
     `alter table ${source} enable always trigger ${emptied}`,
+  ];
+}
+
+/** Puts back what counts, of which something was dropped or disabled, and says that the rollup is to be rebuilt: who knows what came meanwhile. */
+export function mendStatements(resolved: Resolved, source: string): readonly string[] {
+  const { rollup } = resolved;
+  const [, ...first] = triggerStatements(resolved, source, true);
+  return [
+    ...[TRIGGER.recorded, TRIGGER.changed(rollup), TRIGGER.emptied(rollup)].map(
+      (trigger) => `drop trigger if exists ${ident(trigger)} on ${source}`,
+    ),
+    ...first,
+    `insert into rollups.marks (rollup, why) values (${literal(rollup.name)}, 'what counts was not there')`,
   ];
 }
 
@@ -165,23 +180,27 @@ function rightsStatements(resolved: Resolved): readonly string[] {
         ? []
         : [
             `grant execute on function ${readableName(rollup, at)}() to ${roles.map(ident).join(', ')}`,
-            `create policy ${ident(`readers_${column}`)} on ${target} for select to ${roles.map(ident).join(', ')} using (${ident(column)} in (select ${readableName(rollup, at)}()))`,
+            `create policy ${ident(`readers${at === 0 ? '' : at}_${column}`)} on ${target} for select to ${roles.map(ident).join(', ')} using (${ident(column)} in (select ${readableName(rollup, at)}()))`,
           ]),
       ...grant(roles),
     ]),
   ];
 }
 
-/** Default privileges of a schema may have given away what is not for everybody. */
+/** Default privileges of a schema may have given away what is not for everybody: of a relation, and of the sequence that numbers it. */
 const revokeEverything = (relation: string): string => `do $revoke$
 declare
-  v_grantee text;
+  v_grant record;
 begin
-  for v_grantee in
-    select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
-    from pg_class c, aclexplode(c.relacl) a where c.oid = ${literal(relation)}::regclass and a.grantee <> c.relowner
+  for v_grant in
+    select distinct case c.relkind when 'S' then 'sequence ' else '' end || c.oid::regclass as relation,
+      case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as grantee
+    from pg_class c, aclexplode(c.relacl) a
+    where a.grantee <> c.relowner and (c.oid = ${literal(relation)}::regclass or c.oid in (
+      select d.objid from pg_depend d
+      where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = ${literal(relation)}::regclass and d.deptype = 'i'))
   loop
-    execute format('revoke all on %s from %s', ${literal(relation)}, v_grantee);
+    execute format('revoke all on %s from %s', v_grant.relation, v_grant.grantee);
   end loop;
 end
 $revoke$`;
@@ -197,6 +216,7 @@ function betweenFunction(resolved: Resolved): string {
   const { rollup, groupTypes, readAll, readSome } = resolved;
   const { group, count, distinct, countIf, measures, median } = rollup;
   const [first = '', type = ''] = [group[0], groupTypes[0]];
+  const parameter = ident(`p_${first}`);
   const ofCaller = (role: string) => `pg_has_role(${CALLER}, ${literal(role)}, 'usage')`;
   const mayRead = [
     `pg_has_role(${CALLER}, current_user, 'usage')`,
@@ -222,7 +242,7 @@ function betweenFunction(resolved: Resolved): string {
       (each) =>
         [
           [each.sum, 'numeric', `sum(c.${ident(each.sum)})`],
-          [each.average, 'numeric', `sum(c.${ident(each.sum)}) / nullif(sum(c.${ident(each.count)}), 0)`],
+          [each.average, 'numeric', `trim_scale(sum(c.${ident(each.sum)})) / nullif(sum(c.${ident(each.count)}), 0)`],
         ] as const,
     ),
     ...(median === undefined
@@ -235,13 +255,13 @@ function betweenFunction(resolved: Resolved): string {
           ] as const,
         ]),
   ];
-  return `create function ${betweenName(rollup)}(p_${first} ${type}[], p_from date, p_to date)
+  return `create function ${betweenName(rollup)}(${parameter} ${type}[], p_from date, p_to date)
 returns table (${columns.map(([name, of]) => `${ident(name)} ${of}`).join(', ')})
 language sql stable security definer set search_path = pg_catalog, pg_temp as $between$
   select ${columns.map(([, , of]) => of).join(',\n    ')}
   from (
     select * from ${targetOf(rollup)} t
-    where t.${ident(first)} = any (p_${first}) and t.day between p_from and p_to
+    where t.${ident(first)} = any (${parameter}) and t.day between p_from and p_to
       and (${mayRead.map((each) => `(${each})`).join(' or ')})
   ) c
   group by c.${ident(first)}

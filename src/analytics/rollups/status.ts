@@ -2,6 +2,7 @@ import type { Finding } from '../../db/diagnosis.ts';
 import { describeHolder, findHorizonHolders } from '../../db/horizon.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { findMissingGuards } from './guards.ts';
 
 export interface RollupStatus {
   readonly name: string;
@@ -15,8 +16,10 @@ export interface RollupStatus {
   readonly rowsBehind: bigint;
   readonly changesWaiting: bigint;
   readonly lastCountedAt: Date | null;
-  /** The horizon is below what is counted already: this server was restored from another. */
+  /** It counted on another server, from which this one was restored. */
   readonly isAhead: boolean;
+  /** What counts and is not there: triggers, the default, the index. */
+  readonly missing: readonly string[];
 }
 
 export interface ViewStatus {
@@ -36,7 +39,7 @@ export const MOST_BEHIND = 100_000;
 
 const ROLLUPS = `
   select r.name, r.state, r.last_counted_at as "lastCountedAt", r.counted_below::text as "countedBelow",
-    pg_snapshot_xmin(pg_current_snapshot()) < r.counted_below as "isAhead",
+    rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isAhead",
     (select count(*) from rollups.chunks c where c.rollup = r.name and c.built_at is null) as "monthsLeft",
     (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as "toBeRebuilt",
     (select s.name from unnest(r.sources) with ordinality s (name, number)
@@ -50,7 +53,7 @@ const VIEWS = `
   select v.name, c.oid is not null as "isThere", coalesce(c.relispopulated, false) as "isFilled",
     good.finished_at as "refreshedAt", extract(epoch from good.finished_at - good.started_at)::float8 as seconds, good.rows,
     (extract(epoch from v.every) / 60)::int as "everyMinutes",
-    coalesce(good.started_at < clock_timestamp() - 2 * v.every, true) as "isStale",
+    coalesce(good.started_at not between clock_timestamp() - 2 * v.every and clock_timestamp(), true) as "isStale",
     case when last.id is distinct from good.id and last.error is not null then last.error
       when last.id is distinct from good.id and not exists (
         select from pg_locks l where l.locktype = 'advisory' and l.objid = (hashtext(v.name)::int8 & 4294967295)
@@ -69,8 +72,9 @@ export async function rollupStatus(
   db: Queryable,
 ): Promise<{ readonly rollups: readonly RollupStatus[]; readonly views: readonly ViewStatus[] }> {
   const { rows: kept } = await db.query<
-    Omit<RollupStatus, 'rowsBehind' | 'changesWaiting'> & { countedBelow: string; changes: string }
+    Omit<RollupStatus, 'rowsBehind' | 'changesWaiting' | 'missing'> & { countedBelow: string; changes: string }
   >(ROLLUPS);
+  const guards = await findMissingGuards(db);
   const rollups: RollupStatus[] = [];
   for (const { countedBelow, changes, ...status } of kept) {
     const behind = (from: string, where: string) =>
@@ -80,7 +84,12 @@ export async function rollupStatus(
     const { rows } = await db.query<{ rowsBehind: bigint; changesWaiting: bigint }>(
       `select ${rowsBehind} as "rowsBehind", ${behind(changes, 'true')} as "changesWaiting"`,
     );
-    rollups.push({ ...status, rowsBehind: rows[0]?.rowsBehind ?? 0n, changesWaiting: rows[0]?.changesWaiting ?? 0n });
+    rollups.push({
+      ...status,
+      rowsBehind: rows[0]?.rowsBehind ?? 0n,
+      changesWaiting: rows[0]?.changesWaiting ?? 0n,
+      missing: guards.filter(({ rollup }) => rollup === status.name).map(({ what }) => what),
+    });
   }
   const { rows: views } = await db.query<ViewStatus>(VIEWS);
   return { rollups, views };
@@ -124,7 +133,7 @@ interface Said {
   readonly todo: string;
 }
 
-function failuresOf({ name, state, source, toBeRebuilt, isAhead }: RollupStatus): readonly Said[] {
+function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: RollupStatus): readonly Said[] {
   const rebuild = `Run: liventix rollups rebuild ${name}.`;
   if (source === null)
     return [
@@ -133,6 +142,13 @@ function failuresOf({ name, state, source, toBeRebuilt, isAhead }: RollupStatus)
   if (toBeRebuilt !== null) return [{ found: `${name} does not follow its source: ${toBeRebuilt}`, todo: rebuild }];
   if (isAhead) return [{ found: `${name} counted on another server, from which this one was restored`, todo: rebuild }];
   if (state !== 'ready') return [{ found: `${name} is not built yet`, todo: 'Run: liventix rollups apply.' }];
+  if (missing.length > 0)
+    return [
+      {
+        found: `${name} lacks ${missing.join(', ')}`,
+        todo: 'Run: liventix rollups apply. It says what is to be rebuilt.',
+      },
+    ];
   return [];
 }
 

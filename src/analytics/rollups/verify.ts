@@ -3,6 +3,7 @@ import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import type { Rollup } from './declaration.ts';
+import { findMissingGuards } from './guards.ts';
 import { contributedColumns, contributedOf } from './merge.ts';
 import { innerName, targetOf } from './names.ts';
 
@@ -15,9 +16,13 @@ export interface Verified {
   /** Groups and days. */
   readonly cells: bigint;
   readonly rows: bigint;
-  /** Days of before the oldest row of a partitioned source, whose partitions are gone. */
+  /** Of days whose partitions are gone, and that have more than there is of them. */
   readonly kept: bigint;
+  /** Rows that came since the last run, of which nothing is said. */
+  readonly waiting: bigint;
   readonly faults: bigint;
+  /** What counts and is not there. */
+  readonly missing: readonly string[];
   readonly first: readonly string[];
   /** How far the farthest median is from the true one, as a part of it. */
   readonly medianError: number | null;
@@ -57,14 +62,15 @@ interface Kept {
   readonly why: string | null;
   readonly declaration: Rollup;
   readonly source: string;
-  readonly isPartitioned: boolean;
+  /** An SQL condition on {day}: whether its partition may be gone. */
+  readonly gone: string;
   readonly countedBelow: string;
 }
 
 async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promise<readonly Kept[]> {
   const { rows } = await tx.query<Kept>(
     `select r.name, r.state, r.declaration, r.counted_below::text as "countedBelow", s.source,
-       (select relkind = 'p' from pg_class where oid = s.source::regclass) as "isPartitioned",
+       rollups.gone_days(s.source::regclass, r.declaration ->> 'time', r.declaration ->> 'zone') as gone,
        (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as why
      from rollups.rollups r cross join lateral rollups.source_of(r.sources) s (source)
      where $1::text[] is null or r.name = any ($1) order by r.name`,
@@ -88,15 +94,17 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
 async function verifyRollup(tx: Tx, kept: Kept): Promise<Verified> {
   const startedAt = performance.now();
   const { rows } = await tx.query<
-    Omit<Verified, 'rollup' | 'source' | 'holds' | 'seconds' | 'first'> & { first: string[] | null }
+    Omit<Verified, 'rollup' | 'source' | 'holds' | 'missing' | 'seconds' | 'first'> & { first: string[] | null }
   >(comparison(kept), [kept.countedBelow]);
+  const missing = (await findMissingGuards(tx, [kept.name])).map(({ what }) => what);
   const [found] = rows;
   if (found === undefined) throw new Error(`nothing is said of ${kept.name}`);
   return {
     ...found,
     rollup: kept.name,
     source: kept.source,
-    holds: found.faults === 0n,
+    holds: found.faults === 0n && missing.length === 0,
+    missing,
     first: found.first ?? [],
     seconds: (performance.now() - startedAt) / 1_000,
   };
@@ -107,7 +115,7 @@ interface Compared {
   readonly expected: string;
 }
 
-function comparison({ declaration: rollup, source, isPartitioned }: Kept): string {
+function comparison({ declaration: rollup, source, gone }: Kept): string {
   const { group, count, distinct, countIf, measures, median } = rollup;
   const keys = [...group.map((_, at) => `group${at}`), 'day'];
   const key = (columns: readonly string[]) => `row(${columns.join(', ')})::${innerName(rollup, 'key')}`;
@@ -118,7 +126,7 @@ function comparison({ declaration: rollup, source, isPartitioned }: Kept): strin
     ...measures.flatMap((each, at) => [
       { column: each.sum, expected: `coalesce(sum(value${at}), 0)` },
       { column: each.count, expected: `count(value${at})` },
-      { column: each.average, expected: `avg(value${at})` },
+      { column: each.average, expected: `trim_scale(sum(value${at})) / nullif(count(value${at}), 0)` },
     ]),
   ];
   const middle =
@@ -162,10 +170,9 @@ expected as (
     ${middle} as middle, ${lower} as lower, ${median === undefined ? '0' : 'count(weight)'} as weights
   from counted group by ${keys.join(', ')}
 ),
-oldest as (select min(day) as day from expected where isfinite(day)),
 cell as (
   select t.cell, coalesce(e.key, t.key) as key, e.rows as rows, e.cell_day as day, t.day as kept_day,
-    e.key is null and t.day < (select day from oldest) and ${isPartitioned} as is_kept,
+    coalesce(t.${ident(count)}, 0) > coalesce(e.rows, 0) and ${gone.replaceAll('{day}', 't.day')} as is_kept,
     concat_ws(', ', ${differences.join(',\n      ')}) as difference,
     abs(t.median - e.middle) as off, (abs(e.lower) + abs(2 * e.middle - e.lower)) / 2 as scale,
     t.median is null <> (e.middle is null) as median_missing, t.median, e.middle
@@ -174,7 +181,7 @@ cell as (
 ),
 judged as (
   select c.*, nullif(concat_ws(', ', nullif(c.difference, ''),
-      case when c.median_missing or c.off > c.scale * ${MEDIAN_ERROR} + 1e-9
+      case when c.median_missing or c.median <> c.middle and c.off > c.scale * ${MEDIAN_ERROR} + 1e-9
         then format('the median is %s, should be %s', coalesce(c.median::text, 'none'), coalesce(c.middle::text, 'none')) end), '') as fault
   from cell c where not c.is_kept
 )
@@ -182,6 +189,7 @@ select
   (select count(*) from judged) as cells,
   (select coalesce(sum(rows), 0)::bigint from judged) as rows,
   (select count(*) from cell where is_kept) as kept,
+  (select count(*) from ${source} s where s.recorded_xid >= $1::xid8) as waiting,
   (select count(*) from judged where fault is not null) as faults,
   (select array_agg(f.said) from (select format('%s: %s', key, fault) as said from judged where fault is not null order by key limit ${NAMED_FAULTS}) f) as first,
   (select max(off / scale) from judged where scale > 0 and scale < 'Infinity') as "medianError"`;

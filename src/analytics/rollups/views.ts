@@ -1,5 +1,5 @@
 import type { Pool } from '../../db/pool.ts';
-import { toAppError } from '../../db/sqlstate.ts';
+import { untilStopped } from '../../db/until-stopped.ts';
 
 export interface Refreshed {
   readonly view: string;
@@ -11,11 +11,14 @@ export interface Refreshed {
 
 /**
  * Refreshes a view beside its readers, unless somebody else is at it.
- * @throws AppError ROLLUP_UNKNOWN, DB_*
+ * @throws AppError ROLLUP_UNKNOWN, STOPPED, DB_*
  */
-export async function refreshView(pool: Pool, view: string): Promise<Refreshed> {
-  const client = await pool.connect();
-  try {
+export function refreshView(
+  pool: Pool,
+  view: string,
+  { stop }: { readonly stop?: AbortSignal | undefined } = {},
+): Promise<Refreshed> {
+  return untilStopped(pool, { stop, left: `${view} has the rows that it had.` }, async (client) => {
     const before = await lastRefresh(client, view);
     await client.query('call rollups.refresh($1)', [view]);
     const last = await lastRefresh(client, view);
@@ -23,11 +26,7 @@ export async function refreshView(pool: Pool, view: string): Promise<Refreshed> 
       return { view, status: 'under way', seconds: null, rows: null, error: null };
     const { seconds, rows, error } = last;
     return { view, status: error === null ? 'refreshed' : 'failed', seconds, rows, error };
-  } catch (error) {
-    throw toAppError(error);
-  } finally {
-    client.release();
-  }
+  });
 }
 
 /** Refreshes what is due: each view within its interval, what failed a minute later. For a worker. */

@@ -1,0 +1,52 @@
+import type { Queryable } from '../../db/pool.ts';
+import { TRIGGER } from './names.ts';
+
+/** What counts for a rollup, and is not there. */
+export interface MissingGuard {
+  readonly rollup: string;
+  /** Such as `the trigger zz_liventix_rollups_recorded of site.visits`. */
+  readonly what: string;
+  /** Without an index everything is counted, slowly; without the others not everything is. */
+  readonly losesRows: boolean;
+}
+
+const MISSING = `
+  with source as (
+    select r.name as rollup, c.oid
+    from rollups.rollups r cross join lateral (
+      select c.oid from unnest(r.sources) with ordinality s (name, number)
+      join pg_class c on c.oid = to_regclass(s.name) and c.relkind in ('r', 'p')
+      join pg_attribute a on a.attrelid = c.oid and a.attname = 'recorded_xid' and not a.attisdropped
+      order by s.number limit 1) c
+    where $1::text[] is null or r.name = any ($1)
+  ), relation as (
+    select s.rollup, s.oid, true as is_source from source s
+    union all
+    select s.rollup, t.relid, false from source s cross join lateral pg_partition_tree(s.oid) t where t.relid <> s.oid
+  ), trigger as (
+    select r.rollup, r.oid, t.name
+    from relation r cross join lateral (values ($2, true), ($3 || r.rollup, true), ($3 || r.rollup || '_t', r.is_source)) t (name, is_wanted)
+    where t.is_wanted
+  )
+  select m.rollup, m.what || ' of ' || m.oid::regclass as what, m.loses as "losesRows"
+  from (
+    select t.rollup, 'the trigger ' || t.name as what, t.oid, true as loses from trigger t
+    where not exists (select from pg_trigger g where g.tgrelid = t.oid and g.tgname = t.name::name and g.tgenabled = 'A')
+    union all
+    select r.rollup, 'the default of recorded_xid', r.oid, true from relation r
+    where not exists (
+      select from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+      where d.adrelid = r.oid and a.attname = 'recorded_xid' and pg_get_expr(d.adbin, d.adrelid) = 'pg_current_xact_id()')
+    union all
+    select s.rollup, 'the index on recorded_xid', s.oid, false from source s
+    where not exists (
+      select from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
+      where x.indrelid = s.oid and x.indisvalid and a.attname = 'recorded_xid')
+  ) m
+  order by 1, 2`;
+
+/** What counts for rollups and was dropped or disabled, of their sources and every partition. Reads the catalog alone. */
+export async function findMissingGuards(db: Queryable, names?: readonly string[]): Promise<readonly MissingGuard[]> {
+  const { rows } = await db.query<MissingGuard>(MISSING, [names ?? null, TRIGGER.recorded, TRIGGER.prefix]);
+  return rows;
+}
