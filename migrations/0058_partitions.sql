@@ -651,7 +651,7 @@ $$;
 
 -- Whether a month may be taken out: not before what counts its rows has counted them. Parameters: the table's id; the partition.
 create function partitions.may_go(p_table integer, p_partition regclass) returns boolean
-language plpgsql stable set search_path = '' as $$
+language plpgsql set search_path = '' as $$
 declare
   v_may boolean := true;
 begin
@@ -665,7 +665,7 @@ $$;
 -- The partitions that are older than a table keeps, and may go. What is of this month and the ones before, counted from where the newest row lies where that
 -- is earlier than the clock: a clock that is ahead drops nothing. Parameters: the table's id; the instant. Locks nothing but what reading takes.
 create function partitions.expired_months(p_table integer, p_now timestamptz) returns setof regclass
-language plpgsql stable set search_path = '' as $$
+language plpgsql set search_path = '' as $$
 declare
   v_keep integer := (select t.keep_months from partitions.tables t where t.id = p_table);
   v_newest date;
@@ -766,6 +766,10 @@ declare
   v_key name;
 begin
   execute format('alter table %s detach partition %s', partitions.name_of(p_table), p_partition);
+  -- Once more, now that nobody writes to it.
+  if not partitions.may_go(p_table, p_partition) then
+    raise exception 'what counts its rows has not counted all of them';
+  end if;
   if (select t.expired from partitions.tables t where t.id = p_table) = 'drop' then
     execute format('drop table %s', p_partition);
     perform partitions.note(p_table, 'dropped', v_name);
@@ -844,7 +848,7 @@ $$;
 -- What the upkeep of a table has to do, in order. Parameters: the table's id; the instant; whether months may go. Locks nothing but what reading takes.
 create function partitions.due(p_table integer, p_now timestamptz, p_may_expire boolean)
 returns table (action text, month date, partition regclass, what text)
-language sql stable set search_path = '' as $$
+language sql set search_path = '' as $$
   -- Rows that lie in no month first: a month that they would lie in cannot be made beside them. Neither they nor what is old while rows are copied.
   select d.action, d.month, d.partition, coalesce(d.partition::text, to_char(d.month, 'YYYY-MM'))
   from (
