@@ -3,14 +3,7 @@ import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import { verifyPartitions } from '../../src/analytics/partitions/verify.ts';
 import { asSuperuser } from '../support/database.ts';
-import {
-  cloneImpressions,
-  convert,
-  createImpressions,
-  entryOf,
-  type Impressions,
-  NOW,
-} from '../support/impressions.ts';
+import { convert, createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
 
 // What was found wrong once.
 
@@ -20,14 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => original.drop());
 
-async function inClone(work: (impressions: Impressions) => Promise<void>): Promise<void> {
-  const clone = await cloneImpressions(original);
-  try {
-    await work(clone);
-  } finally {
-    await clone.drop();
-  }
-}
+const inClone = (work: (impressions: Impressions) => Promise<void>) => inCloneOf(original, work);
 
 const count = async ({ pool }: Impressions, from = 'stats.impressions') =>
   (await pool.query(`select from ${from}`)).rowCount;

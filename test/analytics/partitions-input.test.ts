@@ -4,7 +4,7 @@ import { parsePartitionsMapping } from '../../src/analytics/partitions/mapping.t
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import { verifyPartitions } from '../../src/analytics/partitions/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { cloneImpressions, createImpressions, entryOf, type Impressions, NOW } from '../support/impressions.ts';
+import { createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
 
 let original: Impressions;
 beforeAll(async () => {
@@ -12,14 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => original.drop());
 
-async function inClone(work: (impressions: Impressions) => Promise<void>): Promise<void> {
-  const clone = await cloneImpressions(original);
-  try {
-    await work(clone);
-  } finally {
-    await clone.drop();
-  }
-}
+const inClone = (work: (impressions: Impressions) => Promise<void>) => inCloneOf(original, work);
 
 const apply = ({ pool }: TestDatabase, overrides = {}): Promise<readonly Outcome[]> =>
   applyPartitions(pool, { entries: [entryOf(overrides)], now: NOW });

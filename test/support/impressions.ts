@@ -107,6 +107,16 @@ export async function cloneImpressions(impressions: Impressions): Promise<Impres
   return { ...(await createDatabase({ template: impressions.name })), roles: impressions.roles };
 }
 
+/** Lets a test have a copy of its own. */
+export async function inCloneOf(impressions: Impressions, work: (clone: Impressions) => Promise<void>): Promise<void> {
+  const clone = await cloneImpressions(impressions);
+  try {
+    await work(clone);
+  } finally {
+    await clone.drop();
+  }
+}
+
 /** Converts it, or fails with why not. */
 export const convert = ({ pool }: TestDatabase, overrides: Partial<Entry> = {}): Promise<void> =>
   convertAt(pool, NOW, overrides);

@@ -57,19 +57,30 @@ export const lockPartitions = (pool: Pool) =>
   });
 
 /**
- * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
- * @throws AppError PARTITIONS_RUNNING, PARTITIONS_NULL_KEY, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ * Does something to one table after the other, while nobody else does, on connections that leave others the other processors.
+ * @throws AppError PARTITIONS_RUNNING, what `choose` and `work` throw
  */
-export async function applyPartitions(given: Pool, options: ApplyOptions): Promise<readonly Outcome[]> {
+export async function oneByOne<Item, Result>(
+  given: Pool,
+  {
+    choose,
+    work,
+    onOutcome,
+  }: {
+    choose(pool: Pool): Promise<readonly Item[]>;
+    work(pool: Pool, item: Item): Promise<Result>;
+    readonly onOutcome: ((outcome: Result) => void) | undefined;
+  },
+): Promise<readonly Result[]> {
   const lock = await lockPartitions(given);
   const pool = modestPool(given);
   try {
-    const outcomes: Outcome[] = [];
-    for (const entry of options.entries) {
+    const outcomes: Result[] = [];
+    for (const item of await choose(pool)) {
       lock.assertHeld();
-      const outcome = await convert(pool, entry, options);
+      const outcome = await work(pool, item);
       outcomes.push(outcome);
-      options.onOutcome?.(outcome);
+      onOutcome?.(outcome);
     }
     return outcomes;
   } finally {
@@ -77,6 +88,17 @@ export async function applyPartitions(given: Pool, options: ApplyOptions): Promi
     await lock.release();
   }
 }
+
+/**
+ * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
+ * @throws AppError PARTITIONS_RUNNING, PARTITIONS_NULL_KEY, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ */
+export const applyPartitions = (pool: Pool, options: ApplyOptions): Promise<readonly Outcome[]> =>
+  oneByOne(pool, {
+    choose: async () => options.entries,
+    work: (modest, entry) => convert(modest, entry, options),
+    onOutcome: options.onOutcome,
+  });
 
 async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise<Outcome> {
   const { table } = entry;

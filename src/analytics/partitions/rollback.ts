@@ -1,9 +1,9 @@
 import { givingWay } from '../../db/giving-way.ts';
-import { modestPool, type Pool, type Tx } from '../../db/pool.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { type ApplyOptions, letReferencesGo, lockingOf, lockPartitions } from './apply.ts';
+import { type ApplyOptions, letReferencesGo, lockingOf, oneByOne } from './apply.ts';
 import { isOfMonths } from './attach.ts';
 import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo, giveUpCopy } from './copy.ts';
 import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
@@ -44,25 +44,16 @@ export type PutBack = { readonly table: string } & (
  * Makes plain tables again of those that are kept by month, with every row that is in them now, while they are used. The months are set aside.
  * @throws AppError PARTITIONS_RUNNING, PARTITIONS_TABLE_UNKNOWN, PARTITIONS_DIFFERENT, STOPPED, DB_*
  */
-export async function rollBackPartitions(given: Pool, options: RollbackOptions): Promise<readonly PutBack[]> {
-  const lock = await lockPartitions(given);
-  const pool = modestPool(given);
-  try {
-    const outcomes: PutBack[] = [];
-    const chosen = await choose(pool, options.tables);
-    if (chosen.length > 0) options.onBegin?.();
-    for (const kept of chosen) {
-      lock.assertHeld();
-      const outcome = await putBack(pool, kept, options);
-      outcomes.push(outcome);
-      options.onOutcome?.(outcome);
-    }
-    return outcomes;
-  } finally {
-    await pool.end();
-    await lock.release();
-  }
-}
+export const rollBackPartitions = (pool: Pool, options: RollbackOptions): Promise<readonly PutBack[]> =>
+  oneByOne(pool, {
+    choose: async (modest) => {
+      const chosen = await choose(modest, options.tables);
+      if (chosen.length > 0) options.onBegin?.();
+      return chosen;
+    },
+    work: (modest, kept) => putBack(modest, kept, options),
+    onOutcome: options.onOutcome,
+  });
 
 async function choose(pool: Pool, tables: readonly string[]): Promise<readonly KeptTable[]> {
   const all = await readTables(pool);
