@@ -1,12 +1,10 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { runRollups } from '../analytics/rollups/run.ts';
 import { refreshViews } from '../analytics/rollups/views.ts';
-import { createPool } from '../db/pool.ts';
-import { trackSockets } from '../db/sockets.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import type { AppError } from '../errors.ts';
 import { within } from '../outbox/deadline.ts';
+import { type Background, createBackgroundPool, repeat } from './background.ts';
 
 export interface RollingUpOptions {
   readonly databaseUrl: string;
@@ -15,27 +13,20 @@ export interface RollingUpOptions {
   readonly intervalMs: number;
 }
 
-export interface RollingUp {
-  /** Ends what is under way, of which nothing is lost: it counts in transactions. */
-  stop(): Promise<void>;
-}
-
 /** Whether a view is due; they are of an hour. */
 const VIEWS_INTERVAL_MS = 15_000;
 /** Whether there is anything by now: a connection that is idle for so long is given back. */
 const SELDOM_MS = 30_000;
 const STOP_MS = 2_000;
-const GOODBYE_MS = 500;
 
 /**
  * Counts what came to the rollups, and refreshes views that are due, again and again until it is stopped, each on a connection of its own: a refresh
  * takes as long as it does. Any number may; whatever somebody else is at is left alone. What fails is logged and tried again.
  */
-export function startRollingUp({ databaseUrl, log, intervalMs }: RollingUpOptions): RollingUp {
-  const sockets = trackSockets();
-  const pool = createPool(
+export function startRollingUp({ databaseUrl, log, intervalMs }: RollingUpOptions): Background {
+  const { pool, end } = createBackgroundPool(
     { databaseUrl, applicationName: 'liventix-rollups', max: 2 },
-    { stream: sockets.open, keepAlive: true },
+    { keepAlive: true },
   );
   const stop = new AbortController();
   const said = new Map<string, string>();
@@ -74,34 +65,27 @@ export function startRollingUp({ databaseUrl, log, intervalMs }: RollingUpOption
     await work();
     return true;
   };
-  const repeat = async (name: 'rollups' | 'views', everyMs: number, work: () => Promise<void>) => {
-    while (!stop.signal.aborted) {
-      const isKept = await workOn(name, work).then(
-        (answer) => {
-          warn(name, null);
-          return answer;
-        },
-        (error: unknown) => {
-          if (!stop.signal.aborted) warn(name, faultOf(toAppError(error)));
-          return true;
-        },
-      );
-      await pause(isKept ? everyMs : Math.max(everyMs, SELDOM_MS), undefined, { signal: stop.signal }).catch(
-        () => undefined,
-      );
-    }
-  };
+  const workAgain = (name: 'rollups' | 'views', everyMs: number, work: () => Promise<void>) =>
+    repeat(stop.signal, async () => {
+      try {
+        const isKept = await workOn(name, work);
+        warn(name, null);
+        return isKept ? everyMs : Math.max(everyMs, SELDOM_MS);
+      } catch (error) {
+        if (!stop.signal.aborted) warn(name, faultOf(toAppError(error)));
+        return everyMs;
+      }
+    });
   const running = Promise.all([
-    repeat('rollups', intervalMs, count),
-    repeat('views', Math.max(intervalMs, VIEWS_INTERVAL_MS), refresh),
+    workAgain('rollups', intervalMs, count),
+    workAgain('views', Math.max(intervalMs, VIEWS_INTERVAL_MS), refresh),
   ]);
 
   return {
     stop: async () => {
       stop.abort();
       await within(STOP_MS, running);
-      await within(GOODBYE_MS, pool.end());
-      sockets.destroyAll();
+      await end();
     },
   };
 }

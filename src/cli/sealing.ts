@@ -1,11 +1,9 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { createPool } from '../db/pool.ts';
-import { trackSockets } from '../db/sockets.ts';
 import { expireDueHolds } from '../ledger/expiry.ts';
 import { sealBooks } from '../ledger/seals.ts';
 import { within } from '../outbox/deadline.ts';
 import { createOutageLog } from '../outbox/outage-log.ts';
+import { type Background, createBackgroundPool, repeat } from './background.ts';
 
 export interface SealingOptions {
   readonly databaseUrl: string;
@@ -14,28 +12,21 @@ export interface SealingOptions {
   readonly log: Logger;
 }
 
-export interface Sealing {
-  /** Lets the seal under way be finished, for `STOP_MS` at most, and closes the connection. */
-  stop(): Promise<void>;
-}
-
 /** A batch takes a second. One that the server says nothing about for so long has failed. */
 const QUERY_TIMEOUT_MS = 60_000;
+/** For the seal under way, to be finished. */
 const STOP_MS = 4_000;
 /** Each book's holds: all books' seals wait for them. */
 const EXPIRY_LOCK_TIMEOUT_MS = 100;
-/** For the connection, to say goodbye to a server that may have gone silent. */
-const GOODBYE_MS = 500;
 
 /**
  * Writes down which holds have expired, and seals what is new in every book, again and again until it is stopped. Any number
  * may: a book is sealed once per interval. What fails is logged and tried again after the interval.
  */
-export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): Sealing {
-  const sockets = trackSockets();
-  const pool = createPool(
+export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): Background {
+  const { pool, end } = createBackgroundPool(
     { databaseUrl, applicationName: 'liventix-sealer', max: 1 },
-    { query_timeout: QUERY_TIMEOUT_MS, stream: sockets.open },
+    { query_timeout: QUERY_TIMEOUT_MS },
   );
   const outage = createOutageLog({ log, server: 'Sealing' });
   const stop = new AbortController();
@@ -63,22 +54,18 @@ export function startSealing({ databaseUrl, intervalMs, log }: SealingOptions): 
     }
     outage.works('sealer');
   };
-  const running = (async () => {
-    while (!stop.signal.aborted) {
-      await sealOnce().catch((error: unknown) => {
-        if (!stop.signal.aborted) outage.failed('sealer', error);
-      });
-      // It rejects when it is aborted, and then there is nothing more to wait for.
-      await pause(intervalMs, undefined, { signal: stop.signal }).catch(() => undefined);
-    }
-  })();
+  const running = repeat(stop.signal, async () => {
+    await sealOnce().catch((error: unknown) => {
+      if (!stop.signal.aborted) outage.failed('sealer', error);
+    });
+    return intervalMs;
+  });
 
   return {
     stop: async () => {
       stop.abort();
       await within(STOP_MS, running);
-      await within(GOODBYE_MS, pool.end());
-      sockets.destroyAll();
+      await end();
     },
   };
 }

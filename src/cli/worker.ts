@@ -8,7 +8,7 @@ import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
 import { startRollingUp } from './rolling-up.ts';
-import { type Sealing, startSealing } from './sealing.ts';
+import { startSealing } from './sealing.ts';
 import { startUpkeep } from './upkeep.ts';
 
 interface Options {
@@ -102,7 +102,7 @@ async function runWatched(
   });
   watch?.watch(worker);
   // Here, because the outbox knows nothing of the ledger, nor of tables by month.
-  const sealing: Sealing | undefined =
+  const sealing =
     config.sealIntervalS === 0
       ? undefined
       : startSealing({ databaseUrl, intervalMs: config.sealIntervalS * SECOND_MS, log });

@@ -1,7 +1,8 @@
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type Sealing, startSealing } from '../../src/cli/sealing.ts';
+import type { Background } from '../../src/cli/background.ts';
+import { startSealing } from '../../src/cli/sealing.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { listSeals, sealBooks } from '../../src/ledger/seals.ts';
@@ -16,7 +17,7 @@ import { logPositions, sealedPositions } from '../support/seals.ts';
 let database: TestDatabase;
 let accounts: TestAccounts;
 let lines: { msg: string; err?: { message: string } }[];
-let sealing: Sealing | undefined;
+let sealing: Background | undefined;
 
 beforeEach(async () => {
   database = await createDatabase();
@@ -29,7 +30,7 @@ afterEach(async () => {
   await database.drop();
 });
 
-function start(intervalMs: number): Sealing {
+function start(intervalMs: number): Background {
   const sink = new Writable({
     write: (chunk, _encoding, done) => {
       lines.push(JSON.parse(String(chunk)));
