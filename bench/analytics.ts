@@ -5,7 +5,7 @@ import { migrate } from '../src/db/migrate.ts';
 import { createPool, type Pool } from '../src/db/pool.ts';
 import type { DemoHome } from '../src/demo/home.ts';
 import { measureConversion } from './analytics/conversion.ts';
-import { compareInserts } from './analytics/inserts.ts';
+import { compareInserts, compareKeysAside } from './analytics/inserts.ts';
 import { compareQueries } from './analytics/queries.ts';
 import { measureRefresh, measureRollup } from './analytics/rollup.ts';
 import { fillSite, NOW } from './analytics/site.ts';
@@ -47,6 +47,7 @@ export async function benchAnalytics(args: readonly string[]): Promise<boolean> 
     const plain = await makeSite(home, 'site_plain', rows);
     const months = await makeSite(home, 'site_months', rows);
     const small = await makeSite(home, 'site_small', Math.min(SMALL, rows));
+    const keyed = await makeSite(home, 'site_keyed', Math.min(SMALL, rows));
     try {
       const verdicts = [
         await measureConversion(months, { perSecond }),
@@ -55,9 +56,10 @@ export async function benchAnalytics(args: readonly string[]): Promise<boolean> 
         ...(await compareQueries({ plain, months }, rounds)),
         await measureRefresh(months),
       ];
+      await compareKeysAside({ plain, months: keyed }, rounds);
       return verdicts.every(Boolean);
     } finally {
-      await Promise.all([plain.end(), months.end(), small.end()]);
+      await Promise.all([plain, months, small, keyed].map((pool) => pool.end()));
     }
   } finally {
     await home.close({ keep: false });

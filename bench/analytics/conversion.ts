@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { applyPartitions, type Outcome } from '../../src/analytics/partitions/apply.ts';
 import { parsePartitionsMapping } from '../../src/analytics/partitions/mapping.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { latencyOf, print, words } from '../figures.ts';
 
-const WARM_UP_MS = 3_000;
-const BEFORE_MS = 20_000;
+/** What was filled just before is on its way to the disk for so long. */
+const WARM_UP_MS = 45_000;
+const BEFORE_MS = 30_000;
 const AFTERWARDS_MS = 3_000;
 /** What it may impose on whoever writes. */
 const TARGET_MS = 50;
@@ -24,14 +25,17 @@ export async function measureConversion(pool: Pool, { perSecond }: { readonly pe
   await sleep(WARM_UP_MS);
   inserts.enter('before');
   await sleep(BEFORE_MS);
-  inserts.enter('beside');
   const began = performance.now();
-  const { tables } = parsePartitionsMapping(JSON.stringify({ version: 1, tables: [ENTRY] }), 'bench');
-  const [outcome] = await applyPartitions(pool, { entries: tables, now: new Date(), restFactor: 1 });
+  const outcome = await convertSite(pool, {
+    restFactor: 1,
+    onStep: (what) => inserts.enter(`beside, ${stepOf(what)}`),
+  });
+  inserts.enter('none');
   const seconds = (performance.now() - began) / 1_000;
   await sleep(AFTERWARDS_MS);
-  const { before, beside, errors } = await inserts.stop();
-  const [former, during] = [latencyOf(before), latencyOf(beside)];
+  const { took, errors } = await inserts.stop();
+  const steps = [...took].filter(([phase]) => phase.startsWith('beside'));
+  const [former, during] = [latencyOf(took.get('before') ?? []), latencyOf(steps.flatMap(([, ms]) => ms))];
   const locked =
     outcome?.status === 'partitioned'
       ? outcome.lockedMs.map((ms) => ms.toFixed(0)).join(' and ')
@@ -40,24 +44,48 @@ export async function measureConversion(pool: Pool, { perSecond }: { readonly pe
   const isMet = imposed <= TARGET_MS && errors.length === 0 && outcome?.status === 'partitioned';
   print(`conversion beside ${perSecond} inserts/s: ${seconds.toFixed(0)} s, the table locked for ${locked} ms`);
   print(`  inserts before: ${words(former)}; beside it: ${words(during)}; errors ${errors.length}`);
+  for (const [phase, ms] of steps) print(`    ${phase}: ${ms.length} inserts, ${words(latencyOf(ms))}`);
   print(`  imposed on p99: ${imposed.toFixed(1)} ms, ${TARGET_MS} allowed: ${isMet ? 'met' : 'MISSED'}`);
   for (const error of errors.slice(0, 3)) print(`  ${error}`);
   return isMet;
 }
 
+export async function convertSite(
+  pool: Pool,
+  {
+    restFactor,
+    uniqueOverAll = [],
+    onStep,
+  }: {
+    readonly restFactor: number;
+    readonly uniqueOverAll?: readonly string[][];
+    readonly onStep?: (what: string) => void;
+  },
+): Promise<Outcome | undefined> {
+  const mapping = { version: 1, tables: [{ ...ENTRY, uniqueOverAll }] };
+  const { tables } = parsePartitionsMapping(JSON.stringify(mapping), 'bench');
+  const [outcome] = await applyPartitions(pool, { entries: tables, now: new Date(), restFactor, onStep });
+  return outcome;
+}
+
+/** `copying analytics.event_impressions, blocks` → `copying` */
+const stepOf = (what: string): string => what.split(' ')[0] ?? what;
+
 function startInserts(pool: Pool, perSecond: number) {
-  const took: Record<'before' | 'beside' | 'none', number[]> = { before: [], beside: [], none: [] };
+  const took = new Map<string, number[]>();
   const errors: string[] = [];
   const underWay = new Set<Promise<unknown>>();
-  let phase: keyof typeof took = 'none';
+  let phase = 'none';
   let isOver = false;
-  const insert = async (due: number, of: keyof typeof took) => {
+  const insert = async (due: number, of: string) => {
     await pool
       .query(
         `insert into public.event_impressions (event_id, session_id, dwell_ms) values (public.nth('event', 1 + floor(2000 * random())::bigint), md5(random()::text), 1000)`,
       )
       .catch((error: Error) => errors.push(error.message));
-    took[of].push(performance.now() - due);
+    const ms = took.get(of) ?? [];
+    took.set(of, ms);
+    ms.push(performance.now() - due);
   };
   const loop = (async () => {
     const began = performance.now();
@@ -71,14 +99,14 @@ function startInserts(pool: Pool, perSecond: number) {
     }
   })();
   return {
-    enter: (next: 'before' | 'beside') => {
+    enter: (next: string) => {
       phase = next;
     },
     stop: async () => {
       isOver = true;
       await loop;
       await Promise.all(underWay);
-      return { before: took.before, beside: took.beside, errors };
+      return { took, errors };
     },
   };
 }

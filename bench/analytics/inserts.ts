@@ -1,5 +1,6 @@
 import type { Pool } from '../../src/db/pool.ts';
 import { median, print, spread } from '../figures.ts';
+import { convertSite } from './conversion.ts';
 
 export interface Sites {
   readonly plain: Pool;
@@ -22,6 +23,15 @@ export async function compareInserts({ plain, months }: Sites, rounds: number): 
     judge('one row a transaction, four writers', await ratios({ plain, months }, rounds, oneByOne)),
     judge('a thousand rows a statement', await ratios({ plain, months }, rounds, inBatches)),
   ];
+}
+
+/** What a table of keys beside the months costs whoever inserts: their ids stay unique over all months. Nothing is promised of it. */
+export async function compareKeysAside({ plain, months }: Sites, rounds: number): Promise<void> {
+  await convertSite(months, { restFactor: 0, uniqueOverAll: [['id']] });
+  const found = await ratios({ plain, months }, rounds, oneByOne);
+  print(
+    `inserts into months with a table of ids beside them against the table as it was, four writers: ${spread(found)}`,
+  );
 }
 
 async function ratios(
