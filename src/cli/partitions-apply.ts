@@ -190,6 +190,11 @@ function outcomeText(outcome: Outcome | PutBack): string {
   switch (outcome.status) {
     case 'partitioned':
       return [`by month ${name}, ${locked(outcome.lockedMs)}\n`, ...outcome.copies.map(reconciledLine)].join('');
+    case 'sorted':
+      return [
+        `sorted   ${name}: rows that lay in no month have theirs, ${locked(outcome.lockedMs)}\n`,
+        ...outcome.copies.map(reconciledLine),
+      ].join('');
     case 'attached':
       return `attached ${name}: what was there is one partition, ${locked(outcome.lockedMs)}\n`;
     case 'back':

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { AppError } from '../errors.ts';
-import type { Pool } from './pool.ts';
+import type { Pool, Queryable } from './pool.ts';
 import { isLockTimeout, toAppError } from './sqlstate.ts';
 
 /** Keeps others away who would do the same. */
@@ -10,10 +10,13 @@ export interface SessionLock {
   release(): Promise<void>;
 }
 
-export interface SessionLockOptions {
-  /** What is locked, and the number of which of them. */
+/** What is locked, and the number of which of them. */
+export interface SessionLockName {
   readonly name: string;
   readonly number: number;
+}
+
+export interface SessionLockOptions extends SessionLockName {
   /** How long another may take to let go: a server notices a killed one some milliseconds later. */
   readonly patienceMs: number;
   /** What is thrown where somebody else holds it: `holder` in words, `process 4711 (liventix, since 2026-01-01 12:00:00 UTC)`. */
@@ -54,8 +57,18 @@ export async function takeSessionLock(pool: Pool, options: SessionLockOptions): 
   return { assertHeld, release };
 }
 
-async function holderOf(client: pg.Client, { name, number }: SessionLockOptions): Promise<string> {
-  const { rows } = await client.query<{ holder: string }>(
+/** Whether some session holds it. @throws AppError DB_* */
+export const isSessionLockHeld = async (db: Queryable, name: SessionLockName): Promise<boolean> =>
+  (await findHolder(db, name)) !== undefined;
+
+const holderOf = async (client: pg.Client, name: SessionLockName): Promise<string> =>
+  (await findHolder(client, name)) ?? 'one that has just ended';
+
+async function findHolder(
+  db: Pick<Queryable, 'query'>,
+  { name, number }: SessionLockName,
+): Promise<string | undefined> {
+  const { rows } = await db.query<{ holder: string }>(
     `select format('process %s (%s)', l.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''), host(a.client_addr),
        'since ' || to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC')) as holder
      from pg_locks l left join pg_stat_activity a using (pid)
@@ -63,5 +76,5 @@ async function holderOf(client: pg.Client, { name, number }: SessionLockOptions)
        and l.classid::int8 = hashtext($1)::int8 & 4294967295 and l.database = (select oid from pg_database where datname = current_database())`,
     [name, number],
   );
-  return rows[0]?.holder ?? 'one that has just ended';
+  return rows[0]?.holder;
 }

@@ -12,10 +12,11 @@ import { blocking, findingsOf, isIdentity } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
-import { closingCheck, ident, qualified } from './names.ts';
+import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
 import { prepare } from './prepare.ts';
-import { splitPast } from './split.ts';
-import { findTable, type KeptTable, type Original } from './tables.ts';
+import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
+import { stopped } from './stopped.ts';
+import { CONVERSION, findTable, type KeptTable, type Original } from './tables.ts';
 
 export interface ApplyOptions {
   readonly entries: readonly Entry[];
@@ -36,6 +37,8 @@ export interface ApplyOptions {
 export type Outcome = { readonly table: string } & (
   | { readonly status: 'attached'; readonly lockedMs: readonly number[] }
   | { readonly status: 'partitioned'; readonly lockedMs: readonly number[]; readonly copies: readonly Reconciled[] }
+  /** It had months before; rows that lay in none have theirs. */
+  | { readonly status: 'sorted'; readonly lockedMs: readonly number[]; readonly copies: readonly Reconciled[] }
   | { readonly status: 'already'; readonly copies: readonly Reconciled[] }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
@@ -45,8 +48,7 @@ const PATIENCE_MS = 2_000;
 /** Keeps a second run away from the same database. @throws AppError PARTITIONS_RUNNING */
 export const lockPartitions = (pool: Pool) =>
   takeSessionLock(pool, {
-    name: 'liventix.partitions',
-    number: 0,
+    ...CONVERSION,
     patienceMs: PATIENCE_MS,
     taken: (cause, holder) =>
       new AppError(
@@ -124,10 +126,11 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     const isNew = kept.state !== 'partitioned';
     await heedPolicy(pool, kept, entry);
     if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs };
-    if (isNew) lockedMs.push(await split(pool, { entry, kept }, options));
+    lockedMs.push(...(await (isNew ? split : sortStrays)(pool, { entry, kept }, options)));
     await letReferencesGo(pool, entry, options);
     const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
-    return isNew ? { table, status: 'partitioned', lockedMs, copies } : { table, status: 'already', copies };
+    if (lockedMs.length === 0) return { table, status: 'already', copies };
+    return { table, status: isNew ? 'partitioned' : 'sorted', lockedMs, copies };
   } catch (thrown) {
     const error = toAppError(thrown);
     if (!SKIPPED.has(error.code)) throw error;
@@ -136,7 +139,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
   }
 }
 
-/** The check of where the past ends would refuse rows when that month has come. */
+/** Checks of what is not to be by now would refuse rows: those without an instant, and all when the month has come in which the past ends. */
 async function reopenPast(pool: Pool, entry: Entry, options: ApplyOptions): Promise<undefined> {
   const kept = await findTable(pool, entry.table);
   if (kept?.state !== 'preparing') return;
@@ -144,7 +147,15 @@ async function reopenPast(pool: Pool, entry: Entry, options: ApplyOptions): Prom
   await underLock(pool, lockingOf(entry, options), async (tx) => ({
     names: [table],
     locksLater: 0,
-    work: () => tx.query(`alter table ${table} drop constraint if exists ${ident(closingCheck(kept.name))}`),
+    work: () =>
+      tx.query(
+        [
+          ...[closingCheck, notNullCheck].map(
+            (check) => `alter table ${table} drop constraint if exists ${ident(check(kept.name))}`,
+          ),
+          `update partitions.tables set closes_at = null where id = ${kept.id}`,
+        ].join(';\n'),
+      ),
   }));
 }
 
@@ -155,6 +166,7 @@ const SKIPPED: ReadonlySet<string> = new Set([
   'PARTITIONS_DRIFTED',
   'PARTITIONS_NULL_KEY',
   'PARTITIONS_DIFFERENT',
+  'DB_CONFLICT',
   'DB_FAILED',
   'DB_PERMISSION_DENIED',
 ]);
@@ -221,9 +233,10 @@ interface Of {
 }
 
 async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<number> {
-  const end = await closePast(pool, { entry, kept }, options.now);
+  const end = await closePast(pool, { entry, kept }, options);
   const locking = lockingOf(entry, options);
   await prepare({ pool, tableId: kept.id, entry, locking, onStep: onStep(options) }, end);
+  if (options.stop?.aborted === true) throw stopped();
   onStep(options)(`attaching ${entry.table}`, 0, 0);
   return attachPast(
     pool,
@@ -235,9 +248,11 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 
 /** Where the past ends: decided once, and anew when that month has come too near. Nowhere, where rows lie beyond. */
-async function closePast(db: Queryable, { entry, kept }: Of, now: Date): Promise<Month | null> {
-  const end = endOfPast(now);
+async function closePast(db: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<Month | null> {
+  const end = endOfPast(options.now);
   const usable = kept.closesAt !== null && kept.closesAt >= end ? kept.closesAt : end;
+  // The check of a run that was broken off says another month.
+  if (kept.closesAt !== null && kept.closesAt !== usable) await reopenPast(db, entry, options);
   const { rows } = await db.query<{ isBeyond: boolean }>(
     `select exists (select from ${qualified(kept.schema, kept.name)} where ${ident(entry.by)} >= (${await boundSql(db, usable, kept)})) as "isBeyond"`,
   );
@@ -254,21 +269,48 @@ async function boundSql(db: Queryable, month: Month, { id, zone }: KeptTable): P
   return rows[0]?.bound ?? '';
 }
 
-async function split(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<number> {
-  if (kept.past === null) throw new AppError('INTERNAL', `${entry.table} has no past.`);
-  return splitPast({
-    pool,
-    tableId: kept.id,
-    table: entry.table,
-    entry,
-    past: kept.past,
-    thisMonth: monthOf(options.now),
-    endOfMonths: endOfMonths(entry, options.now),
-    locking: lockingOf(entry, options),
-    restFactor: options.restFactor ?? 0,
-    onStep: onStep(options),
-  });
+async function split(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
+  const { entry, kept } = of;
+  const { past } = kept;
+  if (past === null) throw new AppError('INTERNAL', `${entry.table} has no past.`);
+  const planLeaves = () =>
+    leavesOfPast(pool, {
+      tableId: kept.id,
+      entry,
+      past,
+      thisMonth: monthOf(options.now),
+      endOfMonths: endOfMonths(entry, options.now),
+    });
+  return [await splitPartition({ ...splittingOf(pool, of, options), partition: past, planLeaves })];
 }
+
+/** Gives rows that lie in no month the months that they belong to; those of years that nobody keeps stay where they are. */
+async function sortStrays(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
+  const { kept } = of;
+  const { rows } = await pool.query<{ name: string; months: readonly Month[] }>(
+    `select c.relname as name, partitions.months_in($1, m.partition, $2)::text[] as months
+     from partitions.months_of($1) m join pg_class c on c.oid = m.partition where m.is_default`,
+    [kept.id, options.now],
+  );
+  const strays = rows[0];
+  if (strays === undefined || (strays.months.length === 0 && !kept.isCopying)) return [];
+  const planLeaves = async () => leavesOfStrays(strays.months);
+  return [await splitPartition({ ...splittingOf(pool, of, options), partition: strays.name, planLeaves })];
+}
+
+const splittingOf = (
+  pool: Pool,
+  { entry, kept }: Of,
+  options: ApplyOptions,
+): Omit<Splitting, 'partition' | 'planLeaves'> => ({
+  pool,
+  tableId: kept.id,
+  table: entry.table,
+  entry,
+  locking: lockingOf(entry, options),
+  restFactor: options.restFactor ?? 0,
+  onStep: onStep(options),
+});
 
 /** What is set aside refers to nothing any more: else who deletes what it refers to would be kept waiting, or refused. */
 export async function letReferencesGo(

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Pool, Tx } from '../../db/pool.ts';
+import type { Pool, Queryable, Tx } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
+import { AppError } from '../../errors.ts';
 import { ident, literal } from './names.ts';
 import { stopped } from './stopped.ts';
 import { CAPTURES, REFUSES_TRUNCATE } from './take-place.ts';
@@ -34,11 +35,18 @@ export interface FromTo {
 }
 
 /**
- * Begins to capture what changes, and says what is to be copied. From here on every change is captured: whoever had written before has ended,
- * as the trigger waits for them.
- * @param make runs in the same transaction, before; it makes the target
+ * Goes on with a copy that is under way, or begins one: from then on every change is captured, as the trigger waits for whoever had written before.
+ * One of a table that was changed since it was begun is given up: what it is copied to has not what the table got.
+ * @param make runs in the transaction that begins; it makes the target
  */
-export async function beginCopy(
+export async function beginCopy(copying: Copying, fromTo: FromTo, make: (tx: Tx) => Promise<void>): Promise<void> {
+  const isUsable = await hasSameShape(copying.pool, copying.tableId);
+  if (isUsable === true) return;
+  if (isUsable === false) await giveUpCopy(copying, fromTo.way);
+  await capture(copying, fromTo, make);
+}
+
+async function capture(
   { pool, tableId, locking }: Copying,
   { way, captured, sources, target }: FromTo,
   make: (tx: Tx) => Promise<void>,
@@ -62,8 +70,9 @@ export async function beginCopy(
           alter table ${captured} enable always trigger ${ident(REFUSES_TRUNCATE)};
           ${sources
             .map(
-              (source) => `insert into partitions.copies (table_id, way, captured, source, target, blocks)
-                select ${tableId}, '${way}', ${literal(captured)}, ${literal(source)}, ${literal(target)}, pg_relation_size(${literal(source)}::regclass) / current_setting('block_size')::int`,
+              (source) => `insert into partitions.copies (table_id, way, captured, source, target, blocks, shape)
+                select ${tableId}, '${way}', ${literal(captured)}, ${literal(source)}, ${literal(target)}, pg_relation_size(${literal(source)}::regclass) / current_setting('block_size')::int,
+                  partitions.shape_of(${tableId})`,
             )
             .join(';\n')}`),
     };
@@ -120,8 +129,13 @@ export async function drainMost(
   }
 }
 
-/** All that is left; whoever calls holds the lock behind which nobody writes. */
-export async function drainAll(tx: Tx, tableId: number, { captured, target }: FromTo): Promise<void> {
+/**
+ * All that is left; whoever calls holds the lock behind which nobody writes, nor changes the table.
+ * @throws AppError PARTITIONS_DRIFTED
+ */
+export async function drainAll(tx: Tx, copying: Copying, { captured, target }: FromTo): Promise<void> {
+  await assertSameShape(tx, copying);
+  const { tableId } = copying;
   while ((await drain(tx, { tableId, captured, target })) > 0);
 }
 
@@ -136,6 +150,25 @@ async function drain(
     DRAINED_AT_ONCE,
   ]);
   return rows[0]?.taken ?? 0;
+}
+
+/** @throws AppError PARTITIONS_DRIFTED where somebody has changed the table since the copy was begun: it has not what the table got */
+export async function assertSameShape(db: Queryable, { tableId, table }: Copying): Promise<void> {
+  if ((await hasSameShape(db, tableId)) === true) return;
+  throw new AppError(
+    'PARTITIONS_DRIFTED',
+    `${table} was changed while its rows were copied. Nothing was done to it: run it again, it is copied anew.`,
+  );
+}
+
+/** @returns undefined where no copy is under way */
+async function hasSameShape(db: Queryable, tableId: number): Promise<boolean | undefined> {
+  const { rows } = await db.query<{ isSame: boolean | null }>(
+    `select bool_and(shape is not distinct from partitions.shape_of(table_id) and to_regclass(source) is not null) as "isSame"
+     from partitions.copies where table_id = $1`,
+    [tableId],
+  );
+  return rows[0]?.isSame ?? undefined;
 }
 
 /** Gives up a copy that is under way, if one of that way is. @throws AppError PARTITIONS_BUSY, DB_* */

@@ -24,32 +24,52 @@ async function judge(db: Queryable): Promise<Finding> {
   );
   const now = rows[0]?.now ?? new Date();
   const status = rows[0]?.isThere === true ? await readStatus(db) : undefined;
-  const kept = status?.tables.filter(({ state }) => state !== 'preparing') ?? [];
-  if (kept.length === 0) return { result: 'skipped', found: 'no table is kept by month' };
+  if (status === undefined || status.tables.length === 0)
+    return { result: 'skipped', found: 'no table is kept by month' };
+  const broken = status.isRunning ? [] : status.tables.flatMap(brokenOff);
+  const kept = status.tables.filter(({ state }) => state !== 'preparing');
   const faults = kept.flatMap((table) => faultsOf(table, now));
   const shortest = Math.min(...kept.map(({ runwayDays }) => runwayDays ?? Number.POSITIVE_INFINITY));
-  const worst = shortest < RUNWAY_FAILED_DAYS ? 'failed' : 'warning';
-  if (faults.length === 0) {
+  if (faults.length + broken.length === 0) {
     return {
       result: 'ok',
-      found: `${kept.length} tables are kept by month, with months for ${Number.isFinite(shortest) ? `${shortest} days` : 'all there is'}, by ${status?.runner}`,
+      found: `${kept.length} tables are kept by month, with months for ${Number.isFinite(shortest) ? `${shortest} days` : 'all there is'}, by ${status.runner}`,
     };
   }
   return {
-    result: worst,
-    found: faults.join('; '),
-    todo: 'See to it now: liventix partitions maintain. What is wrong: liventix partitions status, liventix partitions verify',
+    result: shortest < RUNWAY_FAILED_DAYS ? 'failed' : 'warning',
+    found: [...faults, ...broken].join('; '),
+    todo: [
+      ...(faults.length === 0
+        ? []
+        : [
+            'See to it now: liventix partitions maintain. What is wrong: liventix partitions status, liventix partitions verify.',
+          ]),
+      ...(broken.length === 0
+        ? []
+        : ['Go on: liventix partitions apply; or give it up: liventix partitions rollback.']),
+    ].join(' '),
   };
 }
 
-function faultsOf({ table, runwayDays, hasStrays, maintainedAt }: TableStatus, now: Date): readonly string[] {
+/** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
+function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): readonly string[] {
+  if (copy !== null)
+    return [`the rows of ${table} were being copied, ${copy.waiting} changes wait, and nobody is at it`];
+  if (state !== 'preparing') return [];
+  const refusal = closesAt === null ? '' : `, whose check refuses rows of ${closesAt} and later until then`;
+  return [`the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`];
+}
+
+function faultsOf({ table, runwayDays, hasStrays, maintainedAt, begunAt }: TableStatus, now: Date): readonly string[] {
+  const seenAt = maintainedAt ?? begunAt;
   return [
     ...(runwayDays !== null && runwayDays < RUNWAY_WARNING_DAYS
       ? [`${table} has months for ${Math.max(0, runwayDays)} days`]
       : []),
     ...(hasStrays ? [`rows of ${table} lie in no month`] : []),
-    ...(maintainedAt !== null && now.getTime() - maintainedAt.getTime() > UPKEEP_LATE_MS
-      ? [`nobody has seen to the months of ${table} since ${maintainedAt.toISOString()}`]
+    ...(now.getTime() - seenAt.getTime() > UPKEEP_LATE_MS
+      ? [`nobody has seen to the months of ${table} since ${seenAt.toISOString()}`]
       : []),
   ];
 }

@@ -234,6 +234,11 @@ const FACTS = `
       select pg_describe_object('pg_constraint'::regclass, k.oid, 0) from pg_catalog.pg_constraint k
       where k.conrelid = c.oid and (k.contype = 'x' or k.contype = 'f' and k.confrelid = c.oid)
       union
+      -- A view that groups by the primary key alone stands on that.
+      select pg_describe_object(d.classid, d.objid, d.objsubid)
+      from pg_catalog.pg_constraint k join pg_catalog.pg_depend d on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid and d.deptype = 'n' and d.classid = 'pg_rewrite'::regclass
+      where k.conrelid = c.oid
+      union
       select format('the subscription %s', u.subname) from pg_catalog.pg_subscription_rel r join pg_catalog.pg_subscription u on u.oid = r.srsubid where r.srrelid = c.oid
       order by 1
     ) as others,

@@ -2,6 +2,7 @@ import { givingWay } from '../../db/giving-way.ts';
 import type { Copying } from './copy.ts';
 import { readFacts, type TableFacts, type UniqueKey } from './facts.ts';
 import { ident } from './names.ts';
+import { runUntilStopped } from './stopped.ts';
 
 /** What a table of copies gets once they are there. */
 export interface Wanted extends Pick<TableFacts, 'uniqueKeys' | 'indexes' | 'foreignKeys'> {
@@ -23,11 +24,11 @@ export async function finishTable(
     (of: readonly { readonly definition: string }[] = []) =>
     (each: { readonly definition: string }) =>
       !of.some(({ definition }) => definition === each.definition);
+  const run = (sql: string) => runUntilStopped(pool, locking.stop, sql);
   const named = (name: string) => (areNamed ? ident(name) : '');
-  for (const key of uniqueKeys.filter(isMissing(there?.uniqueKeys)))
-    await pool.query(keyStatement(made, key, areNamed));
+  for (const key of uniqueKeys.filter(isMissing(there?.uniqueKeys))) await run(keyStatement(made, key, areNamed));
   for (const { name, definition } of indexes.filter(isMissing(there?.indexes))) {
-    await pool.query(`create index ${named(name)} on ${made} using ${definition}`);
+    await run(`create index ${named(name)} on ${made} using ${definition}`);
   }
   for (const { name, definition } of foreignKeys) {
     const known = there?.foreignKeys.find((each) => each.name === name);
@@ -39,9 +40,9 @@ export async function finishTable(
         ),
       );
     }
-    if (known?.isValidated !== true) await pool.query(`alter table ${made} validate constraint ${ident(name)}`);
+    if (known?.isValidated !== true) await run(`alter table ${made} validate constraint ${ident(name)}`);
   }
-  await pool.query(`analyze ${made}`);
+  await run(`analyze ${made}`);
 }
 
 /** A unique key of a table that has no such key yet. */

@@ -1,6 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool } from '../../db/pool.ts';
-import { toAppError } from '../../db/sqlstate.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { holdsKey, readFacts, referenceTo, type TableFacts } from './facts.ts';
@@ -17,11 +17,15 @@ import {
   pastIndex,
   pastKey,
   qualified,
+  quotedName,
 } from './names.ts';
-import { stopped } from './stopped.ts';
+import { runUntilStopped, stopped } from './stopped.ts';
 import { KEEPS_KEY } from './take-place.ts';
 
 const ROWS_AT_ONCE = 5_000;
+/** How long rows that somebody holds are waited for, before they are given up. */
+const WAIT_MS = 100;
+const MOST_WAITS = 300;
 
 export interface Preparing {
   readonly pool: Pool;
@@ -41,10 +45,17 @@ export async function prepare(preparing: Preparing, endOfPast: Month | null): Pr
   await fillInstants(preparing, facts);
   await buildIndexes(preparing, facts);
   if (facts.key?.isNotNull === false) {
-    await addCheck(preparing, notNullCheck(facts.name), `${ident(preparing.entry.by)} is not null`);
+    const check = { name: notNullCheck(facts.name), condition: `${ident(preparing.entry.by)} is not null` };
+    await addCheck(preparing, check);
+    // Those that came meanwhile: from here on none does.
+    await fillInstants(preparing, facts);
+    await readForCheck(preparing, check.name);
   }
-  if (endOfPast !== null)
-    await addCheck(preparing, closingCheck(facts.name), await beforeSql(preparing, facts, endOfPast));
+  if (endOfPast !== null) {
+    const check = { name: closingCheck(facts.name), condition: await beforeSql(preparing, facts, endOfPast) };
+    await addCheck(preparing, check);
+    await readForCheck(preparing, check.name);
+  }
 }
 
 async function factsOf({ pool, entry }: Preparing): Promise<TableFacts> {
@@ -66,26 +77,40 @@ async function beforeSql({ pool, entry }: Preparing, facts: TableFacts, end: Mon
   return `${ident(entry.by)} < ${rows[0]?.bound}`;
 }
 
-/** Not valid first, so that nobody waits for the rows to be read, then read beside whoever writes. */
-async function addCheck({ pool, entry, locking, onStep }: Preparing, name: string, condition: string): Promise<void> {
-  const facts = await readFacts(pool, entry.table, entry.by);
-  const table = qualified(facts?.schema ?? '', facts?.name ?? '');
-  const { rows } = await pool.query<{ isValid: boolean }>(
-    'select convalidated as "isValid" from pg_constraint where conrelid = $1::regclass and conname = $2',
-    [table, name],
-  );
-  if (rows[0] === undefined) {
-    await underLock(pool, locking, async (tx) => ({
-      names: [table],
-      locksLater: 0,
-      work: () => tx.query(`alter table ${table} add constraint ${ident(name)} check (${condition}) not valid`),
-    }));
-  }
-  if (rows[0]?.isValid === true) return;
+/** Not valid: nobody waits for the rows to be read. */
+async function addCheck(
+  { pool, entry, locking }: Preparing,
+  { name, condition }: { readonly name: string; readonly condition: string },
+): Promise<void> {
+  const table = quotedName(entry.table);
+  if ((await readConstraint(pool, table, name)) !== undefined) return;
+  await underLock(pool, locking, async (tx) => ({
+    names: [table],
+    locksLater: 0,
+    work: () => tx.query(`alter table ${table} add constraint ${ident(name)} check (${condition}) not valid`),
+  }));
+}
+
+/** Reads the rows for it, beside whoever writes. */
+async function readForCheck({ pool, entry, locking, onStep }: Preparing, name: string): Promise<void> {
+  const table = quotedName(entry.table);
+  if ((await readConstraint(pool, table, name))?.isValid === true) return;
   onStep(`reading ${entry.table} for ${name}`, 0, 0);
   await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
     tx.query(`alter table ${table} validate constraint ${ident(name)}`),
   );
+}
+
+async function readConstraint(
+  pool: Pool,
+  table: string,
+  name: string,
+): Promise<{ readonly isValid: boolean } | undefined> {
+  const { rows } = await pool.query<{ isValid: boolean }>(
+    'select convalidated as "isValid" from pg_constraint where conrelid = $1::regclass and conname = $2',
+    [table, name],
+  );
+  return rows[0];
 }
 
 /** What is built concurrently: for the keys with the instant, and what the mapping asks for. */
@@ -122,21 +147,19 @@ async function buildIndex(
   if (rows[0]?.isValid === true) return;
   // What an interrupted run left is of no use to anybody.
   if (rows[0] !== undefined) await pool.query(`drop index concurrently ${qualified(schema, name)}`);
-  if (locking.stop?.aborted === true) throw stopped();
-  await pool
-    .query(
-      `create ${isUnique ? 'unique ' : ''}index concurrently ${ident(name)} on ${qualified(schema, table)} using ${definition}`,
-    )
-    .catch((error: unknown) => {
-      throw toAppError(error);
-    });
+  const unique = isUnique ? 'unique ' : '';
+  await runUntilStopped(
+    pool,
+    locking.stop,
+    `create ${unique}index concurrently ${ident(name)} on ${qualified(schema, table)} using ${definition}`,
+  );
 }
 
 /** Rows without an instant get the one that the mapping says, some at a time. */
 async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing, facts: TableFacts): Promise<void> {
   if (facts.key?.isNotNull === true) return;
   const [table, key] = [qualified(facts.schema, facts.name), ident(entry.by)];
-  let filled = 0;
+  let [filled, waits] = [0, 0];
   for (;;) {
     if (locking.stop?.aborted === true) throw stopped();
     const { rows } = await pool.query<{ none: boolean }>(
@@ -152,9 +175,18 @@ async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing
     const { rowCount } = await pool.query(
       `with unfilled as (select ctid from ${table} where ${key} is null limit ${ROWS_AT_ONCE} for update skip locked),
        filled as (update ${table} t set ${key} = (${entry.whenNull}) from unfilled where t.ctid = unfilled.ctid returning t.*)
-       insert into partitions.filled (table_id, pair) select ${tableId}, jsonb_build_object(${facts.uniqueKeys[0]?.columns.map((each) => `${literal(each)}, f.${ident(each)}`).join(', ')}) from filled f`,
+       insert into partitions.filled (table_id, pair) select ${tableId}, jsonb_build_object(${[...(facts.uniqueKeys[0]?.columns ?? []), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`).join(', ')}) from filled f`,
     );
     filled += rowCount ?? 0;
+    if (rowCount === 0) {
+      waits += 1;
+      if (waits > MOST_WAITS)
+        throw new AppError(
+          'PARTITIONS_BUSY',
+          `Rows of ${entry.table} without ${entry.by} are held by somebody. What was filled stays: run it again.`,
+        );
+      await sleep(WAIT_MS);
+    }
     onStep(`filling ${entry.by} of ${entry.table}`, filled, 0);
   }
 }
@@ -211,25 +243,22 @@ async function keepKeyAside(
             execute function partitions.keep_key(${[side, entry.by, ...columns].map(literal).join(', ')});
           alter table ${table} enable always trigger ${ident(`${KEEPS_KEY}_${nth}`)};
           create trigger ${ident(`${KEEPS_KEY}_${nth}_emptied`)} before truncate on ${table} for each statement execute function partitions.empty_keys(${literal(side)});
-          insert into partitions.keys (table_id, columns, side_table) values (${tableId}, ${literal(`{${columns.map((each) => `"${each}"`).join(',')}}`)}, ${literal(sideTable(facts.name, columns))})`),
+          insert into partitions.keys (table_id, columns, side_table) values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(sideTable(facts.name, columns))})`),
     }));
   }
   await fillSideTable(preparing, { table, side, all, columns });
   for (const reference of facts.references.filter(({ refersTo }) => refersTo.join() === columns.join())) {
     const name = ident(byKeyName(reference.name));
     const definition = referenceTo(reference, side);
-    const { rows } = await pool.query<{ isValid: boolean }>(
-      'select convalidated as "isValid" from pg_constraint where conrelid = $1::regclass and conname = $2',
-      [reference.table, byKeyName(reference.name)],
-    );
-    if (rows[0] === undefined) {
+    const known = await readConstraint(pool, reference.table, byKeyName(reference.name));
+    if (known === undefined) {
       await underLock(pool, locking, async (tx) => ({
         names: [reference.table],
         locksLater: 1,
         work: () => tx.query(`alter table ${reference.table} add constraint ${name} ${definition} not valid`),
       }));
     }
-    if (rows[0]?.isValid !== true) {
+    if (known?.isValid !== true) {
       onStep(`reading ${reference.table} for ${byKeyName(reference.name)}`, 0, 0);
       await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
         tx.query(`alter table ${reference.table} validate constraint ${name}`),

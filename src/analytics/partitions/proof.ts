@@ -1,6 +1,6 @@
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
-import type { Copying, FromTo } from './copy.ts';
+import { assertSameShape, type Copying, type FromTo } from './copy.ts';
 
 interface Sum {
   readonly rows: bigint;
@@ -10,12 +10,10 @@ interface Sum {
 /**
  * Reads both sides in one snapshot and compares all rows but those that were changed since and not drained yet: how many, and the sum of the
  * hashes of their contents. What it found is in partitions.log.
- * @throws AppError PARTITIONS_DIFFERENT, DB_*
+ * @throws AppError PARTITIONS_DIFFERENT, PARTITIONS_DRIFTED, DB_*
  */
-export async function compareCopy(
-  { pool, tableId, table, onStep }: Copying,
-  { captured, target }: FromTo,
-): Promise<void> {
+export async function compareCopy(copying: Copying, { captured, target }: FromTo): Promise<void> {
+  const { pool, tableId, table, onStep } = copying;
   onStep(`comparing ${table} with its copy`, 0, 0);
   const [source, copy] = await withTransaction(
     pool,
@@ -33,6 +31,7 @@ export async function compareCopy(
     ONE_SNAPSHOT,
   );
   if (source.rows !== copy.rows || source.hash !== copy.hash) {
+    await assertSameShape(pool, copying);
     throw new AppError(
       'PARTITIONS_DIFFERENT',
       `The copy of ${table} is not what it is a copy of: ${source.rows} rows with ${source.hash}, the copy ${copy.rows} with ${copy.hash}. Nothing was changed. Give the copy up: liventix partitions rollback --table ${table}`,

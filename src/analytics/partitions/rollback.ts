@@ -18,6 +18,7 @@ import {
   pastKey,
   pastName,
   qualified,
+  quotedName,
   STAGE,
   stagedName,
 } from './names.ts';
@@ -93,7 +94,9 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
 const SKIPPED: ReadonlySet<string> = new Set([
   'PARTITIONS_BUSY',
   'PARTITIONS_TOO_LONG',
+  'PARTITIONS_DRIFTED',
   'PARTITIONS_DIFFERENT',
+  'DB_CONFLICT',
   'DB_FAILED',
   'DB_PERMISSION_DENIED',
 ]);
@@ -181,29 +184,28 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
   for (const { side } of rows) await db.query(`drop table ${qualified(schema, side)}`);
 }
 
-/** Rows that were given an instant have none again. */
+/** Rows that were given an instant, and have that still, have none again. */
 async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: KeptTable): Promise<void> {
   if (original.keyIsNotNull) return;
   const columns = original.uniqueKeys[0]?.columns ?? [];
   const same = columns.map((each) => `to_jsonb(t) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
+  const table = qualified(schema, name);
   await pool.query(
     `with filled as (delete from partitions.filled where table_id = ${id} returning pair)
-     update ${qualified(schema, name)} t set ${ident(by)} = null from filled f where ${same}`,
+     update ${table} t set ${ident(by)} = null from filled f
+     where ${same} and coalesce((jsonb_populate_record(null::${table}, f.pair)).${ident(by)} = t.${ident(by)}, true)`,
   );
 }
 
-/** Rows that came from a table of copies, where they still are. */
-async function giveRowsBack(pool: Pool, { id, schema, name }: KeptTable): Promise<void> {
-  const { rows } = await pool.query<{ columns: string[] }>(
-    'select array(select jsonb_object_keys(r.pair) order by 1) as columns from partitions.reconciled r where r.table_id = $1 limit 1',
+/** Rows that came from a table of copies go, where they still say what they said there. */
+async function giveRowsBack(pool: Pool, { id }: KeptTable): Promise<void> {
+  const { rows } = await pool.query<{ copy: string }>(
+    `select distinct copy from partitions.reconciled where table_id = $1 and finding = 'taken'`,
     [id],
   );
-  const same = rows[0]?.columns.map((each) => `to_jsonb(t.${ident(each)}) = r.pair -> ${literal(each)}`).join(' and ');
-  if (same === undefined) return;
-  await pool.query(
-    `with given as (delete from partitions.reconciled where table_id = ${id} returning pair, finding)
-     delete from ${qualified(schema, name)} t using given r where r.finding = 'taken' and ${same}`,
-  );
+  for (const { copy } of rows)
+    await pool.query('select partitions.give_rows_back($1, $2, to_regclass($3))', [id, copy, quotedName(copy)]);
+  await pool.query('delete from partitions.reconciled where table_id = $1', [id]);
 }
 
 async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
@@ -218,19 +220,16 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
     sources: await readSources(pool, kept),
     target: made,
   };
-  const { rowCount: isUnderWay } = await pool.query('select from partitions.copies where table_id = $1', [tableId]);
-  if (isUnderWay === 0) {
-    await beginCopy(copying, fromTo, async (tx) => {
-      await tx.query(
-        [
-          `drop table if exists ${made}`,
-          `create table ${made} (like ${qualified(schema, name)} including all excluding indexes excluding identity)`,
-          ...(kept.storage.length === 0 ? [] : [`alter table ${made} set (${kept.storage.join(', ')})`]),
-          ...(original.keyIsNotNull ? [] : [`alter table ${made} alter column ${ident(kept.by)} drop not null`]),
-        ].join(';\n'),
-      );
-    });
-  }
+  await beginCopy(copying, fromTo, async (tx) => {
+    await tx.query(
+      [
+        `drop table if exists ${made}`,
+        `create table ${made} (like ${qualified(schema, name)} including all excluding indexes excluding identity)`,
+        ...(kept.storage.length === 0 ? [] : [`alter table ${made} set (${kept.storage.join(', ')})`]),
+        ...(original.keyIsNotNull ? [] : [`alter table ${made} alter column ${ident(kept.by)} drop not null`]),
+      ].join(';\n'),
+    );
+  });
   await copyAll(copying, fromTo);
   await pool.query('select partitions.drop_changed($1, $2)', [tableId, made]);
   copying.onStep(`building indexes of ${table}`, 0, 0);
@@ -245,7 +244,7 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
       names: [...new Set([...references.map((each) => each.table), ...locksOf(now)])],
       locksLater: 1,
       work: async () => {
-        await drainAll(tx, tableId, fromTo);
+        await drainAll(tx, copying, fromTo);
         await rememberFollowers(tx, tableId, now.readers);
         await tx.query(backStatements(now, kept, references).join(';\n'));
         await dropSideTables(tx, kept);

@@ -4,7 +4,7 @@ import { AppError } from '../../errors.ts';
 import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
 import { finishTable } from './leaf.ts';
-import type { Entry } from './mapping.ts';
+import { type Entry, nameParts } from './mapping.ts';
 import { addMonths, type Month, monthsBetween } from './months.ts';
 import { ident, literal, qualified, STAGE, stagedName } from './names.ts';
 import { compareCopy } from './proof.ts';
@@ -12,32 +12,51 @@ import { setAside } from './take-place.ts';
 
 export interface Splitting extends Copying {
   readonly entry: Entry;
-  /** The name of the partition that holds the past, in the table's schema. */
-  readonly past: string;
-  readonly thisMonth: Month;
-  /** Before this one there are to be months. */
-  readonly endOfMonths: Month;
+  /** The name of the partition that is split, in the table's schema: the past, or that of rows which lay in no month. */
+  readonly partition: string;
+  /** What it is split into. */
+  readonly planLeaves: () => Promise<readonly Leaf[]>;
+}
+
+/** A partition that rows are copied to. Without an end it is the default one. */
+export interface Leaf {
+  /** What its name ends in. */
+  readonly suffix: string;
+  readonly from: Month | null;
+  readonly until: Month | null;
 }
 
 /** No more months than these are made of a past that is kept for ever: what is older stays together. */
 const MOST_MONTHS = 120;
+const OTHERS: Leaf = { suffix: 'other', from: null, until: null };
+
+const leafOf = (month: Month): Leaf => ({
+  suffix: month.slice(0, 7).replace('-', ''),
+  from: month,
+  until: addMonths(month, 1),
+});
+
+/** The leaves of rows that lay in no month. */
+export const leavesOfStrays = (months: readonly Month[]): readonly Leaf[] => [...months.map(leafOf), OTHERS];
 
 /**
- * Makes months of the past, beside whoever writes, and lets them take its place in one short transaction. The past is set aside.
+ * Makes months of a partition, beside whoever writes, and lets them take its place in one short transaction. What was split is set aside.
  * @returns for how long the table was locked, in ms
- * @throws AppError PARTITIONS_BUSY, PARTITIONS_TOO_LONG, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ * @throws AppError PARTITIONS_BUSY, PARTITIONS_TOO_LONG, PARTITIONS_DRIFTED, PARTITIONS_DIFFERENT, STOPPED, DB_*
  */
-export async function splitPast(splitting: Splitting): Promise<number> {
-  const { pool, tableId, entry, past, locking } = splitting;
+export async function splitPartition(splitting: Splitting): Promise<number> {
+  const { pool, tableId, entry, partition, locking } = splitting;
   const facts = await factsOf(pool, entry);
   const fromTo: FromTo = {
     way: 'apply',
-    captured: qualified(facts.schema, past),
-    sources: [qualified(facts.schema, past)],
+    captured: qualified(facts.schema, partition),
+    sources: [qualified(facts.schema, partition)],
     target: qualified(STAGE, stagedName(tableId)),
   };
-  const { rowCount: isUnderWay } = await pool.query('select from partitions.copies where table_id = $1', [tableId]);
-  if (isUnderWay === 0) await begin(splitting, facts, fromTo);
+  await beginCopy(splitting, fromTo, async (tx) => {
+    splitting.onStep(`looking for the months of ${entry.table}`, 0, 0);
+    await tx.query(targetStatements(facts, { tableId, entry, target: fromTo.target }, await splitting.planLeaves()));
+  });
   await copyAll(splitting, fromTo);
   const leaves = await readLeaves(pool, fromTo.target);
   await pool.query('select partitions.drop_changed($1, $2)', [tableId, fromTo.target]);
@@ -52,8 +71,8 @@ export async function splitPast(splitting: Splitting): Promise<number> {
     names: [qualified(facts.schema, facts.name)],
     locksLater: Math.max(1, facts.foreignKeys.length),
     work: async () => {
-      await drainAll(tx, tableId, fromTo);
-      await tx.query(takeItsPlace(facts, { tableId, past, target: fromTo.target }).join(';\n'));
+      await drainAll(tx, splitting, fromTo);
+      await tx.query(takeItsPlace(facts, { tableId, partition, target: fromTo.target }).join(';\n'));
     },
   }));
 }
@@ -64,39 +83,55 @@ async function factsOf(pool: Pool, entry: Entry): Promise<TableFacts> {
   return facts;
 }
 
-/**
- * Makes the months of all rows there are; what is older lies together. Each has its bounds as a check, so that nobody waits for its rows to be
- * read when it is attached. A past that has an end is split up to there; one that has none also holds rows of the future.
- */
-async function begin(splitting: Splitting, facts: TableFacts, fromTo: FromTo): Promise<void> {
-  const { pool, tableId, entry, past, thisMonth, endOfMonths } = splitting;
-  splitting.onStep(`looking for the months of ${entry.table}`, 0, 0);
-  const end = await endOfPast(pool, tableId, past);
-  const first = await readFirst(pool, {
-    table: qualified(facts.schema, past),
+/** The SQL that makes what rows are copied to. Each month has its bounds as a check, so that nobody waits for its rows to be read when it is attached. Pure. */
+function targetStatements(
+  { schema, name }: TableFacts,
+  { tableId, entry, target }: { readonly tableId: number; readonly entry: Entry; readonly target: string },
+  leaves: readonly Leaf[],
+): string {
+  const bound = (month: Month | null) => (month === null ? 'null' : literal(month));
+  return [
+    `drop table if exists ${target}`,
+    `create table ${target} (like ${qualified(schema, name)} including generated) partition by range (${ident(entry.by)})`,
+    ...leaves.map(
+      ({ suffix, from, until }) =>
+        `select partitions.make_leaf(${tableId}, ${literal(target)}, ${literal(suffix)}, ${bound(from)}, ${bound(until)})`,
+    ),
+  ].join(';\n');
+}
+
+/** The months of all rows that a past has; what is older lies together. One that has an end is split up to there; one that has none also holds rows of the future. */
+export async function leavesOfPast(
+  db: Queryable,
+  {
+    tableId,
+    entry,
+    past,
+    thisMonth,
+    endOfMonths,
+  }: {
+    readonly tableId: number;
+    readonly entry: Entry;
+    readonly past: string;
+    readonly thisMonth: Month;
+    /** Before this one there are to be months. */
+    readonly endOfMonths: Month;
+  },
+): Promise<readonly Leaf[]> {
+  const end = await endOfPast(db, tableId, past);
+  const first = await readFirst(db, {
+    table: qualified(nameParts(entry.table).schema, past),
     entry,
     // What is older than is kept lies together, until it goes.
     floor: addMonths(thisMonth, -(entry.keepMonths ?? MOST_MONTHS)),
     end: end ?? endOfMonths,
   });
-  const leaf = (name: string, from: Month | null, until: Month) =>
-    `select partitions.make_leaf(${[String(tableId), ...[fromTo.target, name].map(literal), from === null ? 'null' : literal(from), literal(until)].join(', ')})`;
-  await beginCopy(splitting, fromTo, async (tx) => {
-    await tx.query(
-      [
-        `drop table if exists ${fromTo.target}`,
-        `create table ${fromTo.target} (like ${qualified(facts.schema, facts.name)} including generated) partition by range (${ident(entry.by)})`,
-        // Also where there is nothing older by now: something may come.
-        leaf('before', null, first),
-        ...monthsBetween(first, end ?? endOfMonths).map((month) =>
-          leaf(month.slice(0, 7).replace('-', ''), month, addMonths(month, 1)),
-        ),
-        ...(end === undefined
-          ? [`select partitions.make_leaf(${tableId}, ${literal(fromTo.target)}, 'other', null, null)`]
-          : []),
-      ].join(';\n'),
-    );
-  });
+  return [
+    // Also where there is nothing older by now: something may come.
+    { suffix: 'before', from: null, until: first },
+    ...monthsBetween(first, end ?? endOfMonths).map(leafOf),
+    ...(end === undefined ? [OTHERS] : []),
+  ];
 }
 
 async function endOfPast(db: Queryable, tableId: number, past: string): Promise<Month | undefined> {
@@ -141,18 +176,18 @@ async function readLeaves(
   return rows;
 }
 
-/** The SQL that lets the months take the place of the past, when the table is locked and nothing is left to be drained. Pure. */
+/** The SQL that lets the months take the place of what was split, when the table is locked and nothing is left to be drained. Pure. */
 function takeItsPlace(
   { schema, name }: TableFacts,
-  { tableId, past, target }: { readonly tableId: number; readonly past: string; readonly target: string },
+  { tableId, partition, target }: { readonly tableId: number; readonly partition: string; readonly target: string },
 ): readonly string[] {
-  const [table, pastTable] = [qualified(schema, name), qualified(schema, past)];
+  const [table, split] = [qualified(schema, name), qualified(schema, partition)];
   return [
-    ...endCopy(tableId, pastTable),
-    `alter table ${table} detach partition ${pastTable}`,
+    ...endCopy(tableId, split),
+    `alter table ${table} detach partition ${split}`,
     `select partitions.take_leaves(${tableId}, ${literal(table)}, ${literal(target)})`,
     `drop table ${target}`,
-    ...setAside(schema, past, `${schema}.${name}`),
+    ...setAside(schema, partition, `${schema}.${name}`),
     `update partitions.tables set state = 'partitioned', past = null where id = ${tableId}`,
   ];
 }

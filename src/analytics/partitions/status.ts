@@ -1,6 +1,6 @@
 import type { Queryable } from '../../db/pool.ts';
-import type { KeptTable } from './tables.ts';
-import { readTables } from './tables.ts';
+import { isSessionLockHeld } from '../../db/session-lock.ts';
+import { CONVERSION, type KeptTable, readTables } from './tables.ts';
 
 interface MonthStatus {
   readonly partition: string;
@@ -11,7 +11,8 @@ interface MonthStatus {
   readonly sizeBytes: bigint;
 }
 
-export interface TableStatus extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone'> {
+export interface TableStatus
+  extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt'> {
   readonly table: string;
   /** Null while it is being prepared. */
   readonly months: readonly MonthStatus[];
@@ -22,7 +23,7 @@ export interface TableStatus extends Pick<KeptTable, 'state' | 'keepMonths' | 'e
     readonly rows: bigint;
     readonly waiting: bigint;
   } | null;
-  /** Days until no month is there for new rows. Null where the past has no end. */
+  /** Days until no month is there for new rows, be it that one is missing in between. Null where the past has no end. */
   readonly runwayDays: number | null;
   /** Whether rows lie in no month. */
   readonly hasStrays: boolean;
@@ -31,6 +32,8 @@ export interface TableStatus extends Pick<KeptTable, 'state' | 'keepMonths' | 'e
 
 export interface Status {
   readonly runner: 'worker' | 'pg_cron';
+  /** Whether a conversion is under way, there or back. */
+  readonly isRunning: boolean;
   readonly tables: readonly TableStatus[];
   readonly setAside: readonly {
     readonly relation: string;
@@ -44,18 +47,23 @@ export interface Status {
 export async function readStatus(pool: Queryable): Promise<Status> {
   const tables: TableStatus[] = [];
   for (const kept of await readTables(pool)) tables.push(await statusOf(pool, kept));
-  const { rows: runners } = await pool.query<{ runner: Status['runner'] }>('select runner from partitions.settings');
+  const { rows: settings } = await pool.query<Pick<Status, 'runner'>>('select runner from partitions.settings');
   const { rows: setAside } = await pool.query<Status['setAside'][number]>(
     `select s.relation, s.table_name as table, s.at, (
        select coalesce(sum(pg_total_relation_size(t.relid)), 0)::int8 from pg_partition_tree(to_regclass(s.relation)) t
      ) + case (select c.relkind from pg_class c where c.oid = to_regclass(s.relation)) when 'r' then coalesce(pg_total_relation_size(to_regclass(s.relation)), 0) else 0 end as "sizeBytes"
      from partitions.set_aside s order by s.at`,
   );
-  return { runner: runners[0]?.runner ?? 'worker', tables, setAside };
+  return {
+    runner: settings[0]?.runner ?? 'worker',
+    isRunning: await isSessionLockHeld(pool, CONVERSION),
+    tables,
+    setAside,
+  };
 }
 
 async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
-  const { id, schema, name, state, keepMonths, expired, zone } = kept;
+  const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt } = kept;
   const { rows: months } = await db.query<MonthStatus>(
     `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
      from partitions.months_of($1) m order by m.is_default, m.first_day nulls first`,
@@ -67,11 +75,15 @@ async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
      from partitions.copies where table_id = $1 having count(*) > 0`,
     [id],
   );
-  const { rows: facts } = await db.query<{ runwayDays: number | null; maintainedAt: Date | null }>(
-    `select (select case when bool_or(m.end_day is null) then null else max(m.end_day) - (now() at time zone t.zone)::date end
-         from partitions.months_of(t.id) m where not m.is_default) as "runwayDays", t.maintained_at as "maintainedAt"
+  const { rows: facts } = await db.query<Pick<TableStatus, 'runwayDays' | 'maintainedAt'>>(
+    `select (
+         select case when bool_or(m.end_day is null) then null else least(max(m.end_day), (
+             select min(g.month) from partitions.missing_months(t.id, now()) g (month) where g.month >= partitions.month_at(t.id, now())
+           )) - (now() at time zone t.zone)::date end
+         from partitions.months_of(t.id) m where not m.is_default
+       ) as "runwayDays", t.maintained_at as "maintainedAt"
      from partitions.tables t where t.id = $1`,
-    [id],
+    [state === 'preparing' ? null : id],
   );
   const strays = months.find(({ isDefault }) => isDefault);
   return {
@@ -80,6 +92,8 @@ async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
     keepMonths,
     expired,
     zone,
+    begunAt,
+    closesAt,
     months,
     copy: copies[0] ?? null,
     runwayDays: facts[0]?.runwayDays ?? null,

@@ -3,6 +3,9 @@ import type { TableFacts } from './facts.ts';
 import { nameParts } from './mapping.ts';
 import type { Month } from './months.ts';
 
+/** What a run holds for as long as it lives, there or back. */
+export const CONVERSION = { name: 'liventix.partitions', number: 0 } as const;
+
 /** What a table was, as far as the way back has to make it again. */
 export interface Original extends Pick<TableFacts, 'uniqueKeys'> {
   readonly keyIsNotNull: boolean;
@@ -20,7 +23,9 @@ export interface KeptTable {
   readonly monthsAhead: number;
   readonly storage: readonly string[];
   readonly state: 'preparing' | 'attached' | 'partitioned';
+  /** While it is being prepared, or since: from when on a check refuses rows, until it is attached. */
   readonly closesAt: Month | null;
+  readonly begunAt: Date;
   readonly past: string | null;
   readonly original: Original;
   readonly isCopying: boolean;
@@ -30,7 +35,7 @@ export interface KeptTable {
 export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
   const { rows } = await db.query<KeptTable>(
     `select t.id, t.schema_name as schema, t.table_name as name, t.key_column as by, t.zone, t.keep_months as "keepMonths", t.expired,
-       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.past, t.original,
+       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.past, t.original,
        exists (select from partitions.copies c where c.table_id = t.id) as "isCopying"
      from partitions.tables t order by t.schema_name, t.table_name`,
   );

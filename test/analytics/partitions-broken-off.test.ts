@@ -1,0 +1,240 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { makePlan } from '../../src/analytics/partitions/plan.ts';
+import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
+import { verifyPartitions } from '../../src/analytics/partitions/verify.ts';
+import type { Pool } from '../../src/db/pool.ts';
+import {
+  convert,
+  convertAt,
+  createImpressions,
+  entryOf,
+  type Impressions,
+  inCloneOf,
+  NOW,
+} from '../support/impressions.ts';
+import { waitsForLock } from '../support/locks.ts';
+
+// What others do, or time does, while a conversion is under way or lies broken off.
+
+let original: Impressions;
+beforeAll(async () => {
+  original = await createImpressions({ rows: 300 });
+});
+afterAll(() => original.drop());
+
+const inClone = (work: (impressions: Impressions) => Promise<void>) => inCloneOf(original, work);
+const count = async (pool: Pool, from = 'stats.impressions') => (await pool.query(`select from ${from}`)).rowCount;
+const faults = async (pool: Pool) => (await verifyPartitions(pool)).filter(({ holds }) => !holds);
+
+/** Says what is under way; `work` is begun with the first step of that name, and awaited at the end. */
+function during(step: string, work: () => Promise<unknown>) {
+  let done: Promise<unknown> | undefined;
+  return {
+    onStep: (what: string) => {
+      if (what.startsWith(step)) done ??= work();
+    },
+    ended: async () => {
+      expect(done).toBeDefined();
+      await done;
+    },
+  };
+}
+
+/** Begins a conversion, and is stopped at the first step of that name. */
+async function breakOff(pool: Pool, step: string): Promise<void> {
+  const stop = new AbortController();
+  const applying = applyPartitions(pool, {
+    entries: [entryOf()],
+    now: NOW,
+    stop: stop.signal,
+    onStep: (what) => {
+      if (what.startsWith(step)) stop.abort('SIGINT');
+    },
+  });
+  await expect(applying).rejects.toMatchObject({ code: 'STOPPED' });
+}
+
+describe('a column that a table gets while its rows are copied', () => {
+  const changed = [expect.stringContaining('was changed while its rows were copied')];
+  const add = (pool: Pool) => () => pool.query(`alter table stats.impressions add column extra text default 'there'`);
+
+  it('is not lost: it is left, and copied anew by the next run', () =>
+    inClone(async ({ pool }) => {
+      const { onStep, ended } = during('building indexes of stats.impressions, months', add(pool));
+      expect(await applyPartitions(pool, { entries: [entryOf()], now: NOW, onStep })).toMatchObject([
+        { status: 'skipped', reasons: changed },
+      ]);
+      await ended();
+      await convertAt(pool, NOW);
+      expect(await count(pool, `stats.impressions where extra = 'there'`)).toBe(300);
+      expect(await faults(pool)).toEqual([]);
+    }));
+
+  it('is not lost on the way back either', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions);
+      const { onStep, ended } = during('building indexes', add(pool));
+      expect(await rollBackPartitions(pool, { tables: [], onStep })).toMatchObject([
+        { status: 'skipped', reasons: changed },
+      ]);
+      await ended();
+      expect(await faults(pool)).toEqual([]);
+      expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'back' }]);
+      expect(await count(pool, `stats.impressions where extra = 'there'`)).toBe(300);
+    }));
+});
+
+describe('rows that lie in no month, more than the upkeep moves under a lock', () => {
+  const stray = (pool: Pool, month: string) =>
+    pool.query(
+      `insert into stats.impressions (show_id, seen_at) select 1, $1::timestamptz + n * interval '1 minute' from generate_series(1, 5001) n`,
+      [month],
+    );
+
+  it('are sorted by apply, beside whoever writes, as often as there are some, and come back', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions);
+      await stray(pool, '2026-09-01');
+      await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2099-01-01')`);
+      await pool.query(`call partitions.maintain('command', '2026-09-10')`);
+      expect(await count(pool, `partitions.log where detail like '%liventix partitions apply sorts them%'`)).toBe(1);
+      const later = new Date('2026-09-10T00:00:00Z');
+      const write = () => pool.query(`insert into stats.impressions (show_id, seen_at) values (2, '2026-09-09')`);
+      const { onStep, ended } = during('copying', write);
+      expect(await applyPartitions(pool, { entries: [entryOf()], now: later, onStep })).toMatchObject([
+        { status: 'sorted', lockedMs: [expect.any(Number)] },
+      ]);
+      await ended();
+      expect(await count(pool, 'stats.impressions_202609')).toBe(5_002);
+      expect(await faults(pool)).toMatchObject([
+        { check: 'no row lies in no month', faults: 1n, first: [expect.stringContaining('1 rows')] },
+      ]);
+      expect(await applyPartitions(pool, { entries: [entryOf()], now: later })).toMatchObject([{ status: 'already' }]);
+      await stray(pool, '2027-09-01');
+      await convertAt(pool, new Date('2027-09-10T00:00:00Z'));
+      expect(await count(pool, 'stats.impressions_202709')).toBe(5_001);
+      expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'back' }]);
+      expect(await count(pool)).toBe(300 + 5_001 * 2 + 2);
+    }));
+});
+
+describe('a conversion that was broken off', () => {
+  it('refuses nobody when the month comes in which the past was to end: the upkeep opens it', () =>
+    inClone(async ({ pool }) => {
+      await breakOff(pool, 'reading stats.impressions for impressions_in_the_past');
+      const late = `insert into stats.impressions (show_id, seen_at) values (1, '2026-04-02')`;
+      await expect(pool.query(late)).rejects.toMatchObject({ code: '23514' });
+      expect(await judgePartitions(pool)).toMatchObject({
+        result: 'warning',
+        found: expect.stringMatching(
+          /^the conversion of stats.impressions, begun .*, was broken off, whose check refuses rows of 2026-04-01 and later/,
+        ),
+      });
+      await pool.query(`call partitions.maintain('worker', '2026-03-29')`);
+      await expect(pool.query(late)).rejects.toMatchObject({ code: '23514' });
+      await pool.query(`call partitions.maintain('worker', '2026-03-30')`);
+      await pool.query(late);
+      await convertAt(pool, new Date('2026-04-03T00:00:00Z'));
+      expect(await count(pool)).toBe(301);
+      expect(await faults(pool)).toEqual([]);
+    }));
+
+  it('ends the past elsewhere when it goes on after that', () =>
+    inClone(async ({ pool }) => {
+      await breakOff(pool, 'reading stats.impressions for impressions_in_the_past');
+      await convertAt(pool, new Date('2026-03-28T00:00:00Z'));
+      await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2026-04-02'), (1, '2026-05-02')`);
+      expect(await faults(pool)).toEqual([]);
+      expect(await judgePartitions(pool)).toMatchObject({ result: expect.not.stringMatching('warning') });
+    }));
+
+  it('in the midst of copying is told of, unless somebody is at it', () =>
+    inClone(async ({ pool }) => {
+      await breakOff(pool, 'taking what changed');
+      await pool.query(`update stats.impressions set note = 'changed'`);
+      expect(await judgePartitions(pool)).toMatchObject({
+        found: expect.stringContaining(
+          'the rows of stats.impressions were being copied, 300 changes wait, and nobody is at it',
+        ),
+        todo: expect.stringContaining('Go on: liventix partitions apply; or give it up: liventix partitions rollback.'),
+      });
+      const { onStep, ended } = during('comparing', async () =>
+        expect((await judgePartitions(pool)).found).not.toContain('nobody is at it'),
+      );
+      await applyPartitions(pool, { entries: [entryOf()], now: NOW, onStep });
+      await ended();
+      expect(await faults(pool)).toEqual([]);
+    }));
+
+  it('while an index waits for somebody is stopped at once', () =>
+    inClone(async ({ pool }) => {
+      const other = await pool.connect();
+      // Whoever builds an index beside others waits for those who have begun to read, whatever they read.
+      await other.query('begin isolation level repeatable read; select from public.shows');
+      const stop = new AbortController();
+      const applying = applyPartitions(pool, { entries: [entryOf()], now: NOW, stop: stop.signal });
+      const refused = expect(applying).rejects.toMatchObject({ code: 'STOPPED' });
+      await waitsForLock(pool, 'index concurrently');
+      stop.abort('SIGINT');
+      await refused;
+      await other.query('rollback');
+      other.release();
+      await convertAt(pool, NOW);
+    }));
+});
+
+describe('what a conversion changed of rows is taken back where nobody changed it since', () => {
+  it('be it an instant that they had not', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query(
+        `alter table stats.impressions alter column seen_at drop not null;
+         insert into stats.impressions (show_id, seen_at) select n, null from generate_series(1, 3) n`,
+      );
+      const { onStep, ended } = during('building indexes', () =>
+        pool.query('insert into stats.impressions (show_id, seen_at) values (4, null)'),
+      );
+      const entry = entryOf({ whenNull: `timestamptz '2026-01-01' + t.show_id * interval '1 day'` });
+      expect(await applyPartitions(pool, { entries: [entry], now: NOW, onStep })).toMatchObject([
+        { status: 'partitioned' },
+      ]);
+      await ended();
+      await pool.query(`update stats.impressions set seen_at = '2026-02-02' where seen_at = '2026-01-03'`);
+      await rollBackPartitions(pool, { tables: [] });
+      const { rows } = await pool.query('select show_id from stats.impressions where seen_at is null order by 1');
+      expect(rows).toEqual([{ show_id: 1 }, { show_id: 3 }, { show_id: 4 }]);
+      expect(await count(pool, `stats.impressions where seen_at = '2026-02-02'`)).toBe(1);
+    }));
+
+  it('or rows that came from a table of copies, while that is there', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query(
+        `create table stats.impressions_p (like stats.impressions);
+         insert into stats.impressions_p (id, show_id, dwell_ms, seen_at, note) select gen_random_uuid(), n, 0, '2026-01-01', n from generate_series(1, 3) n`,
+      );
+      await convert(impressions, { copies: [{ table: 'stats.impressions_p', rows: 'take' }] });
+      expect(await count(pool)).toBe(303);
+      await pool.query(`update stats.impressions set note = 'edited' where note = '2'`);
+      await rollBackPartitions(pool, { tables: [] });
+      expect((await pool.query(`select note from stats.impressions where note is not null`)).rows).toEqual([
+        { note: 'edited' },
+      ]);
+    }));
+});
+
+it('a view that groups by the primary key alone is named by the plan, as it stands on that', () =>
+  inClone(async ({ pool }) => {
+    await pool.query('create view stats.grouped as select id, note from stats.impressions group by id');
+    const [planned] = await makePlan(pool, [entryOf()], NOW);
+    expect(planned).toMatchObject({
+      status: 'blocked',
+      findings: expect.arrayContaining([
+        expect.objectContaining({ finding: 'depends', text: expect.stringContaining('stats.grouped') }),
+      ]),
+    });
+  }));
