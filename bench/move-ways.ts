@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { REST_FACTOR } from '../src/cli/restructure-apply.ts';
 import type { Pool, Tx } from '../src/db/pool.ts';
 import { applyPlan } from '../src/restructure/apply.ts';
 import { dryRun } from '../src/restructure/dry-run.ts';
 import type { Plan } from '../src/restructure/planned.ts';
-import { REST_FACTOR } from '../src/restructure/rest.ts';
 import { rollBack } from '../src/restructure/rollback.ts';
 
 /** Apply is run again while tables are left, as its message says; and so would whoever moves them by hand. */

@@ -2,6 +2,7 @@
 -- table of copies and were changed since stay, and names of what stands aside are not given a second time.
 
 -- What the table was when the copy was begun. Null in copies of before: they are begun anew.
+-- lint: allow lock-without-timeout because nobody but a conversion reads or writes it
 alter table partitions.copies add column shape text;
 
 comment on column partitions.filled.pair is 'The columns of its key, and the instant that it was given: one that was changed since stays.';
@@ -136,6 +137,18 @@ begin
 end
 $$;
 
+-- Has the statistics of a table as a whole made again: autovacuum sees to its months alone, and what is grouped or joined is planned by the whole's. Left out where
+-- somebody holds the table for a second. Parameters: the table's id. Returns nothing. Keeps nobody waiting who reads or writes.
+create function partitions.analyze_table(p_table integer) returns void
+language plpgsql set search_path = '' set lock_timeout = '1s' as $$
+begin
+  execute format('analyze %s', partitions.name_of(p_table));
+exception
+  when lock_not_available then
+    null;
+end
+$$;
+
 -- Sees to the months of all tables: makes those ahead, gives months to rows that lie in none, takes out what is older than is kept. Each step in a transaction
 -- of its own, which gives way to whoever uses the table after 50 ms and is tried again. Two at once do each step once.
 -- First the past of a table is opened again whose conversion was broken off, and whose check would refuse rows within two days.
@@ -152,6 +165,7 @@ declare
   v_began constant timestamptz := pg_catalog.clock_timestamp();
   v_result text;
   v_has_more boolean;
+  v_is_changed boolean;
 begin
   if p_runner <> 'command' and p_runner <> (select s.runner from partitions.settings s) then
     return;
@@ -170,6 +184,7 @@ begin
   foreach v_table in array v_tables loop
     v_may_expire := (
       select p_is_confirmed or p_now < coalesce(t.maintained_at, t.begun_at) + interval '45 days' from partitions.tables t where t.id = v_table);
+    v_is_changed := false;
     <<steps>>
     for nth in 1..1000 loop
       v_result := 'busy';
@@ -194,6 +209,7 @@ begin
         exit when v_result is distinct from 'busy';
         perform pg_catalog.pg_sleep(0.05 + pg_catalog.random() * 0.25);
       end loop;
+      v_is_changed := v_is_changed or v_result is null;
       if v_result = 'busy' then
         perform partitions.note(v_table, 'left', v_step.what, 'it was in use each time');
         commit;
@@ -201,6 +217,10 @@ begin
         exit steps;
       end if;
     end loop;
+    if v_is_changed then
+      perform partitions.analyze_table(v_table);
+      commit;
+    end if;
     loop
       v_has_more := partitions.forget_keys(v_table, 10000) > 0;
       commit;

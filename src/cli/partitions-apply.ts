@@ -5,13 +5,12 @@ import type { Finding } from '../analytics/partitions/findings.ts';
 import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
 import { type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
-import { MAX_TRIES } from '../db/try-until-free.ts';
-import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { several, wholeNumber } from './options.ts';
+import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 
@@ -21,16 +20,7 @@ interface Selection {
   readonly json?: boolean;
 }
 
-interface Patience {
-  readonly tries: number;
-  readonly longest: number;
-  readonly rest: number;
-}
-
-const REST_FACTOR = 1;
-const tries = wholeNumber(1, 10_000);
-const longest = wholeNumber(10, 3_600_000);
-const rest = wholeNumber(0, 1_000);
+type Flags = Patience & { readonly rest: number };
 
 /** Seeing what would become of tables, doing it, and undoing it. */
 export function registerPartitionsApply(partitions: Command, context: CommandContext): void {
@@ -51,7 +41,7 @@ export function registerPartitionsApply(partitions: Command, context: CommandCon
   )
     .option('--keep-past', 'leave the rows there are in one partition: nothing is copied')
     .addHelpText('after', APPLY_HELP)
-    .action((options: Selection & Patience & { keepPast?: boolean }) => runApply(options, context));
+    .action((options: Selection & Flags & { keepPast?: boolean }) => runApply(options, context));
 
   givingWay(
     partitions
@@ -61,7 +51,7 @@ export function registerPartitionsApply(partitions: Command, context: CommandCon
       .option('--json', 'print one JSON object'),
   )
     .addHelpText('after', ROLLBACK_HELP)
-    .action((options: Selection & Patience) => runRollback(options, context));
+    .action((options: Selection & Flags) => runRollback(options, context));
 }
 
 const selecting = (command: Command): Command =>
@@ -70,16 +60,9 @@ const selecting = (command: Command): Command =>
     .option('--table <table>', 'this table alone, with its schema; may be given several times', several, [])
     .option('--json', 'print one JSON object');
 
+const REST_FACTOR = 1;
 const givingWay = (command: Command): Command =>
-  command
-    .option('--rest <n>', 'leave others alone for n times as long as a step of copying took', rest, REST_FACTOR)
-    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
-    .option(
-      '--longest <ms>',
-      'for how long a table may be locked at most; what takes longer is undone',
-      longest,
-      LOCKED_FOR_AT_MOST_MS,
-    );
+  withPatience(withRest(command, 'a step took, of copying or an index', REST_FACTOR));
 
 const PLAN_HELP = `
 Changes nothing. Exits with 1 when a table cannot be converted as it is. What the words mean: docs/partitions.md.
@@ -145,10 +128,7 @@ function plannedText({ table, status, rowsEstimated, sizeBytes, months, findings
   ].join('\n');
 }
 
-async function runApply(
-  options: Selection & Patience & { keepPast?: boolean },
-  context: CommandContext,
-): Promise<void> {
+async function runApply(options: Selection & Flags & { keepPast?: boolean }, context: CommandContext): Promise<void> {
   const entries = await readEntries(options);
   await withDatabase(
     context,
@@ -174,7 +154,7 @@ async function runApply(
 }
 
 const patienceOf = (
-  { tries: maxTries, longest: lockedForAtMostMs, rest: restFactor }: Patience,
+  { tries: maxTries, longest: lockedForAtMostMs, rest: restFactor }: Flags,
   { stop }: CommandContext,
 ): Pick<ApplyOptions, 'stop' | 'maxTries' | 'lockedForAtMostMs' | 'restFactor'> => ({
   stop,
@@ -211,7 +191,7 @@ function outcomeText(outcome: Outcome | PutBack): string {
 const reconciledLine = ({ copy, alike, missing, different, isTaken }: Reconciled): string =>
   `    ${printable(copy)}: ${formatCount(alike)} rows alike, ${formatCount(missing)} only there${isTaken ? ' and taken' : ''}, ${formatCount(different)} that say something else (partitions.reconciled)\n`;
 
-async function runRollback(options: Selection & Patience, context: CommandContext): Promise<void> {
+async function runRollback(options: Selection & Flags, context: CommandContext): Promise<void> {
   await withDatabase(
     context,
     async (pool) => {

@@ -1,17 +1,15 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { MAX_TRIES } from '../db/try-until-free.ts';
-import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type Applied, applyPlan, type Outcome } from '../restructure/apply.ts';
 import { dryRun, dryRunBack, type WouldDo } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
-import { REST_FACTOR } from '../restructure/rest.ts';
 import { type RolledBack, rollBack, type Undone } from '../restructure/rollback.ts';
 import type { ViewLeft } from '../restructure/set-aside.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { several, wholeNumber } from './options.ts';
+import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress, type Progress } from './progress.ts';
 
@@ -67,42 +65,26 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     );
 }
 
-/** How much a command leaves to others who use the tables. */
-const givingWay = (command: Command): Command =>
-  command
-    .option('--rest <n>', 'leave others alone for n times as long as a table was locked', restFactor, REST_FACTOR)
-    .option('--tries <n>', 'how often a table that is in use is tried, for 50 ms each time', tries, MAX_TRIES)
-    .option(
-      '--longest <ms>',
-      'for how long a table may be locked at most; what takes longer is undone',
-      longest,
-      LOCKED_FOR_AT_MOST_MS,
-    );
+/** One request in a hundred meets a move where tables follow each other at once; so one in some hundreds does. */
+export const REST_FACTOR = 8;
+const givingWay = (command: Command): Command => withPatience(withRest(command, 'a table was locked', REST_FACTOR));
 
-interface ApplyOptions {
+interface ApplyOptions extends Patience {
   readonly plan: string;
   readonly schema: readonly string[];
   readonly table: readonly string[];
-  readonly tries: number;
   readonly rest: number;
-  readonly longest: number;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
 
-interface RollbackOptions {
+interface RollbackOptions extends Patience {
   readonly to?: bigint;
   readonly table: readonly string[];
-  readonly tries: number;
   readonly rest: number;
-  readonly longest: number;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
-
-const tries = wholeNumber(1, 10_000);
-const restFactor = wholeNumber(0, 1_000);
-const longest = wholeNumber(10, 3_600_000);
 
 const stepNumber = (text: string): bigint => {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);

@@ -1,28 +1,29 @@
 import type { Command } from 'commander';
-import { MAX_TRIES } from '../db/try-until-free.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
 import { type Isolation, isolate } from '../restructure/tenancy/isolate.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { type Patience, withTries } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 
-interface IsolateOptions {
+interface IsolateOptions extends Pick<Patience, 'tries'> {
   readonly mapping?: string;
-  readonly tries: number;
   readonly dryRun?: boolean;
   readonly json?: boolean;
 }
 
 /** Seeing to it that whose rows are whose is held by the database. */
 export function registerRestructureIsolate(restructure: Command, context: CommandContext): void {
-  restructure
-    .command('isolate')
-    .description('keep tenants apart: whose each row is, its index, and policies on every table; run again, it goes on')
-    .option('--mapping <file>', "whose rows are whose, as JSON; Liventix's own when left out")
-    .option('--tries <n>', 'how often what is in use is tried, for 50 ms each time', wholeNumber(1, 10_000), MAX_TRIES)
+  withTries(
+    restructure
+      .command('isolate')
+      .description(
+        'keep tenants apart: whose each row is, its index, and policies on every table; run again, it goes on',
+      )
+      .option('--mapping <file>', "whose rows are whose, as JSON; Liventix's own when left out"),
+  )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', ISOLATE_HELP)

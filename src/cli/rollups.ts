@@ -8,12 +8,11 @@ import { MOST_BEHIND, type RollupStatus, rollupStatus, type ViewStatus } from '.
 import { MEDIAN_ERROR, type Verified, verifyRollups } from '../analytics/rollups/verify.ts';
 import { type Refreshed, refreshView } from '../analytics/rollups/views.ts';
 import type { Pool } from '../db/pool.ts';
-import { MAX_TRIES } from '../db/try-until-free.ts';
-import { LOCKED_FOR_AT_MOST_MS } from '../db/under-lock.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { several, wholeNumber } from './options.ts';
+import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { type Patience, USUAL_PATIENCE, withPatience } from './patience.ts';
 import { createProgress } from './progress.ts';
 
 interface JsonOption {
@@ -24,9 +23,7 @@ interface FileOptions extends JsonOption {
   readonly file?: string;
 }
 
-interface ApplyOptions extends FileOptions {
-  readonly tries: number;
-  readonly longest: number;
+interface ApplyOptions extends FileOptions, Patience {
   readonly dryRun?: boolean;
 }
 
@@ -40,10 +37,6 @@ interface NamesOptions extends JsonOption {
 }
 
 const FILE = "what there is to be; the old platform's when left out";
-const TRIES = 'how often a table that is in use is tried, for 50 ms each time';
-const tries = wholeNumber(1, 10_000);
-const LONGEST = 'for how long a source may be locked, in ms, before the server undoes it';
-const longest = wholeNumber(10, 3_600_000);
 
 /** Statistics that dashboards read: made, kept up to date, recomputed, and taken away. */
 export function registerRollups(program: Command, context: CommandContext): void {
@@ -59,16 +52,14 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--file <file>', FILE)
     .option('--json', 'print one JSON array')
     .addHelpText('after', PLAN_HELP)
-    .action((options: FileOptions) =>
-      runApply({ ...options, tries: MAX_TRIES, longest: LOCKED_FOR_AT_MOST_MS, dryRun: true }, context),
-    );
+    .action((options: FileOptions) => runApply({ ...options, ...USUAL_PATIENCE, dryRun: true }, context));
 
-  rollups
-    .command('apply')
-    .description('make the rollups and views that there are not yet, and count what there is; run again, it goes on')
-    .option('--file <file>', FILE)
-    .option('--tries <n>', TRIES, tries, MAX_TRIES)
-    .option('--longest <ms>', LONGEST, longest, LOCKED_FOR_AT_MOST_MS)
+  withPatience(
+    rollups
+      .command('apply')
+      .description('make the rollups and views that there are not yet, and count what there is; run again, it goes on')
+      .option('--file <file>', FILE),
+  )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', APPLY_HELP)
@@ -120,12 +111,12 @@ export function registerRollups(program: Command, context: CommandContext): void
     .addHelpText('after', '\nExample:\n  liventix rollups status --json')
     .action(({ json }: JsonOption) => withDatabase(context, (pool) => runStatus(pool, json === true, context)));
 
-  rollups
-    .command('remove')
-    .description('undo apply: rollups and views go, with the triggers and the column that counted')
-    .option('--name <rollup>', 'this rollup or view alone; may be given several times', several, [])
-    .option('--tries <n>', TRIES, tries, MAX_TRIES)
-    .option('--longest <ms>', LONGEST, longest, LOCKED_FOR_AT_MOST_MS)
+  withPatience(
+    rollups
+      .command('remove')
+      .description('undo apply: rollups and views go, with the triggers and the column that counted')
+      .option('--name <rollup>', 'this rollup or view alone; may be given several times', several, []),
+  )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', REMOVE_HELP)
@@ -356,9 +347,7 @@ function viewText({ name, isThere, isFilled, refreshedAt, seconds, rows, isStale
   return `${state.padEnd(10)} view ${name}: ${remarks.join(', ') || 'never refreshed'}\n`;
 }
 
-interface RemoveOptions extends NamesOptions {
-  readonly tries: number;
-  readonly longest: number;
+interface RemoveOptions extends NamesOptions, Patience {
   readonly dryRun?: boolean;
 }
 

@@ -65,7 +65,8 @@ export function createPool(options: PoolOptions, settings: pg.PoolConfig = {}): 
  * leaves it the others; and whose rows no policy filters: the server refuses what a policy would concern. End it.
  */
 export function modestPool(pool: Pool): Pool {
-  const settings = '-c max_parallel_workers_per_gather=0 -c max_parallel_maintenance_workers=0 -c row_security=off';
+  const settings =
+    '-c max_parallel_workers_per_gather=0 -c max_parallel_maintenance_workers=0 -c row_security=off -c backend_flush_after=1MB';
   const modest = new pg.Pool({ ...pool.options, options: `${pool.options.options ?? ''} ${settings}` });
   modest.on('error', () => undefined);
   modest.on('connect', (client) => client.on('error', () => undefined));

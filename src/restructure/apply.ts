@@ -1,4 +1,5 @@
 import type { Pool, Queryable } from '../db/pool.ts';
+import { rest } from '../db/rest.ts';
 import { takeSessionLock } from '../db/session-lock.ts';
 import { reloadPostgrest } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
@@ -8,7 +9,6 @@ import { lockHolders } from './lock-holders.ts';
 import { moveTable } from './move.ts';
 import type { Plan, PlannedTable } from './planned.ts';
 import { isBlocking } from './readiness.ts';
-import { rest } from './rest.ts';
 import { readSearchPaths } from './search-paths.ts';
 import { movingOf, selectTables } from './selection.ts';
 import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';

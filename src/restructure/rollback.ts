@@ -1,4 +1,5 @@
 import type { Pool, Tx } from '../db/pool.ts';
+import { rest } from '../db/rest.ts';
 import { isDependedOn } from '../db/sqlstate.ts';
 import { reloadPostgrest, underLock } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
@@ -6,7 +7,6 @@ import { lockRestructuring } from './apply.ts';
 import { whatHoldsBack } from './held-back.ts';
 import { readStanding, type StandingStep } from './journal.ts';
 import { lockHolders } from './lock-holders.ts';
-import { rest } from './rest.ts';
 import { dropViewsSetAside, type ViewLeft } from './set-aside.ts';
 import { qualified } from './statements.ts';
 

@@ -89,6 +89,16 @@ describe('a rollup of a table', () => {
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, cells: 2n, rows: 4n });
   });
 
+  it('is analyzed when it is built, so that what reads it is planned by what there is', async () => {
+    await sql(`${VISIT} ${ANN}, ${BOB}`);
+    await applyVisits(database.pool);
+    const { rows } = await sql(
+      `select count(*) filter (where reltuples > 0)::int as analyzed from pg_class
+       where oid in ('site.visits_daily'::regclass, 'rollups.visits_daily_viewers'::regclass, 'rollups.visits_daily_buckets'::regclass)`,
+    );
+    expect(rows).toEqual([{ analyzed: 3 }]);
+  });
+
   it('does not count what may still be rolled back, nor lose what commits late', async () => {
     await applyVisits(database.pool);
     const early = await open(`${VISIT} ${ANN}`);

@@ -47,6 +47,21 @@ describe('upkeep', () => {
     expect(await log()).toEqual(['dropped stats.impressions_before', 'made stats.impressions_202607']);
   });
 
+  it('has the table as a whole analyzed when its months have changed, as autovacuum does not', async () => {
+    const analyzed = async () =>
+      (
+        await impressions.pool.query<{ at: Date }>(
+          `select last_analyze as at from pg_stat_all_tables where relid = 'stats.impressions'::regclass`,
+        )
+      ).rows[0]?.at;
+    const before = await analyzed();
+    await maintain('2026-05-01T00:00:00Z');
+    const then = await analyzed();
+    expect(then?.getTime()).toBeGreaterThan(before?.getTime() ?? Number.POSITIVE_INFINITY);
+    await maintain('2026-05-01T00:00:00Z');
+    expect(await analyzed()).toEqual(then);
+  });
+
   it('gives months to rows that lay in none, and keeps others where they are', async () => {
     await impressions.pool.query(
       `insert into stats.impressions (show_id, seen_at) values (1, '2026-08-15'), (1, '2099-01-01'), (1, 'infinity'), (1, '2026-09-01')`,

@@ -15,7 +15,7 @@ import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
 import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
 import { prepare } from './prepare.ts';
 import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
-import { stopped } from './stopped.ts';
+import { runUntilStopped, stopped } from './stopped.ts';
 import { CONVERSION, findTable, type KeptTable, type Original } from './tables.ts';
 
 export interface ApplyOptions {
@@ -27,7 +27,7 @@ export interface ApplyOptions {
   readonly stop?: AbortSignal | undefined;
   readonly maxTries?: number | undefined;
   readonly lockedForAtMostMs?: number | undefined;
-  /** For how many times as long as a step of copying took everybody is left alone after it. */
+  /** For how many times as long as a step took, of copying or an index, everybody is left alone after it. */
   readonly restFactor?: number | undefined;
   readonly onStep?: ((what: string, done: number, total: number) => void) | undefined;
   readonly onOutcome?: ((outcome: Outcome) => void) | undefined;
@@ -119,6 +119,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     await remakeFollowers(following);
     if (kept.state === 'preparing') {
       lockedMs.push(await attach(pool, { entry, kept }, options));
+      await analyze(pool, kept, options);
       kept = await findTable(pool, table);
     }
     if (kept === undefined) throw new AppError('INTERNAL', `${table} is not there any more.`);
@@ -126,7 +127,9 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     const isNew = kept.state !== 'partitioned';
     await heedPolicy(pool, kept, entry);
     if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs };
-    lockedMs.push(...(await (isNew ? split : sortStrays)(pool, { entry, kept }, options)));
+    const split = await (isNew ? splitPast : sortStrays)(pool, { entry, kept }, options);
+    if (split.length > 0) await analyze(pool, kept, options);
+    lockedMs.push(...split);
     await letReferencesGo(pool, entry, options);
     const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
     if (lockedMs.length === 0) return { table, status: 'already', copies };
@@ -245,6 +248,10 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
   );
 }
 
+/** Of the table as a whole, which autovacuum leaves out, and by which joins and groups are planned. */
+const analyze = (pool: Pool, { schema, name }: KeptTable, { stop }: ApplyOptions) =>
+  runUntilStopped(pool, stop, `analyze ${qualified(schema, name)}`);
+
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 
 /** Where the past ends: decided once, and anew when that month has come too near. Nowhere, where rows lie beyond. */
@@ -269,7 +276,7 @@ async function boundSql(db: Queryable, month: Month, { id, zone }: KeptTable): P
   return rows[0]?.bound ?? '';
 }
 
-async function split(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
+async function splitPast(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
   const { entry, kept } = of;
   const { past } = kept;
   if (past === null) throw new AppError('INTERNAL', `${entry.table} has no past.`);

@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool, Queryable, Tx } from '../../db/pool.ts';
+import { withRest } from '../../db/rest.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { ident, literal } from './names.ts';
@@ -20,7 +20,7 @@ export interface Copying {
   /** As an error says it. */
   readonly table: string;
   readonly locking: UnderLockOptions;
-  /** For how many times as long as a step took everybody is left alone after it. */
+  /** For how many times as long as a step took, of copying or an index, everybody is left alone after it. */
   readonly restFactor: number;
   readonly onStep: (what: string, done: number, total: number) => void;
 }
@@ -90,20 +90,29 @@ export async function copyAll(
   for (const source of sources) {
     for (;;) {
       if (locking.stop?.aborted === true) throw stopped();
-      const began = performance.now();
-      const { rows } = await pool.query<{ rows: bigint | null }>('select partitions.copy_blocks($1, $2, $3) as rows', [
-        tableId,
-        source,
-        blocks,
-      ]);
-      if (rows[0]?.rows === null) break;
-      const tookMs = performance.now() - began;
-      done += blocks;
+      const size = blocks;
+      const step = await withRest({ restFactor, stop: locking.stop }, () => copyStep(pool, tableId, source, size));
+      if (step.isOver) break;
+      done += size;
       onStep(`copying ${table}, blocks`, Math.min(done, total.blocks), total.blocks);
-      blocks = Math.max(1, Math.min(MOST_BLOCKS, Math.round((blocks * AIM_MS) / Math.max(1, tookMs))));
-      if (restFactor > 0) await sleep(tookMs * restFactor, undefined, { signal: locking.stop }).catch(() => undefined);
+      blocks = Math.max(1, Math.min(MOST_BLOCKS, Math.round((size * AIM_MS) / Math.max(1, step.tookMs))));
     }
   }
+}
+
+async function copyStep(
+  pool: Pool,
+  tableId: number,
+  source: string,
+  blocks: number,
+): Promise<{ readonly isOver: boolean; readonly tookMs: number }> {
+  const began = performance.now();
+  const { rows } = await pool.query<{ rows: bigint | null }>('select partitions.copy_blocks($1, $2, $3) as rows', [
+    tableId,
+    source,
+    blocks,
+  ]);
+  return { isOver: rows[0]?.rows === null, tookMs: performance.now() - began };
 }
 
 async function readProgress(pool: Pool, tableId: number): Promise<{ readonly done: number; readonly blocks: number }> {

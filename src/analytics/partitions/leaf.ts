@@ -1,4 +1,5 @@
 import { givingWay } from '../../db/giving-way.ts';
+import { withRest } from '../../db/rest.ts';
 import type { Copying } from './copy.ts';
 import { readFacts, type TableFacts, type UniqueKey } from './facts.ts';
 import { ident } from './names.ts';
@@ -15,7 +16,7 @@ export interface Wanted extends Pick<TableFacts, 'uniqueKeys' | 'indexes' | 'for
  * @throws AppError PARTITIONS_BUSY, DB_*
  */
 export async function finishTable(
-  { pool, locking }: Copying,
+  { pool, locking, restFactor }: Copying,
   { name: made, bare }: { readonly name: string; readonly bare: string },
   { uniqueKeys, indexes, foreignKeys, areNamed }: Wanted,
 ): Promise<void> {
@@ -24,7 +25,8 @@ export async function finishTable(
     (of: readonly { readonly definition: string }[] = []) =>
     (each: { readonly definition: string }) =>
       !of.some(({ definition }) => definition === each.definition);
-  const run = (sql: string) => runUntilStopped(pool, locking.stop, sql);
+  const run = (sql: string) =>
+    withRest({ restFactor, stop: locking.stop }, () => runUntilStopped(pool, locking.stop, sql));
   const named = (name: string) => (areNamed ? ident(name) : '');
   for (const key of uniqueKeys.filter(isMissing(there?.uniqueKeys))) await run(keyStatement(made, key, areNamed));
   for (const { name, definition } of indexes.filter(isMissing(there?.indexes))) {

@@ -1,7 +1,9 @@
 import type { Pool } from '../../db/pool.ts';
 import { withStatement } from '../../db/transaction.ts';
-import { untilStopped } from '../../db/until-stopped.ts';
+import { type Stopping, untilStopped } from '../../db/until-stopped.ts';
 import { AppError } from '../../errors.ts';
+import type { Rollup } from './declaration.ts';
+import { innerName, targetOf } from './names.ts';
 
 export interface BuildWatch {
   readonly stop?: AbortSignal | undefined;
@@ -68,9 +70,28 @@ export async function buildRollup(
     });
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
-    if (step.status === 'ready') return { rows, keptMonths };
+    if (step.status === 'ready') {
+      if (built > 0) await analyzeRollup(pool, rollup, stopping);
+      return { rows, keptMonths };
+    }
     rows += step.changes;
     if (step.status === 'kept') keptMonths += 1;
     onMonth?.(rollup, built + 1, built + 1 + Number(step.left));
   }
+}
+
+/** Until autovacuum comes by, queries would be planned as if there were next to nothing. */
+async function analyzeRollup(pool: Pool, name: string, stopping: Stopping): Promise<void> {
+  const { rows } = await pool.query<{ declaration: Rollup }>(
+    'select declaration from rollups.rollups where name = $1',
+    [name],
+  );
+  const declaration = rows[0]?.declaration;
+  if (declaration === undefined) return;
+  const tables = [
+    targetOf(declaration),
+    ...(declaration.distinct === undefined ? [] : [innerName(declaration, 'viewers')]),
+    ...(declaration.median === undefined ? [] : [innerName(declaration, 'buckets')]),
+  ];
+  await untilStopped(pool, stopping, (client) => client.query(`analyze ${tables.join(', ')}`));
 }
