@@ -172,6 +172,7 @@ export const ERROR_CODES = {
   PARTITIONS_MAPPING_INVALID: { exit: 2 },
   PARTITIONS_TABLE_UNKNOWN: { exit: 2, sqlstate: 'LV101' },
   PARTITIONS_NULL_KEY: { exit: 1 },
+  PARTITIONS_KEY_TWICE: { exit: 1 },
   PARTITIONS_DRIFTED: { exit: 1 },
   PARTITIONS_DIFFERENT: { exit: 1 },
   PARTITIONS_TRUNCATE_REFUSED: { exit: 2, sqlstate: 'LV100' },

@@ -1,6 +1,6 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
-import { toAppError } from '../../db/sqlstate.ts';
+import { isUniqueViolation, toAppError } from '../../db/sqlstate.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type ApplyOptions, letReferencesGo, lockingOf, oneByOne } from './apply.ts';
@@ -85,13 +85,25 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
     await letReferencesGo(pool, { table }, options);
     return lockedMs === undefined ? { table, status: 'given up' } : { table, status: 'back', lockedMs };
   } catch (thrown) {
-    const error = toAppError(thrown);
+    const error = keyTwice(thrown, table) ?? toAppError(thrown);
     if (!SKIPPED.has(error.code)) throw error;
     return { table, status: 'skipped', reasons: [error.message] };
   }
 }
 
+/** By its months a table has the key with the instant: the key alone may be there twice, unless a table of keys saw to it. */
+function keyTwice(thrown: unknown, table: string): AppError | undefined {
+  const cause = (thrown as AppError).cause ?? thrown;
+  if (!isUniqueViolation(cause)) return undefined;
+  return new AppError(
+    'PARTITIONS_KEY_TWICE',
+    `Two rows of ${table} in two months have the same key, which a plain table cannot have: ${(cause as { detail?: string }).detail} Change or delete one; liventix partitions verify names all such. Then run it again.`,
+    { cause },
+  );
+}
+
 const SKIPPED: ReadonlySet<string> = new Set([
+  'PARTITIONS_KEY_TWICE',
   'PARTITIONS_BUSY',
   'PARTITIONS_TOO_LONG',
   'PARTITIONS_DRIFTED',

@@ -85,7 +85,12 @@ const SHAPE_CHECKS: readonly Check[] = [
 export function verifyPartitions(pool: Pool, watch: VerificationWatch = {}): Promise<readonly CheckResult[]> {
   return withTransaction(
     pool,
-    async (tx) => runEach(tx, [...SHAPE_CHECKS, ...(await defaultChecks(tx)), ...(await keyChecks(tx))], watch),
+    async (tx) =>
+      runEach(
+        tx,
+        [...SHAPE_CHECKS, ...(await defaultChecks(tx)), ...(await keyChecks(tx)), ...(await looseKeyChecks(tx))],
+        watch,
+      ),
     ONE_SNAPSHOT,
   );
 }
@@ -124,5 +129,21 @@ async function keyChecks(tx: Tx): Promise<readonly Check[]> {
     unit: 'rows',
     examined: `select count(*) from ${table}`,
     faults: `select format('%s lacks %s', ${quote(side)}, r::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
+  }));
+}
+
+/** Keys that are unique by month alone since: what is there twice keeps the table from going back. */
+async function looseKeyChecks(tx: Tx): Promise<readonly Check[]> {
+  const { rows } = await tx.query<{ table: string; key: string }>(
+    `select partitions.name_of(t.id) as table, (select string_agg(quote_ident(c), ', ') from jsonb_array_elements_text(k -> 'columns') c) as key
+     from partitions.tables t cross join jsonb_array_elements(t.original -> 'uniqueKeys') k
+     where t.state <> 'preparing' and not (k -> 'columns') ? t.key_column
+       and not exists (select from partitions.keys s where s.table_id = t.id and to_jsonb(s.columns) = k -> 'columns')`,
+  );
+  return rows.map(({ table, key }) => ({
+    name: `(${key}) of ${table} is there once over all months`,
+    unit: 'rows',
+    examined: `select count(*) from ${table}`,
+    faults: `select format('%s has %s rows with (${key}) = %s', ${quote(table)}, count(*), row(${key})) from ${table} group by ${key} having count(*) > 1`,
   }));
 }
