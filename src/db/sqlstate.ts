@@ -104,6 +104,11 @@ export function isNotLoaded(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '55000';
 }
 
+/** Whether a partition would hold what another one holds. */
+export function isOverlap(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '42P17';
+}
+
 /** Whether the role lacks a right. */
 export function isDenied(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '42501';

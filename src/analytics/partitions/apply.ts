@@ -6,7 +6,7 @@ import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { attachPast } from './attach.ts';
 import { type Reconciled, reconcileCopies } from './copies.ts';
-import { giveUpCopy } from './copy.ts';
+import { giveUpCopy, giveUpInVain, isUnderWay } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
 import { blocking, findingsOf, isIdentity } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
@@ -93,7 +93,7 @@ export async function oneByOne<Item, Result>(
 
 /**
  * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
- * @throws AppError PARTITIONS_RUNNING, PARTITIONS_NULL_KEY, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ * @throws AppError PARTITIONS_RUNNING, STOPPED, DB_*
  */
 export const applyPartitions = (pool: Pool, options: ApplyOptions): Promise<readonly Outcome[]> =>
   oneByOne(pool, {
@@ -137,9 +137,25 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
   } catch (thrown) {
     const error = toAppError(thrown);
     if (!SKIPPED.has(error.code)) throw error;
-    const opened = await reopenPast(pool, entry, options).catch((failure: unknown) => toAppError(failure).message);
-    return { table, status: 'skipped', reasons: [error.message, ...(opened === undefined ? [] : [opened])] };
+    return { table, status: 'skipped', reasons: [error.message, ...(await leaveAlone(pool, entry, options, error))] };
   }
+}
+
+/** Of a table that is left: no check of ours refuses rows, and no copy stands that no run could end. @returns what it could not do */
+async function leaveAlone(
+  pool: Pool,
+  entry: Entry,
+  options: ApplyOptions,
+  error: AppError,
+): Promise<readonly string[]> {
+  const kept = await findTable(pool, entry.table);
+  if (kept === undefined) return [];
+  const opened = await reopenPast(pool, entry, options).catch((failure: unknown) => toAppError(failure).message);
+  const locking = lockingOf(entry, options);
+  return [
+    ...(opened === undefined ? [] : [opened]),
+    ...(await giveUpInVain({ pool, tableId: kept.id, locking }, 'apply', error)),
+  ];
 }
 
 /** Checks of what is not to be by now would refuse rows: those without an instant, and all when the month has come in which the past ends. */
@@ -249,8 +265,8 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
 }
 
 /** Of the table as a whole, which autovacuum leaves out, and by which joins and groups are planned. */
-const analyze = (pool: Pool, { schema, name }: KeptTable, { stop }: ApplyOptions) =>
-  runUntilStopped(pool, stop, `analyze ${qualified(schema, name)}`);
+const analyze = (pool: Pool, { id }: KeptTable, { stop }: ApplyOptions) =>
+  runUntilStopped(pool, stop, `select partitions.analyze_table(${id})`);
 
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 
@@ -278,31 +294,52 @@ async function boundSql(db: Queryable, month: Month, { id, zone }: KeptTable): P
 
 async function splitPast(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
   const { entry, kept } = of;
-  const { past } = kept;
-  if (past === null) throw new AppError('INTERNAL', `${entry.table} has no past.`);
-  const planLeaves = () =>
-    leavesOfPast(pool, {
-      tableId: kept.id,
-      entry,
-      past,
-      thisMonth: monthOf(options.now),
-      endOfMonths: endOfMonths(entry, options.now),
-    });
-  return [await splitPartition({ ...splittingOf(pool, of, options), partition: past, planLeaves })];
+  // By its bounds: somebody may have renamed it.
+  const { rows } = await pool.query<{ name: string }>(
+    'select c.relname as name from partitions.months_of($1) m join pg_class c on c.oid = m.partition where m.first_day is null and not m.is_default',
+    [kept.id],
+  );
+  const partition = rows[0]?.name;
+  if (partition === undefined) {
+    throw new AppError(
+      'PARTITIONS_DRIFTED',
+      `${entry.table} has no partition of the past any more. What it has: liventix partitions status --months`,
+    );
+  }
+  onStep(options)(`looking for the months of ${entry.table}`, 0, 0);
+  const leaves = await leavesOfPast(pool, {
+    tableId: kept.id,
+    entry,
+    past: partition,
+    thisMonth: monthOf(options.now),
+    endOfMonths: endOfMonths(entry, options.now),
+  });
+  return [await splitPartition({ ...splittingOf(pool, of, options), partition, planLeaves: async () => leaves })];
 }
 
 /** Gives rows that lie in no month the months that they belong to; those of years that nobody keeps stay where they are. */
 async function sortStrays(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
-  const { kept } = of;
-  const { rows } = await pool.query<{ name: string; months: readonly Month[] }>(
+  const splitting = splittingOf(pool, of, options);
+  const isGoingOn = await isUnderWay(splitting, 'apply');
+  const strays = await readStrays(pool, of.kept, options.now);
+  if (strays === undefined || (strays.months.length === 0 && !isGoingOn)) return [];
+  const planLeaves = async (tx: Queryable) =>
+    leavesOfStrays((await readStrays(tx, of.kept, options.now))?.months ?? []);
+  return [await splitPartition({ ...splitting, partition: strays.name, planLeaves })];
+}
+
+/** The partition of what lies in no month, and the months that its rows belong to. */
+async function readStrays(
+  db: Queryable,
+  { id }: KeptTable,
+  now: Date,
+): Promise<{ readonly name: string; readonly months: readonly Month[] } | undefined> {
+  const { rows } = await db.query<{ name: string; months: readonly Month[] }>(
     `select c.relname as name, partitions.months_in($1, m.partition, $2)::text[] as months
      from partitions.months_of($1) m join pg_class c on c.oid = m.partition where m.is_default`,
-    [kept.id, options.now],
+    [id, now],
   );
-  const strays = rows[0];
-  if (strays === undefined || (strays.months.length === 0 && !kept.isCopying)) return [];
-  const planLeaves = async () => leavesOfStrays(strays.months);
-  return [await splitPartition({ ...splittingOf(pool, of, options), partition: strays.name, planLeaves })];
+  return rows[0];
 }
 
 const splittingOf = (

@@ -47,7 +47,7 @@ export async function attachPast(pool: Pool, attaching: Attaching, options: Unde
       work: async () => {
         if ((await fingerprintOf(tx, facts.oid)) !== staged.fingerprint) throw drifted(entry.table);
         await tx.query(swapStatements(facts, attaching).join(';\n'));
-        await tx.query(`update partitions.tables set state = 'attached', past = $2 where id = $1`, [
+        await tx.query(`update partitions.tables set state = 'attached', past = $2, closes_at = null where id = $1`, [
           tableId,
           pastName(facts.name),
         ]);

@@ -1,5 +1,6 @@
 import type { Pool, Queryable, Tx } from '../../db/pool.ts';
 import { withRest } from '../../db/rest.ts';
+import { isOverlap, toAppError } from '../../db/sqlstate.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { ident, literal } from './names.ts';
@@ -36,14 +37,23 @@ export interface FromTo {
 
 /**
  * Goes on with a copy that is under way, or begins one: from then on every change is captured, as the trigger waits for whoever had written before.
- * One of a table that was changed since it was begun is given up: what it is copied to has not what the table got.
- * @param make runs in the transaction that begins; it makes the target
+ * @param make runs in the transaction that begins, while no upkeep changes the months; it makes the target
  */
 export async function beginCopy(copying: Copying, fromTo: FromTo, make: (tx: Tx) => Promise<void>): Promise<void> {
+  if (!(await isUnderWay(copying, fromTo.way))) await capture(copying, fromTo, make);
+}
+
+/**
+ * Whether a copy is under way that can be gone on with. One of a table, or of a partition, that was changed, replaced or written anew since is given up: what it
+ * is copied to has not what the table got, and its blocks are not those that were copied.
+ */
+export async function isUnderWay(
+  copying: Pick<Copying, 'pool' | 'tableId' | 'locking'>,
+  way: FromTo['way'],
+): Promise<boolean> {
   const isUsable = await hasSameShape(copying.pool, copying.tableId);
-  if (isUsable === true) return;
-  if (isUsable === false) await giveUpCopy(copying, fromTo.way);
-  await capture(copying, fromTo, make);
+  if (isUsable === false) await giveUpCopy(copying, way);
+  return isUsable === true;
 }
 
 async function capture(
@@ -57,6 +67,7 @@ async function capture(
       [tableId],
     );
     const columns = rows[0]?.columns ?? [];
+    await keepUpkeepAway(tx, tableId);
     await make(tx);
     return {
       names: [],
@@ -72,7 +83,7 @@ async function capture(
             .map(
               (source) => `insert into partitions.copies (table_id, way, captured, source, target, blocks, shape)
                 select ${tableId}, '${way}', ${literal(captured)}, ${literal(source)}, ${literal(target)}, pg_relation_size(${literal(source)}::regclass) / current_setting('block_size')::int,
-                  partitions.shape_of(${tableId})`,
+                  partitions.shape_of(${tableId}, ${literal(source)}::regclass)`,
             )
             .join(';\n')}`),
     };
@@ -173,41 +184,77 @@ export async function assertSameShape(db: Queryable, { tableId, table }: Copying
 /** @returns undefined where no copy is under way */
 async function hasSameShape(db: Queryable, tableId: number): Promise<boolean | undefined> {
   const { rows } = await db.query<{ isSame: boolean | null }>(
-    `select bool_and(shape is not distinct from partitions.shape_of(table_id) and to_regclass(source) is not null) as "isSame"
+    `select bool_and(shape is not distinct from partitions.shape_of(table_id, to_regclass(source))) as "isSame"
      from partitions.copies where table_id = $1`,
     [tableId],
   );
   return rows[0]?.isSame ?? undefined;
 }
 
-/** Gives up a copy that is under way, if one of that way is. @throws AppError PARTITIONS_BUSY, DB_* */
+/** Upkeep makes months, and replaces partitions, a step a transaction. @throws AppError DB_CONFLICT while it does */
+async function keepUpkeepAway(tx: Tx, tableId: number): Promise<void> {
+  const { rows } = await tx.query<{ isFree: boolean }>(
+    `select pg_try_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), $1) as "isFree"`,
+    [tableId],
+  );
+  if (rows[0]?.isFree !== true) throw new AppError('DB_CONFLICT', 'The upkeep of its months is under way.');
+}
+
+/** Gives up a copy that is under way, if one of that way is, whatever became of what it was copied from. @throws AppError PARTITIONS_BUSY, DB_* */
 export async function giveUpCopy(
   { pool, tableId, locking }: Pick<Copying, 'pool' | 'tableId' | 'locking'>,
   way: FromTo['way'],
 ): Promise<void> {
-  const { rows } = await pool.query<{ captured: string; target: string }>(
-    'select captured, target from partitions.copies where table_id = $1 and way = $2 limit 1',
+  const { rows } = await pool.query<{ target: string }>(
+    'select target from partitions.copies where table_id = $1 and way = $2 limit 1',
     [tableId, way],
   );
-  const copy = rows[0];
-  if (copy === undefined) return;
-  await underLock(pool, locking, async (tx) => ({
-    names: [copy.captured],
-    locksLater: 0,
-    work: () =>
-      tx.query(
-        [
-          ...endCopy(tableId, copy.captured),
-          `delete from partitions.captured where table_id = ${tableId}`,
-          `drop table ${copy.target}`,
-        ].join(';\n'),
-      ),
-  }));
+  const target = rows[0]?.target;
+  if (target === undefined) return;
+  await underLock(pool, locking, async (tx) => {
+    const { rows: captured } = await tx.query<{ name: string }>(
+      `select format('%I.%I', n.nspname, c.relname) as name
+       from partitions.captured_relations($1) r (relation) join pg_class c on c.oid = r.relation join pg_namespace n on n.oid = c.relnamespace`,
+      [tableId],
+    );
+    const names = captured.map(({ name }) => name);
+    return {
+      names,
+      locksLater: 0,
+      work: () =>
+        tx.query(
+          [
+            ...names.flatMap(dropTriggers),
+            `delete from partitions.copies where table_id = ${tableId}`,
+            `delete from partitions.captured where table_id = ${tableId}`,
+            `drop table if exists ${target}`,
+          ].join(';\n'),
+        ),
+    };
+  });
 }
+
+/**
+ * Gives a copy up that no run could end: it is not what it is a copy of, or its months are there by now. Whatever else failed, it is gone on with.
+ * @returns why it could not be given up, if so
+ */
+export async function giveUpInVain(
+  copying: Pick<Copying, 'pool' | 'tableId' | 'locking'>,
+  way: FromTo['way'],
+  { code, cause }: AppError,
+): Promise<readonly string[]> {
+  if (code !== 'PARTITIONS_DIFFERENT' && !isOverlap(cause)) return [];
+  return giveUpCopy(copying, way).then(
+    () => [],
+    (failure: unknown) => [toAppError(failure).message],
+  );
+}
+
+const dropTriggers = (captured: string): readonly string[] =>
+  [CAPTURES, REFUSES_TRUNCATE].map((trigger) => `drop trigger ${ident(trigger)} on ${captured}`);
 
 /** The SQL that ends capturing, in the transaction that lets the copy take the source's place. */
 export const endCopy = (tableId: number, captured: string): readonly string[] => [
-  `drop trigger ${ident(CAPTURES)} on ${captured}`,
-  `drop trigger ${ident(REFUSES_TRUNCATE)} on ${captured}`,
+  ...dropTriggers(captured),
   `delete from partitions.copies where table_id = ${tableId}`,
 ];

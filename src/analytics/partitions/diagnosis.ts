@@ -47,7 +47,7 @@ async function judge(db: Queryable): Promise<Finding> {
           ]),
       ...(broken.length === 0
         ? []
-        : ['Go on: liventix partitions apply; or give it up: liventix partitions rollback.']),
+        : ['Go on: liventix partitions apply; or make it a plain table again: liventix partitions rollback.']),
     ].join(' '),
   };
 }

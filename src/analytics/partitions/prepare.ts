@@ -37,7 +37,7 @@ export interface Preparing {
 
 /**
  * Everything that takes long before the table becomes a partition, each step by itself and beside whoever writes: run again, it goes on.
- * @throws AppError PARTITIONS_BUSY, PARTITIONS_NULL_KEY, PARTITIONS_STOPPED, DB_*
+ * @throws AppError PARTITIONS_BUSY, PARTITIONS_NULL_KEY, STOPPED, DB_*
  */
 export async function prepare(preparing: Preparing, endOfPast: Month | null): Promise<void> {
   const facts = await factsOf(preparing);

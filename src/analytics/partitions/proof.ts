@@ -34,7 +34,7 @@ export async function compareCopy(copying: Copying, { captured, target }: FromTo
     await assertSameShape(pool, copying);
     throw new AppError(
       'PARTITIONS_DIFFERENT',
-      `The copy of ${table} is not what it is a copy of: ${source.rows} rows with ${source.hash}, the copy ${copy.rows} with ${copy.hash}. Nothing was changed. Give the copy up: liventix partitions rollback --table ${table}`,
+      `The copy of ${table} is not what it is a copy of: ${source.rows} rows with ${source.hash}, the copy ${copy.rows} with ${copy.hash}. Nothing was changed, and the copy is given up: run it again, it is copied anew.`,
     );
   }
   await pool.query(`insert into partitions.log (table_name, action, detail) values ($1, 'compared', $2)`, [

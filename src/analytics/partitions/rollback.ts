@@ -5,7 +5,17 @@ import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type ApplyOptions, letReferencesGo, lockingOf, oneByOne } from './apply.ts';
 import { isOfMonths } from './attach.ts';
-import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo, giveUpCopy } from './copy.ts';
+import {
+  beginCopy,
+  type Copying,
+  copyAll,
+  drainAll,
+  drainMost,
+  endCopy,
+  type FromTo,
+  giveUpCopy,
+  giveUpInVain,
+} from './copy.ts';
 import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
 import { finishTable, type Wanted } from './leaf.ts';
@@ -43,7 +53,7 @@ export type PutBack = { readonly table: string } & (
 
 /**
  * Makes plain tables again of those that are kept by month, with every row that is in them now, while they are used. The months are set aside.
- * @throws AppError PARTITIONS_RUNNING, PARTITIONS_TABLE_UNKNOWN, PARTITIONS_DIFFERENT, STOPPED, DB_*
+ * @throws AppError PARTITIONS_RUNNING, PARTITIONS_TABLE_UNKNOWN, STOPPED, DB_*
  */
 export const rollBackPartitions = (pool: Pool, options: RollbackOptions): Promise<readonly PutBack[]> =>
   oneByOne(pool, {
@@ -87,7 +97,8 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
   } catch (thrown) {
     const error = keyTwice(thrown, table) ?? toAppError(thrown);
     if (!SKIPPED.has(error.code)) throw error;
-    return { table, status: 'skipped', reasons: [error.message] };
+    const left = await giveUpInVain(copying, 'rollback', error);
+    return { table, status: 'skipped', reasons: [error.message, ...left] };
   }
 }
 
@@ -154,7 +165,7 @@ async function takeMonthsAside(pool: Pool, table: string): Promise<void> {
      join pg_class c on c.oid = h.inhrelid where s.table_name = $1 and c.relnamespace <> $2::regnamespace`,
     [table, ASIDE],
   );
-  for (const { month } of rows) await pool.query(`alter table ${month} set schema ${ASIDE}`);
+  for (const { month } of rows) await pool.query('select partitions.put_away($1::regclass, $2)', [month, ASIDE]);
 }
 
 const isPrepared = (table: string) => (index: { readonly name: string }) => index.name.startsWith(pastName(table));

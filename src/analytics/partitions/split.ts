@@ -1,4 +1,4 @@
-import type { Pool, Queryable } from '../../db/pool.ts';
+import type { Pool, Queryable, Tx } from '../../db/pool.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { beginCopy, type Copying, copyAll, drainAll, drainMost, endCopy, type FromTo } from './copy.ts';
@@ -14,8 +14,8 @@ export interface Splitting extends Copying {
   readonly entry: Entry;
   /** The name of the partition that is split, in the table's schema: the past, or that of rows which lay in no month. */
   readonly partition: string;
-  /** What it is split into. */
-  readonly planLeaves: () => Promise<readonly Leaf[]>;
+  /** What it is split into: asked while the months stay as they are. */
+  readonly planLeaves: (tx: Tx) => Promise<readonly Leaf[]>;
 }
 
 /** A partition that rows are copied to. Without an end it is the default one. */
@@ -54,8 +54,7 @@ export async function splitPartition(splitting: Splitting): Promise<number> {
     target: qualified(STAGE, stagedName(tableId)),
   };
   await beginCopy(splitting, fromTo, async (tx) => {
-    splitting.onStep(`looking for the months of ${entry.table}`, 0, 0);
-    await tx.query(targetStatements(facts, { tableId, entry, target: fromTo.target }, await splitting.planLeaves()));
+    await tx.query(targetStatements(facts, { tableId, entry, target: fromTo.target }, await splitting.planLeaves(tx)));
   });
   await copyAll(splitting, fromTo);
   const leaves = await readLeaves(pool, fromTo.target);

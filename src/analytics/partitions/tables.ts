@@ -23,20 +23,18 @@ export interface KeptTable {
   readonly monthsAhead: number;
   readonly storage: readonly string[];
   readonly state: 'preparing' | 'attached' | 'partitioned';
-  /** While it is being prepared, or since: from when on a check refuses rows, until it is attached. */
+  /** While it is being prepared: from when on a check refuses rows. */
   readonly closesAt: Month | null;
   readonly begunAt: Date;
   readonly past: string | null;
   readonly original: Original;
-  readonly isCopying: boolean;
 }
 
 /** @throws AppError DB_* */
 export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
   const { rows } = await db.query<KeptTable>(
     `select t.id, t.schema_name as schema, t.table_name as name, t.key_column as by, t.zone, t.keep_months as "keepMonths", t.expired,
-       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.past, t.original,
-       exists (select from partitions.copies c where c.table_id = t.id) as "isCopying"
+       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.past, t.original
      from partitions.tables t order by t.schema_name, t.table_name`,
   );
   return rows;

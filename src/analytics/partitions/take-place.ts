@@ -26,8 +26,7 @@ export const comeForward = ({ schema, name }: TableFacts, tableId: number): read
 
 /** Puts a relation where nobody looks for it, until somebody says that it may go. `of`: the table that it was. */
 export const setAside = (schema: string, name: string, of: string): readonly string[] => [
-  `alter table ${qualified(schema, name)} set schema ${ASIDE}`,
-  `insert into partitions.set_aside (relation, table_name) values (format('%I.%I', ${literal(ASIDE)}, ${literal(name)}), ${literal(of)})`,
+  `insert into partitions.set_aside (relation, table_name) values (partitions.put_away(${literal(qualified(schema, name))}::regclass, ${literal(ASIDE)}), ${literal(of)})`,
 ];
 
 /**

@@ -36,6 +36,14 @@ const SHAPE_CHECKS: readonly Check[] = [
       order by 1`,
   },
   {
+    name: 'every table has a partition for what lies in no month',
+    unit: 'tables',
+    examined: `select count(*) from (${KEPT}) k`,
+    faults: `
+      select format('%s refuses rows that lie in no month: liventix partitions maintain makes a partition for them', k.name) from (${KEPT}) k
+      where k.relation is not null and not exists (select from partitions.months_of(k.id) m where m.is_default or m.end_day is null) order by 1`,
+  },
+  {
     name: 'every index, foreign key and trigger of a table is on each of its months, valid and enabled alike',
     unit: 'months',
     examined: `select count(*) from (${MONTHS}) m`,

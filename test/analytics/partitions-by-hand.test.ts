@@ -1,0 +1,262 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
+import type { Pool } from '../../src/db/pool.ts';
+import { breakOff, countRows, faultsOf, whileIndexesWait } from '../support/conversions.ts';
+import {
+  convert,
+  createImpressions,
+  entryOf,
+  type Impressions,
+  inCloneOf,
+  NOW,
+} from '../support/impressions.ts';
+
+// What somebody does by hand to a table that is kept by month, or is being converted.
+
+let original: Impressions;
+beforeAll(async () => {
+  original = await createImpressions({ rows: 300 });
+});
+afterAll(() => original.drop());
+
+const LATER = new Date('2026-09-10T00:00:00Z');
+const inClone = (work: (impressions: Impressions) => Promise<void>) => inCloneOf(original, work);
+const conversion = { entries: [entryOf()], now: NOW };
+const applyLater = (pool: Pool) => applyPartitions(pool, { ...conversion, now: LATER });
+const rollBack = (pool: Pool) => rollBackPartitions(pool, { tables: [] });
+const maintain = (pool: Pool, now = '2026-09-10') => pool.query(`call partitions.maintain('command', $1)`, [now]);
+const stray = (pool: Pool, ...months: string[]) =>
+  pool.query(
+    `insert into stats.impressions (show_id, seen_at) select 1, m::timestamptz + n * interval '1 minute' from unnest($1::text[]) m, generate_series(1, 50) n`,
+    [months],
+  );
+
+/** Converted, with rows in no month, whose sorting was broken off. */
+async function breakOffSorting(impressions: Impressions, ...months: string[]): Promise<void> {
+  await convert(impressions);
+  await stray(impressions.pool, '2026-09-01', ...months);
+  await breakOff(impressions.pool, 'copying', { now: LATER });
+}
+
+describe('a partition that is copied', () => {
+  it('and written anew meanwhile is copied anew: nothing is undone', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      await pool.query('alter table stats.impressions add column cents int not null default 100');
+      expect(
+        await whileIndexesWait(
+          impressions,
+          () => applyPartitions(pool, conversion),
+          () => pool.query('alter table stats.impressions alter column cents type int using cents * 2'),
+        ),
+      ).toMatchObject([
+        { status: 'skipped', reasons: [expect.stringContaining('was changed while its rows were copied')] },
+      ]);
+      await convert(impressions);
+      expect((await pool.query('select distinct cents from stats.impressions')).rows).toEqual([{ cents: 200 }]);
+    }));
+
+  it('and was packed by VACUUM FULL while the copy lay broken off is copied anew', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query(`drop table stats.clicks; delete from stats.impressions where seen_at < '2026-01-01'`);
+      await breakOff(pool, 'taking what changed');
+      await pool.query('vacuum full stats.impressions_past');
+      const before = await countRows(pool);
+      await convert(impressions);
+      expect(await countRows(pool)).toBe(before);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it.each([
+    ['renamed', 'alter table stats.impressions_other rename to impressions_else', 100],
+    ['dropped', 'drop table stats.impressions_other', 50],
+  ])('and was %s leaves nothing that cannot be gone on with', (_what, sql, left) =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await breakOffSorting(impressions, '2026-10-01');
+      await stray(pool, '2026-08-01');
+      const before = (await countRows(pool)) ?? 0;
+      await pool.query(sql);
+      await applyLater(pool);
+      await maintain(pool);
+      expect(await faultsOf(pool)).toEqual([]);
+      expect(await judgePartitions(pool)).not.toMatchObject({ found: expect.stringContaining('nobody is at it') });
+      expect(await rollBack(pool)).toMatchObject([{ status: 'back' }]);
+      expect(await countRows(pool)).toBe(left === 100 ? before : 300);
+    }),
+  );
+});
+
+describe('the months of what is sorted', () => {
+  it('are made by nobody else meanwhile, and it is gone on with', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await breakOffSorting(impressions, '2026-10-01');
+      await pool.query(`delete from stats.impressions where seen_at >= '2026-10-01'`);
+      await maintain(pool);
+      expect(await applyLater(pool)).toMatchObject([{ status: 'sorted' }]);
+      expect(await countRows(pool)).toBe(350);
+      await maintain(pool);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it('where somebody made one all the same, are found anew by the next run', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await breakOffSorting(impressions, '2026-10-01');
+      await pool.query(`delete from stats.impressions where seen_at >= '2026-10-01'`);
+      await pool.query(`select partitions.make_month(1, 'stats.impressions'::regclass, '2026-10-01')`);
+      expect(await applyLater(pool)).toMatchObject([
+        { status: 'skipped', reasons: [expect.stringContaining('would overlap partition')] },
+      ]);
+      expect(await applyLater(pool)).toMatchObject([{ status: 'sorted' }]);
+      expect(await countRows(pool)).toBe(350);
+    }));
+
+  it("are nobody's business after a way back that was broken off: nothing is sorted into nothing", () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions);
+      const stop = new AbortController();
+      const onStep = (what: string) => what.startsWith('building') && stop.abort('SIGINT');
+      await expect(rollBackPartitions(pool, { tables: [], stop: stop.signal, onStep })).rejects.toMatchObject({
+        code: 'STOPPED',
+      });
+      expect(await applyPartitions(pool, conversion)).toMatchObject([{ status: 'already' }]);
+    }));
+});
+
+describe('a default partition that somebody dropped', () => {
+  it('is missed by verify, and made again by the upkeep: rows are not refused for long', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions);
+      await pool.query('drop table stats.impressions_other');
+      expect(await faultsOf(pool)).toMatchObject([
+        { check: 'every table has a partition for what lies in no month', faults: 1n },
+      ]);
+      await maintain(pool, '2026-03-21');
+      await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2031-01-01')`);
+      expect(await countRows(pool, 'stats.impressions_other')).toBe(1);
+    }));
+});
+
+describe('a past that somebody renamed', () => {
+  it('is found by its bounds, and split', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      await pool.query('alter table stats.impressions_past rename to of_old');
+      await convert(impressions);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+});
+
+describe('checks of a conversion that was broken off', () => {
+  it('go by their names alone: others stay, and a row without an instant is refused no more', () =>
+    inClone(async ({ pool }) => {
+      await pool.query(`alter table stats.impressions alter column seen_at drop not null,
+        add constraint seen_in_the_past check (seen_at < '2030-01-01')`);
+      await breakOff(pool, 'reading stats.impressions for impressions_in_the_past', {
+        entries: [entryOf({ whenNull: 'now()' })],
+      });
+      const without = 'insert into stats.impressions (show_id, seen_at) values (1, null)';
+      await expect(pool.query(without)).rejects.toMatchObject({ code: '23514' });
+      await maintain(pool, '2026-03-20');
+      await pool.query(without);
+      await maintain(pool, '2026-03-30');
+      await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2026-04-02')`);
+      await expect(
+        pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2031-01-01')`),
+      ).rejects.toMatchObject({ constraint: 'seen_in_the_past' });
+    }));
+
+  it('are taken away when whoever keeps the table lets go of it, and one table keeps no other from its months', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await breakOff(pool, 'reading stats.impressions for impressions_in_the_past');
+      await pool.query('create table stats.other (id int primary key, seen_at timestamptz not null)');
+      const [outcome] = await applyPartitions(pool, {
+        entries: [entryOf({ table: 'stats.other', indexes: [] })],
+        now: NOW,
+      });
+      expect(outcome).toMatchObject({ status: 'partitioned' });
+      const other = await pool.connect();
+      await other.query('begin; select from stats.impressions');
+      await maintain(pool, '2026-05-01');
+      await other.query('rollback');
+      other.release();
+      const { rows } = await pool.query(
+        `select action, detail from partitions.log where table_name = 'stats.impressions'`,
+      );
+      expect(rows).toEqual([{ action: 'left', detail: 'it was in use each time' }]);
+      expect(
+        (
+          await pool.query('select partitions.missing_months(t.id, $1) from partitions.tables t where state <> $2', [
+            '2026-05-01',
+            'preparing',
+          ])
+        ).rows,
+      ).toEqual([]);
+      await maintain(pool, '2026-05-01');
+      await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2026-05-02')`);
+    }));
+});
+
+describe('rows that came from a table of copies', () => {
+  const TAKEN = { copies: [{ table: 'stats.impressions_p', rows: 'take' as const }] };
+
+  it('and were changed, or are referred to by now, stay when the table goes back', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query(`create table stats.impressions_p (id uuid, show_id int, dwell_ms int, seen_at timestamptz);
+        insert into stats.impressions_p select gen_random_uuid(), n, 0, '2026-01-01' from generate_series(1, 4) n`);
+      await convert(impressions, TAKEN);
+      const nth = (n: number) => `(select id from stats.impressions_p where show_id = ${n})`;
+      // In a column that the copies have not.
+      await pool.query(`update stats.impressions set note = 'edited' where id = ${nth(2)};
+        insert into stats.clicks (impression_id) select ${nth(3)}; delete from stats.impressions_p where show_id = 4`);
+      expect(await rollBack(pool)).toMatchObject([{ status: 'back' }]);
+      const { rows } = await pool.query(
+        `select count(*) filter (where note = 'edited')::int as edited, count(*)::int - 300 as more from stats.impressions`,
+      );
+      expect(rows).toEqual([{ edited: 1, more: 3 }]);
+      expect((await pool.query(`select detail from partitions.log where action = 'kept'`)).rows).toEqual([
+        { detail: '3 rows that came from stats.impressions_p: changed since, gone by themselves, or referred to' },
+      ]);
+    }));
+});
+
+it('a table of a long name is sorted again and again, and goes back, though its indexes are called alike', () =>
+  inClone(async ({ pool }) => {
+    const name = 'impressions_of_everything_that_anybody_has_ever_seen_here_x';
+    await pool.query(
+      `create table stats.${name} (id uuid primary key default gen_random_uuid(), seen_at timestamptz not null, who int); create index on stats.${name} (who, seen_at)`,
+    );
+    const entries = [entryOf({ table: `stats.${name}`, indexes: [] })];
+    expect(await applyPartitions(pool, { entries, now: NOW })).toMatchObject([{ status: 'partitioned' }]);
+    for (const year of ['2026', '2027', '2028', '2029']) {
+      await pool.query(`insert into stats.${name} (seen_at) values ('${year}-09-05')`);
+      const now = new Date(`${year}-09-10T00:00:00Z`);
+      expect(await applyPartitions(pool, { entries, now })).toMatchObject([{ status: 'sorted' }]);
+    }
+    expect(await rollBack(pool)).toMatchObject([{ status: 'back' }]);
+    expect(await countRows(pool, `stats.${name}`)).toBe(4);
+  }));
+
+it('statistics of the table as a whole are due when its partitions are others', () =>
+  inClone(async (impressions) => {
+    const { pool } = impressions;
+    await convert(impressions);
+    const due = async () =>
+      (await pool.query(`select action from partitions.due(1, $1, false) where action = 'analyze'`, [NOW])).rowCount;
+    expect(await due()).toBe(0);
+    await pool.query(`select partitions.make_month(1, 'stats.impressions'::regclass, '2027-01-01')`);
+    expect(await due()).toBe(1);
+    await maintain(pool, '2026-03-21');
+    expect(await due()).toBe(0);
+  }));
