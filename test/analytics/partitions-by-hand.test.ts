@@ -4,14 +4,7 @@ import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { breakOff, countRows, faultsOf, whileIndexesWait } from '../support/conversions.ts';
-import {
-  convert,
-  createImpressions,
-  entryOf,
-  type Impressions,
-  inCloneOf,
-  NOW,
-} from '../support/impressions.ts';
+import { convert, createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
 
 // What somebody does by hand to a table that is kept by month, or is being converted.
 
