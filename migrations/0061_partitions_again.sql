@@ -5,10 +5,9 @@
 -- lint: allow lock-without-timeout because nobody but a conversion reads or writes it
 alter table partitions.copies add column shape text;
 -- What the row said when it was taken. Null of rows that were taken before: they stay.
--- lint: allow lock-without-timeout because nobody but a conversion reads or writes it
+-- lint: allow more-than-one-hot-table-a-transaction because nobody but a conversion and the upkeep read or write them
 alter table partitions.reconciled add column hash bigint;
 -- Which partitions the table had when it was analyzed as a whole.
--- lint: allow lock-without-timeout because nobody but a conversion and the upkeep read or write it
 alter table partitions.tables add column analyzed text;
 
 comment on column partitions.filled.pair is 'The columns of its key, and the instant that it was given: one that was changed since stays.';
@@ -46,10 +45,10 @@ language sql stable set search_path = '' as $$
   where t.tgfoid = 'partitions.capture_change()'::regprocedure and t.tgparentid = 0 and split_part(encode(t.tgargs, 'escape'), '\000', 1) = p_table::text
 $$;
 
--- Puts a relation that is out of the table into a schema of ours. Its indexes and types go along: what has a name that is taken there gets its number for one.
--- Parameters: the relation; the schema. Returns its name by then, qualified and quoted. Locks the relation against everything.
--- lint: allow set-schema-without-view because it is out of the table, by whose name its rows were asked for
-create function partitions.put_away(p_relation regclass, p_schema name) returns text
+-- Lets a relation into a schema of ours: its indexes and types go along, and what has a name that is taken there gets its number for one.
+-- Parameters: the relation; the schema. Returns nothing. Locks the relation against everything where it is renamed.
+-- lint: allow rename-without-view because it is out of the table, by whose name its rows were asked for
+create function partitions.make_room(p_relation regclass, p_schema name) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_index record;
@@ -69,8 +68,18 @@ begin
   ) then
     execute format('alter table %s rename to %I', p_relation, 'relation_' || p_relation::oid);
   end if;
-  execute format('alter table %s set schema %I', p_relation, p_schema);
-  return (select format('%I.%I', p_schema, c.relname) from pg_catalog.pg_class c where c.oid = p_relation);
+end
+$$;
+
+-- Puts a relation that is out of the table where nobody looks for it. Parameters: the relation. Returns its name by then, qualified and quoted. Locks it against
+-- everything.
+-- lint: allow set-schema-without-view because it is out of the table, by whose name its rows were asked for
+create function partitions.put_aside(p_relation regclass) returns text
+language plpgsql set search_path = '' as $$
+begin
+  perform partitions.make_room(p_relation, 'partitions_aside');
+  execute format('alter table %s set schema partitions_aside', p_relation);
+  return (select format('partitions_aside.%I', c.relname) from pg_catalog.pg_class c where c.oid = p_relation);
 end
 $$;
 
@@ -220,33 +229,6 @@ begin
 end
 $$;
 
--- Takes a month out of a table: dropped, or put into the schema partitions_archive, as the table says. Parameters: the table's id; the partition. Returns
--- nothing. Locks the table, and what its foreign keys refer to, for an instant. Raises 2BP01 where something stands on the partition.
-create or replace function partitions.expire_month(p_table integer, p_partition regclass) returns void
-language plpgsql set search_path = '' as $$
-declare
-  v_name constant text := p_partition::text;
-  v_key name;
-begin
-  execute format('alter table %s detach partition %s', partitions.name_of(p_table), p_partition);
-  -- Once more, now that nobody writes to it.
-  if not partitions.may_go(p_table, p_partition) then
-    raise exception 'what counts its rows has not counted all of them';
-  end if;
-  if (select t.expired from partitions.tables t where t.id = p_table) = 'drop' then
-    execute format('drop table %s', p_partition);
-    perform partitions.note(p_table, 'dropped', v_name);
-    return;
-  end if;
-  -- It refers to nothing any more: what it refers to may go.
-  for v_key in select k.conname from pg_catalog.pg_constraint k where k.conrelid = p_partition and k.contype = 'f' loop
-    execute format('alter table %s drop constraint %I', p_partition, v_key);
-  end loop;
-  perform partitions.put_away(p_partition, 'partitions_archive');
-  perform partitions.note(p_table, 'archived', v_name);
-end
-$$;
-
 -- The name of a check that a conversion adds for as long as it prepares. Parameters: the table's id; what it ends in.
 create function partitions.own_check(p_table integer, p_suffix text) returns name
 language sql stable set search_path = '' as $$
@@ -316,7 +298,11 @@ begin
       perform partitions.note(p_table, 'made', (case when p_month is null then partitions.make_default(p_table, partitions.name_of(p_table)::regclass)
         else partitions.make_month(p_table, partitions.name_of(p_table)::regclass, p_month) end)::text);
     when 'analyze' then perform partitions.analyze_table(p_table);
-    when 'expire' then perform partitions.expire_month(p_table, p_partition);
+    when 'expire' then
+      if (select t.expired from partitions.tables t where t.id = p_table) = 'archive' then
+        perform partitions.make_room(p_partition, 'partitions_archive');
+      end if;
+      perform partitions.expire_month(p_table, p_partition);
     when 'refill' then perform partitions.empty_default(p_table, p_now);
   end case;
   return null;

@@ -165,7 +165,7 @@ async function takeMonthsAside(pool: Pool, table: string): Promise<void> {
      join pg_class c on c.oid = h.inhrelid where s.table_name = $1 and c.relnamespace <> $2::regnamespace`,
     [table, ASIDE],
   );
-  for (const { month } of rows) await pool.query('select partitions.put_away($1::regclass, $2)', [month, ASIDE]);
+  for (const { month } of rows) await pool.query('select partitions.put_aside($1::regclass)', [month]);
 }
 
 const isPrepared = (table: string) => (index: { readonly name: string }) => index.name.startsWith(pastName(table));

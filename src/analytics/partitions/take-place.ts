@@ -1,5 +1,5 @@
 import type { TableFacts } from './facts.ts';
-import { ASIDE, ident, literal, qualified, STAGE, stagedName } from './names.ts';
+import { ident, literal, qualified, STAGE, stagedName } from './names.ts';
 
 /** Triggers of ours on a table whose keys lie in side tables, or that is being copied. */
 export const KEEPS_KEY = 'liventix_keeps_key';
@@ -26,7 +26,7 @@ export const comeForward = ({ schema, name }: TableFacts, tableId: number): read
 
 /** Puts a relation where nobody looks for it, until somebody says that it may go. `of`: the table that it was. */
 export const setAside = (schema: string, name: string, of: string): readonly string[] => [
-  `insert into partitions.set_aside (relation, table_name) values (partitions.put_away(${literal(qualified(schema, name))}::regclass, ${literal(ASIDE)}), ${literal(of)})`,
+  `insert into partitions.set_aside (relation, table_name) values (partitions.put_aside(${literal(qualified(schema, name))}::regclass), ${literal(of)})`,
 ];
 
 /**
