@@ -340,7 +340,9 @@ language sql set search_path = '' as $$
     from kept k where k.state <> 'preparing' and not k.is_sorting
       and not exists (select from partitions.months_of(p_table) m where m.is_default or m.end_day is null)
     union all
-    select 3, 'make', m.month, null from kept k cross join partitions.missing_months(p_table, p_now) m (month) where k.state <> 'preparing' and not k.is_sorting
+    select 3, 'make', m.month, null from kept k cross join partitions.missing_months(p_table, p_now) m (month)
+    where k.state <> 'preparing' and not k.is_sorting and not exists (
+      select from partitions.months_of(p_table) d where d.is_default and m.month = any (partitions.months_in(p_table, d.partition, p_now)))
     union all
     select 4, 'expire', null, e.partition from kept k cross join partitions.expired_months(p_table, p_now) e (partition)
     where p_may_expire and k.state <> 'preparing' and not k.is_copying
@@ -349,6 +351,26 @@ language sql set search_path = '' as $$
     where k.state <> 'preparing' and not k.is_copying and k.analyzed is distinct from partitions.partitions_digest(p_table)
   ) d
   order by d.nth, d.month
+$$;
+
+-- The next of what is due, but for what was left since an instant. A fault of one table is noted, and keeps no other from its months. Parameters: the table's id; the
+-- instant; whether months may go; since when. Returns null, all of it, where nothing is left to do, and the action 'fault' where that cannot be found out. Locks nothing but what reading takes.
+create function partitions.next_due(
+  p_table integer, p_now timestamptz, p_may_expire boolean, p_began timestamptz,
+  out action text, out month date, out partition regclass, out what text
+) language plpgsql set search_path = '' as $$
+begin
+  select d.action, d.month, d.partition, d.what into action, month, partition, what
+  from partitions.due(p_table, p_now, p_may_expire) d
+  where not exists (
+    select from partitions.log l join partitions.tables t on t.id = p_table and l.table_name = format('%s.%s', t.schema_name, t.table_name)
+    where l.action = 'left' and l.at >= p_began and l.partition = d.what)
+  limit 1;
+exception
+  when others then
+    perform partitions.note(p_table, 'left', null, format('%s (%s)', sqlerrm, sqlstate));
+    action := 'fault';
+end
 $$;
 
 -- Sees to the months of all tables: makes those ahead, gives months to rows that lie in none, takes out what is older than is kept. Each step in a transaction
@@ -367,6 +389,7 @@ declare
   v_began constant timestamptz := pg_catalog.clock_timestamp();
   v_result text;
   v_has_more boolean;
+  v_is_broken boolean;
 begin
   if p_runner <> 'command' and p_runner <> (select s.runner from partitions.settings s) then
     return;
@@ -375,6 +398,7 @@ begin
   foreach v_table in array v_tables loop
     v_may_expire := (
       select p_is_confirmed or p_now < coalesce(t.maintained_at, t.begun_at) + interval '45 days' from partitions.tables t where t.id = v_table);
+    v_is_broken := false;
     <<steps>>
     for nth in 1..1000 loop
       v_result := 'busy';
@@ -385,12 +409,9 @@ begin
           commit;
           exit steps;
         end if;
-        select * into v_step from partitions.due(v_table, p_now, v_may_expire) d
-        where not exists (
-          select from partitions.log l join partitions.tables t on t.id = v_table and l.table_name = pg_catalog.format('%s.%s', t.schema_name, t.table_name)
-          where l.action = 'left' and l.at >= v_began and l.partition = d.what)
-        limit 1;
-        if v_step.action is null then
+        select * into v_step from partitions.next_due(v_table, p_now, v_may_expire, v_began);
+        v_is_broken := coalesce(v_step.action = 'fault', false);
+        if v_step.action is null or v_is_broken then
           commit;
           exit steps;
         end if;
@@ -406,7 +427,7 @@ begin
         exit steps;
       end if;
     end loop;
-    continue when (select t.state = 'preparing' from partitions.tables t where t.id = v_table);
+    continue when v_is_broken or (select t.state = 'preparing' from partitions.tables t where t.id = v_table);
     loop
       v_has_more := partitions.forget_keys(v_table, 10000) > 0;
       commit;
@@ -414,7 +435,8 @@ begin
     end loop;
     if v_may_expire then
       update partitions.tables set maintained_at = p_now where id = v_table;
-    else
+    -- Where nothing is old there is nothing to be asked about; the clock is doubted still.
+    elsif exists (select from partitions.expired_months(v_table, p_now)) then
       perform partitions.note(v_table, 'held back', null,
         'more than 45 days since the last time: no month is taken out until somebody runs liventix partitions maintain --confirm');
     end if;

@@ -174,6 +174,8 @@ export const ERROR_CODES = {
   PARTITIONS_NULL_KEY: { exit: 1 },
   PARTITIONS_KEY_TWICE: { exit: 1 },
   PARTITIONS_DRIFTED: { exit: 1 },
+  PARTITIONS_WOULD_GO: { exit: 1 },
+  PARTITIONS_ROWS_GONE: { exit: 1 },
   PARTITIONS_DIFFERENT: { exit: 1 },
   PARTITIONS_TRUNCATE_REFUSED: { exit: 2, sqlstate: 'LV100' },
   PARTITIONS_TOO_LONG: { exit: 3 },

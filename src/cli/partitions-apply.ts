@@ -21,6 +21,7 @@ interface Selection {
 }
 
 type Flags = Patience & { readonly rest: number };
+type ApplyFlags = Selection & Flags & { readonly keepPast?: boolean; readonly yes?: boolean };
 
 /** Seeing what would become of tables, doing it, and undoing it. */
 export function registerPartitionsApply(partitions: Command, context: CommandContext): void {
@@ -40,8 +41,9 @@ export function registerPartitionsApply(partitions: Command, context: CommandCon
     ),
   )
     .option('--keep-past', 'leave the rows there are in one partition: nothing is copied')
+    .option('--yes', 'let months go that a shorter keepMonths than before keeps no longer')
     .addHelpText('after', APPLY_HELP)
-    .action((options: Selection & Flags & { keepPast?: boolean }) => runApply(options, context));
+    .action((options: ApplyFlags) => runApply(options, context));
 
   givingWay(
     partitions
@@ -116,10 +118,8 @@ const MARKS: Readonly<Record<Finding['severity'], string>> = { blocks: 'BLOCKS '
 const MEGABYTE = 1_048_576n;
 
 function plannedText({ table, status, rowsEstimated, sizeBytes, months, findings }: PlannedTable): string {
-  const size =
-    rowsEstimated === null
-      ? ''
-      : `, about ${formatCount(Math.round(rowsEstimated))} rows, ${formatCount((sizeBytes ?? 0n) / MEGABYTE)} MB`;
+  const rows = rowsEstimated === null ? 'rows not counted yet' : `about ${formatCount(Math.round(rowsEstimated))} rows`;
+  const size = sizeBytes === null ? '' : `, ${rows}, ${formatCount(sizeBytes / MEGABYTE)} MB`;
   const future = months.length === 0 ? '' : `, months ${months[0]} to ${months.at(-1)} beside the past`;
   return [
     `${status.padEnd(8)} ${printable(table)}${size}${future}`,
@@ -128,7 +128,7 @@ function plannedText({ table, status, rowsEstimated, sizeBytes, months, findings
   ].join('\n');
 }
 
-async function runApply(options: Selection & Flags & { keepPast?: boolean }, context: CommandContext): Promise<void> {
+async function runApply(options: ApplyFlags, context: CommandContext): Promise<void> {
   const entries = await readEntries(options);
   await withDatabase(
     context,
@@ -140,6 +140,7 @@ async function runApply(options: Selection & Flags & { keepPast?: boolean }, con
         entries,
         now: new Date(),
         keepsPast: options.keepPast,
+        mayLose: options.yes,
         onStep: (what, done, total) => progress.update(printable(what), done, total),
         onOutcome: (outcome) => {
           progress.clear();
@@ -169,10 +170,20 @@ function outcomeText(outcome: Outcome | PutBack): string {
   const name = printable(outcome.table);
   switch (outcome.status) {
     case 'partitioned':
-      return [`by month ${name}, ${locked(outcome.lockedMs)}\n`, ...outcome.copies.map(reconciledLine)].join('');
+      return [
+        `by month ${name}, ${locked(outcome.lockedMs)}\n`,
+        ...outcome.expired.map(
+          ({ partition, rowsEstimated }) =>
+            `    older than is kept, and taken out by the next upkeep: ${printable(partition)}, about ${formatCount(Math.round(rowsEstimated))} rows\n`,
+        ),
+        ...outcome.copies.map(reconciledLine),
+      ].join('');
     case 'sorted':
       return [
         `sorted   ${name}: rows that lay in no month have theirs, ${locked(outcome.lockedMs)}\n`,
+        ...(outcome.areSomeLeft
+          ? ['    others stay, of no month that is kept or ahead: liventix partitions verify\n']
+          : []),
         ...outcome.copies.map(reconciledLine),
       ].join('');
     case 'attached':
@@ -182,7 +193,7 @@ function outcomeText(outcome: Outcome | PutBack): string {
     case 'given up':
       return `given up ${name}: what apply had begun is gone\n`;
     case 'already':
-      return [`before   ${name}\n`, ...outcome.copies.map(reconciledLine)].join('');
+      return [`already  ${name}\n`, ...outcome.copies.map(reconciledLine)].join('');
     case 'skipped':
       return `left     ${name}\n${outcome.reasons.map((reason) => `    ${printable(reason)}\n`).join('')}`;
   }

@@ -87,7 +87,7 @@ function tableLine({
     ...(runwayDays === null ? [] : [`months for ${runwayDays} days`]),
     keepMonths === null
       ? 'kept for ever'
-      : `kept for ${keepMonths} months, then ${expired === 'drop' ? 'dropped' : 'archived'}`,
+      : `kept for ${keepMonths} ${keepMonths === 1 ? 'month' : 'months'}, then ${expired === 'drop' ? 'dropped' : 'archived'}`,
     ...(copy === null
       ? []
       : [

@@ -55,7 +55,7 @@ describe('from the plan to the rollback', () => {
       stdout: expect.stringMatching(/^by month stats\.impressions, locked for \d+ and \d+ ms\n$/),
       stderr: `Turning tables of the database ${impressions.name} into months.\n`,
     });
-    expect((await run('apply', '--mapping', mapping)).stdout).toBe('before   stats.impressions\n');
+    expect((await run('apply', '--mapping', mapping)).stdout).toBe('already  stats.impressions\n');
     expect((await run('plan', '--mapping', mapping)).stdout).toMatch(/^done {5}stats\.impressions/);
   });
 
@@ -67,7 +67,7 @@ describe('from the plan to the rollback', () => {
     expect(stdout).toMatch(/^set aside {3}.*impressions_past.*liventix partitions clean$/m);
     expect(await run('maintain')).toMatchObject({ exitCode: 0, stdout: 'Nothing was due.\n' });
     const { stdout: doctor } = await liventix(['doctor'], { DATABASE_URL: impressions.url });
-    expect(doctor).toMatch(/^ok +partitions +1 tables are kept by month, with months for \d+ days, by worker$/m);
+    expect(doctor).toMatch(/^ok +partitions +tables kept by month: 1, with months for \d+ days, by worker$/m);
   });
 
   it('names rows that lie in no month, and exits with 1', async () => {
@@ -75,7 +75,7 @@ describe('from the plan to the rollback', () => {
     expect(await run('verify')).toMatchObject({
       exitCode: 1,
       stdout: expect.stringContaining(
-        '1 rows of stats.impressions lie in no month: they are in stats.impressions_other',
+        '1 rows of stats.impressions lie in no month, but in stats.impressions_other: maintain',
       ),
     });
     expect((await run('status')).stdout).toContain('ROWS LIE IN NO MONTH');

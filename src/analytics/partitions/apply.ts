@@ -2,19 +2,22 @@ import { givingWay } from '../../db/giving-way.ts';
 import { modestPool, type Pool, type Queryable } from '../../db/pool.ts';
 import { takeSessionLock } from '../../db/session-lock.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { withTransaction } from '../../db/transaction.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { attachPast } from './attach.ts';
 import { type Reconciled, reconcileCopies } from './copies.ts';
-import { giveUpCopy, giveUpInVain, isUnderWay } from './copy.ts';
+import { giveUpCopy, giveUpInVain, isUnderWay, whyItFailed } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
-import { blocking, findingsOf, isIdentity } from './findings.ts';
+import { blocking, isIdentity } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
 import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
+import { judgeTable } from './plan.ts';
 import { prepare } from './prepare.ts';
 import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
+import { readStatusOf } from './status.ts';
 import { runUntilStopped, stopped } from './stopped.ts';
 import { CONVERSION, findTable, type KeptTable, type Original } from './tables.ts';
 
@@ -24,6 +27,8 @@ export interface ApplyOptions {
   readonly now: Date;
   /** Leaves the past in one partition: nothing is copied. */
   readonly keepsPast?: boolean | undefined;
+  /** Whether months may go that a shorter retention keeps no longer. */
+  readonly mayLose?: boolean | undefined;
   readonly stop?: AbortSignal | undefined;
   readonly maxTries?: number | undefined;
   readonly lockedForAtMostMs?: number | undefined;
@@ -36,12 +41,29 @@ export interface ApplyOptions {
 /** What became of a table. `lockedMs`: for how long it was locked, in each of the transactions that locked it. */
 export type Outcome = { readonly table: string } & (
   | { readonly status: 'attached'; readonly lockedMs: readonly number[] }
-  | { readonly status: 'partitioned'; readonly lockedMs: readonly number[]; readonly copies: readonly Reconciled[] }
-  /** It had months before; rows that lay in none have theirs. */
-  | { readonly status: 'sorted'; readonly lockedMs: readonly number[]; readonly copies: readonly Reconciled[] }
+  | {
+      readonly status: 'partitioned';
+      readonly lockedMs: readonly number[];
+      readonly copies: readonly Reconciled[];
+      /** What the next upkeep takes out, as it is older than is kept. */
+      readonly expired: readonly Expired[];
+    }
+  /** It had months before; rows that lay in none have theirs, but for those of no month that is kept or ahead. */
+  | {
+      readonly status: 'sorted';
+      readonly lockedMs: readonly number[];
+      readonly copies: readonly Reconciled[];
+      readonly areSomeLeft: boolean;
+    }
   | { readonly status: 'already'; readonly copies: readonly Reconciled[] }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
+
+/** A partition, and about how many rows it has. */
+export interface Expired {
+  readonly partition: string;
+  readonly rowsEstimated: number;
+}
 
 const PATIENCE_MS = 2_000;
 
@@ -109,7 +131,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     let kept = await findTable(pool, table);
     if (kept === undefined) {
       const facts = await readFacts(pool, table, entry.by);
-      const reasons = [...blocking(findingsOf(facts, entry)), ...(await leftAside(pool, table))];
+      const reasons = [...blocking(await judgeTable(pool, facts, entry)), ...(await leftAside(pool, table))];
       if (facts === undefined || reasons.length > 0) return { table, status: 'skipped', reasons };
       kept = await begin(pool, entry, facts);
     }
@@ -125,17 +147,22 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     if (kept === undefined) throw new AppError('INTERNAL', `${table} is not there any more.`);
     await remakeFollowers(following);
     const isNew = kept.state !== 'partitioned';
-    await heedPolicy(pool, kept, entry);
+    await heedPolicy(pool, kept, entry, options);
     if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs };
     const split = await (isNew ? splitPast : sortStrays)(pool, { entry, kept }, options);
     if (split.length > 0) await analyze(pool, kept, options);
     lockedMs.push(...split);
     await letReferencesGo(pool, entry, options);
     const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
+    if (isNew) {
+      const expired = await readExpired(pool, kept, options.now);
+      return { table, status: 'partitioned', lockedMs, copies, expired };
+    }
     if (lockedMs.length === 0) return { table, status: 'already', copies };
-    return { table, status: isNew ? 'partitioned' : 'sorted', lockedMs, copies };
+    const areSomeLeft = (await readStatusOf(pool, kept)).hasStrays;
+    return { table, status: 'sorted', lockedMs, copies, areSomeLeft };
   } catch (thrown) {
-    const error = toAppError(thrown);
+    const error = await whyConversionFailed(pool, entry, options, thrown);
     if (!SKIPPED.has(error.code)) throw error;
     return { table, status: 'skipped', reasons: [error.message, ...(await leaveAlone(pool, entry, options, error))] };
   }
@@ -180,6 +207,8 @@ async function reopenPast(pool: Pool, entry: Entry, options: ApplyOptions): Prom
 
 /** What concerns one table alone: the others can go on. */
 const SKIPPED: ReadonlySet<string> = new Set([
+  'PARTITIONS_WOULD_GO',
+  'PARTITIONS_KEY_TWICE',
   'PARTITIONS_BUSY',
   'PARTITIONS_TOO_LONG',
   'PARTITIONS_DRIFTED',
@@ -214,14 +243,50 @@ async function leftAside(pool: Pool, table: string): Promise<readonly string[]> 
   );
 }
 
-/** How long months are kept, and what becomes of them, is what the mapping says by now. */
-const heedPolicy = (pool: Pool, { id }: KeptTable, { keepMonths, expired, monthsAhead }: Entry) =>
-  pool.query('update partitions.tables set keep_months = $2, expired = $3, months_ahead = $4 where id = $1', [
-    id,
-    keepMonths,
-    expired,
-    monthsAhead,
-  ]);
+async function whyConversionFailed(
+  pool: Pool,
+  entry: Entry,
+  options: ApplyOptions,
+  thrown: unknown,
+): Promise<AppError> {
+  const kept = await findTable(pool, entry.table).catch(() => undefined);
+  return kept === undefined ? toAppError(thrown) : whyItFailed(splittingOf(pool, { entry, kept }, options), thrown);
+}
+
+/**
+ * How long months are kept, and what becomes of them, is what the mapping says by now.
+ * @throws AppError PARTITIONS_WOULD_GO where months would go by that, and nobody said that they may
+ */
+async function heedPolicy(pool: Pool, kept: KeptTable, entry: Entry, { now, mayLose }: ApplyOptions): Promise<void> {
+  const { keepMonths, expired, monthsAhead, table } = entry;
+  await withTransaction(pool, async (tx) => {
+    const before = await readExpired(tx, kept, now);
+    await tx.query('update partitions.tables set keep_months = $2, expired = $3, months_ahead = $4 where id = $1', [
+      kept.id,
+      keepMonths,
+      expired,
+      monthsAhead,
+    ]);
+    const after = await readExpired(tx, kept, now);
+    const lost = after.filter(({ partition }) => !before.some((each) => each.partition === partition));
+    if (lost.length === 0 || mayLose === true || kept.keepMonths === keepMonths) return;
+    throw new AppError(
+      'PARTITIONS_WOULD_GO',
+      `${table} is to be kept for ${keepMonths} months, not ${kept.keepMonths ?? 'for ever'}: ${lost.map(({ partition }) => partition).join(', ')} would go with the next upkeep. Say that they may: --yes`,
+    );
+  });
+}
+
+/** What the upkeep would take out. */
+async function readExpired(db: Queryable, { id, state }: KeptTable, now: Date): Promise<readonly Expired[]> {
+  if (state === 'preparing') return [];
+  const { rows } = await db.query<Expired>(
+    `select e.partition::text, greatest(c.reltuples, 0)::float8 as "rowsEstimated"
+     from partitions.expired_months($1, $2) e (partition) join pg_class c on c.oid = e.partition`,
+    [id, now],
+  );
+  return rows;
+}
 
 async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptTable> {
   const key = facts.uniqueKeys.find(isIdentity);

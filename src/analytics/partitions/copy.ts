@@ -172,13 +172,24 @@ async function drain(
   return rows[0]?.taken ?? 0;
 }
 
-/** @throws AppError PARTITIONS_DRIFTED where somebody has changed the table since the copy was begun: it has not what the table got */
-export async function assertSameShape(db: Queryable, { tableId, table }: Copying): Promise<void> {
-  if ((await hasSameShape(db, tableId)) === true) return;
-  throw new AppError(
+/** What failed because somebody changed the table meanwhile is told as that: what the server says of it names tables of ours. */
+export async function whyItFailed(copying: Copying, thrown: unknown): Promise<AppError> {
+  const error = toAppError(thrown);
+  if (!error.code.startsWith('DB_')) return error;
+  const isSame = await hasSameShape(copying.pool, copying.tableId).catch(() => true);
+  return isSame === false ? drifted(copying.table, error) : error;
+}
+
+const drifted = (table: string, cause?: unknown): AppError =>
+  new AppError(
     'PARTITIONS_DRIFTED',
     `${table} was changed while its rows were copied. Nothing was done to it: run it again, it is copied anew.`,
+    { cause },
   );
+
+/** @throws AppError PARTITIONS_DRIFTED where somebody has changed the table since the copy was begun: it has not what the table got */
+export async function assertSameShape(db: Queryable, { tableId, table }: Copying): Promise<void> {
+  if ((await hasSameShape(db, tableId)) !== true) throw drifted(table);
 }
 
 /** @returns undefined where no copy is under way */

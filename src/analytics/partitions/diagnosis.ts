@@ -7,6 +7,8 @@ const RUNWAY_WARNING_DAYS = 40;
 const RUNWAY_FAILED_DAYS = 7;
 /** The upkeep runs each hour. */
 const UPKEEP_LATE_MS = 26 * 3_600_000;
+/** As partitions.maintain has it. */
+const CLOCK_DOUBTED_MS = 45 * 24 * 3_600_000;
 
 /** How long there are months for, and whether somebody sees to them, for `liventix doctor`. */
 export async function judgePartitions(db: Queryable): Promise<Finding> {
@@ -26,50 +28,72 @@ async function judge(db: Queryable): Promise<Finding> {
   const status = rows[0]?.isThere === true ? await readStatus(db) : undefined;
   if (status === undefined || status.tables.length === 0)
     return { result: 'skipped', found: 'no table is kept by month' };
-  const broken = status.isRunning ? [] : status.tables.flatMap(brokenOff);
   const kept = status.tables.filter(({ state }) => state !== 'preparing');
-  const faults = kept.flatMap((table) => faultsOf(table, now));
+  const said = [
+    ...kept.flatMap((table) => faultsOf(table, now)),
+    ...(status.isRunning ? [] : status.tables.flatMap(brokenOff)),
+  ];
   const shortest = Math.min(...kept.map(({ runwayDays }) => runwayDays ?? Number.POSITIVE_INFINITY));
-  if (faults.length + broken.length === 0) {
+  if (said.length === 0) {
     return {
       result: 'ok',
-      found: `${kept.length} tables are kept by month, with months for ${Number.isFinite(shortest) ? `${shortest} days` : 'all there is'}, by ${status.runner}`,
+      found: `tables kept by month: ${kept.length}, with months for ${Number.isFinite(shortest) ? `${shortest} days` : 'all there is'}, by ${status.runner}`,
     };
   }
   return {
     result: shortest < RUNWAY_FAILED_DAYS ? 'failed' : 'warning',
-    found: [...faults, ...broken].join('; '),
-    todo: [
-      ...(faults.length === 0
-        ? []
-        : [
-            'See to it now: liventix partitions maintain. What is wrong: liventix partitions status, liventix partitions verify.',
-          ]),
-      ...(broken.length === 0
-        ? []
-        : ['Go on: liventix partitions apply; or make it a plain table again: liventix partitions rollback.']),
-    ].join(' '),
+    found: said.map(({ found }) => found).join('; '),
+    todo: [...new Set(said.map(({ todo }) => todo))].join(' '),
   };
 }
 
-/** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
-function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): readonly string[] {
-  if (copy !== null)
-    return [`the rows of ${table} were being copied, ${copy.waiting} changes wait, and nobody is at it`];
-  if (state !== 'preparing') return [];
-  const refusal = closesAt === null ? '' : `, whose check refuses rows of ${closesAt} and later until then`;
-  return [`the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`];
+interface Said {
+  readonly found: string;
+  readonly todo: string;
 }
 
-function faultsOf({ table, runwayDays, hasStrays, maintainedAt, begunAt }: TableStatus, now: Date): readonly string[] {
+const MAINTAIN = 'See to it now: liventix partitions maintain. What is wrong: liventix partitions verify.';
+const CONFIRM =
+  'Nothing is taken out until somebody has looked whether the clock is right: liventix partitions maintain --confirm.';
+
+/** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
+function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): readonly Said[] {
+  const todo = `Go on, with the mapping that has it: liventix partitions apply --table ${table}. Or make it a plain table again: liventix partitions rollback --table ${table}.`;
+  if (copy !== null)
+    return [
+      { found: `the rows of ${table} were being copied, ${copy.waiting} changes wait, and nobody is at it`, todo },
+    ];
+  if (state !== 'preparing') return [];
+  const refusal = closesAt === null ? '' : `, whose check refuses rows of ${closesAt} and later until then`;
+  return [{ found: `the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`, todo }];
+}
+
+function faultsOf(status: TableStatus, now: Date): readonly Said[] {
+  const { table, months, runwayDays, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
   const seenAt = maintainedAt ?? begunAt;
+  const lateMs = now.getTime() - seenAt.getTime();
+  const strays = months.find(({ isDefault }) => isDefault)?.partition;
   return [
     ...(runwayDays !== null && runwayDays < RUNWAY_WARNING_DAYS
-      ? [`${table} has months for ${Math.max(0, runwayDays)} days`]
+      ? [{ found: `${table} has months for ${Math.max(0, runwayDays)} days`, todo: MAINTAIN }]
       : []),
-    ...(hasStrays ? [`rows of ${table} lie in no month`] : []),
-    ...(now.getTime() - seenAt.getTime() > UPKEEP_LATE_MS
-      ? [`nobody has seen to the months of ${table} since ${seenAt.toISOString()}`]
+    ...(hasStrays
+      ? [
+          {
+            found: `rows of ${table} lie in no month`,
+            todo: areStraysDue
+              ? MAINTAIN
+              : `They are older than is kept, or beyond the months ahead: correct or delete them in ${strays}, or raise monthsAhead.`,
+          },
+        ]
+      : []),
+    ...(lateMs > UPKEEP_LATE_MS
+      ? [
+          {
+            found: `nobody has seen to the months of ${table} since ${seenAt.toISOString()}`,
+            todo: lateMs > CLOCK_DOUBTED_MS ? CONFIRM : MAINTAIN,
+          },
+        ]
       : []),
   ];
 }

@@ -109,7 +109,8 @@ export interface TableFacts {
   readonly sequences: readonly { readonly name: string; readonly column: string }[];
   /** What else hangs on it and cannot be carried over, in words. */
   readonly others: readonly string[];
-  readonly rowsEstimated: number;
+  /** Null where nobody has counted yet. */
+  readonly rowsEstimated: number | null;
   readonly sizeBytes: bigint;
   /** What the catalog says of it, in one digest. */
   readonly fingerprint: string;
@@ -242,7 +243,9 @@ const FACTS = `
       select format('the subscription %s', u.subname) from pg_catalog.pg_subscription_rel r join pg_catalog.pg_subscription u on u.oid = r.srsubid where r.srrelid = c.oid
       order by 1
     ) as others,
-    greatest(c.reltuples, 0)::float8 as "rowsEstimated", pg_total_relation_size(c.oid) as "sizeBytes",
+    nullif(c.reltuples, -1)::float8 as "rowsEstimated", (
+      select sum(pg_total_relation_size(r.oid))::int8 from (select c.oid union select t.relid::oid from pg_partition_tree(c.oid) t) r (oid)
+    ) as "sizeBytes",
     restructure.fingerprint(restructure.facts_of(array[c.oid])) as fingerprint
   from pg_catalog.pg_class c join pg_catalog.pg_namespace s on s.oid = c.relnamespace
   where s.nspname = split_part($1, '.', 1) and c.relname = split_part($1, '.', 2)`;

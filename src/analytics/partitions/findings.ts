@@ -15,21 +15,27 @@ const KEY_TYPES: ReadonlySet<string> = new Set(['timestamp with time zone', 'tim
 
 /** What keeps a table from being converted, and what will be different afterwards. Pure. */
 export function findingsOf(facts: TableFacts | undefined, entry: Entry): readonly Finding[] {
-  const { table, by } = entry;
+  const { table } = entry;
   if (facts === undefined) {
     return [
-      blocks('missing', `There is no table ${table}. Where it is to move there: liventix restructure apply, first`),
+      blocks(
+        'missing',
+        `There is no table ${table}: mind its spelling. Where it is to move there: liventix restructure apply, first`,
+      ),
     ];
   }
-  return [...unsuitable(facts, entry), ...changes(facts, entry), ...notes(facts, by)];
+  return [
+    ...unsuitable(facts, entry),
+    ...(facts.key === null ? [] : [...changes(facts, entry), ...notes(facts, entry)]),
+  ];
 }
 
 export const blocking = (findings: readonly Finding[]): readonly string[] =>
   findings.filter(({ severity }) => severity === 'blocks').map(({ text }) => text);
 
-const blocks = (finding: string, text: string): Finding => ({ severity: 'blocks', finding, text });
+export const blocks = (finding: string, text: string): Finding => ({ severity: 'blocks', finding, text });
 
-function unsuitable(facts: TableFacts, { table, by }: Entry): readonly Finding[] {
+function unsuitable(facts: TableFacts, { table, by, uniqueOverAll }: Entry): readonly Finding[] {
   const { key, kind, uniqueKeys, triggers, readers, references, publications } = facts;
   const when = (isSo: boolean, finding: string, text: string) => (isSo ? [blocks(finding, text)] : []);
   return [
@@ -96,6 +102,9 @@ function unsuitable(facts: TableFacts, { table, by }: Entry): readonly Finding[]
           `The foreign key ${each.name} of ${table} is not valid: alter table … validate constraint, first`,
         ),
       ),
+    ...[...new Set(uniqueOverAll.flat())]
+      .filter((column) => !facts.columns.includes(column))
+      .map((column) => blocks('no-column', `${table} has no column ${column}, of "uniqueOverAll" in the mapping`)),
     ...facts.others.map((each) => blocks('depends', `${each} depends on ${table}, and cannot be carried over`)),
   ];
 }
@@ -125,10 +134,20 @@ function changes({ uniqueKeys, references, publications }: TableFacts, { table, 
   ];
 }
 
-function notes({ key, triggers }: TableFacts, by: string): readonly Finding[] {
+function notes({ key, triggers }: TableFacts, { by, whenNull, keepMonths, expired }: Entry): readonly Finding[] {
   const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
+  const needed =
+    whenNull === undefined ? '. Where there are such rows, the mapping has to say what they get: "whenNull"' : '';
   return [
-    ...(key?.isNotNull === false ? [note('null-key', `A row without ${by} is refused from now on`)] : []),
+    ...(keepMonths === null
+      ? []
+      : [
+          note(
+            'retention',
+            `What is older than ${keepMonths} months is ${expired === 'drop' ? 'dropped' : 'put into partitions_archive'} by the upkeep, within the hour: "keepMonths"`,
+          ),
+        ]),
+    ...(key?.isNotNull === false ? [note('null-key', `A row without ${by} is refused from now on${needed}`)] : []),
     ...(triggers.length > 0
       ? [note('triggers', `Triggers go along: ${triggers.map(({ name }) => name).join(', ')}`)]
       : []),

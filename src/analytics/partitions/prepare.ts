@@ -159,26 +159,40 @@ async function buildIndex(
 async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing, facts: TableFacts): Promise<void> {
   if (facts.key?.isNotNull === true) return;
   const [table, key] = [qualified(facts.schema, facts.name), ident(entry.by)];
+  const pair = [...(facts.uniqueKeys[0]?.columns ?? []), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`);
   let [filled, waits] = [0, 0];
   for (;;) {
     if (locking.stop?.aborted === true) throw stopped();
-    const { rows } = await pool.query<{ none: boolean }>(
+    const { rows: left } = await pool.query<{ none: boolean }>(
       `select not exists (select from ${table} where ${key} is null) as none`,
     );
-    if (rows[0]?.none === true) return;
+    if (left[0]?.none === true) return;
     if (entry.whenNull === undefined) {
       throw new AppError(
         'PARTITIONS_NULL_KEY',
         `Rows of ${entry.table} have no ${entry.by}, and lie in no month. Say in the mapping what they get: "whenNull": "<expression over the row>".`,
       );
     }
-    const { rowCount } = await pool.query(
-      `with unfilled as (select ctid from ${table} where ${key} is null limit ${ROWS_AT_ONCE} for update skip locked),
-       filled as (update ${table} t set ${key} = (${entry.whenNull}) from unfilled where t.ctid = unfilled.ctid returning t.*)
-       insert into partitions.filled (table_id, pair) select ${tableId}, jsonb_build_object(${[...(facts.uniqueKeys[0]?.columns ?? []), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`).join(', ')}) from filled f`,
+    const { rows } = await pool.query<{ found: number; without: number }>(
+      `with unfilled as (
+         select t.ctid, (${entry.whenNull}) as instant from ${table} t where t.${key} is null limit ${ROWS_AT_ONCE} for update of t skip locked
+       ),
+       filled as (
+         update ${table} t set ${key} = u.instant from unfilled u
+         where t.ctid = u.ctid and not exists (select from unfilled where instant is null) returning t.*
+       ),
+       noted as (insert into partitions.filled (table_id, pair) select ${tableId}, jsonb_build_object(${pair.join(', ')}) from filled f)
+       select count(*)::int as found, count(*) filter (where instant is null)::int as without from unfilled`,
     );
-    filled += rowCount ?? 0;
-    if (rowCount === 0) {
+    const { found = 0, without = 0 } = rows[0] ?? {};
+    if (without > 0) {
+      throw new AppError(
+        'PARTITIONS_NULL_KEY',
+        `"whenNull": "${entry.whenNull}" gives no instant to ${without} rows of ${entry.table} and more. Say another in the mapping.`,
+      );
+    }
+    filled += found;
+    if (found === 0) {
       waits += 1;
       if (waits > MOST_WAITS)
         throw new AppError(
@@ -228,6 +242,7 @@ async function keepKeyAside(
   ]);
   const all = columnList([entry.by, ...columns]);
   if (isKnown === 0) {
+    await assertOnce(preparing, facts, columns);
     const types = facts.columns.filter((each) => [...columns, entry.by].includes(each));
     await underLock(pool, locking, async (tx) => ({
       names: [table],
@@ -265,6 +280,23 @@ async function keepKeyAside(
       );
     }
   }
+}
+
+/** A key that nothing keeps yet may be there twice. @throws AppError PARTITIONS_KEY_TWICE */
+async function assertOnce({ pool, entry }: Preparing, facts: TableFacts, columns: readonly string[]): Promise<void> {
+  const isKept = facts.uniqueKeys.some(
+    (key) => !key.isPartial && key.columns.toSorted().join() === columns.toSorted().join(),
+  );
+  if (isKept) return;
+  const key = columnList(columns);
+  const { rows } = await pool.query<{ twice: string }>(
+    `select row(${key})::text as twice from ${qualified(facts.schema, facts.name)} where (${key}) is not null group by ${key} having count(*) > 1 limit 1`,
+  );
+  if (rows[0] === undefined) return;
+  throw new AppError(
+    'PARTITIONS_KEY_TWICE',
+    `(${columns.join(', ')}) of ${entry.table} is to be unique over all, and ${rows[0].twice} is there more than once. Change or delete such rows, or leave it out of "uniqueOverAll".`,
+  );
 }
 
 /** By blocks of the table; rows are locked against deletion, so that no key comes back whose row goes meanwhile. */

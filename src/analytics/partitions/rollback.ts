@@ -1,6 +1,7 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
-import { isUniqueViolation, toAppError } from '../../db/sqlstate.ts';
+import { isUniqueViolation } from '../../db/sqlstate.ts';
+import { withTransaction } from '../../db/transaction.ts';
 import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type ApplyOptions, letReferencesGo, lockingOf, oneByOne } from './apply.ts';
@@ -15,6 +16,7 @@ import {
   type FromTo,
   giveUpCopy,
   giveUpInVain,
+  whyItFailed,
 } from './copy.ts';
 import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
@@ -22,6 +24,7 @@ import { finishTable, type Wanted } from './leaf.ts';
 import {
   ASIDE,
   closingCheck,
+  columnList,
   ident,
   literal,
   notNullCheck,
@@ -90,15 +93,39 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
   };
   try {
     await giveUpCopy(copying, 'apply');
+    if (kept.state !== 'preparing') await assertReferencesHold(copying, kept);
     const lockedMs = kept.state === 'preparing' ? undefined : await copyBack(copying, kept);
     await cleanUp(copying, kept);
     await letReferencesGo(pool, { table }, options);
     return lockedMs === undefined ? { table, status: 'given up' } : { table, status: 'back', lockedMs };
   } catch (thrown) {
-    const error = keyTwice(thrown, table) ?? toAppError(thrown);
+    const error = keyTwice(thrown, table) ?? (await whyItFailed(copying, thrown));
     if (!SKIPPED.has(error.code)) throw error;
     const left = await giveUpInVain(copying, 'rollback', error);
     return { table, status: 'skipped', reasons: [error.message, ...left] };
+  }
+}
+
+/**
+ * What a month took with it is known to the side table still, while something refers to it: a foreign key to a plain table would not hold.
+ * @throws AppError PARTITIONS_ROWS_GONE
+ */
+async function assertReferencesHold({ pool, table, onStep }: Copying, kept: KeptTable): Promise<void> {
+  const references = await withTransaction(pool, (tx) => readKeyReferences(tx, kept));
+  for (const { table: referring, columns, refersTo, name } of references) {
+    onStep(`reading ${referring} for ${name}`, 0, 0);
+    const same = columns.map((column, nth) => `t.${ident(refersTo[nth] ?? '')} = r.${ident(column)}`).join(' and ');
+    const { rows } = await pool.query<{ orphans: bigint }>(
+      `select count(*) as orphans from ${referring} r
+       where (${columnList(columns)}) is not null and not exists (select from ${qualified(kept.schema, kept.name)} t where ${same})`,
+    );
+    const orphans = rows[0]?.orphans ?? 0n;
+    if (orphans > 0n) {
+      throw new AppError(
+        'PARTITIONS_ROWS_GONE',
+        `${orphans} rows of ${referring} refer by ${name} to rows of ${table} that went with their months. Delete them, or drop the foreign key, and run it again.`,
+      );
+    }
   }
 }
 
@@ -115,6 +142,7 @@ function keyTwice(thrown: unknown, table: string): AppError | undefined {
 
 const SKIPPED: ReadonlySet<string> = new Set([
   'PARTITIONS_KEY_TWICE',
+  'PARTITIONS_ROWS_GONE',
   'PARTITIONS_BUSY',
   'PARTITIONS_TOO_LONG',
   'PARTITIONS_DRIFTED',
@@ -147,13 +175,13 @@ async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
     for (const index of facts.indexes.filter(isPrepared(name)))
       await pool.query(`drop index concurrently if exists ${qualified(schema, index.name)}`);
     await pool.query(`drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
+    await takeInstantsAway(pool, kept);
+    await giveRowsBack(pool, kept);
     for (const each of facts.references.filter(({ isValidated }) => !isValidated)) {
       await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
         tx.query(`alter table ${each.table} validate constraint ${ident(each.name)}`),
       );
     }
-    await takeInstantsAway(pool, kept);
-    await giveRowsBack(pool, kept);
   }
   await pool.query('delete from partitions.tables where id = $1', [tableId]);
 }

@@ -25,8 +25,9 @@ export interface TableStatus
   } | null;
   /** Days until no month is there for new rows, be it that one is missing in between. Null where the past has no end. */
   readonly runwayDays: number | null;
-  /** Whether rows lie in no month. */
+  /** Whether rows lie in no month, and whether the upkeep or apply have months for some of them. */
   readonly hasStrays: boolean;
+  readonly areStraysDue: boolean;
   readonly maintainedAt: Date | null;
 }
 
@@ -46,7 +47,7 @@ export interface Status {
 /** @throws AppError DB_* */
 export async function readStatus(pool: Queryable): Promise<Status> {
   const tables: TableStatus[] = [];
-  for (const kept of await readTables(pool)) tables.push(await statusOf(pool, kept));
+  for (const kept of await readTables(pool)) tables.push(await readStatusOf(pool, kept));
   const { rows: settings } = await pool.query<Pick<Status, 'runner'>>('select runner from partitions.settings');
   const { rows: setAside } = await pool.query<Status['setAside'][number]>(
     `select s.relation, s.table_name as table, s.at, (
@@ -62,7 +63,7 @@ export async function readStatus(pool: Queryable): Promise<Status> {
   };
 }
 
-async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
+export async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
   const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt } = kept;
   const { rows: months } = await db.query<MonthStatus>(
     `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
@@ -75,13 +76,14 @@ async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
      from partitions.copies where table_id = $1 having count(*) > 0`,
     [id],
   );
-  const { rows: facts } = await db.query<Pick<TableStatus, 'runwayDays' | 'maintainedAt'>>(
+  const { rows: facts } = await db.query<Pick<TableStatus, 'runwayDays' | 'maintainedAt' | 'areStraysDue'>>(
     `select (
          select case when bool_or(m.end_day is null) then null else least(max(m.end_day), (
              select min(g.month) from partitions.missing_months(t.id, now()) g (month) where g.month >= partitions.month_at(t.id, now())
            )) - (now() at time zone t.zone)::date end
          from partitions.months_of(t.id) m where not m.is_default
-       ) as "runwayDays", t.maintained_at as "maintainedAt"
+       ) as "runwayDays", t.maintained_at as "maintainedAt",
+       exists (select from partitions.months_of(t.id) m where m.is_default and cardinality(partitions.months_in(t.id, m.partition, now())) > 0) as "areStraysDue"
      from partitions.tables t where t.id = $1`,
     [state === 'preparing' ? null : id],
   );
@@ -98,6 +100,7 @@ async function statusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
     copy: copies[0] ?? null,
     runwayDays: facts[0]?.runwayDays ?? null,
     hasStrays: strays !== undefined && (await hasRows(db, strays.partition)),
+    areStraysDue: facts[0]?.areStraysDue ?? false,
     maintainedAt: facts[0]?.maintainedAt ?? null,
   };
 }

@@ -116,7 +116,7 @@ async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
       faults: rows
         .map(
           ({ name, partition }) =>
-            `select format('%s rows of %s lie in no month: they are in %s', n, ${quote(name)}, ${quote(partition)}) from (select count(*) as n from ${partition}) c where n > 0`,
+            `select format('%s rows of %s lie in no month, but in %s: maintain and apply sort those of months that are kept or ahead, others are to be corrected', n, ${quote(name)}, ${quote(partition)}) from (select count(*) as n from ${partition}) c where n > 0`,
         )
         .join(' union all '),
     },
