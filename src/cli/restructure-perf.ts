@@ -19,7 +19,7 @@ import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 import { comparedText, jsonOf, recordedText, summaryOf } from './restructure-perf-text.ts';
 import { packageVersion } from './version.ts';
-import { writeWholeFile } from './whole-file.ts';
+import { assertWritable, writeWholeFile } from './whole-file.ts';
 
 /** Where `record` writes and `compare` reads, unless told otherwise. */
 const RECORDING_FILE = 'restructure-perf.json';
@@ -170,6 +170,7 @@ Examples:
   liventix restructure perf compare before.json after.json --json`;
 
 async function runRecord(options: RecordOptions, context: CommandContext): Promise<void> {
+  await assertWritable({ option: '--out', path: options.out });
   const queries = await readQueries(options.queries ?? LIVENTIX_QUERIES);
   const accesses =
     options.accesses === false
@@ -195,6 +196,8 @@ async function runCompare(
   options: CompareOptions,
   context: CommandContext,
 ): Promise<void> {
+  if (options.out !== undefined) await assertWritable({ option: '--out', path: options.out });
+  if (options.html !== undefined) await assertWritable({ option: '--html', path: options.html });
   const recorded = await readPerfRecording(files.before);
   const before =
     options.queries === undefined ? recorded : withReplacements(recorded, await readQueries(options.queries));

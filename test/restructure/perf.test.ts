@@ -420,6 +420,26 @@ describe('perf', () => {
     await expect(readFile(inFolder('stopped.json'))).rejects.toThrow('ENOENT');
   });
 
+  it('says before anything is asked that a file could not be written, by its option and the path that was given', async () => {
+    await record(only({ before: 'select 1' }));
+    const nowhere = inFolder('nowhere/it');
+    const recording = ['record', '--no-accesses', '--queries', inFolder('queries.json')];
+    const refusals: readonly (readonly [args: readonly string[], option: string, path: string, fault: string])[] = [
+      [recording, '--out', nowhere, `there is no folder ${inFolder('nowhere')}`],
+      [recording, '--out', inFolder('queries.json/it'), `there is no folder ${inFolder('queries.json')}`],
+      [recording, '--out', folder, 'that is a folder'],
+      [['compare', inFolder('before.json')], '--out', nowhere, `there is no folder ${inFolder('nowhere')}`],
+      [['compare', inFolder('before.json')], '--html', nowhere, `there is no folder ${inFolder('nowhere')}`],
+    ];
+    for (const [args, option, path, fault] of refusals) {
+      expect(await perf([...args, option, path])).toEqual({
+        exitCode: 2,
+        stdout: '',
+        stderr: `liventix: USAGE: ${option} "${path}": ${fault}. Give a file that can be written.\n`,
+      });
+    }
+  });
+
   it('names every fault of a file of queries, and what is no recording', async () => {
     const faulty = { tables: ['views'], queries: [{ name: 'A b', title: '', before: ' ; ' }] };
     await writeFile(inFolder('faulty.json'), JSON.stringify(faulty));
