@@ -1,9 +1,17 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_DIMENSIONS } from '../analytics/embeddings/input.ts';
 import { KINDS, type Kind } from '../analytics/embeddings/kinds.ts';
-import { addModel, listModels, type ModelVersion, retireModel, useModel } from '../analytics/embeddings/models.ts';
+import {
+  addModel,
+  listModels,
+  type ModelVersion,
+  retireModel,
+  useModel,
+  useNoModel,
+} from '../analytics/embeddings/models.ts';
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
+import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
@@ -79,6 +87,7 @@ const kindArgument = (text: string): Kind => {
 
 interface UseOptions extends Changing {
   readonly mayMiss: number;
+  readonly none?: boolean;
 }
 
 function registerUse(models: Command, context: CommandContext): void {
@@ -86,31 +95,45 @@ function registerUse(models: Command, context: CommandContext): void {
     .command('use')
     .description('have a kind searched by a version, once it has what the current one has')
     .argument('<kind>', KINDS.join(', '), kindArgument)
-    .argument('<model>', MODEL)
+    .argument('[model]', MODEL)
+    .addOption(new Option('--none', 'have it searched by nothing, instead of by a version').conflicts('mayMiss'))
     .option('--may-miss <n>', 'how many may be found no longer', wholeNumber(0, MOST_MISSING), 0)
     .option('--dry-run', 'say how many would be found no longer, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', USE_HELP)
-    .action((kind: Kind, model: string, { mayMiss, dryRun = false, json }: UseOptions) =>
-      withDatabase(context, async (pool) => {
-        const missing = await useModel(pool, { kind, model, mayMiss, dryRun, stop: context.stop });
-        const verb = dryRun ? 'would be' : 'are';
-        context.out.write(
-          json === true
-            ? `${toJson({ kind, model, missing, dryRun })}\n`
-            : `${kind}s ${verb} searched by ${model}: ${formatCount(missing)} ${verb} found no longer\n`,
-        );
-        if (dryRun) context.err.write('Nothing was changed.\n');
-      }),
+    .action((kind: Kind, model: string | undefined, options: UseOptions) => runUse({ kind, model }, options, context));
+}
+
+async function runUse(
+  { kind, model }: { kind: Kind; model: string | undefined },
+  { mayMiss, none = false, dryRun = false, json }: UseOptions,
+  context: CommandContext,
+): Promise<void> {
+  if ((model === undefined) !== none) {
+    throw new AppError('USAGE', 'Give a model version, or --none. See: liventix embeddings models use --help');
+  }
+  const giving = { kind, dryRun, stop: context.stop };
+  await withDatabase(context, async (pool) => {
+    const missing =
+      model === undefined ? await useNoModel(pool, giving) : await useModel(pool, { ...giving, model, mayMiss });
+    const verb = dryRun ? 'would be' : 'are';
+    context.out.write(
+      json === true
+        ? `${toJson({ kind, model: model ?? null, missing, dryRun })}\n`
+        : `${kind}s ${verb} searched by ${model ?? 'no model'}: ${formatCount(missing)} ${verb} found no longer\n`,
     );
+    if (dryRun) context.err.write('Nothing was changed.\n');
+  });
 }
 
 const USE_HELP = `
 Readers wait for nothing: until it commits they search by the version of before, then by this one. Exits with 1, and changes nothing,
-while subjects are missing. Build its index first: liventix embeddings index.
+while subjects are missing. Build its index first: liventix embeddings index. With --none no embedding is touched: nothing is searched
+until a version is used again, and one that no kind is searched by may be retired.
 
-Example:
-  liventix embeddings models use event text-embedding-3-small@2 --dry-run`;
+Examples:
+  liventix embeddings models use event text-embedding-3-small@2 --dry-run
+  liventix embeddings models use package --none`;
 
 function registerRetire(models: Command, context: CommandContext): void {
   models

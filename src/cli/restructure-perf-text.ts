@@ -31,7 +31,28 @@ const countByStatus = (results: Recording['results']) => ({
   measured: results.filter(({ status }) => status === 'measured').length,
   failed: results.filter(({ status }) => status === 'failed').length,
   leftOut: results.filter(({ status }) => status === 'left out').length,
+  reasons: reasonsOf(results),
 });
+
+/** Why they were left out, and how many for that; the most first. */
+function reasonsOf(results: Recording['results']): readonly { readonly reason: string; readonly count: number }[] {
+  const counts = new Map<string, number>();
+  for (const each of results)
+    if (each.status === 'left out') counts.set(each.reason, (counts.get(each.reason) ?? 0) + 1);
+  return [...counts].map(([reason, count]) => ({ reason, count })).toSorted((one, other) => other.count - one.count);
+}
+
+const MOST_REASONS = 5;
+
+function reasonLines(reasons: ReturnType<typeof reasonsOf>): readonly string[] {
+  const more = reasons.slice(MOST_REASONS).reduce((sum, { count }) => sum + count, 0);
+  return [
+    ...reasons
+      .slice(0, MOST_REASONS)
+      .map(({ reason, count }) => `  ${formatCount(count)} left out: ${printable(reason)}`),
+    ...(more > 0 ? [`  ${formatCount(more)} left out for other reasons: --json has all`] : []),
+  ];
+}
 
 export function recordedText(recording: Recording): string {
   const lines = recording.results
@@ -47,11 +68,12 @@ export function recordedText(recording: Recording): string {
           return `  left out  ${title}: ${printable(each.reason)}`;
       }
     });
-  const { measured, failed, leftOut } = summaryOf(recording).accesses;
+  const { measured, failed, leftOut, reasons } = summaryOf(recording).accesses;
   const cold = recording.cold.status === 'measured' ? recording.cold.how : `not measured: ${recording.cold.why}`;
   return [
     ...lines,
     `Accesses: ${formatCount(measured)} timed, ${formatCount(failed)} refused by the database, ${formatCount(leftOut)} left out.`,
+    ...reasonLines(reasons),
     `cold: ${cold}`,
     ...recording.load.flatMap((load) => loadLines('now', load)),
     '',

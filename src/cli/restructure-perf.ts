@@ -7,7 +7,7 @@ import { findForgetting } from '../restructure/perf/cold.ts';
 import { assertSameQuestions, assertSameRows, compareRecordings, isAtFault } from '../restructure/perf/compare.ts';
 import { type MeasureOptions, measure } from '../restructure/perf/measure.ts';
 import { LIVENTIX_QUERIES, readQueries } from '../restructure/perf/queries.ts';
-import { type Recording, readPerfRecording, textOfRecording } from '../restructure/perf/recording.ts';
+import { isIncomplete, type Recording, readPerfRecording, textOfRecording } from '../restructure/perf/recording.ts';
 import { pageOf } from '../restructure/perf/report/page.ts';
 import { openMeasuringPool } from '../restructure/perf/session.ts';
 import { drawMaterial, type Material, withReplacements } from '../restructure/perf/subjects.ts';
@@ -19,7 +19,7 @@ import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 import { comparedText, jsonOf, recordedText, summaryOf } from './restructure-perf-text.ts';
 import { packageVersion } from './version.ts';
-import { writeWholeFile } from './whole-file.ts';
+import { assertWritable, writeWholeFile } from './whole-file.ts';
 
 /** Where `record` writes and `compare` reads, unless told otherwise. */
 const RECORDING_FILE = 'restructure-perf.json';
@@ -138,7 +138,8 @@ const RECORD_HELP = `
 Everything is asked over connections that can write nothing, each query in a transaction that is undone. Each is asked twice for its
 answer, once for its plan, and then --rounds times by the clock, with each of its sets of values, all of them in turn, so that what
 disturbs the machine disturbs all alike.
-A query that fails or takes longer than --timeout (an access: 8 s at most) is a finding, and the others go on.
+A query that fails or takes longer than --timeout (an access: 8 s at most) is a finding, and the others go on. Exits with 1 when one of the
+queries failed, or nothing could be timed; the recording is written all the same. What there are no rows for is left out, with the reason.
 
 The queries: {"tables": ["public.orders"], "queries": [{"name": "orders-daily", "title": "orders by day",
 "parameters": "select id from shops order by id limit 3", "before": "select ... where shop_id = $1::uuid",
@@ -169,6 +170,7 @@ Examples:
   liventix restructure perf compare before.json after.json --json`;
 
 async function runRecord(options: RecordOptions, context: CommandContext): Promise<void> {
+  await assertWritable({ option: '--out', path: options.out });
   const queries = await readQueries(options.queries ?? LIVENTIX_QUERIES);
   const accesses =
     options.accesses === false
@@ -182,6 +184,7 @@ async function runRecord(options: RecordOptions, context: CommandContext): Promi
   context.err.write(
     `The recording is in ${options.out}. After the change: liventix restructure perf compare ${options.out}\n`,
   );
+  if (isIncomplete(recording)) context.exitWith(1);
 }
 
 async function* chunksOf(text: string): AsyncGenerator<string> {
@@ -193,6 +196,8 @@ async function runCompare(
   options: CompareOptions,
   context: CommandContext,
 ): Promise<void> {
+  if (options.out !== undefined) await assertWritable({ option: '--out', path: options.out });
+  if (options.html !== undefined) await assertWritable({ option: '--html', path: options.html });
   const recorded = await readPerfRecording(files.before);
   const before =
     options.queries === undefined ? recorded : withReplacements(recorded, await readQueries(options.queries));

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { access, constants, type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, sep } from 'node:path';
 import { systemFailure } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
@@ -32,6 +32,26 @@ export async function writeWholeFile(path: string, chunks: AsyncIterable<string>
     await rm(unfinished, { force: true });
     throw error;
   }
+}
+
+/**
+ * For what is written after long work: what would fail then is told before.
+ * @param file.option as it was given, such as `--out`
+ * @throws AppError USAGE where no file can be written there
+ */
+export async function assertWritable({ option, path }: { option: string; path: string }): Promise<void> {
+  const refused = (fault: string) =>
+    new AppError('USAGE', `${option} "${path}": ${fault}. Give a file that can be written.`);
+  if (path === '' || path.endsWith(sep)) throw refused('that names no file');
+  const target = await realpath(path).catch(() => path);
+  const existing = await stat(target).catch(() => undefined);
+  if (existing?.isDirectory()) throw refused('that is a folder');
+  // A file is written beside it first; a pipe or a device as it is.
+  const written = existing === undefined || existing.isFile() ? `${dirname(target)}${sep}.` : target;
+  await access(written, constants.W_OK).catch(({ code }: NodeJS.ErrnoException) => {
+    const isThere = code !== 'ENOENT' && code !== 'ENOTDIR';
+    throw refused(isThere ? `it may not be written (${code})` : `there is no folder ${dirname(path)}`);
+  });
 }
 
 /**

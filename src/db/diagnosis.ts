@@ -3,7 +3,7 @@ import pg from 'pg';
 import type { ErrorCode } from '../errors.ts';
 import { clockSkew, sampleClock } from './clock.ts';
 import { describeHolder, findHorizonHolders } from './horizon.ts';
-import { migrationStatus } from './migrate.ts';
+import { findMigrationsOwner, migrationStatus } from './migrate.ts';
 import { assertSupportedServer, connectionConfig, type Queryable } from './pool.ts';
 import { toAppError } from './sqlstate.ts';
 
@@ -187,7 +187,24 @@ async function backendPid(client: DiagnosisClient): Promise<number> {
   return (await first<{ pid: number }>(client, 'select pg_backend_pid() as pid')).pid;
 }
 
+/** Whoever may not read them may not read what most of the other checks look at either. */
 async function judgeMigrations({ client }: Subject): Promise<Finding> {
+  try {
+    return await compareMigrations(client);
+  } catch (error) {
+    const { code, message } = toAppError(error);
+    const owner = code === 'DB_PERMISSION_DENIED' ? await findMigrationsOwner(client) : undefined;
+    if (owner === undefined) throw error;
+    return {
+      result: 'failed',
+      found: `${code}: ${message}`,
+      todo: `Run liventix doctor as ${owner}, who owns the migrations.`,
+      code,
+    };
+  }
+}
+
+async function compareMigrations(client: pg.Client): Promise<Finding> {
   const { applied, pending, unknown } = await migrationStatus(client);
   if (unknown.length > 0) {
     return {

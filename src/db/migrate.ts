@@ -81,6 +81,16 @@ export async function migrationStatus(db: Queryable): Promise<MigrationStatus> {
   };
 }
 
+/** Who owns what is recorded of migrations; undefined where there is nothing yet. Any role may ask. */
+export async function findMigrationsOwner(db: Queryable): Promise<string | undefined> {
+  const { rows } = await db.query<{ owner: string }>(
+    `select pg_get_userbyid(c.relowner) as owner from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relname = $2`,
+    [SCHEMA, TABLE],
+  );
+  return rows[0]?.owner;
+}
+
 /** @throws AppError MIGRATION_DRIFT when a newer version migrated the database */
 export function assertNoDrift({ unknown }: MigrationStatus): void {
   if (unknown.length === 0) return;

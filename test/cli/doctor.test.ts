@@ -342,13 +342,19 @@ describe('doctor on roles', () => {
     expect(run.exitCode).toBe(0);
   });
 
-  it('warns of a role that could not migrate', async () => {
+  it('warns of a role that could not migrate, and says as whom to run it where it may not read the migrations', async () => {
     await database.pool.query(`create role ${database.name}_reader login password 'reader'`);
     try {
       const run = await doctor({
         DATABASE_URL: onServer({ username: `${database.name}_reader`, password: 'reader' }),
       });
+      expect(run.exitCode).toBe(3);
       expect(checksOf(run)).toMatchObject({
+        migrations: {
+          result: 'failed',
+          code: 'DB_PERMISSION_DENIED',
+          todo: 'Run liventix doctor as liventix, who owns the migrations.',
+        },
         role: { result: 'warning', todo: "Run liventix migrate as the database's owner." },
         replay: { result: 'skipped', found: 'this role may not read what is replayed' },
         // Whoever only looks sees them all the same.

@@ -90,6 +90,37 @@ describe('liventix embeddings, on a server without pgvector', () => {
     );
   });
 
+  it('does not warn of what there is no table for, and has a kind searched by none again', async () => {
+    await embeddings('models add lone@1 --dimensions 2');
+    await embeddings('models use sponsor lone@1');
+    expect(await doctorsLine()).toMatch(
+      /^ok +embeddings +events by small@2, sponsors by lone@1; nobody but the owner sees those of sponsors: no table of them is here \(by another name: liventix embeddings attach --help\); exactly/,
+    );
+    await putEmbeddings(database.pool, {
+      kind: 'sponsor',
+      embeddings: [{ id: uuidOf(1), embedding: [1, 0], content: '' }],
+    });
+    await refuses('EMBEDDING_MODEL_IN_USE', /lone@1 is searched by/, 'models retire lone@1');
+    expect(await embeddings('models use sponsor --none --dry-run')).toEqual({
+      exitCode: 0,
+      stdout: 'sponsors would be searched by no model: 1 would be found no longer\n',
+      stderr: 'Nothing was changed.\n',
+    });
+    expect((await embeddings('models use sponsor --none --json')).stdout).toBe(
+      '{"kind":"sponsor","model":null,"missing":1,"dryRun":false}\n',
+    );
+    expect((await embeddings('models use sponsor --none')).stdout).toBe(
+      'sponsors are searched by no model: 0 are found no longer\n',
+    );
+    expect((await embeddings('status')).stdout).toContain('sponsors   by no model: liventix embeddings models use\n');
+    expect(await doctorsLine()).toMatch(/^ok +embeddings +events by small@2; exactly/);
+    expect((await embeddings('models retire lone@1')).stdout).toBe('lone@1 retired\n');
+    await database.pool.query('delete from ml.sponsor_embeddings');
+    for (const neither of ['models use event', 'models use event small@2 --none'])
+      await refuses('USAGE', /Give a model version, or --none/, neither);
+    await refuses('USAGE', /cannot be used with/, 'models use event --none --may-miss 1');
+  });
+
   it('refuses what wants pgvector, and has nothing to drop', async () => {
     await refuses('EMBEDDING_EXTENSION_MISSING', /This server has no pgvector\. Install it there/, 'index');
     expect((await embeddings('downgrade')).stdout).toBe('there is none\n');

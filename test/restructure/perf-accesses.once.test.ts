@@ -98,6 +98,32 @@ describe('the accesses', () => {
     expect((await database.pool.query('select id from orders order by id')).rows).toEqual([{ id: 1 }, { id: 2 }]);
   });
 
+  it('that are left out are told with the reason, those of what is not there too', async () => {
+    const nowhere = [1, 2, 3].map((at) => ({ rpc: `nowhere_${at}`, args: [] }));
+    const accesses = [...ACCESSES.accesses, { table: 'gone', op: 'select' }, ...nowhere];
+    await writeFile(inFolder('more.json'), JSON.stringify({ accesses }));
+    const files = ['--accesses', inFolder('more.json'), '--queries', inFolder('queries.json'), '--rounds', '3'];
+    const run = (...args: string[]) =>
+      perf(database.adminUrl, 'record', ...files, '--out', inFolder('more.recording.json'), ...args);
+    const { stdout, exitCode } = await run();
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain(
+      [
+        'Accesses: 9 timed, 1 refused by the database, 9 left out.',
+        '  2 left out: it writes',
+        '  2 left out: the API refuses it: there is no public.nowhere_1()',
+        '  2 left out: the API refuses it: there is no public.nowhere_2()',
+        '  2 left out: the API refuses it: there is no public.nowhere_3()',
+        '  1 left out: there is no table or view public.gone',
+        '',
+      ].join('\n'),
+    );
+    expect(JSON.parse((await run('--json')).stdout).accesses).toMatchObject({
+      leftOut: 9,
+      reasons: expect.arrayContaining([{ reason: 'there is no table or view public.gone', count: 1 }]),
+    });
+  });
+
   it('that take longer than they may are asked three times all the same', async () => {
     const { results } = await record(database.adminUrl, '--accesses', inFolder('accesses.json'), '--budget', '100ms');
     const slow = results.filter(({ title }) => title.includes('slow_count'));

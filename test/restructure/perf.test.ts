@@ -67,7 +67,9 @@ type Queries = Omit<typeof QUERIES, 'queries'> & { readonly queries: readonly ob
 const perf = (args: readonly string[], stop?: AbortSignal) =>
   liventix(['restructure', 'perf', ...args], { DATABASE_URL: database.url }, stop);
 
-async function record(queries: Queries = QUERIES, ...args: string[]): Promise<readonly Result[]> {
+const record = (queries: Queries = QUERIES, ...args: string[]) => recordWith(0, queries, ...args);
+
+async function recordWith(exitCode: 0 | 1, queries: Queries, ...args: string[]): Promise<readonly Result[]> {
   await writeFile(inFolder('queries.json'), JSON.stringify(queries));
   const recorded = await perf([
     ...[
@@ -82,7 +84,7 @@ async function record(queries: Queries = QUERIES, ...args: string[]): Promise<re
       ...args,
     ],
   ]);
-  expect(recorded, recorded.stderr).toMatchObject({ exitCode: 0 });
+  expect(recorded, recorded.stderr).toMatchObject({ exitCode });
   return (JSON.parse(await readFile(inFolder('before.json'), 'utf8')) as Recording).results;
 }
 
@@ -248,7 +250,8 @@ describe('perf', () => {
   });
 
   it('tells of what fails, takes too long or has no values, and goes on', async () => {
-    const results = await record(
+    const results = await recordWith(
+      1,
       {
         ...QUERIES,
         queries: [
@@ -282,12 +285,28 @@ describe('perf', () => {
       slow: { status: 'failed', code: '57014' },
       empty: { status: 'left out', reason: 'no row to ask about' },
       nobodys: { status: 'left out', reason: 'nobody to ask as' },
-      unable: { status: 'left out', reason: 'its parameters: column "nothing" does not exist' },
+      unable: { status: 'failed', code: '42703', message: 'its parameters: column "nothing" does not exist' },
       writer: { status: 'left out', reason: 'it writes' },
       fine: { status: 'measured' },
     });
     const { rows } = await database.pool.query('select count(*)::int4 as parts from parts');
     expect(rows).toEqual([{ parts: 900 }]);
+  });
+
+  it('exits with 1 where a query failed or its parameters did, and where nothing was timed, and writes what it has', async () => {
+    const fine = { name: 'fine', title: 'is well', before: 'select 1' };
+    const nobodys = { name: 'nobodys', title: 'asks as nobody', caller: 'select 1 where false', before: 'select 1' };
+    const unable = { name: 'unable', title: 'asks wrongly', parameters: 'select nope', before: 'select $1::int4' };
+    const of = (...queries: object[]) => ({ ...QUERIES, queries });
+    const statuses = (results: readonly Result[]) =>
+      results.filter(({ kind }) => kind === 'dashboard').map(({ status }) => status);
+    expect(statuses(await recordWith(1, of(fine, { ...fine, name: 'nope', before: 'select nope' })))).toEqual([
+      'measured',
+      'failed',
+    ]);
+    expect(statuses(await recordWith(1, of(fine, unable)))).toEqual(['measured', 'failed']);
+    expect(statuses(await recordWith(1, of(nobodys)))).toEqual(['left out']);
+    expect(statuses(await recordWith(0, of(fine, nobodys)))).toEqual(['measured', 'left out']);
   });
 
   it('calls it a fault when what was answered is not any more', async () => {
@@ -399,6 +418,26 @@ describe('perf', () => {
     stop.abort('SIGINT');
     expect(await running).toMatchObject({ exitCode: 3, stderr: expect.stringContaining('STOPPED: SIGINT') });
     await expect(readFile(inFolder('stopped.json'))).rejects.toThrow('ENOENT');
+  });
+
+  it('says before anything is asked that a file could not be written, by its option and the path that was given', async () => {
+    await record(only({ before: 'select 1' }));
+    const nowhere = inFolder('nowhere/it');
+    const recording = ['record', '--no-accesses', '--queries', inFolder('queries.json')];
+    const refusals: readonly (readonly [args: readonly string[], option: string, path: string, fault: string])[] = [
+      [recording, '--out', nowhere, `there is no folder ${inFolder('nowhere')}`],
+      [recording, '--out', inFolder('queries.json/it'), `there is no folder ${inFolder('queries.json')}`],
+      [recording, '--out', folder, 'that is a folder'],
+      [['compare', inFolder('before.json')], '--out', nowhere, `there is no folder ${inFolder('nowhere')}`],
+      [['compare', inFolder('before.json')], '--html', nowhere, `there is no folder ${inFolder('nowhere')}`],
+    ];
+    for (const [args, option, path, fault] of refusals) {
+      expect(await perf([...args, option, path])).toEqual({
+        exitCode: 2,
+        stdout: '',
+        stderr: `liventix: USAGE: ${option} "${path}": ${fault}. Give a file that can be written.\n`,
+      });
+    }
   });
 
   it('names every fault of a file of queries, and what is no recording', async () => {

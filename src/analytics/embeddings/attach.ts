@@ -42,7 +42,7 @@ export async function attachSubjects(pool: Pool, options: Attaching = {}): Promi
   const { tables = {}, readers = USUAL_READERS, writers = USUAL_WRITERS, dryRun = false, ...giving } = options;
   const attached: Attached[] = [];
   for (const kind of KINDS) {
-    const table = await findTable(pool, kind, tables[kind]);
+    const table = await findSubjects(pool, kind, tables[kind]);
     attached.push({ kind, table });
     if (table === null || dryRun) continue;
     await givingWay(pool, { ...giving, code: 'EMBEDDING_BUSY', what: table }, async (tx) => {
@@ -54,8 +54,12 @@ export async function attachSubjects(pool: Pool, options: Attaching = {}): Promi
   return attached;
 }
 
-/** The first that is a table: under its old name, one that was moved has a view. */
-async function findTable(db: Queryable, kind: Kind, given: string | undefined): Promise<string | null> {
+/**
+ * The table of a kind, by its name or where it usually is: the first that is a table; under its old name, one that was moved has a view.
+ * @returns null where none was named, and none is there
+ * @throws AppError EMBEDDING_SUBJECTS_UNSUITABLE
+ */
+export async function findSubjects(db: Queryable, kind: Kind, given?: string): Promise<string | null> {
   const { rows } = await db.query<{ name: string }>(
     `select format('%I.%I', n.nspname, c.relname) as name
      from unnest($1::text[]) with ordinality g (name, at)

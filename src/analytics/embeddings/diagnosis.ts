@@ -1,9 +1,10 @@
 import type { Finding } from '../../db/diagnosis.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { findSubjects } from './attach.ts';
 import { readExtension } from './extension.ts';
 import { listIndexes } from './indexes.ts';
-import { KINDS } from './kinds.ts';
+import type { Kind } from './kinds.ts';
 import { attachedTable } from './status.ts';
 import { findMissingGuards } from './verify.ts';
 
@@ -30,26 +31,40 @@ async function judge(db: Queryable): Promise<Finding> {
       todo: 'Put it back as migration 0060 has it, then see what came in meanwhile: liventix embeddings verify',
     };
   }
-  const { rows: current } = await db.query<{ kind: string; model: string }>(
+  const { rows: current } = await db.query<{ kind: Kind; model: string }>(
     'select c.kind, m.name as model from ml.current_models c join ml.model_versions m on m.id = c.model_version_id order by c.kind',
   );
   if (current.length === 0) return NOTHING;
   const searched = current.map(({ kind, model }) => `${kind}s by ${model}`).join(', ');
-  return (await judgeAttached(db, searched)) ?? (await judgeSearch(db, searched));
+  const untied: Untied[] = [];
+  for (const { kind } of current)
+    if ((await attachedTable(db, kind)) === null) untied.push({ kind, table: await findSubjects(db, kind) });
+  return judgeUntied(untied) ?? (await judgeSearch(db, `${searched}${tablelessText(untied)}`));
+}
+
+/** A kind whose embeddings nobody but the owner sees, and the table that they could be tied to. */
+interface Untied {
+  readonly kind: Kind;
+  readonly table: string | null;
 }
 
 const NOTHING: Finding = { result: 'skipped', found: 'nothing is searched by embeddings' };
 
-async function judgeAttached(db: Queryable, searched: string): Promise<Finding | undefined> {
-  const current = KINDS.filter((kind) => searched.includes(`${kind}s by `));
-  const unattached: string[] = [];
-  for (const kind of current) if ((await attachedTable(db, kind)) === null) unattached.push(`${kind}s`);
-  if (unattached.length === 0) return undefined;
+function judgeUntied(untied: readonly Untied[]): Finding | undefined {
+  const kinds = untied.filter(({ table }) => table !== null).map(({ kind }) => `${kind}s`);
+  if (kinds.length === 0) return undefined;
   return {
     result: 'warning',
-    found: `nobody but the owner sees the embeddings of ${unattached.join(', ')}: they are tied to no table`,
+    found: `nobody but the owner sees the embeddings of ${kinds.join(', ')}: they are tied to no table`,
     todo: 'Run: liventix embeddings attach',
   };
+}
+
+/** No warning: there is nothing to be done where the database has no such table. */
+function tablelessText(untied: readonly Untied[]): string {
+  const kinds = untied.filter(({ table }) => table === null).map(({ kind }) => `${kind}s`);
+  if (kinds.length === 0) return '';
+  return `; nobody but the owner sees those of ${kinds.join(', ')}: no table of them is here (by another name: liventix embeddings attach --help)`;
 }
 
 async function judgeSearch(db: Queryable, searched: string): Promise<Finding> {

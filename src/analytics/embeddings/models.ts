@@ -103,6 +103,25 @@ async function missing(tx: Tx, kind: Kind, model: string): Promise<bigint> {
 }
 
 /**
+ * Has a kind searched by nothing, from the commit on, until `useModel`. No embedding is touched.
+ * @returns how many subjects are found no longer
+ * @throws AppError EMBEDDING_BUSY; DB_*
+ */
+export async function useNoModel(
+  pool: Pool,
+  { kind, dryRun = false, ...giving }: { kind: Kind; stop?: AbortSignal; maxTries?: number; dryRun?: boolean },
+): Promise<bigint> {
+  return givingWay(pool, { ...giving, code: 'EMBEDDING_BUSY', what: 'ml.current_models' }, async (tx) => {
+    const { rows } = await tx.query<{ found: bigint }>(
+      `select count(*) as found from ml.current_models c join ${tableOf(kind)} t on t.model_version_id = c.model_version_id where c.kind = $1`,
+      [kind],
+    );
+    if (!dryRun) await tx.query('delete from ml.current_models where kind = $1', [kind]);
+    return rows[0]?.found ?? 0n;
+  });
+}
+
+/**
  * Retires a version: nothing is made or searched by it from then on, for good. What was made by it stays.
  * @returns whether it was retired: false where it was before
  * @throws AppError EMBEDDING_MODEL_UNKNOWN, EMBEDDING_MODEL_IN_USE; DB_*

@@ -38,7 +38,7 @@ export async function measure(pool: Pool, material: Material, options: MeasureOp
   const { now, program, onProgress } = options;
   const about = await aboutServer(pool);
   const rows = await countRows(pool, material.tables, options);
-  const { subjects, leftOut } = await subjectsOf(pool, material);
+  const { subjects, unasked } = await subjectsOf(pool, material);
   const scansBefore = await countIndexScans(pool);
   const asked = await askEach(pool, subjects, options);
   const able = subjects.filter((subject) => asked.get(subject)?.answered.status === 'answered');
@@ -62,7 +62,7 @@ export async function measure(pool: Pool, material: Material, options: MeasureOp
     await client.query('select pg_stat_force_next_flush()');
     const results = [
       ...subjects.flatMap((subject) => resultOf(subject, asked.get(subject), { warm, cold }) ?? []),
-      ...leftOut.map((each) => ({ ...each, status: 'left out' as const })),
+      ...unasked,
     ];
     return {
       format: FORMAT,

@@ -147,6 +147,18 @@ function isMaterial(value: unknown): boolean {
   );
 }
 
+/**
+ * Whether a query failed, or nothing at all was timed. What is left out for want of rows is no failure, nor that somebody may not ask for
+ * something. Pure.
+ */
+export function isIncomplete({ results }: Recording): boolean {
+  const asked = results.filter(({ kind }) => kind !== 'control');
+  return (
+    asked.some(({ kind, status }) => kind === 'dashboard' && status === 'failed') ||
+    asked.every(({ status }) => status !== 'measured')
+  );
+}
+
 /** One result a line, so that two recordings can be looked at side by side. */
 export function textOfRecording({ results, ...head }: Recording): string {
   const fields = Object.entries(head).map(([key, value]) => `${JSON.stringify(key)}: ${JSON.stringify(value)},`);

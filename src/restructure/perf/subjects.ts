@@ -1,5 +1,5 @@
 import type { Pool } from '../../db/pool.ts';
-import { type Access, isCall, nameOfAccess } from '../accesses/access.ts';
+import { type Access, isCall, type NotApplicable, nameOfAccess } from '../accesses/access.ts';
 import { type ApiCaller, chooseCallers, userCaller } from '../accesses/api-callers.ts';
 import { readApiSchema } from '../accesses/api-schema.ts';
 import { prepareAccesses } from '../accesses/prepare.ts';
@@ -15,6 +15,8 @@ export interface Material {
   readonly queries: readonly DrawnQuery[];
   readonly callers: readonly ApiCaller[];
   readonly accesses: readonly PreparedAccess[];
+  /** Those that ask for what was not there; a recording of before they were kept has none. */
+  readonly notApplicable?: readonly NotApplicable[];
 }
 
 /** A query with what its parameters stand for, once for each time it is asked. */
@@ -25,6 +27,8 @@ interface DrawnQuery {
   readonly values: readonly (readonly (string | null)[])[];
   /** Why there are none. */
   readonly failure: string | null;
+  /** The SQLSTATE, where asking for them failed. */
+  readonly code?: string;
 }
 
 /** `control` is the same work on any database: it says how fast the machine is. */
@@ -47,14 +51,12 @@ export interface Subject {
   readonly answers: readonly { readonly rows: Sql | null; readonly count: Sql | null }[];
 }
 
-/** What cannot be asked here. */
-export interface LeftOut {
-  readonly id: string;
-  readonly way: Way;
-  readonly kind: Kind;
-  readonly title: string;
-  readonly reason: string;
-}
+/** What cannot be asked here, and what could not even be drawn. */
+type Unasked = Pick<Subject, 'id' | 'way' | 'kind' | 'title'> &
+  (
+    | { readonly status: 'left out'; readonly reason: string }
+    | { readonly status: 'failed'; readonly sql: string; readonly code: string; readonly message: string }
+  );
 
 /** For how long a signed-in user of Supabase's API is let wait, and an access here. */
 const ACCESS_TIMEOUT_MS = 8_000;
@@ -96,12 +98,12 @@ export async function drawMaterial(
   }
   // What is written would be refused: the connections read only.
   const reads = accesses.filter((access) => isCall(access) || access.op === 'select');
-  const { prepared } = await prepareAccesses(pool, reads, {
+  const { prepared, notApplicable } = await prepareAccesses(pool, reads, {
     seed,
     onProgress: (done) => onProgress('drawing values', queries.length + done, queries.length + reads.length),
   });
   const callers = reads.length === 0 ? [] : await chooseCallers(pool);
-  return { seed, tables, queries: drawn, callers, accesses: prepared };
+  return { seed, tables, queries: drawn, callers, accesses: prepared, notApplicable };
 }
 
 interface DrawOptions {
@@ -125,7 +127,8 @@ async function drawQuery(pool: Pool, query: Query, timeoutMs: number): Promise<D
     const values = query.parameters === undefined ? [[]] : (await rowsOf(query.parameters)).slice(0, MOST_SETS);
     return { query, caller, values, failure: values.length === 0 ? 'no row to ask about' : null };
   } catch (error) {
-    return { query, caller, values: [], failure: `${what}: ${failureOf(error).message}` };
+    const { code, message } = failureOf(error);
+    return { query, caller, values: [], failure: `${what}: ${message}`, code };
   } finally {
     client.release();
   }
@@ -174,17 +177,18 @@ function controlOf(id: string, title: string, text: string): Subject {
 export async function subjectsOf(
   pool: Pool,
   material: Material,
-): Promise<{ readonly subjects: readonly Subject[]; readonly leftOut: readonly LeftOut[] }> {
+): Promise<{ readonly subjects: readonly Subject[]; readonly unasked: readonly Unasked[] }> {
   const needed = material.queries.flatMap(({ query }) => query.after?.needs ?? []);
   const there = await relationsThere(pool, [...new Set(needed)]);
   const all = [
     ...CONTROLS,
     ...material.queries.flatMap((drawn) => ofQuery(drawn, there)),
     ...(material.accesses.length === 0 ? [] : await ofAccesses(pool, material)),
+    ...(material.notApplicable ?? []).map(ofNotApplicable),
   ];
   return {
-    subjects: all.flatMap((each) => ('reason' in each ? [] : [each])),
-    leftOut: all.flatMap((each) => ('reason' in each ? [each] : [])),
+    subjects: all.flatMap((each) => ('status' in each ? [] : [each])),
+    unasked: all.flatMap((each) => ('status' in each ? [each] : [])),
   };
 }
 
@@ -199,12 +203,14 @@ async function relationsThere(pool: Pool, names: readonly string[]): Promise<Rea
 }
 
 function ofQuery(
-  { query, caller, values, failure }: DrawnQuery,
+  { query, caller, values, failure, code }: DrawnQuery,
   there: ReadonlySet<string>,
-): readonly (Subject | LeftOut)[] {
+): readonly (Subject | Unasked)[] {
   const { name, title, after } = query;
   const about = { id: `dashboard ${name}`, kind: 'dashboard' as const, title: `${name}: ${title}` };
-  if (failure !== null) return [{ ...about, way: 'old', reason: failure }];
+  if (failure !== null && code !== undefined)
+    return [{ ...about, way: 'old', status: 'failed', sql: query.before, code, message: failure }];
+  if (failure !== null) return [{ ...about, way: 'old', status: 'left out', reason: failure }];
   const asked = (way: Way, text: string): Subject => {
     const sets = values.map((parameters) => ({ text, parameters }));
     return {
@@ -222,7 +228,14 @@ function ofQuery(
     ...(after === undefined
       ? []
       : missing.length > 0
-        ? [{ ...about, way: 'new' as const, reason: `not there yet: ${missing.join(', ')}` }]
+        ? [
+            {
+              ...about,
+              way: 'new' as const,
+              status: 'left out' as const,
+              reason: `not there yet: ${missing.join(', ')}`,
+            },
+          ]
         : [asked('new', after.sql)]),
   ];
 }
@@ -234,7 +247,7 @@ function answerOf({ text, parameters }: Sql): Subject['answers'][number] {
   };
 }
 
-async function ofAccesses(pool: Pool, { accesses, callers }: Material): Promise<readonly (Subject | LeftOut)[]> {
+async function ofAccesses(pool: Pool, { accesses, callers }: Material): Promise<readonly (Subject | Unasked)[]> {
   const api = apiOf(await readApiSchema(pool));
   return accesses.flatMap((prepared) => {
     const statement = translate(api, prepared);
@@ -242,10 +255,21 @@ async function ofAccesses(pool: Pool, { accesses, callers }: Material): Promise<
     return callers.map((caller) => {
       const title = `${number} ${nameOfAccess(access)} as ${caller.name}`;
       const about = { id: `access ${number} ${caller.name}`, way: 'old' as const, kind: 'access' as const, title };
-      if (isRefusal(statement)) return { ...about, reason: `the API refuses it: ${statement.message}` };
+      if (isRefusal(statement))
+        return { ...about, status: 'left out' as const, reason: `the API refuses it: ${statement.message}` };
       const { rows = null, count = null, isOrdered } = statement;
       const sent = [rows, count].flatMap((each) => each ?? []);
       return { ...about, caller, isOrdered, sets: [sent], answers: [{ rows, count }] };
     });
   });
 }
+
+/** Once, and not for each caller: nobody could ask it. */
+const ofNotApplicable = ({ number, access, reason }: NotApplicable): Unasked => ({
+  id: `access ${number}`,
+  way: 'old',
+  kind: 'access',
+  title: `${number} ${nameOfAccess(access)}`,
+  status: 'left out',
+  reason,
+});
