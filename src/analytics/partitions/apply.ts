@@ -60,7 +60,7 @@ export type Outcome = { readonly table: string } & (
 );
 
 /** A partition, and about how many rows it has. */
-export interface Expired {
+interface Expired {
   readonly partition: string;
   readonly rowsEstimated: number;
 }
