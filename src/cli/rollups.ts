@@ -174,7 +174,7 @@ async function runApply(
         onFill: (view: string) => progress.update(`filling ${view}`, 0, 0),
       };
       const applied = dryRun
-        ? await planRollups(pool, declarations)
+        ? await planRollups(pool, declarations, watch).finally(progress.clear)
         : await applyRollups(pool, declarations, watch).finally(progress.clear);
       if (json) context.out.write(`${toJson(applied)}\n`);
       else context.out.write(applied.map((each) => appliedText(each, dryRun)).join(''));

@@ -402,6 +402,34 @@ describe('a rollup of a table', () => {
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 3n });
   });
 
+  it('refuses no writer for what its expression says of his row: the build that failed says so, and goes on when that is mended', async () => {
+    const rollup = { ...visitsDeclaration(), distinct: { name: 'people', of: 'person || 100 / ms' } };
+    const apply = () => applyRollups(database.pool, declare([rollup]), {});
+    await sql(
+      `${VISIT} ${ANN}, ('b', 'bob', null, 0, true, 1, '2026-01-01Z'), ('c', 'cy', null, 0, true, 1, '2026-01-01Z')`,
+    );
+    await expect(apply()).rejects.toMatchObject({
+      code: 'DB_FAILED',
+      message: expect.stringMatching(/^visits_daily cannot be counted: division by zero .*remove --name visits_daily/),
+    });
+    await sql(`update site.visits set ms = 1 where page = 'b'; delete from site.visits where page in ('a', 'c')`);
+    expect(await apply()).toMatchObject([{ status: 'finished' }]);
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      result: 'failed',
+      found: 'visits_daily does not follow its source: of a row that went nothing could be counted: division by zero',
+    });
+    await buildRollup(database.pool, 'visits_daily', {}, { everything: false });
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('is of a source whose columns are called as a trigger calls its own', async () => {
+    await sql(`alter table site.visits add found text; ${VISIT} ${ANN}; update site.visits set found = 'x'`);
+    const rollup = { ...visitsDeclaration(), distinct: { name: 'people', of: 'coalesce(found, person)' } };
+    await applyRollups(database.pool, declare([rollup]), {});
+    await sql(`update site.visits set found = null`);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
   it('is of columns with any name, and read by as many kinds of readers of one column as there are', async () => {
     await sql(
       `alter table site.visits add "Page's Id" integer; ${VISIT} ${ANN}; update site.visits set "Page's Id" = 7`,

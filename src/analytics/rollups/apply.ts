@@ -3,6 +3,7 @@ import type { Pool, Queryable } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type BuildWatch, buildRollup } from './build.ts';
+import { checkDeclarations } from './check.ts';
 import type { Declarations, RefreshedView, Rollup } from './declaration.ts';
 import { findMissingGuards, type MissingGuard } from './guards.ts';
 import { buildIndexes, type IndexWork, indexStatements } from './indexes.ts';
@@ -27,8 +28,16 @@ export interface AppliedRollup {
   readonly rolesLeftOut: readonly string[];
 }
 
-/** What there would be done, as the SQL that would run. Changes nothing. */
-export async function planRollups(db: Queryable, declarations: Declarations): Promise<readonly AppliedRollup[]> {
+/**
+ * What there would be done, as the SQL that would run, and judged by the server. Changes nothing.
+ * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, STOPPED, DB_*
+ */
+export async function planRollups(
+  db: Pool,
+  declarations: Declarations,
+  patience: Pick<ApplyOptions, 'stop' | 'maxTries' | 'onBusy'> = {},
+): Promise<readonly AppliedRollup[]> {
+  await checkDeclarations(db, declarations, patience);
   const planned: AppliedRollup[] = [];
   const begun = new Set<string>();
   for (const rollup of declarations.rollups) {
@@ -92,7 +101,7 @@ export async function applyRollups(
   options: ApplyOptions,
 ): Promise<readonly AppliedRollup[]> {
   // All before any: a fault of one shows while nothing has been changed.
-  const planned = await planRollups(pool, declarations);
+  const planned = await planRollups(pool, declarations, options);
   const missing = await findMissingGuards(pool);
   const applied: AppliedRollup[] = [];
   for (const [at, rollup] of declarations.rollups.entries()) {

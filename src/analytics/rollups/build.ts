@@ -67,6 +67,8 @@ export async function buildRollup(
         rollup,
       ]);
       return answer.rows[0];
+    }).catch((error: unknown) => {
+      throw ofRollup(rollup, error);
     });
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
@@ -78,6 +80,16 @@ export async function buildRollup(
     if (step.status === 'kept') keptMonths += 1;
     onMonth?.(rollup, built + 1, built + 1 + Number(step.left));
   }
+}
+
+/** What an expression of the file says of some row nobody knew before it was counted. */
+function ofRollup(rollup: string, error: unknown): unknown {
+  if (!(error instanceof AppError) || error.code !== 'DB_FAILED') return error;
+  return new AppError(
+    'DB_FAILED',
+    `${rollup} cannot be counted: ${error.message} Writers are not kept waiting. Correct the rows and go on, or the file: liventix rollups remove --name ${rollup}, then apply.`,
+    { details: error.details, cause: error.cause },
+  );
 }
 
 /** Until autovacuum comes by, queries would be planned as if there were next to nothing. */
