@@ -7,6 +7,7 @@ import { runRollups } from '../../src/analytics/rollups/run.ts';
 import { judgeRollups, rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
 import { waitsForLock } from '../support/locks.ts';
 import {
   applyVisits,
@@ -14,6 +15,7 @@ import {
   countedAndVerified,
   createVisits,
   declare,
+  fileOf,
   horizonIsOurs,
   visitsDeclaration,
 } from '../support/rollups.ts';
@@ -452,12 +454,37 @@ describe('a rollup of a table', () => {
       code: 'ROLLUP_TO_BE_REBUILT',
       message: expect.stringContaining('was truncated'),
     });
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      todo: 'Run: liventix rollups rebuild visits_daily, or, while the table has no rows, liventix rollups rebuild visits_daily --everything.',
+    });
     await expect(sql(`select rollups.begin_build('visits_daily', false)`)).rejects.toMatchObject({ code: 'LV113' });
     await sql(`select rollups.begin_build('visits_daily', true)`);
     await applyVisits(database.pool);
     expect(await days()).toEqual([]);
     await sql(`${VISIT} ${BOB}`);
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('is gone on with by its own file, of which every advice speaks, and the refusal of another', async () => {
+    await sql(`${VISIT} ${ANN}`);
+    const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [visitsDeclaration()] });
+    const apply = (...more: string[]) => liventix(['rollups', 'apply', ...more], { DATABASE_URL: database.url });
+    expect(await apply('--file', file)).toMatchObject({ exitCode: 0 });
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      found: 'visits_daily is not built yet',
+      todo: 'Run: liventix rollups apply, with its --file where that is one of your own.',
+    });
+    await expect(verifyRollups(database.pool)).rejects.toMatchObject({ message: expect.stringContaining('--file') });
+    expect(await apply()).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringMatching(/ROLLUP_DECLARATION_INVALID: .* one of your own is named with --file\.\n$/),
+    });
+    expect((await liventix(['rollups', 'status'], { DATABASE_URL: database.url })).stdout).toContain(' 1 month left,');
+    expect(await apply('--file', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^finished/) });
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      found: '1 rollup is up to date, and 0 views refreshed',
+    });
   });
 
   it('says that its source is gone', async () => {

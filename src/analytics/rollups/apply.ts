@@ -11,7 +11,7 @@ import { buildSql, clearSql, forgetSql, readSql, settleSql, wipeSql } from './me
 import { TRIGGER } from './names.ts';
 import { existingRoles, type Found, madeName, missingRoles, resolveRollup, withTables } from './resolve.ts';
 import { mendStatements, type Resolved, tableStatements, triggerStatements, viewStatements } from './statements.ts';
-import { refreshView } from './views.ts';
+import { refreshView, viewRemedy } from './views.ts';
 
 export interface ApplyOptions extends BuildWatch, Pick<UnderLockOptions, 'maxTries' | 'onBusy' | 'lockedForAtMostMs'> {
   /** Told which view is filled, which takes as long as its query does. */
@@ -22,10 +22,12 @@ export interface AppliedRollup {
   readonly kind: 'rollup' | 'view';
   readonly name: string;
   readonly of: string;
-  readonly status: 'made' | 'finished' | 'mended' | 'already' | 'would be made' | 'would be mended';
+  readonly status: 'made' | 'finished' | 'mended' | 'already' | 'left' | 'would be made' | 'would be mended';
   readonly statements: readonly string[];
   /** Roles that are to read it, and are not there. */
   readonly rolesLeftOut: readonly string[];
+  /** Why a view was left without rows, and what helps. */
+  readonly left?: string;
 }
 
 /**
@@ -242,7 +244,8 @@ async function applyView(
   ]);
   if (rowCount === 1) return plan;
   options.onFill?.(plan.name);
-  await refreshView(pool, plan.name, { stop: options.stop });
+  const { status, error, isNotUnique } = await refreshView(pool, plan.name, { stop: options.stop });
+  if (status === 'failed') return { ...plan, status: 'left', left: `${error}; ${viewRemedy(view.name, isNotUnique)}` };
   return { ...plan, status: plan.status === 'already' ? 'finished' : 'made' };
 }
 
