@@ -90,8 +90,8 @@ export function registerRollups(program: Command, context: CommandContext): void
       'count everything of a rollup anew, month by month: readers have the old numbers until the new are there',
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
-    .option('--everything', 'months whose partitions are gone go too')
-    .option('--dry-run', 'say how many months would be counted anew and which be kept, and change nothing')
+    .option('--everything', 'days whose partitions are gone go too')
+    .option('--dry-run', 'say how many months would be counted anew and of which something be kept, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
     .action((rollup: string, options: RebuildOptions) =>
@@ -147,8 +147,8 @@ Examples:
   liventix rollups apply && liventix rollups verify`;
 
 const REBUILD_HELP = `
-A month is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table without
-partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with --file as it was applied.
+A group and day is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table
+without partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with --file as it was applied.
 
 Examples:
   liventix rollups rebuild event_daily
@@ -253,7 +253,7 @@ async function runRebuild(
 ): Promise<void> {
   if (dryRun) {
     const plan = await planRebuild(pool, rollup, everything);
-    const kept = plan.kept.length === 0 ? 'none' : plan.kept.join(', ');
+    const kept = plan.kept.length === 0 ? 'none' : `what the source has less of in ${plan.kept.join(', ')}`;
     context.out.write(
       json ? `${toJson(plan)}\n` : `would count ${many(plan.months, 'month')} of ${rollup} anew, and keep ${kept}\n`,
     );
@@ -275,7 +275,7 @@ async function runRebuild(
   context.out.write(`rebuilt ${rollup} of ${many(rows, 'row')}\n`);
   if (keptMonths > 0)
     context.out.write(
-      `${many(keptMonths, 'month')} kept as before, of which there is more than the source has: partitions of it are gone\n`,
+      `${many(keptMonths, 'month')} kept in part: groups and days that the source has less of, as partitions of it are gone\n`,
     );
 }
 
@@ -319,6 +319,7 @@ function verifiedText({
     ...missing.map((what) => `         ${what} is not there`),
     ...first.map((fault) => `         ${fault}`),
     ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
+    ...(faults > 0n ? [`         To count anew what the source has: liventix rollups rebuild ${rollup}`] : []),
   ];
   return lines.map((line) => `${line}\n`).join('');
 }

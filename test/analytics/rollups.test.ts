@@ -834,6 +834,36 @@ describe('a rollup of a partitioned table', () => {
     expect(await visits()).toEqual([['a', '2026-02-01', 2, 2]]);
   });
 
+  it('has what the source has counted anew by a rebuild, on the first day of those that are left too, and keeps the rest of its month', async () => {
+    const at = (page: string, when: string) => `('${page}', 'ann', null, 5, true, 1, '${when}')`;
+    await sql(`${VISIT} ${at('a', '2026-01-31 23:30Z')}, ${at('a', '2026-02-01 10:00Z')}, ${at('b', '2026-02-01 11:00Z')},
+      ${at('b', '2026-02-01 11:30Z')}, ${at('c', '2026-02-02 10:00Z')}`);
+    await applyVisits(database.pool, { zone: 'Europe/Berlin' });
+    await sql('drop table site.january');
+    await sql(`update site.visits_daily set visits = visits - 1, people = 9 where page in ('b', 'c')`);
+    const faults = ['b', 'c'].map((page) => expect.stringMatching(`^\\(${page},.*visits is`));
+    expect(await countedAndVerified(database.pool)).toMatchObject({ holds: false, first: faults, kept: 1n });
+    const verified = await liventix(['rollups', 'verify'], { DATABASE_URL: database.url });
+    expect(verified.stdout).toMatch(/^ +To count anew what the source has: liventix rollups rebuild visits_daily$/m);
+    await sql(`delete from site.visits where at = '2026-02-01 11:30Z'`);
+    expect(
+      (await liventix(['rollups', 'rebuild', 'visits_daily', '--dry-run'], { DATABASE_URL: database.url })).stdout,
+    ).toBe('would count 0 months of visits_daily anew, and keep what the source has less of in 2026-02-01 00:00:00\n');
+    const rebuilt = await liventix(['rollups', 'rebuild', 'visits_daily'], { DATABASE_URL: database.url });
+    expect(rebuilt.stdout).toBe(
+      'rebuilt visits_daily of 2 rows\n1 month kept in part: groups and days that the source has less of, as partitions of it are gone\n',
+    );
+    // What goes while a rebuild stands is taken from what is kept afterwards, and of the rest is not counted.
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await sql(`delete from site.visits where page in ('a', 'c')`);
+    await applyVisits(database.pool, { zone: 'Europe/Berlin' });
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, kept: 1n });
+    expect(await visits()).toEqual([
+      ['a', '2026-02-01', 1, 1],
+      ['b', '2026-02-01', 1, 1],
+    ]);
+  });
+
   it('says of a partition that it must not go before its rows are counted, nor while it is rebuilt', async () => {
     const mayLose = async (of = 'site.visits') =>
       (await sql(`select rollups.may_lose('${of}', 'site.january') as may`)).rows[0].may;

@@ -12,8 +12,9 @@ export interface BuildWatch {
 }
 
 export interface RebuildPlan {
+  /** Those that would be counted anew as a whole. */
   readonly months: number;
-  /** Those that would be kept as they are: a month of the zone, such as 2026-01-01 00:00:00. */
+  /** Those that something would be kept of, whose groups and days the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
   readonly kept: readonly string[];
 }
 
@@ -45,7 +46,7 @@ interface Step {
 /**
  * Builds a rollup, or goes on with that: month by month, each a transaction. Readers have the days as they were until theirs is there.
  * @param begin when it is begun, and not gone on with: whether days whose partitions are gone go too
- * @returns how many rows were counted, and how many months were kept as they were
+ * @returns how many rows were counted, and of how many months something was kept
  * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_BUSY, STOPPED, DB_*
  */
 export async function buildRollup(
