@@ -148,7 +148,7 @@ Examples:
 
 const REBUILD_HELP = `
 A group and day is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table
-without partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with --file as it was applied.
+without partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with the same --file.
 
 Examples:
   liventix rollups rebuild event_daily
