@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { plural } from '../analytics/rollups/advice.ts';
 import { type AppliedRollup, applyRollups, planRollups } from '../analytics/rollups/apply.ts';
 import { buildRollup, planRebuild } from '../analytics/rollups/build.ts';
 import { LIVENTIX_ROLLUPS, readDeclarations } from '../analytics/rollups/declaration.ts';
@@ -8,6 +9,7 @@ import { MOST_BEHIND, type RollupStatus, rollupStatus, type ViewStatus } from '.
 import { MEDIAN_ERROR, type Verified, verifyRollups } from '../analytics/rollups/verify.ts';
 import { type Refreshed, refreshView } from '../analytics/rollups/views.ts';
 import type { Pool } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several } from './options.ts';
@@ -35,6 +37,9 @@ interface RebuildOptions extends JsonOption {
 interface NamesOptions extends JsonOption {
   readonly name: readonly string[];
 }
+
+/** `1 month`, `2 months`. */
+const many = (count: number | bigint, what: string): string => `${formatCount(count)} ${plural(count, what)}`;
 
 const FILE = "what there is to be; the old platform's when left out";
 
@@ -85,8 +90,8 @@ export function registerRollups(program: Command, context: CommandContext): void
       'count everything of a rollup anew, month by month: readers have the old numbers until the new are there',
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
-    .option('--everything', 'months whose partitions are gone go too')
-    .option('--dry-run', 'say how many months would be counted anew and which be kept, and change nothing')
+    .option('--everything', 'days whose partitions are gone go too')
+    .option('--dry-run', 'say how many months would be counted anew and of which something be kept, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
     .action((rollup: string, options: RebuildOptions) =>
@@ -142,8 +147,8 @@ Examples:
   liventix rollups apply && liventix rollups verify`;
 
 const REBUILD_HELP = `
-A month is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table without
-partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on.
+A group and day is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table
+without partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with the same --file.
 
 Examples:
   liventix rollups rebuild event_daily
@@ -173,22 +178,35 @@ async function runApply(
         onMonth: (rollup: string, built: number, of: number) => progress.update(`months of ${rollup}`, built, of),
         onFill: (view: string) => progress.update(`filling ${view}`, 0, 0),
       };
-      const applied = dryRun
-        ? await planRollups(pool, declarations)
-        : await applyRollups(pool, declarations, watch).finally(progress.clear);
+      const applied = await (dryRun ? planRollups : applyRollups)(pool, declarations, watch)
+        .catch((error: unknown) => {
+          throw file === undefined ? ofTheDefault(error) : error;
+        })
+        .finally(progress.clear);
       if (json) context.out.write(`${toJson(applied)}\n`);
       else context.out.write(applied.map((each) => appliedText(each, dryRun)).join(''));
       for (const { name, rolesLeftOut } of applied)
         if (rolesLeftOut.length > 0)
           context.err.write(`${name} is not read by ${rolesLeftOut.join(', ')}: there is no such role here.\n`);
       if (dryRun) context.err.write('Nothing was changed.\n');
+      if (applied.some(({ status }) => status === 'left')) context.exitWith(1);
     },
     { stopsItself: true },
   );
 }
 
-function appliedText({ kind, name, of, status, statements }: AppliedRollup, dryRun: boolean): string {
-  const line = `${status.padEnd(15)} ${kind.padEnd(6)} ${name}${of === '' ? '' : ` of ${of}`}\n`;
+/** Whoever declared his own need not know what the old platform's file wants. */
+function ofTheDefault(error: unknown): unknown {
+  if (!(error instanceof AppError) || error.code !== 'ROLLUP_DECLARATION_INVALID') return error;
+  const { message, code, details } = error;
+  return new AppError(code, `${message} This is the old platform's file: one of your own is named with --file.`, {
+    details,
+  });
+}
+
+function appliedText({ kind, name, of, status, statements, left }: AppliedRollup, dryRun: boolean): string {
+  const remark = `${of === '' ? '' : ` of ${of}`}${left === undefined ? '' : `: ${left}`}`;
+  const line = `${status.padEnd(15)} ${kind.padEnd(6)} ${name}${remark}\n`;
   return dryRun ? line + statements.map((statement) => `${statement};\n`).join('') : line;
 }
 
@@ -208,7 +226,7 @@ const told = (ran: Ran) =>
 const ranText = (ran: Ran): string =>
   ran.status === 'failed'
     ? `failed         ${ran.rollup}: ${ran.error.code}: ${ran.error.message}\n`
-    : `${ran.status.padEnd(14)} ${ran.rollup}  ${formatCount(ran.changes)} rows and changes\n`;
+    : `${ran.status.padEnd(14)} ${ran.rollup}  ${ran.changes === 1n ? '1 row or change' : `${formatCount(ran.changes)} rows and changes`}\n`;
 
 async function runRefresh(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
   const progress = createProgress(context);
@@ -221,7 +239,7 @@ async function runRefresh(pool: Pool, json: boolean, context: CommandContext): P
   else if (refreshed.length === 0) context.out.write('There is no view. First: liventix rollups apply\n');
   else {
     const line = ({ view, status, rows, seconds, error }: Refreshed) =>
-      `${status.padEnd(10)} ${view}${error === null ? '' : `: ${error}`}${rows === null ? '' : `  ${formatCount(rows)} rows in ${seconds?.toFixed(1)} s`}\n`;
+      `${status.padEnd(10)} ${view}${error === null ? '' : `: ${error}`}${rows === null ? '' : `  ${many(rows, 'row')} in ${seconds?.toFixed(1)} s`}\n`;
     context.out.write(refreshed.map(line).join(''));
   }
   if (refreshed.some(({ status }) => status === 'failed')) context.exitWith(1);
@@ -235,9 +253,9 @@ async function runRebuild(
 ): Promise<void> {
   if (dryRun) {
     const plan = await planRebuild(pool, rollup, everything);
-    const kept = plan.kept.length === 0 ? 'none' : plan.kept.join(', ');
+    const kept = plan.kept.length === 0 ? 'none' : `what the source has less of in ${plan.kept.join(', ')}`;
     context.out.write(
-      json ? `${toJson(plan)}\n` : `would count ${plan.months} months of ${rollup} anew, and keep ${kept}\n`,
+      json ? `${toJson(plan)}\n` : `would count ${many(plan.months, 'month')} of ${rollup} anew, and keep ${kept}\n`,
     );
     context.err.write('Nothing was changed.\n');
     return;
@@ -254,10 +272,10 @@ async function runRebuild(
     context.out.write(`${toJson({ rollup, rows, keptMonths })}\n`);
     return;
   }
-  context.out.write(`rebuilt ${rollup} of ${formatCount(rows)} rows\n`);
+  context.out.write(`rebuilt ${rollup} of ${many(rows, 'row')}\n`);
   if (keptMonths > 0)
     context.out.write(
-      `${formatCount(BigInt(keptMonths))} months were kept as they were: they have more than the source, whose partitions are gone\n`,
+      `${many(keptMonths, 'month')} kept in part: groups and days that the source has less of, as partitions of it are gone\n`,
     );
 }
 
@@ -293,14 +311,15 @@ function verifiedText({
 }: Verified): string {
   const median = medianError === null ? '' : `, medians within ${(medianError * 100).toFixed(2)} %`;
   const lines = [
-    `${holds ? 'holds ' : 'FAILS '} ${rollup} of ${source}: ${formatCount(cells)} groups and days of ${formatCount(rows)} rows${median}  ${seconds.toFixed(1)} s`,
+    `${holds ? 'holds ' : 'FAILS '} ${rollup} of ${source}: ${formatCount(cells)} groups and days of ${many(rows, 'row')}${median}  ${seconds.toFixed(1)} s`,
     ...(kept > 0n ? [`         ${formatCount(kept)} of days whose partitions are gone are kept`] : []),
     ...(waiting > 0n
-      ? [`         ${formatCount(waiting)} rows that came since wait to be counted: of them it says nothing`]
+      ? [`         ${many(waiting, 'row')} that came since, still to be counted: of that it says nothing`]
       : []),
     ...missing.map((what) => `         ${what} is not there`),
     ...first.map((fault) => `         ${fault}`),
     ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
+    ...(faults > 0n ? [`         To count anew what the source has: liventix rollups rebuild ${rollup}`] : []),
   ];
   return lines.map((line) => `${line}\n`).join('');
 }
@@ -324,14 +343,14 @@ function rollupText({
   isAhead,
   missing,
 }: RollupStatus): string {
-  const most = rowsBehind >= BigInt(MOST_BEHIND) ? ' and more' : '';
+  const rows = rowsBehind >= BigInt(MOST_BEHIND) ? `${formatCount(rowsBehind)} and more rows` : many(rowsBehind, 'row');
   const remarks = [
     ...(source === null ? ['its source is gone'] : []),
     ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
     ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
     ...missing.map((what) => `${what} is not there`),
-    ...(state === 'building' ? [`${monthsLeft} months left`] : []),
-    `${formatCount(rowsBehind)}${most} rows and ${formatCount(changesWaiting)} changes wait`,
+    ...(state === 'building' ? [`${many(monthsLeft, 'month')} left`] : []),
+    `${rows} and ${many(changesWaiting, 'change')} wait`,
     ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),
   ];
   return `${state.padEnd(10)} rollup ${name}${source === null ? '' : ` of ${source}`}: ${remarks.join(', ')}\n`;
@@ -341,7 +360,7 @@ function viewText({ name, isThere, isFilled, refreshedAt, seconds, rows, isStale
   const state = !isThere ? 'gone' : !isFilled ? 'empty' : isStale ? 'stale' : 'fresh';
   const remarks = [
     ...(refreshedAt === null ? [] : [`refreshed at ${refreshedAt.toISOString()} in ${seconds?.toFixed(1)} s`]),
-    ...(rows === null ? [] : [`${formatCount(rows)} rows`]),
+    ...(rows === null ? [] : [many(rows, 'row')]),
     ...(error === null ? [] : [error]),
   ];
   return `${state.padEnd(10)} view ${name}: ${remarks.join(', ') || 'never refreshed'}\n`;

@@ -87,6 +87,68 @@ describe('a declaration', () => {
     expect((await database.pool.query('select from rollups.rollups')).rows).toEqual([]);
   });
 
+  it('with what the server refuses is refused, by plan too, with each key of it at once, and nothing is made', async () => {
+    await database.pool.query('create table site.documents (body json, person text, at timestamptz)');
+    const among = { roles: ['anon'], column: 'page', among: ['select pge from {visits}'] };
+    const broken = (name: string, changes: object) => ({ ...visitsDeclaration({ name }), ...changes });
+    const of = (expression: string) => ({ distinct: { name: 'people', of: expression } });
+    const view = (name: string, changes: object) => ({
+      name,
+      schema: 'site',
+      unique: ['page'],
+      query: ['select page, visits from {whole}'],
+      ...changes,
+    });
+    const declarations = parseDeclarations(
+      JSON.stringify({
+        tables: { ...tables, documents: ['site.documents'] },
+        rollups: [
+          broken('whole', {}),
+          broken('misspelt', of('coalesc(person)')),
+          broken('columnless', of('coalesce(usr, session)')),
+          broken('gathered', of('max(person)')),
+          broken('manifold', of('unnest(array[person, session])')),
+          broken('physical', of('ctid::text')),
+          broken('nowhere', { schema: 'sites' }),
+          broken('closed', { readers: { some: [among, among] } }),
+          { name: 'unordered', schema: 'site', of: 'documents', time: 'at', group: ['body'], count: 'n', readers: {} },
+        ],
+        views: [
+          view('fine', {}),
+          view('of_misspelt', { query: ['select page from {misspelt}'] }),
+          view('homeless', { schema: 'sites' }),
+          view('unread', { query: ['selec page from {visits}'] }),
+          view('strange', { query: ['select page from {guests}'] }),
+          view('keyless', { unique: ['pages'] }),
+        ],
+      }),
+      'x.json',
+    );
+    const refused = {
+      code: 'ROLLUP_DECLARATION_INVALID',
+      message: [
+        'The rollup misspelt: distinct.of: function coalesc(text) does not exist (SQLSTATE 42883)',
+        'The rollup columnless: distinct.of: column "usr" does not exist (SQLSTATE 42703)',
+        'The rollup gathered: distinct.of: aggregate functions are not allowed in WHERE (SQLSTATE 42803)',
+        'The rollup manifold: distinct.of: set-returning functions are not allowed in WHERE (SQLSTATE 0A000)',
+        'The rollup physical: distinct.of: column "ctid" does not exist (SQLSTATE 42703)',
+        'The rollup nowhere: schema: there is no schema sites',
+        'The rollup closed: readers.some.0.among: column "pge" does not exist (SQLSTATE 42703); readers.some.1.among: column "pge" does not exist (SQLSTATE 42703)',
+        'The rollup unordered: group.0: could not identify an ordering operator for type json (SQLSTATE 42883)',
+        'The view homeless: schema: there is no schema sites',
+        'The view unread: query: syntax error at or near "selec" (SQLSTATE 42601)',
+        'The view strange: query: {guests} is not in tables',
+        'The view keyless: unique: column "pages" does not exist (SQLSTATE 42703). See: liventix rollups plan --help',
+      ].join('; '),
+    };
+    await expect(planRollups(database.pool, declarations)).rejects.toMatchObject(refused);
+    await expect(applyRollups(database.pool, declarations, {})).rejects.toMatchObject(refused);
+    const { rows } = await database.pool.query(
+      `select to_regclass('site.whole') as whole, (select count(*)::int from pg_trigger where tgname like 'zz_liventix%') as triggers`,
+    );
+    expect(rows).toEqual([{ whole: null, triggers: 0 }]);
+  });
+
   it('that names a role which is not there is made without it, and it is said which', async () => {
     const misspelt = { ...rollup, readers: { all: ['servce_role'] } };
     const view = {

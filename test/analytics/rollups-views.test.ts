@@ -5,7 +5,7 @@ import { refreshView, refreshViews } from '../../src/analytics/rollups/views.ts'
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { liventix } from '../support/liventix.ts';
 import { waitsForLock } from '../support/locks.ts';
-import { createVisits, declare } from '../support/rollups.ts';
+import { createVisits, declare, fileOf } from '../support/rollups.ts';
 
 let database: TestDatabase;
 
@@ -158,6 +158,29 @@ describe('a refreshed view', () => {
       found: 'the view site.pages is not filled',
     });
     expect(await refreshView(database.pool, VIEW)).toMatchObject({ status: 'refreshed', rows: 2n });
+  });
+
+  it('that its rows are not unique for is left without them, or with those of before, and what helps is said', async () => {
+    const twice = { ...declaration, name: 'twice', query: ['select page from {visits}'] };
+    await sql(`insert into site.visits (page) values ('a')`);
+    const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [], views: [declaration, twice] });
+    const why = /: could not create unique index "twice_key" Key \(page\)=\(a\) is duplicated\./;
+    const remedy = 'Change "unique" of twice in the file, then run: liventix rollups remove --name twice, and apply.';
+    const applied = await liventix(['rollups', 'apply', '--file', file], { DATABASE_URL: database.url });
+    expect(applied).toMatchObject({ exitCode: 1, stdout: expect.stringMatching(why) });
+    expect(applied.stdout).toMatch(/^left +view +site\.twice: /m);
+    expect(applied.stdout).toContain(`; ${remedy}\n`);
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      result: 'failed',
+      found: expect.stringMatching(why),
+      todo: remedy,
+    });
+    await sql(`delete from site.visits where id = (select max(id) from site.visits)`);
+    await refreshView(database.pool, 'site.twice');
+    expect(await judgeRollups(database.pool)).toMatchObject({ result: 'ok' });
+    await sql(`insert into site.visits (page) values ('a')`);
+    expect(await refreshView(database.pool, 'site.twice')).toMatchObject({ status: 'failed', isNotUnique: true });
+    expect(await judgeRollups(database.pool)).toMatchObject({ result: 'warning', todo: remedy });
   });
 
   it('is refused by a name that nobody declared', async () => {

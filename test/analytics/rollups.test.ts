@@ -7,6 +7,7 @@ import { runRollups } from '../../src/analytics/rollups/run.ts';
 import { judgeRollups, rollupStatus } from '../../src/analytics/rollups/status.ts';
 import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
 import { waitsForLock } from '../support/locks.ts';
 import {
   applyVisits,
@@ -14,6 +15,7 @@ import {
   countedAndVerified,
   createVisits,
   declare,
+  fileOf,
   horizonIsOurs,
   visitsDeclaration,
 } from '../support/rollups.ts';
@@ -402,6 +404,34 @@ describe('a rollup of a table', () => {
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 3n });
   });
 
+  it('refuses no writer for what its expression says of his row: the build that failed says so, and goes on when that is mended', async () => {
+    const rollup = { ...visitsDeclaration(), distinct: { name: 'people', of: 'person || 100 / ms' } };
+    const apply = () => applyRollups(database.pool, declare([rollup]), {});
+    await sql(
+      `${VISIT} ${ANN}, ('b', 'bob', null, 0, true, 1, '2026-01-01Z'), ('c', 'cy', null, 0, true, 1, '2026-01-01Z')`,
+    );
+    await expect(apply()).rejects.toMatchObject({
+      code: 'DB_FAILED',
+      message: expect.stringMatching(/^visits_daily cannot be counted: division by zero .*remove --name visits_daily/),
+    });
+    await sql(`update site.visits set ms = 1 where page = 'b'; delete from site.visits where page in ('a', 'c')`);
+    expect(await apply()).toMatchObject([{ status: 'finished' }]);
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      result: 'failed',
+      found: 'visits_daily does not follow its source: of a row that went nothing could be counted: division by zero',
+    });
+    await buildRollup(database.pool, 'visits_daily', {}, { everything: false });
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('is of a source whose columns are called as a trigger calls its own', async () => {
+    await sql(`alter table site.visits add found text; ${VISIT} ${ANN}; update site.visits set found = 'x'`);
+    const rollup = { ...visitsDeclaration(), distinct: { name: 'people', of: 'coalesce(found, person)' } };
+    await applyRollups(database.pool, declare([rollup]), {});
+    await sql(`update site.visits set found = null`);
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
   it('is of columns with any name, and read by as many kinds of readers of one column as there are', async () => {
     await sql(
       `alter table site.visits add "Page's Id" integer; ${VISIT} ${ANN}; update site.visits set "Page's Id" = 7`,
@@ -424,12 +454,37 @@ describe('a rollup of a table', () => {
       code: 'ROLLUP_TO_BE_REBUILT',
       message: expect.stringContaining('was truncated'),
     });
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      todo: 'Run: liventix rollups rebuild visits_daily, or, while the table has no rows, liventix rollups rebuild visits_daily --everything.',
+    });
     await expect(sql(`select rollups.begin_build('visits_daily', false)`)).rejects.toMatchObject({ code: 'LV113' });
     await sql(`select rollups.begin_build('visits_daily', true)`);
     await applyVisits(database.pool);
     expect(await days()).toEqual([]);
     await sql(`${VISIT} ${BOB}`);
     expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('is gone on with by its own file, of which every advice speaks, and the refusal of another', async () => {
+    await sql(`${VISIT} ${ANN}`);
+    const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [visitsDeclaration()] });
+    const apply = (...more: string[]) => liventix(['rollups', 'apply', ...more], { DATABASE_URL: database.url });
+    expect(await apply('--file', file)).toMatchObject({ exitCode: 0 });
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      found: 'visits_daily is not built yet',
+      todo: 'Run: liventix rollups apply, with its --file where that is one of your own.',
+    });
+    await expect(verifyRollups(database.pool)).rejects.toMatchObject({ message: expect.stringContaining('--file') });
+    expect(await apply()).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringMatching(/ROLLUP_DECLARATION_INVALID: .* one of your own is named with --file\.\n$/),
+    });
+    expect((await liventix(['rollups', 'status'], { DATABASE_URL: database.url })).stdout).toContain(' 1 month left,');
+    expect(await apply('--file', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^finished/) });
+    expect(await judgeRollups(database.pool)).toMatchObject({
+      found: '1 rollup is up to date, and 0 views refreshed',
+    });
   });
 
   it('says that its source is gone', async () => {
@@ -777,6 +832,36 @@ describe('a rollup of a partitioned table', () => {
     await sql(`select rollups.begin_build('visits_daily', false)`);
     await applyVisits(database.pool, { zone: 'Europe/Berlin' });
     expect(await visits()).toEqual([['a', '2026-02-01', 2, 2]]);
+  });
+
+  it('has what the source has counted anew by a rebuild, on the first day of those that are left too, and keeps the rest of its month', async () => {
+    const at = (page: string, when: string) => `('${page}', 'ann', null, 5, true, 1, '${when}')`;
+    await sql(`${VISIT} ${at('a', '2026-01-31 23:30Z')}, ${at('a', '2026-02-01 10:00Z')}, ${at('b', '2026-02-01 11:00Z')},
+      ${at('b', '2026-02-01 11:30Z')}, ${at('c', '2026-02-02 10:00Z')}`);
+    await applyVisits(database.pool, { zone: 'Europe/Berlin' });
+    await sql('drop table site.january');
+    await sql(`update site.visits_daily set visits = visits - 1, people = 9 where page in ('b', 'c')`);
+    const faults = ['b', 'c'].map((page) => expect.stringMatching(`^\\(${page},.*visits is`));
+    expect(await countedAndVerified(database.pool)).toMatchObject({ holds: false, first: faults, kept: 1n });
+    const verified = await liventix(['rollups', 'verify'], { DATABASE_URL: database.url });
+    expect(verified.stdout).toMatch(/^ +To count anew what the source has: liventix rollups rebuild visits_daily$/m);
+    await sql(`delete from site.visits where at = '2026-02-01 11:30Z'`);
+    expect(
+      (await liventix(['rollups', 'rebuild', 'visits_daily', '--dry-run'], { DATABASE_URL: database.url })).stdout,
+    ).toBe('would count 0 months of visits_daily anew, and keep what the source has less of in 2026-02-01 00:00:00\n');
+    const rebuilt = await liventix(['rollups', 'rebuild', 'visits_daily'], { DATABASE_URL: database.url });
+    expect(rebuilt.stdout).toBe(
+      'rebuilt visits_daily of 2 rows\n1 month kept in part: groups and days that the source has less of, as partitions of it are gone\n',
+    );
+    // What goes while a rebuild stands is taken from what is kept afterwards, and of the rest is not counted.
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    await sql(`delete from site.visits where page in ('a', 'c')`);
+    await applyVisits(database.pool, { zone: 'Europe/Berlin' });
+    expect(await countedAndVerified(database.pool)).toMatchObject({ ...holds, kept: 1n });
+    expect(await visits()).toEqual([
+      ['a', '2026-02-01', 1, 1],
+      ['b', '2026-02-01', 1, 1],
+    ]);
   });
 
   it('says of a partition that it must not go before its rows are counted, nor while it is rebuilt', async () => {

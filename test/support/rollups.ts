@@ -1,3 +1,7 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
 import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { type Declarations, parseDeclarations } from '../../src/analytics/rollups/declaration.ts';
 import { type Ran, runRollups } from '../../src/analytics/rollups/run.ts';
@@ -34,6 +38,15 @@ export const visitsDeclaration = ({ zone = 'UTC', name = 'visits_daily', group =
 
 export const declare = (rollups: readonly object[], views: readonly object[] = []): Declarations =>
   parseDeclarations(JSON.stringify({ tables: { visits: ['site.visits'] }, rollups, views }), 'of a test');
+
+/** A file of declarations, which goes with the test. */
+export async function fileOf(declarations: object): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'rollups-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'rollups.json');
+  await writeFile(file, JSON.stringify(declarations));
+  return file;
+}
 
 /** Makes the rollup of visits, over what there is of them. */
 export const applyVisits = (pool: Pool, changes: Changes = {}) =>

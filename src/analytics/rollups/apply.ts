@@ -3,6 +3,7 @@ import type { Pool, Queryable } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { type BuildWatch, buildRollup } from './build.ts';
+import { checkDeclarations } from './check.ts';
 import type { Declarations, RefreshedView, Rollup } from './declaration.ts';
 import { findMissingGuards, type MissingGuard } from './guards.ts';
 import { buildIndexes, type IndexWork, indexStatements } from './indexes.ts';
@@ -10,7 +11,7 @@ import { buildSql, clearSql, forgetSql, readSql, settleSql, wipeSql } from './me
 import { TRIGGER } from './names.ts';
 import { existingRoles, type Found, madeName, missingRoles, resolveRollup, withTables } from './resolve.ts';
 import { mendStatements, type Resolved, tableStatements, triggerStatements, viewStatements } from './statements.ts';
-import { refreshView } from './views.ts';
+import { refreshView, viewRemedy } from './views.ts';
 
 export interface ApplyOptions extends BuildWatch, Pick<UnderLockOptions, 'maxTries' | 'onBusy' | 'lockedForAtMostMs'> {
   /** Told which view is filled, which takes as long as its query does. */
@@ -21,14 +22,24 @@ export interface AppliedRollup {
   readonly kind: 'rollup' | 'view';
   readonly name: string;
   readonly of: string;
-  readonly status: 'made' | 'finished' | 'mended' | 'already' | 'would be made' | 'would be mended';
+  readonly status: 'made' | 'finished' | 'mended' | 'already' | 'left' | 'would be made' | 'would be mended';
   readonly statements: readonly string[];
   /** Roles that are to read it, and are not there. */
   readonly rolesLeftOut: readonly string[];
+  /** Why a view was left without rows, and what helps. */
+  readonly left?: string;
 }
 
-/** What there would be done, as the SQL that would run. Changes nothing. */
-export async function planRollups(db: Queryable, declarations: Declarations): Promise<readonly AppliedRollup[]> {
+/**
+ * What there would be done, as the SQL that would run, and judged by the server. Changes nothing.
+ * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, STOPPED, DB_*
+ */
+export async function planRollups(
+  db: Pool,
+  declarations: Declarations,
+  patience: Pick<ApplyOptions, 'stop' | 'maxTries' | 'onBusy'> = {},
+): Promise<readonly AppliedRollup[]> {
+  await checkDeclarations(db, declarations, patience);
   const planned: AppliedRollup[] = [];
   const begun = new Set<string>();
   for (const rollup of declarations.rollups) {
@@ -92,7 +103,7 @@ export async function applyRollups(
   options: ApplyOptions,
 ): Promise<readonly AppliedRollup[]> {
   // All before any: a fault of one shows while nothing has been changed.
-  const planned = await planRollups(pool, declarations);
+  const planned = await planRollups(pool, declarations, options);
   const missing = await findMissingGuards(pool);
   const applied: AppliedRollup[] = [];
   for (const [at, rollup] of declarations.rollups.entries()) {
@@ -233,7 +244,8 @@ async function applyView(
   ]);
   if (rowCount === 1) return plan;
   options.onFill?.(plan.name);
-  await refreshView(pool, plan.name, { stop: options.stop });
+  const { status, error, isNotUnique } = await refreshView(pool, plan.name, { stop: options.stop });
+  if (status === 'failed') return { ...plan, status: 'left', left: `${error}; ${viewRemedy(view.name, isNotUnique)}` };
   return { ...plan, status: plan.status === 'already' ? 'finished' : 'made' };
 }
 

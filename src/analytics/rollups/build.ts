@@ -12,8 +12,9 @@ export interface BuildWatch {
 }
 
 export interface RebuildPlan {
+  /** Those that would be counted anew as a whole. */
   readonly months: number;
-  /** Those that would be kept as they are: a month of the zone, such as 2026-01-01 00:00:00. */
+  /** Those that something would be kept of, whose groups and days the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
   readonly kept: readonly string[];
 }
 
@@ -45,7 +46,7 @@ interface Step {
 /**
  * Builds a rollup, or goes on with that: month by month, each a transaction. Readers have the days as they were until theirs is there.
  * @param begin when it is begun, and not gone on with: whether days whose partitions are gone go too
- * @returns how many rows were counted, and how many months were kept as they were
+ * @returns how many rows were counted, and of how many months something was kept
  * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_BUSY, STOPPED, DB_*
  */
 export async function buildRollup(
@@ -67,6 +68,8 @@ export async function buildRollup(
         rollup,
       ]);
       return answer.rows[0];
+    }).catch((error: unknown) => {
+      throw ofRollup(rollup, error);
     });
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
@@ -78,6 +81,16 @@ export async function buildRollup(
     if (step.status === 'kept') keptMonths += 1;
     onMonth?.(rollup, built + 1, built + 1 + Number(step.left));
   }
+}
+
+/** What an expression of the file says of some row nobody knew before it was counted. */
+function ofRollup(rollup: string, error: unknown): unknown {
+  if (!(error instanceof AppError) || error.code !== 'DB_FAILED') return error;
+  return new AppError(
+    'DB_FAILED',
+    `${rollup} cannot be counted: ${error.message} Writers are not kept waiting. Correct the rows and go on, or the file: liventix rollups remove --name ${rollup}, then apply.`,
+    { details: error.details, cause: error.cause },
+  );
 }
 
 /** Until autovacuum comes by, queries would be planned as if there were next to nothing. */

@@ -137,4 +137,4 @@ const columnsOf = ({ group, count, distinct, countIf, measures, median }: Rollup
 ];
 
 export const invalidDeclaration = (fault: string): AppError =>
-  new AppError('ROLLUP_DECLARATION_INVALID', `${fault} See: liventix rollups plan --help`);
+  new AppError('ROLLUP_DECLARATION_INVALID', `${fault} See: liventix rollups plan --help`, { details: { fault } });

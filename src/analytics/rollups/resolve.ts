@@ -74,7 +74,7 @@ export async function resolveRollup(
   const faults = faultsOf(rollup, types);
   const { rows: zones } = await db.query('select from pg_timezone_names where name = $1', [rollup.zone]);
   if (zones.length === 0) faults.push(`${rollup.zone} is no time zone`);
-  if (faults.length > 0) throw invalidDeclaration(`The rollup ${rollup.name} of ${source.name}: ${faults.join('; ')}.`);
+  if (faults.length > 0) throw invalidDeclaration(`in ${source.name} ${faults.join('; ')}.`);
   const readSome = [];
   for (const { roles, column, among } of rollup.readers.some) {
     const query = await withTables(db, declarations, among);

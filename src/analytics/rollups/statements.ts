@@ -72,14 +72,32 @@ export function tableStatements(resolved: Resolved): readonly string[] {
   ];
 }
 
-/** Runs as the owner: who changes a row of the source has no right here, and looks nothing up in what the caller has made. */
+/**
+ * Runs as the owner: who changes a row of the source has no right here, and looks nothing up in what the caller has made. Nobody is refused for what an
+ * expression of the file says of his row: it is told that the rollup is to be rebuilt. A block that writes nothing costs no transaction number.
+ */
 function triggerFunction(resolved: Resolved): string {
   const { rollup } = resolved;
+  const columns = ['recorded_xid', 'changed_xid', 'happened_at', contributedColumns(rollup)].join(', ');
   return `create function ${innerName(rollup, 'changed')}() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $changed$
+#variable_conflict use_column
+declare
+  v_gone ${innerName(rollup, 'changes')};
 begin
-  insert into ${innerName(rollup, 'changes')} (recorded_xid, changed_xid, happened_at, ${contributedColumns(rollup)})
-  select s.recorded_xid, pg_current_xact_id(), s.${ident(rollup.time)}, ${contributedOf(rollup)} from (select old.*) s;
+  begin
+    select null, s.recorded_xid, pg_current_xact_id(), s.${ident(rollup.time)}, ${contributedOf(rollup)} into v_gone from (select old.*) s;
+  exception when others then
+    insert into rollups.marks (rollup, why)
+    select ${literal(rollup.name)}, 'of a row that went nothing could be counted: ' || sqlerrm
+    where not exists (select from rollups.marks m where m.rollup = ${literal(rollup.name)});
+    return null;
+  end;
+  insert into ${innerName(rollup, 'changes')} (${columns})
+  values (${columns
+    .split(', ')
+    .map((column) => `v_gone.${column}`)
+    .join(', ')});
   return null;
 end
 $changed$`;
@@ -144,7 +162,7 @@ export function dropStatements(rollup: Rollup, source: string | null, isLast: bo
 const readableName = (rollup: Rollup, at: number): string => innerName(rollup, `readable${at === 0 ? '' : at}`);
 
 /** Once a statement, as the owner: a policy that asked the tables as the caller would be subject to theirs, row by row. */
-const readableStatements = ({ rollup, readSome, groupTypes }: Resolved): readonly string[] =>
+export const readableStatements = ({ rollup, readSome, groupTypes }: Resolved): readonly string[] =>
   readSome.map(
     ({ column, among }, at) =>
       `create function ${readableName(rollup, at)}() returns setof ${groupTypes[rollup.group.indexOf(column)]}

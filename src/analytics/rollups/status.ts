@@ -2,7 +2,9 @@ import type { Finding } from '../../db/diagnosis.ts';
 import { describeHolder, findHorizonHolders } from '../../db/horizon.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { APPLY, plural, rebuildOf } from './advice.ts';
 import { findMissingGuards } from './guards.ts';
+import { viewRemedy } from './views.ts';
 
 export interface RollupStatus {
   readonly name: string;
@@ -33,6 +35,10 @@ export interface ViewStatus {
   readonly isStale: boolean;
   /** What failed at the last try, or that it was ended from outside. */
   readonly error: string | null;
+  /** It failed because rows are not unique by what the view is declared to be unique by. */
+  readonly isNotUnique: boolean;
+  /** As its file has it. */
+  readonly declaredName: string;
 }
 
 export const MOST_BEHIND = 100_000;
@@ -59,7 +65,8 @@ const VIEWS = `
         select from pg_locks l where l.locktype = 'advisory' and l.objid = (hashtext(v.name)::int8 & 4294967295)
           and l.classid = (hashtext('liventix.rollups')::int8 & 4294967295)
           and l.database = (select oid from pg_database where datname = current_database()))
-      then format('the refresh that began at %s was ended from outside', last.started_at) end as error
+      then format('the refresh that began at %s was ended from outside', last.started_at) end as error,
+    coalesce(last.id is distinct from good.id and last.is_not_unique, false) as "isNotUnique", v.declaration ->> 'name' as "declaredName"
   from rollups.views v
   left join pg_class c on c.oid = to_regclass(v.name)
   left join lateral (select * from rollups.refreshes r where r.view = v.name and r.finished_at is not null and r.error is null
@@ -118,7 +125,10 @@ async function judge(db: Queryable): Promise<Finding> {
   const warnings = [...(await lagOf(db, rollups)), ...views.flatMap(viewWarningsOf)];
   const said = [...failures, ...warnings];
   if (said.length === 0)
-    return { result: 'ok', found: `${rollups.length} rollups are up to date, and ${views.length} views refreshed` };
+    return {
+      result: 'ok',
+      found: `${rollups.length} ${plural(rollups.length, 'rollup')} ${rollups.length === 1 ? 'is' : 'are'} up to date, and ${views.length} ${plural(views.length, 'view')} refreshed`,
+    };
   return {
     result: failures.length > 0 ? 'failed' : 'warning',
     found: said.map(({ found }) => found).join('; '),
@@ -134,35 +144,45 @@ interface Said {
 }
 
 function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: RollupStatus): readonly Said[] {
-  const rebuild = `Run: liventix rollups rebuild ${name}.`;
   if (source === null)
     return [
       { found: `the source of ${name} is gone`, todo: `Put it back, or run: liventix rollups remove --name ${name}.` },
     ];
-  if (toBeRebuilt !== null) return [{ found: `${name} does not follow its source: ${toBeRebuilt}`, todo: rebuild }];
-  if (isAhead) return [{ found: `${name} counted on another server, from which this one was restored`, todo: rebuild }];
-  if (state !== 'ready') return [{ found: `${name} is not built yet`, todo: 'Run: liventix rollups apply.' }];
+  if (toBeRebuilt !== null)
+    return [
+      { found: `${name} does not follow its source: ${toBeRebuilt}`, todo: `Run: ${rebuildOf(name, toBeRebuilt)}.` },
+    ];
+  if (isAhead)
+    return [
+      {
+        found: `${name} counted on another server, from which this one was restored`,
+        todo: `Run: ${rebuildOf(name)}.`,
+      },
+    ];
+  if (state !== 'ready') return [{ found: `${name} is not built yet`, todo: `Run: ${APPLY}.` }];
   if (missing.length > 0)
     return [
       {
         found: `${name} lacks ${missing.join(', ')}`,
-        todo: 'Run: liventix rollups apply. It says what is to be rebuilt.',
+        todo: `Run: ${APPLY}. It says what is to be rebuilt.`,
       },
     ];
   return [];
 }
 
-const viewFailuresOf = ({ name, isThere, isFilled }: ViewStatus): readonly Said[] =>
-  isThere && isFilled
-    ? []
-    : [{ found: `the view ${name} is ${isThere ? 'not filled' : 'gone'}`, todo: 'Run: liventix rollups apply.' }];
+function viewFailuresOf({ name, declaredName, isThere, isFilled, error, isNotUnique }: ViewStatus): readonly Said[] {
+  if (isThere && isFilled) return [];
+  if (!isThere || error === null)
+    return [{ found: `the view ${name} is ${isThere ? 'not filled' : 'gone'}`, todo: `Run: ${APPLY}.` }];
+  return [{ found: `the view ${name} is not filled: ${error}`, todo: viewRemedy(declaredName, isNotUnique) }];
+}
 
-const viewWarningsOf = ({ name, isStale, error }: ViewStatus): readonly Said[] =>
-  isStale || error !== null
+const viewWarningsOf = ({ name, declaredName, isFilled, isStale, error, isNotUnique }: ViewStatus): readonly Said[] =>
+  isFilled && (isStale || error !== null)
     ? [
         {
           found: `the view ${name} is stale${error === null ? '' : `: ${error}`}`,
-          todo: 'Run: liventix rollups refresh.',
+          todo: isNotUnique ? viewRemedy(declaredName, isNotUnique) : 'Run: liventix rollups refresh.',
         },
       ]
     : [];

@@ -2,6 +2,7 @@ import pg from 'pg';
 import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
+import { APPLY, rebuildOf } from './advice.ts';
 import type { Rollup } from './declaration.ts';
 import { findMissingGuards } from './guards.ts';
 import { contributedColumns, contributedOf } from './merge.ts';
@@ -81,11 +82,11 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
     throw new AppError('ROLLUP_UNKNOWN', `There is no rollup ${unknown}. Those that are kept: liventix rollups status`);
   for (const { name, state, why } of rows) {
     if (state !== 'ready')
-      throw new AppError('ROLLUP_TO_BE_REBUILT', `${name} is not built yet. Go on with that: liventix rollups apply`);
+      throw new AppError('ROLLUP_TO_BE_REBUILT', `${name} is not built yet. Go on with that: ${APPLY}`);
     if (why !== null)
       throw new AppError(
         'ROLLUP_TO_BE_REBUILT',
-        `${name} does not follow its source since ${why}: liventix rollups rebuild ${name}`,
+        `${name} does not follow its source since ${why}: ${rebuildOf(name, why)}`,
       );
   }
   return rows;

@@ -1,0 +1,12 @@
+/** What makes, or goes on with what is declared. Of which file that is nobody kept. */
+export const APPLY = 'liventix rollups apply, with its --file where that is one of your own';
+
+/** @param why the mark that it is to be rebuilt for */
+export function rebuildOf(name: string, why = ''): string {
+  const command = `liventix rollups rebuild ${name}`;
+  return why.endsWith(' was truncated')
+    ? `${command}, or, while the table has no rows, ${command} --everything`
+    : command;
+}
+
+export const plural = (count: number | bigint, what: string): string => (BigInt(count) === 1n ? what : `${what}s`);
