@@ -46,6 +46,8 @@ const THOROUGH = [
 ];
 // Long, and of PL/pgSQL and TypeScript that know no versions: on the older server where there is time.
 const ONCE_IN_SHORT = [
+  'test/analytics/partitions-by-hand.test.ts',
+  'test/analytics/partitions-refused.test.ts',
   'test/ledger/bad-input.test.ts',
   'test/replay/cut-over.test.ts',
   'test/replay/mapping.test.ts',
