@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { applyPartitions, type Outcome } from '../../src/analytics/partitions/apply.ts';
 import { parsePartitionsMapping } from '../../src/analytics/partitions/mapping.ts';
+import { REST_FACTOR } from '../../src/cli/partitions-apply.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { latencyOf, print, words } from '../figures.ts';
 
@@ -32,7 +33,7 @@ export async function measureConversion(pool: Pool, { perSecond }: { readonly pe
   inserts.enter('none');
   const began = performance.now();
   const outcome = await convertSite(pool, {
-    restFactor: 1,
+    restFactor: REST_FACTOR,
     onStep: (what) => inserts.enter(`beside, ${stepOf(what)}`),
   });
   inserts.enter('none');

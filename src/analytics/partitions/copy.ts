@@ -10,7 +10,7 @@ import { CAPTURES, REFUSES_TRUNCATE } from './take-place.ts';
 const FIRST_BLOCKS = 64;
 const MOST_BLOCKS = 4_096;
 /** A statement that copies lasts about this long, so that it holds nobody's horizon back. */
-const AIM_MS = 200;
+const AIM_MS = 100;
 const DRAINED_AT_ONCE = 2_000;
 /** So few changes are left for when the table is locked. */
 const FEW = 200;
