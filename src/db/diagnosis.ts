@@ -20,6 +20,19 @@ export interface Check {
 
 export type Finding = Omit<Check, 'name' | 'todo'> & { readonly todo?: string };
 
+/** One of several things that a check found, and what to do about it. */
+export interface Said {
+  readonly found: string;
+  readonly todo: string;
+}
+
+/** All of them as one finding; what is to be done about several is said once. */
+export const findingOf = (result: Finding['result'], said: readonly Said[]): Finding => ({
+  result,
+  found: said.map(({ found }) => found).join('; '),
+  todo: [...new Set(said.map(({ todo }) => todo))].join(' '),
+});
+
 /** Runs one check. Whatever it throws is a finding too: the other checks are still wanted. */
 export async function check(name: string, look: () => Promise<Finding>): Promise<Check> {
   try {

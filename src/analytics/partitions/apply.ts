@@ -360,12 +360,12 @@ async function boundSql(db: Queryable, month: Month, { id, zone }: KeptTable): P
 async function splitPast(pool: Pool, of: Of, options: ApplyOptions): Promise<readonly number[]> {
   const { entry, kept } = of;
   // By its bounds: somebody may have renamed it.
-  const { rows } = await pool.query<{ name: string }>(
-    'select c.relname as name from partitions.months_of($1) m join pg_class c on c.oid = m.partition where m.first_day is null and not m.is_default',
+  const { rows } = await pool.query<{ name: string; end: Month | null }>(
+    'select c.relname as name, m.end_day::text as end from partitions.months_of($1) m join pg_class c on c.oid = m.partition where m.first_day is null and not m.is_default',
     [kept.id],
   );
-  const partition = rows[0]?.name;
-  if (partition === undefined) {
+  const past = rows[0];
+  if (past === undefined) {
     throw new AppError(
       'PARTITIONS_DRIFTED',
       `${entry.table} has no partition of the past any more. What it has: liventix partitions status --months`,
@@ -373,13 +373,14 @@ async function splitPast(pool: Pool, of: Of, options: ApplyOptions): Promise<rea
   }
   onStep(options)(`looking for the months of ${entry.table}`, 0, 0);
   const leaves = await leavesOfPast(pool, {
-    tableId: kept.id,
     entry,
-    past: partition,
+    past: past.name,
+    end: past.end,
     thisMonth: monthOf(options.now),
     endOfMonths: endOfMonths(entry, options.now),
   });
-  return [await splitPartition({ ...splittingOf(pool, of, options), partition, planLeaves: async () => leaves })];
+  const planLeaves = async () => leaves;
+  return [await splitPartition({ ...splittingOf(pool, of, options), partition: past.name, planLeaves })];
 }
 
 /** Gives rows that lie in no month the months that they belong to; those of years that nobody keeps stay where they are. */

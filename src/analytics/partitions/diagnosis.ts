@@ -1,4 +1,4 @@
-import type { Finding } from '../../db/diagnosis.ts';
+import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { readStatus, type TableStatus } from './status.ts';
@@ -40,16 +40,7 @@ async function judge(db: Queryable): Promise<Finding> {
       found: `tables kept by month: ${kept.length}, with months for ${Number.isFinite(shortest) ? `${shortest} days` : 'all there is'}, by ${status.runner}`,
     };
   }
-  return {
-    result: shortest < RUNWAY_FAILED_DAYS ? 'failed' : 'warning',
-    found: said.map(({ found }) => found).join('; '),
-    todo: [...new Set(said.map(({ todo }) => todo))].join(' '),
-  };
-}
-
-interface Said {
-  readonly found: string;
-  readonly todo: string;
+  return findingOf(shortest < RUNWAY_FAILED_DAYS ? 'failed' : 'warning', said);
 }
 
 const MAINTAIN = 'See to it now: liventix partitions maintain. What is wrong: liventix partitions verify.';

@@ -103,21 +103,20 @@ function targetStatements(
 export async function leavesOfPast(
   db: Queryable,
   {
-    tableId,
     entry,
     past,
+    end,
     thisMonth,
     endOfMonths,
   }: {
-    readonly tableId: number;
     readonly entry: Entry;
     readonly past: string;
+    readonly end: Month | null;
     readonly thisMonth: Month;
     /** Before this one there are to be months. */
     readonly endOfMonths: Month;
   },
 ): Promise<readonly Leaf[]> {
-  const end = await endOfPast(db, tableId, past);
   const first = await readFirst(db, {
     table: qualified(nameParts(entry.table).schema, past),
     entry,
@@ -129,16 +128,8 @@ export async function leavesOfPast(
     // Also where there is nothing older by now: something may come.
     { suffix: 'before', from: null, until: first },
     ...monthsBetween(first, end ?? endOfMonths).map(leafOf),
-    ...(end === undefined ? [OTHERS] : []),
+    ...(end === null ? [OTHERS] : []),
   ];
-}
-
-async function endOfPast(db: Queryable, tableId: number, past: string): Promise<Month | undefined> {
-  const { rows } = await db.query<{ end: Month | null }>(
-    `select m.end_day::text as end from partitions.months_of($1) m join pg_class c on c.oid = m.partition where c.relname = $2`,
-    [tableId, past],
-  );
-  return rows[0]?.end ?? undefined;
 }
 
 /** The first month that there are rows of, or that there may be months of. */

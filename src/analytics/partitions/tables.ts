@@ -26,7 +26,6 @@ export interface KeptTable {
   /** While it is being prepared: from when on a check refuses rows. */
   readonly closesAt: Month | null;
   readonly begunAt: Date;
-  readonly past: string | null;
   readonly original: Original;
 }
 
@@ -34,7 +33,7 @@ export interface KeptTable {
 export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
   const { rows } = await db.query<KeptTable>(
     `select t.id, t.schema_name as schema, t.table_name as name, t.key_column as by, t.zone, t.keep_months as "keepMonths", t.expired,
-       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.past, t.original
+       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.original
      from partitions.tables t order by t.schema_name, t.table_name`,
   );
   return rows;

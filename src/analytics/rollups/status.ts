@@ -1,4 +1,4 @@
-import type { Finding } from '../../db/diagnosis.ts';
+import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
 import { describeHolder, findHorizonHolders } from '../../db/horizon.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
@@ -129,19 +129,10 @@ async function judge(db: Queryable): Promise<Finding> {
       result: 'ok',
       found: `${rollups.length} ${plural(rollups.length, 'rollup')} ${rollups.length === 1 ? 'is' : 'are'} up to date, and ${views.length} ${plural(views.length, 'view')} refreshed`,
     };
-  return {
-    result: failures.length > 0 ? 'failed' : 'warning',
-    found: said.map(({ found }) => found).join('; '),
-    todo: [...new Set(said.map(({ todo }) => todo))].join(' '),
-  };
+  return findingOf(failures.length > 0 ? 'failed' : 'warning', said);
 }
 
 const NOTHING: Finding = { result: 'skipped', found: 'no rollup is kept' };
-
-interface Said {
-  readonly found: string;
-  readonly todo: string;
-}
 
 function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: RollupStatus): readonly Said[] {
   if (source === null)
