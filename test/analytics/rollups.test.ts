@@ -101,6 +101,19 @@ describe('a rollup of a table', () => {
     expect(rows).toEqual([{ analyzed: 3 }]);
   });
 
+  it('answers what was seen most of all groups in some days from its index of days, without a look at its rows', async () => {
+    await sql(
+      `insert into site.visits (page, at) select 'p' || n % 50, '2026-01-01Z'::timestamptz + n / 50 * interval '1 day' from generate_series(0, 4999) n`,
+    );
+    await applyVisits(database.pool);
+    const { rows } = await sql(
+      `explain (analyze, format json) select page, sum(visits) from site.visits_daily where day >= '2026-04-01' group by 1 order by 2 desc limit 20`,
+    );
+    const plan = JSON.stringify(rows[0]['QUERY PLAN']);
+    expect(plan).toContain('"Node Type":"Index Only Scan"');
+    expect(plan).toContain('"Heap Fetches":0');
+  });
+
   it('does not count what may still be rolled back, nor lose what commits late', async () => {
     await applyVisits(database.pool);
     const early = await open(`${VISIT} ${ANN}`);

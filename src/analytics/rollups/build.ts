@@ -74,7 +74,7 @@ export async function buildRollup(
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
     if (step.status === 'ready') {
-      if (built > 0) await analyzeRollup(pool, rollup, stopping);
+      if (built > 0) await vacuumRollup(pool, rollup, stopping);
       return { rows, keptMonths };
     }
     rows += step.changes;
@@ -93,18 +93,19 @@ function ofRollup(rollup: string, error: unknown): unknown {
   );
 }
 
-/** Until autovacuum comes by, queries would be planned as if there were next to nothing. */
-async function analyzeRollup(pool: Pool, name: string, stopping: Stopping): Promise<void> {
+/** Until autovacuum comes by, queries would be planned as if there were next to nothing, and indexes look up each of their rows. */
+async function vacuumRollup(pool: Pool, name: string, stopping: Stopping): Promise<void> {
   const { rows } = await pool.query<{ declaration: Rollup }>(
     'select declaration from rollups.rollups where name = $1',
     [name],
   );
   const declaration = rows[0]?.declaration;
   if (declaration === undefined) return;
-  const tables = [
-    targetOf(declaration),
+  const inner = [
     ...(declaration.distinct === undefined ? [] : [innerName(declaration, 'viewers')]),
     ...(declaration.median === undefined ? [] : [innerName(declaration, 'buckets')]),
   ];
-  await untilStopped(pool, stopping, (client) => client.query(`analyze ${tables.join(', ')}`));
+  const run = (sql: string) => untilStopped(pool, stopping, (client) => client.query(sql));
+  await run(`vacuum (analyze) ${targetOf(declaration)}`);
+  if (inner.length > 0) await run(`analyze ${inner.join(', ')}`);
 }
