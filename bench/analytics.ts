@@ -16,6 +16,8 @@ const SMALL = 1_000_000;
 const SETTINGS = [
   'max_connections=100',
   'shared_buffers=2GB',
+  // As on a server that was told beforehand: while a file of WAL is made, every commit waits.
+  'min_wal_size=8GB',
   'max_wal_size=8GB',
   'effective_cache_size=8GB',
   'checkpoint_timeout=30min',

@@ -22,8 +22,29 @@ const ENTRY = {
   indexes: ['btree (event_id, created_at)'],
 };
 
+/** About what the conversion of ten million rows writes. */
+const WAL_BYTES = 5_000_000_000;
+
+/** Has files of WAL in store, as a server has that has been in use: those that were written until a checkpoint are written again. */
+async function storeWal(pool: Pool): Promise<void> {
+  const bytes = 1_000_000;
+  await pool.query(`select pg_logical_emit_message(false, 'bench', repeat('x', $1)) from generate_series(1, $2)`, [
+    bytes,
+    Math.ceil(WAL_BYTES / bytes),
+  ]);
+  await pool.query('checkpoint');
+}
+
+async function walInStore(pool: Pool): Promise<number> {
+  const { rows } = await pool.query<{ files: number }>(
+    'select count(*)::int as files from pg_ls_waldir() where name > pg_walfile_name(pg_current_wal_insert_lsn())',
+  );
+  return rows[0]?.files ?? 0;
+}
+
 /** Converts the table beside an open loop of inserts: who is kept waiting counts in full. Answers whether p99 rose by 50 ms at most, without an error. */
 export async function measureConversion(pool: Pool, { perSecond }: { readonly perSecond: number }): Promise<boolean> {
+  await storeWal(pool);
   const inserts = startInserts(pool, perSecond);
   await sleep(WARM_UP_MS);
   inserts.enter('before');
@@ -31,6 +52,7 @@ export async function measureConversion(pool: Pool, { perSecond }: { readonly pe
   inserts.enter('busy');
   await keepBusy(BUSY_MS);
   inserts.enter('none');
+  const filesBefore = await walInStore(pool);
   const began = performance.now();
   const outcome = await convertSite(pool, {
     restFactor: REST_FACTOR,
@@ -48,7 +70,9 @@ export async function measureConversion(pool: Pool, { perSecond }: { readonly pe
       : JSON.stringify(outcome);
   const imposed = during.p99 - former.p99;
   const isMet = imposed <= TARGET_MS && errors.length === 0 && outcome?.status === 'partitioned';
-  print(`conversion beside ${perSecond} inserts/s: ${seconds.toFixed(0)} s, the table locked for ${locked} ms`);
+  print(
+    `conversion beside ${perSecond} inserts/s: ${seconds.toFixed(0)} s, the table locked for ${locked} ms; files of WAL in store: ${filesBefore} before, ${await walInStore(pool)} afterwards`,
+  );
   print(
     `  inserts before: ${words(former)}; beside a processor that only counts: ${words(latencyOf(took.get('busy') ?? []))}; beside it: ${words(during)}; errors ${errors.length}`,
   );

@@ -61,6 +61,22 @@ it('an expression that gives no instant is refused after one look, and no row is
     expect(await countRows(pool, 'stats.impressions where seen_at is null')).toBe(2);
   }));
 
+it('a plan says how much WAL is written, where the server keeps less than that in store', () =>
+  inClone(async ({ pool }) => {
+    const said = async () =>
+      (await makePlan(pool, [entryOf()], NOW))[0]?.findings.filter(({ finding }) => finding === 'wal');
+    expect(await said()).toEqual([]);
+    await pool.query(`alter table stats.impressions add column picture text;
+      alter table stats.impressions alter column picture set storage external;
+      insert into stats.impressions (show_id, seen_at, picture) select 1, '2026-01-01', repeat('x', 1e6::int) from generate_series(1, 90)`);
+    expect(await said()).toMatchObject([
+      {
+        severity: 'note',
+        text: expect.stringMatching(/^About 8\d MB of WAL are written, and min_wal_size keeps 80 MB in store/),
+      },
+    ]);
+  }));
+
 it('a key that is to be unique over all and is not is named, before anybody is refused by it', () =>
   inClone(async ({ pool }) => {
     await pool.query(`update stats.impressions set note = 'the same'`);

@@ -112,6 +112,8 @@ export interface TableFacts {
   /** Null where nobody has counted yet. */
   readonly rowsEstimated: number | null;
   readonly sizeBytes: bigint;
+  /** Files of WAL that the server keeps in store, to be written again. */
+  readonly walInStoreBytes: bigint;
   /** What the catalog says of it, in one digest. */
   readonly fingerprint: string;
 }
@@ -246,6 +248,7 @@ const FACTS = `
     nullif(c.reltuples, -1)::float8 as "rowsEstimated", (
       select sum(pg_total_relation_size(r.oid))::int8 from (select c.oid union select t.relid::oid from pg_partition_tree(c.oid) t) r (oid)
     ) as "sizeBytes",
+    (select setting::int8 * 1048576 from pg_catalog.pg_settings where name = 'min_wal_size') as "walInStoreBytes",
     restructure.fingerprint(restructure.facts_of(array[c.oid])) as fingerprint
   from pg_catalog.pg_class c join pg_catalog.pg_namespace s on s.oid = c.relnamespace
   where s.nspname = split_part($1, '.', 1) and c.relname = split_part($1, '.', 2)`;

@@ -134,7 +134,12 @@ function changes({ uniqueKeys, references, publications }: TableFacts, { table, 
   ];
 }
 
-function notes({ key, triggers }: TableFacts, { by, whenNull, keepMonths, expired }: Entry): readonly Finding[] {
+const MEGABYTE = 1_048_576n;
+
+function notes(
+  { key, triggers, sizeBytes, walInStoreBytes }: TableFacts,
+  { by, whenNull, keepMonths, expired }: Entry,
+): readonly Finding[] {
   const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
   const needed =
     whenNull === undefined ? '. Where there are such rows, the mapping has to say what they get: "whenNull"' : '';
@@ -150,6 +155,14 @@ function notes({ key, triggers }: TableFacts, { by, whenNull, keepMonths, expire
     ...(key?.isNotNull === false ? [note('null-key', `A row without ${by} is refused from now on${needed}`)] : []),
     ...(triggers.length > 0
       ? [note('triggers', `Triggers go along: ${triggers.map(({ name }) => name).join(', ')}`)]
+      : []),
+    ...(sizeBytes > walInStoreBytes
+      ? [
+          note(
+            'wal',
+            `About ${sizeBytes / MEGABYTE} MB of WAL are written, and min_wal_size keeps ${walInStoreBytes / MEGABYTE} MB in store: every commit waits while a file more is made. Raise it some days before, if you can`,
+          ),
+        ]
       : []),
   ];
 }
