@@ -1,0 +1,118 @@
+import type { PoolClient } from 'pg';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { type ApplyOptions, applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
+import { createPool, type Pool } from '../../src/db/pool.ts';
+import { countRows, faultsOf } from '../support/conversions.ts';
+import { eventually } from '../support/eventually.ts';
+import {
+  cloneImpressions,
+  convert,
+  createImpressions,
+  entryOf,
+  type Impressions,
+  inCloneOf,
+  NOW,
+} from '../support/impressions.ts';
+import { waitsForLock } from '../support/locks.ts';
+
+// What was found wrong when all of it was read once more.
+
+let original: Impressions;
+let converted: Impressions;
+beforeAll(async () => {
+  original = await createImpressions({ rows: 300 });
+  converted = await cloneImpressions(original);
+  await convert(converted);
+});
+afterAll(async () => {
+  await converted.drop();
+  await original.drop();
+});
+
+const inPlainClone = (work: (pool: Pool) => Promise<void>) => inCloneOf(original, ({ pool }) => work(pool));
+const inClone = (work: (pool: Pool) => Promise<void>) => inCloneOf(converted, ({ pool }) => work(pool));
+
+/** Lets somebody else have a transaction open, which ends with the work at the latest. */
+async function beside(pool: Pool, work: (other: PoolClient) => Promise<void>): Promise<void> {
+  const other = await pool.connect();
+  try {
+    await other.query('begin');
+    await work(other);
+  } finally {
+    await other.query('rollback');
+    other.release();
+  }
+}
+
+const maintain = (pool: Pool, now = '2026-03-21') => pool.query(`call partitions.maintain('command', $1)`, [now]);
+const left = async (pool: Pool) =>
+  (
+    await pool.query<{ what: string | null }>(
+      `select concat_ws(', ', partition, detail) as what from partitions.log where action = 'left' order by id`,
+    )
+  ).rows.map(({ what }) => what);
+
+const ONE = '00000000-0000-4000-8000-000000000001';
+const insertOne = (day: string) =>
+  `insert into stats.impressions (id, show_id, seen_at) values ('${ONE}', 1, '${day}')`;
+
+describe('a key beside the table', () => {
+  it('is one, though two sessions write it at once in two months', () =>
+    inClone(async (pool) => {
+      await beside(pool, async (first) => {
+        await first.query(insertOne('2026-01-01'));
+        const refused = expect(pool.query(insertOne('2026-02-02'))).rejects.toMatchObject({ code: '23505' });
+        await waitsForLock(pool, '2026-02-02');
+        await first.query('commit');
+        await refused;
+      });
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it('is free again when who wrote it rolls back, or takes the row away, and stays with a row that comes back as it was', () =>
+    inClone(async (pool) => {
+      await beside(pool, async (first) => {
+        await first.query(insertOne('2026-01-01'));
+        const accepted = pool.query(insertOne('2026-02-02'));
+        await waitsForLock(pool, '2026-02-02');
+        await first.query('rollback');
+        await accepted;
+      });
+      await pool.query(`
+        begin;
+        delete from stats.impressions where id = '${ONE}'; ${insertOne('2026-01-05')};
+        savepoint one; delete from stats.impressions where id = '${ONE}'; ${insertOne('2026-03-05')}; rollback to one;
+        with gone as (delete from stats.impressions where id = '${ONE}' returning *)
+          insert into stats.impressions (id, show_id, seen_at) select id, show_id, '2026-02-05' from gone;
+        commit`);
+      // Its month went, the key is there still.
+      await pool.query(`
+        create table stats.kept as select id, show_id, seen_at from stats.impressions_202602;
+        alter table stats.impressions detach partition stats.impressions_202602;
+        select partitions.make_month(1, 'stats.impressions', '2026-02-01');
+        insert into stats.impressions (id, show_id, seen_at) select * from stats.kept`);
+      expect(await countRows(pool)).toBe(301);
+      expect(await faultsOf(pool)).toEqual([]);
+      await expect(pool.query(insertOne('2026-01-01'))).rejects.toMatchObject({ code: '23505' });
+      await expect(
+        pool.query(
+          `update stats.impressions set id = '${ONE}' where id = (select id from stats.impressions_202601 limit 1)`,
+        ),
+      ).rejects.toMatchObject({ code: '23505' });
+    }));
+
+  it('has the instant that its row has, though that was changed while the key was being written down', () =>
+    inClone(async (pool) => {
+      await pool.query(insertOne('2026-02-02'));
+      await pool.query(`delete from stats.impressions_by_id where id = '${ONE}'`);
+      await beside(pool, async (filling) => {
+        await filling.query(`insert into stats.impressions_by_id (id, seen_at) values ('${ONE}', '2026-02-02')`);
+        const changed = pool.query(`update stats.impressions set seen_at = '2026-02-03' where id = '${ONE}'`);
+        await waitsForLock(pool, '2026-02-03');
+        await filling.query('commit');
+        await changed;
+      });
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+});
