@@ -69,4 +69,108 @@ begin
 end
 $$;
 
+-- ------------------------------------------------------------------------------------------------------ copies of rows
+
+-- The month before which a table keeps none, counted from where the newest row lies where that is earlier than the clock: a clock that is ahead drops nothing.
+-- Parameters: the table's id; the instant. Returns null where all are kept, and where no month has a row: nobody knows what is old then. Locks nothing but what
+-- reading takes.
+create function partitions.oldest_kept(p_table integer, p_now timestamptz) returns date
+language plpgsql set search_path = '' as $$
+declare
+  v_keep integer := (select t.keep_months from partitions.tables t where t.id = p_table);
+  v_newest date;
+  v_partition record;
+  v_has boolean;
+begin
+  if v_keep is null then
+    return null;
+  end if;
+  for v_partition in select m.partition, m.first_day from partitions.months_of(p_table) m where m.first_day is not null order by m.first_day desc loop
+    execute format('select exists (select from %s)', v_partition.partition) into v_has;
+    if v_has then
+      v_newest := v_partition.first_day;
+      exit;
+    end if;
+  end loop;
+  -- Null where there is no newest, which `least` would leave out.
+  return case when v_newest is not null then least(v_newest, partitions.month_at(p_table, p_now)) - make_interval(months => v_keep) end;
+end
+$$;
+
+-- The partitions that are older than a table keeps, and may go. Parameters: the table's id; the instant. Locks nothing but what reading takes.
+create or replace function partitions.expired_months(p_table integer, p_now timestamptz) returns setof regclass
+language plpgsql set search_path = '' as $$
+declare
+  v_oldest constant date := partitions.oldest_kept(p_table, p_now);
+begin
+  return query
+    select m.partition from partitions.months_of(p_table) m
+    where m.end_day <= v_oldest and partitions.may_go(p_table, m.partition)
+    order by m.end_day;
+end
+$$;
+
+-- It says more of what it found.
+drop function partitions.reconcile_blocks(integer, text, regclass, name[], bigint, bigint, boolean);
+
+-- Compares some blocks of a table of copies with the table, row by row of one key, and takes rows that are only there, if told so: but for those that the table had when
+-- it was compared before, which somebody deleted or the upkeep took out since, and those that are older than is kept. What differs is written
+-- down, and of what is taken, what it said; the table's row stays. Parameters: the table's id; the copies' table, as it is called, and one of its partitions, or itself; the
+-- columns of the key; the blocks; whether to take; the instant. Returns how many were alike, taken or left, gone since, too old, and different. Done again, it finds those
+-- alike that it took.
+create function partitions.reconcile_blocks(
+  p_table integer, p_copy text, p_leaf regclass, p_key name[], p_from bigint, p_until bigint, p_take boolean, p_now timestamptz
+) returns table (alike bigint, missing bigint, gone bigint, older bigint, different bigint)
+language plpgsql set search_path = '' as $$
+declare
+  v_parent constant regclass := partitions.name_of(p_table)::regclass;
+  v_kept constant partitions.tables := (select t from partitions.tables t where t.id = p_table);
+  v_oldest constant date := partitions.oldest_kept(p_table, p_now);
+  v_names constant name[] := array(
+    select a.attname from pg_catalog.pg_attribute a
+    where a.attrelid = v_parent and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+      and exists (select from pg_catalog.pg_attribute c where c.attrelid = p_leaf and c.attname = a.attname and not c.attisdropped)
+    order by a.attnum);
+  v_columns constant text := (select string_agg(quote_ident(n), ', ') from unnest(v_names) n);
+  v_of_copy constant text := (select string_agg('c.' || quote_ident(n), ', ') from unnest(v_names) n);
+  v_of_table constant text := (select string_agg('t.' || quote_ident(n), ', ') from unnest(v_names) n);
+  v_same constant text := (select string_agg(format('t.%1$I = c.%1$I', k), ' and ') from unnest(p_key) k);
+  v_pair constant text := (select string_agg(format('%L, c.%I', k, k), ', ') from unnest(p_key) k);
+  v_of_taken constant text := (select string_agg(format('%L, t.%I', k, k), ', ') from unnest(p_key) k);
+  v_is_older constant text := case when v_oldest is not null and v_kept.key_column = any (v_names)
+    then format('c.%I < %s', v_kept.key_column, partitions.month_bound(v_oldest, v_kept.zone, partitions.key_type(p_table))) else 'false' end;
+begin
+  return query execute format(
+    'with compared as materialized (
+       select c.*, jsonb_build_object(%1$s) as liventix_pair, case
+           when t.tableoid is not null and (%2$s) is not distinct from (%3$s) then %10$L
+           when t.tableoid is not null then %11$L
+           when exists (
+             select from partitions.reconciled n where n.table_id = $2 and n.copy = $3 and n.pair = jsonb_build_object(%1$s) and n.finding <> %12$L) then %13$L
+           when %14$s then %15$L
+           else %16$L end as liventix_found
+       from (select * from only %4$s where ctid >= %5$L::tid and ctid < %6$L::tid) c left join %7$s t on %8$s
+     ),
+     taken as (
+       insert into %7$s as t (%9$s) select %2$s from compared c where c.liventix_found = %16$L and $1
+       returning jsonb_build_object(%17$s) as pair, hashtextextended((t.*)::text, 0) as hash
+     ),
+     noted as (
+       insert into partitions.reconciled as n (table_id, copy, pair, finding, hash)
+       -- Nobody says that a table of copies has a row once.
+       select distinct on (c.liventix_pair) $2, $3, c.liventix_pair,
+         case when c.liventix_found = %11$L then %11$L when c.liventix_found = %16$L and $1 then %18$L else %12$L end, k.hash
+       from compared c left join taken k on k.pair = c.liventix_pair
+       where c.liventix_found in (%11$L, %15$L, %16$L)
+       on conflict (table_id, copy, pair) do update set finding = excluded.finding, hash = excluded.hash where n.finding = %12$L and excluded.finding <> %12$L
+     )
+     select count(*) filter (where liventix_found = %10$L), count(*) filter (where liventix_found = %16$L), count(*) filter (where liventix_found = %13$L),
+       count(*) filter (where liventix_found = %15$L), count(*) filter (where liventix_found = %11$L)
+     from compared',
+    v_pair, v_of_copy, v_of_table, p_leaf, format('(%s,0)', p_from), format('(%s,0)', p_until), v_parent, v_same, v_columns,
+    'alike', 'differs', 'left', 'gone', v_is_older, 'older', 'missing', v_of_taken, 'taken')
+    using p_take, p_table, p_copy;
+end
+$$;
+
 revoke all on all functions in schema partitions from public;

@@ -116,3 +116,52 @@ describe('a key beside the table', () => {
       expect(await faultsOf(pool)).toEqual([]);
     }));
 });
+
+const SMALL: Partial<ApplyOptions['entries'][number]> = { table: 'stats.small', indexes: [] };
+const COPIES = [{ table: 'stats.copies', rows: 'take' as const }];
+const LEFT = [{ table: 'stats.copies', rows: 'leave' as const }];
+
+const apply = async (pool: Pool, overrides: Partial<ApplyOptions['entries'][number]>, now = NOW) =>
+  (await applyPartitions(pool, { entries: [entryOf({ ...SMALL, ...overrides })], now }))[0];
+
+describe('rows of a table of copies', () => {
+  const makeSmall = (pool: Pool) =>
+    pool.query(`
+      create table stats.small (id int primary key, seen_at timestamptz not null, v int);
+      create table stats.copies (like stats.small);
+      insert into stats.small values (1, '2026-03-01', 1);
+      insert into stats.copies select n, '2026-03-01', n from generate_series(2, 4) n`);
+
+  it('that were taken once and are gone, or are older than is kept, are not taken again', () =>
+    inPlainClone(async (pool) => {
+      await makeSmall(pool);
+      await pool.query(`insert into stats.copies values (5, '2020-01-01', 5)`);
+      expect(await apply(pool, { copies: COPIES })).toMatchObject({
+        copies: [{ alike: 0n, missing: 3n, gone: 0n, older: 1n, different: 0n }],
+      });
+      await pool.query(`delete from stats.small where id = 2; insert into stats.copies values (6, '2026-03-02', 6)`);
+      expect(await apply(pool, { copies: COPIES })).toMatchObject({
+        status: 'already',
+        copies: [{ alike: 2n, missing: 1n, gone: 1n, older: 1n, different: 0n }],
+      });
+      expect((await pool.query('select id from stats.small order by id')).rows.map(({ id }) => id)).toEqual([
+        1, 3, 4, 6,
+      ]);
+      expect(await faultsOf(pool)).toEqual([]);
+      // Kept for longer, it is taken.
+      expect(await apply(pool, { copies: COPIES, keepMonths: 120 })).toMatchObject({
+        copies: [{ alike: 3n, missing: 1n, gone: 1n, older: 0n }],
+      });
+    }));
+
+  it('that were left at first and taken later go with the way back', () =>
+    inPlainClone(async (pool) => {
+      await makeSmall(pool);
+      expect(await apply(pool, { copies: LEFT })).toMatchObject({ copies: [{ missing: 3n, isTaken: false }] });
+      expect(await apply(pool, { copies: COPIES })).toMatchObject({ copies: [{ missing: 3n, isTaken: true }] });
+      await pool.query('update stats.small set v = 0 where id = 4');
+      await rollBackPartitions(pool, { tables: [] });
+      expect((await pool.query('select id from stats.small order by id')).rows).toEqual([{ id: 1 }, { id: 4 }]);
+      expect(await countRows(pool, `partitions.log where action = 'kept' and detail like '1 rows%'`)).toBe(1);
+    }));
+});

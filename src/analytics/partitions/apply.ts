@@ -153,7 +153,14 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     if (split.length > 0) await analyze(pool, kept, options);
     lockedMs.push(...split);
     await letReferencesGo(pool, entry, options);
-    const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
+    const copies = await reconcileCopies({
+      pool,
+      entry,
+      kept,
+      now: options.now,
+      stop: options.stop,
+      onStep: onStep(options),
+    });
     if (isNew) {
       const expired = await readExpired(pool, kept, options.now);
       return { table, status: 'partitioned', lockedMs, copies, expired };
