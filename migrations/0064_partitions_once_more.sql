@@ -69,6 +69,47 @@ begin
 end
 $$;
 
+-- ------------------------------------------------------------------------------------------------------ rows as a whole
+
+-- The SQL that sums up a relation's rows but for those that wait to be drained: how many, and the sum of the hashes of what they say. Parameters: the
+-- table's id; the relation. Locks nothing.
+create or replace function partitions.sum_sql(p_table integer, p_relation text) returns text
+language sql stable set search_path = '' as $$
+  -- `t.*` is the row; `t` alone is a column, where one is called so.
+  select format(
+    'select count(*) as rows, coalesce(sum(hashtextextended((t.*)::text, 0)::numeric), 0)::text as hash from %1$s t where not exists (
+       select from partitions.captured c cross join jsonb_to_record(c.pair) r (%2$s) where c.table_id = %3$s and (%4$s) = (%5$s))',
+    p_relation, partitions.pair_types(p_table), p_table, partitions.pair_list(p_table, 't'), partitions.pair_list(p_table, 'r'))
+$$;
+
+-- Takes rows away that came from a table of copies, where they say what they said when they were taken, are there still, and nothing refers to them.
+-- Parameters: the table's id; the copies' table, as it was called, and itself, null where it is gone: then they stay. Returns how many went.
+create or replace function partitions.give_rows_back(p_table integer, p_copy text, p_relation regclass) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_parent constant regclass := partitions.name_of(p_table)::regclass;
+  v_key constant name[] := array(
+    select k from jsonb_object_keys((
+      select r.pair from partitions.reconciled r where r.table_id = p_table and r.copy = p_copy and r.finding = 'taken' limit 1)) k);
+  v_noted constant text := (select string_agg(format('to_jsonb(t.%I) = r.pair -> %L', k, k), ' and ') from unnest(v_key) k);
+  v_there constant text := (select string_agg(format('c.%1$I = t.%1$I', k), ' and ') from unnest(v_key) k);
+  v_taken bigint := (select count(*) from partitions.reconciled r where r.table_id = p_table and r.copy = p_copy and r.finding = 'taken');
+  v_rows bigint := 0;
+begin
+  if p_relation is not null and v_taken > 0 then
+    execute format(
+      'delete from %s t using partitions.reconciled r
+       where r.table_id = $1 and r.copy = $2 and r.finding = %L and %s and hashtextextended((t.*)::text, 0) = r.hash and exists (select from %s c where %s) and %s',
+      v_parent, 'taken', v_noted, p_relation, v_there, partitions.unreferenced_sql(v_parent, 't')) using p_table, p_copy;
+    get diagnostics v_rows = row_count;
+  end if;
+  if v_rows < v_taken then
+    perform partitions.note(p_table, 'kept', null, format('%s rows that came from %s: changed since, gone by themselves, or referred to', v_taken - v_rows, p_copy));
+  end if;
+  return v_rows;
+end
+$$;
+
 -- ------------------------------------------------------------------------------------------------------ copies of rows
 
 -- The month before which a table keeps none, counted from where the newest row lies where that is earlier than the clock: a clock that is ahead drops nothing.

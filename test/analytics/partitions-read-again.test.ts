@@ -124,6 +124,34 @@ const LEFT = [{ table: 'stats.copies', rows: 'leave' as const }];
 const apply = async (pool: Pool, overrides: Partial<ApplyOptions['entries'][number]>, now = NOW) =>
   (await applyPartitions(pool, { entries: [entryOf({ ...SMALL, ...overrides })], now }))[0];
 
+describe('a table with a column named t', () => {
+  it('is compared, and goes back, by all that a row says', () =>
+    inPlainClone(async (pool) => {
+      await pool.query(`
+        create table stats.small (id int primary key, t timestamptz, v int);
+        create table stats.copies (like stats.small);
+        insert into stats.small values (1, '2026-01-01', 1), (2, null, 2);
+        insert into stats.copies values (3, '2026-01-03', 3), (4, '2026-01-04', 4)`);
+      expect(await apply(pool, { by: 't', copies: COPIES, whenNull: `timestamptz '2026-02-02'` })).toMatchObject({
+        status: 'partitioned',
+        copies: [{ missing: 2n }],
+      });
+      const sum = async () => {
+        const { rows } = await pool.query<{ sql: string }>(`select partitions.sum_sql(1, 'stats.small') as sql`);
+        return (await pool.query<{ hash: string }>(rows[0]?.sql ?? '')).rows[0]?.hash;
+      };
+      const before = await sum();
+      await pool.query('update stats.small set v = 33 where id = 3');
+      expect(await sum()).not.toBe(before);
+      expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'back' }]);
+      expect((await pool.query('select id, t is null as "isOpen" from stats.small order by id')).rows).toEqual([
+        { id: 1, isOpen: false },
+        { id: 2, isOpen: true },
+        { id: 3, isOpen: false },
+      ]);
+    }));
+});
+
 describe('rows of a table of copies', () => {
   const makeSmall = (pool: Pool) =>
     pool.query(`

@@ -239,7 +239,7 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
 async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: KeptTable): Promise<void> {
   if (original.keyIsNotNull) return;
   const columns = original.uniqueKeys[0]?.columns ?? [];
-  const same = columns.map((each) => `to_jsonb(t) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
+  const same = columns.map((each) => `to_jsonb(t.*) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
   const table = qualified(schema, name);
   await pool.query(
     `with filled as (delete from partitions.filled where table_id = ${id} returning pair)

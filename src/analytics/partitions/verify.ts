@@ -136,7 +136,7 @@ async function keyChecks(tx: Tx): Promise<readonly Check[]> {
     name: `${side} has the key of every row of ${table}`,
     unit: 'rows',
     examined: `select count(*) from ${table}`,
-    faults: `select format('%s lacks %s', ${quote(side)}, r::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
+    faults: `select format('%s lacks %s', ${quote(side)}, (r.*)::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
   }));
 }
 
