@@ -192,4 +192,24 @@ describe('rows of a table of copies', () => {
       expect((await pool.query('select id from stats.small order by id')).rows).toEqual([{ id: 1 }, { id: 4 }]);
       expect(await countRows(pool, `partitions.log where action = 'kept' and detail like '1 rows%'`)).toBe(1);
     }));
+
+  it('are told apart by a key that may not be null, whatever others are called', () =>
+    inPlainClone(async (pool) => {
+      await pool.query(`
+        create table stats.small (id int not null, mail text, seen_at timestamptz, constraint a_mail unique (mail), constraint b_id unique (id));
+        create table stats.copies (like stats.small);
+        insert into stats.small values (1, null, '2026-03-01'), (2, null, null);
+        insert into stats.copies select n, null, '2026-03-01' from generate_series(1, 4) n`);
+      const overrides = { copies: COPIES, whenNull: `timestamptz '2026-03-01'` };
+      expect(await apply(pool, overrides)).toMatchObject({
+        status: 'partitioned',
+        copies: [{ alike: 2n, missing: 2n, different: 0n }],
+      });
+      expect(await apply(pool, overrides)).toMatchObject({ status: 'already', copies: [{ alike: 4n, missing: 0n }] });
+      await rollBackPartitions(pool, { tables: [] });
+      expect((await pool.query('select id, seen_at is null as "isOpen" from stats.small order by id')).rows).toEqual([
+        { id: 1, isOpen: false },
+        { id: 2, isOpen: true },
+      ]);
+    }));
 });

@@ -9,7 +9,7 @@ import { attachPast } from './attach.ts';
 import { type Reconciled, reconcileCopies } from './copies.ts';
 import { giveUpCopy, giveUpInVain, isUnderWay, whyItFailed } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
-import { blocking, isIdentity } from './findings.ts';
+import { blocking, identityOf } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
@@ -296,7 +296,6 @@ async function readExpired(db: Queryable, { id, state }: KeptTable, now: Date): 
 }
 
 async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptTable> {
-  const key = facts.uniqueKeys.find(isIdentity);
   await pool.query(
     `insert into partitions.tables (schema_name, table_name, key_column, zone, keep_months, expired, months_ahead, pair_columns, storage, original)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
@@ -308,7 +307,7 @@ async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptT
       entry.keepMonths,
       entry.expired,
       entry.monthsAhead,
-      [...new Set([...(key?.columns ?? []), entry.by])],
+      [...new Set([...identityOf(facts.uniqueKeys), entry.by])],
       facts.storage,
       JSON.stringify({ uniqueKeys: facts.uniqueKeys, keyIsNotNull: facts.key?.isNotNull ?? true } satisfies Original),
     ],

@@ -1,5 +1,6 @@
 import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { identityOf } from './findings.ts';
 import type { Entry } from './mapping.ts';
 import { quotedName } from './names.ts';
 import { stopped } from './stopped.ts';
@@ -50,7 +51,7 @@ async function reconcile(
   leaves: readonly Leaf[],
 ): Promise<Reconciled> {
   const isTaken = rows === 'take';
-  const key = kept.original.uniqueKeys[0]?.columns ?? [];
+  const key = identityOf(kept.original.uniqueKeys);
   const sum = { alike: 0n, missing: 0n, gone: 0n, older: 0n, different: 0n };
   for (const [nth, { leaf, blocks }] of leaves.entries()) {
     onStep(`comparing ${copy} with ${entry.table}, parts`, nth, leaves.length);
