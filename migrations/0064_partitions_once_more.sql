@@ -214,4 +214,221 @@ begin
 end
 $$;
 
+-- ------------------------------------------------------------------------------------------------------ upkeep
+
+-- The SQL condition that a key of a side table, called k, is of a row that went with its month, and is needed by nothing: nothing refers to it, and no row has it that
+-- lies in no month. Parameters: the table's id; the key's columns. Returns null where no partition has a beginning. Locks nothing.
+create function partitions.is_old_sql(p_table integer, p_columns name[]) returns text
+language plpgsql stable set search_path = '' as $$
+declare
+  v_kept constant partitions.tables := (select t from partitions.tables t where t.id = p_table);
+  v_side constant regclass := (
+    select format('%I.%I', v_kept.schema_name, k.side_table) from partitions.keys k where k.table_id = p_table and k.columns = p_columns);
+  v_oldest constant date := (
+    select m.first_day from partitions.months_of(p_table) m where not m.is_default order by m.first_day nulls first limit 1);
+  v_default constant regclass := (select m.partition from partitions.months_of(p_table) m where m.is_default);
+begin
+  if v_oldest is null then
+    return null;
+  end if;
+  return format('k.%I < %s and %s', v_kept.key_column, partitions.month_bound(v_oldest, v_kept.zone, partitions.key_type(p_table)), partitions.unreferenced_sql(v_side, 'k'))
+    || case when v_default is null then '' else format(' and not exists (select from %s r where %s)', v_default,
+      (select string_agg(format('r.%1$I = k.%1$I', c), ' and ') from unnest(p_columns || v_kept.key_column) c)) end;
+end
+$$;
+
+-- Whether a table has keys to be forgotten. Parameters: the table's id. Locks nothing but what reading takes.
+create function partitions.has_old_keys(p_table integer) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_key record;
+  v_has boolean;
+begin
+  for v_key in
+    select format('%I.%I', t.schema_name, k.side_table) as side, partitions.is_old_sql(t.id, k.columns) as is_old
+    from partitions.keys k join partitions.tables t on t.id = k.table_id where t.id = p_table
+  loop
+    execute format('select exists (select from %s k where %s)', v_key.side, coalesce(v_key.is_old, 'false')) into v_has;
+    if v_has then
+      return true;
+    end if;
+  end loop;
+  return false;
+end
+$$;
+
+-- Forgets some keys of rows that went with their month, but for those that something refers to, or is about to. Parameters: the table's id; how many at most.
+-- Returns how many went. Locks those against who would refer to them; what somebody else holds it leaves.
+create or replace function partitions.forget_keys(p_table integer, p_most integer) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_key record;
+  v_held tid[];
+  v_gone bigint := 0;
+  v_rows bigint;
+begin
+  for v_key in
+    select format('%I.%I', t.schema_name, k.side_table) as side, partitions.is_old_sql(t.id, k.columns) as is_old
+    from partitions.keys k join partitions.tables t on t.id = k.table_id where t.id = p_table
+  loop
+    continue when v_key.is_old is null;
+    execute format('select array(select k.ctid from %s k where %s limit %s for update of k skip locked)', v_key.side, v_key.is_old, p_most) into v_held;
+    -- Asked again, now that nobody begins to refer to them: whoever did since is seen, and nothing of his goes by a cascade.
+    execute format('delete from %s k where k.ctid = any ($1) and %s', v_key.side, v_key.is_old) using v_held;
+    get diagnostics v_rows = row_count;
+    v_gone := v_gone + v_rows;
+  end loop;
+  return v_gone;
+end
+$$;
+
+-- Whether a step was left since an instant. Parameters: the table's id; what, as partitions.due says it; since when. Locks nothing.
+create function partitions.was_left(p_table integer, p_what text, p_began timestamptz) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (
+    select from partitions.log l join partitions.tables t on t.id = p_table and l.table_name = format('%s.%s', t.schema_name, t.table_name)
+    where l.action = 'left' and l.at >= p_began and l.partition = p_what)
+$$;
+
+-- The next of what is due, but for what was left since an instant. A fault of one table is noted, and keeps no other from its months. Parameters: the table's id; the
+-- instant; whether months may go; since when. Returns null, all of it, where nothing is left to do, and the action 'busy' where somebody holds what has to be
+-- read, 'fault' where it cannot be found out. Locks nothing but what reading takes.
+create or replace function partitions.next_due(
+  p_table integer, p_now timestamptz, p_may_expire boolean, p_began timestamptz,
+  out action text, out month date, out partition regclass, out what text
+) language plpgsql set search_path = '' as $$
+begin
+  select d.action, d.month, d.partition, d.what into action, month, partition, what
+  from partitions.due(p_table, p_now, p_may_expire) d
+  where not partitions.was_left(p_table, d.what, p_began)
+  limit 1;
+  -- Last, and asked for when all else is done: it reads the keys of before the months.
+  if action is null and not partitions.was_left(p_table, 'forget', p_began) and partitions.has_old_keys(p_table) then
+    action := 'forget';
+    what := 'forget';
+  end if;
+exception
+  when lock_not_available or deadlock_detected then
+    action := 'busy';
+  when others then
+    perform partitions.note(p_table, 'left', null, format('%s (%s)', sqlerrm, sqlstate));
+    action := 'fault';
+end
+$$;
+
+-- Tries one step of the upkeep. Parameters: the table's id; what; the month, or the partition; the instant. Returns null when it is done, 'busy' where a lock
+-- was not free in time, which may be tried again, 'failed' for anything else, which is written down.
+create or replace function partitions.try_step(p_table integer, p_action text, p_month date, p_partition regclass, p_now timestamptz) returns text
+language plpgsql set search_path = '' as $$
+begin
+  case p_action
+    when 'open' then perform partitions.open_past(p_table, p_now);
+    when 'make' then
+      perform partitions.note(p_table, 'made', (case when p_month is null then partitions.make_default(p_table, partitions.name_of(p_table)::regclass)
+        else partitions.make_month(p_table, partitions.name_of(p_table)::regclass, p_month) end)::text);
+    when 'analyze' then perform partitions.analyze_table(p_table);
+    when 'expire' then
+      if (select t.expired from partitions.tables t where t.id = p_table) = 'archive' then
+        perform partitions.make_room(p_partition, 'partitions_archive');
+      end if;
+      perform partitions.expire_month(p_table, p_partition);
+    when 'refill' then perform partitions.empty_default(p_table, p_now);
+    when 'forget' then
+      if partitions.forget_keys(p_table, 10000) = 0 then
+        perform partitions.note(p_table, 'left', p_action, 'keys of rows that went with their month are held by somebody');
+        return 'failed';
+      end if;
+  end case;
+  return null;
+exception
+  when lock_not_available or deadlock_detected then
+    return 'busy';
+  when others then
+    perform partitions.note(p_table, 'left', coalesce(p_partition::text, to_char(p_month, 'YYYY-MM'), p_action), format('%s (%s)', sqlerrm, sqlstate));
+    return 'failed';
+end
+$$;
+
+-- Writes down that the months of a table were seen to, or what is held back. Parameters: the table's id; the instant; whether months could go. Returns nothing. Where
+-- it cannot, it notes why.
+create function partitions.end_upkeep(p_table integer, p_now timestamptz, p_may_expire boolean) returns void
+language plpgsql set search_path = '' as $$
+begin
+  if p_may_expire then
+    update partitions.tables t set maintained_at = p_now where t.id = p_table;
+  -- Where nothing is old there is nothing to be asked about; the clock is doubted still.
+  elsif exists (select from partitions.expired_months(p_table, p_now)) then
+    perform partitions.note(p_table, 'held back', null,
+      'more than 45 days since the last time: no month is taken out until somebody runs liventix partitions maintain --confirm');
+  end if;
+exception
+  when others then
+    perform partitions.note(p_table, 'left', null, format('%s (%s)', sqlerrm, sqlstate));
+end
+$$;
+
+-- Sees to the months of all tables: makes those ahead, gives months to rows that lie in none, takes out what is older than is kept, and forgets the keys of what went. Each
+-- step in a transaction of its own, which gives way to whoever uses the table after 50 ms and is tried again. Two at once do each step once.
+-- Opens the past of a table whose conversion was broken off, makes a default partition that somebody dropped, and analyzes a table whose months are others.
+-- Parameters: who runs it, 'pg_cron', 'worker' or 'command': of the first two only who is meant to (partitions.settings); the instant; whether a person has
+-- looked at it: more than 45 days after the last time nothing is taken out, as the clock may be wrong.
+create or replace procedure partitions.maintain(p_runner text default 'command', p_now timestamptz default now(), p_is_confirmed boolean default false)
+language plpgsql as $$
+declare
+  c_tries constant integer := 40;
+  v_table integer;
+  v_tables integer[];
+  v_may_expire boolean;
+  v_step record;
+  v_began constant timestamptz := pg_catalog.clock_timestamp();
+  v_result text;
+  v_is_broken boolean;
+begin
+  if p_runner <> 'command' and p_runner <> (select s.runner from partitions.settings s) then
+    return;
+  end if;
+  v_tables := array(select t.id from partitions.tables t order by t.id);
+  foreach v_table in array v_tables loop
+    v_may_expire := (
+      select p_is_confirmed or p_now < coalesce(t.maintained_at, t.begun_at) + interval '45 days' from partitions.tables t where t.id = v_table);
+    v_is_broken := false;
+    <<steps>>
+    for nth in 1..1000 loop
+      v_result := 'busy';
+      for v_try in 1..c_tries loop
+        -- The next of what is due, found anew each time: another run may have done it.
+        perform pg_catalog.set_config('lock_timeout', '50ms', true);
+        if not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtext('liventix.partitions.upkeep'), v_table) then
+          commit;
+          exit steps;
+        end if;
+        select * into v_step from partitions.next_due(v_table, p_now, v_may_expire, v_began);
+        v_is_broken := coalesce(v_step.action = 'fault', false);
+        if v_step.action is null or v_is_broken then
+          commit;
+          exit steps;
+        end if;
+        if v_step.action <> 'busy' then
+          v_result := partitions.try_step(v_table, v_step.action, v_step.month, v_step.partition, p_now);
+        end if;
+        commit;
+        exit when v_result is distinct from 'busy';
+        perform pg_catalog.pg_sleep(0.05 + pg_catalog.random() * 0.25);
+      end loop;
+      if v_result = 'busy' then
+        perform partitions.note(v_table, 'left', v_step.what, 'it was in use each time');
+        commit;
+        -- Who holds it holds it for the next step too.
+        exit steps;
+      end if;
+    end loop;
+    continue when v_is_broken or (select t.state = 'preparing' from partitions.tables t where t.id = v_table);
+    -- Longer than a step: nobody waits behind it meanwhile.
+    perform pg_catalog.set_config('lock_timeout', '1s', true);
+    perform partitions.end_upkeep(v_table, p_now, v_may_expire);
+    commit;
+  end loop;
+end
+$$;
+
 revoke all on all functions in schema partitions from public;

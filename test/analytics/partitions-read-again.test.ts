@@ -213,3 +213,56 @@ describe('rows of a table of copies', () => {
       ]);
     }));
 });
+
+describe('the upkeep', () => {
+  it('forgets no key that somebody is about to refer to, waits for nobody, and comes to the other tables', () =>
+    inClone(async (pool) => {
+      const old = `from stats.impressions_by_id k where seen_at < '2025-12-01' and not exists (select from stats.clicks c where c.impression_id = k.id)`;
+      await pool.query('update partitions.tables set keep_months = 2');
+      await beside(pool, async (other) => {
+        await other.query(`insert into stats.clicks (impression_id) select id ${old} limit 1`);
+        await maintain(pool);
+        expect(await countRows(pool, `(select ${old}) k`)).toBe(1);
+        expect(await left(pool)).toEqual(['forget, keys of rows that went with their month are held by somebody']);
+        expect(await countRows(pool, `partitions.tables where maintained_at = '2026-03-21'`)).toBe(1);
+        await other.query('commit');
+      });
+      await maintain(pool);
+      expect(await left(pool)).toHaveLength(1);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it('notes what keeps it from saying what is held back, and goes on', () =>
+    inClone(async (pool) => {
+      await pool.query(`
+        update partitions.tables set maintained_at = '2026-01-01', keep_months = 2;
+        create or replace function partitions.may_go(p_table integer, p_partition regclass) returns boolean language plpgsql as
+          $$ begin raise exception 'nobody can tell'; end $$`);
+      await maintain(pool);
+      expect(await left(pool)).toEqual(['nobody can tell (P0001)']);
+    }));
+
+  it('tries again where it could not find out what is due, as somebody held the partition of what lies in no month', () =>
+    inClone(async (pool) => {
+      await beside(pool, async (other) => {
+        await other.query('lock table stats.impressions_other');
+        const maintained = maintain(pool, '2026-05-05');
+        await eventually(
+          'it rests between two tries',
+          async () => {
+            const { rowCount } = await pool.query(
+              `select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep' and query like 'call partitions.maintain%'`,
+            );
+            return rowCount === 1;
+          },
+          5_000,
+        );
+        await other.query('rollback');
+        await maintained;
+      });
+      expect(await left(pool)).toEqual([]);
+      expect((await pool.query(`select to_regclass('stats.impressions_202608') as made`)).rows).not.toEqual([
+        { made: null },
+      ]);
+    }));
+});
