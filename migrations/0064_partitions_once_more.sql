@@ -431,4 +431,46 @@ begin
 end
 $$;
 
+-- Moves rows that lie in no month into months that they belong to, which are made for it: those from the oldest that is kept to the last ahead. Others
+-- stay. In the caller's transaction, and only where they are few: the table is locked while they are copied. No trigger fires: the partition is replaced,
+-- nothing is deleted. Parameters: the table's id; the instant. Returns for how many months rows were found. Locks the table against everything.
+create or replace function partitions.empty_default(p_table integer, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  c_most constant integer := 5000;
+  v_parent constant regclass := partitions.name_of(p_table)::regclass;
+  v_default constant regclass := (select m.partition from partitions.months_of(p_table) m where m.is_default);
+  v_columns constant text := partitions.columns_of(v_parent);
+  v_target constant text := format('partitions.refilled_%s', p_table);
+  v_months date[];
+  v_month date;
+  v_count bigint;
+begin
+  if v_default is null then
+    return 0;
+  end if;
+  execute format('select count(*) from (select from %s limit %s) r', v_default, c_most + 1) into v_count;
+  v_months := partitions.months_in(p_table, v_default, p_now);
+  if v_count > c_most then
+    raise exception using message = format('more than %s rows of it lie in no month: liventix partitions apply sorts them', c_most), errcode = 'program_limit_exceeded';
+  end if;
+  if cardinality(v_months) = 0 then
+    return 0;
+  end if;
+  execute format('alter table %s detach partition %s', v_parent, v_default);
+  execute format('create table %s (like %s including generated) partition by range (%I)', v_target, v_parent,
+    (select t.key_column from partitions.tables t where t.id = p_table));
+  foreach v_month in array v_months loop
+    perform partitions.make_leaf(p_table, v_target, to_char(v_month, 'YYYYMM'), v_month, (v_month + interval '1 month')::date);
+    perform partitions.note(p_table, 'made', to_char(v_month, 'YYYY-MM'), 'for rows that lay in no month');
+  end loop;
+  execute format('alter table %s rename to %I', v_default, 'emptied_' || v_default::oid);
+  perform partitions.make_leaf(p_table, v_target, 'other', null, null);
+  execute format('insert into %s (%s) overriding system value select %s from %s', v_target, v_columns, v_columns, v_default);
+  perform partitions.take_leaves(p_table, v_parent, v_target::regclass);
+  execute format('drop table %s, %s', v_target, v_default);
+  return cardinality(v_months);
+end
+$$;
+
 revoke all on all functions in schema partitions from public;
