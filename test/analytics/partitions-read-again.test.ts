@@ -266,3 +266,35 @@ describe('the upkeep', () => {
       ]);
     }));
 });
+
+describe('statistics', () => {
+  const analyzedLeaves = async (pool: Pool) =>
+    (
+      await pool.query<{ times: bigint }>(
+        `select sum(s.analyze_count)::bigint as times from pg_stat_all_tables s join pg_inherits h on h.inhrelid = s.relid where h.inhparent = 'stats.impressions'::regclass`,
+      )
+    ).rows[0]?.times ?? 0n;
+
+  it('are made by the upkeep of the whole alone, where the server can', () =>
+    inClone(async (pool) => {
+      const before = await analyzedLeaves(pool);
+      await pool.query('update partitions.tables set analyzed = null');
+      await maintain(pool);
+      const leaves = (await countRows(pool, 'partitions.months_of(1)')) ?? 0;
+      expect((await analyzedLeaves(pool)) - before).toBe(inject('postgresMajor') >= 18 ? 0n : BigInt(leaves));
+      expect(await countRows(pool, 'partitions.tables where analyzed = partitions.partitions_digest(1)')).toBe(1);
+    }));
+
+  it('are made by a conversion in a transaction a partition, so that none holds the horizon for all of them', () =>
+    inCloneOf(converted, async ({ adminUrl }) => {
+      const admin = createPool({ databaseUrl: adminUrl, max: 1 });
+      try {
+        const { rowCount } = await admin.query(
+          `select distinct s.xmin::text from pg_statistic s join pg_inherits h on h.inhrelid = s.starelid where h.inhparent = 'stats.impressions'::regclass`,
+        );
+        expect(rowCount).toBeGreaterThan(1);
+      } finally {
+        await admin.end();
+      }
+    }));
+});

@@ -336,8 +336,14 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
 }
 
 /** Of the table as a whole, which autovacuum leaves out, and by which joins and groups are planned. */
-const analyze = (pool: Pool, { id }: KeptTable, { stop }: ApplyOptions) =>
-  runUntilStopped(pool, stop, `select partitions.analyze_table(${id})`);
+async function analyze(pool: Pool, { id, schema, name }: KeptTable, options: ApplyOptions): Promise<void> {
+  // The partitions of before: one that comes meanwhile makes it due again.
+  const { rows } = await pool.query<{ digest: string }>('select partitions.partitions_digest($1) as digest', [id]);
+  onStep(options)(`analyzing ${schema}.${name}`, 0, 0);
+  // By itself, not in a function: so each partition has a transaction of its own, and none holds the horizon until all are done.
+  await runUntilStopped(pool, options.stop, `analyze ${qualified(schema, name)}`);
+  await pool.query('update partitions.tables set analyzed = $2 where id = $1', [id, rows[0]?.digest]);
+}
 
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 
