@@ -115,6 +115,20 @@ describe('a key beside the table', () => {
       });
       expect(await faultsOf(pool)).toEqual([]);
     }));
+
+  it('is found by verify where no row has it and nothing refers to it', () =>
+    inClone(async (pool) => {
+      await pool.query(`insert into stats.impressions_by_id (id, seen_at) values ('${ONE}', '2026-02-02')`);
+      await expect(pool.query(insertOne('2026-01-01'))).rejects.toMatchObject({ code: '23505' });
+      expect(await faultsOf(pool)).toMatchObject([
+        {
+          faults: 1n,
+          first: [expect.stringContaining(`stats.impressions_by_id has (${ONE},"2026-02-02 00:00:00+00")`)],
+        },
+      ]);
+      await pool.query(`insert into stats.clicks (impression_id) values ('${ONE}')`);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
 });
 
 const SMALL: Partial<ApplyOptions['entries'][number]> = { table: 'stats.small', indexes: [] };
