@@ -200,8 +200,8 @@ function outcomeText(outcome: Outcome | PutBack): string {
   }
 }
 
-const reconciledLine = ({ copy, alike, missing, different, isTaken }: Reconciled): string =>
-  `    ${printable(copy)}: ${formatCount(alike)} rows alike, ${formatCount(missing)} only there${isTaken ? ' and taken' : ''}, ${formatCount(different)} that say something else (partitions.reconciled)\n`;
+const reconciledLine = ({ copy, alike, missing, gone, older, different, isTaken }: Reconciled): string =>
+  `    ${printable(copy)}: ${formatCount(alike)} rows alike, ${formatCount(missing)} only there${isTaken ? ' and taken' : ''}, ${formatCount(gone)} that were there before and are gone, ${formatCount(older)} older than is kept, ${formatCount(different)} that say something else (partitions.reconciled)\n`;
 
 async function runRollback(options: Selection & Flags, context: CommandContext): Promise<void> {
   await withDatabase(

@@ -9,7 +9,7 @@ import { attachPast } from './attach.ts';
 import { type Reconciled, reconcileCopies } from './copies.ts';
 import { giveUpCopy, giveUpInVain, isUnderWay, whyItFailed } from './copy.ts';
 import { readFacts, type TableFacts } from './facts.ts';
-import { blocking, isIdentity } from './findings.ts';
+import { blocking, identityOf } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
@@ -153,7 +153,14 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     if (split.length > 0) await analyze(pool, kept, options);
     lockedMs.push(...split);
     await letReferencesGo(pool, entry, options);
-    const copies = await reconcileCopies({ pool, entry, kept, stop: options.stop, onStep: onStep(options) });
+    const copies = await reconcileCopies({
+      pool,
+      entry,
+      kept,
+      now: options.now,
+      stop: options.stop,
+      onStep: onStep(options),
+    });
     if (isNew) {
       const expired = await readExpired(pool, kept, options.now);
       return { table, status: 'partitioned', lockedMs, copies, expired };
@@ -289,7 +296,6 @@ async function readExpired(db: Queryable, { id, state }: KeptTable, now: Date): 
 }
 
 async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptTable> {
-  const key = facts.uniqueKeys.find(isIdentity);
   await pool.query(
     `insert into partitions.tables (schema_name, table_name, key_column, zone, keep_months, expired, months_ahead, pair_columns, storage, original)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
@@ -301,7 +307,7 @@ async function begin(pool: Pool, entry: Entry, facts: TableFacts): Promise<KeptT
       entry.keepMonths,
       entry.expired,
       entry.monthsAhead,
-      [...new Set([...(key?.columns ?? []), entry.by])],
+      [...new Set([...identityOf(facts.uniqueKeys), entry.by])],
       facts.storage,
       JSON.stringify({ uniqueKeys: facts.uniqueKeys, keyIsNotNull: facts.key?.isNotNull ?? true } satisfies Original),
     ],
@@ -330,8 +336,14 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
 }
 
 /** Of the table as a whole, which autovacuum leaves out, and by which joins and groups are planned. */
-const analyze = (pool: Pool, { id }: KeptTable, { stop }: ApplyOptions) =>
-  runUntilStopped(pool, stop, `select partitions.analyze_table(${id})`);
+async function analyze(pool: Pool, { id, schema, name }: KeptTable, options: ApplyOptions): Promise<void> {
+  // The partitions of before: one that comes meanwhile makes it due again.
+  const { rows } = await pool.query<{ digest: string }>('select partitions.partitions_digest($1) as digest', [id]);
+  onStep(options)(`analyzing ${schema}.${name}`, 0, 0);
+  // By itself, not in a function: so each partition has a transaction of its own, and none holds the horizon until all are done.
+  await runUntilStopped(pool, options.stop, `analyze ${qualified(schema, name)}`);
+  await pool.query('update partitions.tables set analyzed = $2 where id = $1', [id, rows[0]?.digest]);
+}
 
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 

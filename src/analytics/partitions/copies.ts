@@ -1,5 +1,6 @@
 import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { identityOf } from './findings.ts';
 import type { Entry } from './mapping.ts';
 import { quotedName } from './names.ts';
 import { stopped } from './stopped.ts';
@@ -12,6 +13,10 @@ export interface Reconciled {
   /** Rows that were only there. */
   readonly missing: bigint;
   readonly isTaken: boolean;
+  /** Rows that were only there, and are left: the table had them when it was compared before. */
+  readonly gone: bigint;
+  /** Rows that were only there, and are left: they are older than is kept. */
+  readonly older: bigint;
   readonly different: bigint;
 }
 
@@ -19,6 +24,7 @@ interface Reconciling {
   readonly pool: Pool;
   readonly entry: Entry;
   readonly kept: KeptTable;
+  readonly now: Date;
   readonly stop: AbortSignal | undefined;
   readonly onStep: (what: string, done: number, total: number) => void;
 }
@@ -27,7 +33,7 @@ const BLOCKS_AT_ONCE = 64;
 
 /**
  * Compares each table of copies with the one that it is of, row by row, and takes what is only there, where the mapping says so. Run again, it takes
- * what came since.
+ * what came since; not what it took before, and somebody deleted, nor what is older than is kept.
  * @throws AppError STOPPED, DB_*
  */
 export async function reconcileCopies(reconciling: Reconciling): Promise<readonly Reconciled[]> {
@@ -40,19 +46,19 @@ export async function reconcileCopies(reconciling: Reconciling): Promise<readonl
 }
 
 async function reconcile(
-  { pool, entry, kept, stop, onStep }: Reconciling,
+  { pool, entry, kept, now, stop, onStep }: Reconciling,
   { table: copy, rows }: Entry['copies'][number],
   leaves: readonly Leaf[],
 ): Promise<Reconciled> {
   const isTaken = rows === 'take';
-  const key = kept.original.uniqueKeys[0]?.columns ?? [];
-  const sum = { alike: 0n, missing: 0n, different: 0n };
+  const key = identityOf(kept.original.uniqueKeys);
+  const sum = { alike: 0n, missing: 0n, gone: 0n, older: 0n, different: 0n };
   for (const [nth, { leaf, blocks }] of leaves.entries()) {
     onStep(`comparing ${copy} with ${entry.table}, parts`, nth, leaves.length);
     for (let block = 0; block < blocks; block += BLOCKS_AT_ONCE) {
       if (stop?.aborted === true) throw stopped();
       const { rows: found } = await pool
-        .query<typeof sum>('select * from partitions.reconcile_blocks($1, $2, $3, $4, $5, $6, $7)', [
+        .query<typeof sum>('select * from partitions.reconcile_blocks($1, $2, $3, $4, $5, $6, $7, $8)', [
           kept.id,
           copy,
           leaf,
@@ -60,12 +66,15 @@ async function reconcile(
           block,
           block + BLOCKS_AT_ONCE,
           isTaken,
+          now,
         ])
         .catch((error: unknown) => {
           throw toAppError(error);
         });
       sum.alike += found[0]?.alike ?? 0n;
       sum.missing += found[0]?.missing ?? 0n;
+      sum.gone += found[0]?.gone ?? 0n;
+      sum.older += found[0]?.older ?? 0n;
       sum.different += found[0]?.different ?? 0n;
     }
   }

@@ -8,8 +8,12 @@ export interface Finding {
 }
 
 /** Whether it tells each row from every other. */
-export const isIdentity = ({ isPartial, isNotNull }: Pick<UniqueKey, 'isPartial' | 'isNotNull'>): boolean =>
+const isIdentity = ({ isPartial, isNotNull }: Pick<UniqueKey, 'isPartial' | 'isNotNull'>): boolean =>
   !isPartial && isNotNull;
+
+/** The columns by which its rows are told apart: those of its primary key, or of the first key of which none may be null. */
+export const identityOf = (uniqueKeys: readonly UniqueKey[]): readonly string[] =>
+  uniqueKeys.find(isIdentity)?.columns ?? [];
 
 const KEY_TYPES: ReadonlySet<string> = new Set(['timestamp with time zone', 'timestamp without time zone', 'date']);
 

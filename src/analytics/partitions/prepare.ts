@@ -4,6 +4,7 @@ import type { Pool } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { holdsKey, readFacts, referenceTo, type TableFacts } from './facts.ts';
+import { identityOf } from './findings.ts';
 import type { Entry } from './mapping.ts';
 import type { Month } from './months.ts';
 import {
@@ -159,7 +160,7 @@ async function buildIndex(
 async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing, facts: TableFacts): Promise<void> {
   if (facts.key?.isNotNull === true) return;
   const [table, key] = [qualified(facts.schema, facts.name), ident(entry.by)];
-  const pair = [...(facts.uniqueKeys[0]?.columns ?? []), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`);
+  const pair = [...identityOf(facts.uniqueKeys), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`);
   let [filled, waits] = [0, 0];
   for (;;) {
     if (locking.stop?.aborted === true) throw stopped();

@@ -19,6 +19,7 @@ import {
   whyItFailed,
 } from './copy.ts';
 import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } from './facts.ts';
+import { identityOf } from './findings.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
 import { finishTable, type Wanted } from './leaf.ts';
 import {
@@ -238,8 +239,8 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
 /** Rows that were given an instant, and have that still, have none again. */
 async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: KeptTable): Promise<void> {
   if (original.keyIsNotNull) return;
-  const columns = original.uniqueKeys[0]?.columns ?? [];
-  const same = columns.map((each) => `to_jsonb(t) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
+  const columns = identityOf(original.uniqueKeys);
+  const same = columns.map((each) => `to_jsonb(t.*) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
   const table = qualified(schema, name);
   await pool.query(
     `with filled as (delete from partitions.filled where table_id = ${id} returning pair)

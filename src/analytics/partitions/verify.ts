@@ -126,18 +126,37 @@ async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
 const quote = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 async function keyChecks(tx: Tx): Promise<readonly Check[]> {
-  const { rows } = await tx.query<{ table: string; side: string; same: string; key: string }>(
+  const { rows } = await tx.query<{
+    table: string;
+    side: string;
+    same: string;
+    key: string;
+    isOfRow: string;
+    isUnreferenced: string;
+  }>(
     `select partitions.name_of(k.table_id) as table, format('%I.%I', t.schema_name, k.side_table) as side,
        (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns || t.key_column) c) as same,
-       (select string_agg(format('r.%I', c), ', ') from unnest(k.columns) c) as key
+       (select string_agg(format('r.%I', c), ', ') from unnest(k.columns) c) as key,
+       (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns) c) as "isOfRow",
+       partitions.unreferenced_sql(format('%I.%I', t.schema_name, k.side_table)::regclass, 's') as "isUnreferenced"
      from partitions.keys k join partitions.tables t on t.id = k.table_id where t.state <> 'preparing'`,
   );
-  return rows.map(({ table, side, same, key }) => ({
-    name: `${side} has the key of every row of ${table}`,
-    unit: 'rows',
-    examined: `select count(*) from ${table}`,
-    faults: `select format('%s lacks %s', ${quote(side)}, r::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
-  }));
+  return rows.flatMap(({ table, side, same, key, isOfRow, isUnreferenced }) => [
+    {
+      name: `${side} has the key of every row of ${table}`,
+      unit: 'rows',
+      examined: `select count(*) from ${table}`,
+      faults: `select format('%s lacks %s', ${quote(side)}, (r.*)::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
+    },
+    {
+      name: `${side} has no key but of rows of ${table}, and what is referred to`,
+      unit: 'keys',
+      examined: `select count(*) from ${side}`,
+      faults: `
+        select format('%s has %s, which no row has and nothing refers to: it refuses another row with that key. Upkeep forgets it where it is of before the months; else delete it there', ${quote(side)}, (s.*)::text)
+        from ${side} s where not exists (select from ${table} r where ${isOfRow}) and ${isUnreferenced}`,
+    },
+  ]);
 }
 
 /** Keys that are unique by month alone since: what is there twice keeps the table from going back. */
