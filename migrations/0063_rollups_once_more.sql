@@ -1,0 +1,102 @@
+-- Rollups a third time: what a restore on another server, a detaching that was broken off, and rows that cannot be counted do to them.
+
+-- Of another server, from which this one was restored, the numbers of transactions mean nothing here. At or above
+-- pg_snapshot_xmax(pg_current_snapshot()), and not of the transaction that looks, they can be of no other. A rollup that had counted there below C is
+-- rebuilt of what the rule at the head of 0059 makes of them, where a row was recorded by i and taken back by d:
+--
+--   in the table, i < C of every rollup of it              null: a row of before. Nothing else of it is changed, so that no change is left of that
+--   in the table, i >= C of one                            recorded anew by the rebuild: the next run adds it
+--   in changes,   i < C or null, i or d of there           null, and d = 1: it was counted, so that the next run takes it away where its group and
+--                                                          day is kept, and the build of its month drops it elsewhere
+--   in changes,   i >= C, d of there                       0  it goes: never counted, and not in the table
+--   in changes,   i >= C, d of here                        0  by the rule, as i >= L
+
+-- Trigger, before an UPDATE of a source: the row is recorded anew. But for a number of another server, which a rebuild may take away: none but the table's
+-- owner does, who could disable this trigger as well.
+create or replace function rollups.record_update() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if new.recorded_xid is null and old.recorded_xid is not null then
+    if old.recorded_xid >= pg_snapshot_xmax(pg_current_snapshot()) and old.recorded_xid <> pg_current_xact_id()
+       and pg_has_role((select c.relowner from pg_class c where c.oid = tg_relid), 'usage') then
+      return new;
+    end if;
+  end if;
+  new.recorded_xid := pg_current_xact_id();
+  return new;
+end
+$$;
+
+-- The rollups of a table. Locks nothing.
+create function rollups.of_source(p_source regclass) returns setof rollups.rollups
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select r.* from rollups.rollups r where exists (select from unnest(r.sources) s where to_regclass(s) = p_source)
+$$;
+
+-- Makes of another server's numbers what the rule says above. Parameters: the rollup that is rebuilt; its source. Locks the rows that have such a number.
+create function rollups.take_over(p_rollup rollups.rollups, p_source text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c_is_there constant text := '(%1$s >= pg_snapshot_xmax(pg_current_snapshot()) and %1$s <> pg_current_xact_id())';
+  c_recorded constant text := format(c_is_there, 'recorded_xid');
+  c_changed constant text := format(c_is_there, 'changed_xid');
+  v_changes constant text := format('rollups.%I', p_rollup.name || '_changes');
+  v_counted constant xid8 := (select min(r.counted_below) from rollups.of_source(p_source::regclass) r where r.state <> 'installing');
+  v_rollup text;
+begin
+  execute format('update %s set recorded_xid = case when recorded_xid < $1 then null else recorded_xid end where %s', p_source, c_recorded)
+    using v_counted;
+  -- Of rows that have nothing but their number less.
+  for v_rollup in select r.name from rollups.of_source(p_source::regclass) r loop
+    execute format('delete from rollups.%I where changed_xid = pg_current_xact_id() and recorded_xid < $1 and %s', v_rollup || '_changes', c_recorded)
+      using v_counted;
+  end loop;
+  execute format('delete from %s where recorded_xid >= $1 and %s', v_changes, c_changed) using p_rollup.counted_below;
+  execute format(
+    'update %s set recorded_xid = null, changed_xid = ''1'' where (recorded_xid is null or recorded_xid < $1) and (%s or %s)',
+    v_changes, c_recorded, c_changed) using p_rollup.counted_below;
+end
+$$;
+
+-- Begins to build a rollup from its source, or to rebuild it: which months there are, and what is counted by runs from then on. Months whose partitions are
+-- gone are kept unless told otherwise; of a source without partitions there are none. In one transaction, which reads the whole source before it
+-- writes anything. Parameters: the rollup; whether nothing is kept. Returns how many months. Raises LV110, LV112, LV113.
+create or replace function rollups.begin_build(p_rollup text, p_everything boolean) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_rollup rollups.rollups;
+  v_source text;
+  v_horizon xid8;
+  v_months timestamp[];
+  v_has_rows boolean;
+  v_everything boolean;
+begin
+  perform pg_advisory_xact_lock(hashtext('liventix.rollups'), hashtext(p_rollup));
+  v_rollup := rollups.get(p_rollup);
+  v_source := rollups.source_of(v_rollup.sources);
+  execute format('select exists (select from %s)', v_source) into v_has_rows;
+  if not v_has_rows and not p_everything then
+    perform rollups.refuse('ROLLUP_SOURCE_EMPTY', format(
+      '%s has no rows, so a rebuild of %s would keep every day or none. To empty it: liventix rollups rebuild %s --everything', v_source, p_rollup, p_rollup));
+  end if;
+  -- Everything below it is in the table, or in changes, for whoever looks later.
+  v_horizon := greatest(pg_snapshot_xmin(pg_current_snapshot()), '1');
+  v_months := rollups.months_of(v_rollup, v_source);
+  v_everything := p_everything or (v_rollup.everything and v_rollup.state <> 'ready')
+    or not exists (select from pg_partitioned_table p where p.partrelid = v_source::regclass);
+  if not v_everything and not rollups.is_elsewhere(v_rollup, v_horizon) then
+    perform rollups.catch_up(v_rollup, v_source, v_horizon);
+  end if;
+  perform rollups.take_over(v_rollup, v_source);
+  delete from rollups.chunks where rollup = p_rollup;
+  -- Of rows too that were taken back: those changes are dropped by the build of their month.
+  insert into rollups.chunks (rollup, number, month) select p_rollup, m.number, m.month from unnest(v_months) with ordinality m (month, number);
+  delete from rollups.marks where rollup = p_rollup;
+  update rollups.rollups
+  set state = 'building', counted_below = v_horizon, counted_on = (pg_control_system()).system_identifier, everything = v_everything
+  where name = p_rollup;
+  return coalesce(cardinality(v_months), 0);
+end
+$$;
+
+revoke all on all functions in schema rollups from public;

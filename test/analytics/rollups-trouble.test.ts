@@ -1,0 +1,168 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { applyRollups } from '../../src/analytics/rollups/apply.ts';
+import { buildRollup } from '../../src/analytics/rollups/build.ts';
+import { runRollups } from '../../src/analytics/rollups/run.ts';
+import { judgeRollups } from '../../src/analytics/rollups/status.ts';
+import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
+import type { Pool } from '../../src/db/pool.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
+import { waitsForLock } from '../support/locks.ts';
+import {
+  applyVisits,
+  counted,
+  countedAndVerified,
+  createVisits,
+  declare,
+  horizonIsOurs,
+  visitsDeclaration,
+} from '../support/rollups.ts';
+
+let database: TestDatabase;
+let pool: Pool;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  pool = database.pool;
+});
+afterEach(() => database.drop());
+
+const sql = (text: string) => pool.query(text);
+const visits = async () =>
+  (
+    await sql(
+      'select page, day::text, visits::int, people::int from site.visits_daily order by page nulls last, day nulls last',
+    )
+  ).rows.map(Object.values);
+const rebuild = async () => {
+  await horizonIsOurs(pool);
+  return buildRollup(pool, 'visits_daily', {}, { everything: false });
+};
+
+const VISIT = 'insert into site.visits (page, person, at) values';
+const holds = { holds: true, faults: 0n, first: [] };
+
+const JANUARY = `create table site.january partition of site.visits for values from ('2026-01-01Z') to ('2026-02-01Z')`;
+const FEBRUARY = `create table site.february partition of site.visits for values from ('2026-02-01Z') to ('2026-03-01Z')`;
+const createMonths = async () => {
+  await createVisits(pool, 'partition by range (at)');
+  await sql(`${JANUARY}; ${FEBRUARY}`);
+};
+
+describe('a rollup that was restored on another server, whose numbers are lower', () => {
+  /** As a dump has it of a server that was at transaction 10 million when it had counted, and that has recorded more of some rows since. */
+  const restore = async ({ uncounted = 'false' } = {}) => {
+    await counted(pool);
+    const { rows } = await sql(
+      `select format('alter table site.visits enable always trigger %I', tgname) as enable from pg_trigger where tgrelid = 'site.visits'::regclass and tgenabled = 'A'`,
+    );
+    await sql(`alter table site.visits disable trigger user;
+      update site.visits set recorded_xid = case when ${uncounted} then '10000001'::xid8 else '9999999' end where recorded_xid is not null;
+      ${rows.map(({ enable }) => enable).join(';')}; update rollups.rollups set counted_below = '10000000', counted_on = 1`);
+  };
+
+  it('has rows of a day that is kept once after a rebuild, and once after the next run', async () => {
+    const zone = 'America/New_York';
+    await createMonths();
+    await applyVisits(pool, { zone });
+    await sql(`${VISIT} ('a', 'ann', '2026-01-31 20:00Z'), ('a', 'bob', '2026-02-01 01:00Z')`);
+    await counted(pool);
+    await sql('drop table site.january');
+    await restore();
+    await rebuild();
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, kept: 1n });
+    expect(await visits()).toEqual([['a', '2026-01-31', 2, 2]]);
+    await sql('delete from site.visits');
+    await counted(pool);
+    expect(await visits()).toEqual([['a', '2026-01-31', 1, 1]]);
+  });
+
+  it('has what came for a kept day and was not counted there counted by the next run', async () => {
+    await createMonths();
+    await sql('create table site.rest partition of site.visits default');
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await counted(pool);
+    await sql(`drop table site.january; ${VISIT} ('a', 'bob', '2026-01-03Z'), ('a', 'cy', '2026-01-03Z')`);
+    await counted(pool);
+    await sql(
+      `update site.visits_daily set visits = 2, people = 2; delete from rollups.visits_daily_viewers where viewer = 'cy'`,
+    );
+    await restore({ uncounted: `person = 'cy'` });
+    await rebuild();
+    expect(await visits()).toEqual([['a', '2026-01-03', 2, 2]]);
+    await counted(pool);
+    expect(await visits()).toEqual([['a', '2026-01-03', 3, 3]]);
+  });
+
+  it('has taken from a kept day what was taken back here before the rebuild, or there and not yet counted', async () => {
+    await createMonths();
+    await sql('create table site.rest partition of site.visits default');
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await counted(pool);
+    await sql(`drop table site.january; ${VISIT} ('a', 'bob', '2026-01-03Z'), ('a', 'cy', '2026-01-03Z')`);
+    await sql(`${VISIT} ('b', 'dee', '2026-02-03Z')`);
+    await restore();
+    await sql(`delete from site.visits where person = 'bob'`);
+    await sql(`delete from site.visits where person = 'cy'`);
+    await sql(`update rollups.visits_daily_changes set changed_xid = '10000002' where viewer = 'cy'`);
+    await rebuild();
+    await counted(pool);
+    expect(await visits()).toEqual([
+      ['a', '2026-01-03', 1, 1],
+      ['b', '2026-02-03', 1, 1],
+    ]);
+  });
+
+  it('has its numbers when the rebuild is done, not after the next run alone, and no change is left of it', async () => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-03Z')`);
+    await restore();
+    await rebuild();
+    expect(await visits()).toEqual([['a', '2026-01-03', 2, 2]]);
+    expect((await sql('select from rollups.visits_daily_changes')).rows).toEqual([]);
+    expect(await counted(pool)).toMatchObject([{ status: 'nothing' }]);
+    await sql(`delete from site.visits where person = 'bob'`);
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('leaves another of its source right, whichever is rebuilt first', async () => {
+    await createVisits(pool);
+    const both = declare([visitsDeclaration(), visitsDeclaration({ name: 'other_daily' })]);
+    await applyRollups(pool, both, {});
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-03Z')`);
+    await restore();
+    await rebuild();
+    await horizonIsOurs(pool);
+    await buildRollup(pool, 'other_daily', {}, { everything: false });
+    await sql(`delete from site.visits where person = 'bob'`);
+    await counted(pool);
+    expect(await verifyRollups(pool)).toMatchObject([
+      { ...holds, rows: 1n },
+      { ...holds, rows: 1n },
+    ]);
+  });
+
+  it('has no row hidden from it by a writer who takes its number away, nor by its owner who takes away one of this server', async () => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-03Z')`);
+    await restore();
+    const role = `${database.name}_web`;
+    await sql(`create role ${role}; grant ${role} to current_user; grant usage on schema site to ${role};
+      grant select, update on site.visits to ${role}`);
+    await sql(
+      `begin; set local role ${role}; update site.visits set page = 'b', recorded_xid = null where person = 'ann'; commit`,
+    );
+    await sql(
+      `${VISIT} ('a', 'cy', '2026-01-03Z'); update site.visits set recorded_xid = null where person = 'cy'`,
+    );
+    const { rows } = await sql('select person from site.visits where recorded_xid is null');
+    await sql(`drop owned by ${role}; drop role ${role}`);
+    expect(rows).toEqual([]);
+    expect((await sql('select viewer from rollups.visits_daily_changes')).rows).toEqual([{ viewer: 'ann' }, { viewer: 'cy' }]);
+  });
+});
+
