@@ -166,3 +166,34 @@ describe('a rollup that was restored on another server, whose numbers are lower'
   });
 });
 
+describe('rollups of one source that are declared in two files', () => {
+  const a = visitsDeclaration({ name: 'visits_a' });
+  const b = visitsDeclaration({ name: 'visits_b' });
+  const marked = async () =>
+    (await sql('select distinct rollup from rollups.marks order by 1')).rows.map(({ rollup }) => rollup);
+  beforeEach(async () => {
+    await createVisits(pool);
+    await applyRollups(pool, declare([a]), {});
+    await applyRollups(pool, declare([b]), {});
+  });
+
+  it.each([
+    ['default', 'alter table site.visits alter column recorded_xid drop default'],
+    ['trigger', 'alter table site.visits disable trigger zz_liventix_rollups_recorded'],
+  ])('are both to be rebuilt when the %s that they share is put back for one of them', async (_, lose) => {
+    await sql(`${lose}; ${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await applyRollups(pool, declare([a]), {});
+    expect(await marked()).toEqual(['visits_a', 'visits_b']);
+    expect(await counted(pool)).toMatchObject([{ status: 'to be rebuilt' }, { status: 'to be rebuilt' }]);
+  });
+
+  it('are not, but for the one, when what is put back is its own, or an index', async () => {
+    await sql('drop index site.visits_recorded_xid');
+    await applyRollups(pool, declare([a]), {});
+    expect(await marked()).toEqual([]);
+    await sql('drop trigger zz_liventix_rollup_visits_a on site.visits');
+    await applyRollups(pool, declare([a]), {});
+    expect(await marked()).toEqual(['visits_a']);
+  });
+});
+
