@@ -58,6 +58,43 @@ begin
 end
 $$;
 
+-- Counts of a rollup that is about to be rebuilt what came up to the horizon, as a run would: days that are kept are not counted again. Where more would be
+-- taken away of a group and day than it has, nothing is: it may be for that that it is rebuilt, and who knows what of it was ever counted.
+create or replace function rollups.catch_up(p_rollup rollups.rollups, p_source text, p_horizon xid8) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_read constant text := replace(p_rollup.read_sql, '{source}', p_source);
+  v_changes constant text := p_rollup.name || '_changes';
+  v_keys record;
+begin
+  begin
+    perform rollups.merge(p_rollup, v_read, p_rollup.counted_below, p_horizon);
+  exception when check_violation then
+    v_keys := rollups.keys_of(p_rollup);
+    -- What the run would make of each, by the rule.
+    execute format(
+      'delete from rollups.%1$I q
+       using (
+         select c.key
+         from (
+           select %2$s as key, -1 as rows from rollups.%1$I q where q.changed_xid < $2 and (q.recorded_xid is null or q.recorded_xid < $1)
+           union all
+           select %2$s, 1 from rollups.%1$I q where q.changed_xid >= $2 and q.recorded_xid >= $1 and q.recorded_xid < $2
+           union all
+           select %3$s, 1 from %4$s s where s.recorded_xid >= $1 and s.recorded_xid < $2
+           union all
+           select %5$s, t.%6$I from %7$I.%8$I t) c
+         group by c.key having sum(c.rows) < 0) n
+       where q.changed_xid < $2 and (q.recorded_xid is null or q.recorded_xid < $1) and n.key = %2$s',
+      v_changes, v_keys.of_changes, v_keys.of_source, p_source,
+      v_keys.of_rollup, p_rollup.declaration ->> 'count', p_rollup.declaration ->> 'schema', p_rollup.name)
+      using p_rollup.counted_below, p_horizon;
+    perform rollups.merge(p_rollup, v_read, p_rollup.counted_below, p_horizon);
+  end;
+  execute p_rollup.forget_sql using p_horizon;
+end
+$$;
+
 -- Begins to build a rollup from its source, or to rebuild it: which months there are, and what is counted by runs from then on. Months whose partitions are
 -- gone are kept unless told otherwise; of a source without partitions there are none. In one transaction, which reads the whole source before it
 -- writes anything. Parameters: the rollup; whether nothing is kept. Returns how many months. Raises LV110, LV112, LV113.

@@ -197,3 +197,27 @@ describe('rollups of one source that are declared in two files', () => {
   });
 });
 
+describe('a rebuild of a rollup whose source has lost a month', () => {
+  beforeEach(createMonths);
+
+  it('counts what came late for a day that is kept, though rows were taken back that had never been counted', async () => {
+    await sql('create table site.rest partition of site.visits default');
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-02-03Z'), ('a', 'bob', '2026-02-04Z')`);
+    await counted(pool);
+    await sql('drop table site.january');
+    await sql(
+      `insert into site.visits (page, at, recorded_xid) values ('hidden', '2026-02-05Z', '1'), ('hidden', '2026-01-05Z', '1')`,
+    );
+    await sql(`delete from site.visits where page = 'hidden'`);
+    expect(await counted(pool)).toMatchObject([{ status: 'to be rebuilt' }]);
+    await sql(`${VISIT} ('a', 'cy', '2026-01-03Z'); delete from site.visits where at = '2026-02-04Z'`);
+    await rebuild();
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, kept: 1n });
+    expect(await visits()).toEqual([
+      ['a', '2026-01-03', 2, 2],
+      ['a', '2026-02-03', 1, 1],
+    ]);
+  });
+
+});
