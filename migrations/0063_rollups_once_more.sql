@@ -95,6 +95,105 @@ begin
 end
 $$;
 
+-- Of which days rows may have gone with their partition: an SQL condition on {day}. Not all of such a day lies in partitions that there are; the default
+-- is none, as what comes late for a month that is gone lies there; nor is one whose detaching was begun, of which no query sees a row any more. Of a table without partitions it is none, and no day that is null or infinite is.
+-- Parameters: the source; its time; the zone of the days.
+create or replace function rollups.gone_days(p_source regclass, p_time text, p_zone text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_there text;
+begin
+  if not exists (select from pg_partitioned_table p where p.partrelid = p_source) then
+    return 'false';
+  end if;
+  select string_agg(pg_get_partition_constraintdef(c.oid), ' or ') into v_there
+  from pg_partitioned_table p
+  join pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0] and a.attname = p_time
+  join pg_inherits h on h.inhparent = p.partrelid and not h.inhdetachpending
+  join pg_class c on c.oid = h.inhrelid and pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'
+  where p.partrelid = p_source and p.partnatts = 1;
+  return format(
+    'case when isfinite({day}) and {day} < ''290000-01-01'' then not (
+       select bool_and(%1$s)
+       from unnest(array[{day}::timestamp at time zone %2$L, ({day} + 1)::timestamp at time zone %2$L - interval ''1 microsecond'']) i (%3$I)) else false end',
+    coalesce(v_there, 'false'), p_zone, p_time);
+end
+$$;
+
+-- The partitions of a table that queries see. Parameters: the table, quoted. Locks nothing.
+create function rollups.partitions_of(p_source text) returns oid[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select array_agg(h.inhrelid order by h.inhrelid) from pg_inherits h where h.inhparent = p_source::regclass and not h.inhdetachpending
+$$;
+
+-- Builds the next month of a rollup, in one transaction. Parameters: the rollup. Returns what became of it (built, kept where groups and days of it
+-- are, under way, ready), how many rows it counted, and how many months are left. Raises LV110, LV112, and
+-- 40001 where partitions came or went meanwhile.
+create or replace function rollups.build(p_rollup text, out status text, out changes bigint, out months_left bigint)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_rollup rollups.rollups;
+  v_chunk rollups.chunks;
+  v_source text;
+  v_of record;
+  v_rows text;
+  v_changes text;
+  v_kept bigint[];
+  v_keys record;
+  v_others text;
+  v_partitions oid[];
+begin
+  changes := 0;
+  if not rollups.is_mine(p_rollup) then
+    status := 'under way';
+    return;
+  end if;
+  v_rollup := rollups.get(p_rollup);
+  select * into v_chunk from rollups.chunks c where c.rollup = p_rollup and c.built_at is null order by c.number limit 1;
+  if v_rollup.state <> 'building' or not found then
+    if v_rollup.state = 'building' then
+      update rollups.rollups set state = 'ready', last_counted_at = clock_timestamp() where name = p_rollup;
+    end if;
+    status := 'ready';
+    months_left := 0;
+    return;
+  end if;
+  v_source := rollups.source_of(v_rollup.sources);
+  v_of := rollups.month_ranges(v_chunk.month, v_rollup.declaration ->> 'zone');
+  v_rows := replace(v_of.range, '{time}', format('s.%I', v_rollup.declaration ->> 'time'));
+  v_changes := replace(v_of.range, '{time}', 'q.happened_at');
+  status := 'built';
+  -- So that no partition goes between a look and the next. One that is detached concurrently waits for nobody before queries see it no more: of that the
+  -- end tells. A lock that kept it away would keep away partitions that are attached, and builds of other rollups.
+  execute format('lock table only %s in access share mode', v_source);
+  v_partitions := rollups.partitions_of(v_source);
+  if not v_rollup.everything then
+    v_kept := rollups.kept_cells(v_rollup, v_source, v_chunk.month, v_of.range, v_of.days);
+  end if;
+  if v_kept is not null then
+    -- All else of the month is counted anew. What is taken back of what is kept stays, for the next run.
+    v_keys := rollups.keys_of(v_rollup);
+    v_others := format('not exists (select from (select %s as key from %I.%I t where t.cell = any (%L::bigint[])) k where k.key = ',
+      v_keys.of_rollup, v_rollup.declaration ->> 'schema', p_rollup, v_kept);
+    v_rows := format('%s and %s %s)', v_rows, v_others, v_keys.of_source);
+    v_changes := format('%s and %s %s)', v_changes, v_others, v_keys.of_changes);
+    v_of.days := format('%s and t.cell <> all (%L::bigint[])', v_of.days, v_kept);
+    status := 'kept';
+  end if;
+  execute replace(v_rollup.wipe_sql, '{days}', v_of.days);
+  changes := rollups.merge(
+    v_rollup,
+    replace(replace(replace(v_rollup.build_sql, '{source}', v_source), '{rows}', v_rows), '{changes}', v_changes),
+    null, v_rollup.counted_below);
+  if v_partitions is distinct from rollups.partitions_of(v_source) then
+    raise exception using errcode = 'serialization_failure', message = format(
+      'A partition of %s came or went while %s was built. Nothing of that month was changed: run it again.', v_source, p_rollup);
+  end if;
+  update rollups.chunks set built_at = clock_timestamp() where rollup = p_rollup and number = v_chunk.number;
+  months_left := (select count(*) from rollups.chunks c where c.rollup = p_rollup and c.built_at is null);
+end
+$$;
+
 -- Begins to build a rollup from its source, or to rebuild it: which months there are, and what is counted by runs from then on. Months whose partitions are
 -- gone are kept unless told otherwise; of a source without partitions there are none. In one transaction, which reads the whole source before it
 -- writes anything. Parameters: the rollup; whether nothing is kept. Returns how many months. Raises LV110, LV112, LV113.

@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { applyRollups } from '../../src/analytics/rollups/apply.ts';
 import { buildRollup } from '../../src/analytics/rollups/build.ts';
@@ -25,7 +26,26 @@ beforeEach(async () => {
   database = await createDatabase();
   pool = database.pool;
 });
-afterEach(() => database.drop());
+afterEach(async () => {
+  // Of a test that failed, which would have its database wait for ever.
+  for (const client of held) client.release(true);
+  held.clear();
+  await database.drop();
+});
+
+const held = new Set<pg.PoolClient>();
+
+/** What somebody else has begun, and holds until it is let go. */
+async function hold(text: string): Promise<() => Promise<void>> {
+  const client = await pool.connect();
+  held.add(client);
+  await client.query(`begin; ${text}`);
+  return async () => {
+    await client.query('rollback');
+    held.delete(client);
+    client.release();
+  };
+}
 
 const sql = (text: string) => pool.query(text);
 const visits = async () =>
@@ -220,4 +240,44 @@ describe('a rebuild of a rollup whose source has lost a month', () => {
     ]);
   });
 
+  const BOTH = `${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'ann', '2026-02-03Z')`;
+  const BOTH_DAYS = [
+    ['a', '2026-01-03', 1, 1],
+    ['a', '2026-02-03', 1, 1],
+  ];
+  /** Of which a session that holds the partition keeps the end away. */
+  const detachInPart = async () => {
+    const detaching = await pool.connect();
+    await detaching.query(`set statement_timeout = '300ms'`);
+    await expect(
+      detaching.query('alter table site.visits detach partition site.january concurrently'),
+    ).rejects.toMatchObject({ code: '57014' });
+    detaching.release(true);
+  };
+
+  it('keeps its days too where the detaching was broken off', async () => {
+    await sql(BOTH);
+    await applyVisits(pool);
+    const letGo = await hold('select from site.visits');
+    await detachInPart();
+    await letGo();
+    expect((await sql('select from site.visits')).rows).toHaveLength(1);
+    expect(await verifyRollups(pool)).toMatchObject([{ ...holds, kept: 1n }]);
+    await rebuild();
+    expect(await visits()).toEqual(BOTH_DAYS);
+  });
+
+  it('keeps its days where it begins to be detached while they are counted', async () => {
+    await sql(BOTH);
+    await applyVisits(pool);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    const letGo = await hold('lock table site.visits_daily in share mode');
+    const rebuilt = buildRollup(pool, 'visits_daily', {});
+    await waitsForLock(pool, 'rollups.build(');
+    await detachInPart();
+    await letGo();
+    expect(await rebuilt).toMatchObject({ keptMonths: 1 });
+    expect(await visits()).toEqual(BOTH_DAYS);
+  });
 });
+
