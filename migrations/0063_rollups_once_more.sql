@@ -1,5 +1,12 @@
 -- Rollups a third time: what a restore on another server, a detaching that was broken off, and rows that cannot be counted do to them.
 
+-- When a run last worked, to a minute; since when none does, and what failed last.
+-- lint: allow lock-without-timeout because nobody but a run writes it, and it is changed in no time
+alter table rollups.rollups
+  add column last_run_at timestamptz,
+  add column failing_since timestamptz,
+  add column error text;
+
 -- Of another server, from which this one was restored, the numbers of transactions mean nothing here. At or above
 -- pg_snapshot_xmax(pg_current_snapshot()), and not of the transaction that looks, they can be of no other. A rollup that had counted there below C is
 -- rebuilt of what the rule at the head of 0059 makes of them, where a row was recorded by i and taken back by d:
@@ -194,6 +201,102 @@ begin
 end
 $$;
 
+-- Writes down that a rollup cannot be counted, when what failed is undone: the next run that works says otherwise. Parameters: the rollup; what failed.
+create function rollups.note_failure(p_rollup text, p_error text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update rollups.rollups set failing_since = coalesce(failing_since, clock_timestamp()), error = p_error
+  where name = p_rollup and error is distinct from p_error
+$$;
+
+-- Counts what came since the last run, up to the horizon or, where that is more, about so many rows of it. In one transaction, which waits for nobody
+-- but who locks the source itself, as TRUNCATE does. Parameters: the rollup; how many rows. Returns what became of it (counted, nothing, under way,
+-- building, to be rebuilt), how many changes it read, and whether there is more. Raises LV110, LV111, LV112.
+create or replace function rollups.run(p_rollup text, p_most integer default 50000, out status text, out changes bigint, out is_behind boolean)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_rollup rollups.rollups;
+  v_source text;
+  v_horizon xid8;
+  v_high xid8;
+  v_forgotten bigint;
+begin
+  changes := 0;
+  is_behind := false;
+  if not rollups.is_mine(p_rollup) then
+    status := 'under way';
+    return;
+  end if;
+  -- From here on in later statements, whose snapshots see what the last run did.
+  v_rollup := rollups.get(p_rollup);
+  if v_rollup.state <> 'ready' then
+    status := 'building';
+    return;
+  end if;
+  if exists (select from rollups.marks m where m.rollup = p_rollup) then
+    status := 'to be rebuilt';
+    return;
+  end if;
+  v_source := rollups.source_of(v_rollup.sources);
+  v_horizon := pg_snapshot_xmin(pg_current_snapshot());
+  if rollups.is_elsewhere(v_rollup, v_horizon) then
+    perform rollups.refuse('ROLLUP_HORIZON_BEHIND', format(
+      'The rollup %s has counted up to transaction %s of server %s, and this one is at %s of %s: it was restored from another. Count anew: liventix rollups rebuild %s',
+      p_rollup, v_rollup.counted_below, v_rollup.counted_on, v_horizon, (pg_control_system()).system_identifier, p_rollup));
+  end if;
+  v_high := rollups.reach(v_rollup, v_source, v_horizon, p_most);
+  is_behind := v_high < v_horizon;
+  begin
+    changes := rollups.merge(v_rollup, replace(v_rollup.read_sql, '{source}', v_source), v_rollup.counted_below, v_high);
+  exception when check_violation then
+    insert into rollups.marks (rollup, why) values (p_rollup, 'rows were taken back that it had never counted');
+    is_behind := false;
+    status := 'to be rebuilt';
+    return;
+  end;
+  execute v_rollup.forget_sql into v_forgotten using v_high;
+  if changes > 0 or v_forgotten > 0 or is_behind then
+    update rollups.rollups
+    set counted_below = v_high, last_counted_at = clock_timestamp(), last_run_at = clock_timestamp(), failing_since = null, error = null
+    where name = p_rollup;
+    status := 'counted';
+  else
+    -- Not each time: a run of nothing writes nothing.
+    if v_rollup.error is not null or (v_rollup.last_run_at between clock_timestamp() - interval '1 minute' and clock_timestamp()) is not true then
+      update rollups.rollups set last_run_at = clock_timestamp(), failing_since = null, error = null where name = p_rollup;
+    end if;
+    status := 'nothing';
+  end if;
+end
+$$;
+
+-- Runs every rollup until it is up to date, for pg_cron: select cron.schedule('10 seconds', 'call rollups.run_all()'). Each step is a transaction;
+-- what fails of one is a warning, and written down, and the others go on.
+create or replace procedure rollups.run_all(p_most integer default 50000)
+language plpgsql as $$
+declare
+  v_behind text[] := array(select r.name from rollups.rollups r where r.state = 'ready' order by r.name);
+  v_name text;
+  v_is_behind boolean;
+begin
+  -- One step each in turn: one that is far behind keeps no other waiting.
+  while pg_catalog.cardinality(v_behind) > 0 loop
+    foreach v_name in array v_behind loop
+      begin
+        select r.is_behind into v_is_behind from rollups.run(v_name, p_most) r;
+      exception when others then
+        raise warning 'rollup %: %', v_name, sqlerrm;
+        perform rollups.note_failure(v_name, sqlerrm);
+        v_is_behind := false;
+      end;
+      commit;
+      if not v_is_behind then
+        v_behind := pg_catalog.array_remove(v_behind, v_name);
+      end if;
+    end loop;
+  end loop;
+end
+$$;
+
 -- Begins to build a rollup from its source, or to rebuild it: which months there are, and what is counted by runs from then on. Months whose partitions are
 -- gone are kept unless told otherwise; of a source without partitions there are none. In one transaction, which reads the whole source before it
 -- writes anything. Parameters: the rollup; whether nothing is kept. Returns how many months. Raises LV110, LV112, LV113.
@@ -229,7 +332,8 @@ begin
   insert into rollups.chunks (rollup, number, month) select p_rollup, m.number, m.month from unnest(v_months) with ordinality m (month, number);
   delete from rollups.marks where rollup = p_rollup;
   update rollups.rollups
-  set state = 'building', counted_below = v_horizon, counted_on = (pg_control_system()).system_identifier, everything = v_everything
+  set state = 'building', counted_below = v_horizon, counted_on = (pg_control_system()).system_identifier, everything = v_everything,
+    failing_since = null, error = null
   where name = p_rollup;
   return coalesce(cardinality(v_months), 0);
 end

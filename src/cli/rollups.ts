@@ -342,6 +342,8 @@ function rollupText({
   lastCountedAt,
   isAhead,
   missing,
+  failingSince,
+  error,
 }: RollupStatus): string {
   const rows = rowsBehind >= BigInt(MOST_BEHIND) ? `${formatCount(rowsBehind)} and more rows` : many(rowsBehind, 'row');
   const remarks = [
@@ -349,6 +351,7 @@ function rollupText({
     ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
     ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
     ...missing.map((what) => `${what} is not there`),
+    ...(failingSince === null ? [] : [`cannot be counted since ${failingSince.toISOString()}: ${error}`]),
     ...(state === 'building' ? [`${many(monthsLeft, 'month')} left`] : []),
     `${rows} and ${many(changesWaiting, 'change')} wait`,
     ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),

@@ -281,3 +281,72 @@ describe('a rebuild of a rollup whose source has lost a month', () => {
   });
 });
 
+describe('a rollup that cannot be counted', () => {
+  const LONG = `(select string_agg(md5(n::text), '') from generate_series(1, 200) n)`;
+
+  it.each([
+    ['a worker', () => runRollups(pool)],
+    ['pg_cron', () => sql('call rollups.run_all()')],
+  ])('says so, since when and why, in doctor and status, until a run by %s works', async (_, run) => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`insert into site.visits (page, at) select ${LONG}, '2026-01-03Z'`);
+    await horizonIsOurs(pool);
+    await run();
+    const { rows } = await sql('select failing_since from rollups.rollups');
+    await run();
+    const since: Date = rows[0].failing_since;
+    const why = /index row size \d+ exceeds btree version 4 maximum 2704/;
+    expect(await judgeRollups(pool)).toMatchObject({
+      result: 'failed',
+      found: expect.stringContaining(`visits_daily cannot be counted since ${since.toISOString()}: `),
+      todo: 'Remove the cause, such as rows that it cannot count; or change the file: liventix rollups remove --name visits_daily, then apply.',
+    });
+    expect((await judgeRollups(pool)).found).toMatch(why);
+    const status = await liventix(['rollups', 'status'], { DATABASE_URL: database.url });
+    expect(status.stdout).toContain(`cannot be counted since ${since.toISOString()}: `);
+    expect(status.stdout).toMatch(why);
+    await sql('delete from site.visits');
+    await horizonIsOurs(pool);
+    await run();
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+  });
+
+  it('is told of no more when it is rebuilt of rows that can be', async () => {
+    await createVisits(pool);
+    await applyRollups(
+      pool,
+      declare([{ ...visitsDeclaration(), distinct: { name: 'people', of: '(100 / ms)::text' } }]),
+      {},
+    );
+    await sql(`insert into site.visits (page, ms, at) values ('a', 0, '2026-01-03Z')`);
+    await horizonIsOurs(pool);
+    expect(await runRollups(pool)).toMatchObject([{ status: 'failed' }]);
+    expect(await judgeRollups(pool)).toMatchObject({ found: expect.stringContaining('division by zero') });
+    await sql('update site.visits set ms = 1');
+    await rebuild();
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+  });
+
+  it('is told of where rows wait that no worker counts, but not where they came just now', async () => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await horizonIsOurs(pool);
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+    const anHourAgo = `update rollups.rollups set last_run_at = last_run_at - interval '1 hour', last_counted_at = last_counted_at - interval '1 hour'`;
+    await sql(anHourAgo);
+    expect(await judgeRollups(pool)).toMatchObject({
+      result: 'warning',
+      found: 'rows that wait to be counted: visits_daily 1',
+      todo: 'Let a worker run: liventix worker. Or at once: liventix rollups run.',
+    });
+    await counted(pool);
+    await sql(anHourAgo);
+    expect(await counted(pool)).toMatchObject([{ status: 'nothing' }]);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await horizonIsOurs(pool);
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+  });
+
+});

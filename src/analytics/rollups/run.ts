@@ -15,7 +15,7 @@ export type Ran = { readonly rollup: string } & (
 const MOST_ROWS = 50_000;
 
 /**
- * Counts what came to each rollup since the last run, up to the horizon. What fails of one is told, and the others go on. Any number may run at
+ * Counts what came to each rollup since the last run, up to the horizon. What fails of one is told and written down, and the others go on. Any number may run at
  * once: each rollup is counted by one of them. For a worker, and for the command line.
  */
 export async function runRollups(
@@ -30,8 +30,8 @@ export async function runRollups(
   for (let behind = rows.map(({ name }) => name); behind.length > 0; ) {
     const still: string[] = [];
     for (const rollup of behind) {
-      const step = await runStep(pool, rollup, mostRows).catch(
-        (error: unknown): Step => ({ rollup, status: 'failed', error: toAppError(error) }),
+      const step = await runStep(pool, rollup, mostRows).catch((error: unknown) =>
+        failedStep(pool, rollup, toAppError(error)),
       );
       ran.set(rollup, together(ran.get(rollup), step));
       if (step.status !== 'failed' && step.isBehind && stop?.aborted !== true) still.push(rollup);
@@ -54,6 +54,12 @@ async function runStep(pool: Pool, rollup: string, mostRows: number): Promise<St
   });
   if (step === undefined) throw new Error('rollups.run answered nothing');
   return { rollup, ...step };
+}
+
+/** Written down, for whoever has not this run's answer. Where that cannot be either, the answer is all there is. */
+async function failedStep(pool: Pool, rollup: string, error: AppError): Promise<Step> {
+  await pool.query('select rollups.note_failure($1, $2)', [rollup, error.message]).catch(() => undefined);
+  return { rollup, status: 'failed', error };
 }
 
 /** What became of a rollup in all: what was counted is, whatever came after. */

@@ -18,6 +18,11 @@ export interface RollupStatus {
   readonly rowsBehind: bigint;
   readonly changesWaiting: bigint;
   readonly lastCountedAt: Date | null;
+  /** No run has worked for five minutes. */
+  readonly isUnattended: boolean;
+  /** Since when every run fails, and what failed last. */
+  readonly failingSince: Date | null;
+  readonly error: string | null;
   /** It counted on another server, from which this one was restored. */
   readonly isAhead: boolean;
   /** What counts and is not there: triggers, the default, the index. */
@@ -45,6 +50,8 @@ export const MOST_BEHIND = 100_000;
 
 const ROLLUPS = `
   select r.name, r.state, r.last_counted_at as "lastCountedAt", r.counted_below::text as "countedBelow",
+    (greatest(r.last_run_at, r.last_counted_at) between clock_timestamp() - interval '5 minutes' and clock_timestamp()) is not true as "isUnattended",
+    r.failing_since as "failingSince", r.error,
     rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isAhead",
     (select count(*) from rollups.chunks c where c.rollup = r.name and c.built_at is null) as "monthsLeft",
     (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as "toBeRebuilt",
@@ -134,7 +141,8 @@ async function judge(db: Queryable): Promise<Finding> {
 
 const NOTHING: Finding = { result: 'skipped', found: 'no rollup is kept' };
 
-function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: RollupStatus): readonly Said[] {
+function failuresOf(status: RollupStatus): readonly Said[] {
+  const { name, state, source, toBeRebuilt, isAhead, missing, failingSince, error } = status;
   if (source === null)
     return [
       { found: `the source of ${name} is gone`, todo: `Put it back, or run: liventix rollups remove --name ${name}.` },
@@ -151,14 +159,19 @@ function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: Roll
       },
     ];
   if (state !== 'ready') return [{ found: `${name} is not built yet`, todo: `Run: ${APPLY}.` }];
-  if (missing.length > 0)
-    return [
-      {
-        found: `${name} lacks ${missing.join(', ')}`,
-        todo: `Run: ${APPLY}. It says what is to be rebuilt.`,
-      },
-    ];
-  return [];
+  return [
+    ...(missing.length === 0
+      ? []
+      : [{ found: `${name} lacks ${missing.join(', ')}`, todo: `Run: ${APPLY}. It says what is to be rebuilt.` }]),
+    ...(failingSince === null
+      ? []
+      : [
+          {
+            found: `${name} cannot be counted since ${failingSince.toISOString()}: ${error}`,
+            todo: `Remove the cause, such as rows that it cannot count; or change the file: liventix rollups remove --name ${name}, then apply.`,
+          },
+        ]),
+  ];
 }
 
 function viewFailuresOf({ name, declaredName, isThere, isFilled, error, isNotUnique }: ViewStatus): readonly Said[] {
@@ -193,7 +206,9 @@ async function lagOf(db: Queryable, rollups: readonly RollupStatus[]): Promise<r
     return [
       { found: `rows that wait to be counted: ${waiting}; held back by ${describeHolder(oldest)}`, todo: oldest.todo },
     ];
-  const isLate = behind.some(({ rowsBehind }) => rowsBehind >= BigInt(MOST_BEHIND));
+  const isLate = behind.some(
+    ({ rowsBehind, isUnattended, error }) => rowsBehind >= BigInt(MOST_BEHIND) || (isUnattended && error === null),
+  );
   return isLate
     ? [
         {
