@@ -65,6 +65,108 @@ begin
 end
 $$;
 
+-- The time of a zone's clocks. Near the first and the last instant there is, where a zone's time may be none that there is, that of UTC. As cheap as
+-- what it stands for where a query has it written out. Parameters: the instant; the zone.
+create function rollups.local_time(p_time timestamptz, p_zone text) returns timestamp
+language sql immutable parallel safe as $$
+  select p_time at time zone case when p_time >= '4700-01-01 00:00:00+00 BC' and p_time < '290000-01-01 00:00:00+00' then p_zone else 'UTC' end
+$$;
+
+-- The months that there are in a source, in its rollup, or in what was taken back, in order. Parameters: the rollup; the source.
+create or replace function rollups.months_of(p_rollup rollups.rollups, p_source text) returns timestamp[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  -- All before the first full month, and all from the last on, go together.
+  c_month constant text := 'select case when isfinite(%1$s) is not true then %1$s
+    when %1$s < ''4700-01-01 BC'' then ''4714-11-24 BC'' else least(date_trunc(''month'', %1$s), ''290000-01-01'') end from %2$s';
+  v_zone constant text := p_rollup.declaration ->> 'zone';
+  v_months timestamp[];
+begin
+  execute format('select array_agg(m.month order by m.month nulls first) from (%s union %s union %s) m (month)',
+    format(c_month, format('rollups.local_time(s.%I, %L)', p_rollup.declaration ->> 'time', v_zone), p_source || ' s'),
+    format(c_month, 't.day::timestamp', format('%I.%I t', p_rollup.declaration ->> 'schema', p_rollup.name)),
+    format(c_month, format('rollups.local_time(q.happened_at, %L)', v_zone), format('rollups.%I q', p_rollup.name || '_changes')))
+    into v_months;
+  return v_months;
+end
+$$;
+
+-- What is of a month: SQL conditions on {time} and on t.day. Parameters: the month of a chunk; the zone.
+create or replace function rollups.month_ranges(p_month timestamp, p_zone text, out range text, out days text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  c_first constant timestamp := '4700-01-01 BC';
+  c_last constant timestamp := '290000-01-01';
+  v_to constant timestamp := case when p_month < c_first then c_first when p_month < c_last then p_month + interval '1 month' else 'infinity' end;
+begin
+  if p_month is null then
+    range := '{time} is null';
+    days := 't.day is null';
+  elsif not isfinite(p_month) then
+    range := format('{time} = %L', p_month);
+    days := format('t.day = %L', p_month);
+  else
+    -- As rows are grouped, since a clock may show its midnight twice; and about that by the time itself, for an index.
+    range := format(
+      'rollups.local_time({time}, %1$L) >= %2$L and rollups.local_time({time}, %1$L) < %3$L
+         and {time} >= %4$L::timestamp at time zone %1$L - interval ''1 day'' and {time} < %3$L::timestamp at time zone %1$L + interval ''1 day''',
+      p_zone, p_month, v_to, case when p_month < c_first then '-infinity' else p_month end);
+    days := format('t.day >= %L and t.day < %L', p_month, v_to);
+  end if;
+end
+$$;
+
+-- The same of a row `s` of the source, of one `q` that was taken back, and of one `t` of the rollup.
+create or replace function rollups.keys_of(p_rollup rollups.rollups, out of_source text, out of_changes text, out of_rollup text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select
+    rollups.key_of(p_rollup, array_agg(format('s.%I', g.name) order by g.number)
+      || format('rollups.local_time(s.%I, %L)::date', p_rollup.declaration ->> 'time', p_rollup.declaration ->> 'zone')),
+    rollups.key_of(p_rollup, array_agg(format('q.group%s', g.number - 1) order by g.number) || 'q.day'::text),
+    rollups.key_of(p_rollup, array_agg(format('t.%I', g.name) order by g.number) || 't.day'::text)
+  from jsonb_array_elements_text(p_rollup.declaration -> 'group') with ordinality g (name, number)
+$$;
+
+-- Which groups and days of a month a rebuild keeps: a partition of the day is gone, and the rollup counts more than there is. Nothing could count them
+-- anew; verify judges by the same. Parameters: the rollup; its source; the month; what is of it. Returns their cells, or null.
+create or replace function rollups.kept_cells(p_rollup rollups.rollups, p_source text, p_month timestamp, p_range text, p_days text) returns bigint[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_time constant text := p_rollup.declaration ->> 'time';
+  v_gone constant text := rollups.gone_days(p_source::regclass, v_time, p_rollup.declaration ->> 'zone');
+  v_keys record;
+  v_is_gone boolean;
+  v_kept bigint[];
+begin
+  if p_month is null or p_month < '4700-01-01 BC' or p_month >= '290000-01-01' then
+    return null;
+  end if;
+  execute format('select bool_or(%s) from generate_series($1, $1 + interval ''1 month'' - interval ''1 day'', ''1 day'') d (day)',
+    replace(v_gone, '{day}', 'd.day::date')) into v_is_gone using p_month;
+  if not v_is_gone then
+    return null;
+  end if;
+  v_keys := rollups.keys_of(p_rollup);
+  execute format(
+    'select array_agg(t.cell)
+     from %I.%I t
+     left join (
+       select c.key, count(*) as rows
+       from (
+         select %s as key from %s s where (s.recorded_xid is null or s.recorded_xid < $1) and %s
+         union all
+         select %s from rollups.%I q where (q.recorded_xid is null or q.recorded_xid < $1) and %s) c
+       group by c.key) e on e.key = %s
+     where %s and t.%I > coalesce(e.rows, 0) and %s',
+    p_rollup.declaration ->> 'schema', p_rollup.name,
+    v_keys.of_source, p_source, replace(p_range, '{time}', format('s.%I', v_time)),
+    v_keys.of_changes, p_rollup.name || '_changes', replace(p_range, '{time}', 'q.happened_at'),
+    v_keys.of_rollup, p_days, p_rollup.declaration ->> 'count', replace(v_gone, '{day}', 't.day'))
+    into v_kept using p_rollup.counted_below;
+  return v_kept;
+end
+$$;
+
 -- Counts of a rollup that is about to be rebuilt what came up to the horizon, as a run would: days that are kept are not counted again. Where more would be
 -- taken away of a group and day than it has, nothing is: it may be for that that it is rebuilt, and who knows what of it was ever counted.
 create or replace function rollups.catch_up(p_rollup rollups.rollups, p_source text, p_horizon xid8) returns void
@@ -120,7 +222,7 @@ begin
   join pg_class c on c.oid = h.inhrelid and pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'
   where p.partrelid = p_source and p.partnatts = 1;
   return format(
-    'case when isfinite({day}) and {day} < ''290000-01-01'' then not (
+    'case when {day} >= ''4700-01-01 BC'' and {day} < ''290000-01-01'' then not (
        select bool_and(%1$s)
        from unnest(array[{day}::timestamp at time zone %2$L, ({day} + 1)::timestamp at time zone %2$L - interval ''1 microsecond'']) i (%3$I)) else false end',
     coalesce(v_there, 'false'), p_zone, p_time);

@@ -176,13 +176,14 @@ describe('a rollup that was restored on another server, whose numbers are lower'
     await sql(
       `begin; set local role ${role}; update site.visits set page = 'b', recorded_xid = null where person = 'ann'; commit`,
     );
-    await sql(
-      `${VISIT} ('a', 'cy', '2026-01-03Z'); update site.visits set recorded_xid = null where person = 'cy'`,
-    );
+    await sql(`${VISIT} ('a', 'cy', '2026-01-03Z'); update site.visits set recorded_xid = null where person = 'cy'`);
     const { rows } = await sql('select person from site.visits where recorded_xid is null');
     await sql(`drop owned by ${role}; drop role ${role}`);
     expect(rows).toEqual([]);
-    expect((await sql('select viewer from rollups.visits_daily_changes')).rows).toEqual([{ viewer: 'ann' }, { viewer: 'cy' }]);
+    expect((await sql('select viewer from rollups.visits_daily_changes')).rows).toEqual([
+      { viewer: 'ann' },
+      { viewer: 'cy' },
+    ]);
   });
 });
 
@@ -348,5 +349,35 @@ describe('a rollup that cannot be counted', () => {
     await horizonIsOurs(pool);
     expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
   });
-
 });
+
+it.each(['UTC', 'Europe/Berlin', 'America/New_York'])(
+  'a rollup has rows of the first and the last instants that there are, by days of %s',
+  async (zone) => {
+    await createVisits(pool, 'partition by range (at)');
+    await sql(`${FEBRUARY}; create table site.rest partition of site.visits default`);
+    const rows = [
+      '4714-11-24 00:00Z BC',
+      '4714-11-25 00:00Z BC',
+      '4700-01-01 00:00Z BC',
+      '4699-12-31 23:59Z BC',
+      '2026-02-03Z',
+      '289999-12-31 23:59:59Z',
+      '290000-01-01 00:00Z',
+      '294276-12-31 23:30Z',
+      'infinity',
+      '-infinity',
+    ]
+      .map((at) => `('a', 'ann', '${at}')`)
+      .join(', ');
+    await sql(`${VISIT} ${rows}`);
+    await applyVisits(pool, { zone });
+    await sql(`${VISIT} ${rows}`);
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, rows: 20n, kept: 0n });
+    await rebuild();
+    expect(await verifyRollups(pool)).toMatchObject([{ ...holds, rows: 20n, kept: 0n }]);
+    await sql('delete from site.visits');
+    await counted(pool);
+    expect(await visits()).toEqual([]);
+  },
+);
