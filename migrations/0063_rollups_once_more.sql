@@ -441,4 +441,24 @@ begin
 end
 $$;
 
+-- Which views are to be refreshed: not within their interval; what failed after a minute, and after each failure in a row twice as long, up to the interval.
+-- At the interval at once where rows were not unique: each try runs the whole query and holds the horizon, and none helps. What the clock has yet to reach
+-- was written before it was set back, and counts for nothing. Locks nothing.
+create or replace function rollups.due_views() returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select v.name
+  from rollups.views v
+  cross join lateral (
+    select max(r.started_at) as at from rollups.refreshes r
+    where r.view = v.name and r.finished_at is not null and r.error is null and r.started_at <= clock_timestamp()) good
+  cross join lateral (
+    select count(*) as number, max(r.started_at) as at, (array_agg(r.is_not_unique order by r.id desc))[1] as is_not_unique
+    from rollups.refreshes r
+    where r.view = v.name and r.started_at > coalesce(good.at, '-infinity') and r.started_at <= clock_timestamp()) tries
+  where (good.at >= clock_timestamp() - v.every) is not true
+    and (tries.number = 0 or tries.at < clock_timestamp() - case when tries.is_not_unique then v.every
+      else least(v.every, interval '1 minute' * 2 ^ least(tries.number - 1, 20)) end)
+  order by v.name
+$$;
+
 revoke all on all functions in schema rollups from public;
