@@ -7,6 +7,10 @@ alter table rollups.rollups
   add column failing_since timestamptz,
   add column error text;
 
+-- Whether the source was emptied: while it has no rows nothing but --everything rebuilds. Of marks of before the refusal says so.
+-- lint: allow more-than-one-hot-table-a-transaction because a run takes them in this order, and neither is locked for longer than a moment
+alter table rollups.marks add column is_emptied boolean not null default false;
+
 -- Of another server, from which this one was restored, the numbers of transactions mean nothing here. At or above
 -- pg_snapshot_xmax(pg_current_snapshot()), and not of the transaction that looks, they can be of no other. A rollup that had counted there below C is
 -- rebuilt of what the rule at the head of 0059 makes of them, where a row was recorded by i and taken back by d:
@@ -459,6 +463,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     and (tries.number = 0 or tries.at < clock_timestamp() - case when tries.is_not_unique then v.every
       else least(v.every, interval '1 minute' * 2 ^ least(tries.number - 1, 20)) end)
   order by v.name
+$$;
+
+-- Trigger, after a TRUNCATE of a source: what the rollup counted is gone. Its argument is the rollup.
+create or replace function rollups.note_truncate() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  insert into rollups.marks (rollup, why, is_emptied) values (tg_argv[0], format('%I.%I was truncated', tg_table_schema, tg_table_name), true);
+  return null;
+end
 $$;
 
 revoke all on all functions in schema rollups from public;

@@ -381,3 +381,16 @@ it.each(['UTC', 'Europe/Berlin', 'America/New_York'])(
     expect(await visits()).toEqual([]);
   },
 );
+
+it('advises to rebuild everything where one of the reasons was a TRUNCATE, and where none was does not, in the log too', async () => {
+  await createVisits(pool);
+  await applyVisits(pool);
+  const everything =
+    'liventix rollups rebuild visits_daily, or, while the table has no rows, liventix rollups rebuild visits_daily --everything';
+  await sql(`insert into rollups.marks (rollup, why) values ('visits_daily', 'a person said that it was truncated')`);
+  expect(await judgeRollups(pool)).toMatchObject({ todo: 'Run: liventix rollups rebuild visits_daily.' });
+  await sql('truncate site.visits');
+  expect(await judgeRollups(pool)).toMatchObject({ todo: `Run: ${everything}.` });
+  expect(await runRollups(pool)).toMatchObject([{ status: 'to be rebuilt', todo: everything }]);
+  await expect(verifyRollups(pool)).rejects.toMatchObject({ message: expect.stringContaining(everything) });
+});

@@ -2,12 +2,14 @@ import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { withStatement } from '../../db/transaction.ts';
 import type { AppError } from '../../errors.ts';
+import { rebuildOf } from './advice.ts';
 
 export type Ran = { readonly rollup: string } & (
   | {
-      readonly status: 'counted' | 'nothing' | 'under way' | 'building' | 'to be rebuilt';
+      readonly status: 'counted' | 'nothing' | 'under way' | 'building';
       readonly changes: bigint;
     }
+  | { readonly status: 'to be rebuilt'; readonly changes: bigint; readonly todo: string }
   | { readonly status: 'failed'; readonly error: AppError }
 );
 
@@ -49,11 +51,20 @@ async function runStep(pool: Pool, rollup: string, mostRows: number): Promise<St
       status: Exclude<Ran['status'], 'failed'>;
       changes: bigint;
       isBehind: boolean;
-    }>('select status, changes, is_behind as "isBehind" from rollups.run($1, $2)', [rollup, mostRows]);
+      isEmptied: boolean;
+    }>(
+      `select status, changes, is_behind as "isBehind",
+         exists (select from rollups.marks m where m.rollup = $1 and m.is_emptied) as "isEmptied"
+       from rollups.run($1, $2)`,
+      [rollup, mostRows],
+    );
     return rows[0];
   });
   if (step === undefined) throw new Error('rollups.run answered nothing');
-  return { rollup, ...step };
+  const { status, isEmptied, ...counted } = step;
+  return status === 'to be rebuilt'
+    ? { rollup, status, ...counted, todo: rebuildOf(rollup, isEmptied) }
+    : { rollup, status, ...counted };
 }
 
 /** Written down, for whoever has not this run's answer. Where that cannot be either, the answer is all there is. */
@@ -66,5 +77,5 @@ async function failedStep(pool: Pool, rollup: string, error: AppError): Promise<
 function together(before: Ran | undefined, { isBehind: _, ...step }: Step): Ran {
   if (step.status === 'failed') return step;
   const changes = (before === undefined || before.status === 'failed' ? 0n : before.changes) + step.changes;
-  return { ...step, status: step.status === 'nothing' && changes > 0n ? 'counted' : step.status, changes };
+  return step.status === 'nothing' && changes > 0n ? { ...step, status: 'counted', changes } : { ...step, changes };
 }

@@ -13,6 +13,8 @@ export interface RollupStatus {
   readonly source: string | null;
   /** Why it is to be rebuilt. */
   readonly toBeRebuilt: string | null;
+  /** Among the reasons is that the source was truncated. */
+  readonly isEmptied: boolean;
   readonly monthsLeft: bigint;
   /** Rows of the source that are not counted yet, and changes of rows that are not; so many and more where it is MOST_BEHIND. */
   readonly rowsBehind: bigint;
@@ -55,6 +57,7 @@ const ROLLUPS = `
     rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isAhead",
     (select count(*) from rollups.chunks c where c.rollup = r.name and c.built_at is null) as "monthsLeft",
     (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as "toBeRebuilt",
+    exists (select from rollups.marks m where m.rollup = r.name and m.is_emptied) as "isEmptied",
     (select s.name from unnest(r.sources) with ordinality s (name, number)
      join pg_class c on c.oid = to_regclass(s.name) and c.relkind in ('r', 'p')
      join pg_attribute a on a.attrelid = c.oid and a.attname = 'recorded_xid' and not a.attisdropped
@@ -142,14 +145,14 @@ async function judge(db: Queryable): Promise<Finding> {
 const NOTHING: Finding = { result: 'skipped', found: 'no rollup is kept' };
 
 function failuresOf(status: RollupStatus): readonly Said[] {
-  const { name, state, source, toBeRebuilt, isAhead, missing, failingSince, error } = status;
+  const { name, state, source, toBeRebuilt, isEmptied, isAhead, missing, failingSince, error } = status;
   if (source === null)
     return [
       { found: `the source of ${name} is gone`, todo: `Put it back, or run: liventix rollups remove --name ${name}.` },
     ];
   if (toBeRebuilt !== null)
     return [
-      { found: `${name} does not follow its source: ${toBeRebuilt}`, todo: `Run: ${rebuildOf(name, toBeRebuilt)}.` },
+      { found: `${name} does not follow its source: ${toBeRebuilt}`, todo: `Run: ${rebuildOf(name, isEmptied)}.` },
     ];
   if (isAhead)
     return [
