@@ -14,7 +14,7 @@ export interface BuildWatch {
 export interface RebuildPlan {
   /** Those that would be counted anew as a whole. */
   readonly months: number;
-  /** Those that something would be kept of, whose groups and days the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
+  /** Those that would be counted anew in part, as something is kept that the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
   readonly kept: readonly string[];
 }
 
