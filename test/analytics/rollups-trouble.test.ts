@@ -349,6 +349,20 @@ describe('a rollup that cannot be counted', () => {
     await horizonIsOurs(pool);
     expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
   });
+
+  it('is told of as such when its rebuild begins with what came since', async () => {
+    await createMonths();
+    await applyRollups(
+      pool,
+      declare([{ ...visitsDeclaration(), distinct: { name: 'people', of: '(100 / ms)::text' } }]),
+      {},
+    );
+    await sql(`insert into site.visits (page, ms, at) values ('a', 0, '2026-01-03Z')`);
+    await expect(rebuild()).rejects.toMatchObject({
+      code: 'DB_FAILED',
+      message: expect.stringMatching(/^visits_daily cannot be counted: division by zero .*remove --name visits_daily/),
+    });
+  });
 });
 
 it.each(['UTC', 'Europe/Berlin', 'America/New_York'])(
@@ -393,4 +407,22 @@ it('advises to rebuild everything where one of the reasons was a TRUNCATE, and w
   expect(await judgeRollups(pool)).toMatchObject({ todo: `Run: ${everything}.` });
   expect(await runRollups(pool)).toMatchObject([{ status: 'to be rebuilt', todo: everything }]);
   await expect(verifyRollups(pool)).rejects.toMatchObject({ message: expect.stringContaining(everything) });
+});
+
+it('is said to be ready where it is stopped while it is vacuumed after a rebuild', async () => {
+  await createVisits(pool);
+  await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+  await applyVisits(pool);
+  const letGo = await hold('lock table site.visits_daily in share update exclusive mode');
+  const stop = new AbortController();
+  const stopped = expect(
+    buildRollup(pool, 'visits_daily', { stop: stop.signal }, { everything: true }),
+  ).rejects.toMatchObject({
+    code: 'STOPPED',
+    message: expect.stringMatching(/visits_daily is built, and not vacuumed yet: autovacuum does it\.$/),
+  });
+  await waitsForLock(pool, 'vacuum (analyze)');
+  stop.abort('SIGINT');
+  await stopped;
+  await letGo();
 });
