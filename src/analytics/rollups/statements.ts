@@ -80,7 +80,6 @@ export function tableStatements(resolved: Resolved): readonly string[] {
  */
 function triggerFunction(resolved: Resolved): string {
   const { rollup } = resolved;
-  const columns = ['recorded_xid', 'changed_xid', 'happened_at', contributedColumns(rollup)].join(', ');
   return `create function ${innerName(rollup, 'changed')}() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $changed$
 #variable_conflict use_column
@@ -95,11 +94,8 @@ begin
     where not exists (select from rollups.marks m where m.rollup = ${literal(rollup.name)});
     return null;
   end;
-  insert into ${innerName(rollup, 'changes')} (${columns})
-  values (${columns
-    .split(', ')
-    .map((column) => `v_gone.${column}`)
-    .join(', ')});
+  insert into ${innerName(rollup, 'changes')} (recorded_xid, changed_xid, happened_at, ${contributedColumns(rollup)})
+  values (v_gone.recorded_xid, v_gone.changed_xid, v_gone.happened_at, ${contributedColumns(rollup, 'v_gone.')});
   return null;
 end
 $changed$`;
