@@ -44,11 +44,7 @@ export function startRollingUp({ databaseUrl, log, intervalMs }: RollingUpOption
   const count = async () => {
     for (const ran of await runRollups(pool, { stop: stop.signal })) {
       if (ran.status === 'failed') warn(ran.rollup, faultOf(ran.error));
-      else
-        warn(
-          ran.rollup,
-          ran.status === 'to be rebuilt' ? `it is to be rebuilt: liventix rollups rebuild ${ran.rollup}` : null,
-        );
+      else warn(ran.rollup, ran.status === 'to be rebuilt' ? `it is to be rebuilt: ${ran.todo}` : null);
       if (ran.status === 'counted') log.debug({ rollup: ran.rollup, changes: ran.changes }, 'rolled up');
     }
   };

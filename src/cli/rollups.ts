@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { plural } from '../analytics/rollups/advice.ts';
 import { type AppliedRollup, applyRollups, planRollups } from '../analytics/rollups/apply.ts';
-import { buildRollup, planRebuild } from '../analytics/rollups/build.ts';
+import { buildRollup, planRebuild, type RebuildPlan } from '../analytics/rollups/build.ts';
 import { LIVENTIX_ROLLUPS, readDeclarations } from '../analytics/rollups/declaration.ts';
 import { planRemoval, type Removed, removeRollups } from '../analytics/rollups/remove.ts';
 import { type Ran, runRollups } from '../analytics/rollups/run.ts';
@@ -91,7 +91,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
     .option('--everything', 'days whose partitions are gone go too')
-    .option('--dry-run', 'say how many months would be counted anew and of which something be kept, and change nothing')
+    .option('--dry-run', 'say how many months would be counted anew as a whole, and which in part, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
     .action((rollup: string, options: RebuildOptions) =>
@@ -253,10 +253,7 @@ async function runRebuild(
 ): Promise<void> {
   if (dryRun) {
     const plan = await planRebuild(pool, rollup, everything);
-    const kept = plan.kept.length === 0 ? 'none' : `what the source has less of in ${plan.kept.join(', ')}`;
-    context.out.write(
-      json ? `${toJson(plan)}\n` : `would count ${many(plan.months, 'month')} of ${rollup} anew, and keep ${kept}\n`,
-    );
+    context.out.write(json ? `${toJson(plan)}\n` : rebuildText(rollup, plan));
     context.err.write('Nothing was changed.\n');
     return;
   }
@@ -277,6 +274,12 @@ async function runRebuild(
     context.out.write(
       `${many(keptMonths, 'month')} kept in part: groups and days that the source has less of, as partitions of it are gone\n`,
     );
+}
+
+function rebuildText(rollup: string, { months, kept }: RebuildPlan): string {
+  const anew = `would count ${many(months, 'month')} of ${rollup} anew`;
+  if (kept.length === 0) return `${anew}, and keep none\n`;
+  return `${anew} as a whole, and ${formatCount(kept.length)} in part: what the source has less of in ${kept.join(', ')} is kept\n`;
 }
 
 async function runVerify(pool: Pool, { name, json = false }: NamesOptions, context: CommandContext): Promise<void> {
@@ -342,6 +345,8 @@ function rollupText({
   lastCountedAt,
   isAhead,
   missing,
+  failingSince,
+  error,
 }: RollupStatus): string {
   const rows = rowsBehind >= BigInt(MOST_BEHIND) ? `${formatCount(rowsBehind)} and more rows` : many(rowsBehind, 'row');
   const remarks = [
@@ -349,6 +354,7 @@ function rollupText({
     ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
     ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
     ...missing.map((what) => `${what} is not there`),
+    ...(failingSince === null ? [] : [`cannot be counted since ${failingSince.toISOString()}: ${error}`]),
     ...(state === 'building' ? [`${many(monthsLeft, 'month')} left`] : []),
     `${rows} and ${many(changesWaiting, 'change')} wait`,
     ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),

@@ -139,6 +139,45 @@ describe('a refreshed view', () => {
     expect((await sql('select from rollups.refreshes')).rows).toHaveLength(5);
   });
 
+  const setBack = (by: string) =>
+    sql(
+      `update rollups.refreshes set started_at = started_at - interval '${by}', finished_at = finished_at - interval '${by}'`,
+    );
+
+  it('is tried after a rest that is twice as long after each failure in a row, up to its interval', async () => {
+    const due = async () => (await sql('select from rollups.due_views()')).rowCount === 1;
+    const failAgain = `insert into rollups.refreshes (view, beside_readers, finished_at, error) values ('${VIEW}', true, clock_timestamp(), 'no passing')`;
+    await setBack('61 minutes');
+    for (const minutes of [1, 2, 4, 8, 16, 32, 60, 60]) {
+      await sql(failAgain);
+      await setBack(`${minutes * 60 - 1} seconds`);
+      expect(await due(), `${minutes}`).toBe(false);
+      await setBack('1 second');
+      expect(await due(), `${minutes}`).toBe(true);
+    }
+    expect(await refreshViews(database.pool)).toMatchObject([{ status: 'refreshed' }]);
+    await setBack('61 minutes');
+    await sql(failAgain);
+    await setBack('1 minute');
+    expect(await due()).toBe(true);
+  });
+
+  it('is tried at its interval alone where its rows are not unique', async () => {
+    const twice = { ...declaration, name: 'twice', query: ['select page from {visits}'] };
+    await applyRollups(database.pool, declare([], [twice]), {});
+    await setBack('61 minutes');
+    await refreshView(database.pool, VIEW);
+    await sql(`insert into site.visits (page) values ('a')`);
+    expect(await refreshView(database.pool, 'site.twice')).toMatchObject({ isNotUnique: true });
+    await setBack('59 minutes');
+    expect(await refreshViews(database.pool)).toEqual([]);
+    await setBack('1 minute');
+    expect(await refreshViews(database.pool)).toMatchObject([
+      { view: VIEW },
+      { view: 'site.twice', isNotUnique: true },
+    ]);
+  });
+
   it('is due, and stale, where the clock was set back behind its last refresh', async () => {
     await sql(
       `update rollups.refreshes set started_at = started_at + interval '1 year', finished_at = finished_at + interval '1 year'`,

@@ -1,12 +1,10 @@
 /** What makes, or goes on with what is declared. Of which file that is nobody kept. */
 export const APPLY = 'liventix rollups apply, with its --file where that is one of your own';
 
-/** @param why the mark that it is to be rebuilt for */
-export function rebuildOf(name: string, why = ''): string {
+/** @param isEmptied whether a TRUNCATE of its source is among what it is to be rebuilt for */
+export function rebuildOf(name: string, isEmptied = false): string {
   const command = `liventix rollups rebuild ${name}`;
-  return why.endsWith(' was truncated')
-    ? `${command}, or, while the table has no rows, ${command} --everything`
-    : command;
+  return isEmptied ? `${command}, or, while the table has no rows, ${command} --everything` : command;
 }
 
 export const plural = (count: number | bigint, what: string): string => (BigInt(count) === 1n ? what : `${what}s`);

@@ -78,8 +78,8 @@ async function planMending(db: Queryable, resolved: Resolved & { readonly source
     of: source.name,
     status: missing.length === 0 ? 'already' : 'would be mended',
     statements: [
-      ...(losesRows(missing) ? mendStatements(resolved, source.name) : []),
-      ...(missing.some((each) => !each.losesRows) ? await indexStatements(db, source) : []),
+      ...(losesRows(missing) ? mendStatements(resolved, source.name, missing) : []),
+      ...(missing.some(({ loses }) => loses === 'nothing') ? await indexStatements(db, source) : []),
     ],
     rolesLeftOut: await missingRoles(db, readersOf(rollup)),
   };
@@ -90,7 +90,7 @@ const readersOf = ({ readers }: Rollup): readonly string[] => [
   ...readers.some.flatMap(({ roles }) => roles),
 ];
 
-const losesRows = (missing: readonly MissingGuard[]): boolean => missing.some((each) => each.losesRows);
+const losesRows = (missing: readonly MissingGuard[]): boolean => missing.some(({ loses }) => loses !== 'nothing');
 
 /**
  * Makes the rollups and views that there are not yet: tables, then, under a lock of the source that gives way, its column and triggers; then the
@@ -141,7 +141,7 @@ async function applyRollup(
   const { source } = resolved;
   if (before === undefined) await install(pool, resolved, options);
   // As it was before: what is put back for one rollup is there for the next of its source, which lost rows too.
-  else if (losesRows(missing)) await mend(pool, resolved, options);
+  else if (losesRows(missing)) await mend(pool, resolved, { missing, options });
   const work: IndexWork = { pool, maxTries: options.maxTries, stop: options.stop, onBusy: options.onBusy };
   await buildIndexes(work, source);
   if (before === 'ready') return { ...plan, status: 'mended' };
@@ -175,12 +175,16 @@ async function install(
   });
 }
 
-async function mend(pool: Pool, resolved: Resolved & { readonly source: Found }, options: ApplyOptions): Promise<void> {
+async function mend(
+  pool: Pool,
+  resolved: Resolved & { readonly source: Found },
+  { missing, options }: { missing: readonly MissingGuard[]; options: ApplyOptions },
+): Promise<void> {
   const { name } = resolved.source;
   await underLock(pool, { room: 'ROLLUP', what: name, ...patienceOf(options) }, async (tx) => ({
     names: [name],
     locksLater: 0,
-    work: () => tx.query(mendStatements(resolved, name).join(';\n')),
+    work: () => tx.query(mendStatements(resolved, name, missing).join(';\n')),
   }));
 }
 

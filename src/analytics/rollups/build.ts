@@ -1,6 +1,6 @@
 import type { Pool } from '../../db/pool.ts';
 import { withStatement } from '../../db/transaction.ts';
-import { type Stopping, untilStopped } from '../../db/until-stopped.ts';
+import { untilStopped } from '../../db/until-stopped.ts';
 import { AppError } from '../../errors.ts';
 import type { Rollup } from './declaration.ts';
 import { innerName, targetOf } from './names.ts';
@@ -14,7 +14,7 @@ export interface BuildWatch {
 export interface RebuildPlan {
   /** Those that would be counted anew as a whole. */
   readonly months: number;
-  /** Those that something would be kept of, whose groups and days the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
+  /** Those that would be counted anew in part, as something is kept that the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
   readonly kept: readonly string[];
 }
 
@@ -59,7 +59,9 @@ export async function buildRollup(
   if (begin !== undefined)
     await untilStopped(pool, { stop, left: `${rollup} is as it was.` }, (client) =>
       client.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]),
-    );
+    ).catch((error: unknown) => {
+      throw ofRollup(rollup, error);
+    });
   let rows = 0n;
   let keptMonths = 0;
   for (let built = 0; ; built += 1) {
@@ -74,7 +76,7 @@ export async function buildRollup(
     if (step === undefined || step.status === 'under way')
       throw new AppError('ROLLUP_BUSY', `${rollup} is being counted or built by somebody else. Run it again.`);
     if (step.status === 'ready') {
-      if (built > 0) await vacuumRollup(pool, rollup, stopping);
+      if (built > 0) await vacuumRollup(pool, rollup, stop);
       return { rows, keptMonths };
     }
     rows += step.changes;
@@ -94,7 +96,8 @@ function ofRollup(rollup: string, error: unknown): unknown {
 }
 
 /** Until autovacuum comes by, queries would be planned as if there were next to nothing, and indexes look up each of their rows. */
-async function vacuumRollup(pool: Pool, name: string, stopping: Stopping): Promise<void> {
+async function vacuumRollup(pool: Pool, name: string, stop: AbortSignal | undefined): Promise<void> {
+  const left = `${name} is built, and not vacuumed yet: autovacuum does it.`;
   const { rows } = await pool.query<{ declaration: Rollup }>(
     'select declaration from rollups.rollups where name = $1',
     [name],
@@ -105,7 +108,7 @@ async function vacuumRollup(pool: Pool, name: string, stopping: Stopping): Promi
     ...(declaration.distinct === undefined ? [] : [innerName(declaration, 'viewers')]),
     ...(declaration.median === undefined ? [] : [innerName(declaration, 'buckets')]),
   ];
-  const run = (sql: string) => untilStopped(pool, stopping, (client) => client.query(sql));
+  const run = (sql: string) => untilStopped(pool, { stop, left }, (client) => client.query(sql));
   await run(`vacuum (analyze) ${targetOf(declaration)}`);
   if (inner.length > 0) await run(`analyze ${inner.join(', ')}`);
 }

@@ -6,8 +6,8 @@ export interface MissingGuard {
   readonly rollup: string;
   /** Such as `the trigger zz_liventix_rollups_recorded of site.visits`. */
   readonly what: string;
-  /** Without an index everything is counted, slowly; without the others not everything is. */
-  readonly losesRows: boolean;
+  /** Whose rows are not all counted without it: without an index everything is, slowly. */
+  readonly loses: 'nothing' | 'of the rollup' | 'of every rollup of the source';
 }
 
 const MISSING = `
@@ -24,21 +24,24 @@ const MISSING = `
     union all
     select s.rollup, t.relid, false from source s cross join lateral pg_partition_tree(s.oid) t where t.relid <> s.oid
   ), trigger as (
-    select r.rollup, r.oid, t.name
-    from relation r cross join lateral (values ($2, true), ($3 || r.rollup, true), ($3 || r.rollup || '_t', r.is_source)) t (name, is_wanted)
+    select r.rollup, r.oid, t.name, t.loses
+    from relation r cross join lateral (values
+      ($2, true, 'of every rollup of the source'),
+      ($3 || r.rollup, true, 'of the rollup'),
+      ($3 || r.rollup || '_t', r.is_source, 'of the rollup')) t (name, is_wanted, loses)
     where t.is_wanted
   )
-  select m.rollup, m.what || ' of ' || m.oid::regclass as what, m.loses as "losesRows"
+  select m.rollup, m.what || ' of ' || m.oid::regclass as what, m.loses
   from (
-    select t.rollup, 'the trigger ' || t.name as what, t.oid, true as loses from trigger t
+    select t.rollup, 'the trigger ' || t.name as what, t.oid, t.loses from trigger t
     where not exists (select from pg_trigger g where g.tgrelid = t.oid and g.tgname = t.name::name and g.tgenabled = 'A')
     union all
-    select r.rollup, 'the default of recorded_xid', r.oid, true from relation r
+    select r.rollup, 'the default of recorded_xid', r.oid, 'of every rollup of the source' from relation r
     where not exists (
       select from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
       where d.adrelid = r.oid and a.attname = 'recorded_xid' and pg_get_expr(d.adbin, d.adrelid) = 'pg_current_xact_id()')
     union all
-    select s.rollup, 'the index on recorded_xid', s.oid, false from source s
+    select s.rollup, 'the index on recorded_xid', s.oid, 'nothing' from source s
     where not exists (
       select from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
       where x.indrelid = s.oid and x.indisvalid and a.attname = 'recorded_xid')

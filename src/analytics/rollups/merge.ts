@@ -12,7 +12,7 @@ export function contribution(
   rollup: Rollup,
 ): readonly { readonly name: string; readonly type: string; readonly of: string }[] {
   const { time, zone, distinct, countIf, measures, median } = rollup;
-  const day = `(s.${ident(time)} at time zone ${literal(zone)})::date`;
+  const day = `rollups.local_time(s.${ident(time)}, ${literal(zone)})::date`;
   return [
     { name: 'day', type: 'date', of: day },
     ...(distinct === undefined ? [] : [{ name: 'viewer', type: 'text', of: `rollups.viewer((${distinct.of})::text)` }]),

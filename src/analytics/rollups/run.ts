@@ -2,12 +2,14 @@ import type { Pool } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { withStatement } from '../../db/transaction.ts';
 import type { AppError } from '../../errors.ts';
+import { rebuildOf } from './advice.ts';
 
 export type Ran = { readonly rollup: string } & (
   | {
-      readonly status: 'counted' | 'nothing' | 'under way' | 'building' | 'to be rebuilt';
+      readonly status: 'counted' | 'nothing' | 'under way' | 'building';
       readonly changes: bigint;
     }
+  | { readonly status: 'to be rebuilt'; readonly changes: bigint; readonly todo: string }
   | { readonly status: 'failed'; readonly error: AppError }
 );
 
@@ -15,7 +17,7 @@ export type Ran = { readonly rollup: string } & (
 const MOST_ROWS = 50_000;
 
 /**
- * Counts what came to each rollup since the last run, up to the horizon. What fails of one is told, and the others go on. Any number may run at
+ * Counts what came to each rollup since the last run, up to the horizon. What fails of one is told and written down, and the others go on. Any number may run at
  * once: each rollup is counted by one of them. For a worker, and for the command line.
  */
 export async function runRollups(
@@ -30,8 +32,8 @@ export async function runRollups(
   for (let behind = rows.map(({ name }) => name); behind.length > 0; ) {
     const still: string[] = [];
     for (const rollup of behind) {
-      const step = await runStep(pool, rollup, mostRows).catch(
-        (error: unknown): Step => ({ rollup, status: 'failed', error: toAppError(error) }),
+      const step = await runStep(pool, rollup, mostRows).catch((error: unknown) =>
+        failedStep(pool, rollup, toAppError(error)),
       );
       ran.set(rollup, together(ran.get(rollup), step));
       if (step.status !== 'failed' && step.isBehind && stop?.aborted !== true) still.push(rollup);
@@ -49,16 +51,31 @@ async function runStep(pool: Pool, rollup: string, mostRows: number): Promise<St
       status: Exclude<Ran['status'], 'failed'>;
       changes: bigint;
       isBehind: boolean;
-    }>('select status, changes, is_behind as "isBehind" from rollups.run($1, $2)', [rollup, mostRows]);
+      isEmptied: boolean;
+    }>(
+      `select status, changes, is_behind as "isBehind",
+         exists (select from rollups.marks m where m.rollup = $1 and m.is_emptied) as "isEmptied"
+       from rollups.run($1, $2)`,
+      [rollup, mostRows],
+    );
     return rows[0];
   });
   if (step === undefined) throw new Error('rollups.run answered nothing');
-  return { rollup, ...step };
+  const { status, isEmptied, ...counted } = step;
+  return status === 'to be rebuilt'
+    ? { rollup, status, ...counted, todo: rebuildOf(rollup, isEmptied) }
+    : { rollup, status, ...counted };
+}
+
+/** Written down, for whoever has not this run's answer. Where that cannot be either, the answer is all there is. */
+async function failedStep(pool: Pool, rollup: string, error: AppError): Promise<Step> {
+  await pool.query('select rollups.note_failure($1, $2)', [rollup, error.message]).catch(() => undefined);
+  return { rollup, status: 'failed', error };
 }
 
 /** What became of a rollup in all: what was counted is, whatever came after. */
 function together(before: Ran | undefined, { isBehind: _, ...step }: Step): Ran {
   if (step.status === 'failed') return step;
   const changes = (before === undefined || before.status === 'failed' ? 0n : before.changes) + step.changes;
-  return { ...step, status: step.status === 'nothing' && changes > 0n ? 'counted' : step.status, changes };
+  return step.status === 'nothing' && changes > 0n ? { ...step, status: 'counted', changes } : { ...step, changes };
 }

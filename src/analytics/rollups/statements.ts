@@ -1,5 +1,6 @@
 import pg from 'pg';
 import type { RefreshedView, Rollup } from './declaration.ts';
+import type { MissingGuard } from './guards.ts';
 import { contributedColumns, contributedOf, contribution, keyColumns, keyed, mediansOf } from './merge.ts';
 import { innerName, TRIGGER, targetOf } from './names.ts';
 
@@ -79,7 +80,6 @@ export function tableStatements(resolved: Resolved): readonly string[] {
  */
 function triggerFunction(resolved: Resolved): string {
   const { rollup } = resolved;
-  const columns = ['recorded_xid', 'changed_xid', 'happened_at', contributedColumns(rollup)].join(', ');
   return `create function ${innerName(rollup, 'changed')}() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $changed$
 #variable_conflict use_column
@@ -94,11 +94,8 @@ begin
     where not exists (select from rollups.marks m where m.rollup = ${literal(rollup.name)});
     return null;
   end;
-  insert into ${innerName(rollup, 'changes')} (${columns})
-  values (${columns
-    .split(', ')
-    .map((column) => `v_gone.${column}`)
-    .join(', ')});
+  insert into ${innerName(rollup, 'changes')} (recorded_xid, changed_xid, happened_at, ${contributedColumns(rollup)})
+  values (v_gone.recorded_xid, v_gone.changed_xid, v_gone.happened_at, ${contributedColumns(rollup, 'v_gone.')});
   return null;
 end
 $changed$`;
@@ -124,16 +121,26 @@ export function triggerStatements({ rollup }: Resolved, source: string, isFirst:
   ];
 }
 
-/** Puts back what counts, of which something was dropped or disabled, and says that the rollup is to be rebuilt: who knows what came meanwhile. */
-export function mendStatements(resolved: Resolved, source: string): readonly string[] {
+/**
+ * Puts back what counts, of which something was dropped or disabled, and says that the rollup is to be rebuilt: who knows what came meanwhile. So is every
+ * rollup of the source, those of other files too, where it was something that they share.
+ */
+export function mendStatements(
+  resolved: Resolved,
+  source: string,
+  missing: readonly MissingGuard[],
+): readonly string[] {
   const { rollup } = resolved;
   const [, ...first] = triggerStatements(resolved, source, true);
+  const whose = missing.some(({ loses }) => loses === 'of every rollup of the source')
+    ? `rollups.of_source(${literal(source)}) r`
+    : `rollups.get(${literal(rollup.name)}) r`;
   return [
     ...[TRIGGER.recorded, TRIGGER.changed(rollup), TRIGGER.emptied(rollup)].map(
       (trigger) => `drop trigger if exists ${ident(trigger)} on ${source}`,
     ),
     ...first,
-    `insert into rollups.marks (rollup, why) values (${literal(rollup.name)}, 'what counts was not there')`,
+    `insert into rollups.marks (rollup, why) select r.name, 'what counts was not there' from ${whose}`,
   ];
 }
 

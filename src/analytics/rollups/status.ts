@@ -13,11 +13,18 @@ export interface RollupStatus {
   readonly source: string | null;
   /** Why it is to be rebuilt. */
   readonly toBeRebuilt: string | null;
+  /** Among the reasons is that the source was truncated. */
+  readonly isEmptied: boolean;
   readonly monthsLeft: bigint;
   /** Rows of the source that are not counted yet, and changes of rows that are not; so many and more where it is MOST_BEHIND. */
   readonly rowsBehind: bigint;
   readonly changesWaiting: bigint;
   readonly lastCountedAt: Date | null;
+  /** No run has worked for five minutes. */
+  readonly isUnattended: boolean;
+  /** Since when every run fails, and what failed last. */
+  readonly failingSince: Date | null;
+  readonly error: string | null;
   /** It counted on another server, from which this one was restored. */
   readonly isAhead: boolean;
   /** What counts and is not there: triggers, the default, the index. */
@@ -45,9 +52,12 @@ export const MOST_BEHIND = 100_000;
 
 const ROLLUPS = `
   select r.name, r.state, r.last_counted_at as "lastCountedAt", r.counted_below::text as "countedBelow",
+    (greatest(r.last_run_at, r.last_counted_at) between clock_timestamp() - interval '5 minutes' and clock_timestamp()) is not true as "isUnattended",
+    r.failing_since as "failingSince", r.error,
     rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isAhead",
     (select count(*) from rollups.chunks c where c.rollup = r.name and c.built_at is null) as "monthsLeft",
     (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as "toBeRebuilt",
+    exists (select from rollups.marks m where m.rollup = r.name and m.is_emptied) as "isEmptied",
     (select s.name from unnest(r.sources) with ordinality s (name, number)
      join pg_class c on c.oid = to_regclass(s.name) and c.relkind in ('r', 'p')
      join pg_attribute a on a.attrelid = c.oid and a.attname = 'recorded_xid' and not a.attisdropped
@@ -134,14 +144,15 @@ async function judge(db: Queryable): Promise<Finding> {
 
 const NOTHING: Finding = { result: 'skipped', found: 'no rollup is kept' };
 
-function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: RollupStatus): readonly Said[] {
+function failuresOf(status: RollupStatus): readonly Said[] {
+  const { name, state, source, toBeRebuilt, isEmptied, isAhead, missing, failingSince, error } = status;
   if (source === null)
     return [
       { found: `the source of ${name} is gone`, todo: `Put it back, or run: liventix rollups remove --name ${name}.` },
     ];
   if (toBeRebuilt !== null)
     return [
-      { found: `${name} does not follow its source: ${toBeRebuilt}`, todo: `Run: ${rebuildOf(name, toBeRebuilt)}.` },
+      { found: `${name} does not follow its source: ${toBeRebuilt}`, todo: `Run: ${rebuildOf(name, isEmptied)}.` },
     ];
   if (isAhead)
     return [
@@ -151,14 +162,19 @@ function failuresOf({ name, state, source, toBeRebuilt, isAhead, missing }: Roll
       },
     ];
   if (state !== 'ready') return [{ found: `${name} is not built yet`, todo: `Run: ${APPLY}.` }];
-  if (missing.length > 0)
-    return [
-      {
-        found: `${name} lacks ${missing.join(', ')}`,
-        todo: `Run: ${APPLY}. It says what is to be rebuilt.`,
-      },
-    ];
-  return [];
+  return [
+    ...(missing.length === 0
+      ? []
+      : [{ found: `${name} lacks ${missing.join(', ')}`, todo: `Run: ${APPLY}. It says what is to be rebuilt.` }]),
+    ...(failingSince === null
+      ? []
+      : [
+          {
+            found: `${name} cannot be counted since ${failingSince.toISOString()}: ${error}`,
+            todo: `Remove the cause, such as rows that it cannot count; or change the file: liventix rollups remove --name ${name}, then apply.`,
+          },
+        ]),
+  ];
 }
 
 function viewFailuresOf({ name, declaredName, isThere, isFilled, error, isNotUnique }: ViewStatus): readonly Said[] {
@@ -193,7 +209,9 @@ async function lagOf(db: Queryable, rollups: readonly RollupStatus[]): Promise<r
     return [
       { found: `rows that wait to be counted: ${waiting}; held back by ${describeHolder(oldest)}`, todo: oldest.todo },
     ];
-  const isLate = behind.some(({ rowsBehind }) => rowsBehind >= BigInt(MOST_BEHIND));
+  const isLate = behind.some(
+    ({ rowsBehind, isUnattended, error }) => rowsBehind >= BigInt(MOST_BEHIND) || (isUnattended && error === null),
+  );
   return isLate
     ? [
         {

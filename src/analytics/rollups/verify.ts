@@ -61,6 +61,8 @@ interface Kept {
   readonly name: string;
   readonly state: string;
   readonly why: string | null;
+  /** Among the reasons is that the source was truncated. */
+  readonly isEmptied: boolean;
   readonly declaration: Rollup;
   readonly source: string;
   /** An SQL condition on {day}: whether its partition may be gone. */
@@ -72,7 +74,8 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
   const { rows } = await tx.query<Kept>(
     `select r.name, r.state, r.declaration, r.counted_below::text as "countedBelow", s.source,
        rollups.gone_days(s.source::regclass, r.declaration ->> 'time', r.declaration ->> 'zone') as gone,
-       (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as why
+       (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as why,
+       exists (select from rollups.marks m where m.rollup = r.name and m.is_emptied) as "isEmptied"
      from rollups.rollups r cross join lateral rollups.source_of(r.sources) s (source)
      where $1::text[] is null or r.name = any ($1) order by r.name`,
     [names ?? null],
@@ -80,13 +83,13 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
   const unknown = names?.find((name) => !rows.some((row) => row.name === name));
   if (unknown !== undefined)
     throw new AppError('ROLLUP_UNKNOWN', `There is no rollup ${unknown}. Those that are kept: liventix rollups status`);
-  for (const { name, state, why } of rows) {
+  for (const { name, state, why, isEmptied } of rows) {
     if (state !== 'ready')
       throw new AppError('ROLLUP_TO_BE_REBUILT', `${name} is not built yet. Go on with that: ${APPLY}`);
     if (why !== null)
       throw new AppError(
         'ROLLUP_TO_BE_REBUILT',
-        `${name} does not follow its source since ${why}: ${rebuildOf(name, why)}`,
+        `${name} does not follow its source since ${why}: ${rebuildOf(name, isEmptied)}`,
       );
   }
   return rows;

@@ -37,7 +37,7 @@ export const viewRemedy = (name: string, isNotUnique: boolean): string =>
     ? `Change "unique" of ${name} in the file, then run: liventix rollups remove --name ${name}, and apply.`
     : 'Remove the cause, then run: liventix rollups refresh.';
 
-/** Refreshes what is due: each view within its interval, what failed a minute later. For a worker. */
+/** Refreshes what is due: each view within its interval, what failed a minute later, then ever more seldom. For a worker. */
 export async function refreshViews(pool: Pool): Promise<readonly Refreshed[]> {
   const { rows } = await pool.query<{ view: string }>('select v.view from rollups.due_views() v (view)');
   const refreshed: Refreshed[] = [];

@@ -1,0 +1,435 @@
+import type pg from 'pg';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { applyRollups } from '../../src/analytics/rollups/apply.ts';
+import { buildRollup } from '../../src/analytics/rollups/build.ts';
+import { runRollups } from '../../src/analytics/rollups/run.ts';
+import { judgeRollups } from '../../src/analytics/rollups/status.ts';
+import { verifyRollups } from '../../src/analytics/rollups/verify.ts';
+import type { Pool } from '../../src/db/pool.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { liventix } from '../support/liventix.ts';
+import { waitsForLock } from '../support/locks.ts';
+import {
+  applyVisits,
+  counted,
+  countedAndVerified,
+  createVisits,
+  declare,
+  horizonIsOurs,
+  visitsDeclaration,
+} from '../support/rollups.ts';
+
+let database: TestDatabase;
+let pool: Pool;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  pool = database.pool;
+});
+afterEach(async () => {
+  // Of a test that failed, which would have its database wait for ever.
+  for (const client of held) client.release(true);
+  held.clear();
+  await database.drop();
+});
+
+const held = new Set<pg.PoolClient>();
+
+/** What somebody else has begun, and holds until it is let go. */
+async function hold(text: string): Promise<() => Promise<void>> {
+  const client = await pool.connect();
+  held.add(client);
+  await client.query(`begin; ${text}`);
+  return async () => {
+    await client.query('rollback');
+    held.delete(client);
+    client.release();
+  };
+}
+
+const sql = (text: string) => pool.query(text);
+const visits = async () =>
+  (
+    await sql(
+      'select page, day::text, visits::int, people::int from site.visits_daily order by page nulls last, day nulls last',
+    )
+  ).rows.map(Object.values);
+const rebuild = async () => {
+  await horizonIsOurs(pool);
+  return buildRollup(pool, 'visits_daily', {}, { everything: false });
+};
+
+const VISIT = 'insert into site.visits (page, person, at) values';
+const holds = { holds: true, faults: 0n, first: [] };
+
+const JANUARY = `create table site.january partition of site.visits for values from ('2026-01-01Z') to ('2026-02-01Z')`;
+const FEBRUARY = `create table site.february partition of site.visits for values from ('2026-02-01Z') to ('2026-03-01Z')`;
+const createMonths = async () => {
+  await createVisits(pool, 'partition by range (at)');
+  await sql(`${JANUARY}; ${FEBRUARY}`);
+};
+
+describe('a rollup that was restored on another server, whose numbers are lower', () => {
+  /** As a dump has it of a server that was at transaction 10 million when it had counted, and that has recorded more of some rows since. */
+  const restore = async ({ uncounted = 'false' } = {}) => {
+    await counted(pool);
+    const { rows } = await sql(
+      `select format('alter table site.visits enable always trigger %I', tgname) as enable from pg_trigger where tgrelid = 'site.visits'::regclass and tgenabled = 'A'`,
+    );
+    await sql(`alter table site.visits disable trigger user;
+      update site.visits set recorded_xid = case when ${uncounted} then '10000001'::xid8 else '9999999' end where recorded_xid is not null;
+      ${rows.map(({ enable }) => enable).join(';')}; update rollups.rollups set counted_below = '10000000', counted_on = 1`);
+  };
+
+  it('has rows of a day that is kept once after a rebuild, and once after the next run', async () => {
+    const zone = 'America/New_York';
+    await createMonths();
+    await applyVisits(pool, { zone });
+    await sql(`${VISIT} ('a', 'ann', '2026-01-31 20:00Z'), ('a', 'bob', '2026-02-01 01:00Z')`);
+    await counted(pool);
+    await sql('drop table site.january');
+    await restore();
+    await rebuild();
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, kept: 1n });
+    expect(await visits()).toEqual([['a', '2026-01-31', 2, 2]]);
+    await sql('delete from site.visits');
+    await counted(pool);
+    expect(await visits()).toEqual([['a', '2026-01-31', 1, 1]]);
+  });
+
+  it('has what came for a kept day and was not counted there counted by the next run', async () => {
+    await createMonths();
+    await sql('create table site.rest partition of site.visits default');
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await counted(pool);
+    await sql(`drop table site.january; ${VISIT} ('a', 'bob', '2026-01-03Z'), ('a', 'cy', '2026-01-03Z')`);
+    await counted(pool);
+    await sql(
+      `update site.visits_daily set visits = 2, people = 2; delete from rollups.visits_daily_viewers where viewer = 'cy'`,
+    );
+    await restore({ uncounted: `person = 'cy'` });
+    await rebuild();
+    expect(await visits()).toEqual([['a', '2026-01-03', 2, 2]]);
+    await counted(pool);
+    expect(await visits()).toEqual([['a', '2026-01-03', 3, 3]]);
+  });
+
+  it('has taken from a kept day what was taken back here before the rebuild, or there and not yet counted', async () => {
+    await createMonths();
+    await sql('create table site.rest partition of site.visits default');
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await counted(pool);
+    await sql(`drop table site.january; ${VISIT} ('a', 'bob', '2026-01-03Z'), ('a', 'cy', '2026-01-03Z')`);
+    await sql(`${VISIT} ('b', 'dee', '2026-02-03Z')`);
+    await restore();
+    await sql(`delete from site.visits where person = 'bob'`);
+    await sql(`delete from site.visits where person = 'cy'`);
+    await sql(`update rollups.visits_daily_changes set changed_xid = '10000002' where viewer = 'cy'`);
+    await rebuild();
+    await counted(pool);
+    expect(await visits()).toEqual([
+      ['a', '2026-01-03', 1, 1],
+      ['b', '2026-02-03', 1, 1],
+    ]);
+  });
+
+  it('has its numbers when the rebuild is done, not after the next run alone, and no change is left of it', async () => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-03Z')`);
+    await restore();
+    await rebuild();
+    expect(await visits()).toEqual([['a', '2026-01-03', 2, 2]]);
+    expect((await sql('select from rollups.visits_daily_changes')).rows).toEqual([]);
+    expect(await counted(pool)).toMatchObject([{ status: 'nothing' }]);
+    await sql(`delete from site.visits where person = 'bob'`);
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, rows: 1n });
+  });
+
+  it('leaves another of its source right, whichever is rebuilt first', async () => {
+    await createVisits(pool);
+    const both = declare([visitsDeclaration(), visitsDeclaration({ name: 'other_daily' })]);
+    await applyRollups(pool, both, {});
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-03Z')`);
+    await restore();
+    await rebuild();
+    await horizonIsOurs(pool);
+    await buildRollup(pool, 'other_daily', {}, { everything: false });
+    await sql(`delete from site.visits where person = 'bob'`);
+    await counted(pool);
+    expect(await verifyRollups(pool)).toMatchObject([
+      { ...holds, rows: 1n },
+      { ...holds, rows: 1n },
+    ]);
+  });
+
+  it('has no row hidden from it by a writer who takes its number away, nor by its owner who takes away one of this server', async () => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-03Z')`);
+    await restore();
+    const role = `${database.name}_web`;
+    await sql(`create role ${role}; grant ${role} to current_user; grant usage on schema site to ${role};
+      grant select, update on site.visits to ${role}`);
+    await sql(
+      `begin; set local role ${role}; update site.visits set page = 'b', recorded_xid = null where person = 'ann'; commit`,
+    );
+    await sql(`${VISIT} ('a', 'cy', '2026-01-03Z'); update site.visits set recorded_xid = null where person = 'cy'`);
+    const { rows } = await sql('select person from site.visits where recorded_xid is null');
+    await sql(`drop owned by ${role}; drop role ${role}`);
+    expect(rows).toEqual([]);
+    expect((await sql('select viewer from rollups.visits_daily_changes')).rows).toEqual([
+      { viewer: 'ann' },
+      { viewer: 'cy' },
+    ]);
+  });
+});
+
+describe('rollups of one source that are declared in two files', () => {
+  const a = visitsDeclaration({ name: 'visits_a' });
+  const b = visitsDeclaration({ name: 'visits_b' });
+  const marked = async () =>
+    (await sql('select distinct rollup from rollups.marks order by 1')).rows.map(({ rollup }) => rollup);
+  beforeEach(async () => {
+    await createVisits(pool);
+    await applyRollups(pool, declare([a]), {});
+    await applyRollups(pool, declare([b]), {});
+  });
+
+  it('are both to be rebuilt when what they share is put back for one of them', async () => {
+    for (const lose of [
+      'alter table site.visits alter column recorded_xid drop default',
+      'alter table site.visits disable trigger zz_liventix_rollups_recorded',
+    ]) {
+      await sql(`delete from rollups.marks; ${lose}`);
+      await applyRollups(pool, declare([a]), {});
+      expect(await marked(), lose).toEqual(['visits_a', 'visits_b']);
+    }
+    expect(await counted(pool)).toMatchObject([{ status: 'to be rebuilt' }, { status: 'to be rebuilt' }]);
+  });
+
+  it('are not, but for the one, when what is put back is its own, or an index', async () => {
+    await sql('drop index site.visits_recorded_xid');
+    await applyRollups(pool, declare([a]), {});
+    expect(await marked()).toEqual([]);
+    await sql('drop trigger zz_liventix_rollup_visits_a on site.visits');
+    await applyRollups(pool, declare([a]), {});
+    expect(await marked()).toEqual(['visits_a']);
+  });
+});
+
+describe('a rebuild of a rollup whose source has lost a month', () => {
+  beforeEach(createMonths);
+
+  it('counts what came late for a day that is kept, though rows were taken back that had never been counted', async () => {
+    await sql('create table site.rest partition of site.visits default');
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-02-03Z'), ('a', 'bob', '2026-02-04Z')`);
+    await counted(pool);
+    await sql('drop table site.january');
+    await sql(
+      `insert into site.visits (page, at, recorded_xid) values ('hidden', '2026-02-05Z', '1'), ('hidden', '2026-01-05Z', '1')`,
+    );
+    await sql(`delete from site.visits where page = 'hidden'`);
+    expect(await counted(pool)).toMatchObject([{ status: 'to be rebuilt' }]);
+    await sql(`${VISIT} ('a', 'cy', '2026-01-03Z'); delete from site.visits where at = '2026-02-04Z'`);
+    await rebuild();
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, kept: 1n });
+    expect(await visits()).toEqual([
+      ['a', '2026-01-03', 2, 2],
+      ['a', '2026-02-03', 1, 1],
+    ]);
+  });
+
+  const BOTH = `${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'ann', '2026-02-03Z')`;
+  const BOTH_DAYS = [
+    ['a', '2026-01-03', 1, 1],
+    ['a', '2026-02-03', 1, 1],
+  ];
+  /** Ended while it waits for whoever holds the table, when queries see the partition no more. */
+  const detachInPart = async () => {
+    const detaching = await pool.connect();
+    held.add(detaching);
+    const { rows } = await detaching.query('select pg_backend_pid() as pid');
+    const ended = expect(
+      detaching.query('alter table site.visits detach partition site.january concurrently'),
+    ).rejects.toMatchObject({ code: '57014' });
+    await waitsForLock(pool, 'detach partition site.january concurrently');
+    await sql(`select pg_cancel_backend(${rows[0].pid})`);
+    await ended;
+    held.delete(detaching);
+    detaching.release();
+  };
+
+  it('keeps its days too where the detaching was broken off', async () => {
+    await sql(BOTH);
+    await applyVisits(pool);
+    const letGo = await hold('select from site.visits');
+    await detachInPart();
+    await letGo();
+    expect((await sql('select from site.visits')).rows).toHaveLength(1);
+    expect(await verifyRollups(pool)).toMatchObject([{ ...holds, kept: 1n }]);
+    await rebuild();
+    expect(await visits()).toEqual(BOTH_DAYS);
+  });
+
+  it('keeps its days where it begins to be detached while they are counted', async () => {
+    await sql(BOTH);
+    await applyVisits(pool);
+    await sql(`select rollups.begin_build('visits_daily', false)`);
+    const letGo = await hold('lock table site.visits_daily in share mode');
+    const rebuilt = buildRollup(pool, 'visits_daily', {});
+    await waitsForLock(pool, 'rollups.build(');
+    await detachInPart();
+    await letGo();
+    expect(await rebuilt).toMatchObject({ keptMonths: 1 });
+    expect(await visits()).toEqual(BOTH_DAYS);
+  });
+});
+
+describe('a rollup that cannot be counted', () => {
+  const LONG = `(select string_agg(md5(n::text), '') from generate_series(1, 200) n)`;
+
+  it.each([
+    ['a worker', () => runRollups(pool)],
+    ['pg_cron', () => sql('call rollups.run_all()')],
+  ])('says so, since when and why, in doctor and status, until a run by %s works', async (_, run) => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`insert into site.visits (page, at) select ${LONG}, '2026-01-03Z'`);
+    await horizonIsOurs(pool);
+    await run();
+    const { rows } = await sql('select failing_since from rollups.rollups');
+    await run();
+    const since: Date = rows[0].failing_since;
+    const why = /index row size \d+ exceeds btree version 4 maximum 2704/;
+    expect(await judgeRollups(pool)).toMatchObject({
+      result: 'failed',
+      found: expect.stringContaining(`visits_daily cannot be counted since ${since.toISOString()}: `),
+      todo: 'Remove the cause, such as rows that it cannot count; or change the file: liventix rollups remove --name visits_daily, then apply.',
+    });
+    expect((await judgeRollups(pool)).found).toMatch(why);
+    const status = await liventix(['rollups', 'status'], { DATABASE_URL: database.url });
+    expect(status.stdout).toContain(`cannot be counted since ${since.toISOString()}: `);
+    expect(status.stdout).toMatch(why);
+    await sql('delete from site.visits');
+    await horizonIsOurs(pool);
+    await run();
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+  });
+
+  it('is told of no more when it is rebuilt of rows that can be', async () => {
+    await createVisits(pool);
+    await applyRollups(
+      pool,
+      declare([{ ...visitsDeclaration(), distinct: { name: 'people', of: '(100 / ms)::text' } }]),
+      {},
+    );
+    await sql(`insert into site.visits (page, ms, at) values ('a', 0, '2026-01-03Z')`);
+    await horizonIsOurs(pool);
+    expect(await runRollups(pool)).toMatchObject([{ status: 'failed' }]);
+    expect(await judgeRollups(pool)).toMatchObject({ found: expect.stringContaining('division by zero') });
+    await sql('update site.visits set ms = 1');
+    await rebuild();
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+  });
+
+  it('is told of where rows wait that no worker counts, but not where they came just now', async () => {
+    await createVisits(pool);
+    await applyVisits(pool);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await horizonIsOurs(pool);
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+    const anHourAgo = `update rollups.rollups set last_run_at = last_run_at - interval '1 hour', last_counted_at = last_counted_at - interval '1 hour'`;
+    await sql(anHourAgo);
+    expect(await judgeRollups(pool)).toMatchObject({
+      result: 'warning',
+      found: 'rows that wait to be counted: visits_daily 1',
+      todo: 'Let a worker run: liventix worker. Or at once: liventix rollups run.',
+    });
+    await counted(pool);
+    await sql(anHourAgo);
+    expect(await counted(pool)).toMatchObject([{ status: 'nothing' }]);
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    await horizonIsOurs(pool);
+    expect(await judgeRollups(pool)).toMatchObject({ result: 'ok' });
+  });
+
+  it('is told of as such when its rebuild begins with what came since', async () => {
+    await createMonths();
+    await applyRollups(
+      pool,
+      declare([{ ...visitsDeclaration(), distinct: { name: 'people', of: '(100 / ms)::text' } }]),
+      {},
+    );
+    await sql(`insert into site.visits (page, ms, at) values ('a', 0, '2026-01-03Z')`);
+    await expect(rebuild()).rejects.toMatchObject({
+      code: 'DB_FAILED',
+      message: expect.stringMatching(/^visits_daily cannot be counted: division by zero .*remove --name visits_daily/),
+    });
+  });
+});
+
+it.each(['Europe/Berlin', 'America/New_York'])(
+  'a rollup has rows of the first and the last instants that there are, by days of %s',
+  async (zone) => {
+    await createVisits(pool, 'partition by range (at)');
+    await sql(`${FEBRUARY}; create table site.rest partition of site.visits default`);
+    const rows = [
+      '4714-11-24 00:00Z BC',
+      '4714-11-25 00:00Z BC',
+      '4700-01-01 00:00Z BC',
+      '4699-12-31 23:59Z BC',
+      '2026-02-03Z',
+      '289999-12-31 23:59:59Z',
+      '290000-01-01 00:00Z',
+      '294276-12-31 23:30Z',
+      'infinity',
+      '-infinity',
+    ]
+      .map((at) => `('a', 'ann', '${at}')`)
+      .join(', ');
+    await sql(`${VISIT} ${rows}`);
+    await applyVisits(pool, { zone });
+    await sql(`${VISIT} ${rows}`);
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, rows: 20n, kept: 0n });
+    await rebuild();
+    expect(await verifyRollups(pool)).toMatchObject([{ ...holds, rows: 20n, kept: 0n }]);
+    await sql('delete from site.visits');
+    await counted(pool);
+    expect(await visits()).toEqual([]);
+  },
+);
+
+it('advises to rebuild everything where one of the reasons was a TRUNCATE, and where none was does not, in the log too', async () => {
+  await createVisits(pool);
+  await applyVisits(pool);
+  const everything =
+    'liventix rollups rebuild visits_daily, or, while the table has no rows, liventix rollups rebuild visits_daily --everything';
+  await sql(`insert into rollups.marks (rollup, why) values ('visits_daily', 'a person said that it was truncated')`);
+  expect(await judgeRollups(pool)).toMatchObject({ todo: 'Run: liventix rollups rebuild visits_daily.' });
+  await sql('truncate site.visits');
+  expect(await judgeRollups(pool)).toMatchObject({ todo: `Run: ${everything}.` });
+  expect(await runRollups(pool)).toMatchObject([{ status: 'to be rebuilt', todo: everything }]);
+  await expect(verifyRollups(pool)).rejects.toMatchObject({ message: expect.stringContaining(everything) });
+});
+
+it('is said to be ready where it is stopped while it is vacuumed after a rebuild', async () => {
+  await createVisits(pool);
+  await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+  await applyVisits(pool);
+  const letGo = await hold('lock table site.visits_daily in share update exclusive mode');
+  const stop = new AbortController();
+  const stopped = expect(
+    buildRollup(pool, 'visits_daily', { stop: stop.signal }, { everything: true }),
+  ).rejects.toMatchObject({
+    code: 'STOPPED',
+    message: expect.stringMatching(/visits_daily is built, and not vacuumed yet: autovacuum does it\.$/),
+  });
+  await waitsForLock(pool, 'vacuum (analyze)');
+  stop.abort('SIGINT');
+  await stopped;
+  await letGo();
+});
