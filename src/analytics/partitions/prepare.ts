@@ -18,6 +18,7 @@ import {
   pastKey,
   qualified,
   quotedName,
+  sideTable,
 } from './names.ts';
 import { runUntilStopped, stopped } from './stopped.ts';
 import { KEEPS_KEY } from './take-place.ts';
@@ -218,8 +219,6 @@ function keysAside(
     .map(({ columns }) => columns);
   return [...new Map([...wanted, ...others].map((columns) => [columns.toSorted().join(), columns])).values()];
 }
-
-const sideTable = (table: string, columns: readonly string[]): string => named(table, `_by_${columns.join('_')}`);
 
 async function keepKeysAside(preparing: Preparing, facts: TableFacts): Promise<void> {
   for (const [nth, columns] of keysAside(facts, preparing.entry).entries()) {
