@@ -5,6 +5,7 @@ import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { breakOff, countRows, during, faultsOf, whileIndexesWait } from '../support/conversions.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   convert,
   convertAt,
@@ -159,6 +160,30 @@ describe('a conversion that was broken off', () => {
       await other.query('rollback');
       other.release();
       await convertAt(pool, NOW);
+    }));
+});
+
+describe('a run of which somebody ended the session that keeps others away', () => {
+  const waiting = `pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'create%index%'`;
+
+  it('does nothing more, and says why: the next one is alone, and goes on', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      const conversion = { entries: [entryOf()], now: NOW };
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      const end = async () => {
+        await pool.query(
+          `select pg_terminate_backend(l.pid) from pg_locks l where l.locktype = 'advisory' and l.classid::int8 = hashtext('liventix.partitions')::int8 & 4294967295
+             and l.database = (select oid from pg_database where datname = current_database())`,
+        );
+        await eventually('it ends', async () => (await countRows(pool, waiting)) === 0, 5_000);
+      };
+      await expect(whileIndexesWait(impressions, () => applyPartitions(pool, conversion), end)).rejects.toMatchObject({
+        code: 'DB_UNREACHABLE',
+        message: expect.stringMatching(/kept other runs away was lost \(terminating connection .* Run it again/),
+      });
+      await convertAt(pool, NOW);
+      expect(await faultsOf(pool)).toEqual([]);
     }));
 });
 

@@ -1,6 +1,6 @@
 import { givingWay } from '../../db/giving-way.ts';
 import { modestPool, type Pool, type Queryable } from '../../db/pool.ts';
-import { takeSessionLock } from '../../db/session-lock.ts';
+import { underSessionLock } from '../../db/session-lock.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
@@ -18,7 +18,7 @@ import { judgeTable } from './plan.ts';
 import { prepare } from './prepare.ts';
 import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
 import { readStatusOf } from './status.ts';
-import { runUntilStopped, stopped } from './stopped.ts';
+import { assertNotStopped, runUntilStopped } from './stopped.ts';
 import { CONVERSION, findTable, type KeptTable, type Original } from './tables.ts';
 
 export interface ApplyOptions {
@@ -67,51 +67,65 @@ interface Expired {
 
 const PATIENCE_MS = 2_000;
 
-/** Keeps a second run away from the same database. @throws AppError PARTITIONS_RUNNING */
-export const lockPartitions = (pool: Pool) =>
-  takeSessionLock(pool, {
-    ...CONVERSION,
-    patienceMs: PATIENCE_MS,
-    taken: (cause, holder) =>
-      new AppError(
-        'PARTITIONS_RUNNING',
-        `Another conversion is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
-        { cause },
-      ),
-  });
+/**
+ * Does something while no other run does anything in the same database.
+ * @param work told to stop where it is no longer alone, too
+ * @throws AppError PARTITIONS_RUNNING, DB_UNREACHABLE, what `work` throws
+ */
+export const alone = <T>(
+  pool: Pool,
+  { stop }: Pick<ApplyOptions, 'stop'>,
+  work: (stop: AbortSignal) => Promise<T>,
+): Promise<T> =>
+  underSessionLock(
+    pool,
+    {
+      ...CONVERSION,
+      stop,
+      patienceMs: PATIENCE_MS,
+      taken: (cause, holder) =>
+        new AppError(
+          'PARTITIONS_RUNNING',
+          `Another conversion is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
+          { cause },
+        ),
+    },
+    work,
+  );
 
 /**
  * Does something to one table after the other, while nobody else does, on connections that leave others the other processors.
- * @throws AppError PARTITIONS_RUNNING, what `choose` and `work` throw
+ * @throws AppError PARTITIONS_RUNNING, DB_UNREACHABLE, what `choose` and `work` throw
  */
-export async function oneByOne<Item, Result>(
+export const oneByOne = <Item, Result>(
   given: Pool,
   {
+    stop: asked,
     choose,
     work,
     onOutcome,
   }: {
+    readonly stop?: AbortSignal | undefined;
     choose(pool: Pool): Promise<readonly Item[]>;
-    work(pool: Pool, item: Item): Promise<Result>;
-    readonly onOutcome: ((outcome: Result) => void) | undefined;
+    work(pool: Pool, item: Item, stop: AbortSignal): Promise<Result>;
+    readonly onOutcome?: ((outcome: Result) => void) | undefined;
   },
-): Promise<readonly Result[]> {
-  const lock = await lockPartitions(given);
-  const pool = modestPool(given);
-  try {
-    const outcomes: Result[] = [];
-    for (const item of await choose(pool)) {
-      lock.assertHeld();
-      const outcome = await work(pool, item);
-      outcomes.push(outcome);
-      onOutcome?.(outcome);
+): Promise<readonly Result[]> =>
+  alone(given, { stop: asked }, async (stop) => {
+    const pool = modestPool(given);
+    try {
+      const outcomes: Result[] = [];
+      for (const item of await choose(pool)) {
+        assertNotStopped(stop);
+        const outcome = await work(pool, item, stop);
+        outcomes.push(outcome);
+        onOutcome?.(outcome);
+      }
+      return outcomes;
+    } finally {
+      await pool.end();
     }
-    return outcomes;
-  } finally {
-    await pool.end();
-    await lock.release();
-  }
-}
+  });
 
 /**
  * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
@@ -119,9 +133,9 @@ export async function oneByOne<Item, Result>(
  */
 export const applyPartitions = (pool: Pool, options: ApplyOptions): Promise<readonly Outcome[]> =>
   oneByOne(pool, {
+    ...options,
     choose: async () => options.entries,
-    work: (modest, entry) => convert(modest, entry, options),
-    onOutcome: options.onOutcome,
+    work: (modest, entry, stop) => convert(modest, entry, { ...options, stop }),
   });
 
 async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise<Outcome> {
@@ -320,7 +334,7 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
   const end = await closePast(pool, { entry, kept }, options);
   const locking = lockingOf(entry, options);
   await prepare({ pool, tableId: kept.id, entry, locking, onStep: onStep(options) }, end);
-  if (options.stop?.aborted === true) throw stopped();
+  assertNotStopped(options.stop);
   onStep(options)(`attaching ${entry.table}`, 0, 0);
   return attachPast(
     pool,

@@ -4,7 +4,7 @@ import { isOverlap, toAppError } from '../../db/sqlstate.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { ident, literal } from './names.ts';
-import { stopped } from './stopped.ts';
+import { assertNotStopped } from './stopped.ts';
 import { CAPTURES, REFUSES_TRUNCATE } from './take-place.ts';
 
 const FIRST_BLOCKS = 64;
@@ -100,7 +100,7 @@ export async function copyAll(
   let blocks = FIRST_BLOCKS;
   for (const source of sources) {
     for (;;) {
-      if (locking.stop?.aborted === true) throw stopped();
+      assertNotStopped(locking.stop);
       const size = blocks;
       const step = await withRest({ restFactor, stop: locking.stop }, () => copyStep(pool, tableId, source, size));
       if (step.isOver) break;
@@ -141,7 +141,7 @@ export async function drainMost(
 ): Promise<void> {
   let taken = 0;
   for (;;) {
-    if (locking.stop?.aborted === true) throw stopped();
+    assertNotStopped(locking.stop);
     const step = await drain(pool, { tableId, captured, target });
     taken += step;
     onStep(`taking what changed of ${table}`, taken, 0);
@@ -151,11 +151,13 @@ export async function drainMost(
 
 /**
  * All that is left; whoever calls holds the lock behind which nobody writes, nor changes the table.
- * @throws AppError PARTITIONS_DRIFTED
+ * @throws AppError PARTITIONS_DRIFTED, STOPPED
  */
 export async function drainAll(tx: Tx, copying: Copying, { captured, target }: FromTo): Promise<void> {
+  const { tableId, locking } = copying;
+  // The last moment: another run may be at the same copy, where this one lost what kept others away.
+  assertNotStopped(locking.stop);
   await assertSameShape(tx, copying);
-  const { tableId } = copying;
   while ((await drain(tx, { tableId, captured, target })) > 0);
 }
 

@@ -20,7 +20,7 @@ import {
   quotedName,
   sideTable,
 } from './names.ts';
-import { runUntilStopped, stopped } from './stopped.ts';
+import { assertNotStopped, runUntilStopped } from './stopped.ts';
 import { KEEPS_KEY } from './take-place.ts';
 
 const ROWS_AT_ONCE = 5_000;
@@ -163,7 +163,7 @@ async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing
   const pair = [...(facts.uniqueKeys[0]?.columns ?? []), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`);
   let [filled, waits] = [0, 0];
   for (;;) {
-    if (locking.stop?.aborted === true) throw stopped();
+    assertNotStopped(locking.stop);
     const { rows: left } = await pool.query<{ none: boolean }>(
       `select not exists (select from ${table} where ${key} is null) as none`,
     );
@@ -318,7 +318,7 @@ async function fillSideTable(
   // What came or was changed since is there by the trigger.
   const { blocks = 0 } = sizes[0] ?? {};
   for (let block = 0; block < blocks; block += step) {
-    if (locking.stop?.aborted === true) throw stopped();
+    assertNotStopped(locking.stop);
     await pool.query(
       `insert into ${side} (${all}) select ${all} from only ${table} where ctid >= '(${block},0)' and ctid < '(${block + step},0)' and (${columnList(columns)}) is not null for key share
        on conflict (${columnList(columns)}) do nothing`,

@@ -60,13 +60,13 @@ export type PutBack = { readonly table: string } & (
  */
 export const rollBackPartitions = (pool: Pool, options: RollbackOptions): Promise<readonly PutBack[]> =>
   oneByOne(pool, {
+    ...options,
     choose: async (modest) => {
       const chosen = await choose(modest, options.tables);
       if (chosen.length > 0) options.onBegin?.();
       return chosen;
     },
-    work: (modest, kept) => putBack(modest, kept, options),
-    onOutcome: options.onOutcome,
+    work: (modest, kept, stop) => putBack(modest, kept, { ...options, stop }),
   });
 
 async function choose(pool: Pool, tables: readonly string[]): Promise<readonly KeptTable[]> {
