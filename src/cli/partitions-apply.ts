@@ -88,7 +88,7 @@ Examples:
 
 const ROLLBACK_HELP = `
 Copies every row that is there now into a plain table, beside whoever uses it, which takes the place of the months in one short transaction. The
-months are set aside (liventix partitions clean drops them). Exits with 1 when a table was left.
+months are set aside (liventix partitions clean drops them). Of a table that somebody dropped, what is known of it goes. Exits with 1 when a table was left.
 
 Examples:
   liventix partitions rollback
@@ -192,7 +192,10 @@ function outcomeText(outcome: Outcome | PutBack): string {
     case 'back':
       return `back     ${name}, ${locked([outcome.lockedMs])}\n`;
     case 'given up':
-      return `given up ${name}: what apply had begun is gone\n`;
+      return [
+        `given up ${name}: what apply had made for it is gone\n`,
+        ...outcome.left.map((left) => `    ${printable(left)}\n`),
+      ].join('');
     case 'already':
       return [`already  ${name}\n`, ...outcome.copies.map(reconciledLine)].join('');
     case 'skipped':

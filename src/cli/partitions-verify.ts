@@ -74,6 +74,7 @@ function tableLine({
   copy,
   runwayDays,
   hasStrays,
+  isLost,
   keepMonths,
   expired,
   maintainedAt,
@@ -93,6 +94,7 @@ function tableLine({
       : [
           `copying (${copy.way}): ${formatCount(copy.blocksDone)} of ${formatCount(copy.blocks)} blocks, ${formatCount(copy.waiting)} changes wait`,
         ]),
+    ...(isLost ? ['NOT THERE ANY MORE: liventix partitions rollback'] : []),
     ...(hasStrays ? ['ROWS LIE IN NO MONTH'] : []),
     ...(maintainedAt === null ? [] : [`seen to ${maintainedAt.toISOString()}`]),
   ].join(', ');

@@ -19,7 +19,7 @@ import { prepare } from './prepare.ts';
 import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
 import { readStatusOf } from './status.ts';
 import { assertNotStopped, runUntilStopped } from './stopped.ts';
-import { CONVERSION, findTable, type KeptTable, type Original } from './tables.ts';
+import { CONVERSION, findTable, type KeptTable, type Original, ofLost } from './tables.ts';
 
 export interface ApplyOptions {
   readonly entries: readonly Entry[];
@@ -149,6 +149,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
       if (facts === undefined || reasons.length > 0) return { table, status: 'skipped', reasons };
       kept = await begin(pool, entry, facts);
     }
+    if (kept.isLost) return { table, status: 'skipped', reasons: [ofLost(table)] };
     const following = { pool, tableId: kept.id, locking: lockingOf(entry, options), onStep: onStep(options) };
     // What a way back left that was broken off.
     await giveUpCopy(following, 'rollback');

@@ -50,7 +50,8 @@ export interface RollbackOptions extends Omit<ApplyOptions, 'entries' | 'keepsPa
 
 export type PutBack = { readonly table: string } & (
   | { readonly status: 'back'; readonly lockedMs: number }
-  | { readonly status: 'given up' }
+  /** What apply had begun, or a table that is lost. `left`: what stays of it, and why. */
+  | { readonly status: 'given up'; readonly left: readonly string[] }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
 
@@ -93,17 +94,53 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
   };
   try {
     await giveUpCopy(copying, 'apply');
+    if (kept.isLost) return { table, status: 'given up', left: await forget(copying, kept) };
     if (kept.state !== 'preparing') await assertReferencesHold(copying, kept);
     const lockedMs = kept.state === 'preparing' ? undefined : await copyBack(copying, kept);
     await cleanUp(copying, kept);
     await letReferencesGo(pool, { table }, options);
-    return lockedMs === undefined ? { table, status: 'given up' } : { table, status: 'back', lockedMs };
+    return lockedMs === undefined ? { table, status: 'given up', left: [] } : { table, status: 'back', lockedMs };
   } catch (thrown) {
     const error = keyTwice(thrown, table) ?? (await whyItFailed(copying, thrown));
     if (!SKIPPED.has(error.code)) throw error;
     const left = await giveUpInVain(copying, 'rollback', error);
     return { table, status: 'skipped', reasons: [error.message, ...left] };
   }
+}
+
+/**
+ * Of a table that is lost, all that is ours goes. A table of keys stays that others refer to, or that is kept by what bears another name by now: who writes
+ * there would be refused.
+ * @returns those that stay, and why
+ */
+async function forget(copying: Copying, { id, schema }: KeptTable): Promise<readonly string[]> {
+  const { pool, locking } = copying;
+  await giveUpCopy(copying, 'rollback');
+  return givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, async (tx) => {
+    const { rows } = await tx.query<{ side: string; users: readonly string[] }>(
+      `select n.side, array(
+         select pg_describe_object('pg_constraint'::regclass, f.oid, 0) from pg_constraint f where f.confrelid = to_regclass(n.side) and f.contype = 'f' and f.conparentid = 0
+         union all
+         select pg_describe_object('pg_trigger'::regclass, g.oid, 0) from pg_trigger g
+         where g.tgfoid = 'partitions.keep_key()'::regprocedure and g.tgparentid = 0
+           and to_regclass(convert_from(substring(g.tgargs for position('\\x00'::bytea in g.tgargs) - 1), getdatabaseencoding())) = to_regclass(n.side)
+       ) as users
+       from partitions.keys k cross join lateral (select format('%I.%I', $2::text, k.side_table)) n (side) where k.table_id = $1`,
+      [id, schema],
+    );
+    const isUsed = ({ users }: { readonly users: readonly string[] }) => users.length > 0;
+    await tx.query(
+      [
+        ...rows.filter((each) => !isUsed(each)).map(({ side }) => `drop table if exists ${side}`),
+        `drop table if exists ${qualified(STAGE, stagedName(id))}`,
+        ...['captured', 'filled', 'reconciled', 'keys'].map(
+          (of) => `delete from partitions.${of} where table_id = ${id}`,
+        ),
+        `delete from partitions.tables where id = ${id}`,
+      ].join(';\n'),
+    );
+    return rows.filter(isUsed).map(({ side, users }) => `${side} stays, for ${users.join(', ')}`);
+  });
 }
 
 /**
@@ -308,7 +345,7 @@ async function factsOf({ pool }: Copying, { schema, name, by }: KeptTable): Prom
   const facts = await readFacts(pool, `${schema}.${name}`, by);
   if (facts !== undefined) return facts;
   throw new AppError(
-    'PARTITIONS_TABLE_UNKNOWN',
+    'PARTITIONS_DRIFTED',
     `There is no ${schema}.${name} any more. What is known of it: liventix partitions status`,
   );
 }

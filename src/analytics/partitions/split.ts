@@ -78,7 +78,7 @@ export async function splitPartition(splitting: Splitting): Promise<number> {
 
 async function factsOf(pool: Pool, entry: Entry): Promise<TableFacts> {
   const facts = await readFacts(pool, entry.table, entry.by);
-  if (facts === undefined) throw new AppError('PARTITIONS_TABLE_UNKNOWN', `There is no ${entry.table}.`);
+  if (facts === undefined) throw new AppError('PARTITIONS_DRIFTED', `There is no ${entry.table} any more.`);
   return facts;
 }
 

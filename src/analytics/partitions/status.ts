@@ -12,7 +12,7 @@ interface MonthStatus {
 }
 
 export interface TableStatus
-  extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt'> {
+  extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt' | 'isLost'> {
   readonly table: string;
   /** Null while it is being prepared. */
   readonly months: readonly MonthStatus[];
@@ -64,7 +64,7 @@ export async function readStatus(pool: Queryable): Promise<Status> {
 }
 
 export async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
-  const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt } = kept;
+  const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt, isLost } = kept;
   const { rows: months } = await db.query<MonthStatus>(
     `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
      from partitions.months_of($1) m order by m.is_default, m.first_day nulls first`,
@@ -96,6 +96,7 @@ export async function readStatusOf(db: Queryable, kept: KeptTable): Promise<Tabl
     zone,
     begunAt,
     closesAt,
+    isLost,
     months,
     copy: copies[0] ?? null,
     runwayDays: facts[0]?.runwayDays ?? null,
