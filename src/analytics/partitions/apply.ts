@@ -351,16 +351,18 @@ const analyze = (pool: Pool, { id }: KeptTable, { stop }: ApplyOptions) =>
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 
 /** Where the past ends: decided once, and anew when that month has come too near. Nowhere, where rows lie beyond. */
-async function closePast(db: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<Month | null> {
+async function closePast(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<Month | null> {
   const end = endOfPast(options.now);
   const usable = kept.closesAt !== null && kept.closesAt >= end ? kept.closesAt : end;
   // The check of a run that was broken off says another month.
-  if (kept.closesAt !== null && kept.closesAt !== usable) await reopenPast(db, entry, options);
-  const { rows } = await db.query<{ isBeyond: boolean }>(
-    `select exists (select from ${qualified(kept.schema, kept.name)} where ${ident(entry.by)} >= (${await boundSql(db, usable, kept)})) as "isBeyond"`,
+  if (kept.closesAt !== null && kept.closesAt !== usable) await reopenPast(pool, entry, options);
+  const { rows } = await runUntilStopped<{ isBeyond: boolean }>(
+    pool,
+    options.stop,
+    `select exists (select from ${qualified(kept.schema, kept.name)} where ${ident(entry.by)} >= (${await boundSql(pool, usable, kept)})) as "isBeyond"`,
   );
   const closesAt = rows[0]?.isBeyond === true ? null : usable;
-  await db.query('update partitions.tables set closes_at = $2 where id = $1', [kept.id, closesAt]);
+  await pool.query('update partitions.tables set closes_at = $2 where id = $1', [kept.id, closesAt]);
   return closesAt;
 }
 
@@ -393,6 +395,7 @@ async function splitPast(pool: Pool, of: Of, options: ApplyOptions): Promise<rea
     end: past.end,
     thisMonth: monthOf(options.now),
     endOfMonths: endOfMonths(entry, options.now),
+    stop: options.stop,
   });
   const planLeaves = async () => leaves;
   return [await splitPartition({ ...splittingOf(pool, of, options), partition: past.name, planLeaves })];

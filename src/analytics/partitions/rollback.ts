@@ -36,6 +36,7 @@ import {
   stagedName,
 } from './names.ts';
 import { compareCopy } from './proof.ts';
+import { runUntilStopped, validateConstraint } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
 import { comeForward, KEEPS_KEY, letGo, locksOf, sameStanding, setAside, takeOver } from './take-place.ts';
@@ -147,12 +148,14 @@ async function forget(copying: Copying, { id, schema }: KeptTable): Promise<read
  * What a month took with it is known to the side table still, while something refers to it: a foreign key to a plain table would not hold.
  * @throws AppError PARTITIONS_ROWS_GONE
  */
-async function assertReferencesHold({ pool, table, onStep }: Copying, kept: KeptTable): Promise<void> {
+async function assertReferencesHold({ pool, table, locking, onStep }: Copying, kept: KeptTable): Promise<void> {
   const references = await withTransaction(pool, (tx) => readKeyReferences(tx, kept));
   for (const { table: referring, columns, refersTo, name } of references) {
     onStep(`reading ${referring} for ${name}`, 0, 0);
     const same = columns.map((column, nth) => `t.${ident(refersTo[nth] ?? '')} = r.${ident(column)}`).join(' and ');
-    const { rows } = await pool.query<{ orphans: bigint }>(
+    const { rows } = await runUntilStopped<{ orphans: bigint }>(
+      pool,
+      locking.stop,
       `select count(*) as orphans from ${referring} r
        where (${columnList(columns)}) is not null and not exists (select from ${qualified(kept.schema, kept.name)} t where ${same})`,
     );
@@ -210,14 +213,12 @@ async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
       };
     });
     for (const index of facts.indexes.filter(isPrepared(name)))
-      await pool.query(`drop index concurrently if exists ${qualified(schema, index.name)}`);
-    await pool.query(`drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
-    await takeInstantsAway(pool, kept);
+      await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(schema, index.name)}`);
+    await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
+    await takeInstantsAway(copying, kept);
     await giveRowsBack(pool, kept);
     for (const each of facts.references.filter(({ isValidated }) => !isValidated)) {
-      await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
-        tx.query(`alter table ${each.table} validate constraint ${ident(each.name)}`),
-      );
+      await validateConstraint(pool, each, locking);
     }
   }
   await pool.query('delete from partitions.tables where id = $1', [tableId]);
@@ -273,12 +274,17 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
 }
 
 /** Rows that were given an instant, and have that still, have none again. */
-async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: KeptTable): Promise<void> {
+async function takeInstantsAway(
+  { pool, locking }: Copying,
+  { id, schema, name, by, original }: KeptTable,
+): Promise<void> {
   if (original.keyIsNotNull) return;
   const columns = original.uniqueKeys[0]?.columns ?? [];
   const same = columns.map((each) => `to_jsonb(t) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
   const table = qualified(schema, name);
-  await pool.query(
+  await runUntilStopped(
+    pool,
+    locking.stop,
     `with filled as (delete from partitions.filled where table_id = ${id} returning pair)
      update ${table} t set ${ident(by)} = null from filled f
      where ${same} and coalesce((jsonb_populate_record(null::${table}, f.pair)).${ident(by)} = t.${ident(by)}, true)`,
@@ -319,7 +325,7 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
     );
   });
   await copyAll(copying, fromTo);
-  await pool.query('select partitions.drop_changed($1, $2)', [tableId, made]);
+  await runUntilStopped(pool, locking.stop, `select partitions.drop_changed(${tableId}, ${literal(made)})`);
   copying.onStep(`building indexes of ${table}`, 0, 0);
   await finishTable(copying, { name: made, bare: `${STAGE}.${stagedName(tableId)}` }, wantedAgain(facts, kept));
   await drainMost(copying, fromTo);
