@@ -7,6 +7,7 @@ import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { breakOff, countRows, faultsOf, whileIndexesWait } from '../support/conversions.ts';
 import { convert, createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
+import { waitsForLock } from '../support/locks.ts';
 
 // What somebody does by hand to a table that is kept by month, or is being converted.
 
@@ -97,6 +98,19 @@ describe('the months of what is sorted', () => {
       expect(await countRows(pool)).toBe(350);
       await maintain(pool);
       expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it('are waited for where the upkeep is at them', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      const upkeep = await pool.connect();
+      await upkeep.query(`begin; select pg_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), 1)`);
+      const splitting = convert(impressions);
+      await waitsForLock(pool, 'pg_advisory_xact_lock');
+      await upkeep.query('commit');
+      upkeep.release();
+      await splitting;
     }));
 
   it('where somebody made one all the same, are found anew by the next run', () =>

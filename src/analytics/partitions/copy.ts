@@ -204,14 +204,9 @@ async function hasSameShape(db: Queryable, tableId: number): Promise<boolean | u
   return rows[0]?.isSame ?? undefined;
 }
 
-/** Upkeep makes months, and replaces partitions, a step a transaction. @throws AppError DB_CONFLICT while it does */
-async function keepUpkeepAway(tx: Tx, tableId: number): Promise<void> {
-  const { rows } = await tx.query<{ isFree: boolean }>(
-    `select pg_try_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), $1) as "isFree"`,
-    [tableId],
-  );
-  if (rows[0]?.isFree !== true) throw new AppError('DB_CONFLICT', 'The upkeep of its months is under way.');
-}
+/** Upkeep makes months, and replaces partitions, a step a transaction, of which one may last: it is waited for as others are who hold the table. */
+const keepUpkeepAway = (tx: Tx, tableId: number) =>
+  tx.query(`select pg_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), $1)`, [tableId]);
 
 /** Gives up a copy that is under way, if one of that way is, whatever became of what it was copied from. @throws AppError PARTITIONS_BUSY, DB_* */
 export async function giveUpCopy(
