@@ -33,6 +33,8 @@ export function findingsOf(facts: TableFacts | undefined, entry: Entry): readonl
 export const blocking = (findings: readonly Finding[]): readonly string[] =>
   findings.filter(({ severity }) => severity === 'blocks').map(({ text }) => text);
 
+export const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
+
 export const blocks = (finding: string, text: string): Finding => ({ severity: 'blocks', finding, text });
 
 function unsuitable(facts: TableFacts, { table, by, uniqueOverAll }: Entry): readonly Finding[] {
@@ -140,7 +142,6 @@ function notes(
   { key, triggers, sizeBytes, walInStoreBytes }: TableFacts,
   { by, whenNull, keepMonths, expired }: Entry,
 ): readonly Finding[] {
-  const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
   const needed =
     whenNull === undefined ? '. Where there are such rows, the mapping has to say what they get: "whenNull"' : '';
   return [
