@@ -165,14 +165,16 @@ const patienceOf = (
   restFactor,
 });
 
-const locked = (ms: readonly number[]) => `locked for ${ms.map((each) => each.toFixed(0)).join(' and ')} ms`;
+/** Said where it was locked at all. */
+const locked = (ms: readonly number[]) =>
+  ms.length === 0 ? '' : `, locked for ${ms.map((each) => each.toFixed(0)).join(' and ')} ms`;
 
 function outcomeText(outcome: Outcome | PutBack): string {
   const name = printable(outcome.table);
   switch (outcome.status) {
     case 'partitioned':
       return [
-        `by month ${name}, ${locked(outcome.lockedMs)}\n`,
+        `by month ${name}${locked(outcome.lockedMs)}\n`,
         ...outcome.expired.map(
           ({ partition, rowsEstimated }) =>
             `    older than is kept, and taken out by the next upkeep: ${printable(partition)}, about ${formatCount(Math.round(rowsEstimated))} rows\n`,
@@ -181,16 +183,16 @@ function outcomeText(outcome: Outcome | PutBack): string {
       ].join('');
     case 'sorted':
       return [
-        `sorted   ${name}: rows that lay in no month have theirs, ${locked(outcome.lockedMs)}\n`,
+        `sorted   ${name}: rows that lay in no month have theirs${locked(outcome.lockedMs)}\n`,
         ...(outcome.areSomeLeft
           ? ['    others stay, of no month that is kept or ahead: liventix partitions verify\n']
           : []),
         ...outcome.copies.map(reconciledLine),
       ].join('');
     case 'attached':
-      return `attached ${name}: what was there is one partition, ${locked(outcome.lockedMs)}\n`;
+      return `attached ${name}: what was there is one partition${locked(outcome.lockedMs)}\n`;
     case 'back':
-      return `back     ${name}, ${locked([outcome.lockedMs])}\n`;
+      return `back     ${name}${locked([outcome.lockedMs])}\n`;
     case 'given up':
       return [
         `given up ${name}: what apply had made for it is gone\n`,
