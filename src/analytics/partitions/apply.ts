@@ -17,7 +17,7 @@ import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
 import { judgeTable } from './plan.ts';
 import { prepare } from './prepare.ts';
 import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
-import { readStatusOf } from './status.ts';
+import { hasStrays } from './status.ts';
 import { assertNotStopped, runUntilStopped } from './stopped.ts';
 import { CONVERSION, findTable, type KeptTable, type Original, ofLost } from './tables.ts';
 
@@ -174,8 +174,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
       return { table, status: 'partitioned', lockedMs, copies, expired };
     }
     if (lockedMs.length === 0) return { table, status: 'already', copies };
-    const areSomeLeft = (await readStatusOf(pool, kept)).hasStrays;
-    return { table, status: 'sorted', lockedMs, copies, areSomeLeft };
+    return { table, status: 'sorted', lockedMs, copies, areSomeLeft: await hasStrays(pool, kept) };
   } catch (thrown) {
     const error = await whyConversionFailed(pool, entry, options, thrown);
     if (!SKIPPED.has(error.code)) throw error;
