@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type ApplyOptions, applyPartitions, type Outcome } from '../analytics/partitions/apply.ts';
 import type { Reconciled } from '../analytics/partitions/copies.ts';
-import type { Finding } from '../analytics/partitions/findings.ts';
+import { type Finding, inMegabytes } from '../analytics/partitions/findings.ts';
 import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
 import { type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
@@ -116,11 +116,10 @@ async function runPlan(options: Selection, context: CommandContext): Promise<voi
 }
 
 const MARKS: Readonly<Record<Finding['severity'], string>> = { blocks: 'BLOCKS ', changes: 'changes', note: 'note   ' };
-const MEGABYTE = 1_048_576n;
 
 function plannedText({ table, status, rowsEstimated, sizeBytes, months, findings }: PlannedTable): string {
   const rows = rowsEstimated === null ? 'rows not counted yet' : `about ${formatCount(Math.round(rowsEstimated))} rows`;
-  const size = sizeBytes === null ? '' : `, ${rows}, ${formatCount(sizeBytes / MEGABYTE)} MB`;
+  const size = sizeBytes === null ? '' : `, ${rows}, ${formatCount(inMegabytes(sizeBytes))} MB`;
   const future = months.length === 0 ? '' : `, months ${months[0]} to ${months.at(-1)} beside the past`;
   return [
     `${status.padEnd(8)} ${printable(table)}${size}${future}`,

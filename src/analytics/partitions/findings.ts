@@ -136,7 +136,7 @@ function changes({ uniqueKeys, references, publications }: TableFacts, { table, 
   ];
 }
 
-const MEGABYTE = 1_048_576n;
+export const inMegabytes = (bytes: bigint): bigint => bytes / 1_048_576n;
 
 function notes(
   { key, triggers, sizeBytes, walInStoreBytes }: TableFacts,
@@ -161,7 +161,7 @@ function notes(
       ? [
           note(
             'wal',
-            `About ${sizeBytes / MEGABYTE} MB of WAL are written, and min_wal_size keeps ${walInStoreBytes / MEGABYTE} MB in store: every commit waits while a file more is made. Raise it some days before, if you can`,
+            `About ${inMegabytes(sizeBytes)} MB of WAL are written, and min_wal_size keeps ${inMegabytes(walInStoreBytes)} MB in store: every commit waits while a file more is made. Raise it some days before, if you can`,
           ),
         ]
       : []),
