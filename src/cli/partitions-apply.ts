@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type ApplyOptions, applyPartitions, type Outcome } from '../analytics/partitions/apply.ts';
 import type { Reconciled } from '../analytics/partitions/copies.ts';
-import type { Finding } from '../analytics/partitions/findings.ts';
+import { type Finding, inMegabytes } from '../analytics/partitions/findings.ts';
 import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
 import { type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
@@ -88,7 +88,7 @@ Examples:
 
 const ROLLBACK_HELP = `
 Copies every row that is there now into a plain table, beside whoever uses it, which takes the place of the months in one short transaction. The
-months are set aside (liventix partitions clean drops them). Exits with 1 when a table was left.
+months are set aside (liventix partitions clean drops them). Of a table that somebody dropped, what is known of it goes. Exits with 1 when a table was left.
 
 Examples:
   liventix partitions rollback
@@ -116,11 +116,10 @@ async function runPlan(options: Selection, context: CommandContext): Promise<voi
 }
 
 const MARKS: Readonly<Record<Finding['severity'], string>> = { blocks: 'BLOCKS ', changes: 'changes', note: 'note   ' };
-const MEGABYTE = 1_048_576n;
 
 function plannedText({ table, status, rowsEstimated, sizeBytes, months, findings }: PlannedTable): string {
   const rows = rowsEstimated === null ? 'rows not counted yet' : `about ${formatCount(Math.round(rowsEstimated))} rows`;
-  const size = sizeBytes === null ? '' : `, ${rows}, ${formatCount(sizeBytes / MEGABYTE)} MB`;
+  const size = sizeBytes === null ? '' : `, ${rows}, ${formatCount(inMegabytes(sizeBytes))} MB`;
   const future = months.length === 0 ? '' : `, months ${months[0]} to ${months.at(-1)} beside the past`;
   return [
     `${status.padEnd(8)} ${printable(table)}${size}${future}`,
@@ -165,14 +164,16 @@ const patienceOf = (
   restFactor,
 });
 
-const locked = (ms: readonly number[]) => `locked for ${ms.map((each) => each.toFixed(0)).join(' and ')} ms`;
+/** Said where it was locked at all. */
+const locked = (ms: readonly number[]) =>
+  ms.length === 0 ? '' : `, locked for ${ms.map((each) => each.toFixed(0)).join(' and ')} ms`;
 
 function outcomeText(outcome: Outcome | PutBack): string {
   const name = printable(outcome.table);
   switch (outcome.status) {
     case 'partitioned':
       return [
-        `by month ${name}, ${locked(outcome.lockedMs)}\n`,
+        `by month ${name}${locked(outcome.lockedMs)}\n`,
         ...outcome.expired.map(
           ({ partition, rowsEstimated }) =>
             `    older than is kept, and taken out by the next upkeep: ${printable(partition)}, about ${formatCount(Math.round(rowsEstimated))} rows\n`,
@@ -181,18 +182,21 @@ function outcomeText(outcome: Outcome | PutBack): string {
       ].join('');
     case 'sorted':
       return [
-        `sorted   ${name}: rows that lay in no month have theirs, ${locked(outcome.lockedMs)}\n`,
+        `sorted   ${name}: rows that lay in no month have theirs${locked(outcome.lockedMs)}\n`,
         ...(outcome.areSomeLeft
           ? ['    others stay, of no month that is kept or ahead: liventix partitions verify\n']
           : []),
         ...outcome.copies.map(reconciledLine),
       ].join('');
     case 'attached':
-      return `attached ${name}: what was there is one partition, ${locked(outcome.lockedMs)}\n`;
+      return `attached ${name}: what was there is one partition${locked(outcome.lockedMs)}\n`;
     case 'back':
-      return `back     ${name}, ${locked([outcome.lockedMs])}\n`;
+      return `back     ${name}${locked([outcome.lockedMs])}\n`;
     case 'given up':
-      return `given up ${name}: what apply had begun is gone\n`;
+      return [
+        `given up ${name}: what apply had made for it is gone\n`,
+        ...outcome.left.map((left) => `    ${printable(left)}\n`),
+      ].join('');
     case 'already':
       return [`already  ${name}\n`, ...outcome.copies.map(reconciledLine)].join('');
     case 'skipped':

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { inMegabytes } from '../analytics/partitions/findings.ts';
 import { readStatus, type Status, type TableStatus } from '../analytics/partitions/status.ts';
 import { verifyPartitions } from '../analytics/partitions/verify.ts';
 import { watchChecks } from './check-lines.ts';
@@ -50,8 +51,7 @@ async function runVerify(json: boolean, context: CommandContext): Promise<void> 
   });
 }
 
-const MEGABYTE = 1_048_576n;
-const megabytes = (bytes: bigint) => `${formatCount(bytes / MEGABYTE)} MB`;
+const megabytes = (bytes: bigint) => `${formatCount(inMegabytes(bytes))} MB`;
 
 function statusText({ runner, tables, setAside }: Status, withMonths: boolean): string {
   if (tables.length === 0 && setAside.length === 0)
@@ -74,6 +74,7 @@ function tableLine({
   copy,
   runwayDays,
   hasStrays,
+  isLost,
   keepMonths,
   expired,
   maintainedAt,
@@ -93,6 +94,7 @@ function tableLine({
       : [
           `copying (${copy.way}): ${formatCount(copy.blocksDone)} of ${formatCount(copy.blocks)} blocks, ${formatCount(copy.waiting)} changes wait`,
         ]),
+    ...(isLost ? ['NOT THERE ANY MORE: liventix partitions rollback'] : []),
     ...(hasStrays ? ['ROWS LIE IN NO MONTH'] : []),
     ...(maintainedAt === null ? [] : [`seen to ${maintainedAt.toISOString()}`]),
   ].join(', ');

@@ -7,6 +7,8 @@ import { isLockTimeout, toAppError } from './sqlstate.ts';
 export interface SessionLock {
   /** @throws AppError DB_UNREACHABLE */
   assertHeld(): void;
+  /** Aborts when it is lost: another may have it from then on. */
+  readonly lost: AbortSignal;
   release(): Promise<void>;
 }
 
@@ -33,10 +35,9 @@ export async function takeSessionLock(pool: Pool, options: SessionLockOptions): 
     ...pool.options,
     options: `${pool.options.options ?? ''} -c lock_timeout=${options.patienceMs}`,
   });
-  let lost: Error | undefined;
-  client.on('error', (error) => {
-    lost ??= error;
-  });
+  const loss = new AbortController();
+  const { signal: lost } = loss;
+  client.on('error', (error) => loss.abort(error));
   const release = () => client.end().catch(() => undefined);
   try {
     await client.connect();
@@ -47,14 +48,31 @@ export async function takeSessionLock(pool: Pool, options: SessionLockOptions): 
     throw refusal;
   }
   const assertHeld = () => {
-    if (lost === undefined) return;
+    if (!lost.aborted) return;
     throw new AppError(
       'DB_UNREACHABLE',
-      `The connection that kept other runs away was lost (${lost.message}). Run it again: it goes on where it stopped.`,
-      { cause: lost },
+      `The connection that kept other runs away was lost (${lost.reason.message}). Run it again: it goes on where it stopped.`,
+      { cause: lost.reason },
     );
   };
-  return { assertHeld, release };
+  return { assertHeld, lost, release };
+}
+
+/**
+ * Does something while nobody else does the same. It is told to stop when the lock is lost, too, and fails with that whatever came of it.
+ * @throws AppError what `taken` makes, DB_UNREACHABLE, what `work` throws
+ */
+export async function underSessionLock<T>(
+  pool: Pool,
+  { stop, ...options }: SessionLockOptions & { readonly stop: AbortSignal | undefined },
+  work: (stop: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const lock = await takeSessionLock(pool, options);
+  try {
+    return await work(AbortSignal.any([lock.lost, ...(stop === undefined ? [] : [stop])])).finally(lock.assertHeld);
+  } finally {
+    await lock.release();
+  }
 }
 
 /** Whether some session holds it. @throws AppError DB_* */

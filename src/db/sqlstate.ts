@@ -109,6 +109,11 @@ export function isOverlap(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '42P17';
 }
 
+/** Whether nothing may be written: on a standby, or because the session is set so. */
+export function isReadOnly(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '25006';
+}
+
 /** Whether the role lacks a right. */
 export function isDenied(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '42501';

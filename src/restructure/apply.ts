@@ -1,6 +1,6 @@
 import type { Pool, Queryable } from '../db/pool.ts';
 import { rest } from '../db/rest.ts';
-import { takeSessionLock } from '../db/session-lock.ts';
+import { underSessionLock } from '../db/session-lock.ts';
 import { reloadPostgrest } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
 import { type Denied, type FoundationStep, functionSteps, readFoundation, takeFoundation } from './foundation.ts';
@@ -53,9 +53,8 @@ const PATIENCE_MS = 2_000;
  * again, and skipped in the end. Killed at any point and run again, it goes on where it was.
  * @throws AppError RESTRUCTURE_DRIFTED before anything is changed; RESTRUCTURE_RUNNING, RESTRUCTURE_OTHER_DATABASE, DB_*
  */
-export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): Promise<Applied> {
-  const lock = await lockRestructuring(pool);
-  try {
+export const applyPlan = (pool: Pool, plan: Plan, given: ApplyOptions): Promise<Applied> =>
+  asOnlyRun(pool, given, async (options) => {
     const viewsLeft = await dropViewsSetAside(pool, options);
     const selected = await selectTables(pool, plan, options);
     const standing = await readStanding(pool);
@@ -64,7 +63,6 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
     const outcomes: Outcome[] = [];
     for (const table of selected) {
       if (options.stop?.aborted === true) break;
-      lock.assertHeld();
       options.onProgress?.(table.table, outcomes.length, selected.length);
       const outcome: Outcome =
         table.readiness !== 'blocked' && keys.has(`table ${plan.mapping.from}.${table.table}`)
@@ -79,10 +77,7 @@ export async function applyPlan(pool: Pool, plan: Plan, options: ApplyOptions): 
     // Of the tables it was told one by one; functions and search_paths it knows too.
     await reloadPostgrest(pool);
     return { outcomes, denied, viewsLeft, isStopped };
-  } finally {
-    await lock.release();
-  }
-}
+  });
 
 /** What comes after the tables. */
 async function finish(pool: Pool, plan: Plan, outcomes: readonly Outcome[]): Promise<readonly Denied[]> {
@@ -109,20 +104,32 @@ export async function readFinish(
   ];
 }
 
-/** Keeps a second run away from the same database. @throws AppError RESTRUCTURE_RUNNING */
-export function lockRestructuring(pool: Pool) {
-  return takeSessionLock(pool, {
-    name: 'liventix.restructure',
-    number: 0,
-    patienceMs: PATIENCE_MS,
-    taken: (cause, holder) =>
-      new AppError(
-        'RESTRUCTURE_RUNNING',
-        `Another restructuring is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
-        { cause },
-      ),
-  });
-}
+/**
+ * Does something while no other run does anything in the same database.
+ * @param work told to stop, by its options, where it is no longer alone, too
+ * @throws AppError RESTRUCTURE_RUNNING, DB_UNREACHABLE, what `work` throws
+ */
+export const asOnlyRun = <Options extends { readonly stop?: AbortSignal | undefined }, Result>(
+  pool: Pool,
+  options: Options,
+  work: (options: Options) => Promise<Result>,
+): Promise<Result> =>
+  underSessionLock(
+    pool,
+    {
+      name: 'liventix.restructure',
+      number: 0,
+      stop: options.stop,
+      patienceMs: PATIENCE_MS,
+      taken: (cause, holder) =>
+        new AppError(
+          'RESTRUCTURE_RUNNING',
+          `Another restructuring is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
+          { cause },
+        ),
+    },
+    (stop) => work({ ...options, stop }),
+  );
 
 async function moveOrSkip(pool: Pool, planned: PlannedTable, plan: Plan, options: ApplyOptions): Promise<Outcome> {
   const { table, target, findings } = planned;

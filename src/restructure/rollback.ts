@@ -3,7 +3,7 @@ import { rest } from '../db/rest.ts';
 import { isDependedOn } from '../db/sqlstate.ts';
 import { reloadPostgrest, underLock } from '../db/under-lock.ts';
 import { AppError } from '../errors.ts';
-import { lockRestructuring } from './apply.ts';
+import { asOnlyRun } from './apply.ts';
 import { whatHoldsBack } from './held-back.ts';
 import { readStanding, type StandingStep } from './journal.ts';
 import { lockHolders } from './lock-holders.ts';
@@ -48,16 +48,14 @@ export interface RolledBack {
  * so does what others changed; where something stands on a view that would go, its table stays where it is, and is named.
  * @throws AppError RESTRUCTURE_STEP_UNKNOWN, RESTRUCTURE_TABLE_UNKNOWN, RESTRUCTURE_RUNNING, DB_*
  */
-export async function rollBack(pool: Pool, options: RollbackOptions): Promise<RolledBack> {
-  const lock = await lockRestructuring(pool);
-  try {
+export const rollBack = (pool: Pool, given: RollbackOptions): Promise<RolledBack> =>
+  asOnlyRun(pool, given, async (options) => {
     const standing = await readStanding(pool);
     const chosen = chosenSteps(standing, options);
     const steps: Undone[] = [];
     const undone = new Set<bigint>();
     for (const step of chosen) {
       if (options.stop?.aborted === true) break;
-      lock.assertHeld();
       options.onProgress?.(step.object, steps.length, chosen.length);
       if (NEEDS_VIEWS_GONE.has(step.kind)) await dropViewsSetAside(pool, options);
       const later = standing.filter(({ id }) => id > step.id && !undone.has(id));
@@ -70,10 +68,7 @@ export async function rollBack(pool: Pool, options: RollbackOptions): Promise<Ro
     const viewsLeft = await dropViewsSetAside(pool, options);
     await reloadPostgrest(pool);
     return { steps, viewsLeft, isStopped: options.stop?.aborted === true };
-  } finally {
-    await lock.release();
-  }
-}
+  });
 
 /** What a view that is set aside has grants to, or calls. */
 const NEEDS_VIEWS_GONE: ReadonlySet<string> = new Set(['role', 'schema', 'usage', 'replacement']);

@@ -5,6 +5,8 @@ import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { breakOff, countRows, during, faultsOf, whileIndexesWait } from '../support/conversions.ts';
+import { asSuperuser } from '../support/database.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   convert,
   convertAt,
@@ -24,6 +26,7 @@ beforeAll(async () => {
 });
 afterAll(() => original.drop());
 
+const conversion = { entries: [entryOf()], now: NOW };
 const inClone = (work: (impressions: Impressions) => Promise<void>) => inCloneOf(original, work);
 
 describe('a column that a table gets while its rows are copied', () => {
@@ -33,7 +36,6 @@ describe('a column that a table gets while its rows are copied', () => {
   it('is not lost: it is left, and copied anew by the next run', () =>
     inClone(async (impressions) => {
       const { pool } = impressions;
-      const conversion = { entries: [entryOf()], now: NOW };
       await applyPartitions(pool, { ...conversion, keepsPast: true });
       expect(await whileIndexesWait(impressions, () => applyPartitions(pool, conversion), add(pool))).toMatchObject([
         { status: 'skipped', reasons: changed },
@@ -122,7 +124,7 @@ describe('a conversion that was broken off', () => {
       await convertAt(pool, new Date('2026-03-28T00:00:00Z'));
       await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2026-04-02'), (1, '2026-05-02')`);
       expect(await faultsOf(pool)).toEqual([]);
-      expect(await judgePartitions(pool)).toMatchObject({ result: expect.not.stringMatching('warning') });
+      expect(await judgePartitions(pool)).toMatchObject({ found: expect.not.stringContaining('broken off') });
     }));
 
   it('in the midst of copying is told of, unless somebody is at it', () =>
@@ -150,15 +152,86 @@ describe('a conversion that was broken off', () => {
       const other = await pool.connect();
       // Whoever builds an index beside others waits for those who have begun to read, whatever they read.
       await other.query('begin isolation level repeatable read; select from public.shows');
-      const stop = new AbortController();
-      const applying = applyPartitions(pool, { entries: [entryOf()], now: NOW, stop: stop.signal });
-      const refused = expect(applying).rejects.toMatchObject({ code: 'STOPPED' });
-      await waitsForLock(pool, 'index concurrently');
-      stop.abort('SIGINT');
-      await refused;
+      await stopDuring(pool, 'index concurrently', (stop) => applyPartitions(pool, { ...conversion, stop }));
       await other.query('rollback');
       other.release();
       await convertAt(pool, NOW);
+    }));
+
+  const hold = `begin perform set_config('lock_timeout', '0', true), pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)`;
+  it.each([
+    [
+      'a materialized view is filled',
+      'refresh materialized view',
+      ({ pool }: Impressions) =>
+        pool.query(`create function public.hold() returns int language plpgsql as $$ ${hold}; return 1; end $$;
+          create materialized view stats.slow as select public.hold() as held, count(*) as views from stats.impressions`),
+    ],
+    [
+      'rows are read for a constraint',
+      'validate constraint',
+      (impressions: Impressions) =>
+        asSuperuser(
+          impressions,
+          `create function public.hold() returns event_trigger language plpgsql as $$ ${hold} where current_query() like '%validate constraint%'; end $$;
+           create event trigger holds on ddl_command_start when tag in ('ALTER TABLE') execute function public.hold()`,
+        ),
+    ],
+  ])('while %s is stopped at once', (_what, statement, prepare) =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await prepare(impressions);
+      const other = await pool.connect();
+      await other.query('select pg_advisory_lock(1)');
+      await stopDuring(pool, statement, (stop) => applyPartitions(pool, { ...conversion, stop }));
+      await other.query('select pg_advisory_unlock(1)');
+      other.release();
+    }),
+  );
+
+  it('while both sides are compared is stopped at once', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      const other = await pool.connect();
+      const lock = () => other.query('begin; lock table stats.impressions_past in access exclusive mode');
+      await stopDuring(pool, 'hashtextextended', (stop) =>
+        whileIndexesWait(impressions, () => applyPartitions(pool, { ...conversion, stop }), lock),
+      );
+      await other.query('rollback');
+      other.release();
+    }));
+});
+
+/** Stops what is run while a statement of that text waits, which would wait on. */
+async function stopDuring(pool: Pool, statement: string, run: (stop: AbortSignal) => Promise<unknown>): Promise<void> {
+  const stop = new AbortController();
+  const refused = expect(run(stop.signal)).rejects.toMatchObject({ code: 'STOPPED' });
+  await waitsForLock(pool, statement);
+  stop.abort('SIGINT');
+  await refused;
+}
+
+describe('a run of which somebody ended the session that keeps others away', () => {
+  const waiting = `pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'create%index%'`;
+
+  it('does nothing more, and says why: the next one is alone, and goes on', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      const end = async () => {
+        await pool.query(
+          `select pg_terminate_backend(l.pid) from pg_locks l where l.locktype = 'advisory' and l.classid::int8 = hashtext('liventix.partitions')::int8 & 4294967295
+             and l.database = (select oid from pg_database where datname = current_database())`,
+        );
+        await eventually('it ends', async () => (await countRows(pool, waiting)) === 0, 5_000);
+      };
+      await expect(whileIndexesWait(impressions, () => applyPartitions(pool, conversion), end)).rejects.toMatchObject({
+        code: 'DB_UNREACHABLE',
+        message: expect.stringMatching(/kept other runs away was lost \(terminating connection .* Run it again/),
+      });
+      await convertAt(pool, NOW);
+      expect(await faultsOf(pool)).toEqual([]);
     }));
 });
 

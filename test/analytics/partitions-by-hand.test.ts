@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { dropSetAside } from '../../src/analytics/partitions/clean.ts';
 import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { breakOff, countRows, faultsOf, whileIndexesWait } from '../support/conversions.ts';
 import { convert, createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
+import { waitsForLock } from '../support/locks.ts';
 
 // What somebody does by hand to a table that is kept by month, or is being converted.
 
@@ -102,6 +105,19 @@ describe('the months of what is sorted', () => {
       expect(await faultsOf(pool)).toEqual([]);
     }));
 
+  it('are waited for where the upkeep is at them', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await applyPartitions(pool, { ...conversion, keepsPast: true });
+      const upkeep = await pool.connect();
+      await upkeep.query(`begin; select pg_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), 1)`);
+      const splitting = convert(impressions);
+      await waitsForLock(pool, 'pg_advisory_xact_lock');
+      await upkeep.query('commit');
+      upkeep.release();
+      await splitting;
+    }));
+
   it('where somebody made one all the same, are found anew by the next run', () =>
     inClone(async (impressions) => {
       const { pool } = impressions;
@@ -141,6 +157,63 @@ describe('a default partition that somebody dropped', () => {
       await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2031-01-01')`);
       expect(await countRows(pool, 'stats.impressions_other')).toBe(1);
     }));
+});
+
+describe('a table by month that somebody dropped', () => {
+  const GONE = expect.stringContaining('liventix partitions rollback --table stats.impressions');
+  const again =
+    'create table stats.impressions (id uuid primary key default gen_random_uuid(), show_id int, seen_at timestamptz not null)';
+
+  it('is left by apply, and given up by the way back, which everybody names; another of its name is converted', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query('create table stats.after (id int primary key, seen_at timestamptz not null)');
+      await applyPartitions(pool, { ...conversion, entries: [entryOf({ table: 'stats.after', indexes: [] })] });
+      await convert(impressions, { uniqueOverAll: [['id']] });
+      await pool.query('drop table stats.clicks; drop table stats.impressions cascade');
+      const said = async () => [
+        ...(await applyPartitions(pool, conversion)),
+        (await makePlan(pool, conversion.entries, NOW))[0],
+        (await faultsOf(pool))[0],
+        await judgePartitions(pool),
+      ];
+      const gone = [
+        { status: 'skipped', reasons: [GONE] },
+        { status: 'blocked', findings: [{ finding: 'lost', text: GONE }] },
+        { first: [GONE] },
+        { found: expect.stringContaining('stats.impressions is gone'), todo: GONE },
+      ];
+      expect(await said()).toMatchObject(gone);
+      await pool.query(again);
+      expect(await said()).toMatchObject(gone);
+      expect(await rollBack(pool)).toMatchObject([
+        { table: 'stats.after', status: 'back' },
+        { status: 'given up', left: [] },
+      ]);
+      await dropSetAside(pool, {});
+      await convert(impressions, { uniqueOverAll: [['id']] });
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it.each([
+    ['dropped', 'drop table stats.impressions cascade', 'constraint clicks_impression_id_fkey on table stats.clicks'],
+    [
+      'renamed',
+      'drop table stats.clicks; alter table stats.impressions rename to seen',
+      'trigger liventix_keeps_key_0 on table stats.seen',
+    ],
+  ])('keeps its keys where something needs them: where it was %s', (_what, sql, user) =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions, { uniqueOverAll: [['id']] });
+      await pool.query(sql);
+      expect(await rollBack(pool)).toMatchObject([
+        { status: 'given up', left: [`stats.impressions_by_id stays, for ${user}`] },
+      ]);
+      expect(await countRows(pool, 'stats.impressions_by_id')).toBe(300);
+      expect(await countRows(pool, 'partitions.tables')).toBe(0);
+    }),
+  );
 });
 
 describe('a past that somebody renamed', () => {

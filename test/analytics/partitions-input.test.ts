@@ -177,6 +177,23 @@ describe('a table', () => {
       ).toBe(2);
     }));
 
+  it('keeps keys by columns whose names are too long together for that of a table, each apart', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      const [account, campaign] = ['external_advertising_account_identifier', 'external_advertising_campaign_key'];
+      await pool.query(`create table stats.sold (id int primary key, seen_at timestamptz not null, ${account} int, ${campaign} int, ${campaign}_2 int,
+          unique (${account}, ${campaign}), unique (${account}, ${campaign}_2));
+        insert into stats.sold values (1, '2026-01-01', 1, 1, 1)`);
+      const entries = [entryOf({ table: 'stats.sold', indexes: [] })];
+      expect(await applyPartitions(pool, { entries, now: NOW })).toMatchObject([{ status: 'partitioned' }]);
+      for (const sold of ['1, 1, 2', '1, 2, 1'])
+        await expect(pool.query(`insert into stats.sold values (2, '2026-02-01', ${sold})`)).rejects.toMatchObject({
+          code: '23505',
+          table: expect.stringMatching(/^sold_by_[0-9a-f]{12}_external_advertising$/),
+        });
+      expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'back' }]);
+    }));
+
   it('is not emptied while it is copied', () =>
     inClone(async (impressions) => {
       const { pool } = impressions;

@@ -4,7 +4,7 @@ import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
 import type { Entry } from '../../src/analytics/partitions/mapping.ts';
 import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
-import type { Pool } from '../../src/db/pool.ts';
+import { createPool, type Pool } from '../../src/db/pool.ts';
 import { countRows, faultsOf, whileIndexesWait } from '../support/conversions.ts';
 import { convert, createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
 
@@ -40,6 +40,18 @@ describe('a mapping that the server does not take', () => {
       expect(planned?.findings.filter(({ severity }) => severity === 'blocks').map(({ text }) => text)).toEqual(faults);
       expect(await apply(pool, overrides)).toMatchObject([{ status: 'skipped', reasons: faults }]);
       expect(await countRows(pool, 'partitions.tables')).toBe(0);
+    }));
+
+  it('is planned all the same where nothing can be written, as on a standby, and what was not tried is said', () =>
+    inClone(async ({ pool, url }) => {
+      await pool.query(`alter database ${new URL(url).pathname.slice(1)} set default_transaction_read_only = on`);
+      const reading = createPool({ databaseUrl: url });
+      const [planned] = await makePlan(reading, [entryOf({ zone: 'Europe/Berlni' })], NOW);
+      await reading.end();
+      expect(planned).toMatchObject({
+        status: 'ready',
+        findings: expect.arrayContaining([expect.objectContaining({ severity: 'note', finding: 'not-tried' })]),
+      });
     }));
 
   it('does nothing that is written behind an expression', () =>

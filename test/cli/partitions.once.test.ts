@@ -97,6 +97,15 @@ describe('from the plan to the rollback', () => {
     });
     expect((await impressions.pool.query('select from stats.impressions')).rowCount).toBe(501);
   });
+
+  it('leaves the past in one partition, and says for how long the table was locked only where it was', async () => {
+    const keepPast = async () => (await run('apply', '--mapping', mapping, '--keep-past')).stdout;
+    await run('clean', '--yes');
+    expect(await keepPast()).toMatch(
+      /^attached stats\.impressions: what was there is one partition, locked for \d+ ms\n$/,
+    );
+    expect(await keepPast()).toBe('attached stats.impressions: what was there is one partition\n');
+  });
 });
 
 describe('wrong usage', () => {

@@ -2,7 +2,7 @@ import type { PoolClient } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPool } from '../../src/db/pool.ts';
 import { MAX_TRIES } from '../../src/db/try-until-free.ts';
-import { applyPlan, lockRestructuring } from '../../src/restructure/apply.ts';
+import { applyPlan, asOnlyRun } from '../../src/restructure/apply.ts';
 import { lockTimeoutMs } from '../../src/restructure/tenancy/work.ts';
 import { catalogOf, changesOf } from '../support/catalog.ts';
 import { eventually } from '../support/eventually.ts';
@@ -107,18 +107,37 @@ describe('a table that somebody uses for long', () => {
 describe('two at once', () => {
   it('are one: the second is refused, whether it applies or rolls back', () =>
     inClone(original, async (shop) => {
-      const lock = await lockRestructuring(shop.pool);
-      try {
+      await asOnlyRun(shop.pool, {}, async () => {
         const refused = { code: 'RESTRUCTURE_RUNNING' };
         await expect(moveAll(shop, shopMapping(shop))).rejects.toMatchObject(refused);
         await expect(putBack(shop)).rejects.toMatchObject(refused);
         expect(await standingSteps(shop)).toEqual([]);
-      } finally {
-        await lock.release();
-      }
+      });
       expect(left(await moveAll(shop, shopMapping(shop, FEW)))).toEqual({});
     }));
 });
+
+it('a run of which somebody ended the session that keeps others away does nothing more, and says why', () =>
+  inClone(original, (shop) =>
+    whileOpen(shop, 'lock table public.orders', async (holder) => {
+      const moving = moveAll(
+        shop,
+        shopMapping(shop, { schemas: [{ name: 'sales', tables: ['orders'] }], roles: undefined }),
+        {
+          onBusy: () => {
+            void holder.query(
+              `select pg_terminate_backend(l.pid) from pg_locks l where l.locktype = 'advisory' and l.classid::int8 = hashtext('liventix.restructure')::int8 & 4294967295
+               and l.database = (select oid from pg_database where datname = current_database())`,
+            );
+          },
+        },
+      );
+      await expect(moving).rejects.toMatchObject({
+        code: 'DB_UNREACHABLE',
+        message: expect.stringMatching(/kept other runs away was lost .* Run it again/),
+      });
+    }),
+  ));
 
 describe('a stop', () => {
   it('comes between two tables, says so, and the next run goes on', () =>

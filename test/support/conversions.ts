@@ -40,10 +40,15 @@ export async function whileIndexesWait<Result>(
   const holder = await pool.connect();
   await holder.query('select pg_advisory_lock(1)');
   const running = run();
-  await waitsForLock(pool, 'create index');
-  await work();
-  await holder.query('select pg_advisory_unlock(1)');
-  holder.release();
+  // Where `work` fails, it is told first.
+  running.catch(() => undefined);
+  try {
+    await waitsForLock(pool, 'create index');
+    await work();
+  } finally {
+    await holder.query('select pg_advisory_unlock(1)');
+    holder.release();
+  }
   return running;
 }
 

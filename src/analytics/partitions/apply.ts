@@ -1,6 +1,6 @@
 import { givingWay } from '../../db/giving-way.ts';
 import { modestPool, type Pool, type Queryable } from '../../db/pool.ts';
-import { takeSessionLock } from '../../db/session-lock.ts';
+import { underSessionLock } from '../../db/session-lock.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
@@ -17,9 +17,9 @@ import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
 import { judgeTable } from './plan.ts';
 import { prepare } from './prepare.ts';
 import { leavesOfPast, leavesOfStrays, type Splitting, splitPartition } from './split.ts';
-import { readStatusOf } from './status.ts';
-import { runUntilStopped, stopped } from './stopped.ts';
-import { CONVERSION, findTable, type KeptTable, type Original } from './tables.ts';
+import { hasStrays } from './status.ts';
+import { assertNotStopped, runUntilStopped } from './stopped.ts';
+import { CONVERSION, findTable, type KeptTable, type Original, ofLost } from './tables.ts';
 
 export interface ApplyOptions {
   readonly entries: readonly Entry[];
@@ -67,51 +67,65 @@ interface Expired {
 
 const PATIENCE_MS = 2_000;
 
-/** Keeps a second run away from the same database. @throws AppError PARTITIONS_RUNNING */
-export const lockPartitions = (pool: Pool) =>
-  takeSessionLock(pool, {
-    ...CONVERSION,
-    patienceMs: PATIENCE_MS,
-    taken: (cause, holder) =>
-      new AppError(
-        'PARTITIONS_RUNNING',
-        `Another conversion is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
-        { cause },
-      ),
-  });
+/**
+ * Does something while no other run does anything in the same database.
+ * @param work told to stop where it is no longer alone, too
+ * @throws AppError PARTITIONS_RUNNING, DB_UNREACHABLE, what `work` throws
+ */
+export const alone = <T>(
+  pool: Pool,
+  { stop }: Pick<ApplyOptions, 'stop'>,
+  work: (stop: AbortSignal) => Promise<T>,
+): Promise<T> =>
+  underSessionLock(
+    pool,
+    {
+      ...CONVERSION,
+      stop,
+      patienceMs: PATIENCE_MS,
+      taken: (cause, holder) =>
+        new AppError(
+          'PARTITIONS_RUNNING',
+          `Another conversion is under way in this database: ${holder}. Wait for it, or end it with pg_terminate_backend: it can be run again.`,
+          { cause },
+        ),
+    },
+    work,
+  );
 
 /**
  * Does something to one table after the other, while nobody else does, on connections that leave others the other processors.
- * @throws AppError PARTITIONS_RUNNING, what `choose` and `work` throw
+ * @throws AppError PARTITIONS_RUNNING, DB_UNREACHABLE, what `choose` and `work` throw
  */
-export async function oneByOne<Item, Result>(
+export const oneByOne = <Item, Result>(
   given: Pool,
   {
+    stop: asked,
     choose,
     work,
     onOutcome,
   }: {
+    readonly stop?: AbortSignal | undefined;
     choose(pool: Pool): Promise<readonly Item[]>;
-    work(pool: Pool, item: Item): Promise<Result>;
-    readonly onOutcome: ((outcome: Result) => void) | undefined;
+    work(pool: Pool, item: Item, stop: AbortSignal): Promise<Result>;
+    readonly onOutcome?: ((outcome: Result) => void) | undefined;
   },
-): Promise<readonly Result[]> {
-  const lock = await lockPartitions(given);
-  const pool = modestPool(given);
-  try {
-    const outcomes: Result[] = [];
-    for (const item of await choose(pool)) {
-      lock.assertHeld();
-      const outcome = await work(pool, item);
-      outcomes.push(outcome);
-      onOutcome?.(outcome);
+): Promise<readonly Result[]> =>
+  alone(given, { stop: asked }, async (stop) => {
+    const pool = modestPool(given);
+    try {
+      const outcomes: Result[] = [];
+      for (const item of await choose(pool)) {
+        assertNotStopped(stop);
+        const outcome = await work(pool, item, stop);
+        outcomes.push(outcome);
+        onOutcome?.(outcome);
+      }
+      return outcomes;
+    } finally {
+      await pool.end();
     }
-    return outcomes;
-  } finally {
-    await pool.end();
-    await lock.release();
-  }
-}
+  });
 
 /**
  * Turns tables into such as are kept by month, one after the other, while they are used. Killed at any point and run again, it goes on where it was.
@@ -119,9 +133,9 @@ export async function oneByOne<Item, Result>(
  */
 export const applyPartitions = (pool: Pool, options: ApplyOptions): Promise<readonly Outcome[]> =>
   oneByOne(pool, {
+    ...options,
     choose: async () => options.entries,
-    work: (modest, entry) => convert(modest, entry, options),
-    onOutcome: options.onOutcome,
+    work: (modest, entry, stop) => convert(modest, entry, { ...options, stop }),
   });
 
 async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise<Outcome> {
@@ -135,6 +149,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
       if (facts === undefined || reasons.length > 0) return { table, status: 'skipped', reasons };
       kept = await begin(pool, entry, facts);
     }
+    if (kept.isLost) return { table, status: 'skipped', reasons: [ofLost(table)] };
     const following = { pool, tableId: kept.id, locking: lockingOf(entry, options), onStep: onStep(options) };
     // What a way back left that was broken off.
     await giveUpCopy(following, 'rollback');
@@ -166,8 +181,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
       return { table, status: 'partitioned', lockedMs, copies, expired };
     }
     if (lockedMs.length === 0) return { table, status: 'already', copies };
-    const areSomeLeft = (await readStatusOf(pool, kept)).hasStrays;
-    return { table, status: 'sorted', lockedMs, copies, areSomeLeft };
+    return { table, status: 'sorted', lockedMs, copies, areSomeLeft: await hasStrays(pool, kept) };
   } catch (thrown) {
     const error = await whyConversionFailed(pool, entry, options, thrown);
     if (!SKIPPED.has(error.code)) throw error;
@@ -326,7 +340,7 @@ async function attach(pool: Pool, { entry, kept }: Of, options: ApplyOptions): P
   const end = await closePast(pool, { entry, kept }, options);
   const locking = lockingOf(entry, options);
   await prepare({ pool, tableId: kept.id, entry, locking, onStep: onStep(options) }, end);
-  if (options.stop?.aborted === true) throw stopped();
+  assertNotStopped(options.stop);
   onStep(options)(`attaching ${entry.table}`, 0, 0);
   return attachPast(
     pool,
@@ -348,16 +362,18 @@ async function analyze(pool: Pool, { id, schema, name }: KeptTable, options: App
 const endOfMonths = ({ monthsAhead }: Entry, now: Date): Month => addMonths(monthOf(now), monthsAhead + 1);
 
 /** Where the past ends: decided once, and anew when that month has come too near. Nowhere, where rows lie beyond. */
-async function closePast(db: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<Month | null> {
+async function closePast(pool: Pool, { entry, kept }: Of, options: ApplyOptions): Promise<Month | null> {
   const end = endOfPast(options.now);
   const usable = kept.closesAt !== null && kept.closesAt >= end ? kept.closesAt : end;
   // The check of a run that was broken off says another month.
-  if (kept.closesAt !== null && kept.closesAt !== usable) await reopenPast(db, entry, options);
-  const { rows } = await db.query<{ isBeyond: boolean }>(
-    `select exists (select from ${qualified(kept.schema, kept.name)} where ${ident(entry.by)} >= (${await boundSql(db, usable, kept)})) as "isBeyond"`,
+  if (kept.closesAt !== null && kept.closesAt !== usable) await reopenPast(pool, entry, options);
+  const { rows } = await runUntilStopped<{ isBeyond: boolean }>(
+    pool,
+    options.stop,
+    `select exists (select from ${qualified(kept.schema, kept.name)} where ${ident(entry.by)} >= (${await boundSql(pool, usable, kept)})) as "isBeyond"`,
   );
   const closesAt = rows[0]?.isBeyond === true ? null : usable;
-  await db.query('update partitions.tables set closes_at = $2 where id = $1', [kept.id, closesAt]);
+  await pool.query('update partitions.tables set closes_at = $2 where id = $1', [kept.id, closesAt]);
   return closesAt;
 }
 
@@ -390,6 +406,7 @@ async function splitPast(pool: Pool, of: Of, options: ApplyOptions): Promise<rea
     end: past.end,
     thisMonth: monthOf(options.now),
     endOfMonths: endOfMonths(entry, options.now),
+    stop: options.stop,
   });
   const planLeaves = async () => leaves;
   return [await splitPartition({ ...splittingOf(pool, of, options), partition: past.name, planLeaves })];

@@ -20,6 +20,7 @@ import {
   stagedName,
   stem,
 } from './names.ts';
+import { assertNotStopped } from './stopped.ts';
 import { comeForward, letGo, locksOf, sameStanding, takeOver } from './take-place.ts';
 
 export interface Attaching {
@@ -34,7 +35,7 @@ export interface Attaching {
 /**
  * Makes a table the first partition of one that bears its name, in one short transaction. Everything that takes long was done before.
  * @returns for how long the table was locked, in ms
- * @throws AppError PARTITIONS_BUSY, PARTITIONS_TOO_LONG, PARTITIONS_DRIFTED, DB_*
+ * @throws AppError PARTITIONS_BUSY, PARTITIONS_TOO_LONG, PARTITIONS_DRIFTED, STOPPED, DB_*
  */
 export async function attachPast(pool: Pool, attaching: Attaching, options: UnderLockOptions): Promise<number> {
   const { tableId, entry } = attaching;
@@ -45,6 +46,7 @@ export async function attachPast(pool: Pool, attaching: Attaching, options: Unde
       names: locksOf(facts),
       locksLater: facts.foreignKeys.length,
       work: async () => {
+        assertNotStopped(options.stop);
         if ((await fingerprintOf(tx, facts.oid)) !== staged.fingerprint) throw drifted(entry.table);
         await tx.query(swapStatements(facts, attaching).join(';\n'));
         await tx.query(`update partitions.tables set state = 'attached', past = $2, closes_at = null where id = $1`, [

@@ -3,7 +3,7 @@ import { toAppError } from '../../db/sqlstate.ts';
 import { identityOf } from './findings.ts';
 import type { Entry } from './mapping.ts';
 import { quotedName } from './names.ts';
-import { stopped } from './stopped.ts';
+import { assertNotStopped } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 
 /** What became of a table that holds copies of another's rows. It stays as it is. */
@@ -56,7 +56,7 @@ async function reconcile(
   for (const [nth, { leaf, blocks }] of leaves.entries()) {
     onStep(`comparing ${copy} with ${entry.table}, parts`, nth, leaves.length);
     for (let block = 0; block < blocks; block += BLOCKS_AT_ONCE) {
-      if (stop?.aborted === true) throw stopped();
+      assertNotStopped(stop);
       const { rows: found } = await pool
         .query<typeof sum>('select * from partitions.reconcile_blocks($1, $2, $3, $4, $5, $6, $7, $8)', [
           kept.id,

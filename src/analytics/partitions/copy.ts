@@ -4,7 +4,7 @@ import { isOverlap, toAppError } from '../../db/sqlstate.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
 import { ident, literal } from './names.ts';
-import { stopped } from './stopped.ts';
+import { assertNotStopped } from './stopped.ts';
 import { CAPTURES, REFUSES_TRUNCATE } from './take-place.ts';
 
 const FIRST_BLOCKS = 64;
@@ -100,7 +100,7 @@ export async function copyAll(
   let blocks = FIRST_BLOCKS;
   for (const source of sources) {
     for (;;) {
-      if (locking.stop?.aborted === true) throw stopped();
+      assertNotStopped(locking.stop);
       const size = blocks;
       const step = await withRest({ restFactor, stop: locking.stop }, () => copyStep(pool, tableId, source, size));
       if (step.isOver) break;
@@ -141,7 +141,7 @@ export async function drainMost(
 ): Promise<void> {
   let taken = 0;
   for (;;) {
-    if (locking.stop?.aborted === true) throw stopped();
+    assertNotStopped(locking.stop);
     const step = await drain(pool, { tableId, captured, target });
     taken += step;
     onStep(`taking what changed of ${table}`, taken, 0);
@@ -151,11 +151,13 @@ export async function drainMost(
 
 /**
  * All that is left; whoever calls holds the lock behind which nobody writes, nor changes the table.
- * @throws AppError PARTITIONS_DRIFTED
+ * @throws AppError PARTITIONS_DRIFTED, STOPPED
  */
 export async function drainAll(tx: Tx, copying: Copying, { captured, target }: FromTo): Promise<void> {
+  const { tableId, locking } = copying;
+  // The last moment: another run may be at the same copy, where this one lost what kept others away.
+  assertNotStopped(locking.stop);
   await assertSameShape(tx, copying);
-  const { tableId } = copying;
   while ((await drain(tx, { tableId, captured, target })) > 0);
 }
 
@@ -202,14 +204,9 @@ async function hasSameShape(db: Queryable, tableId: number): Promise<boolean | u
   return rows[0]?.isSame ?? undefined;
 }
 
-/** Upkeep makes months, and replaces partitions, a step a transaction. @throws AppError DB_CONFLICT while it does */
-async function keepUpkeepAway(tx: Tx, tableId: number): Promise<void> {
-  const { rows } = await tx.query<{ isFree: boolean }>(
-    `select pg_try_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), $1) as "isFree"`,
-    [tableId],
-  );
-  if (rows[0]?.isFree !== true) throw new AppError('DB_CONFLICT', 'The upkeep of its months is under way.');
-}
+/** Upkeep makes months, and replaces partitions, a step a transaction, of which one may last: it is waited for as others are who hold the table. */
+const keepUpkeepAway = (tx: Tx, tableId: number) =>
+  tx.query(`select pg_advisory_xact_lock(hashtext('liventix.partitions.upkeep'), $1)`, [tableId]);
 
 /** Gives up a copy that is under way, if one of that way is, whatever became of what it was copied from. @throws AppError PARTITIONS_BUSY, DB_* */
 export async function giveUpCopy(

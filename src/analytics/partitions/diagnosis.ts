@@ -2,6 +2,7 @@ import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { readStatus, type TableStatus } from './status.ts';
+import { ofLost } from './tables.ts';
 
 const RUNWAY_WARNING_DAYS = 40;
 const RUNWAY_FAILED_DAYS = 7;
@@ -60,6 +61,8 @@ function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): read
 }
 
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
+  if (status.isLost)
+    return [{ found: `${status.table} is gone, which was kept by month`, todo: `${ofLost(status.table)}.` }];
   const { table, months, runwayDays, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
   const seenAt = maintainedAt ?? begunAt;
   const lateMs = now.getTime() - seenAt.getTime();

@@ -37,6 +37,8 @@ export function findingsOf(facts: TableFacts | undefined, entry: Entry): readonl
 export const blocking = (findings: readonly Finding[]): readonly string[] =>
   findings.filter(({ severity }) => severity === 'blocks').map(({ text }) => text);
 
+export const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
+
 export const blocks = (finding: string, text: string): Finding => ({ severity: 'blocks', finding, text });
 
 function unsuitable(facts: TableFacts, { table, by, uniqueOverAll }: Entry): readonly Finding[] {
@@ -138,13 +140,12 @@ function changes({ uniqueKeys, references, publications }: TableFacts, { table, 
   ];
 }
 
-const MEGABYTE = 1_048_576n;
+export const inMegabytes = (bytes: bigint): bigint => bytes / 1_048_576n;
 
 function notes(
   { key, triggers, sizeBytes, walInStoreBytes }: TableFacts,
   { by, whenNull, keepMonths, expired }: Entry,
 ): readonly Finding[] {
-  const note = (finding: string, text: string): Finding => ({ severity: 'note', finding, text });
   const needed =
     whenNull === undefined ? '. Where there are such rows, the mapping has to say what they get: "whenNull"' : '';
   return [
@@ -164,7 +165,7 @@ function notes(
       ? [
           note(
             'wal',
-            `About ${sizeBytes / MEGABYTE} MB of WAL are written, and min_wal_size keeps ${walInStoreBytes / MEGABYTE} MB in store: every commit waits while a file more is made. Raise it some days before, if you can`,
+            `About ${inMegabytes(sizeBytes)} MB of WAL are written, and min_wal_size keeps ${inMegabytes(walInStoreBytes)} MB in store: every commit waits while a file more is made. Raise it some days before, if you can`,
           ),
         ]
       : []),

@@ -3,6 +3,7 @@ import { withTransaction } from '../../db/transaction.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { type Reader, readFactsIn } from './facts.ts';
 import { ASIDE, ident, literal, STAGE } from './names.ts';
+import { runUntilStopped } from './stopped.ts';
 import { replaceView } from './take-place.ts';
 
 /**
@@ -21,7 +22,7 @@ interface Following {
   readonly onStep: (what: string, done: number, total: number) => void;
 }
 
-/** Run again, it does what is left. @throws AppError PARTITIONS_BUSY, PARTITIONS_TOO_LONG, DB_* */
+/** Run again, it does what is left. @throws AppError PARTITIONS_BUSY, PARTITIONS_TOO_LONG, STOPPED, DB_* */
 export async function remakeFollowers(following: Following): Promise<void> {
   for (;;) {
     const { rows } = await following.pool.query<{ followers: readonly Reader[] }>(
@@ -29,20 +30,22 @@ export async function remakeFollowers(following: Following): Promise<void> {
       [following.tableId],
     );
     const [next, ...others] = rows[0]?.followers ?? [];
-    if (next === undefined) return dropReplaced(following.pool);
+    if (next === undefined) return dropReplaced(following);
     following.onStep(`filling ${next.name} anew, left`, others.length, 0);
     await remake(following, next, others);
   }
 }
 
 /** All at once, as they may read each other. What they held is nothing that could not be had again. */
-async function dropReplaced(pool: Pool): Promise<void> {
+async function dropReplaced({ pool, locking }: Following): Promise<void> {
   const { rows } = await pool.query<{ relations: string | null }>(
     `select string_agg(s.relation, ', ') as relations from partitions.set_aside s join pg_class c on c.oid = to_regclass(s.relation) and c.relkind = 'm'`,
   );
   const relations = rows[0]?.relations;
   if (relations == null) return;
-  await pool.query(
+  await runUntilStopped(
+    pool,
+    locking.stop,
     `drop materialized view ${relations}; delete from partitions.set_aside where to_regclass(relation) is null`,
   );
 }
@@ -67,7 +70,7 @@ async function remake({ pool, tableId, locking }: Following, view: Reader, other
       ...(shape.comment === null ? [] : [`comment on materialized view ${made} is ${literal(shape.comment)}`]),
     ].join(';\n'),
   );
-  if (view.isPopulated) await pool.query(`refresh materialized view ${made}`);
+  if (view.isPopulated) await runUntilStopped(pool, locking.stop, `refresh materialized view ${made}`);
   await underLock(pool, locking, async (tx) => {
     const readers = (await readFactsIn(tx, `${shape.schema}.${shape.name}`, ''))?.readers ?? [];
     const views = readers.filter(({ kind }) => kind === 'view');

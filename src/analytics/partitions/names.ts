@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import pg from 'pg';
 import { nameParts } from './mapping.ts';
 
@@ -5,12 +6,14 @@ export const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
 
 const MOST_BYTES = 63;
 
-/** A name with something behind it, no longer than the server takes. */
-export function named(name: string, suffix: string): string {
-  const room = MOST_BYTES - Buffer.byteLength(suffix);
+/** A name with something behind it, no longer than the server takes; what is behind it has to leave room. */
+export const named = (name: string, suffix: string): string =>
+  `${startOf(name, MOST_BYTES - Buffer.byteLength(suffix))}${suffix}`;
+
+function startOf(name: string, mostBytes: number): string {
   let start = name;
-  while (Buffer.byteLength(start) > room) start = start.slice(0, -1);
-  return `${start}${suffix}`;
+  while (Buffer.byteLength(start) > mostBytes) start = start.slice(0, -1);
+  return start;
 }
 
 /** Quoted, with its schema. */
@@ -33,11 +36,7 @@ export const ASIDE = 'partitions_aside';
 const STEM_BYTES = 45;
 
 /** So much of a table's name that what is made of it can have something behind it. */
-export function stem(table: string): string {
-  let start = table;
-  while (Buffer.byteLength(start) > STEM_BYTES) start = start.slice(0, -1);
-  return start;
-}
+export const stem = (table: string): string => startOf(table, STEM_BYTES);
 
 /** What was the table, as a partition: it holds what came before the months. */
 export const pastName = (table: string): string => `${stem(table)}_past`;
@@ -51,3 +50,17 @@ export const pastKey = (table: string): string => `${pastName(table)}_key`;
 export const pastIndex = (table: string, nth: number): string => `${pastName(table)}_x${nth}`;
 /** A foreign key of another table, while it refers to a side table already and to the table still. */
 export const byKeyName = (constraint: string): string => named(constraint, '_by_key');
+
+/** With what stands before them, so many bytes of a side table's columns leave room for some of the table's name. */
+const COLUMNS_BYTES = 20;
+
+/** What holds a key that no partition can. Where the columns' names are too long, a digest keeps two such tables apart: it stands first, as what is behind it may be cut. */
+export function sideTable(table: string, columns: readonly string[]): string {
+  const suffix = `_by_${columns.join('_')}`;
+  if (Buffer.byteLength(suffix) <= MOST_BYTES) return named(table, suffix);
+  const digest = createHash('sha256')
+    .update(JSON.stringify([table, columns]))
+    .digest('hex')
+    .slice(0, 12);
+  return named(table, `_by_${digest}_${startOf(columns.join('_'), COLUMNS_BYTES)}`);
+}

@@ -1,10 +1,10 @@
 import type { Pool } from '../../db/pool.ts';
 import { readFacts, type TableFacts } from './facts.ts';
-import { blocking, type Finding, findingsOf } from './findings.ts';
+import { blocking, blocks, type Finding, findingsOf } from './findings.ts';
 import type { Entry } from './mapping.ts';
 import { addMonths, endOfPast, type Month, monthOf, monthsBetween } from './months.ts';
 import { probeMapping } from './probe.ts';
-import { findTable, type KeptTable } from './tables.ts';
+import { findTable, type KeptTable, ofLost } from './tables.ts';
 
 export interface PlannedTable {
   readonly table: string;
@@ -27,6 +27,8 @@ async function planTable(pool: Pool, entry: Entry, now: Date): Promise<PlannedTa
   const kept = await findTable(pool, entry.table);
   const facts = await readFacts(pool, entry.table, entry.by);
   const size = { table: entry.table, rowsEstimated: facts?.rowsEstimated ?? null, sizeBytes: facts?.sizeBytes ?? null };
+  if (kept?.isLost === true)
+    return { ...size, status: 'blocked', months: [], findings: [blocks('lost', ofLost(entry.table))] };
   if (kept !== undefined && kept.state !== 'preparing') {
     return {
       ...size,

@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { givingWay } from '../../db/giving-way.ts';
 import type { Pool } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
@@ -19,8 +18,9 @@ import {
   pastKey,
   qualified,
   quotedName,
+  sideTable,
 } from './names.ts';
-import { runUntilStopped, stopped } from './stopped.ts';
+import { assertNotStopped, runUntilStopped, validateConstraint } from './stopped.ts';
 import { KEEPS_KEY } from './take-place.ts';
 
 const ROWS_AT_ONCE = 5_000;
@@ -97,9 +97,7 @@ async function readForCheck({ pool, entry, locking, onStep }: Preparing, name: s
   const table = quotedName(entry.table);
   if ((await readConstraint(pool, table, name))?.isValid === true) return;
   onStep(`reading ${entry.table} for ${name}`, 0, 0);
-  await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
-    tx.query(`alter table ${table} validate constraint ${ident(name)}`),
-  );
+  await validateConstraint(pool, { table, name }, locking);
 }
 
 async function readConstraint(
@@ -147,7 +145,8 @@ async function buildIndex(
   );
   if (rows[0]?.isValid === true) return;
   // What an interrupted run left is of no use to anybody.
-  if (rows[0] !== undefined) await pool.query(`drop index concurrently ${qualified(schema, name)}`);
+  if (rows[0] !== undefined)
+    await runUntilStopped(pool, locking.stop, `drop index concurrently ${qualified(schema, name)}`);
   const unique = isUnique ? 'unique ' : '';
   await runUntilStopped(
     pool,
@@ -163,7 +162,7 @@ async function fillInstants({ pool, entry, locking, onStep, tableId }: Preparing
   const pair = [...identityOf(facts.uniqueKeys), entry.by].map((each) => `${literal(each)}, f.${ident(each)}`);
   let [filled, waits] = [0, 0];
   for (;;) {
-    if (locking.stop?.aborted === true) throw stopped();
+    assertNotStopped(locking.stop);
     const { rows: left } = await pool.query<{ none: boolean }>(
       `select not exists (select from ${table} where ${key} is null) as none`,
     );
@@ -220,8 +219,6 @@ function keysAside(
   return [...new Map([...wanted, ...others].map((columns) => [columns.toSorted().join(), columns])).values()];
 }
 
-const sideTable = (table: string, columns: readonly string[]): string => named(table, `_by_${columns.join('_')}`);
-
 async function keepKeysAside(preparing: Preparing, facts: TableFacts): Promise<void> {
   for (const [nth, columns] of keysAside(facts, preparing.entry).entries()) {
     await keepKeyAside(preparing, facts, columns, nth);
@@ -264,33 +261,37 @@ async function keepKeyAside(
   }
   await fillSideTable(preparing, { table, side, all, columns });
   for (const reference of facts.references.filter(({ refersTo }) => refersTo.join() === columns.join())) {
-    const name = ident(byKeyName(reference.name));
+    const name = byKeyName(reference.name);
     const definition = referenceTo(reference, side);
-    const known = await readConstraint(pool, reference.table, byKeyName(reference.name));
+    const known = await readConstraint(pool, reference.table, name);
     if (known === undefined) {
       await underLock(pool, locking, async (tx) => ({
         names: [reference.table],
         locksLater: 1,
-        work: () => tx.query(`alter table ${reference.table} add constraint ${name} ${definition} not valid`),
+        work: () => tx.query(`alter table ${reference.table} add constraint ${ident(name)} ${definition} not valid`),
       }));
     }
     if (known?.isValid !== true) {
-      onStep(`reading ${reference.table} for ${byKeyName(reference.name)}`, 0, 0);
-      await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
-        tx.query(`alter table ${reference.table} validate constraint ${name}`),
-      );
+      onStep(`reading ${reference.table} for ${name}`, 0, 0);
+      await validateConstraint(pool, { table: reference.table, name }, locking);
     }
   }
 }
 
 /** A key that nothing keeps yet may be there twice. @throws AppError PARTITIONS_KEY_TWICE */
-async function assertOnce({ pool, entry }: Preparing, facts: TableFacts, columns: readonly string[]): Promise<void> {
+async function assertOnce(
+  { pool, entry, locking }: Preparing,
+  facts: TableFacts,
+  columns: readonly string[],
+): Promise<void> {
   const isKept = facts.uniqueKeys.some(
     (key) => !key.isPartial && key.columns.toSorted().join() === columns.toSorted().join(),
   );
   if (isKept) return;
   const key = columnList(columns);
-  const { rows } = await pool.query<{ twice: string }>(
+  const { rows } = await runUntilStopped<{ twice: string }>(
+    pool,
+    locking.stop,
     `select row(${key})::text as twice from ${qualified(facts.schema, facts.name)} where (${key}) is not null group by ${key} having count(*) > 1 limit 1`,
   );
   if (rows[0] === undefined) return;
@@ -320,7 +321,7 @@ async function fillSideTable(
   // What came or was changed since is there by the trigger.
   const { blocks = 0 } = sizes[0] ?? {};
   for (let block = 0; block < blocks; block += step) {
-    if (locking.stop?.aborted === true) throw stopped();
+    assertNotStopped(locking.stop);
     await pool.query(
       `insert into ${side} (${all}) select ${all} from only ${table} where ctid >= '(${block},0)' and ctid < '(${block + step},0)' and (${columnList(columns)}) is not null for key share
        on conflict (${columnList(columns)}) do nothing`,

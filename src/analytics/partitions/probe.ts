@@ -1,7 +1,8 @@
 import type { Pool, Tx } from '../../db/pool.ts';
+import { isReadOnly } from '../../db/sqlstate.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import type { TableFacts } from './facts.ts';
-import { blocks, type Finding } from './findings.ts';
+import { blocks, type Finding, note } from './findings.ts';
 import type { Entry } from './mapping.ts';
 import { literal, qualified, STAGE } from './names.ts';
 
@@ -30,7 +31,15 @@ export async function probeMapping(pool: Pool, facts: TableFacts, entry: Entry):
     }
     throw undo;
   }).catch((error: unknown) => {
-    if ((error as Error).cause !== undo && error !== undo) throw error;
+    const { cause } = error as Error;
+    if (cause === undo) return;
+    if (!isReadOnly(cause)) throw error;
+    findings.push(
+      note(
+        'not-tried',
+        'What the server takes of the mapping was not tried: nothing can be written here, as on a standby',
+      ),
+    );
   });
   return findings;
 }

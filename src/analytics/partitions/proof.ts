@@ -1,6 +1,6 @@
-import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import { assertSameShape, type Copying, type FromTo } from './copy.ts';
+import { readUntilStopped } from './stopped.ts';
 
 interface Sum {
   readonly rows: bigint;
@@ -10,26 +10,19 @@ interface Sum {
 /**
  * Reads both sides in one snapshot and compares all rows but those that were changed since and not drained yet: how many, and the sum of the
  * hashes of their contents. What it found is in partitions.log.
- * @throws AppError PARTITIONS_DIFFERENT, PARTITIONS_DRIFTED, DB_*
+ * @throws AppError PARTITIONS_DIFFERENT, PARTITIONS_DRIFTED, STOPPED, DB_*
  */
 export async function compareCopy(copying: Copying, { captured, target }: FromTo): Promise<void> {
-  const { pool, tableId, table, onStep } = copying;
+  const { pool, tableId, table, locking, onStep } = copying;
   onStep(`comparing ${table} with its copy`, 0, 0);
-  const [source, copy] = await withTransaction(
-    pool,
-    async (tx) => {
-      const sumOf = async (relation: string): Promise<Sum> => {
-        const { rows } = await tx.query<{ sql: string }>('select partitions.sum_sql($1, $2) as sql', [
-          tableId,
-          relation,
-        ]);
-        const { rows: sums } = await tx.query<Sum>(rows[0]?.sql ?? '');
-        return sums[0] ?? { rows: 0n, hash: '0' };
-      };
-      return [await sumOf(captured), await sumOf(target)] as const;
-    },
-    ONE_SNAPSHOT,
-  );
+  const [source, copy] = await readUntilStopped(pool, locking.stop, async (tx) => {
+    const sumOf = async (relation: string): Promise<Sum> => {
+      const { rows } = await tx.query<{ sql: string }>('select partitions.sum_sql($1, $2) as sql', [tableId, relation]);
+      const { rows: sums } = await tx.query<Sum>(rows[0]?.sql ?? '');
+      return sums[0] ?? { rows: 0n, hash: '0' };
+    };
+    return [await sumOf(captured), await sumOf(target)] as const;
+  });
   if (source.rows !== copy.rows || source.hash !== copy.hash) {
     await assertSameShape(pool, copying);
     throw new AppError(

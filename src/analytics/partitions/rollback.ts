@@ -37,6 +37,7 @@ import {
   stagedName,
 } from './names.ts';
 import { compareCopy } from './proof.ts';
+import { runUntilStopped, validateConstraint } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
 import { comeForward, KEEPS_KEY, letGo, locksOf, sameStanding, setAside, takeOver } from './take-place.ts';
@@ -51,7 +52,8 @@ export interface RollbackOptions extends Omit<ApplyOptions, 'entries' | 'keepsPa
 
 export type PutBack = { readonly table: string } & (
   | { readonly status: 'back'; readonly lockedMs: number }
-  | { readonly status: 'given up' }
+  /** What apply had begun, or a table that is lost. `left`: what stays of it, and why. */
+  | { readonly status: 'given up'; readonly left: readonly string[] }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
 
@@ -61,13 +63,13 @@ export type PutBack = { readonly table: string } & (
  */
 export const rollBackPartitions = (pool: Pool, options: RollbackOptions): Promise<readonly PutBack[]> =>
   oneByOne(pool, {
+    ...options,
     choose: async (modest) => {
       const chosen = await choose(modest, options.tables);
       if (chosen.length > 0) options.onBegin?.();
       return chosen;
     },
-    work: (modest, kept) => putBack(modest, kept, options),
-    onOutcome: options.onOutcome,
+    work: (modest, kept, stop) => putBack(modest, kept, { ...options, stop }),
   });
 
 async function choose(pool: Pool, tables: readonly string[]): Promise<readonly KeptTable[]> {
@@ -94,11 +96,12 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
   };
   try {
     await giveUpCopy(copying, 'apply');
+    if (kept.isLost) return { table, status: 'given up', left: await forget(copying, kept) };
     if (kept.state !== 'preparing') await assertReferencesHold(copying, kept);
     const lockedMs = kept.state === 'preparing' ? undefined : await copyBack(copying, kept);
     await cleanUp(copying, kept);
     await letReferencesGo(pool, { table }, options);
-    return lockedMs === undefined ? { table, status: 'given up' } : { table, status: 'back', lockedMs };
+    return lockedMs === undefined ? { table, status: 'given up', left: [] } : { table, status: 'back', lockedMs };
   } catch (thrown) {
     const error = keyTwice(thrown, table) ?? (await whyItFailed(copying, thrown));
     if (!SKIPPED.has(error.code)) throw error;
@@ -108,15 +111,52 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
 }
 
 /**
+ * Of a table that is lost, all that is ours goes. A table of keys stays that others refer to, or that is kept by what bears another name by now: who writes
+ * there would be refused.
+ * @returns those that stay, and why
+ */
+async function forget(copying: Copying, { id, schema }: KeptTable): Promise<readonly string[]> {
+  const { pool, locking } = copying;
+  await giveUpCopy(copying, 'rollback');
+  return givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, async (tx) => {
+    const { rows } = await tx.query<{ side: string; users: readonly string[] }>(
+      `select n.side, array(
+         select pg_describe_object('pg_constraint'::regclass, f.oid, 0) from pg_constraint f where f.confrelid = to_regclass(n.side) and f.contype = 'f' and f.conparentid = 0
+         union all
+         select pg_describe_object('pg_trigger'::regclass, g.oid, 0) from pg_trigger g
+         where g.tgfoid = 'partitions.keep_key()'::regprocedure and g.tgparentid = 0
+           and to_regclass(convert_from(substring(g.tgargs for position('\\x00'::bytea in g.tgargs) - 1), getdatabaseencoding())) = to_regclass(n.side)
+       ) as users
+       from partitions.keys k cross join lateral (select format('%I.%I', $2::text, k.side_table)) n (side) where k.table_id = $1`,
+      [id, schema],
+    );
+    const isUsed = ({ users }: { readonly users: readonly string[] }) => users.length > 0;
+    await tx.query(
+      [
+        ...rows.filter((each) => !isUsed(each)).map(({ side }) => `drop table if exists ${side}`),
+        `drop table if exists ${qualified(STAGE, stagedName(id))}`,
+        ...['captured', 'filled', 'reconciled', 'keys'].map(
+          (of) => `delete from partitions.${of} where table_id = ${id}`,
+        ),
+        `delete from partitions.tables where id = ${id}`,
+      ].join(';\n'),
+    );
+    return rows.filter(isUsed).map(({ side, users }) => `${side} stays, for ${users.join(', ')}`);
+  });
+}
+
+/**
  * What a month took with it is known to the side table still, while something refers to it: a foreign key to a plain table would not hold.
  * @throws AppError PARTITIONS_ROWS_GONE
  */
-async function assertReferencesHold({ pool, table, onStep }: Copying, kept: KeptTable): Promise<void> {
+async function assertReferencesHold({ pool, table, locking, onStep }: Copying, kept: KeptTable): Promise<void> {
   const references = await withTransaction(pool, (tx) => readKeyReferences(tx, kept));
   for (const { table: referring, columns, refersTo, name } of references) {
     onStep(`reading ${referring} for ${name}`, 0, 0);
     const same = columns.map((column, nth) => `t.${ident(refersTo[nth] ?? '')} = r.${ident(column)}`).join(' and ');
-    const { rows } = await pool.query<{ orphans: bigint }>(
+    const { rows } = await runUntilStopped<{ orphans: bigint }>(
+      pool,
+      locking.stop,
       `select count(*) as orphans from ${referring} r
        where (${columnList(columns)}) is not null and not exists (select from ${qualified(kept.schema, kept.name)} t where ${same})`,
     );
@@ -174,14 +214,12 @@ async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
       };
     });
     for (const index of facts.indexes.filter(isPrepared(name)))
-      await pool.query(`drop index concurrently if exists ${qualified(schema, index.name)}`);
-    await pool.query(`drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
-    await takeInstantsAway(pool, kept);
+      await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(schema, index.name)}`);
+    await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
+    await takeInstantsAway(copying, kept);
     await giveRowsBack(pool, kept);
     for (const each of facts.references.filter(({ isValidated }) => !isValidated)) {
-      await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
-        tx.query(`alter table ${each.table} validate constraint ${ident(each.name)}`),
-      );
+      await validateConstraint(pool, each, locking);
     }
   }
   await pool.query('delete from partitions.tables where id = $1', [tableId]);
@@ -237,12 +275,17 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
 }
 
 /** Rows that were given an instant, and have that still, have none again. */
-async function takeInstantsAway(pool: Pool, { id, schema, name, by, original }: KeptTable): Promise<void> {
+async function takeInstantsAway(
+  { pool, locking }: Copying,
+  { id, schema, name, by, original }: KeptTable,
+): Promise<void> {
   if (original.keyIsNotNull) return;
   const columns = identityOf(original.uniqueKeys);
   const same = columns.map((each) => `to_jsonb(t.*) -> ${literal(each)} = f.pair -> ${literal(each)}`).join(' and ');
   const table = qualified(schema, name);
-  await pool.query(
+  await runUntilStopped(
+    pool,
+    locking.stop,
     `with filled as (delete from partitions.filled where table_id = ${id} returning pair)
      update ${table} t set ${ident(by)} = null from filled f
      where ${same} and coalesce((jsonb_populate_record(null::${table}, f.pair)).${ident(by)} = t.${ident(by)}, true)`,
@@ -283,7 +326,7 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
     );
   });
   await copyAll(copying, fromTo);
-  await pool.query('select partitions.drop_changed($1, $2)', [tableId, made]);
+  await runUntilStopped(pool, locking.stop, `select partitions.drop_changed(${tableId}, ${literal(made)})`);
   copying.onStep(`building indexes of ${table}`, 0, 0);
   await finishTable(copying, { name: made, bare: `${STAGE}.${stagedName(tableId)}` }, wantedAgain(facts, kept));
   await drainMost(copying, fromTo);
@@ -309,7 +352,7 @@ async function factsOf({ pool }: Copying, { schema, name, by }: KeptTable): Prom
   const facts = await readFacts(pool, `${schema}.${name}`, by);
   if (facts !== undefined) return facts;
   throw new AppError(
-    'PARTITIONS_TABLE_UNKNOWN',
+    'PARTITIONS_DRIFTED',
     `There is no ${schema}.${name} any more. What is known of it: liventix partitions status`,
   );
 }

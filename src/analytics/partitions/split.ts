@@ -8,6 +8,7 @@ import { type Entry, nameParts } from './mapping.ts';
 import { addMonths, type Month, monthsBetween } from './months.ts';
 import { ident, literal, qualified, STAGE, stagedName } from './names.ts';
 import { compareCopy } from './proof.ts';
+import { runUntilStopped } from './stopped.ts';
 import { setAside } from './take-place.ts';
 
 export interface Splitting extends Copying {
@@ -58,7 +59,7 @@ export async function splitPartition(splitting: Splitting): Promise<number> {
   });
   await copyAll(splitting, fromTo);
   const leaves = await readLeaves(pool, fromTo.target);
-  await pool.query('select partitions.drop_changed($1, $2)', [tableId, fromTo.target]);
+  await runUntilStopped(pool, locking.stop, `select partitions.drop_changed(${tableId}, ${literal(fromTo.target)})`);
   for (const [nth, leaf] of leaves.entries()) {
     splitting.onStep(`building indexes of ${entry.table}, months`, nth, leaves.length);
     await finishTable(splitting, leaf, { ...facts, areNamed: false });
@@ -78,7 +79,7 @@ export async function splitPartition(splitting: Splitting): Promise<number> {
 
 async function factsOf(pool: Pool, entry: Entry): Promise<TableFacts> {
   const facts = await readFacts(pool, entry.table, entry.by);
-  if (facts === undefined) throw new AppError('PARTITIONS_TABLE_UNKNOWN', `There is no ${entry.table}.`);
+  if (facts === undefined) throw new AppError('PARTITIONS_DRIFTED', `There is no ${entry.table} any more.`);
   return facts;
 }
 
@@ -101,13 +102,14 @@ function targetStatements(
 
 /** The months of all rows that a past has; what is older lies together. One that has an end is split up to there; one that has none also holds rows of the future. */
 export async function leavesOfPast(
-  db: Queryable,
+  pool: Pool,
   {
     entry,
     past,
     end,
     thisMonth,
     endOfMonths,
+    stop,
   }: {
     readonly entry: Entry;
     readonly past: string;
@@ -115,14 +117,16 @@ export async function leavesOfPast(
     readonly thisMonth: Month;
     /** Before this one there are to be months. */
     readonly endOfMonths: Month;
+    readonly stop: AbortSignal | undefined;
   },
 ): Promise<readonly Leaf[]> {
-  const first = await readFirst(db, {
+  const first = await readFirst(pool, {
     table: qualified(nameParts(entry.table).schema, past),
     entry,
     // What is older than is kept lies together, until it goes.
     floor: addMonths(thisMonth, -(entry.keepMonths ?? MOST_MONTHS)),
     end: end ?? endOfMonths,
+    stop,
   });
   return [
     // Also where there is nothing older by now: something may come.
@@ -134,22 +138,30 @@ export async function leavesOfPast(
 
 /** The first month that there are rows of, or that there may be months of. */
 async function readFirst(
-  db: Queryable,
+  pool: Pool,
   {
     table,
     entry: { by, zone },
     floor,
     end,
-  }: { readonly table: string; readonly entry: Entry; readonly floor: Month; readonly end: Month },
+    stop,
+  }: {
+    readonly table: string;
+    readonly entry: Entry;
+    readonly floor: Month;
+    readonly end: Month;
+    readonly stop: AbortSignal | undefined;
+  },
 ): Promise<Month> {
   const key = ident(by);
-  const { rows } = await db.query<{ first: Month }>(
+  const { rows } = await runUntilStopped<{ first: Month }>(
+    pool,
+    stop,
     `with span as (select min(${key}) filter (where isfinite(${key})) as oldest from ${table})
      select greatest(least(
-         date_trunc('month', (case when pg_typeof(oldest) = 'timestamptz'::regtype then oldest::timestamptz at time zone $1 else oldest::timestamp end))::date,
-         $3::date - interval '1 month'), $2::date)::date::text as first
+         date_trunc('month', (case when pg_typeof(oldest) = 'timestamptz'::regtype then oldest::timestamptz at time zone ${literal(zone)} else oldest::timestamp end))::date,
+         ${literal(end)}::date - interval '1 month'), ${literal(floor)}::date)::date::text as first
      from span`,
-    [zone, floor, end],
   );
   return rows[0]?.first ?? addMonths(end, -1);
 }

@@ -12,7 +12,7 @@ interface MonthStatus {
 }
 
 export interface TableStatus
-  extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt'> {
+  extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt' | 'isLost'> {
   readonly table: string;
   /** Null while it is being prepared. */
   readonly months: readonly MonthStatus[];
@@ -63,8 +63,8 @@ export async function readStatus(pool: Queryable): Promise<Status> {
   };
 }
 
-export async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
-  const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt } = kept;
+async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
+  const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt, isLost } = kept;
   const { rows: months } = await db.query<MonthStatus>(
     `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
      from partitions.months_of($1) m order by m.is_default, m.first_day nulls first`,
@@ -87,7 +87,6 @@ export async function readStatusOf(db: Queryable, kept: KeptTable): Promise<Tabl
      from partitions.tables t where t.id = $1`,
     [state === 'preparing' ? null : id],
   );
-  const strays = months.find(({ isDefault }) => isDefault);
   return {
     table: `${schema}.${name}`,
     state,
@@ -96,16 +95,22 @@ export async function readStatusOf(db: Queryable, kept: KeptTable): Promise<Tabl
     zone,
     begunAt,
     closesAt,
+    isLost,
     months,
     copy: copies[0] ?? null,
     runwayDays: facts[0]?.runwayDays ?? null,
-    hasStrays: strays !== undefined && (await hasRows(db, strays.partition)),
+    hasStrays: await hasStrays(db, kept),
     areStraysDue: facts[0]?.areStraysDue ?? false,
     maintainedAt: facts[0]?.maintainedAt ?? null,
   };
 }
 
-async function hasRows(db: Queryable, partition: string): Promise<boolean> {
-  const { rows } = await db.query<{ has: boolean }>(`select exists (select from ${partition}) as has`);
-  return rows[0]?.has === true;
+/** Whether rows lie in no month. */
+export async function hasStrays(db: Queryable, { id }: Pick<KeptTable, 'id'>): Promise<boolean> {
+  const { rows } = await db.query<{ partition: string }>(
+    'select m.partition::text as partition from partitions.months_of($1) m where m.is_default',
+    [id],
+  );
+  const [strays] = rows;
+  return strays !== undefined && ((await db.query(`select from ${strays.partition} limit 1`)).rowCount ?? 0) > 0;
 }

@@ -23,6 +23,8 @@ export interface KeptTable {
   readonly monthsAhead: number;
   readonly storage: readonly string[];
   readonly state: 'preparing' | 'attached' | 'partitioned';
+  /** Whether nothing bears its name any more, or what does is not partitioned: somebody dropped it, and may have made another. */
+  readonly isLost: boolean;
   /** While it is being prepared: from when on a check refuses rows. */
   readonly closesAt: Month | null;
   readonly begunAt: Date;
@@ -33,11 +35,18 @@ export interface KeptTable {
 export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
   const { rows } = await db.query<KeptTable>(
     `select t.id, t.schema_name as schema, t.table_name as name, t.key_column as by, t.zone, t.keep_months as "keepMonths", t.expired,
-       t.months_ahead as "monthsAhead", t.storage, t.state, t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.original
+       t.months_ahead as "monthsAhead", t.storage, t.state,
+       not exists (
+         select from pg_class c where c.oid = to_regclass(partitions.name_of(t.id)) and (t.state = 'preparing' or c.relkind = 'p')
+       ) as "isLost", t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.original
      from partitions.tables t order by t.schema_name, t.table_name`,
   );
   return rows;
 }
+
+/** What to do about one that is lost. */
+export const ofLost = (table: string): string =>
+  `${table} was kept by month, and nothing that bears its name is any more. What is left of that goes, and another of its name can be converted: liventix partitions rollback --table ${table}`;
 
 export async function findTable(db: Queryable, table: string): Promise<KeptTable | undefined> {
   const parts = nameParts(table);

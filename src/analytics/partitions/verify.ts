@@ -6,6 +6,8 @@ import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 const KEPT = `
   select t.*, format('%s.%s', t.schema_name, t.table_name) as name, to_regclass(partitions.name_of(t.id)) as relation
   from partitions.tables t where t.state <> 'preparing'`;
+/** Of `partitions.tables t`: what is lost has no rows to look at. */
+const IS_THERE = `exists (select from pg_class c where c.oid = to_regclass(partitions.name_of(t.id)) and c.relkind = 'p')`;
 const MONTHS = `select k.id, k.name, k.relation, m.* from (${KEPT}) k cross join lateral partitions.months_of(k.id) m where k.relation is not null`;
 
 /** What never needs a row to be read. */
@@ -15,8 +17,8 @@ const SHAPE_CHECKS: readonly Check[] = [
     unit: 'tables',
     examined: `select count(*) from (${KEPT}) k`,
     faults: `
-      select case when k.relation is null then format('%s is gone', k.name)
-        when c.relkind <> 'p' then format('%s is not partitioned', k.name)
+      select case when k.relation is null then format('%1$s is gone: liventix partitions rollback --table %1$s gives it up', k.name)
+        when c.relkind <> 'p' then format('%1$s is not partitioned: liventix partitions rollback --table %1$s gives it up', k.name)
         else format('%s is not partitioned by %s', k.name, k.key_column) end
       from (${KEPT}) k left join pg_class c on c.oid = k.relation
       left join pg_partitioned_table p on p.partrelid = c.oid
@@ -139,7 +141,7 @@ async function keyChecks(tx: Tx): Promise<readonly Check[]> {
        (select string_agg(format('r.%I', c), ', ') from unnest(k.columns) c) as key,
        (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns) c) as "isOfRow",
        partitions.unreferenced_sql(format('%I.%I', t.schema_name, k.side_table)::regclass, 's') as "isUnreferenced"
-     from partitions.keys k join partitions.tables t on t.id = k.table_id where t.state <> 'preparing'`,
+     from partitions.keys k join partitions.tables t on t.id = k.table_id where ${IS_THERE}`,
   );
   return rows.flatMap(({ table, side, same, key, isOfRow, isUnreferenced }) => [
     {
@@ -164,7 +166,7 @@ async function looseKeyChecks(tx: Tx): Promise<readonly Check[]> {
   const { rows } = await tx.query<{ table: string; key: string }>(
     `select partitions.name_of(t.id) as table, (select string_agg(quote_ident(c), ', ') from jsonb_array_elements_text(k -> 'columns') c) as key
      from partitions.tables t cross join jsonb_array_elements(t.original -> 'uniqueKeys') k
-     where t.state <> 'preparing' and not (k -> 'columns') ? t.key_column
+     where ${IS_THERE} and not (k -> 'columns') ? t.key_column
        and not exists (select from partitions.keys s where s.table_id = t.id and to_jsonb(s.columns) = k -> 'columns')`,
   );
   return rows.map(({ table, key }) => ({

@@ -2,7 +2,7 @@ import type { Pool, Tx } from '../../db/pool.ts';
 import { withTransaction } from '../../db/transaction.ts';
 import { reloadPostgrest } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { lockRestructuring } from '../apply.ts';
+import { asOnlyRun } from '../apply.ts';
 import { replacementSteps } from '../foundation.ts';
 import { readStanding, standingKeys } from '../journal.ts';
 import { lockHolders } from '../lock-holders.ts';
@@ -59,7 +59,7 @@ export interface Isolation {
  * organization is its rows'.
  * @throws AppError RESTRUCTURE_MAPPING_INVALID where the mapping says nothing of it; RESTRUCTURE_RUNNING, DB_*
  */
-export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOptions = {}): Promise<Isolation> {
+export async function isolate(pool: Pool, mapping: Mapping, given: IsolateOptions = {}): Promise<Isolation> {
   const { tenancy } = mapping;
   if (tenancy === undefined) {
     throw new AppError(
@@ -67,8 +67,7 @@ export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOpti
       'The mapping has no tenancy: it does not say whose rows are whose.',
     );
   }
-  const lock = await lockRestructuring(pool);
-  try {
+  return asOnlyRun(pool, given, async (options) => {
     const ground = await readGround(pool, mapping, tenancy);
     await assertNoRecursion(pool, ground, tenancy);
     for (const warning of await cutOffWriters(pool, mapping, ground)) options.onWarning?.(warning);
@@ -84,14 +83,12 @@ export async function isolate(pool: Pool, mapping: Mapping, options: IsolateOpti
       options,
     };
     const calls = await makeFunctions(work);
-    const tables = await isolateTables(work, calls, () => lock.assertHeld());
+    const tables = await isolateTables(work, calls);
     const isStopped = options.stop?.aborted === true;
     const bypasses = isStopped ? { left: [], ofOthers: [] } : await closeBypasses(work);
     if (options.dryRun !== true) await reloadPostgrest(pool);
     return { tables, ...bypasses, isStopped, wouldDo };
-  } finally {
-    await lock.release();
-  }
+  });
 }
 
 /** The functions that policies ask. @returns what old policies call for every row, and what they ask instead */
@@ -124,18 +121,13 @@ const membersOf = ({ ground }: Work): readonly number[] =>
   [...ground.members.values()].flatMap((members) => members.map(({ oid }) => oid));
 
 /** Columns first, of all tables: a policy of one may read another's, and a row follows what it belongs to. */
-async function isolateTables(
-  work: Work,
-  calls: readonly AskedOnce[],
-  assertHeld: () => void,
-): Promise<readonly Isolated[]> {
+async function isolateTables(work: Work, calls: readonly AskedOnce[]): Promise<readonly Isolated[]> {
   const tables = inFillingOrder(work.tenancy.tables);
   const results = new Map<string, Isolated>();
   const phases = [fillTable, protectTable];
   for (const [phase, isolateTable] of phases.entries()) {
     for (const [at, table] of tables.entries()) {
       if (work.options.stop?.aborted === true) break;
-      assertHeld();
       work.options.onProgress?.(`tenancy of ${table.table}`, phase * tables.length + at, phases.length * tables.length);
       const former = results.get(table.table);
       if (former?.status === 'skipped') continue;
