@@ -88,7 +88,8 @@ Examples:
 
 const ROLLBACK_HELP = `
 Copies every row that is there now into a plain table, beside whoever uses it, which takes the place of the months in one short transaction. The
-months are set aside (liventix partitions clean drops them). Of a table that somebody dropped, what is known of it goes. Exits with 1 when a table was left.
+months are set aside (liventix partitions clean drops them). What is known of a table that somebody dropped goes. Exits with 1 when a table was
+left.
 
 Examples:
   liventix partitions rollback

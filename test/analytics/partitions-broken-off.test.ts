@@ -3,7 +3,7 @@ import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
 import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
 import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
-import type { Pool } from '../../src/db/pool.ts';
+import type { Pool, Queryable } from '../../src/db/pool.ts';
 import { breakOff, countRows, during, faultsOf, whileIndexesWait } from '../support/conversions.ts';
 import { asSuperuser } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -139,6 +139,16 @@ describe('a conversion that was broken off', () => {
           'Go on, with the mapping that has it: liventix partitions apply --table stats.impressions.',
         ),
       });
+      const run = await pool.connect();
+      await run.query(`select pg_advisory_lock(hashtext('liventix.partitions'), 0)`);
+      // Who was at it is done while it is looked at.
+      const query = async (text: string, values?: unknown[]) => {
+        const result = await pool.query(text, values);
+        if (text.includes('from partitions.copies')) await run.query('select pg_advisory_unlock_all()');
+        return result;
+      };
+      expect((await judgePartitions({ query } as Queryable)).found).not.toContain('nobody is at it');
+      run.release();
       const { onStep, ended } = during('comparing', async () =>
         expect((await judgePartitions(pool)).found).not.toContain('nobody is at it'),
       );

@@ -119,30 +119,37 @@ async function forget(copying: Copying, { id, schema }: KeptTable): Promise<read
   const { pool, locking } = copying;
   await giveUpCopy(copying, 'rollback');
   return givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, async (tx) => {
-    const { rows } = await tx.query<{ side: string; users: readonly string[] }>(
-      `select n.side, array(
-         select pg_describe_object('pg_constraint'::regclass, f.oid, 0) from pg_constraint f where f.confrelid = to_regclass(n.side) and f.contype = 'f' and f.conparentid = 0
-         union all
-         select pg_describe_object('pg_trigger'::regclass, g.oid, 0) from pg_trigger g
-         where g.tgfoid = 'partitions.keep_key()'::regprocedure and g.tgparentid = 0
-           and to_regclass(convert_from(substring(g.tgargs for position('\\x00'::bytea in g.tgargs) - 1), getdatabaseencoding())) = to_regclass(n.side)
-       ) as users
-       from partitions.keys k cross join lateral (select format('%I.%I', $2::text, k.side_table)) n (side) where k.table_id = $1`,
-      [id, schema],
+    const left: string[] = [];
+    const { rows } = await tx.query<{ side: string }>(
+      'delete from partitions.keys where table_id = $1 returning side_table as side',
+      [id],
     );
-    const isUsed = ({ users }: { readonly users: readonly string[] }) => users.length > 0;
+    for (const { side } of rows) {
+      const users = await usersOf(tx, qualified(schema, side));
+      if (users.length > 0) left.push(`${schema}.${side} stays, for ${users.join(', ')}`);
+      else await tx.query(`drop table if exists ${qualified(schema, side)}`);
+    }
     await tx.query(
       [
-        ...rows.filter((each) => !isUsed(each)).map(({ side }) => `drop table if exists ${side}`),
         `drop table if exists ${qualified(STAGE, stagedName(id))}`,
-        ...['captured', 'filled', 'reconciled', 'keys'].map(
-          (of) => `delete from partitions.${of} where table_id = ${id}`,
-        ),
+        ...['captured', 'filled', 'reconciled'].map((of) => `delete from partitions.${of} where table_id = ${id}`),
         `delete from partitions.tables where id = ${id}`,
       ].join(';\n'),
     );
-    return rows.filter(isUsed).map(({ side, users }) => `${side} stays, for ${users.join(', ')}`);
+    return left;
   });
+}
+
+/** Foreign keys that refer to a table of keys, and triggers that keep it, in words. */
+async function usersOf(tx: Tx, side: string): Promise<readonly string[]> {
+  const { rows } = await tx.query<{ user: string }>(
+    `select pg_describe_object('pg_constraint'::regclass, f.oid, 0) as user from pg_constraint f where f.confrelid = to_regclass($1) and f.contype = 'f' and f.conparentid = 0
+     union all
+     select pg_describe_object('pg_trigger'::regclass, g.oid, 0) from pg_trigger g
+     where g.tgfoid = 'partitions.keep_key()'::regprocedure and g.tgparentid = 0 and position(convert_to($1, getdatabaseencoding()) || '\\x00'::bytea in g.tgargs) = 1`,
+    [side],
+  );
+  return rows.map(({ user }) => user);
 }
 
 /**

@@ -46,6 +46,8 @@ export interface Status {
 
 /** @throws AppError DB_* */
 export async function readStatus(pool: Queryable): Promise<Status> {
+  // Asked first: whoever ends a copy while we look was at it.
+  const isRunning = await isSessionLockHeld(pool, CONVERSION);
   const tables: TableStatus[] = [];
   for (const kept of await readTables(pool)) tables.push(await readStatusOf(pool, kept));
   const { rows: settings } = await pool.query<Pick<Status, 'runner'>>('select runner from partitions.settings');
@@ -57,7 +59,7 @@ export async function readStatus(pool: Queryable): Promise<Status> {
   );
   return {
     runner: settings[0]?.runner ?? 'worker',
-    isRunning: await isSessionLockHeld(pool, CONVERSION),
+    isRunning,
     tables,
     setAside,
   };
