@@ -119,7 +119,8 @@ cells as (
 ),
 merged as (
   insert into ${targetOf(rollup)} as t (${inserted})
-  select ${names}, ${added.map(({ as }) => as).join(', ')} from cells
+  -- By day, as most of them are asked for: so they lie together.
+  select ${names}, ${added.map(({ as }) => as).join(', ')} from cells order by day
   on conflict (${keyColumns(rollup).join(', ')}) do update set ${added.map(({ column }) => `${column} = t.${column} + excluded.${column}`).join(', ')}
   returning t.cell, row(${key0})::${innerName(rollup, 'key')} as key, t.${ident(count)} as rows
 ),
