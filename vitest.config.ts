@@ -48,6 +48,7 @@ const THOROUGH = [
 const ONCE_IN_SHORT = [
   'test/analytics/partitions-by-hand.test.ts',
   'test/analytics/partitions-refused.test.ts',
+  'test/analytics/rollups-trouble.test.ts',
   'test/ledger/bad-input.test.ts',
   'test/replay/cut-over.test.ts',
   'test/replay/mapping.test.ts',

@@ -19,7 +19,7 @@ import { type Point, startWire } from '../support/wire.ts';
 const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
 const LONG_MS = 1_800_000;
 /** How much later each time. */
-const GROWTH = FULL ? 1.08 : 2;
+const GROWTH = FULL ? 1.08 : 3;
 const MANY = 2_000;
 
 let original: Impressions;
