@@ -282,6 +282,15 @@ begin
 end
 $$;
 
+-- Whether nothing bears a table's name any more, or what does is not partitioned: somebody dropped it, and may have made another. Parameters: the table's id.
+-- Locks nothing.
+create function partitions.is_lost(p_table integer) returns boolean
+language sql stable set search_path = '' as $$
+  select not exists (
+    select from partitions.tables t join pg_catalog.pg_class c on c.oid = to_regclass(partitions.name_of(t.id))
+    where t.id = p_table and (t.state = 'preparing' or c.relkind = 'p'))
+$$;
+
 -- Whether a step was left since an instant. Parameters: the table's id; what, as partitions.due says it; since when. Locks nothing.
 create function partitions.was_left(p_table integer, p_what text, p_began timestamptz) returns boolean
 language sql stable set search_path = '' as $$
@@ -387,7 +396,7 @@ begin
   if p_runner <> 'command' and p_runner <> (select s.runner from partitions.settings s) then
     return;
   end if;
-  v_tables := array(select t.id from partitions.tables t order by t.id);
+  v_tables := array(select t.id from partitions.tables t where not partitions.is_lost(t.id) order by t.id);
   foreach v_table in array v_tables loop
     v_may_expire := (
       select p_is_confirmed or p_now < coalesce(t.maintained_at, t.begun_at) + interval '45 days' from partitions.tables t where t.id = v_table);

@@ -186,6 +186,8 @@ describe('a table by month that somebody dropped', () => {
       expect(await said()).toMatchObject(gone);
       await pool.query(again);
       expect(await said()).toMatchObject(gone);
+      await pool.query('call partitions.maintain()');
+      expect(await countRows(pool, `partitions.log where action = 'left'`)).toBe(0);
       expect(await rollBack(pool)).toMatchObject([
         { table: 'stats.after', status: 'back' },
         { status: 'given up', left: [] },

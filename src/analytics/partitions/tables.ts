@@ -35,10 +35,7 @@ export interface KeptTable {
 export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
   const { rows } = await db.query<KeptTable>(
     `select t.id, t.schema_name as schema, t.table_name as name, t.key_column as by, t.zone, t.keep_months as "keepMonths", t.expired,
-       t.months_ahead as "monthsAhead", t.storage, t.state,
-       not exists (
-         select from pg_class c where c.oid = to_regclass(partitions.name_of(t.id)) and (t.state = 'preparing' or c.relkind = 'p')
-       ) as "isLost", t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.original
+       t.months_ahead as "monthsAhead", t.storage, t.state, partitions.is_lost(t.id) as "isLost", t.closes_at::text as "closesAt", t.begun_at as "begunAt", t.original
      from partitions.tables t order by t.schema_name, t.table_name`,
   );
   return rows;

@@ -7,7 +7,7 @@ const KEPT = `
   select t.*, format('%s.%s', t.schema_name, t.table_name) as name, to_regclass(partitions.name_of(t.id)) as relation
   from partitions.tables t where t.state <> 'preparing'`;
 /** Of `partitions.tables t`: what is lost has no rows to look at. */
-const IS_THERE = `exists (select from pg_class c where c.oid = to_regclass(partitions.name_of(t.id)) and c.relkind = 'p')`;
+const IS_THERE = `t.state <> 'preparing' and not partitions.is_lost(t.id)`;
 const MONTHS = `select k.id, k.name, k.relation, m.* from (${KEPT}) k cross join lateral partitions.months_of(k.id) m where k.relation is not null`;
 
 /** What never needs a row to be read. */
