@@ -69,6 +69,34 @@ begin
 end
 $$;
 
+-- Trigger of a table that is kept by month, after a TRUNCATE: its keys go too. What another table refers to the server does not truncate: where nothing does refer any
+-- more, as that was truncated in the same statement or before, keys are deleted. Argument: the side table, quoted. Raises 0A000 where something does, as a
+-- TRUNCATE of the table itself did.
+create or replace function partitions.empty_keys() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_referring record;
+  v_refers boolean;
+  v_is_referred boolean := false;
+begin
+  for v_referring in
+    select c.conrelid::regclass as name, (select string_agg(format('r.%I is not null', a.attname), ' and ')
+      from unnest(c.conkey) k join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k) as has_key
+    from pg_constraint c where c.contype = 'f' and c.confrelid = tg_argv[0]::regclass and c.conparentid = 0
+  loop
+    v_is_referred := true;
+    execute format('select exists (select from %s r where %s)', v_referring.name, v_referring.has_key) into v_refers;
+    if v_refers then
+      raise exception using errcode = 'feature_not_supported',
+        message = format('Rows of %s refer to %I.%I, which is truncated', v_referring.name, tg_table_schema, tg_table_name),
+        hint = format('Truncate %s in the same statement, by its name: TRUNCATE … CASCADE does not find it.', v_referring.name);
+    end if;
+  end loop;
+  execute format(case when v_is_referred then 'delete from %s' else 'truncate %s' end, tg_argv[0]);
+  return null;
+end
+$$;
+
 -- ------------------------------------------------------------------------------------------------------ rows as a whole
 
 -- The SQL that sums up a relation's rows but for those that wait to be drained: how many, and the sum of the hashes of what they say. Parameters: the

@@ -57,6 +57,32 @@ const ONE = '00000000-0000-4000-8000-000000000001';
 const insertOne = (day: string) =>
   `insert into stats.impressions (id, show_id, seen_at) values ('${ONE}', 1, '${day}')`;
 
+describe('a table that is truncated', () => {
+  it('with what refers to it, or after that, has no keys any more', () =>
+    inClone(async (pool) => {
+      await pool.query('truncate stats.impressions, stats.clicks');
+      expect(await faultsOf(pool)).toEqual([]);
+      await pool.query(insertOne('2026-02-01'));
+      await pool.query(`insert into stats.clicks (impression_id) values ('${ONE}')`);
+      await pool.query('truncate stats.clicks');
+      await pool.query('truncate stats.impressions');
+      expect(await countRows(pool, 'stats.impressions_by_id')).toBe(0);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it('is refused, as any other, while rows refer to it', () =>
+    inClone(async (pool) => {
+      const clicks = await countRows(pool, 'stats.clicks');
+      await expect(pool.query('truncate stats.impressions cascade')).rejects.toMatchObject({
+        code: '0A000',
+        message: 'Rows of stats.clicks refer to stats.impressions, which is truncated',
+        hint: expect.stringContaining('Truncate stats.clicks in the same statement'),
+      });
+      expect(await countRows(pool, 'stats.clicks')).toBe(clicks);
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+});
+
 describe('a key beside the table', () => {
   it('is one, though two sessions write it at once in two months', () =>
     inClone(async (pool) => {

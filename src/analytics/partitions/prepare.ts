@@ -255,7 +255,7 @@ async function keepKeyAside(
           create trigger ${ident(`${KEEPS_KEY}_${nth}`)} after insert or delete or update on ${table} for each row
             execute function partitions.keep_key(${[side, entry.by, ...columns].map(literal).join(', ')});
           alter table ${table} enable always trigger ${ident(`${KEEPS_KEY}_${nth}`)};
-          create trigger ${ident(`${KEEPS_KEY}_${nth}_emptied`)} before truncate on ${table} for each statement execute function partitions.empty_keys(${literal(side)});
+          create trigger ${ident(`${KEEPS_KEY}_${nth}_emptied`)} after truncate on ${table} for each statement execute function partitions.empty_keys(${literal(side)});
           insert into partitions.keys (table_id, columns, side_table) values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(sideTable(facts.name, columns))})`),
     }));
   }
