@@ -38,6 +38,56 @@ begin
 end
 $$;
 
+-- Raises a failure of ours. Parameters: its code, as in src/errors.ts; the message.
+create or replace function rollups.refuse(p_code text, p_message text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception using
+    message = p_message,
+    errcode = case p_code
+      when 'ROLLUP_UNKNOWN' then 'LV110'
+      when 'ROLLUP_HORIZON_BEHIND' then 'LV111'
+      when 'ROLLUP_SOURCE_MISSING' then 'LV112'
+      when 'ROLLUP_SOURCE_EMPTY' then 'LV113'
+      when 'ROLLUP_TABLE_MISSING' then 'LV114'
+      when 'ROLLUP_WOULD_LOSE' then 'LV115'
+    end;
+end
+$$;
+
+-- A table of a rollup's own that is there no more: the first one, quoted, or null. Parameters: the rollup. Locks nothing.
+create function rollups.lost_table(p_rollup rollups.rollups) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select t.name
+  from (values
+    (1, format('%I.%I', p_rollup.declaration ->> 'schema', p_rollup.name), true),
+    (2, format('rollups.%I', p_rollup.name || '_changes'), true),
+    (3, format('rollups.%I', p_rollup.name || '_viewers'), p_rollup.declaration ? 'distinct'),
+    (4, format('rollups.%I', p_rollup.name || '_buckets'), p_rollup.declaration ? 'median')) t (number, name, is_wanted)
+  where t.is_wanted and to_regclass(t.name) is null
+  order by t.number limit 1
+$$;
+
+-- A rollup, with its tables. Parameters: its name. Locks nothing. Raises LV110, LV114.
+create or replace function rollups.get(p_rollup text) returns rollups.rollups
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_rollup rollups.rollups;
+  v_lost text;
+begin
+  select * into v_rollup from rollups.rollups r where r.name = p_rollup;
+  if not found then
+    perform rollups.refuse('ROLLUP_UNKNOWN', format('There is no rollup %s. Those that are kept: liventix rollups status', p_rollup));
+  end if;
+  v_lost := rollups.lost_table(v_rollup);
+  if v_lost is not null then
+    perform rollups.refuse('ROLLUP_TABLE_MISSING', format(
+      '%s, of the rollup %s, is gone. To make it anew: liventix rollups remove --name %s, then apply.', v_lost, p_rollup, p_rollup));
+  end if;
+  return v_rollup;
+end
+$$;
+
 -- The rollups of a table. Locks nothing.
 create function rollups.of_source(p_source regclass) returns setof rollups.rollups
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -233,6 +283,34 @@ begin
 end
 $$;
 
+-- What a rebuild would lose: rows of days of which the rollup counts more than there is, though no partition of theirs is gone, be it that one was made again
+-- in its place, or that the table is plain by now. By the day: what is another group's by now is not lost. Parameters: the rollup; its source; whether days
+-- whose partitions are gone go too. Returns how many rows, and of which days, in words; null where there are none. Reads the whole source.
+create function rollups.losses(p_rollup rollups.rollups, p_source text, p_everything boolean, out rows bigint, out days text)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_time constant text := p_rollup.declaration ->> 'time';
+  v_zone constant text := p_rollup.declaration ->> 'zone';
+begin
+  execute format(
+    'select sum(d.rows)::bigint, case when count(*) <= 3 then string_agg(coalesce(d.day::text, ''no day''), '', '' order by d.day)
+       else format(''%%s days from %%s to %%s'', count(*), min(d.day), max(d.day)) end
+     from (
+       select c.day, sum(c.rows) as rows
+       from (
+         select t.day, t.%I as rows from %I.%I t
+         union all
+         select rollups.local_time(s.%I, %L)::date, -1 from %s s where s.recorded_xid is null or s.recorded_xid < $1
+         union all
+         select q.day, -1 from rollups.%I q where q.recorded_xid is null or q.recorded_xid < $1) c
+       group by c.day having sum(c.rows) > 0) d
+     where (%s) is not true',
+    p_rollup.declaration ->> 'count', p_rollup.declaration ->> 'schema', p_rollup.name, v_time, v_zone, p_source, p_rollup.name || '_changes',
+    case when p_everything then 'false' else replace(rollups.gone_days(p_source::regclass, v_time, v_zone), '{day}', 'd.day') end)
+    into rows, days using p_rollup.counted_below;
+end
+$$;
+
 -- The partitions of a table that queries see. Parameters: the table, quoted. Locks nothing.
 create function rollups.partitions_of(p_source text) returns oid[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -405,8 +483,11 @@ $$;
 
 -- Begins to build a rollup from its source, or to rebuild it: which months there are, and what is counted by runs from then on. Months whose partitions are
 -- gone are kept unless told otherwise; of a source without partitions there are none. In one transaction, which reads the whole source before it
--- writes anything. Parameters: the rollup; whether nothing is kept. Returns how many months. Raises LV110, LV112, LV113.
-create or replace function rollups.begin_build(p_rollup text, p_everything boolean) returns integer
+-- writes anything. Where it would lose what nothing could count anew it is refused, unless told otherwise; what a TRUNCATE emptied is meant to go. Parameters:
+-- the rollup; whether nothing is kept; whether what the source has less of goes, though no partition of it is gone. Returns how many months. Raises LV110,
+-- LV112, LV113, LV114, LV115.
+drop function rollups.begin_build(text, boolean);
+create function rollups.begin_build(p_rollup text, p_everything boolean, p_may_lose boolean default false) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_rollup rollups.rollups;
@@ -415,6 +496,7 @@ declare
   v_months timestamp[];
   v_has_rows boolean;
   v_everything boolean;
+  v_losses record;
 begin
   perform pg_advisory_xact_lock(hashtext('liventix.rollups'), hashtext(p_rollup));
   v_rollup := rollups.get(p_rollup);
@@ -424,11 +506,19 @@ begin
     perform rollups.refuse('ROLLUP_SOURCE_EMPTY', format(
       '%s has no rows, so a rebuild of %s would keep every day or none. To empty it: liventix rollups rebuild %s --everything', v_source, p_rollup, p_rollup));
   end if;
+  v_everything := p_everything or (v_rollup.everything and v_rollup.state <> 'ready');
+  if not v_everything and not p_may_lose and not exists (select from rollups.marks m where m.rollup = p_rollup and m.is_emptied) then
+    v_losses := rollups.losses(v_rollup, v_source, false);
+    if v_losses.rows > 0 then
+      perform rollups.refuse('ROLLUP_WOULD_LOSE', format(
+        'A rebuild of %s would lose %s rows of %s, which it counts and %s has not. Nothing was changed. If they went with their month, leave it so: nothing counts them again. If they are to go: liventix rollups rebuild %s --yes',
+        p_rollup, v_losses.rows, v_losses.days, v_source, p_rollup));
+    end if;
+  end if;
   -- Everything below it is in the table, or in changes, for whoever looks later.
   v_horizon := greatest(pg_snapshot_xmin(pg_current_snapshot()), '1');
   v_months := rollups.months_of(v_rollup, v_source);
-  v_everything := p_everything or (v_rollup.everything and v_rollup.state <> 'ready')
-    or not exists (select from pg_partitioned_table p where p.partrelid = v_source::regclass);
+  v_everything := v_everything or not exists (select from pg_partitioned_table p where p.partrelid = v_source::regclass);
   if not v_everything and not rollups.is_elsewhere(v_rollup, v_horizon) then
     perform rollups.catch_up(v_rollup, v_source, v_horizon);
   end if;

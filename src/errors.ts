@@ -202,6 +202,8 @@ export const ERROR_CODES = {
   ROLLUP_HORIZON_BEHIND: { exit: 3, sqlstate: 'LV111' },
   ROLLUP_SOURCE_MISSING: { exit: 3, sqlstate: 'LV112' },
   ROLLUP_SOURCE_EMPTY: { exit: 2, sqlstate: 'LV113' },
+  ROLLUP_TABLE_MISSING: { exit: 3, sqlstate: 'LV114' },
+  ROLLUP_WOULD_LOSE: { exit: 2, sqlstate: 'LV115' },
   ROLLUP_DECLARATION_INVALID: { exit: 2 },
   ROLLUP_DIFFERS: { exit: 2 },
   ROLLUP_TO_BE_REBUILT: { exit: 1 },

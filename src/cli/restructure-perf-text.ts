@@ -2,7 +2,7 @@ import { type Comparison, countsOf, type Pair } from '../restructure/perf/compar
 import { formatBytes, formatMs, formatSpan, formatTimes } from '../restructure/perf/figures.ts';
 import type { Load, Recording } from '../restructure/perf/recording.ts';
 import { quantile, timesOf } from '../restructure/perf/statistics.ts';
-import { caveatsOf, remarksOf } from '../restructure/perf/words.ts';
+import { caveatsOf, nameOf, remarksOf } from '../restructure/perf/words.ts';
 import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 
@@ -58,7 +58,7 @@ export function recordedText(recording: Recording): string {
   const lines = recording.results
     .filter(({ kind }) => kind === 'dashboard')
     .map((each) => {
-      const title = printable(each.title);
+      const title = printable(nameOf({ ...each, isOther: each.way === 'new' }));
       switch (each.status) {
         case 'measured':
           return `${formatMs(quantile(timesOf(each.warmMs), 0.5)).padStart(10)}  ${title}`;
@@ -127,8 +127,7 @@ export function comparedText(comparison: Comparison): string {
 }
 
 function pairLines(pair: Pair, isJudged: boolean): readonly string[] {
-  const { verdict, title, isOther, spreads, warm, cold, answerDiffers } = pair;
-  const name = `${title}${isOther ? ' (the other query)' : ''}`;
+  const { verdict, spreads, warm, cold, answerDiffers } = pair;
   const remarks = remarksOf(pair);
   const range = `${formatTimes(warm.ratio)} (${formatSpan(warm)})`;
   const columns = [
@@ -138,7 +137,7 @@ function pairLines(pair: Pair, isJudged: boolean): readonly string[] {
     range.padEnd(32),
   ];
   return [
-    `${columns.join(' ')} ${printable(name)}`,
+    `${columns.join(' ')} ${printable(nameOf(pair))}`,
     ...(answerDiffers === null
       ? []
       : [`         ${isJudged ? 'WRONG ANSWER' : 'answer not judged'}: ${printable(answerDiffers)}`]),
@@ -160,10 +159,10 @@ function unpairedNotes({ unpaired }: Comparison): readonly string[] {
   ];
 }
 
-function planLines({ title, isOther, planChange }: Pair): readonly string[] {
+function planLines({ planChange, ...pair }: Pair): readonly string[] {
   if (planChange === null) return [];
   return [
-    `plan of ${printable(title)}${isOther ? ' (the other query)' : ''}`,
+    `plan of ${printable(nameOf(pair))}`,
     ...planChange.before.map((line) => `  - ${printable(line)}`),
     ...planChange.after.map((line) => `  + ${printable(line)}`),
   ];
@@ -201,13 +200,20 @@ function loadLines(when: string, load: Load): readonly string[] {
   ];
 }
 
+/** As many as the verdicts are: a query is compared with itself and, where there is one, with that which takes its place. */
+const comparedWords = ({ pairs, compared }: ReturnType<typeof countsOf>): string =>
+  pairs === compared
+    ? `${formatCount(compared)} compared`
+    : `${formatCount(compared)} queries compared, ${formatCount(pairs)} times in all, with the other queries`;
+
 function countsText(comparison: Comparison): string {
   const counts = countsOf(comparison);
   const few = counts.tooFewRuns === 0 ? '' : `, ${formatCount(counts.tooFewRuns)} with too few rounds to say`;
   const promises = counts.promisesKept + counts.promisesMissed + counts.promisesNotKnown;
   const unknown = counts.promisesNotKnown === 0 ? '' : `, of ${formatCount(counts.promisesNotKnown)} it is not known`;
   return [
-    `${formatCount(counts.compared)} compared: ${formatCount(counts.slower)} slower, ${formatCount(counts.same)} the same,`,
+    comparedWords(counts),
+    `: ${formatCount(counts.slower)} slower, ${formatCount(counts.same)} the same,`,
     ` ${formatCount(counts.faster)} faster${few};`,
     ` ${formatCount(counts.answersDiffer)} answers differ, ${formatCount(counts.faults)} not answered any more${counts.failSometimes === 0 ? '' : `, ${formatCount(counts.failSometimes)} not each time`}.`,
     counts.answersNotCompared === 0 ? '' : ` ${formatCount(counts.answersNotCompared)} answers were not compared.`,

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
-import { plural } from '../analytics/rollups/advice.ts';
+import { anewOf, plural } from '../analytics/rollups/advice.ts';
 import { type AppliedRollup, applyRollups, planRollups } from '../analytics/rollups/apply.ts';
-import { buildRollup, planRebuild, type RebuildPlan } from '../analytics/rollups/build.ts';
+import { buildRollup, type Lost, planRebuild, type RebuildPlan } from '../analytics/rollups/build.ts';
 import { LIVENTIX_ROLLUPS, readDeclarations } from '../analytics/rollups/declaration.ts';
 import { planRemoval, type Removed, removeRollups } from '../analytics/rollups/remove.ts';
 import { type Ran, runRollups } from '../analytics/rollups/run.ts';
@@ -31,6 +31,7 @@ interface ApplyOptions extends FileOptions, Patience {
 
 interface RebuildOptions extends JsonOption {
   readonly everything?: boolean;
+  readonly yes?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -91,6 +92,7 @@ export function registerRollups(program: Command, context: CommandContext): void
     )
     .argument('<rollup>', 'its name, as liventix rollups status has it')
     .option('--everything', 'days whose partitions are gone go too')
+    .option('--yes', 'what the source has less of goes, though no partition of those days is gone')
     .option('--dry-run', 'say how many months would be counted anew as a whole, and which in part, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
@@ -148,7 +150,9 @@ Examples:
 
 const REBUILD_HELP = `
 A group and day is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table
-without partitions there is none. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with the same --file.
+without partitions there is none. Other days of which it has more than there is are not lost unasked: a rebuild is refused, but for --yes
+or where a TRUNCATE emptied the table. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with the same
+--file.
 
 Examples:
   liventix rollups rebuild event_daily
@@ -248,7 +252,7 @@ async function runRefresh(pool: Pool, json: boolean, context: CommandContext): P
 async function runRebuild(
   pool: Pool,
   rollup: string,
-  { everything = false, dryRun = false, json = false }: RebuildOptions,
+  { everything = false, yes: mayLose = false, dryRun = false, json = false }: RebuildOptions,
   context: CommandContext,
 ): Promise<void> {
   if (dryRun) {
@@ -264,7 +268,7 @@ async function runRebuild(
     stop: context.stop,
     onMonth: (name: string, built: number, of: number) => progress.update(`months of ${name}`, built, of),
   };
-  const { rows, keptMonths } = await buildRollup(pool, rollup, watch, { everything }).finally(progress.clear);
+  const { rows, keptMonths } = await buildRollup(pool, rollup, watch, { everything, mayLose }).finally(progress.clear);
   if (json) {
     context.out.write(`${toJson({ rollup, rows, keptMonths })}\n`);
     return;
@@ -276,10 +280,23 @@ async function runRebuild(
     );
 }
 
-function rebuildText(rollup: string, { months, kept }: RebuildPlan): string {
+function rebuildText(rollup: string, { months, kept, lost }: RebuildPlan): string {
   const anew = `would count ${many(months, 'month')} of ${rollup} anew`;
-  if (kept.length === 0) return `${anew}, and keep none\n`;
-  return `${anew} as a whole, and ${formatCount(kept.length)} in part: what the source has less of in ${kept.join(', ')} is kept\n`;
+  const what =
+    kept.length === 0
+      ? `${anew}, and keep none`
+      : `${anew} as a whole, and ${formatCount(kept.length)} in part: what the source has less of in ${kept.join(', ')} is kept`;
+  return `${what}\n${lost === null ? '' : `would lose ${lostText(lost)}: but for --everything, --yes and after a TRUNCATE that is refused\n`}`;
+}
+
+const lostText = ({ rows, days }: Lost): string => `${many(rows, 'row')} of ${days}, which the source has not`;
+
+function adviceText({ rollup, lost }: Verified): readonly string[] {
+  if (lost === null) return [`To count anew what the source has: liventix rollups rebuild ${rollup}`];
+  return [
+    `A rebuild would lose ${lostText(lost)}. If they went with their month, leave it so: nothing counts them again`,
+    `If they are to go, or never were: liventix rollups rebuild ${rollup} --yes`,
+  ];
 }
 
 async function runVerify(pool: Pool, { name, json = false }: NamesOptions, context: CommandContext): Promise<void> {
@@ -298,20 +315,8 @@ async function runVerify(pool: Pool, { name, json = false }: NamesOptions, conte
   if (!holds) context.exitWith(1);
 }
 
-function verifiedText({
-  rollup,
-  source,
-  holds,
-  cells,
-  rows,
-  kept,
-  faults,
-  missing,
-  first,
-  medianError,
-  waiting,
-  seconds,
-}: Verified): string {
+function verifiedText(verified: Verified): string {
+  const { rollup, source, holds, cells, rows, kept, faults, missing, first, medianError, waiting, seconds } = verified;
   const median = medianError === null ? '' : `, medians within ${(medianError * 100).toFixed(2)} %`;
   const lines = [
     `${holds ? 'holds ' : 'FAILS '} ${rollup} of ${source}: ${formatCount(cells)} groups and days of ${many(rows, 'row')}${median}  ${seconds.toFixed(1)} s`,
@@ -322,7 +327,7 @@ function verifiedText({
     ...missing.map((what) => `         ${what} is not there`),
     ...first.map((fault) => `         ${fault}`),
     ...(faults > BigInt(first.length) ? [`         and ${formatCount(faults - BigInt(first.length))} more`] : []),
-    ...(faults > 0n ? [`         To count anew what the source has: liventix rollups rebuild ${rollup}`] : []),
+    ...(faults > 0n ? adviceText(verified).map((line) => `         ${line}`) : []),
   ];
   return lines.map((line) => `${line}\n`).join('');
 }
@@ -338,6 +343,7 @@ function rollupText({
   name,
   state,
   source,
+  lostTable,
   toBeRebuilt,
   monthsLeft,
   rowsBehind,
@@ -351,6 +357,7 @@ function rollupText({
   const rows = rowsBehind >= BigInt(MOST_BEHIND) ? `${formatCount(rowsBehind)} and more rows` : many(rowsBehind, 'row');
   const remarks = [
     ...(source === null ? ['its source is gone'] : []),
+    ...(lostTable === null ? [] : [`${lostTable} is gone: ${anewOf(name)}`]),
     ...(toBeRebuilt === null ? [] : [`to be rebuilt: ${toBeRebuilt}`]),
     ...(isAhead ? ['to be rebuilt: it counted on another server'] : []),
     ...missing.map((what) => `${what} is not there`),
@@ -359,7 +366,7 @@ function rollupText({
     `${rows} and ${many(changesWaiting, 'change')} wait`,
     ...(lastCountedAt === null ? [] : [`counted at ${lastCountedAt.toISOString()}`]),
   ];
-  return `${state.padEnd(10)} rollup ${name}${source === null ? '' : ` of ${source}`}: ${remarks.join(', ')}\n`;
+  return `${(lostTable === null ? state : 'gone').padEnd(10)} rollup ${name}${source === null ? '' : ` of ${source}`}: ${remarks.join(', ')}\n`;
 }
 
 function viewText({ name, isThere, isFilled, refreshedAt, seconds, rows, isStale, error }: ViewStatus): string {

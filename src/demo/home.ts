@@ -76,6 +76,8 @@ async function openOnEmbeddedServer(input: {
       'create role anon nologin',
       'create role authenticated nologin',
       'create role service_role nologin',
+      // As there, the owner may ask as they do; what they may he has no more for it.
+      `grant anon, authenticated, service_role to ${ROLE} with inherit false, set true`,
       `create database ${DATABASE} owner ${ROLE}`,
       MARK_IT,
     ]);

@@ -98,6 +98,31 @@ it('a key that is to be unique over all and is not is named, before anybody is r
     await pool.query(`insert into stats.impressions (show_id, note) values (1, 'the same')`);
   }));
 
+it('a plan says of each key that goes to a table of its own what becomes of it, and that TRUNCATE is refused', () =>
+  inClone(async (impressions) => {
+    const { pool } = impressions;
+    await pool.query(`alter table stats.impressions add column ref text unique,
+      add column code int unique deferrable initially deferred, add unique (seen_at, ref);
+      create table stats.loose (id int primary key deferrable, seen_at timestamptz not null)`);
+    const [planned] = await makePlan(pool, [entryOf()], NOW);
+    expect(planned?.findings.filter(({ severity }) => severity === 'changes').map(({ text }) => text)).toEqual([
+      '(id) is the primary key together with seen_at: on conflict (id) finds none any more',
+      '(code) stays unique by a table of keys, which defers nothing: a second row is refused at once, also where rows swap their values',
+      '(ref) stays unique by a table of keys: on conflict (ref) finds none any more, and on conflict do nothing is refused too',
+      'clicks_impression_id_fkey of stats.clicks refers to a table of keys beside stats.impressions, kept by a trigger',
+      'TRUNCATE of stats.impressions does not reach what refers to it by CASCADE: name both in one statement',
+    ]);
+    const [loose] = await makePlan(pool, [entryOf({ table: 'stats.loose', indexes: [] })], NOW);
+    expect(loose?.findings[0]?.text).toMatch(/finds none any more, and it is deferrable no more$/);
+    await convert(impressions);
+    await pool.query(`insert into stats.impressions (show_id, ref, code) values (1, 'one', 1), (1, 'two', 2)`);
+    const insert = `insert into stats.impressions (show_id, ref) values (1, 'one')`;
+    await expect(pool.query(`${insert} on conflict (ref) do nothing`)).rejects.toMatchObject({ code: '42P10' });
+    await expect(pool.query(`${insert} on conflict do nothing`)).rejects.toMatchObject({ code: '23505' });
+    const swap = 'update stats.impressions set code = 3 - code where code is not null';
+    await expect(pool.query(swap)).rejects.toMatchObject({ code: '23505' });
+  }));
+
 describe('months that a retention keeps no longer', () => {
   it('are named by plan and apply before they go', () =>
     inClone(async ({ pool }) => {

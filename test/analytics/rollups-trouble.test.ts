@@ -15,6 +15,7 @@ import {
   countedAndVerified,
   createVisits,
   declare,
+  fileOf,
   horizonIsOurs,
   visitsDeclaration,
 } from '../support/rollups.ts';
@@ -402,6 +403,97 @@ it.each(['Europe/Berlin', 'America/New_York'])(
     expect(await visits()).toEqual([]);
   },
 );
+
+describe('a rollup that counts more of a day than there is, though no partition of it is gone,', () => {
+  const run = (...args: string[]) => liventix(['rollups', ...args], { DATABASE_URL: database.url });
+  beforeEach(createMonths);
+  const loseJanuary = async () => {
+    await applyVisits(pool);
+    await sql(
+      `${VISIT} ('a', 'ann', '2026-01-03Z'), ('a', 'bob', '2026-01-04Z'), ('b', 'bob', '2026-01-04Z'), ('a', 'cy', '2026-02-03Z')`,
+    );
+    await counted(pool);
+    await sql(`drop table site.january; ${JANUARY}`);
+  };
+
+  it('is not rebuilt before somebody said that those may go, which verify and a dry run name', async () => {
+    await loseJanuary();
+    const lost = { rows: 3n, days: '2026-01-03, 2026-01-04' };
+    expect(await countedAndVerified(pool)).toMatchObject({ holds: false, faults: 3n, lost });
+    expect((await run('verify')).stdout).toContain(
+      `A rebuild would lose 3 rows of ${lost.days}, which the source has not. If they went with their month, leave it so: nothing counts them again
+         If they are to go, or never were: liventix rollups rebuild visits_daily --yes\n`,
+    );
+    const told = `would lose 3 rows of ${lost.days}, which the source has not: but for --everything, --yes and after a TRUNCATE that is refused\n`;
+    for (const everything of [[], ['--everything']])
+      expect((await run('rebuild', 'visits_daily', '--dry-run', ...everything)).stdout).toContain(told);
+    const before = await visits();
+    expect(await run('rebuild', 'visits_daily')).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringMatching(
+        /^liventix: ROLLUP_WOULD_LOSE: A rebuild of visits_daily would lose 3 rows of 2026-01-03, 2026-01-04, .* rebuild visits_daily --yes$/m,
+      ),
+    });
+    expect(await visits()).toEqual(before);
+    expect(await run('rebuild', 'visits_daily', '--yes')).toMatchObject({ exitCode: 0 });
+    expect(await countedAndVerified(pool)).toMatchObject({ ...holds, rows: 1n, lost: null });
+  });
+
+  it('keeps the days of partitions that are gone where the others may go', async () => {
+    await loseJanuary();
+    await sql(`drop table site.february; ${VISIT} ('a', 'dee', '2026-01-10Z')`);
+    await expect(rebuild()).rejects.toMatchObject({ code: 'ROLLUP_WOULD_LOSE' });
+    await buildRollup(pool, 'visits_daily', {}, { everything: false, mayLose: true });
+    await counted(pool);
+    expect(await visits()).toEqual([
+      ['a', '2026-01-10', 1, 1],
+      ['a', '2026-02-03', 1, 1],
+    ]);
+  });
+
+  it('is rebuilt where those are of another group by now, or wait to be taken away', async () => {
+    await loseJanuary();
+    await sql(`insert into site.visits (page, person, at, recorded_xid)
+      values ('a', 'ann', '2026-01-03Z', '1'), ('a', 'bob', '2026-01-04Z', '1'), ('c', 'bob', '2026-01-04Z', '1')`);
+    const uncounted = await hold('select pg_current_xact_id()');
+    await sql(`delete from site.visits where person = 'cy'`);
+    expect(await rebuild()).toMatchObject({ keptMonths: 0 });
+    await uncounted();
+  });
+});
+
+it('says of a rollup whose table somebody dropped that it is to be made anew, whatever is asked of it', async () => {
+  await createVisits(pool);
+  const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [visitsDeclaration()] });
+  const run = (...args: string[]) => liventix(['rollups', ...args], { DATABASE_URL: database.url });
+  await run('apply', '--file', file);
+  const todo = 'liventix rollups remove --name visits_daily, then apply';
+  for (const table of ['rollups.visits_daily_changes', 'site.visits_daily']) {
+    await sql(`drop table ${table} cascade`);
+    const found = `${table}, of the rollup visits_daily, is gone`;
+    expect(await judgeRollups(pool)).toEqual({ result: 'failed', found, todo: `Run: ${todo}.` });
+    expect((await run('status')).stdout).toContain(
+      `gone       rollup visits_daily of site.visits: ${table} is gone: ${todo},`,
+    );
+    for (const asked of [
+      ['apply', '--file', file],
+      ['plan', '--file', file],
+      ['verify'],
+      ['rebuild', 'visits_daily'],
+      ['rebuild', 'visits_daily', '--dry-run'],
+    ])
+      expect(await run(...asked), asked[0]).toMatchObject({
+        exitCode: 3,
+        stderr: expect.stringContaining(`ROLLUP_TABLE_MISSING: ${found}. To make it anew: ${todo}.\n`),
+      });
+    expect(await run('run')).toMatchObject({
+      exitCode: 1,
+      stdout: expect.stringContaining(`ROLLUP_TABLE_MISSING: ${found}.`),
+    });
+  }
+  await run('remove', '--name', 'visits_daily');
+  expect(await run('apply', '--file', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^made/) });
+});
 
 it('advises to rebuild everything where one of the reasons was a TRUNCATE, and where none was does not, in the log too', async () => {
   await createVisits(pool);

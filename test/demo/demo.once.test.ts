@@ -9,6 +9,7 @@ import { isAlive } from '../../src/db/server.ts';
 import { copyCheckout } from '../support/checkout.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, type RunningLiventix, startLiventix } from '../support/liventix.ts';
+import { query } from '../support/query.ts';
 
 // The demo on the embedded server. What it computes is told in demo.test.ts; here, that it leaves nothing behind.
 
@@ -114,6 +115,9 @@ it(
       exitCode: 0,
       stdout: expect.stringContaining('The books balance.'),
     });
+    // Whoever measures asks as those whom the API knows.
+    const roles = `unnest(array['anon', 'authenticated', 'service_role']) r (name)`;
+    expect(await query(url, `select r.name from ${roles} where not pg_has_role(r.name, 'set')`)).toEqual([]);
 
     expect(await stop()).toMatchObject({
       exitCode: 0,

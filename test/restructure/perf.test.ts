@@ -153,8 +153,29 @@ describe('perf', () => {
       `create table things as select thing, count(*) as views, sum(dwell) as dwell from views group by thing;
        alter table things add primary key (thing); analyze things`,
     );
-    const { find, exitCode } = await compared();
+    const { find, exitCode } = await compared('--out', inFolder('after.json'));
     expect(exitCode).toBe(0);
+    const { stdout } = await perf(['compare', inFolder('before.json'), inFolder('after.json')]);
+    const [, ...verdicts] =
+      /^3 queries compared, 4 times in all, with the other queries: (\d) slower, (\d) the same, (\d) faster;/m.exec(
+        stdout,
+      ) ?? [];
+    expect(
+      verdicts.reduce((sum, count) => sum + Number(count), 0),
+      stdout,
+    ).toBe(4);
+    const asked = [
+      '--no-accesses',
+      '--rounds',
+      '3',
+      '--queries',
+      inFolder('queries.json'),
+      '--out',
+      inFolder('again.json'),
+    ];
+    expect((await perf(['record', ...asked])).stdout).toMatch(
+      /ms {2}thing: how often a thing was seen\n.* ms {2}thing: how often a thing was seen \(the other query\)\n/,
+    );
     expect(find('thing', true)).toMatchObject({ verdict: 'faster', answerDiffers: null, promise: { ratio: 10 } });
     expect(find('thing', true).warm.ratio).toBeGreaterThan(2);
     expect(find('thing').promise).toBeNull();

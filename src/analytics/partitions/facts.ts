@@ -9,6 +9,7 @@ export interface UniqueKey {
   readonly columns: readonly string[];
   readonly isPrimary: boolean;
   readonly isConstraint: boolean;
+  readonly isDeferrable: boolean;
   /** Has an expression, a condition, or nulls that are alike, so that its columns do not say what is unique. */
   readonly isPartial: boolean;
   /** Whether no column of it may be null. */
@@ -160,7 +161,7 @@ const FACTS = `
       select jsonb_build_object('name', coalesce(k.conname, x.relname),
         'columns', array(select a.attname::text from unnest(i.indkey::int2[]) with ordinality u (n, nth)
           join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = u.n where u.nth <= i.indnkeyatts order by u.nth),
-        'isPrimary', i.indisprimary, 'isNotNull', not exists (select from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any (i.indkey::int2[]) and not a.attnotnull), 'isConstraint', k.oid is not null, 'isPartial', i.indpred is not null or i.indexprs is not null or i.indnullsnotdistinct,
+        'isPrimary', i.indisprimary, 'isNotNull', not exists (select from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any (i.indkey::int2[]) and not a.attnotnull), 'isConstraint', k.oid is not null, 'isDeferrable', coalesce(k.condeferrable, false), 'isPartial', i.indpred is not null or i.indexprs is not null or i.indnullsnotdistinct,
         'definition', coalesce(pg_get_constraintdef(k.oid), ${INDEX_TAIL}))
       from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
       left join pg_catalog.pg_constraint k on k.conindid = i.indexrelid and k.contype in ('p', 'u')

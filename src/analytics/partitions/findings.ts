@@ -1,4 +1,4 @@
-import type { TableFacts, UniqueKey } from './facts.ts';
+import { holdsKey, type TableFacts, type UniqueKey } from './facts.ts';
 import type { Entry } from './mapping.ts';
 
 export interface Finding {
@@ -117,18 +117,36 @@ function unsuitable(facts: TableFacts, { table, by, uniqueOverAll }: Entry): rea
 
 function changes({ uniqueKeys, references, publications }: TableFacts, { table, by }: Entry): readonly Finding[] {
   const change = (finding: string, text: string): Finding => ({ severity: 'changes', finding, text });
+  const withoutInstant = uniqueKeys.filter((key) => !key.isPartial && !holdsKey(key, by));
   return [
-    ...uniqueKeys
-      .filter(({ columns, isPrimary }) => isPrimary && !columns.includes(by))
-      .map(({ columns }) =>
-        change(
+    ...withoutInstant.map(({ columns, isPrimary, isDeferrable }) => {
+      const key = `(${columns.join(', ')})`;
+      if (isPrimary)
+        return change(
           'primary-key',
-          `(${columns.join(', ')}) is the primary key together with ${by}: on conflict (${columns.join(', ')}) finds none any more`,
-        ),
-      ),
+          `${key} is the primary key together with ${by}: on conflict ${key} finds none any more${isDeferrable ? ', and it is deferrable no more' : ''}`,
+        );
+      return isDeferrable
+        ? change(
+            'deferrable',
+            `${key} stays unique by a table of keys, which defers nothing: a second row is refused at once, also where rows swap their values`,
+          )
+        : change(
+            'unique-key',
+            `${key} stays unique by a table of keys: on conflict ${key} finds none any more, and on conflict do nothing is refused too`,
+          );
+    }),
     ...references.map((each) =>
       change('reference', `${each.name} of ${each.table} refers to a table of keys beside ${table}, kept by a trigger`),
     ),
+    ...(references.length > 0
+      ? [
+          change(
+            'truncate',
+            `TRUNCATE of ${table} does not reach what refers to it by CASCADE: name both in one statement`,
+          ),
+        ]
+      : []),
     ...publications
       .filter(({ viaRoot }) => !viaRoot)
       .map((each) =>

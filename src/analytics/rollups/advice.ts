@@ -7,4 +7,7 @@ export function rebuildOf(name: string, isEmptied = false): string {
   return isEmptied ? `${command}, or, while the table has no rows, ${command} --everything` : command;
 }
 
+/** What makes a rollup anew of which nothing can be gone on with. */
+export const anewOf = (name: string): string => `liventix rollups remove --name ${name}, then apply`;
+
 export const plural = (count: number | bigint, what: string): string => (BigInt(count) === 1n ? what : `${what}s`);

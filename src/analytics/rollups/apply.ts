@@ -2,10 +2,11 @@ import { givingWay } from '../../db/giving-way.ts';
 import type { Pool, Queryable } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
+import { anewOf } from './advice.ts';
 import { type BuildWatch, buildRollup } from './build.ts';
 import { checkDeclarations } from './check.ts';
 import type { Declarations, RefreshedView, Rollup } from './declaration.ts';
-import { findMissingGuards, type MissingGuard } from './guards.ts';
+import { assertTablesThere, findMissingGuards, type MissingGuard } from './guards.ts';
 import { buildIndexes, type IndexWork, indexStatements } from './indexes.ts';
 import { buildSql, clearSql, forgetSql, readSql, settleSql, wipeSql } from './merge.ts';
 import { TRIGGER } from './names.ts';
@@ -32,13 +33,18 @@ export interface AppliedRollup {
 
 /**
  * What there would be done, as the SQL that would run, and judged by the server. Changes nothing.
- * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, STOPPED, DB_*
+ * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_TABLE_MISSING, ROLLUP_BUSY, STOPPED, DB_*
  */
 export async function planRollups(
   db: Pool,
   declarations: Declarations,
   patience: Pick<ApplyOptions, 'stop' | 'maxTries' | 'onBusy'> = {},
 ): Promise<readonly AppliedRollup[]> {
+  // First: a view over what is gone would be refused for that.
+  await assertTablesThere(
+    db,
+    declarations.rollups.map(({ name }) => name),
+  );
   await checkDeclarations(db, declarations, patience);
   const planned: AppliedRollup[] = [];
   const begun = new Set<string>();
@@ -95,7 +101,7 @@ const losesRows = (missing: readonly MissingGuard[]): boolean => missing.some(({
 /**
  * Makes the rollups and views that there are not yet: tables, then, under a lock of the source that gives way, its column and triggers; then the
  * index beside whoever writes; then what there is of before, month by month. Run again, it goes on where it was, and puts back what counts and is gone.
- * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_BUSY, ROLLUP_TOO_LONG, STOPPED, DB_*
+ * @throws AppError ROLLUP_DECLARATION_INVALID, ROLLUP_DIFFERS, ROLLUP_TABLE_MISSING, ROLLUP_BUSY, ROLLUP_TOO_LONG, STOPPED, DB_*
  */
 export async function applyRollups(
   pool: Pool,
@@ -209,10 +215,7 @@ async function stateOf(db: Queryable, rollup: Rollup): Promise<string | undefine
 }
 
 const differs = (name: string): AppError =>
-  new AppError(
-    'ROLLUP_DIFFERS',
-    `${name} was made from another declaration. To make it anew: liventix rollups remove --name ${name}, then apply.`,
-  );
+  new AppError('ROLLUP_DIFFERS', `${name} was made from another declaration. To make it anew: ${anewOf(name)}.`);
 
 async function planView(db: Queryable, declarations: Declarations, view: RefreshedView): Promise<AppliedRollup> {
   const name = await madeName(db, view);

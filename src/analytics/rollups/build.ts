@@ -1,7 +1,8 @@
-import type { Pool } from '../../db/pool.ts';
-import { withStatement } from '../../db/transaction.ts';
+import type { Pool, Tx } from '../../db/pool.ts';
+import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { untilStopped } from '../../db/until-stopped.ts';
 import { AppError } from '../../errors.ts';
+import { anewOf } from './advice.ts';
 import type { Rollup } from './declaration.ts';
 import { innerName, targetOf } from './names.ts';
 
@@ -16,25 +17,48 @@ export interface RebuildPlan {
   readonly months: number;
   /** Those that would be counted anew in part, as something is kept that the source has less of: a month of the zone, such as 2026-01-01 00:00:00. */
   readonly kept: readonly string[];
+  /** What it would lose, as the source has it no more; refused but with `everything` or `mayLose`. */
+  readonly lost: Lost | null;
+}
+
+/** Rows of days of which a rollup counts more than its source has, though no partition of theirs is gone. */
+export interface Lost {
+  readonly rows: bigint;
+  /** In words. */
+  readonly days: string;
+}
+
+/** Reads the whole source. */
+export async function findLosses(tx: Tx, rollup: string, everything: boolean): Promise<Lost | null> {
+  const { rows } = await tx.query<Lost>(
+    `select l.rows, l.days from rollups.get($1) r cross join lateral rollups.source_of(r.sources) s (source)
+     cross join lateral rollups.losses(r, s.source, $2) l where l.rows > 0`,
+    [rollup, everything],
+  );
+  return rows[0] ?? null;
 }
 
 /**
- * What a rebuild would count anew, and what it would keep. Changes nothing; reads the whole source.
- * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, DB_*
+ * What a rebuild would count anew, what it would keep, and what it would lose. Changes nothing; reads the whole source.
+ * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_TABLE_MISSING, DB_*
  */
-export async function planRebuild(pool: Pool, rollup: string, everything: boolean): Promise<RebuildPlan> {
-  const { rows } = await withStatement(pool, (tx) =>
-    tx.query<{ month: string; isKept: boolean }>(
-      `select m.month::text, not $2 and rollups.is_kept(r, s.source, m.month, o.range, o.days) as "isKept"
-       from rollups.get($1) r cross join lateral rollups.source_of(r.sources) s (source)
-       cross join lateral unnest(rollups.months_of(r, s.source)) m (month)
-       cross join lateral rollups.month_ranges(m.month, r.declaration ->> 'zone') o
-       order by m.month nulls first`,
-      [rollup, everything],
-    ),
+export function planRebuild(pool: Pool, rollup: string, everything: boolean): Promise<RebuildPlan> {
+  return withTransaction(
+    pool,
+    async (tx) => {
+      const { rows } = await tx.query<{ month: string; isKept: boolean }>(
+        `select m.month::text, not $2 and rollups.is_kept(r, s.source, m.month, o.range, o.days) as "isKept"
+         from rollups.get($1) r cross join lateral rollups.source_of(r.sources) s (source)
+         cross join lateral unnest(rollups.months_of(r, s.source)) m (month)
+         cross join lateral rollups.month_ranges(m.month, r.declaration ->> 'zone') o
+         order by m.month nulls first`,
+        [rollup, everything],
+      );
+      const kept = rows.filter(({ isKept }) => isKept).map(({ month }) => month);
+      return { months: rows.length - kept.length, kept, lost: await findLosses(tx, rollup, everything) };
+    },
+    ONE_SNAPSHOT,
   );
-  const kept = rows.filter(({ isKept }) => isKept).map(({ month }) => month);
-  return { months: rows.length - kept.length, kept };
 }
 
 interface Step {
@@ -45,20 +69,21 @@ interface Step {
 
 /**
  * Builds a rollup, or goes on with that: month by month, each a transaction. Readers have the days as they were until theirs is there.
- * @param begin when it is begun, and not gone on with: whether days whose partitions are gone go too
+ * @param begin when it is begun, and not gone on with: whether days whose partitions are gone go too, and whether what the source has less of for no such reason may
  * @returns how many rows were counted, and of how many months something was kept
- * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_BUSY, STOPPED, DB_*
+ * @throws AppError ROLLUP_UNKNOWN, ROLLUP_SOURCE_MISSING, ROLLUP_SOURCE_EMPTY, ROLLUP_TABLE_MISSING, ROLLUP_WOULD_LOSE, ROLLUP_BUSY, STOPPED,
+ * DB_*
  */
 export async function buildRollup(
   pool: Pool,
   rollup: string,
   { stop, onMonth }: BuildWatch,
-  begin?: { readonly everything: boolean },
+  begin?: { readonly everything: boolean; readonly mayLose?: boolean },
 ): Promise<{ readonly rows: bigint; readonly keptMonths: number }> {
   const stopping = { stop, left: `${rollup} is built in part. Run apply again: it goes on.` };
   if (begin !== undefined)
     await untilStopped(pool, { stop, left: `${rollup} is as it was.` }, (client) =>
-      client.query('select rollups.begin_build($1, $2)', [rollup, begin.everything]),
+      client.query('select rollups.begin_build($1, $2, $3)', [rollup, begin.everything, begin.mayLose ?? false]),
     ).catch((error: unknown) => {
       throw ofRollup(rollup, error);
     });
@@ -90,7 +115,7 @@ function ofRollup(rollup: string, error: unknown): unknown {
   if (!(error instanceof AppError) || error.code !== 'DB_FAILED') return error;
   return new AppError(
     'DB_FAILED',
-    `${rollup} cannot be counted: ${error.message} Writers are not kept waiting. Correct the rows and go on, or the file: liventix rollups remove --name ${rollup}, then apply.`,
+    `${rollup} cannot be counted: ${error.message} Writers are not kept waiting. Correct the rows and go on, or the file: ${anewOf(rollup)}.`,
     { details: error.details, cause: error.cause },
   );
 }

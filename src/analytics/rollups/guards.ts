@@ -53,3 +53,11 @@ export async function findMissingGuards(db: Queryable, names?: readonly string[]
   const { rows } = await db.query<MissingGuard>(MISSING, [names ?? null, TRIGGER.recorded, TRIGGER.prefix]);
   return rows;
 }
+
+/** @param names those that are not kept yet are passed over @throws AppError ROLLUP_TABLE_MISSING where somebody dropped a table of one */
+export async function assertTablesThere(db: Queryable, names: readonly string[] | undefined): Promise<void> {
+  await db.query(
+    'select rollups.get(r.name) from rollups.rollups r where $1::text[] is null or r.name = any ($1) order by r.name',
+    [names ?? null],
+  );
+}

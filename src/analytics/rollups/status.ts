@@ -2,7 +2,7 @@ import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
 import { describeHolder, findHorizonHolders } from '../../db/horizon.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
-import { APPLY, plural, rebuildOf } from './advice.ts';
+import { APPLY, anewOf, plural, rebuildOf } from './advice.ts';
 import { findMissingGuards } from './guards.ts';
 import { viewRemedy } from './views.ts';
 
@@ -11,6 +11,8 @@ export interface RollupStatus {
   readonly state: 'installing' | 'building' | 'ready';
   /** Where its source is; null where it is nowhere. */
   readonly source: string | null;
+  /** A table of its own that is there no more. */
+  readonly lostTable: string | null;
   /** Why it is to be rebuilt. */
   readonly toBeRebuilt: string | null;
   /** Among the reasons is that the source was truncated. */
@@ -54,6 +56,7 @@ const ROLLUPS = `
   select r.name, r.state, r.last_counted_at as "lastCountedAt", r.counted_below::text as "countedBelow",
     (greatest(r.last_run_at, r.last_counted_at) between clock_timestamp() - interval '5 minutes' and clock_timestamp()) is not true as "isUnattended",
     r.failing_since as "failingSince", r.error,
+    rollups.lost_table(r) as "lostTable",
     rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isAhead",
     (select count(*) from rollups.chunks c where c.rollup = r.name and c.built_at is null) as "monthsLeft",
     (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as "toBeRebuilt",
@@ -98,8 +101,9 @@ export async function rollupStatus(
       `(select count(*) from (select from ${from} where ${where} limit ${MOST_BEHIND}) b)`;
     const rowsBehind =
       status.source === null ? '0::bigint' : behind(status.source, `recorded_xid >= '${countedBelow}'`);
+    const changesWaiting = status.lostTable === null ? behind(changes, 'true') : '0::bigint';
     const { rows } = await db.query<{ rowsBehind: bigint; changesWaiting: bigint }>(
-      `select ${rowsBehind} as "rowsBehind", ${behind(changes, 'true')} as "changesWaiting"`,
+      `select ${rowsBehind} as "rowsBehind", ${changesWaiting} as "changesWaiting"`,
     );
     rollups.push({
       ...status,
@@ -145,7 +149,9 @@ async function judge(db: Queryable): Promise<Finding> {
 const NOTHING: Finding = { result: 'skipped', found: 'no rollup is kept' };
 
 function failuresOf(status: RollupStatus): readonly Said[] {
-  const { name, state, source, toBeRebuilt, isEmptied, isAhead, missing, failingSince, error } = status;
+  const { name, state, source, lostTable, toBeRebuilt, isEmptied, isAhead, missing, failingSince, error } = status;
+  if (lostTable !== null)
+    return [{ found: `${lostTable}, of the rollup ${name}, is gone`, todo: `Run: ${anewOf(name)}.` }];
   if (source === null)
     return [
       { found: `the source of ${name} is gone`, todo: `Put it back, or run: liventix rollups remove --name ${name}.` },
@@ -171,7 +177,7 @@ function failuresOf(status: RollupStatus): readonly Said[] {
       : [
           {
             found: `${name} cannot be counted since ${failingSince.toISOString()}: ${error}`,
-            todo: `Remove the cause, such as rows that it cannot count; or change the file: liventix rollups remove --name ${name}, then apply.`,
+            todo: `Remove the cause, such as rows that it cannot count; or change the file: ${anewOf(name)}.`,
           },
         ]),
   ];

@@ -3,8 +3,9 @@ import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
 import { AppError } from '../../errors.ts';
 import { APPLY, rebuildOf } from './advice.ts';
+import { findLosses, type Lost } from './build.ts';
 import type { Rollup } from './declaration.ts';
-import { findMissingGuards } from './guards.ts';
+import { assertTablesThere, findMissingGuards } from './guards.ts';
 import { contributedColumns, contributedOf } from './merge.ts';
 import { innerName, targetOf } from './names.ts';
 
@@ -25,6 +26,8 @@ export interface Verified {
   /** What counts and is not there. */
   readonly missing: readonly string[];
   readonly first: readonly string[];
+  /** What a rebuild would lose, where there are faults. */
+  readonly lost: Lost | null;
   /** How far the farthest median is from the true one, as a part of it. */
   readonly medianError: number | null;
   readonly seconds: number;
@@ -37,7 +40,7 @@ const NAMED_FAULTS = 20;
 /**
  * Recomputes every group and day of the rollups from the rows, in one snapshot beside whoever writes: those that are counted by now, and those that are
  * and were taken back since. Counts, sums and distinct values are to be the same, medians within 1 %.
- * @throws AppError ROLLUP_TO_BE_REBUILT where one is not built, DB_*
+ * @throws AppError ROLLUP_TO_BE_REBUILT where one is not built, ROLLUP_TABLE_MISSING, DB_*
  */
 export function verifyRollups(
   pool: Pool,
@@ -71,6 +74,7 @@ interface Kept {
 }
 
 async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promise<readonly Kept[]> {
+  await assertTablesThere(tx, names);
   const { rows } = await tx.query<Kept>(
     `select r.name, r.state, r.declaration, r.counted_below::text as "countedBelow", s.source,
        rollups.gone_days(s.source::regclass, r.declaration ->> 'time', r.declaration ->> 'zone') as gone,
@@ -98,7 +102,9 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
 async function verifyRollup(tx: Tx, kept: Kept): Promise<Verified> {
   const startedAt = performance.now();
   const { rows } = await tx.query<
-    Omit<Verified, 'rollup' | 'source' | 'holds' | 'missing' | 'seconds' | 'first'> & { first: string[] | null }
+    Omit<Verified, 'rollup' | 'source' | 'holds' | 'missing' | 'seconds' | 'first' | 'lost'> & {
+      first: string[] | null;
+    }
   >(comparison(kept), [kept.countedBelow]);
   const missing = (await findMissingGuards(tx, [kept.name])).map(({ what }) => what);
   const [found] = rows;
@@ -110,6 +116,7 @@ async function verifyRollup(tx: Tx, kept: Kept): Promise<Verified> {
     holds: found.faults === 0n && missing.length === 0,
     missing,
     first: found.first ?? [],
+    lost: found.faults > 0n ? await findLosses(tx, kept.name, false) : null,
     seconds: (performance.now() - startedAt) / 1_000,
   };
 }

@@ -369,6 +369,8 @@ function indexChanges(before: Recording, after: Recording): IndexChanges {
 export const countsOf = ({ before, pairs, unpaired }: Comparison) => ({
   /** Queries, each once, whether another takes its place or not. */
   compared: new Set(pairs.map(({ id }) => id)).size,
+  /** As many as there are verdicts: with those that take the place of one. */
+  pairs: pairs.length,
   slower: pairs.filter(({ verdict }) => verdict === 'slower').length,
   same: pairs.filter(({ verdict }) => verdict === 'same').length,
   faster: pairs.filter(({ verdict }) => verdict === 'faster').length,

@@ -34,6 +34,10 @@ function coldText(before: Comparison['before'], after: Comparison['after']): str
   return cold.status === 'measured' ? `cold: ${cold.how}` : `cold: not measured: ${cold.why}`;
 }
 
+/** Of a query, or of the one that takes its place, which has its title. */
+export const nameOf = ({ title, isOther }: Pick<Pair, 'title' | 'isOther'>): string =>
+  `${title}${isOther ? ' (the other query)' : ''}`;
+
 /** What else is to be said of a query than how fast it is. Pure. */
 export function remarksOf({ before, after, planChange, promise, isAnswerUnknown, byValues }: Pair): readonly string[] {
   const former = (before.plan?.scanned ?? []).map(withoutSchema);

@@ -1,7 +1,7 @@
 import { type Comparison, countsOf, failsMore, type Pair } from '../compare.ts';
 import { formatBytes, formatMs, formatSpan, formatTimes } from '../figures.ts';
 import type { Load, Recording } from '../recording.ts';
-import { caveatsOf, remarksOf } from '../words.ts';
+import { caveatsOf, nameOf, remarksOf } from '../words.ts';
 import { type Bar, bothWidths, connectionChart, latencyChart, ratioChart } from './charts.ts';
 import { html, Markup } from './markup.ts';
 import { STYLE } from './style.ts';
@@ -52,7 +52,7 @@ function tiles(comparison: Comparison): Markup {
     html`<li><strong class="${kind}">${figure}</strong>${what}</li>`;
   const none = (count: number) => (count === 0 ? 'good' : 'bad');
   return html`<ul class="tiles">
-${tile(counts.compared, 'queries compared')}
+${tile(counts.compared, counts.pairs === counts.compared ? 'queries compared' : `queries, compared ${counts.pairs} times, with the other queries`)}
 ${tile(counts.faster, 'faster', counts.faster > 0 ? 'good' : '')}
 ${tile(counts.same, 'the same within noise')}
 ${tile(counts.slower, 'slower', none(counts.slower))}
@@ -74,8 +74,6 @@ ${wrong.map((pair) => html`<li><b class="bad">wrong answer</b> ${nameOf(pair)}: 
 ${failed.map(({ title, what }) => html`<li><b class="bad">not answered any more</b> ${title}: ${what}</li>`)}
 ${sometimes.map((pair) => html`<li><b class="bad">not answered each time</b> ${nameOf(pair)}: ${pair.after.failed?.code ?? ''}</li>`)}</ul>`;
 }
-
-const nameOf = ({ title, isOther }: Pair): string => `${title}${isOther ? ' (the other query)' : ''}`;
 
 const of = ({ pairs }: Comparison, kind: Pair['kind']): readonly Pair[] => pairs.filter((pair) => pair.kind === kind);
 
