@@ -85,6 +85,8 @@ begin
     from pg_constraint c where c.contype = 'f' and c.confrelid = tg_argv[0]::regclass and c.conparentid = 0
   loop
     v_is_referred := true;
+    -- Whoever is about to refer to it is waited for: nothing of his goes by a cascade.
+    execute format('lock table %s in share mode', v_referring.name);
     execute format('select exists (select from %s r where %s)', v_referring.name, v_referring.has_key) into v_refers;
     if v_refers then
       raise exception using errcode = 'feature_not_supported',
