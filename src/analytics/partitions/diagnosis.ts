@@ -1,6 +1,7 @@
 import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
+import { inShell } from '../../in-shell.ts';
 import { readStatus, type TableStatus } from './status.ts';
 import { ofLost } from './tables.ts';
 
@@ -29,10 +30,12 @@ async function judge(db: Queryable): Promise<Finding> {
   const status = rows[0]?.isThere === true ? await readStatus(db) : undefined;
   if (status === undefined || status.tables.length === 0)
     return { result: 'skipped', found: 'no table is kept by month' };
-  const kept = status.tables.filter(({ state }) => state !== 'preparing');
+  const there = status.tables.filter(({ isLost }) => !isLost);
+  const kept = there.filter(({ state }) => state !== 'preparing');
   const said = [
+    ...status.tables.flatMap(lost),
     ...kept.flatMap((table) => faultsOf(table, now)),
-    ...(status.isRunning ? [] : status.tables.flatMap(brokenOff)),
+    ...(status.isRunning ? [] : there.flatMap(brokenOff)),
   ];
   const shortest = Math.min(...kept.map(({ runwayDays }) => runwayDays ?? Number.POSITIVE_INFINITY));
   if (said.length === 0) {
@@ -50,7 +53,7 @@ const CONFIRM =
 
 /** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
 function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): readonly Said[] {
-  const todo = `Go on, with the mapping that has it: liventix partitions apply --table ${table}. Or make it a plain table again: liventix partitions rollback --table ${table}.`;
+  const todo = `Go on, with the mapping that has it: liventix partitions apply --table ${inShell(table)}. Or make it a plain table again: liventix partitions rollback --table ${inShell(table)}.`;
   if (copy !== null)
     return [
       { found: `the rows of ${table} were being copied, ${copy.waiting} changes wait, and nobody is at it`, todo },
@@ -60,9 +63,10 @@ function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): read
   return [{ found: `the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`, todo }];
 }
 
+const lost = ({ table, isLost }: TableStatus): readonly Said[] =>
+  isLost ? [{ found: `${table} is gone, which was kept by month`, todo: `${ofLost(table)}.` }] : [];
+
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
-  if (status.isLost)
-    return [{ found: `${status.table} is gone, which was kept by month`, todo: `${ofLost(status.table)}.` }];
   const { table, months, runwayDays, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
   const seenAt = maintainedAt ?? begunAt;
   const lateMs = now.getTime() - seenAt.getTime();

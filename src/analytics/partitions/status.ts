@@ -14,7 +14,7 @@ interface MonthStatus {
 export interface TableStatus
   extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt' | 'isLost'> {
   readonly table: string;
-  /** Null while it is being prepared. */
+  /** None while it is being prepared, and of one that is lost. */
   readonly months: readonly MonthStatus[];
   readonly copy: {
     readonly way: 'apply' | 'rollback';
@@ -67,10 +67,11 @@ export async function readStatus(pool: Queryable): Promise<Status> {
 
 async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
   const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt, isLost } = kept;
+  const hasMonths = state !== 'preparing' && !isLost;
   const { rows: months } = await db.query<MonthStatus>(
     `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
      from partitions.months_of($1) m order by m.is_default, m.first_day nulls first`,
-    [state === 'preparing' ? null : id],
+    [hasMonths ? id : null],
   );
   const { rows: copies } = await db.query<NonNullable<TableStatus['copy']>>(
     `select min(way) as way, sum(next_block)::float8 as "blocksDone", sum(blocks)::float8 as blocks, sum(rows_copied)::int8 as rows,
@@ -87,7 +88,7 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
        ) as "runwayDays", t.maintained_at as "maintainedAt",
        exists (select from partitions.months_of(t.id) m where m.is_default and cardinality(partitions.months_in(t.id, m.partition, now())) > 0) as "areStraysDue"
      from partitions.tables t where t.id = $1`,
-    [state === 'preparing' ? null : id],
+    [hasMonths ? id : null],
   );
   return {
     table: `${schema}.${name}`,
