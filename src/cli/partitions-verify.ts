@@ -74,6 +74,7 @@ function tableLine({
   months,
   copy,
   runwayDays,
+  missingMonths,
   hasStrays,
   isLost,
   keepMonths,
@@ -88,6 +89,7 @@ function tableLine({
       ? []
       : [`${months.filter(({ isDefault }) => !isDefault).length} months, ${megabytes(sum)}`]),
     ...(runwayDays === null ? [] : [`months for ${runwayDays} days`]),
+    ...(missingMonths.length === 0 ? [] : [`WITHOUT ${missingMonths.join(', ')}`]),
     keepMonths === null
       ? 'kept for ever'
       : `kept for ${keepMonths} ${keepMonths === 1 ? 'month' : 'months'}, then ${expired === 'drop' ? 'dropped' : 'archived'}`,

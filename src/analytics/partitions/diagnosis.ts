@@ -67,13 +67,20 @@ const lost = ({ table, isLost }: TableStatus): readonly Said[] =>
   isLost ? [{ found: `${table} is gone, which was kept by month`, todo: `${ofLost(table)}.` }] : [];
 
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
-  const { table, months, runwayDays, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
+  const { table, months, runwayDays, missingMonths, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
   const seenAt = maintainedAt ?? begunAt;
   const lateMs = now.getTime() - seenAt.getTime();
   const strays = months.find(({ isDefault }) => isDefault)?.partition;
   return [
     ...(runwayDays !== null && runwayDays < RUNWAY_WARNING_DAYS
       ? [{ found: `${table} has months for ${Math.max(0, runwayDays)} days`, todo: MAINTAIN }]
+      : []),
+    ...(missingMonths.length > 0
+      ? [{ found: `${table} has no month ${missingMonths.join(', ')}, which somebody took out`, todo: MAINTAIN }]
+      : []),
+    // The default one has no end either.
+    ...(months.every(({ endDay }) => endDay !== null)
+      ? [{ found: `${table} refuses rows that lie in no month: the partition for them is gone`, todo: MAINTAIN }]
       : []),
     ...(hasStrays
       ? [

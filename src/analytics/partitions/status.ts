@@ -25,6 +25,8 @@ export interface TableStatus
   } | null;
   /** Days until no month is there for new rows, be it that one is missing in between. Null where the past has no end. */
   readonly runwayDays: number | null;
+  /** Those that somebody took out between others, as `2026-01`, up to two years back. */
+  readonly missingMonths: readonly string[];
   /** Whether rows lie in no month, and whether the upkeep or apply have months for some of them. */
   readonly hasStrays: boolean;
   readonly areStraysDue: boolean;
@@ -79,13 +81,18 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
      from partitions.copies where table_id = $1 having count(*) > 0`,
     [id],
   );
-  const { rows: facts } = await db.query<Pick<TableStatus, 'runwayDays' | 'maintainedAt' | 'areStraysDue'>>(
+  const { rows: facts } = await db.query<
+    Pick<TableStatus, 'runwayDays' | 'missingMonths' | 'maintainedAt' | 'areStraysDue'>
+  >(
     `select (
          select case when bool_or(m.end_day is null) then null else least(max(m.end_day), (
              select min(g.month) from partitions.missing_months(t.id, now()) g (month) where g.month >= partitions.month_at(t.id, now())
            )) - (now() at time zone t.zone)::date end
          from partitions.months_of(t.id) m where not m.is_default
-       ) as "runwayDays", t.maintained_at as "maintainedAt",
+       ) as "runwayDays", array(
+         select to_char(g.month, 'YYYY-MM') from partitions.missing_months(t.id, now()) g (month)
+         where g.month < (select max(m.end_day) from partitions.months_of(t.id) m)
+       ) as "missingMonths", t.maintained_at as "maintainedAt",
        exists (select from partitions.months_of(t.id) m where m.is_default and cardinality(partitions.months_in(t.id, m.partition, now())) > 0) as "areStraysDue"
      from partitions.tables t where t.id = $1`,
     [hasMonths ? id : null],
@@ -102,6 +109,7 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
     months,
     copy: copies[0] ?? null,
     runwayDays: facts[0]?.runwayDays ?? null,
+    missingMonths: facts[0]?.missingMonths ?? [],
     hasStrays: await hasStrays(db, kept),
     areStraysDue: facts[0]?.areStraysDue ?? false,
     maintainedAt: facts[0]?.maintainedAt ?? null,
