@@ -2,7 +2,7 @@ import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { inShell } from '../../in-shell.ts';
-import { readStatus, type TableStatus } from './status.ts';
+import { readStatus, type Status, type TableStatus } from './status.ts';
 import { ofLost } from './tables.ts';
 
 const RUNWAY_WARNING_DAYS = 40;
@@ -35,7 +35,7 @@ async function judge(db: Queryable): Promise<Finding> {
   const said = [
     ...status.tables.flatMap(lost),
     ...kept.flatMap((table) => faultsOf(table, now)),
-    ...(status.isRunning ? [] : there.flatMap(brokenOff)),
+    ...(status.isRunning ? [] : there.flatMap((table) => brokenOff(table, status))),
   ];
   const shortest = Math.min(...kept.map(({ runwayDays }) => runwayDays ?? Number.POSITIVE_INFINITY));
   if (said.length === 0) {
@@ -52,13 +52,20 @@ const CONFIRM =
   'Nothing is taken out until somebody has looked whether the clock is right: liventix partitions maintain --confirm.';
 
 /** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
-function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): readonly Said[] {
-  const todo = `Go on, with the mapping that has it: liventix partitions apply --table ${inShell(table)}. Or make it a plain table again: liventix partitions rollback --table ${inShell(table)}.`;
+function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus, { setAside }: Status): readonly Said[] {
+  // Plain again, with its months aside, it is to be cleaned up only.
+  const isGoingBack =
+    copy?.way === 'rollback' || (state === 'preparing' && setAside.some((aside) => aside.table === table));
+  const [there, back] = ['apply', 'rollback'].map((way) => `liventix partitions ${way} --table ${inShell(table)}`);
+  const todo = isGoingBack
+    ? `Go on: ${back}. Or keep it by month, with the mapping that has it: ${there}.`
+    : `Go on, with the mapping that has it: ${there}. Or make it a plain table again: ${back}.`;
   if (copy !== null)
     return [
       { found: `the rows of ${table} were being copied, ${copy.waiting} changes wait, and nobody is at it`, todo },
     ];
   if (state !== 'preparing') return [];
+  if (isGoingBack) return [{ found: `the way back of ${table} was broken off when it was a plain table again`, todo }];
   const refusal = closesAt === null ? '' : `, whose check refuses rows of ${closesAt} and later until then`;
   return [{ found: `the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`, todo }];
 }
