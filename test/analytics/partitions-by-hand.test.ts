@@ -343,6 +343,18 @@ describe('another table by month that has got the name of one', () => {
   });
 });
 
+describe('what was set aside and somebody dropped', () => {
+  it('is listed no more, and neither waited for nor dropped a second time', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions);
+      await pool.query('drop table partitions_aside.impressions_past');
+      expect((await readStatus(pool)).setAside).toEqual([]);
+      expect(await dropSetAside(pool, {})).toEqual([]);
+      expect(await countRows(pool, 'partitions.set_aside')).toBe(0);
+    }));
+});
+
 describe('a past that somebody renamed', () => {
   it('is found by its bounds, and split', () =>
     inClone(async (impressions) => {

@@ -57,7 +57,7 @@ export async function readStatus(pool: Queryable): Promise<Status> {
     `select s.relation, s.table_name as table, s.at, (
        select coalesce(sum(pg_total_relation_size(t.relid)), 0)::int8 from pg_partition_tree(to_regclass(s.relation)) t
      ) + case (select c.relkind from pg_class c where c.oid = to_regclass(s.relation)) when 'r' then coalesce(pg_total_relation_size(to_regclass(s.relation)), 0) else 0 end as "sizeBytes"
-     from partitions.set_aside s order by s.at`,
+     from partitions.set_aside s where to_regclass(s.relation) is not null order by s.at`,
   );
   return {
     runner: settings[0]?.runner ?? 'worker',
