@@ -7,6 +7,7 @@
 -- another; pg_dump writes it by name, so that it is the same in what is restored. Null of those that were lost before.
 -- lint: allow lock-without-timeout because nobody but a conversion and the upkeep read or write it
 alter table partitions.tables add column relation regclass;
+-- lint: allow rows-changed-under-lock because it has a row for each table that is kept by month
 update partitions.tables t set relation = c.oid
 from pg_catalog.pg_class c
 where t.state <> 'preparing' and c.oid = to_regclass(partitions.name_of(t.id)) and c.relkind = 'p';

@@ -1,5 +1,5 @@
+import { inShell } from '../db/in-shell.ts';
 import type { Queryable } from '../db/pool.ts';
-import { inShell } from '../in-shell.ts';
 import type { StandingStep, StepKind } from './journal.ts';
 import { qualified } from './statements.ts';
 

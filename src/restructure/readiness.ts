@@ -1,4 +1,4 @@
-import { inShell } from '../in-shell.ts';
+import { inShell } from '../db/in-shell.ts';
 import { CALLER_FINDINGS, type Caller } from './callers.ts';
 import type { Dependents, Relation } from './catalog.ts';
 import type { Destination } from './destinations.ts';

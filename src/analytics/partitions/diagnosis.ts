@@ -1,7 +1,7 @@
 import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
+import { inShell } from '../../db/in-shell.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
-import { inShell } from '../../in-shell.ts';
 import { readStatus, type Status, type TableStatus } from './status.ts';
 import { ofLost } from './tables.ts';
 

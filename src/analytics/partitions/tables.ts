@@ -1,5 +1,5 @@
+import { inShell } from '../../db/in-shell.ts';
 import type { Queryable } from '../../db/pool.ts';
-import { inShell } from '../../in-shell.ts';
 import type { TableFacts } from './facts.ts';
 import { nameParts } from './mapping.ts';
 import type { Month } from './months.ts';

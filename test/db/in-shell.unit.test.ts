@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { expect, it } from 'vitest';
-import { ofLost } from '../src/analytics/partitions/tables.ts';
-import { inShell } from '../src/in-shell.ts';
+import { ofLost } from '../../src/analytics/partitions/tables.ts';
+import { inShell } from '../../src/db/in-shell.ts';
 
 it.each([
   'stats.impressions',
