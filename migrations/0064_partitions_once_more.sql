@@ -1,6 +1,53 @@
 -- Tables by month, read once more: a key beside the table is one whoever writes at the same time, rows are hashed as a whole whatever their columns are called, what
 -- was taken once is not taken again, and the upkeep waits for nobody.
 
+-- ------------------------------------------------------------------------------------------------------ tables that are lost
+
+-- The table that bears the name, from when it is partitioned until it is a plain one again. By its oid it stays known when somebody renames it and gives its name to
+-- another; pg_dump writes it by name, so that it is the same in what is restored. Null of those that were lost before.
+-- lint: allow lock-without-timeout because nobody but a conversion and the upkeep read or write it
+alter table partitions.tables add column relation regclass;
+-- lint: allow rows-changed-under-lock because it has a row for each table that is kept by month
+update partitions.tables t set relation = c.oid
+from pg_catalog.pg_class c
+where t.state <> 'preparing' and c.oid = to_regclass(partitions.name_of(t.id)) and c.relkind = 'p';
+
+-- Whether nothing bears a table's name any more, or what does is another: somebody dropped or renamed it, and may have made one of its name. One that is being
+-- prepared has no relation yet, and is whatever bears its name. Parameters: the table's id. Locks nothing.
+create function partitions.is_lost(p_table integer) returns boolean
+language sql stable set search_path = '' as $$
+  select not exists (
+    select from partitions.tables t join pg_catalog.pg_class c on c.oid = to_regclass(partitions.name_of(t.id))
+    where t.id = p_table and (t.state = 'preparing' or c.oid = t.relation))
+$$;
+
+-- The partitions of a table with their bounds as the days, in the table's zone, on which they begin and end; none of one that is lost, be it that another of its
+-- name has some. Parameters: the table's id.
+-- Returns null for what has no bound; both null for the default partition too. Locks nothing but what naming them takes.
+create or replace function partitions.months_of(p_table integer)
+returns table (partition regclass, first_day date, end_day date, is_default boolean)
+language plpgsql stable set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' as $$
+begin
+  return query
+    select p.oid::regclass, day.first, day.last, p.bound = 'DEFAULT'
+    from partitions.tables t
+    join pg_catalog.pg_inherits h on h.inhparent = t.relation and not partitions.is_lost(t.id)
+    join lateral (
+      select c.oid, pg_get_expr(c.relpartbound, c.oid) as bound from pg_catalog.pg_class c where c.oid = h.inhrelid
+    ) p on true
+    join pg_catalog.pg_attribute a on a.attrelid = h.inhparent and a.attname = t.key_column
+    cross join lateral (
+      select (regexp_match(p.bound, $re$FROM \('([^']+)'\)$re$))[1] as lower, (regexp_match(p.bound, $re$TO \('([^']+)'\)$re$))[1] as upper
+    ) b
+    cross join lateral (
+      select case when a.atttypid = 'timestamptz'::regtype then (b.lower::timestamptz at time zone t.zone)::date else b.lower::timestamp::date end as first,
+        case when a.atttypid = 'timestamptz'::regtype then (b.upper::timestamptz at time zone t.zone)::date else b.upper::timestamp::date end as last
+    ) day
+    where t.id = p_table
+    order by day.first nulls first;
+end
+$$;
+
 -- ------------------------------------------------------------------------------------------------------ side tables of keys
 
 -- Trigger of a table that is kept by month, for each row: keeps a unique key that cannot hold the instant in a table of its own, where it is one
@@ -312,21 +359,50 @@ begin
 end
 $$;
 
--- Whether nothing bears a table's name any more, or what does is not partitioned: somebody dropped it, and may have made another. Parameters: the table's id.
--- Locks nothing.
-create function partitions.is_lost(p_table integer) returns boolean
-language sql stable set search_path = '' as $$
-  select not exists (
-    select from partitions.tables t join pg_catalog.pg_class c on c.oid = to_regclass(partitions.name_of(t.id))
-    where t.id = p_table and (t.state = 'preparing' or c.relkind = 'p'))
-$$;
-
 -- Whether a step was left since an instant. Parameters: the table's id; what, as partitions.due says it; since when. Locks nothing.
 create function partitions.was_left(p_table integer, p_what text, p_began timestamptz) returns boolean
 language sql stable set search_path = '' as $$
   select exists (
     select from partitions.log l join partitions.tables t on t.id = p_table and l.table_name = format('%s.%s', t.schema_name, t.table_name)
     where l.action = 'left' and l.at >= p_began and l.partition = p_what)
+$$;
+
+-- What the upkeep of a table has to do, in order: nothing where it is lost. Parameters: the table's id; the instant; whether months may go. Locks nothing but what reading takes.
+create or replace function partitions.due(p_table integer, p_now timestamptz, p_may_expire boolean)
+returns table (action text, month date, partition regclass, what text)
+language sql set search_path = '' as $$
+  with kept as (
+    select t.state, t.analyzed, exists (select from partitions.copies c where c.table_id = t.id) as is_copying,
+      -- What lies in no month is being sorted: what months it gets is decided.
+      t.state = 'partitioned' and exists (select from partitions.copies c where c.table_id = t.id and c.way = 'apply') as is_sorting
+    from partitions.tables t where t.id = p_table and not partitions.is_lost(t.id)
+  )
+  select d.action, d.month, d.partition, coalesce(d.partition::text, to_char(d.month, 'YYYY-MM'), d.action)
+  from (
+    select 0 as nth, 'open' as action, null::date as month, null::regclass as partition
+    from kept k where k.state = 'preparing' and exists (select from partitions.refusing_checks(p_table, p_now))
+    union all
+    -- Rows that lie in no month first: a month that they would lie in cannot be made beside them. Neither they nor what is old while rows are copied.
+    select 1, 'refill', null, m.partition
+    from kept k cross join partitions.months_of(p_table) m
+    where k.state <> 'preparing' and not k.is_copying and m.is_default and cardinality(partitions.months_in(p_table, m.partition, p_now)) > 0
+    union all
+    -- Somebody dropped the partition of what lies in no month, and no other takes everything.
+    select 2, 'make', null, null
+    from kept k where k.state <> 'preparing' and not k.is_sorting
+      and not exists (select from partitions.months_of(p_table) m where m.is_default or m.end_day is null)
+    union all
+    select 3, 'make', m.month, null from kept k cross join partitions.missing_months(p_table, p_now) m (month)
+    where k.state <> 'preparing' and not k.is_sorting and not exists (
+      select from partitions.months_of(p_table) d where d.is_default and m.month = any (partitions.months_in(p_table, d.partition, p_now)))
+    union all
+    select 4, 'expire', null, e.partition from kept k cross join partitions.expired_months(p_table, p_now) e (partition)
+    where p_may_expire and k.state <> 'preparing' and not k.is_copying
+    union all
+    select 5, 'analyze', null, null from kept k
+    where k.state <> 'preparing' and not k.is_copying and k.analyzed is distinct from partitions.partitions_digest(p_table)
+  ) d
+  order by d.nth, d.month
 $$;
 
 -- The next of what is due, but for what was left since an instant. A fault of one table is noted, and keeps no other from its months. Parameters: the table's id; the

@@ -179,14 +179,13 @@ function outcomeText(outcome: Outcome | PutBack): string {
           ({ partition, rowsEstimated }) =>
             `    older than is kept, and taken out by the next upkeep: ${printable(partition)}, about ${formatCount(Math.round(rowsEstimated))} rows\n`,
         ),
+        ...leftLines(outcome),
         ...outcome.copies.map(reconciledLine),
       ].join('');
     case 'sorted':
       return [
         `sorted   ${name}: rows that lay in no month have theirs${locked(outcome.lockedMs)}\n`,
-        ...(outcome.areSomeLeft
-          ? ['    others stay, of no month that is kept or ahead: liventix partitions verify\n']
-          : []),
+        ...leftLines(outcome),
         ...outcome.copies.map(reconciledLine),
       ].join('');
     case 'attached':
@@ -199,11 +198,14 @@ function outcomeText(outcome: Outcome | PutBack): string {
         ...outcome.left.map((left) => `    ${printable(left)}\n`),
       ].join('');
     case 'already':
-      return [`already  ${name}\n`, ...outcome.copies.map(reconciledLine)].join('');
+      return [`already  ${name}\n`, ...leftLines(outcome), ...outcome.copies.map(reconciledLine)].join('');
     case 'skipped':
       return `left     ${name}\n${outcome.reasons.map((reason) => `    ${printable(reason)}\n`).join('')}`;
   }
 }
+
+const leftLines = ({ areSomeLeft }: { readonly areSomeLeft: boolean }): readonly string[] =>
+  areSomeLeft ? ['    rows lie in no month, as it is none that is kept or ahead: liventix partitions verify\n'] : [];
 
 const reconciledLine = ({ copy, alike, missing, gone, older, different, isTaken }: Reconciled): string =>
   `    ${printable(copy)}: ${formatCount(alike)} rows alike, ${formatCount(missing)} only there${isTaken ? ' and taken' : ''}, ${formatCount(gone)} that were there before and are gone, ${formatCount(older)} older than is kept, ${formatCount(different)} that say something else (partitions.reconciled)\n`;

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { inMegabytes } from '../analytics/partitions/findings.ts';
 import { readStatus, type Status, type TableStatus } from '../analytics/partitions/status.ts';
+import { ofLost } from '../analytics/partitions/tables.ts';
 import { verifyPartitions } from '../analytics/partitions/verify.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -73,12 +74,14 @@ function tableLine({
   months,
   copy,
   runwayDays,
+  missingMonths,
   hasStrays,
   isLost,
   keepMonths,
   expired,
   maintainedAt,
 }: TableStatus): string {
+  if (isLost) return `lost        ${printable(ofLost(table))}`;
   const sum = months.reduce((total, { sizeBytes }) => total + sizeBytes, 0n);
   return [
     `${state.padEnd(11)} ${printable(table)}`,
@@ -86,6 +89,7 @@ function tableLine({
       ? []
       : [`${months.filter(({ isDefault }) => !isDefault).length} months, ${megabytes(sum)}`]),
     ...(runwayDays === null ? [] : [`months for ${runwayDays} days`]),
+    ...(missingMonths.length === 0 ? [] : [`WITHOUT ${missingMonths.join(', ')}`]),
     keepMonths === null
       ? 'kept for ever'
       : `kept for ${keepMonths} ${keepMonths === 1 ? 'month' : 'months'}, then ${expired === 'drop' ? 'dropped' : 'archived'}`,
@@ -94,7 +98,6 @@ function tableLine({
       : [
           `copying (${copy.way}): ${formatCount(copy.blocksDone)} of ${formatCount(copy.blocks)} blocks, ${formatCount(copy.waiting)} changes wait`,
         ]),
-    ...(isLost ? ['NOT THERE ANY MORE: liventix partitions rollback'] : []),
     ...(hasStrays ? ['ROWS LIE IN NO MONTH'] : []),
     ...(maintainedAt === null ? [] : [`seen to ${maintainedAt.toISOString()}`]),
   ].join(', ');

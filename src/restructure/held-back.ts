@@ -1,3 +1,4 @@
+import { inShell } from '../db/in-shell.ts';
 import type { Queryable } from '../db/pool.ts';
 import type { StandingStep, StepKind } from './journal.ts';
 import { qualified } from './statements.ts';
@@ -27,7 +28,7 @@ export async function whatHoldsBack(
 ): Promise<string | undefined> {
   const byMonth = await keptByMonth(db, step.relations);
   if (byMonth !== undefined)
-    return `${byMonth} is kept by month: liventix partitions rollback --table ${byMonth}, first`;
+    return `${byMonth} is kept by month: liventix partitions rollback --table ${inShell(byMonth)}, first`;
   const isNeeded = NEEDED_BY[step.kind];
   const relations = new Set(step.relations);
   const holding = later.findLast(
@@ -42,10 +43,22 @@ export async function whatHoldsBack(
 async function keptByMonth(db: Queryable, relations: readonly number[]): Promise<string | undefined> {
   const { rows } = await db.query<{ table: string }>(
     `select format('%s.%s', t.schema_name, t.table_name) as table from partitions.tables t
-     where to_regclass(format('%I.%I', t.schema_name, t.table_name))::oid = any ($1::oid[])`,
+     where coalesce(t.relation, to_regclass(partitions.name_of(t.id)))::oid = any ($1::oid[])`,
     [relations],
   );
   return rows[0]?.table;
+}
+
+/** What bears the name of a table that is kept by month. */
+export async function readKeptByMonth(db: Queryable): Promise<ReadonlySet<number>> {
+  const { rows: about } = await db.query<{ isThere: boolean }>(
+    `select to_regclass('partitions.tables') is not null as "isThere"`,
+  );
+  if (about[0]?.isThere !== true) return new Set();
+  const { rows } = await db.query<{ oid: number }>(
+    'select to_regclass(partitions.name_of(t.id))::oid as oid from partitions.tables t',
+  );
+  return new Set(rows.map(({ oid }) => oid));
 }
 
 /** A function whose text has the name of a relation with both its parts quoted, as the functions of our steps have it. */

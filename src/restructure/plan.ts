@@ -12,6 +12,7 @@ import {
 } from './catalog.ts';
 import { type Destination, readDestinations } from './destinations.ts';
 import { LONG_HELD_MS, readHeld } from './held.ts';
+import { readKeptByMonth } from './held-back.ts';
 import { readStanding } from './journal.ts';
 import { type Assignment, assignmentsOf, type Mapping } from './mapping.ts';
 import { sealPlan } from './plan-file.ts';
@@ -139,6 +140,7 @@ interface Survey {
   readonly naming: ReadonlyMap<string, readonly string[]>;
   /** By the first of each group, who has held a lock of it for long. */
   readonly held: ReadonlyMap<number, readonly string[]>;
+  readonly keptByMonth: ReadonlySet<number>;
   /** Remembered statements that may not be read. */
   readonly hiddenStatements: number;
   readonly functions: readonly TriggerFunction[];
@@ -175,6 +177,7 @@ async function surveyOf(
     dependents,
     fingerprints: await readFingerprints(tx, oids),
     held: await readHeld(tx, oids, longHeldMs),
+    keptByMonth: await readKeptByMonth(tx),
     hiddenStatements: stored.hidden,
     naming: findNaming(stored.texts, { from: mapping.from, tables: new Set(members.map(({ name }) => name)) }),
     callers: callersOf(texts, { mapping, groups, dependents, serverVersion }),
@@ -306,6 +309,7 @@ function plannedTable({ table, target }: Assignment, survey: Survey): PlannedTab
       .filter((parent) => !group.includes(parent)),
     dependents,
     callers: survey.callers.filter((caller) => names.has(caller.table)),
+    isKeptByMonth: relation !== undefined && survey.keptByMonth.has(relation.oid),
     heldBy: (relation === undefined ? undefined : survey.held.get(relation.oid)) ?? [],
     otherTargets: assignments
       .filter((each) => each.table !== table && names.has(each.table))

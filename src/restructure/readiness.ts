@@ -1,3 +1,4 @@
+import { inShell } from '../db/in-shell.ts';
 import { CALLER_FINDINGS, type Caller } from './callers.ts';
 import type { Dependents, Relation } from './catalog.ts';
 import type { Destination } from './destinations.ts';
@@ -26,6 +27,8 @@ export interface Candidate {
   readonly callers: readonly Caller[];
   /** Who has held a lock of it for long. */
   readonly heldBy: readonly string[];
+  /** By `liventix partitions`, or is to be. */
+  readonly isKeptByMonth: boolean;
   /** The schemas that the mapping assigns to other relations of the group. */
   readonly otherTargets: readonly string[];
   /** Where the view is to be made, and where the table goes. */
@@ -102,11 +105,20 @@ function* mappingFindings({ timesMapped, otherTargets, target }: Candidate): Gen
   }
 }
 
-function* kindFindings({ group, parents, otherParents, from }: Candidate, relation: Relation): Generator<Finding> {
+function* kindFindings(
+  { group, parents, otherParents, isKeptByMonth, from }: Candidate,
+  relation: Relation,
+): Generator<Finding> {
   if (relation.kind === 'foreign table')
     yield blocks('foreign-table', 'its rows are on another server: move it by hand');
   else if (relation.kind !== 'table' && relation.kind !== 'partitioned table') {
     yield blocks('not-a-table', `it is a ${relation.kind}`);
+  }
+  if (isKeptByMonth) {
+    yield blocks(
+      'by-month',
+      `it is kept by month under this name: liventix partitions rollback --table ${inShell(nameOf(relation))}, first, and apply when it has moved`,
+    );
   }
   for (const parent of parents) {
     yield blocks(

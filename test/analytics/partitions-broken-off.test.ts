@@ -157,6 +157,28 @@ describe('a conversion that was broken off', () => {
       expect(await faultsOf(pool)).toEqual([]);
     }));
 
+  it('on the way back is told of with that way first, be the table a plain one again', () =>
+    inClone(async ({ pool }) => {
+      await convertAt(pool, NOW);
+      const breakOffBack = async (step: string) => {
+        const stop = new AbortController();
+        const onStep = (what: string) => what.startsWith(step) && stop.abort('SIGINT');
+        await expect(rollBackPartitions(pool, { tables: [], stop: stop.signal, onStep })).rejects.toMatchObject({
+          code: 'STOPPED',
+        });
+        expect(await judgePartitions(pool)).toMatchObject({
+          todo: expect.stringMatching(/Go on: liventix partitions rollback --table stats\.impressions\. Or keep/),
+        });
+      };
+      await breakOffBack('building');
+      // The materialized view is filled anew when the table is a plain one.
+      await breakOffBack('filling');
+      expect((await judgePartitions(pool)).found).toBe(
+        'the way back of stats.impressions was broken off when it was a plain table again',
+      );
+      expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'given up' }]);
+    }));
+
   it('while an index waits for somebody is stopped at once', () =>
     inClone(async ({ pool }) => {
       const other = await pool.connect();

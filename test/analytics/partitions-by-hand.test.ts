@@ -2,12 +2,20 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyPartitions } from '../../src/analytics/partitions/apply.ts';
 import { dropSetAside } from '../../src/analytics/partitions/clean.ts';
 import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { addMonths, monthOf } from '../../src/analytics/partitions/months.ts';
 import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
+import { readStatus } from '../../src/analytics/partitions/status.ts';
+import { readTables } from '../../src/analytics/partitions/tables.ts';
+import { migrate } from '../../src/db/migrate.ts';
 import type { Pool } from '../../src/db/pool.ts';
+import { parseMapping } from '../../src/restructure/mapping.ts';
 import { breakOff, countRows, faultsOf, whileIndexesWait } from '../support/conversions.ts';
+import { createDatabase, EMPTY } from '../support/database.ts';
 import { convert, createImpressions, entryOf, type Impressions, inCloneOf, NOW } from '../support/impressions.ts';
 import { waitsForLock } from '../support/locks.ts';
+import { migrateUntil } from '../support/migrate-until.ts';
+import { left, moveAll } from '../support/moves.ts';
 
 // What somebody does by hand to a table that is kept by month, or is being converted.
 
@@ -144,6 +152,28 @@ describe('the months of what is sorted', () => {
     }));
 });
 
+describe('months that somebody took out', () => {
+  it('are named by doctor, as is the partition for what lies in no month, and made again by the upkeep', () =>
+    inClone(async ({ pool }) => {
+      // By the clock of the server, as doctor goes.
+      const now = new Date();
+      await applyPartitions(pool, { ...conversion, entries: [entryOf({ keepMonths: null })], now });
+      await pool.query('call partitions.maintain()');
+      expect(await judgePartitions(pool)).toMatchObject({ result: 'ok' });
+      const month = addMonths(monthOf(now), -1).slice(0, 7);
+      await pool.query(
+        `alter table stats.impressions detach partition stats.impressions_${month.replace('-', '')}; drop table stats.impressions_other`,
+      );
+      expect(await judgePartitions(pool)).toMatchObject({
+        result: 'warning',
+        found: `stats.impressions has no month ${month}, which somebody took out; stats.impressions refuses rows that lie in no month: the partition for them is gone`,
+        todo: expect.stringContaining('liventix partitions maintain'),
+      });
+      await pool.query('call partitions.maintain()');
+      expect(await judgePartitions(pool)).toMatchObject({ result: 'ok' });
+    }));
+});
+
 describe('a default partition that somebody dropped', () => {
   it('is missed by verify, and made again by the upkeep: rows are not refused for long', () =>
     inClone(async (impressions) => {
@@ -216,6 +246,113 @@ describe('a table by month that somebody dropped', () => {
       expect(await countRows(pool, 'partitions.tables')).toBe(0);
     }),
   );
+});
+
+describe('another table by month that has got the name of one', () => {
+  const STRANGER = `
+    create table stats.impressions (id int, seen_at timestamptz not null) partition by range (seen_at);
+    create table stats.y2020 partition of stats.impressions for values from ('2020-01-01') to ('2021-01-01');
+    create table stats.y2026 partition of stats.impressions for values from ('2026-01-01') to ('2027-01-01');
+    insert into stats.impressions select n, timestamptz '2020-06-01' from generate_series(1, 600) n union all select 601, '2026-03-01'`;
+  /** What the catalog says of it, and how many rows it has. */
+  const stranger = async (pool: Pool) => {
+    const { rows } = await pool.query(
+      `select restructure.fingerprint(restructure.facts_of(array['stats.impressions'::regclass::oid])) as facts,
+         (select count(*)::int from stats.impressions) as rows, (select count(*)::int from pg_inherits where inhparent = 'stats.impressions'::regclass) as parts`,
+    );
+    return rows;
+  };
+
+  it('is touched by nobody: it is said that ours is lost, and given up; one that has its name again is kept again', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query(
+        'drop view public.impressions cascade; drop materialized view stats.impressions_daily cascade; drop table stats.clicks',
+      );
+      await convert(impressions, { keepMonths: 2 });
+      await pool.query('alter table stats.impressions rename to seen');
+      await pool.query(STRANGER);
+      const before = await stranger(pool);
+      const lost = expect.stringContaining('nothing that bears its name is any more');
+      await maintain(pool, '2026-06-10');
+      expect(await applyPartitions(pool, conversion)).toMatchObject([{ status: 'skipped', reasons: [lost] }]);
+      expect((await faultsOf(pool)).map(({ first }) => first)).toEqual([[lost]]);
+      expect(await judgePartitions(pool)).toMatchObject({
+        result: 'warning',
+        found: 'stats.impressions is gone, which was kept by month',
+        todo: lost,
+      });
+      expect((await readStatus(pool)).tables).toMatchObject([
+        { isLost: true, months: [], runwayDays: null, hasStrays: false },
+      ]);
+      expect(await countRows(pool, `partitions.log where action = 'left'`)).toBe(0);
+      await pool.query('alter table stats.impressions rename to theirs; alter table stats.seen rename to impressions');
+      expect(await faultsOf(pool)).toEqual([]);
+      await pool.query('alter table stats.impressions rename to seen; alter table stats.theirs rename to impressions');
+      expect(await rollBack(pool)).toMatchObject([{ status: 'given up' }]);
+      expect(await stranger(pool)).toEqual(before);
+      expect(await countRows(pool, 'stats.seen')).toBe(300);
+    }));
+
+  it('is none where the catalog of ours was written anew by name, as a dump that is restored has it', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await pool.query(
+        'drop view public.impressions cascade; drop materialized view stats.impressions_daily cascade; drop table stats.clicks',
+      );
+      await convert(impressions);
+      const { rows } = await pool.query<{ dumped: string }>('select relation::text as dumped from partitions.tables');
+      await pool.query(`drop table stats.impressions; ${STRANGER}`);
+      expect((await readStatus(pool)).tables).toMatchObject([{ isLost: true }]);
+      await pool.query('update partitions.tables set relation = $1::text::regclass', [rows[0]?.dumped]);
+      expect((await readStatus(pool)).tables).toMatchObject([{ isLost: false }]);
+    }));
+
+  it('is none that a restructuring moved: that leaves a table where it is which is kept by month', () =>
+    inClone(async (impressions) => {
+      const mapping = { from: 'stats', schemas: [{ name: 'metrics', tables: ['impressions'] }] };
+      await convert(impressions);
+      const moved = await moveAll(impressions, parseMapping(JSON.stringify({ name: 'metrics', ...mapping }), 'test'));
+      expect(left(moved)).toEqual({
+        impressions: expect.stringContaining('liventix partitions rollback --table stats.impressions, first'),
+      });
+      expect(await faultsOf(impressions.pool)).toEqual([]);
+    }));
+
+  it('is told from ours that were converted before their relations were known: they are what bears their name', async () => {
+    const database = await createDatabase({ template: EMPTY });
+    try {
+      await migrateUntil(database, '0064_partitions_once_more');
+      const { pool } = database;
+      await pool.query(`
+        create table public.kept (at timestamptz) partition by range (at);
+        create table public.plain (at timestamptz);
+        insert into partitions.tables (schema_name, table_name, key_column, zone, expired, months_ahead, pair_columns, state)
+        select 'public', n, 'at', 'UTC', 'drop', 3, '{at}', s
+        from (values ('begun', 'preparing'), ('gone', 'attached'), ('kept', 'partitioned'), ('plain', 'partitioned')) t (n, s)`);
+      await migrate(database.url);
+      expect((await readTables(pool)).map(({ name, isLost }) => [name, isLost])).toEqual([
+        ['begun', true],
+        ['gone', true],
+        ['kept', false],
+        ['plain', true],
+      ]);
+    } finally {
+      await database.drop();
+    }
+  });
+});
+
+describe('what was set aside and somebody dropped', () => {
+  it('is listed no more, and neither waited for nor dropped a second time', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions);
+      await pool.query('drop table partitions_aside.impressions_past');
+      expect((await readStatus(pool)).setAside).toEqual([]);
+      expect(await dropSetAside(pool, {})).toEqual([]);
+      expect(await countRows(pool, 'partitions.set_aside')).toBe(0);
+    }));
 });
 
 describe('a past that somebody renamed', () => {

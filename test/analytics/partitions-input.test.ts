@@ -59,7 +59,7 @@ describe('rows', () => {
       const { pool } = impressions;
       const far = ['-infinity', '0001-01-01 00:00:00+00 BC', '2031-05-05 00:00:00+00', 'infinity'];
       for (const at of far) await pool.query('insert into stats.impressions (show_id, seen_at) values (1, $1)', [at]);
-      expect(await apply(impressions)).toMatchObject([{ status: 'partitioned' }]);
+      expect(await apply(impressions)).toMatchObject([{ status: 'partitioned', areSomeLeft: true }]);
       expect(await partitionsOf(impressions)).toMatchObject({ before: 2, other: 2 });
       await pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2035-01-01')`);
       expect(await partitionsOf(impressions)).toMatchObject({ other: 3 });
@@ -142,6 +142,17 @@ describe('a table', () => {
       expect((await pool.query('select from partitions.tables')).rowCount).toBe(0);
     }));
 
+  it.each([
+    ['public.impressions', 'a view'],
+    ['stats.impressions_daily', 'a materialized view'],
+    ['stats.clicks_id_seq', 'a sequence'],
+  ])('that is none is said to be what it is: %s is %s', (table, kind) =>
+    inClone(async ({ pool }) => {
+      const [outcome] = await applyPartitions(pool, { entries: [entryOf({ table })], now: NOW });
+      expect(outcome).toMatchObject({ reasons: expect.arrayContaining([`${table} is ${kind}`]) });
+    }),
+  );
+
   it('that is not there is said to be missing', async () => {
     const database = await createDatabase();
     try {
@@ -166,7 +177,8 @@ describe('a table', () => {
       const quoted = `"${name.replaceAll('"', '""')}"`;
       await pool.query(`create table stats.${quoted} (id uuid primary key default gen_random_uuid(), "at ""x" timestamptz not null);
         create index on stats.${quoted} ("at ""x"); insert into stats.${quoted} ("at ""x") values ('2026-01-01'), ('2026-02-01')`);
-      const entries = [entryOf({ table: `stats.${name}`, by: 'at "x', indexes: ['btree ("at ""x", id)'] })];
+      const table = { table: `stats.${name}`, by: 'at "x', indexes: ['btree ("at ""x", id)'] };
+      const { tables: entries } = parsePartitionsMapping(JSON.stringify({ version: 1, tables: [table] }), 'm.json');
       expect(await applyPartitions(pool, { entries, now: NOW })).toEqual([
         expect.objectContaining({ status: 'partitioned' }),
       ]);

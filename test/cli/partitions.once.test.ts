@@ -79,6 +79,9 @@ describe('from the plan to the rollback', () => {
       ),
     });
     expect((await run('status')).stdout).toContain('ROWS LIE IN NO MONTH');
+    expect((await run('apply', '--mapping', mapping)).stdout).toBe(
+      'already  stats.impressions\n    rows lie in no month, as it is none that is kept or ahead: liventix partitions verify\n',
+    );
     expect((await liventix(['doctor'], { DATABASE_URL: impressions.url })).stdout).toMatch(
       /^WARNING +partitions +rows of stats\.impressions lie in no month$/m,
     );
@@ -106,6 +109,15 @@ describe('from the plan to the rollback', () => {
     );
     expect(await keepPast()).toBe('attached stats.impressions: what was there is one partition\n');
   });
+});
+
+it('of a table that somebody renamed status says that it is lost, and nothing is due', async () => {
+  await impressions.pool.query('alter table stats.impressions rename to seen');
+  expect((await run('status')).stdout).toMatch(
+    /^lost {8}stats\.impressions was kept by month, .* rollback --table stats\.impressions$/m,
+  );
+  expect(await run('maintain')).toMatchObject({ exitCode: 0, stdout: 'Nothing was due.\n' });
+  expect((await run('rollback')).stdout).toMatch(/^given up stats\.impressions/);
 });
 
 describe('wrong usage', () => {

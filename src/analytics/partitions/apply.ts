@@ -47,6 +47,8 @@ export type Outcome = { readonly table: string } & (
       readonly copies: readonly Reconciled[];
       /** What the next upkeep takes out, as it is older than is kept. */
       readonly expired: readonly Expired[];
+      /** Whether rows lie in no month: of none that is kept or ahead. */
+      readonly areSomeLeft: boolean;
     }
   /** It had months before; rows that lay in none have theirs, but for those of no month that is kept or ahead. */
   | {
@@ -55,7 +57,7 @@ export type Outcome = { readonly table: string } & (
       readonly copies: readonly Reconciled[];
       readonly areSomeLeft: boolean;
     }
-  | { readonly status: 'already'; readonly copies: readonly Reconciled[] }
+  | { readonly status: 'already'; readonly copies: readonly Reconciled[]; readonly areSomeLeft: boolean }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
 
@@ -176,12 +178,13 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
       stop: options.stop,
       onStep: onStep(options),
     });
+    const areSomeLeft = await hasStrays(pool, kept);
     if (isNew) {
       const expired = await readExpired(pool, kept, options.now);
-      return { table, status: 'partitioned', lockedMs, copies, expired };
+      return { table, status: 'partitioned', lockedMs, copies, expired, areSomeLeft };
     }
-    if (lockedMs.length === 0) return { table, status: 'already', copies };
-    return { table, status: 'sorted', lockedMs, copies, areSomeLeft: await hasStrays(pool, kept) };
+    if (lockedMs.length === 0) return { table, status: 'already', copies, areSomeLeft };
+    return { table, status: 'sorted', lockedMs, copies, areSomeLeft };
   } catch (thrown) {
     const error = await whyConversionFailed(pool, entry, options, thrown);
     if (!SKIPPED.has(error.code)) throw error;
@@ -256,7 +259,7 @@ const onStep = ({ onStep: told }: ApplyOptions) => told ?? (() => undefined);
 /** Names are wanted again of what stands aside. */
 async function leftAside(pool: Pool, table: string): Promise<readonly string[]> {
   const { rows } = await pool.query<{ relation: string }>(
-    'select relation from partitions.set_aside where table_name = $1',
+    'select relation from partitions.set_aside where table_name = $1 and to_regclass(relation) is not null',
     [table],
   );
   return rows.map(

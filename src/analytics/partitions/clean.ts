@@ -12,6 +12,8 @@ export const dropSetAside = (
   options: Pick<ApplyOptions, 'stop' | 'maxTries'>,
 ): Promise<readonly string[]> =>
   alone(pool, options, async (stop) => {
+    // Dropped by somebody else.
+    await pool.query('delete from partitions.set_aside where to_regclass(relation) is null');
     const { rows } = await pool.query<{ relation: string; table: string; isMaterialized: boolean }>(
       `select s.relation, s.table_name as table, coalesce((select c.relkind = 'm' from pg_class c where c.oid = to_regclass(s.relation)), false) as "isMaterialized"
        from partitions.set_aside s order by s.at`,

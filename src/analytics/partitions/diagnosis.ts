@@ -1,7 +1,8 @@
 import { type Finding, findingOf, type Said } from '../../db/diagnosis.ts';
+import { inShell } from '../../db/in-shell.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
-import { readStatus, type TableStatus } from './status.ts';
+import { readStatus, type Status, type TableStatus } from './status.ts';
 import { ofLost } from './tables.ts';
 
 const RUNWAY_WARNING_DAYS = 40;
@@ -29,10 +30,12 @@ async function judge(db: Queryable): Promise<Finding> {
   const status = rows[0]?.isThere === true ? await readStatus(db) : undefined;
   if (status === undefined || status.tables.length === 0)
     return { result: 'skipped', found: 'no table is kept by month' };
-  const kept = status.tables.filter(({ state }) => state !== 'preparing');
+  const there = status.tables.filter(({ isLost }) => !isLost);
+  const kept = there.filter(({ state }) => state !== 'preparing');
   const said = [
+    ...status.tables.flatMap(lost),
     ...kept.flatMap((table) => faultsOf(table, now)),
-    ...(status.isRunning ? [] : status.tables.flatMap(brokenOff)),
+    ...(status.isRunning ? [] : there.flatMap((table) => brokenOff(table, status))),
   ];
   const shortest = Math.min(...kept.map(({ runwayDays }) => runwayDays ?? Number.POSITIVE_INFINITY));
   if (said.length === 0) {
@@ -49,27 +52,42 @@ const CONFIRM =
   'Nothing is taken out until somebody has looked whether the clock is right: liventix partitions maintain --confirm.';
 
 /** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
-function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus): readonly Said[] {
-  const todo = `Go on, with the mapping that has it: liventix partitions apply --table ${table}. Or make it a plain table again: liventix partitions rollback --table ${table}.`;
+function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus, { setAside }: Status): readonly Said[] {
+  // Plain again, with its months aside, it is to be cleaned up only.
+  const isGoingBack =
+    copy?.way === 'rollback' || (state === 'preparing' && setAside.some((aside) => aside.table === table));
+  const [there, back] = ['apply', 'rollback'].map((way) => `liventix partitions ${way} --table ${inShell(table)}`);
+  const todo = isGoingBack
+    ? `Go on: ${back}. Or keep it by month, with the mapping that has it: ${there}.`
+    : `Go on, with the mapping that has it: ${there}. Or make it a plain table again: ${back}.`;
   if (copy !== null)
     return [
       { found: `the rows of ${table} were being copied, ${copy.waiting} changes wait, and nobody is at it`, todo },
     ];
   if (state !== 'preparing') return [];
+  if (isGoingBack) return [{ found: `the way back of ${table} was broken off when it was a plain table again`, todo }];
   const refusal = closesAt === null ? '' : `, whose check refuses rows of ${closesAt} and later until then`;
   return [{ found: `the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`, todo }];
 }
 
+const lost = ({ table, isLost }: TableStatus): readonly Said[] =>
+  isLost ? [{ found: `${table} is gone, which was kept by month`, todo: `${ofLost(table)}.` }] : [];
+
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
-  if (status.isLost)
-    return [{ found: `${status.table} is gone, which was kept by month`, todo: `${ofLost(status.table)}.` }];
-  const { table, months, runwayDays, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
+  const { table, months, runwayDays, missingMonths, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
   const seenAt = maintainedAt ?? begunAt;
   const lateMs = now.getTime() - seenAt.getTime();
   const strays = months.find(({ isDefault }) => isDefault)?.partition;
   return [
     ...(runwayDays !== null && runwayDays < RUNWAY_WARNING_DAYS
       ? [{ found: `${table} has months for ${Math.max(0, runwayDays)} days`, todo: MAINTAIN }]
+      : []),
+    ...(missingMonths.length > 0
+      ? [{ found: `${table} has no month ${missingMonths.join(', ')}, which somebody took out`, todo: MAINTAIN }]
+      : []),
+    // The default one has no end either.
+    ...(months.every(({ endDay }) => endDay !== null)
+      ? [{ found: `${table} refuses rows that lie in no month: the partition for them is gone`, todo: MAINTAIN }]
       : []),
     ...(hasStrays
       ? [

@@ -75,7 +75,8 @@ export interface TableFacts {
   readonly oid: number;
   readonly schema: string;
   readonly name: string;
-  readonly kind: 'table' | 'partitioned table' | 'other';
+  /** In words. */
+  readonly kind: string;
   readonly owner: string;
   readonly isOurs: boolean;
   readonly isLogged: boolean;
@@ -145,7 +146,8 @@ const INDEX_TAIL = `split_part(pg_get_indexdef(i.indexrelid), ${ON_TABLE}, 2)`;
 // `to_regclass` of a name that is given unquoted would fold its case: parts are compared instead.
 const FACTS = `
   select c.oid, s.nspname as schema, c.relname as name,
-    case c.relkind when 'r' then 'table' when 'p' then 'partitioned table' else 'other' end as kind,
+    case c.relkind when 'r' then 'table' when 'p' then 'partitioned table' when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
+      when 'S' then 'sequence' else 'relation of another kind' end as kind,
     pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'usage') as "isOurs", c.relpersistence = 'p' as "isLogged",
     obj_description(c.oid, 'pg_class') as comment, coalesce(c.reloptions, '{}') as storage,
     (select count(*)::int from pg_catalog.pg_inherits h where h.inhparent = c.oid) as heirs,

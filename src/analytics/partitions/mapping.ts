@@ -2,7 +2,12 @@ import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { AppError } from '../../errors.ts';
 
-const NAME = z.string().regex(/^[^."]+\.[^."]+$/, 'give the schema too: analytics.event_impressions');
+const NAME = z
+  .string()
+  .regex(
+    /^[^.]+\.[^.]+$/,
+    'give the schema too, unquoted, with no dot but the one between: analytics.event_impressions',
+  );
 const COLUMNS = z.array(z.string().min(1)).min(1);
 
 const MOST_MONTHS = 1_200;

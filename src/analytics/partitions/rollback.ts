@@ -403,6 +403,6 @@ function backStatements(facts: TableFacts, { id }: KeptTable, references: readon
     ...references.map(
       (each) => `alter table ${each.table} add constraint ${ident(each.name)} ${referenceTo(each, table)} not valid`,
     ),
-    `update partitions.tables set state = 'preparing', past = null where id = ${id}`,
+    `update partitions.tables set state = 'preparing', relation = null, past = null where id = ${id}`,
   ];
 }

@@ -14,7 +14,7 @@ interface MonthStatus {
 export interface TableStatus
   extends Pick<KeptTable, 'state' | 'keepMonths' | 'expired' | 'zone' | 'begunAt' | 'closesAt' | 'isLost'> {
   readonly table: string;
-  /** Null while it is being prepared. */
+  /** None while it is being prepared, and of one that is lost. */
   readonly months: readonly MonthStatus[];
   readonly copy: {
     readonly way: 'apply' | 'rollback';
@@ -25,6 +25,8 @@ export interface TableStatus
   } | null;
   /** Days until no month is there for new rows, be it that one is missing in between. Null where the past has no end. */
   readonly runwayDays: number | null;
+  /** Those that somebody took out between others, as `2026-01`, up to two years back. */
+  readonly missingMonths: readonly string[];
   /** Whether rows lie in no month, and whether the upkeep or apply have months for some of them. */
   readonly hasStrays: boolean;
   readonly areStraysDue: boolean;
@@ -55,7 +57,7 @@ export async function readStatus(pool: Queryable): Promise<Status> {
     `select s.relation, s.table_name as table, s.at, (
        select coalesce(sum(pg_total_relation_size(t.relid)), 0)::int8 from pg_partition_tree(to_regclass(s.relation)) t
      ) + case (select c.relkind from pg_class c where c.oid = to_regclass(s.relation)) when 'r' then coalesce(pg_total_relation_size(to_regclass(s.relation)), 0) else 0 end as "sizeBytes"
-     from partitions.set_aside s order by s.at`,
+     from partitions.set_aside s where to_regclass(s.relation) is not null order by s.at`,
   );
   return {
     runner: settings[0]?.runner ?? 'worker',
@@ -67,10 +69,11 @@ export async function readStatus(pool: Queryable): Promise<Status> {
 
 async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
   const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt, isLost } = kept;
+  const hasMonths = state !== 'preparing' && !isLost;
   const { rows: months } = await db.query<MonthStatus>(
     `select m.partition::text, m.first_day::text as "firstDay", m.end_day::text as "endDay", m.is_default as "isDefault", pg_total_relation_size(m.partition) as "sizeBytes"
      from partitions.months_of($1) m order by m.is_default, m.first_day nulls first`,
-    [state === 'preparing' ? null : id],
+    [hasMonths ? id : null],
   );
   const { rows: copies } = await db.query<NonNullable<TableStatus['copy']>>(
     `select min(way) as way, sum(next_block)::float8 as "blocksDone", sum(blocks)::float8 as blocks, sum(rows_copied)::int8 as rows,
@@ -78,16 +81,21 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
      from partitions.copies where table_id = $1 having count(*) > 0`,
     [id],
   );
-  const { rows: facts } = await db.query<Pick<TableStatus, 'runwayDays' | 'maintainedAt' | 'areStraysDue'>>(
+  const { rows: facts } = await db.query<
+    Pick<TableStatus, 'runwayDays' | 'missingMonths' | 'maintainedAt' | 'areStraysDue'>
+  >(
     `select (
          select case when bool_or(m.end_day is null) then null else least(max(m.end_day), (
              select min(g.month) from partitions.missing_months(t.id, now()) g (month) where g.month >= partitions.month_at(t.id, now())
            )) - (now() at time zone t.zone)::date end
          from partitions.months_of(t.id) m where not m.is_default
-       ) as "runwayDays", t.maintained_at as "maintainedAt",
+       ) as "runwayDays", array(
+         select to_char(g.month, 'YYYY-MM') from partitions.missing_months(t.id, now()) g (month)
+         where g.month < (select max(m.end_day) from partitions.months_of(t.id) m)
+       ) as "missingMonths", t.maintained_at as "maintainedAt",
        exists (select from partitions.months_of(t.id) m where m.is_default and cardinality(partitions.months_in(t.id, m.partition, now())) > 0) as "areStraysDue"
      from partitions.tables t where t.id = $1`,
-    [state === 'preparing' ? null : id],
+    [hasMonths ? id : null],
   );
   return {
     table: `${schema}.${name}`,
@@ -101,6 +109,7 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
     months,
     copy: copies[0] ?? null,
     runwayDays: facts[0]?.runwayDays ?? null,
+    missingMonths: facts[0]?.missingMonths ?? [],
     hasStrays: await hasStrays(db, kept),
     areStraysDue: facts[0]?.areStraysDue ?? false,
     maintainedAt: facts[0]?.maintainedAt ?? null,

@@ -1,3 +1,4 @@
+import { inShell } from '../../db/in-shell.ts';
 import type { Queryable } from '../../db/pool.ts';
 import type { TableFacts } from './facts.ts';
 import { nameParts } from './mapping.ts';
@@ -23,7 +24,7 @@ export interface KeptTable {
   readonly monthsAhead: number;
   readonly storage: readonly string[];
   readonly state: 'preparing' | 'attached' | 'partitioned';
-  /** Whether nothing bears its name any more, or what does is not partitioned: somebody dropped it, and may have made another. */
+  /** Whether nothing bears its name any more, or what does is another: somebody dropped or renamed it, and may have made one of its name. */
   readonly isLost: boolean;
   /** While it is being prepared: from when on a check refuses rows. */
   readonly closesAt: Month | null;
@@ -43,7 +44,7 @@ export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
 
 /** What to do about one that is lost. */
 export const ofLost = (table: string): string =>
-  `${table} was kept by month, and nothing that bears its name is any more. What is left of that goes, and another of its name can be converted: liventix partitions rollback --table ${table}`;
+  `${table} was kept by month, and nothing that bears its name is any more. Where it is called otherwise now, it is kept again when it has its name again. Else what is left of that goes, and another of its name can be converted: liventix partitions rollback --table ${inShell(table)}`;
 
 export async function findTable(db: Queryable, table: string): Promise<KeptTable | undefined> {
   const parts = nameParts(table);

@@ -1,30 +1,16 @@
 import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
+import { ofLost, readTables } from './tables.ts';
 
-/** Tables that are kept by month, with what bears their name and its partitions. */
-const KEPT = `
-  select t.*, format('%s.%s', t.schema_name, t.table_name) as name, to_regclass(partitions.name_of(t.id)) as relation
-  from partitions.tables t where t.state <> 'preparing'`;
-/** Of `partitions.tables t`: what is lost has no rows to look at. */
+/** Of `partitions.tables t`: what is lost has no rows to look at, and what bears its name is none of ours. */
 const IS_THERE = `t.state <> 'preparing' and not partitions.is_lost(t.id)`;
-const MONTHS = `select k.id, k.name, k.relation, m.* from (${KEPT}) k cross join lateral partitions.months_of(k.id) m where k.relation is not null`;
+/** Tables that are kept by month, and their partitions. */
+const KEPT = `select t.*, format('%s.%s', t.schema_name, t.table_name) as name from partitions.tables t where ${IS_THERE}`;
+const MONTHS = `select k.id, k.name, k.relation, m.* from (${KEPT}) k cross join lateral partitions.months_of(k.id) m`;
 
 /** What never needs a row to be read. */
 const SHAPE_CHECKS: readonly Check[] = [
-  {
-    name: 'every table that is kept by month is there, and is partitioned by its instant',
-    unit: 'tables',
-    examined: `select count(*) from (${KEPT}) k`,
-    faults: `
-      select case when k.relation is null then format('%1$s is gone: liventix partitions rollback --table %1$s gives it up', k.name)
-        when c.relkind <> 'p' then format('%1$s is not partitioned: liventix partitions rollback --table %1$s gives it up', k.name)
-        else format('%s is not partitioned by %s', k.name, k.key_column) end
-      from (${KEPT}) k left join pg_class c on c.oid = k.relation
-      left join pg_partitioned_table p on p.partrelid = c.oid
-      left join pg_attribute a on a.attrelid = c.oid and p.partattrs = a.attnum::text::int2vector
-      where a.attname is distinct from k.key_column order by 1`,
-  },
   {
     name: 'months follow each other without a gap, and each begins with the month',
     unit: 'months',
@@ -43,7 +29,7 @@ const SHAPE_CHECKS: readonly Check[] = [
     examined: `select count(*) from (${KEPT}) k`,
     faults: `
       select format('%s refuses rows that lie in no month: liventix partitions maintain makes a partition for them', k.name) from (${KEPT}) k
-      where k.relation is not null and not exists (select from partitions.months_of(k.id) m where m.is_default or m.end_day is null) order by 1`,
+      where not exists (select from partitions.months_of(k.id) m where m.is_default or m.end_day is null) order by 1`,
   },
   {
     name: 'every index, foreign key and trigger of a table is on each of its months, valid and enabled alike',
@@ -98,11 +84,34 @@ export function verifyPartitions(pool: Pool, watch: VerificationWatch = {}): Pro
     async (tx) =>
       runEach(
         tx,
-        [...SHAPE_CHECKS, ...(await defaultChecks(tx)), ...(await keyChecks(tx)), ...(await looseKeyChecks(tx))],
+        [
+          await standingCheck(tx),
+          ...SHAPE_CHECKS,
+          ...(await defaultChecks(tx)),
+          ...(await keyChecks(tx)),
+          ...(await looseKeyChecks(tx)),
+        ],
         watch,
       ),
     ONE_SNAPSHOT,
   );
+}
+
+async function standingCheck(tx: Tx): Promise<Check> {
+  const kept = (await readTables(tx)).filter(({ state }) => state !== 'preparing');
+  const lost = kept.filter(({ isLost }) => isLost);
+  return {
+    name: 'every table that is kept by month is there, and is partitioned by its instant',
+    unit: 'tables',
+    examined: `select ${kept.length}`,
+    faults: [
+      ...lost.map(({ schema, name }) => `select ${quote(ofLost(`${schema}.${name}`))}`),
+      `select format('%s is not partitioned by %s', k.name, k.key_column)
+       from (${KEPT}) k join pg_partitioned_table p on p.partrelid = k.relation
+       left join pg_attribute a on a.attrelid = k.relation and p.partattrs = a.attnum::text::int2vector
+       where a.attname is distinct from k.key_column`,
+    ].join(' union all '),
+  };
 }
 
 async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
