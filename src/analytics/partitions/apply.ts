@@ -12,6 +12,7 @@ import { readFacts, type TableFacts } from './facts.ts';
 import { blocking, identityOf } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
+import { type Mended, mendKeys } from './mend-keys.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
 import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
 import { judgeTable } from './plan.ts';
@@ -40,11 +41,12 @@ export interface ApplyOptions {
 
 /** What became of a table. `lockedMs`: for how long it was locked, in each of the transactions that locked it. */
 export type Outcome = { readonly table: string } & (
-  | { readonly status: 'attached'; readonly lockedMs: readonly number[] }
+  | { readonly status: 'attached'; readonly lockedMs: readonly number[]; readonly mended: readonly Mended[] }
   | {
       readonly status: 'partitioned';
       readonly lockedMs: readonly number[];
       readonly copies: readonly Reconciled[];
+      readonly mended: readonly Mended[];
       /** What the next upkeep takes out, as it is older than is kept. */
       readonly expired: readonly Expired[];
     }
@@ -53,8 +55,11 @@ export type Outcome = { readonly table: string } & (
       readonly status: 'sorted';
       readonly lockedMs: readonly number[];
       readonly copies: readonly Reconciled[];
+      readonly mended: readonly Mended[];
       readonly areSomeLeft: boolean;
     }
+  /** It had months before, and what keeps its keys was not as it is to be. */
+  | { readonly status: 'mended'; readonly copies: readonly Reconciled[]; readonly mended: readonly Mended[] }
   | { readonly status: 'already'; readonly copies: readonly Reconciled[] }
   | { readonly status: 'skipped'; readonly reasons: readonly string[] }
 );
@@ -154,7 +159,8 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     // What a way back left that was broken off.
     await giveUpCopy(following, 'rollback');
     await remakeFollowers(following);
-    if (kept.state === 'preparing') {
+    const hadMonths = kept.state !== 'preparing';
+    if (!hadMonths) {
       lockedMs.push(await attach(pool, { entry, kept }, options));
       await analyze(pool, kept, options);
       kept = await findTable(pool, table);
@@ -163,7 +169,8 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     await remakeFollowers(following);
     const isNew = kept.state !== 'partitioned';
     await heedPolicy(pool, kept, entry, options);
-    if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs };
+    const mended = hadMonths ? await mendKeys({ ...following, kept }) : [];
+    if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs, mended };
     const split = await (isNew ? splitPast : sortStrays)(pool, { entry, kept }, options);
     if (split.length > 0) await analyze(pool, kept, options);
     lockedMs.push(...split);
@@ -178,10 +185,11 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     });
     if (isNew) {
       const expired = await readExpired(pool, kept, options.now);
-      return { table, status: 'partitioned', lockedMs, copies, expired };
+      return { table, status: 'partitioned', lockedMs, copies, mended, expired };
     }
-    if (lockedMs.length === 0) return { table, status: 'already', copies };
-    return { table, status: 'sorted', lockedMs, copies, areSomeLeft: await hasStrays(pool, kept) };
+    if (lockedMs.length > 0)
+      return { table, status: 'sorted', lockedMs, copies, mended, areSomeLeft: await hasStrays(pool, kept) };
+    return mended.length > 0 ? { table, status: 'mended', copies, mended } : { table, status: 'already', copies };
   } catch (thrown) {
     const error = await whyConversionFailed(pool, entry, options, thrown);
     if (!SKIPPED.has(error.code)) throw error;
