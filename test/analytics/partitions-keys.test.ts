@@ -209,25 +209,29 @@ describe('keys', () => {
       expect(await countRows(pool, 'app.visits_by_id where id < 100')).toBe(1);
     }));
 
-  it('of rows that somebody changes are waited for, for a moment at a time, and are those that the rows have then', () =>
-    inClone(async (pool) => {
-      await pool.query(`delete from app.visits_by_ref where ref in ('r20', 'r21')`);
-      const other = await pool.connect();
-      try {
-        await other.query(
-          `begin; update app.visits set ref = 'new' where id = 20; update app.visits set at = '2026-02-20' where id = 21`,
-        );
-        expect(await apply(pool, { maxTries: 1 })).toMatchObject({
-          status: 'skipped',
-          reasons: [expect.stringContaining('was in use each of 1 times')],
-        });
-        await other.query('commit');
-      } finally {
-        other.release();
-      }
-      expect(await faultsOf(pool)).toEqual([]);
-      expect(await apply(pool)).toMatchObject({ status: 'already' });
-    }));
+  it.each([
+    ['key', `ref = 'new'`],
+    ['instant', `at = '2026-02-20'`],
+  ])(
+    'of a row whose %s somebody changes wait for him, for a moment at a time, and are what the row says then',
+    (_what, sets) =>
+      inClone(async (pool) => {
+        await pool.query(`delete from app.visits_by_ref where ref = 'r20'`);
+        const other = await pool.connect();
+        try {
+          await other.query(`begin; update app.visits set ${sets} where id = 20`);
+          expect(await apply(pool, { maxTries: 1 })).toMatchObject({
+            status: 'skipped',
+            reasons: [expect.stringContaining('was in use each of 1 times')],
+          });
+          await other.query('commit');
+        } finally {
+          other.release();
+        }
+        expect(await faultsOf(pool)).toEqual([]);
+        expect(await apply(pool)).toMatchObject({ status: 'already' });
+      }),
+  );
 });
 
 describe('a month that somebody opened', () => {

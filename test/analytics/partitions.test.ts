@@ -36,7 +36,14 @@ it('turns a table into months and back, with all that hangs on it', async () => 
   const [before, rows] = [await standing(), await contents()];
   const outcomes = await applyPartitions(impressions.pool, { entries: [entryOf()], now: NOW });
   expect(outcomes).toEqual([
-    { table: 'stats.impressions', status: 'partitioned', copies: [], expired: [], lockedMs: expect.any(Array) },
+    {
+      table: 'stats.impressions',
+      status: 'partitioned',
+      copies: [],
+      mended: [],
+      expired: [],
+      lockedMs: expect.any(Array),
+    },
   ]);
   expect(await contents()).toBe(rows);
   expect(await rollBackPartitions(impressions.pool, { tables: [] })).toEqual([
