@@ -90,7 +90,7 @@ describe('a trigger that keeps keys', () => {
         });
         expect(await apply(pool)).toMatchObject({
           status: 'mended',
-          mended: [{ columns: ['ref'], unkept: [fault], written: 2, takenAway: 1 }],
+          mended: [{ side: 'app.visits_by_ref', columns: ['ref'], unkept: [fault], written: 2, takenAway: 1 }],
         });
         await insert(pool, 11);
         await isWell(pool);

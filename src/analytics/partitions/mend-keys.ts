@@ -21,7 +21,7 @@ export interface Mending {
   readonly onStep: (what: string, done: number, total: number) => void;
 }
 
-/** What was mended of a table of keys. */
+/** What was mended of a table of keys; that with its schema, unquoted. */
 export interface Mended {
   readonly side: string;
   readonly columns: readonly string[];
@@ -39,6 +39,7 @@ interface Unkept {
 }
 
 interface Key extends SideTable {
+  readonly name: string;
   readonly unkept: readonly Unkept[];
   /** SQL conditions: of a row r whose key is lacking, of a key k that is left over. */
   readonly lacking: string;
@@ -66,8 +67,13 @@ export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
   for (const key of ailing) {
     const written = await writeKeys(mending, key);
     const takenAway = await takeKeysAway(mending, key);
-    const { side, columns } = key;
-    mended.push({ side, columns, unkept: key.unkept.map(({ fault }) => fault), written, takenAway });
+    mended.push({
+      side: `${mending.kept.schema}.${key.name}`,
+      columns: key.columns,
+      unkept: key.unkept.map(({ fault }) => fault),
+      written,
+      takenAway,
+    });
   }
   return mended;
 }
@@ -76,7 +82,7 @@ const named = ({ kept: { schema, name } }: Mending): string => `${schema}.${name
 const quoted = ({ kept: { schema, name } }: Mending): string => qualified(schema, name);
 
 async function readKeys({ pool, kept }: Mending): Promise<readonly Key[]> {
-  const { rows } = await pool.query<Omit<Key, 'side' | 'by'> & { readonly name: string }>(
+  const { rows } = await pool.query<Omit<Key, 'side' | 'by'>>(
     `select k.side_table as name, k.columns::text[] as columns, partitions.lacking_sql(k.table_id, k.columns) as lacking,
        partitions.left_over_sql(k.table_id, k.columns) as "leftOver",
        (select coalesce(jsonb_agg(jsonb_build_object('empties', u.empties, 'trigger', u.trigger_name, 'fault', u.fault)), '[]')
@@ -84,7 +90,7 @@ async function readKeys({ pool, kept }: Mending): Promise<readonly Key[]> {
      from partitions.keys k where k.table_id = $1 order by k.columns`,
     [kept.id],
   );
-  return rows.map(({ name, ...key }) => ({ ...key, side: qualified(kept.schema, name), by: kept.by }));
+  return rows.map((key) => ({ ...key, side: qualified(kept.schema, key.name), by: kept.by }));
 }
 
 const lacks = (mending: Mending, { lacking }: Key, from = quoted(mending)) =>
@@ -192,7 +198,7 @@ async function takeKeysAway(mending: Mending, key: Key): Promise<number> {
     if (taken === 0)
       throw new AppError(
         'PARTITIONS_BUSY',
-        `Keys in ${key.side} that no row has are held by somebody. What else was mended stays: run it again.`,
+        `Keys in ${mending.kept.schema}.${key.name} that no row has are held by somebody. What else was mended stays: run it again.`,
       );
     takenAway += taken;
     onStep(`taking keys away from ${key.side}`, takenAway, 0);
