@@ -80,7 +80,7 @@ Each table in three parts. Beside whoever uses it: its keys and indexes with the
 short transaction: the table becomes the partition of the past of one that bears its name, and views, foreign keys, policies, grants, triggers
 and publications go over. Beside whoever uses it again: its rows are copied into months, what changes meanwhile is captured; and in another
 short transaction the months take the place of the past, which is set aside (liventix partitions clean drops it).
-Of a table that has its months, what keeps its keys is put right: triggers, keys that are lacking, keys that no row has and nothing refers to.
+Of a table that has its months, what keeps its keys is put right: triggers, keys that are lacking, keys that nothing has or refers to.
 Locks are given way to after 50 ms and tried again. Needs as much disk again as the rows take, until clean. Exits with 1 when a table was left.
 
 Examples:
