@@ -146,6 +146,98 @@ begin
 end
 $$;
 
+-- The triggers that keep a table's keys, as far as they are not as they are to be: one on the table and each of its partitions that is enabled always, and on the table
+-- alone one that empties the side table with it. Of a table whose own is not, partitions are left out. Parameters: the table's id. Returns the columns of the key, on what
+-- the trigger is to be, whether it is the one that empties, what it is called, null where there is none, and all of it in words; nothing of a table that is not partitioned. Locks nothing.
+create function partitions.unkept_keys(p_table integer) returns table (columns name[], relation regclass, empties boolean, trigger_name name, fault text)
+language sql stable set search_path = '' as $$
+  with kept as (
+    select k.columns, c.oid::regclass as root,
+      -- As its triggers name it.
+      convert_to(format('"%s"."%s"', replace(t.schema_name, '"', '""'), replace(k.side_table, '"', '""')), getdatabaseencoding()) || '\x00'::bytea as argument
+    from partitions.keys k join partitions.tables t on t.id = k.table_id
+    join pg_catalog.pg_class c on c.oid = to_regclass(partitions.name_of(t.id)) and c.relkind = 'p' where t.id = p_table
+  ),
+  wanted as (
+    select k.columns, k.root, k.argument, p.relid::regclass as relation, false as empties, array['A'] as enabled, 'partitions.keep_key()'::regprocedure as function
+    from kept k cross join pg_partition_tree(k.root) p
+    union all
+    select k.columns, k.root, k.argument, k.root, true, array['A', 'O'], 'partitions.empty_keys()'::regprocedure from kept k
+  ),
+  unkept as (
+    select w.columns, w.root, w.relation, w.empties, g.tgname as trigger_name
+    from wanted w
+    left join pg_catalog.pg_trigger g on g.tgrelid = w.relation and g.tgfoid = w.function and position(w.argument in g.tgargs) = 1
+    where g.oid is null or g.tgenabled <> all (w.enabled::"char"[])
+  )
+  select u.columns, u.relation, u.empties, u.trigger_name,
+    case when u.trigger_name is null then format('%s has no trigger that %s its keys (%s)', u.relation, what.does, array_to_string(u.columns, ', '))
+      else format('the trigger %I of %s, which %s its keys (%s), is not enabled%s', u.trigger_name, u.relation, what.does, array_to_string(u.columns, ', '),
+        case when u.empties then '' else ' always' end) end
+  from unkept u cross join lateral (select case when u.empties then 'empties' else 'keeps' end as does) what
+  where u.relation = u.root or not exists (select from unkept o where o.relation = o.root and o.columns = u.columns and not o.empties)
+  order by u.columns, u.empties, u.relation::text
+$$;
+
+-- The SQL condition that a row of a table, called r, has a key that the side table lacks, or has with another instant. Parameters: the table's id; the key's columns. Locks
+-- nothing.
+create function partitions.lacking_sql(p_table integer, p_columns name[]) returns text
+language sql stable set search_path = '' as $$
+  select format('(%s) is not null and not exists (select from %I.%I s where %s)', (select string_agg(format('r.%I', c), ', ') from unnest(p_columns) c),
+    t.schema_name, k.side_table, (select string_agg(format('s.%1$I = r.%1$I', c), ' and ') from unnest(p_columns || t.key_column) c))
+  from partitions.tables t join partitions.keys k on k.table_id = t.id and k.columns = p_columns where t.id = p_table
+$$;
+
+-- The SQL condition that a key of a side table, called k, is left over: no row has it, and nothing refers to it. Parameters: the table's id; the key's columns. Locks nothing.
+create function partitions.left_over_sql(p_table integer, p_columns name[]) returns text
+language sql stable set search_path = '' as $$
+  select format('not exists (select from %s r where %s) and %s', partitions.name_of(t.id), (select string_agg(format('r.%1$I = k.%1$I', c), ' and ') from unnest(p_columns) c),
+    partitions.unreferenced_sql(format('%I.%I', t.schema_name, k.side_table)::regclass, 'k'))
+  from partitions.tables t join partitions.keys k on k.table_id = t.id and k.columns = p_columns where t.id = p_table
+$$;
+
+-- Takes some keys away that nothing needs. Parameters: the side table; the SQL condition that nothing needs a key, called k; how many at most. Returns how many went. Locks
+-- those against who would refer to them or write them again; what somebody else holds it leaves.
+create function partitions.take_keys_away(p_side regclass, p_condition text, p_most integer) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_held tid[];
+  v_rows bigint;
+begin
+  execute format('select array(select k.ctid from %s k where %s limit %s for update of k skip locked)', p_side, p_condition, p_most) into v_held;
+  -- Asked again, now that nobody begins to need them: whoever did since is seen, and nothing of his goes by a cascade.
+  execute format('delete from %s k where k.ctid = any ($1) and %s', p_side, p_condition) using v_held;
+  get diagnostics v_rows = row_count;
+  return v_rows;
+end
+$$;
+
+-- What shows a table's months, or its tables of keys, to others than the owner by their own names, in words. Parameters: the table's id. Returns each such relation. Locks nothing.
+create function partitions.open_to_others(p_table integer) returns table (relation regclass, why text)
+language sql stable set search_path = '' as $$
+  select c.oid::regclass, w.why
+  from (
+    select m.partition as relation from partitions.months_of(p_table) m
+    union all
+    select to_regclass(format('%I.%I', t.schema_name, k.side_table)) from partitions.keys k join partitions.tables t on t.id = k.table_id where t.id = p_table
+  ) r
+  join pg_catalog.pg_class c on c.oid = r.relation
+  cross join lateral (
+    select concat_ws(' and ',
+      case when not c.relrowsecurity then 'has no row security' end,
+      case when exists (select from pg_catalog.pg_policy p where p.polrelid = c.oid) then 'has policies' end,
+      'gives rights to ' || (
+        select string_agg(distinct restructure.role_in_words(g.grantee), ', ')
+        from (
+          select e.grantee from aclexplode(c.relacl) e
+          union all
+          select e.grantee from pg_catalog.pg_attribute a cross join aclexplode(a.attacl) e where a.attrelid = c.oid and a.attacl is not null
+        ) g where g.grantee <> c.relowner)) as why
+  ) w
+  where w.why <> ''
+  order by 1
+$$;
+
 -- ------------------------------------------------------------------------------------------------------ rows as a whole
 
 -- The SQL that sums up a relation's rows but for those that wait to be drained: how many, and the sum of the hashes of what they say. Parameters: the
@@ -340,20 +432,14 @@ create or replace function partitions.forget_keys(p_table integer, p_most intege
 language plpgsql set search_path = '' as $$
 declare
   v_key record;
-  v_held tid[];
   v_gone bigint := 0;
-  v_rows bigint;
 begin
   for v_key in
-    select format('%I.%I', t.schema_name, k.side_table) as side, partitions.is_old_sql(t.id, k.columns) as is_old
+    select format('%I.%I', t.schema_name, k.side_table)::regclass as side, partitions.is_old_sql(t.id, k.columns) as is_old
     from partitions.keys k join partitions.tables t on t.id = k.table_id where t.id = p_table
   loop
     continue when v_key.is_old is null;
-    execute format('select array(select k.ctid from %s k where %s limit %s for update of k skip locked)', v_key.side, v_key.is_old, p_most) into v_held;
-    -- Asked again, now that nobody begins to refer to them: whoever did since is seen, and nothing of his goes by a cascade.
-    execute format('delete from %s k where k.ctid = any ($1) and %s', v_key.side, v_key.is_old) using v_held;
-    get diagnostics v_rows = row_count;
-    v_gone := v_gone + v_rows;
+    v_gone := v_gone + partitions.take_keys_away(v_key.side, v_key.is_old, p_most);
   end loop;
   return v_gone;
 end

@@ -3,6 +3,7 @@ import { type ApplyOptions, applyPartitions, type Outcome } from '../analytics/p
 import type { Reconciled } from '../analytics/partitions/copies.ts';
 import { type Finding, inMegabytes } from '../analytics/partitions/findings.ts';
 import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
+import type { Mended } from '../analytics/partitions/mend-keys.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
 import { type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
 import { AppError } from '../errors.ts';
@@ -79,6 +80,7 @@ Each table in three parts. Beside whoever uses it: its keys and indexes with the
 short transaction: the table becomes the partition of the past of one that bears its name, and views, foreign keys, policies, grants, triggers
 and publications go over. Beside whoever uses it again: its rows are copied into months, what changes meanwhile is captured; and in another
 short transaction the months take the place of the past, which is set aside (liventix partitions clean drops it).
+Of a table that has its months, what keeps its keys is put right: triggers, keys that are lacking, keys that nothing has or refers to.
 Locks are given way to after 50 ms and tried again. Needs as much disk again as the rows take, until clean. Exits with 1 when a table was left.
 
 Examples:
@@ -181,15 +183,24 @@ function outcomeText(outcome: Outcome | PutBack): string {
         ),
         ...leftLines(outcome),
         ...outcome.copies.map(reconciledLine),
+        ...outcome.mended.flatMap(mendedLines),
       ].join('');
     case 'sorted':
       return [
         `sorted   ${name}: rows that lay in no month have theirs${locked(outcome.lockedMs)}\n`,
         ...leftLines(outcome),
         ...outcome.copies.map(reconciledLine),
+        ...outcome.mended.flatMap(mendedLines),
       ].join('');
+    case 'mended':
+      return [`mended   ${name}\n`, ...outcome.mended.flatMap(mendedLines), ...outcome.copies.map(reconciledLine)].join(
+        '',
+      );
     case 'attached':
-      return `attached ${name}: what was there is one partition${locked(outcome.lockedMs)}\n`;
+      return [
+        `attached ${name}: what was there is one partition${locked(outcome.lockedMs)}\n`,
+        ...outcome.mended.flatMap(mendedLines),
+      ].join('');
     case 'back':
       return `back     ${name}${locked([outcome.lockedMs])}\n`;
     case 'given up':
@@ -209,6 +220,11 @@ const leftLines = ({ areSomeLeft }: { readonly areSomeLeft: boolean }): readonly
 
 const reconciledLine = ({ copy, alike, missing, gone, older, different, isTaken }: Reconciled): string =>
   `    ${printable(copy)}: ${formatCount(alike)} rows alike, ${formatCount(missing)} only there${isTaken ? ' and taken' : ''}, ${formatCount(gone)} that were there before and are gone, ${formatCount(older)} older than is kept, ${formatCount(different)} that say something else (partitions.reconciled)\n`;
+
+const mendedLines = ({ side, unkept, written, takenAway }: Mended): readonly string[] => [
+  ...unkept.map((fault) => `    ${printable(fault)}: put right\n`),
+  `    ${printable(side)}: ${formatCount(written)} keys that were lacking, ${formatCount(takenAway)} taken away that no row has and nothing refers to\n`,
+];
 
 async function runRollback(options: Selection & Flags, context: CommandContext): Promise<void> {
   await withDatabase(

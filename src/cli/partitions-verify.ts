@@ -36,8 +36,8 @@ export function registerPartitionsVerify(partitions: Command, context: CommandCo
 
 const VERIFY_HELP = `
 In one snapshot, and changes nothing: that months follow each other without a gap, have every index, key and trigger, and show nothing by
-their own names; that no row lies in no month; that side tables have the key of every row, and a key that none keeps is there once; that
-nothing reads what was set aside. Reads all rows. That a copy had every row of what it took the place of, apply and rollback find out
+their own names; that no row lies in no month; that side tables are kept by their triggers, and have the key of every row; that a key that none
+keeps is there once; that nothing reads what was set aside. Reads all rows. That a copy had every row of what it took the place of, apply and rollback find out
 before they let it: that is in partitions.log, with counts and sums of hashes.
 
 Example:
@@ -77,6 +77,7 @@ function tableLine({
   missingMonths,
   hasStrays,
   isLost,
+  unkeptKeys,
   keepMonths,
   expired,
   maintainedAt,
@@ -98,6 +99,7 @@ function tableLine({
       : [
           `copying (${copy.way}): ${formatCount(copy.blocksDone)} of ${formatCount(copy.blocks)} blocks, ${formatCount(copy.waiting)} changes wait`,
         ]),
+    ...(unkeptKeys.length > 0 ? ['KEYS ARE NOT KEPT: liventix partitions apply'] : []),
     ...(hasStrays ? ['ROWS LIE IN NO MONTH'] : []),
     ...(maintainedAt === null ? [] : [`seen to ${maintainedAt.toISOString()}`]),
   ].join(', ');

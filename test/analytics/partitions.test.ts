@@ -40,6 +40,7 @@ it('turns a table into months and back, with all that hangs on it', async () => 
       table: 'stats.impressions',
       status: 'partitioned',
       copies: [],
+      mended: [],
       expired: [],
       areSomeLeft: false,
       lockedMs: expect.any(Array),

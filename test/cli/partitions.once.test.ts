@@ -70,6 +70,21 @@ describe('from the plan to the rollback', () => {
     expect(doctor).toMatch(/^ok +partitions +tables kept by month: 1, with months for \d+ days, by worker$/m);
   });
 
+  it('says that keys are not kept, and what was put right', async () => {
+    await impressions.pool.query('alter table stats.impressions disable trigger liventix_keeps_key_0');
+    expect((await run('status')).stdout).toContain(', KEYS ARE NOT KEPT: liventix partitions apply, ');
+    expect(await run('apply', '--mapping', mapping)).toMatchObject({
+      exitCode: 0,
+      stdout: [
+        'mended   stats.impressions',
+        '    the trigger liventix_keeps_key_0 of stats.impressions, which keeps its keys (id), is not enabled always: put right',
+        '    stats.impressions_by_id: 0 keys that were lacking, 0 taken away that no row has and nothing refers to',
+        '',
+      ].join('\n'),
+    });
+    expect((await run('apply', '--mapping', mapping)).stdout).toBe('already  stats.impressions\n');
+  });
+
   it('names rows that lie in no month, and exits with 1', async () => {
     await impressions.pool.query(`insert into stats.impressions (show_id, seen_at) values (1, '2099-01-01')`);
     expect(await run('verify')).toMatchObject({

@@ -12,6 +12,7 @@ import { readFacts, type TableFacts } from './facts.ts';
 import { blocking, identityOf } from './findings.ts';
 import { remakeFollowers } from './followers.ts';
 import type { Entry } from './mapping.ts';
+import { type Mended, mendKeys } from './mend-keys.ts';
 import { addMonths, endOfPast, type Month, monthOf } from './months.ts';
 import { closingCheck, ident, notNullCheck, qualified } from './names.ts';
 import { judgeTable } from './plan.ts';
@@ -40,11 +41,12 @@ export interface ApplyOptions {
 
 /** What became of a table. `lockedMs`: for how long it was locked, in each of the transactions that locked it. */
 export type Outcome = { readonly table: string } & (
-  | { readonly status: 'attached'; readonly lockedMs: readonly number[] }
+  | { readonly status: 'attached'; readonly lockedMs: readonly number[]; readonly mended: readonly Mended[] }
   | {
       readonly status: 'partitioned';
       readonly lockedMs: readonly number[];
       readonly copies: readonly Reconciled[];
+      readonly mended: readonly Mended[];
       /** What the next upkeep takes out, as it is older than is kept. */
       readonly expired: readonly Expired[];
       /** Whether rows lie in no month: of none that is kept or ahead. */
@@ -55,6 +57,14 @@ export type Outcome = { readonly table: string } & (
       readonly status: 'sorted';
       readonly lockedMs: readonly number[];
       readonly copies: readonly Reconciled[];
+      readonly mended: readonly Mended[];
+      readonly areSomeLeft: boolean;
+    }
+  /** It had months before, and what keeps its keys was not as it is to be. */
+  | {
+      readonly status: 'mended';
+      readonly copies: readonly Reconciled[];
+      readonly mended: readonly Mended[];
       readonly areSomeLeft: boolean;
     }
   | { readonly status: 'already'; readonly copies: readonly Reconciled[]; readonly areSomeLeft: boolean }
@@ -156,7 +166,8 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     // What a way back left that was broken off.
     await giveUpCopy(following, 'rollback');
     await remakeFollowers(following);
-    if (kept.state === 'preparing') {
+    const hadMonths = kept.state !== 'preparing';
+    if (!hadMonths) {
       lockedMs.push(await attach(pool, { entry, kept }, options));
       await analyze(pool, kept, options);
       kept = await findTable(pool, table);
@@ -165,7 +176,8 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     await remakeFollowers(following);
     const isNew = kept.state !== 'partitioned';
     await heedPolicy(pool, kept, entry, options);
-    if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs };
+    const mended = hadMonths ? await mendKeys({ ...following, kept }) : [];
+    if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs, mended };
     const split = await (isNew ? splitPast : sortStrays)(pool, { entry, kept }, options);
     if (split.length > 0) await analyze(pool, kept, options);
     lockedMs.push(...split);
@@ -181,10 +193,12 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     const areSomeLeft = await hasStrays(pool, kept);
     if (isNew) {
       const expired = await readExpired(pool, kept, options.now);
-      return { table, status: 'partitioned', lockedMs, copies, expired, areSomeLeft };
+      return { table, status: 'partitioned', lockedMs, copies, mended, expired, areSomeLeft };
     }
-    if (lockedMs.length === 0) return { table, status: 'already', copies, areSomeLeft };
-    return { table, status: 'sorted', lockedMs, copies, areSomeLeft };
+    if (lockedMs.length > 0) return { table, status: 'sorted', lockedMs, copies, mended, areSomeLeft };
+    return mended.length > 0
+      ? { table, status: 'mended', copies, mended, areSomeLeft }
+      : { table, status: 'already', copies, areSomeLeft };
   } catch (thrown) {
     const error = await whyConversionFailed(pool, entry, options, thrown);
     if (!SKIPPED.has(error.code)) throw error;

@@ -3,7 +3,7 @@ import { inShell } from '../../db/in-shell.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { toAppError } from '../../db/sqlstate.ts';
 import { readStatus, type Status, type TableStatus } from './status.ts';
-import { ofLost } from './tables.ts';
+import { closes, mendsKeys, ofLost } from './tables.ts';
 
 const RUNWAY_WARNING_DAYS = 40;
 const RUNWAY_FAILED_DAYS = 7;
@@ -44,7 +44,9 @@ async function judge(db: Queryable): Promise<Finding> {
       found: `tables kept by month: ${kept.length}, with months for ${Number.isFinite(shortest) ? `${shortest} days` : 'all there is'}, by ${status.runner}`,
     };
   }
-  return findingOf(shortest < RUNWAY_FAILED_DAYS ? 'failed' : 'warning', said);
+  // Rows are written that no key keeps apart, and what refers to them does not go with them.
+  const isFailing = shortest < RUNWAY_FAILED_DAYS || kept.some(({ unkeptKeys }) => unkeptKeys.length > 0);
+  return findingOf(isFailing ? 'failed' : 'warning', said);
 }
 
 const MAINTAIN = 'See to it now: liventix partitions maintain. What is wrong: liventix partitions verify.';
@@ -74,7 +76,18 @@ const lost = ({ table, isLost }: TableStatus): readonly Said[] =>
   isLost ? [{ found: `${table} is gone, which was kept by month`, todo: `${ofLost(table)}.` }] : [];
 
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
-  const { table, months, runwayDays, missingMonths, hasStrays, areStraysDue, maintainedAt, begunAt } = status;
+  const {
+    table,
+    months,
+    runwayDays,
+    missingMonths,
+    hasStrays,
+    areStraysDue,
+    unkeptKeys,
+    openToOthers,
+    maintainedAt,
+    begunAt,
+  } = status;
   const seenAt = maintainedAt ?? begunAt;
   const lateMs = now.getTime() - seenAt.getTime();
   const strays = months.find(({ isDefault }) => isDefault)?.partition;
@@ -99,6 +112,8 @@ function faultsOf(status: TableStatus, now: Date): readonly Said[] {
           },
         ]
       : []),
+    ...unkeptKeys.map((found) => ({ found, todo: `${mendsKeys(table)}.` })),
+    ...openToOthers.map(({ relation, why }) => ({ found: `${relation} ${why}`, todo: `${closes(relation)}.` })),
     ...(lateMs > UPKEEP_LATE_MS
       ? [
           {

@@ -20,8 +20,16 @@ import {
   quotedName,
   sideTable,
 } from './names.ts';
+import {
+  emptierName,
+  emptierStatement,
+  fillSideTable,
+  findTwice,
+  keeperName,
+  keeperStatements,
+  type SideTable,
+} from './side-tables.ts';
 import { assertNotStopped, runUntilStopped, validateConstraint } from './stopped.ts';
-import { KEEPS_KEY } from './take-place.ts';
 
 const ROWS_AT_ONCE = 5_000;
 /** How long rows that somebody holds are waited for, before they are given up. */
@@ -238,7 +246,7 @@ async function keepKeyAside(
     tableId,
     columns,
   ]);
-  const all = columnList([entry.by, ...columns]);
+  const keys = { side, by: entry.by, columns };
   if (isKnown === 0) {
     await assertOnce(preparing, facts, columns);
     const types = facts.columns.filter((each) => [...columns, entry.by].includes(each));
@@ -252,14 +260,12 @@ async function keepKeyAside(
           alter table ${side} add constraint ${ident(named(sideTable(facts.name, columns), '_pkey'))} primary key (${columnList(columns)});
           create index on ${side} using brin (${ident(entry.by)});
           select partitions.close_to_others(${literal(side)});
-          create trigger ${ident(`${KEEPS_KEY}_${nth}`)} after insert or delete or update on ${table} for each row
-            execute function partitions.keep_key(${[side, entry.by, ...columns].map(literal).join(', ')});
-          alter table ${table} enable always trigger ${ident(`${KEEPS_KEY}_${nth}`)};
-          create trigger ${ident(`${KEEPS_KEY}_${nth}_emptied`)} after truncate on ${table} for each statement execute function partitions.empty_keys(${literal(side)});
+          ${keeperStatements(table, keys, keeperName(nth)).join('; ')};
+          ${emptierStatement(table, keys, emptierName(nth))};
           insert into partitions.keys (table_id, columns, side_table) values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(sideTable(facts.name, columns))})`),
     }));
   }
-  await fillSideTable(preparing, { table, side, all, columns });
+  await fillOnce(preparing, table, keys);
   for (const reference of facts.references.filter(({ refersTo }) => refersTo.join() === columns.join())) {
     const name = byKeyName(reference.name);
     const definition = referenceTo(reference, side);
@@ -288,46 +294,30 @@ async function assertOnce(
     (key) => !key.isPartial && key.columns.toSorted().join() === columns.toSorted().join(),
   );
   if (isKept) return;
-  const key = columnList(columns);
-  const { rows } = await runUntilStopped<{ twice: string }>(
-    pool,
-    locking.stop,
-    `select row(${key})::text as twice from ${qualified(facts.schema, facts.name)} where (${key}) is not null group by ${key} having count(*) > 1 limit 1`,
-  );
-  if (rows[0] === undefined) return;
+  const { first } = await findTwice(pool, { table: qualified(facts.schema, facts.name), columns, stop: locking.stop });
+  if (first.length === 0) return;
   throw new AppError(
     'PARTITIONS_KEY_TWICE',
-    `(${columns.join(', ')}) of ${entry.table} is to be unique over all, and ${rows[0].twice} is there more than once. Change or delete such rows, or leave it out of "uniqueOverAll".`,
+    `(${columns.join(', ')}) of ${entry.table} is to be unique over all, and ${first.join(', ')} is there more than once. Change or delete such rows, or leave it out of "uniqueOverAll".`,
   );
 }
 
-/** By blocks of the table; rows are locked against deletion, so that no key comes back whose row goes meanwhile. */
-async function fillSideTable(
-  { pool, entry, locking, onStep }: Preparing,
-  {
-    table,
-    side,
-    all,
-    columns,
-  }: { readonly table: string; readonly side: string; readonly all: string; readonly columns: readonly string[] },
-): Promise<void> {
-  const { rows: sizes } = await pool.query<{ blocks: number; isFilled: boolean }>(
-    `select (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int as blocks,
-       exists (select from pg_description d where d.objoid = $2::regclass and d.objsubid = 0) as "isFilled"`,
-    [table, side],
+/** Its comment says that it is filled: from then on the trigger sees to it alone. */
+async function fillOnce({ pool, entry, locking, onStep }: Preparing, table: string, keys: SideTable): Promise<void> {
+  const { side, columns } = keys;
+  const { rows } = await pool.query<{ isFilled: boolean }>(
+    `select exists (select from pg_description d where d.objoid = $1::regclass and d.objsubid = 0) as "isFilled"`,
+    [side],
   );
-  if (sizes[0]?.isFilled === true) return;
-  const step = 64;
-  // What came or was changed since is there by the trigger.
-  const { blocks = 0 } = sizes[0] ?? {};
-  for (let block = 0; block < blocks; block += step) {
-    assertNotStopped(locking.stop);
-    await pool.query(
-      `insert into ${side} (${all}) select ${all} from only ${table} where ctid >= '(${block},0)' and ctid < '(${block + step},0)' and (${columnList(columns)}) is not null for key share
-       on conflict (${columnList(columns)}) do nothing`,
-    );
-    onStep(`keeping keys of ${entry.table}`, block, blocks);
-  }
+  if (rows[0]?.isFilled === true) return;
+  await fillSideTable({
+    ...keys,
+    pool,
+    locking,
+    leaf: table,
+    condition: `(${columnList(columns)}) is not null`,
+    onBlock: (block, blocks) => onStep(`keeping keys of ${entry.table}`, block, blocks),
+  });
   await pool.query(
     `comment on table ${side} is ${literal(`The key (${columns.join(', ')}) of ${entry.table}, which no partition can hold. Kept by a trigger of it.`)}`,
   );

@@ -30,6 +30,10 @@ export interface TableStatus
   /** Whether rows lie in no month, and whether the upkeep or apply have months for some of them. */
   readonly hasStrays: boolean;
   readonly areStraysDue: boolean;
+  /** What is wrong with the triggers that keep its keys, in words. */
+  readonly unkeptKeys: readonly string[];
+  /** Relations that show something by their own names to others than the owner, and why. */
+  readonly openToOthers: readonly { readonly relation: string; readonly why: string }[];
   readonly maintainedAt: Date | null;
 }
 
@@ -67,6 +71,11 @@ export async function readStatus(pool: Queryable): Promise<Status> {
   };
 }
 
+type Facts = Pick<
+  TableStatus,
+  'runwayDays' | 'missingMonths' | 'maintainedAt' | 'areStraysDue' | 'unkeptKeys' | 'openToOthers'
+>;
+
 async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus> {
   const { id, schema, name, state, keepMonths, expired, zone, begunAt, closesAt, isLost } = kept;
   const hasMonths = state !== 'preparing' && !isLost;
@@ -81,9 +90,7 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
      from partitions.copies where table_id = $1 having count(*) > 0`,
     [id],
   );
-  const { rows: facts } = await db.query<
-    Pick<TableStatus, 'runwayDays' | 'missingMonths' | 'maintainedAt' | 'areStraysDue'>
-  >(
+  const { rows: facts } = await db.query<Facts>(
     `select (
          select case when bool_or(m.end_day is null) then null else least(max(m.end_day), (
              select min(g.month) from partitions.missing_months(t.id, now()) g (month) where g.month >= partitions.month_at(t.id, now())
@@ -93,7 +100,9 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
          select to_char(g.month, 'YYYY-MM') from partitions.missing_months(t.id, now()) g (month)
          where g.month < (select max(m.end_day) from partitions.months_of(t.id) m)
        ) as "missingMonths", t.maintained_at as "maintainedAt",
-       exists (select from partitions.months_of(t.id) m where m.is_default and cardinality(partitions.months_in(t.id, m.partition, now())) > 0) as "areStraysDue"
+       exists (select from partitions.months_of(t.id) m where m.is_default and cardinality(partitions.months_in(t.id, m.partition, now())) > 0) as "areStraysDue",
+       array(select u.fault from partitions.unkept_keys(t.id) u) as "unkeptKeys",
+       (select coalesce(jsonb_agg(jsonb_build_object('relation', o.relation::text, 'why', o.why)), '[]') from partitions.open_to_others(t.id) o) as "openToOthers"
      from partitions.tables t where t.id = $1`,
     [hasMonths ? id : null],
   );
@@ -112,6 +121,8 @@ async function readStatusOf(db: Queryable, kept: KeptTable): Promise<TableStatus
     missingMonths: facts[0]?.missingMonths ?? [],
     hasStrays: await hasStrays(db, kept),
     areStraysDue: facts[0]?.areStraysDue ?? false,
+    unkeptKeys: facts[0]?.unkeptKeys ?? [],
+    openToOthers: facts[0]?.openToOthers ?? [],
     maintainedAt: facts[0]?.maintainedAt ?? null,
   };
 }

@@ -3,6 +3,7 @@ import type { Queryable } from '../../db/pool.ts';
 import type { TableFacts } from './facts.ts';
 import { nameParts } from './mapping.ts';
 import type { Month } from './months.ts';
+import { literal } from './names.ts';
 
 /** What a run holds for as long as it lives, there or back. */
 export const CONVERSION = { name: 'liventix.partitions', number: 0 } as const;
@@ -45,6 +46,14 @@ export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
 /** What to do about one that is lost. */
 export const ofLost = (table: string): string =>
   `${table} was kept by month, and nothing that bears its name is any more. Where it is called otherwise now, it is kept again when it has its name again. Else what is left of that goes, and another of its name can be converted: liventix partitions rollback --table ${inShell(table)}`;
+
+/** What to do where its keys are not kept. */
+export const mendsKeys = (table: string): string =>
+  `liventix partitions apply --table ${table}, with the mapping that has it, puts that right`;
+
+/** What to do about a month, or a table of keys, that shows something by its own name. */
+export const closes = (relation: string): string =>
+  `The owner closes it: select partitions.close_to_others(${literal(relation)})`;
 
 export async function findTable(db: Queryable, table: string): Promise<KeptTable | undefined> {
   const parts = nameParts(table);

@@ -1,7 +1,7 @@
 import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
-import { ofLost, readTables } from './tables.ts';
+import { mendsKeys, ofLost, readTables } from './tables.ts';
 
 /** Of `partitions.tables t`: what is lost has no rows to look at, and what bears its name is none of ours. */
 const IS_THERE = `t.state <> 'preparing' and not partitions.is_lost(t.id)`;
@@ -48,15 +48,25 @@ const SHAPE_CHECKS: readonly Check[] = [
       union all
       select format('%s: the trigger %s is not on it, or not as on %s', m.partition, t.tgname, m.name)
       from (${MONTHS}) m join pg_trigger t on t.tgrelid = m.relation and not t.tgisinternal and t.tgtype & 1 = 1
+        and t.tgfoid <> 'partitions.keep_key()'::regprocedure
       where not exists (select from pg_trigger x where x.tgrelid = m.partition and x.tgparentid = t.oid and x.tgenabled = t.tgenabled)
       order by 1`,
   },
   {
-    name: 'by its own name a month shows nothing to anybody but the owner',
+    name: 'every table of keys is kept by its triggers, on the table and on each of its months',
+    unit: 'keys',
+    examined: `select count(*) from partitions.keys k join partitions.tables t on t.id = k.table_id where ${IS_THERE}`,
+    faults: `
+      select format('%s: ${mendsKeys('%s.%s')}', u.fault, t.schema_name, t.table_name)
+      from partitions.tables t cross join partitions.unkept_keys(t.id) u where ${IS_THERE} order by 1`,
+  },
+  {
+    name: 'by its own name a month, or a table of keys, shows nothing to anybody but the owner',
     unit: 'months',
     examined: `select count(*) from (${MONTHS}) m`,
     faults: `
-      select format('%s has no row security', m.partition) from (${MONTHS}) m join pg_class c on c.oid = m.partition where not c.relrowsecurity order by 1`,
+      select format('%1$s %2$s. The owner closes it: select partitions.close_to_others(%1$L)', o.relation, o.why)
+      from partitions.tables t cross join partitions.open_to_others(t.id) o where ${IS_THERE} order by 1`,
   },
   {
     name: 'nothing reads or refers to what was set aside',
@@ -137,35 +147,25 @@ async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
 const quote = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 async function keyChecks(tx: Tx): Promise<readonly Check[]> {
-  const { rows } = await tx.query<{
-    table: string;
-    side: string;
-    same: string;
-    key: string;
-    isOfRow: string;
-    isUnreferenced: string;
-  }>(
-    `select partitions.name_of(k.table_id) as table, format('%I.%I', t.schema_name, k.side_table) as side,
-       (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns || t.key_column) c) as same,
-       (select string_agg(format('r.%I', c), ', ') from unnest(k.columns) c) as key,
-       (select string_agg(format('r.%1$I = s.%1$I', c), ' and ') from unnest(k.columns) c) as "isOfRow",
-       partitions.unreferenced_sql(format('%I.%I', t.schema_name, k.side_table)::regclass, 's') as "isUnreferenced"
+  const { rows } = await tx.query<{ name: string; table: string; side: string; lacking: string; leftOver: string }>(
+    `select format('%s.%s', t.schema_name, t.table_name) as name, partitions.name_of(t.id) as table, format('%I.%I', t.schema_name, k.side_table) as side,
+       partitions.lacking_sql(t.id, k.columns) as lacking, partitions.left_over_sql(t.id, k.columns) as "leftOver"
      from partitions.keys k join partitions.tables t on t.id = k.table_id where ${IS_THERE}`,
   );
-  return rows.flatMap(({ table, side, same, key, isOfRow, isUnreferenced }) => [
+  return rows.flatMap(({ name, table, side, lacking, leftOver }) => [
     {
       name: `${side} has the key of every row of ${table}`,
       unit: 'rows',
       examined: `select count(*) from ${table}`,
-      faults: `select format('%s lacks %s', ${quote(side)}, (r.*)::text) from ${table} r where (${key}) is not null and not exists (select from ${side} s where ${same})`,
+      faults: `select format('%s lacks %s: %s', ${quote(side)}, (r.*)::text, ${quote(mendsKeys(name))}) from ${table} r where ${lacking}`,
     },
     {
       name: `${side} has no key but of rows of ${table}, and what is referred to`,
       unit: 'keys',
       examined: `select count(*) from ${side}`,
       faults: `
-        select format('%s has %s, which no row has and nothing refers to: it refuses another row with that key. Upkeep forgets it where it is of before the months; else delete it there', ${quote(side)}, (s.*)::text)
-        from ${side} s where not exists (select from ${table} r where ${isOfRow}) and ${isUnreferenced}`,
+        select format('%s has %s, which no row has and nothing refers to: it refuses another row with that key. Upkeep forgets it where it is of before the months; else %s', ${quote(side)}, (k.*)::text, ${quote(mendsKeys(name))})
+        from ${side} k where ${leftOver}`,
     },
   ]);
 }

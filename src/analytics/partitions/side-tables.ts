@@ -1,0 +1,106 @@
+import { givingWay } from '../../db/giving-way.ts';
+import type { Pool } from '../../db/pool.ts';
+import type { UnderLockOptions } from '../../db/under-lock.ts';
+import { columnList, ident, literal } from './names.ts';
+import { assertNotStopped, runUntilStopped } from './stopped.ts';
+import { KEEPS_KEY } from './take-place.ts';
+
+/** A unique key that no partition can hold, in a table of its own. */
+export interface SideTable {
+  /** Quoted, with its schema, as its triggers name it. */
+  readonly side: string;
+  readonly by: string;
+  readonly columns: readonly string[];
+}
+
+export const keeperName = (nth: number): string => `${KEEPS_KEY}_${nth}`;
+export const emptierName = (nth: number): string => `${KEEPS_KEY}_${nth}_emptied`;
+
+/** The SQL that has a table's rows keep the keys, be they written by a replica's worker. */
+export const keeperStatements = (
+  table: string,
+  { side, by, columns }: SideTable,
+  trigger: string,
+): readonly string[] => [
+  `create trigger ${ident(trigger)} after insert or delete or update on ${table} for each row
+     execute function partitions.keep_key(${[side, by, ...columns].map(literal).join(', ')})`,
+  `alter table ${table} enable always trigger ${ident(trigger)}`,
+];
+
+/** The SQL that has the side table emptied with the table. */
+export const emptierStatement = (table: string, { side }: Pick<SideTable, 'side'>, trigger: string): string =>
+  `create trigger ${ident(trigger)} after truncate on ${table} for each statement execute function partitions.empty_keys(${literal(side)})`;
+
+/**
+ * Keys that are in a table more than once, as a row of them: reads all rows.
+ * @returns the first of them, and how many there are
+ */
+export async function findTwice(
+  pool: Pool,
+  {
+    table,
+    columns,
+    stop,
+  }: { readonly table: string; readonly columns: readonly string[]; readonly stop?: AbortSignal | undefined },
+): Promise<{ readonly first: readonly string[]; readonly count: bigint }> {
+  const key = columnList(columns);
+  const { rows } = await runUntilStopped<{ twice: string; count: bigint }>(
+    pool,
+    stop,
+    `select row(${key})::text as twice, count(*) over () as count from ${table} where (${key}) is not null group by ${key} having count(*) > 1 limit ${MOST_NAMED}`,
+  );
+  return { first: rows.map(({ twice }) => twice), count: rows[0]?.count ?? 0n };
+}
+
+const MOST_NAMED = 5;
+const BLOCKS_AT_ONCE = 64;
+
+export interface Filling extends SideTable {
+  readonly pool: Pool;
+  readonly locking: UnderLockOptions;
+  /** A table or partition that has rows itself, quoted. */
+  readonly leaf: string;
+  /** The SQL condition of the rows, called r, whose keys are written down. */
+  readonly condition: string;
+  readonly onBlock: (block: number, blocks: number) => void;
+}
+
+/**
+ * Writes the keys of the rows of a table or partition down, by blocks, when the trigger is there: what comes or is changed meanwhile comes by that.
+ * Who changes one of those rows waits for a step, and a step gives way to who did so before.
+ * @returns how many keys
+ * @throws AppError PARTITIONS_BUSY, STOPPED, DB_*
+ */
+export async function fillSideTable({
+  pool,
+  locking,
+  side,
+  by,
+  columns,
+  leaf,
+  condition,
+  onBlock,
+}: Filling): Promise<number> {
+  const all = columnList([by, ...columns]);
+  const { rows } = await pool.query<{ blocks: number }>(
+    `select (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int as blocks`,
+    [leaf],
+  );
+  const { blocks = 0 } = rows[0] ?? {};
+  let written = 0;
+  for (let block = 0; block < blocks; block += BLOCKS_AT_ONCE) {
+    assertNotStopped(locking.stop);
+    // Held against any change, not of a unique index alone, which a key of the mapping has none of: no key comes back that its row had before, and the instant is the row's.
+    const step = `
+      insert into ${side} as k (${all}) select ${all} from only ${leaf} r
+      where ctid >= '(${block},0)' and ctid < '(${block + BLOCKS_AT_ONCE},0)' and ${condition} for share of r
+      on conflict (${columnList(columns)}) do update set ${ident(by)} = excluded.${ident(by)} where k.${ident(by)} is distinct from excluded.${ident(by)}`;
+    written += await givingWay(
+      pool,
+      { ...locking, code: 'PARTITIONS_BUSY', left: 'The keys that were written down stay.' },
+      async (tx) => (await tx.query(step)).rowCount ?? 0,
+    );
+    onBlock(block, blocks);
+  }
+  return written;
+}

@@ -1,0 +1,263 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type ApplyOptions, applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { readStatus } from '../../src/analytics/partitions/status.ts';
+import type { Pool } from '../../src/db/pool.ts';
+import { countRows, faultsOf } from '../support/conversions.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { entryOf, NOW } from '../support/impressions.ts';
+
+// Keys beside a table that somebody stopped keeping, and what puts them right.
+
+const ENTRY = entryOf({ table: 'app.visits', by: 'at', indexes: [] });
+const MENDS = 'liventix partitions apply --table app.visits';
+const apply = async (pool: Pool, options: Partial<ApplyOptions> = {}) =>
+  (await applyPartitions(pool, { entries: [ENTRY], now: NOW, ...options }))[0];
+
+let converted: TestDatabase;
+beforeAll(async () => {
+  converted = await createDatabase();
+  const { pool } = converted;
+  await pool.query(`
+    create schema app;
+    create table app.visits (id int primary key, ref text constraint visits_ref_key unique, at timestamptz not null);
+    create table app.clicks (id int generated always as identity, visit int constraint clicks_visit_fkey references app.visits on delete cascade);
+    insert into app.visits select n, 'r' || n, timestamptz '2026-01-01' + n * interval '2 hours' from generate_series(1, 900) n;
+    insert into app.clicks (visit) values (8), (9), (10)`);
+  expect(await apply(pool)).toMatchObject({ status: 'partitioned', mended: [] });
+  await pool.end();
+});
+afterAll(() => converted.drop());
+
+async function inClone(work: (pool: Pool) => Promise<void>): Promise<void> {
+  const clone = await createDatabase({ template: converted.name });
+  await work(clone.pool).finally(clone.drop);
+}
+
+const insert = (pool: Pool, id: number, ref = `r${id}`, at = '2026-02-02') =>
+  pool.query('insert into app.visits (id, ref, at) values ($1, $2, $3)', [id, ref, at]);
+
+/** What everybody says of it. */
+const said = async (pool: Pool) => ({
+  faults: (await faultsOf(pool)).flatMap(({ first }) => first),
+  status: (await readStatus(pool)).tables[0]?.unkeptKeys,
+  doctor: await judgePartitions(pool),
+});
+
+async function isWell(pool: Pool): Promise<void> {
+  expect(await faultsOf(pool)).toEqual([]);
+  expect((await judgePartitions(pool)).found).not.toContain('trigger');
+  expect(await apply(pool)).toMatchObject({ status: 'already' });
+  // A key is one, and the cascade goes on.
+  await expect(insert(pool, 5001, 'r800')).rejects.toMatchObject({ code: '23505' });
+  await insert(pool, 5002);
+  await pool.query('insert into app.clicks (visit) values (5002)');
+  await pool.query('delete from app.visits where id = 5002');
+  expect(await countRows(pool, 'app.clicks where visit = 5002')).toBe(0);
+}
+
+describe('a trigger that keeps keys', () => {
+  it.each([
+    [
+      'disabled',
+      'alter table app.visits disable trigger liventix_keeps_key_1',
+      'the trigger liventix_keeps_key_1 of app.visits, which keeps its keys (ref), is not enabled always',
+    ],
+    [
+      'enabled again, but not always',
+      'alter table app.visits disable trigger liventix_keeps_key_1',
+      'the trigger liventix_keeps_key_1 of app.visits, which keeps its keys (ref), is not enabled always',
+      'alter table app.visits enable trigger liventix_keeps_key_1',
+    ],
+    [
+      'dropped',
+      'drop trigger liventix_keeps_key_1 on app.visits',
+      'app.visits has no trigger that keeps its keys (ref)',
+    ],
+  ])(
+    'and was %s is named by verify, status and doctor, and put right by apply with its keys',
+    (_what, sql, fault, then = 'select') =>
+      inClone(async (pool) => {
+        await pool.query(sql);
+        await insert(pool, 2001);
+        await pool.query(
+          `delete from app.visits where id = 11; update app.visits set at = '2026-03-02' where id = 12; ${then}`,
+        );
+        expect(await said(pool)).toMatchObject({
+          faults: expect.arrayContaining([expect.stringContaining(`${fault}: ${MENDS}`)]),
+          status: [fault],
+          doctor: { found: expect.stringContaining(fault), todo: expect.stringContaining(MENDS) },
+        });
+        expect(await apply(pool)).toMatchObject({
+          status: 'mended',
+          mended: [{ side: 'app.visits_by_ref', columns: ['ref'], unkept: [fault], written: 2, takenAway: 1 }],
+        });
+        await insert(pool, 11);
+        await isWell(pool);
+      }),
+  );
+
+  it('that was dropped leaves behind what is referred to, which stays', () =>
+    inClone(async (pool) => {
+      await pool.query('drop trigger liventix_keeps_key_0 on app.visits; delete from app.visits where id in (8, 15)');
+      expect(await apply(pool)).toMatchObject({
+        status: 'mended',
+        mended: [{ columns: ['id'], written: 0, takenAway: 1 }],
+      });
+      expect(await countRows(pool, 'app.visits_by_id where id in (8, 15)')).toBe(1);
+      await isWell(pool);
+    }));
+
+  it('and was disabled on a month alone is named, and put right', () =>
+    inClone(async (pool) => {
+      await pool.query('alter table app.visits_202602 disable trigger liventix_keeps_key_0');
+      await insert(pool, 2001);
+      const fault =
+        'the trigger liventix_keeps_key_0 of app.visits_202602, which keeps its keys (id), is not enabled always';
+      expect(await said(pool)).toMatchObject({
+        faults: [
+          `${fault}: ${MENDS}, with the mapping that has it, puts that right`,
+          expect.stringContaining('app.visits_by_id lacks (2001,'),
+        ],
+        doctor: { found: expect.stringContaining(fault) },
+      });
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ unkept: [fault], written: 1 }] });
+      await isWell(pool);
+    }));
+
+  it('and empties them with the table is put back too', () =>
+    inClone(async (pool) => {
+      await pool.query('drop trigger liventix_keeps_key_1_emptied on app.visits');
+      expect(await said(pool)).toMatchObject({ status: ['app.visits has no trigger that empties its keys (ref)'] });
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ written: 0, takenAway: 0 }] });
+      await isWell(pool);
+      await pool.query('drop table app.clicks; truncate app.visits');
+      expect(await countRows(pool, 'app.visits_by_ref')).toBe(0);
+    }));
+
+  it('is not put back over keys that are there twice, which are named, and nothing is done by halves', () =>
+    inClone(async (pool) => {
+      await pool.query(
+        'alter table app.visits disable trigger liventix_keeps_key_1; drop trigger liventix_keeps_key_0 on app.visits',
+      );
+      for (const [nth, ref] of ['same', 'same', 'r17'].entries()) await insert(pool, 2001 + nth, ref);
+      expect(await apply(pool)).toMatchObject({
+        status: 'skipped',
+        reasons: [
+          expect.stringMatching(
+            /^\(ref\) of app\.visits is to be there once over all months, and 2 are there more than once: \((r17\), \(same|same\), \(r17)\)\. /,
+          ),
+        ],
+      });
+      expect(await countRows(pool, 'app.visits_by_ref')).toBe(900);
+      expect(await countRows(pool, 'app.visits_by_id')).toBe(900);
+      expect((await said(pool)).status).toHaveLength(2);
+      await pool.query('delete from app.visits where id in (2001, 2003)');
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ written: 1 }, { written: 1 }] });
+      await isWell(pool);
+    }));
+});
+
+describe('keys', () => {
+  it('that were not kept for a while, by a trigger that is as it is to be again, are written down and taken away', () =>
+    inClone(async (pool) => {
+      await pool.query('alter table app.visits disable trigger liventix_keeps_key_1');
+      await insert(pool, 2001);
+      await pool.query(
+        `delete from app.visits where id = 11; alter table app.visits enable always trigger liventix_keeps_key_1`,
+      );
+      expect((await said(pool)).faults).toEqual([
+        expect.stringMatching(new RegExp(`^app\\.visits_by_ref lacks \\(2001,.*: ${MENDS}`)),
+        expect.stringMatching(new RegExp(`^app\\.visits_by_ref has .*r11.* else ${MENDS}`)),
+      ]);
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ unkept: [], written: 1, takenAway: 1 }] });
+      await isWell(pool);
+    }));
+
+  it('of a month that was dropped by hand are taken away, but for what is referred to', () =>
+    inClone(async (pool) => {
+      const gone = (await countRows(pool, 'app.visits_202601')) ?? 0;
+      await pool.query('drop table app.visits_202601');
+      await expect(insert(pool, 31)).rejects.toMatchObject({ code: '23505' });
+      expect(await apply(pool)).toMatchObject({
+        status: 'mended',
+        mended: [
+          { columns: ['id'], takenAway: gone - 3 },
+          { columns: ['ref'], takenAway: gone },
+        ],
+      });
+      await insert(pool, 31);
+      await pool.query(`call partitions.maintain('command', $1)`, [NOW]);
+      await isWell(pool);
+    }));
+
+  it('that somebody is about to write again are left to him', () =>
+    inClone(async (pool) => {
+      await pool.query('drop table app.visits_202601; delete from app.clicks');
+      const other = await pool.connect();
+      try {
+        await other.query(`begin; select from app.visits_by_id where id = 30 for key share`);
+        expect(await apply(pool)).toMatchObject({
+          status: 'skipped',
+          reasons: [expect.stringContaining('are held by somebody')],
+        });
+        await other.query('insert into app.visits select 30, ref, at from app.visits_by_ref where ref = $1', ['r30']);
+        await other.query('commit');
+      } finally {
+        other.release();
+      }
+      expect(await countRows(pool, 'app.visits_by_id where id < 100')).toBe(1);
+    }));
+
+  it.each([
+    ['key', `ref = 'new'`],
+    ['instant', `at = '2026-02-20'`],
+  ])(
+    'of a row whose %s somebody changes wait for him, for a moment at a time, and are what the row says then',
+    (_what, sets) =>
+      inClone(async (pool) => {
+        await pool.query(`delete from app.visits_by_ref where ref = 'r20'`);
+        const other = await pool.connect();
+        try {
+          await other.query(`begin; update app.visits set ${sets} where id = 20`);
+          expect(await apply(pool, { maxTries: 1 })).toMatchObject({
+            status: 'skipped',
+            reasons: [expect.stringContaining('was in use each of 1 times')],
+          });
+          await other.query('commit');
+        } finally {
+          other.release();
+        }
+        expect(await faultsOf(pool)).toEqual([]);
+        expect(await apply(pool)).toMatchObject({ status: 'already' });
+      }),
+  );
+});
+
+describe('a month that somebody opened', () => {
+  it('by its own name is named by verify and doctor, with what closes it: a warning, where a trigger that keeps keys is more', () =>
+    inClone(async (pool) => {
+      await pool.query('call partitions.maintain()');
+      expect(await judgePartitions(pool)).toMatchObject({ result: 'ok' });
+      await pool.query(
+        'alter table app.visits_202601 disable row level security; grant select (ref), truncate on app.visits_202602 to public',
+      );
+      const closes = (month: string) => `The owner closes it: select partitions.close_to_others('app.visits_${month}')`;
+      const { faults, doctor } = await said(pool);
+      expect(faults).toEqual([
+        `app.visits_202601 has no row security. ${closes('202601')}`,
+        `app.visits_202602 gives rights to public. ${closes('202602')}`,
+      ]);
+      expect(doctor).toEqual({
+        result: 'warning',
+        found: 'app.visits_202601 has no row security; app.visits_202602 gives rights to public',
+        todo: `${closes('202601')}. ${closes('202602')}.`,
+      });
+      await pool.query(
+        `select partitions.close_to_others('app.visits_202601'), partitions.close_to_others('app.visits_202602')`,
+      );
+      expect(await faultsOf(pool)).toEqual([]);
+      await pool.query('alter table app.visits disable trigger liventix_keeps_key_0');
+      expect(await judgePartitions(pool)).toMatchObject({ result: 'failed' });
+    }));
+});
