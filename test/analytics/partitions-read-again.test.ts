@@ -338,3 +338,12 @@ describe('statistics', () => {
       }
     }));
 });
+
+it('a key of any name is looked at by verify', () =>
+  inPlainClone(async (pool) => {
+    await pool.query(`create table stats.odd ("50% o'clock" int primary key, seen_at timestamptz not null)`);
+    await applyPartitions(pool, { entries: [entryOf({ table: 'stats.odd', indexes: [] })], now: NOW });
+    expect(await faultsOf(pool)).toEqual([]);
+    await pool.query(`insert into stats.odd values (1, '2026-02-01'), (1, '2026-03-01')`);
+    expect(await faultsOf(pool)).toMatchObject([{ first: [`stats.odd has 2 rows with ("50% o'clock") = (1)`] }]);
+  }));

@@ -182,6 +182,6 @@ async function looseKeyChecks(tx: Tx): Promise<readonly Check[]> {
     name: `(${key}) of ${table} is there once over all months`,
     unit: 'rows',
     examined: `select count(*) from ${table}`,
-    faults: `select format('%s has %s rows with (${key}) = %s', ${quote(table)}, count(*), row(${key})) from ${table} group by ${key} having count(*) > 1`,
+    faults: `select format('%s has %s rows with (%s) = %s', ${quote(table)}, count(*), ${quote(key)}, row(${key})) from ${table} group by ${key} having count(*) > 1`,
   }));
 }
