@@ -121,10 +121,10 @@ async function assertOnce(mending: Mending, { columns }: Key): Promise<void> {
 }
 
 /** All in one short transaction: whoever wrote a row before is done by then, and whoever does later writes its key. */
-async function putTriggersBack({ pool, kept, locking, ...mending }: Mending, keys: readonly Key[]): Promise<void> {
+async function putTriggersBack(mending: Mending, keys: readonly Key[]): Promise<void> {
   if (keys.every(({ unkept }) => unkept.length === 0)) return;
-  const table = quoted({ pool, kept, locking, ...mending });
-  await underLock(pool, locking, async (tx) => {
+  const table = quoted(mending);
+  await underLock(mending.pool, mending.locking, async (tx) => {
     const { rows } = await tx.query<{ name: string }>(
       'select tgname as name from pg_trigger where tgrelid = $1::regclass',
       [table],
