@@ -120,7 +120,8 @@ $$;
 -- more, as that was truncated in the same statement or before, keys are deleted. Argument: the side table, quoted. Raises 0A000 where something does, as a
 -- TRUNCATE of the table itself did.
 create or replace function partitions.empty_keys() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+-- A policy that holds for the owner too would hide rows that refer to it.
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 declare
   v_referring record;
   v_refers boolean;
@@ -168,12 +169,13 @@ language sql stable set search_path = '' as $$
     select w.columns, w.root, w.relation, w.empties, g.tgname as trigger_name
     from wanted w
     left join pg_catalog.pg_trigger g on g.tgrelid = w.relation and g.tgfoid = w.function and position(w.argument in g.tgargs) = 1
-    where g.oid is null or g.tgenabled <> all (w.enabled::"char"[])
+    -- Those of before the TRUNCATE were made so by a former release: what refers to the table has its rows still then.
+    where g.oid is null or g.tgenabled <> all (w.enabled::"char"[]) or w.empties and g.tgtype & 2 <> 0
   )
   select u.columns, u.relation, u.empties, u.trigger_name,
     case when u.trigger_name is null then format('%s has no trigger that %s its keys (%s)', u.relation, what.does, array_to_string(u.columns, ', '))
-      else format('the trigger %I of %s, which %s its keys (%s), is not enabled%s', u.trigger_name, u.relation, what.does, array_to_string(u.columns, ', '),
-        case when u.empties then '' else ' always' end) end
+      else format('the trigger %I of %s, which %s its keys (%s), %s', u.trigger_name, u.relation, what.does, array_to_string(u.columns, ', '),
+        case when u.empties then 'is not enabled, or fires before the TRUNCATE' else 'is not enabled always' end) end
   from unkept u cross join lateral (select case when u.empties then 'empties' else 'keeps' end as does) what
   where u.relation = u.root or not exists (select from unkept o where o.relation = o.root and o.columns = u.columns and not o.empties)
   order by u.columns, u.empties, u.relation::text
@@ -199,7 +201,7 @@ $$;
 -- Takes some keys away that nothing needs. Parameters: the side table; the SQL condition that nothing needs a key, called k; how many at most. Returns how many went. Locks
 -- those against who would refer to them or write them again; what somebody else holds it leaves.
 create function partitions.take_keys_away(p_side regclass, p_condition text, p_most integer) returns bigint
-language plpgsql set search_path = '' as $$
+language plpgsql set search_path = '' set row_security = off as $$
 declare
   v_held tid[];
   v_rows bigint;
@@ -429,7 +431,7 @@ $$;
 -- Forgets some keys of rows that went with their month, but for those that something refers to, or is about to. Parameters: the table's id; how many at most.
 -- Returns how many went. Locks those against who would refer to them; what somebody else holds it leaves.
 create or replace function partitions.forget_keys(p_table integer, p_most integer) returns bigint
-language plpgsql set search_path = '' as $$
+language plpgsql set search_path = '' set row_security = off as $$
 declare
   v_key record;
   v_gone bigint := 0;

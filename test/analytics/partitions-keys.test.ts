@@ -135,6 +135,27 @@ describe('a trigger that keeps keys', () => {
       expect(await countRows(pool, 'app.visits_by_ref')).toBe(0);
     }));
 
+  it('and empties them before the TRUNCATE, as a former release had it, is put right: what refers to the table goes with it', () =>
+    inClone(async (pool) => {
+      await pool.query(`drop trigger liventix_keeps_key_0_emptied on app.visits;
+        create trigger liventix_keeps_key_0_emptied before truncate on app.visits for each statement execute function partitions.empty_keys('"app"."visits_by_id"')`);
+      await expect(pool.query('truncate app.visits, app.clicks')).rejects.toMatchObject({ code: '0A000' });
+      expect((await said(pool)).status).toEqual([expect.stringContaining('fires before the TRUNCATE')]);
+      expect(await apply(pool)).toMatchObject({ status: 'mended' });
+      await pool.query('truncate app.visits, app.clicks');
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
+  it('takes nothing away by a TRUNCATE of what a policy hides from the owner too', () =>
+    inClone(async (pool) => {
+      await pool.query(
+        'alter table app.clicks enable row level security; alter table app.clicks force row level security',
+      );
+      await expect(pool.query('truncate app.visits')).rejects.toMatchObject({ code: '42501' });
+      await pool.query('alter table app.clicks no force row level security');
+      expect(await countRows(pool, 'app.clicks')).toBe(3);
+    }));
+
   it('is not put back over keys that are there twice, which are named, and nothing is done by halves', () =>
     inClone(async (pool) => {
       await pool.query(

@@ -134,7 +134,7 @@ async function putTriggersBack(mending: Mending, keys: readonly Key[]): Promise<
   });
 }
 
-/** Enabled on the table, a trigger is on all partitions too. Pure. */
+/** Enabled on the table, a trigger is on all partitions too; one that empties is made anew, as it may be of another kind. Pure. */
 function triggerStatements(table: string, keys: readonly Key[], taken: Set<string>): readonly string[] {
   const free = (nameOf: (nth: number) => string): string => {
     let nth = 0;
@@ -144,10 +144,14 @@ function triggerStatements(table: string, keys: readonly Key[], taken: Set<strin
   };
   return keys.flatMap((key) =>
     key.unkept.flatMap(({ empties, trigger }) => {
-      if (trigger !== null) return [`alter table ${table} enable always trigger ${ident(trigger)}`];
-      return empties
-        ? [emptierStatement(table, key, free(emptierName))]
-        : keeperStatements(table, key, free(keeperName));
+      if (empties) {
+        return trigger === null
+          ? [emptierStatement(table, key, free(emptierName))]
+          : [`drop trigger ${ident(trigger)} on ${table}`, emptierStatement(table, key, trigger)];
+      }
+      return trigger === null
+        ? keeperStatements(table, key, free(keeperName))
+        : [`alter table ${table} enable always trigger ${ident(trigger)}`];
     }),
   );
 }

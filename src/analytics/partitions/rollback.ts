@@ -278,7 +278,7 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
     'delete from partitions.keys where table_id = $1 returning side_table as side',
     [id],
   );
-  for (const { side } of rows) await db.query(`drop table ${qualified(schema, side)}`);
+  for (const { side } of rows) await db.query(`drop table if exists ${qualified(schema, side)}`);
 }
 
 /** Rows that were given an instant, and have that still, have none again. */
