@@ -94,6 +94,29 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select r.* from rollups.rollups r where exists (select from unnest(r.sources) s where to_regclass(s) = p_source)
 $$;
 
+-- Whether a partition may go without a rollup losing what it has not counted yet: all of the table are built, and have counted every row of it; none of them
+-- counted on another server, whose numbers are none here. Whoever asks holds the table locked against writers, lest one comes after. Parameters: the table's
+-- name, with its schema; the partition.
+create or replace function rollups.may_lose(p_source text, p_partition regclass) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_rollup rollups.rollups;
+  v_waits boolean;
+begin
+  for v_rollup in select r.* from rollups.of_source(to_regclass(p_source)) r loop
+    if v_rollup.state <> 'ready' or rollups.is_elsewhere(v_rollup, pg_snapshot_xmin(pg_current_snapshot()))
+       or exists (select from rollups.marks m where m.rollup = v_rollup.name) then
+      return false;
+    end if;
+    execute format('select exists (select from %s s where s.recorded_xid >= $1)', p_partition) into v_waits using v_rollup.counted_below;
+    if v_waits then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
+$$;
+
 -- Makes of another server's numbers what the rule says above. Parameters: the rollup that is rebuilt; its source. Locks the rows that have such a number.
 create function rollups.take_over(p_rollup rollups.rollups, p_source text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -108,7 +131,7 @@ begin
   execute format('update %s set recorded_xid = case when recorded_xid < $1 then null else recorded_xid end where %s', p_source, c_recorded)
     using v_counted;
   -- Of rows that have nothing but their number less.
-  for v_rollup in select r.name from rollups.of_source(p_source::regclass) r loop
+  for v_rollup in select r.name from rollups.of_source(p_source::regclass) r where to_regclass(format('rollups.%I', r.name || '_changes')) is not null loop
     execute format('delete from rollups.%I where changed_xid = pg_current_xact_id() and recorded_xid < $1 and %s', v_rollup || '_changes', c_recorded)
       using v_counted;
   end loop;

@@ -98,6 +98,19 @@ describe('a rollup that was restored on another server, whose numbers are lower'
     expect(await visits()).toEqual([['a', '2026-01-31', 1, 1]]);
   });
 
+  it('lets no partition go before it is rebuilt: rows of here may not be counted, whatever their numbers', async () => {
+    await createMonths();
+    await applyVisits(pool);
+    await restore();
+    await sql(`${VISIT} ('a', 'ann', '2026-01-03Z')`);
+    const mayLose = async () =>
+      (await sql(`select rollups.may_lose('site.visits', 'site.january') as may`)).rows[0].may;
+    expect(await mayLose()).toBe(false);
+    await rebuild();
+    await counted(pool);
+    expect(await mayLose()).toBe(true);
+  });
+
   it('has what came for a kept day and was not counted there counted by the next run', async () => {
     await createMonths();
     await sql('create table site.rest partition of site.visits default');
@@ -493,6 +506,15 @@ it('says of a rollup whose table somebody dropped that it is to be made anew, wh
   }
   await run('remove', '--name', 'visits_daily');
   expect(await run('apply', '--file', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^made/) });
+});
+
+it('is rebuilt though another of its source has lost its table', async () => {
+  await createVisits(pool);
+  await applyVisits(pool);
+  await applyVisits(pool, { name: 'visits_again' });
+  await sql(`${VISIT} ('a', 'ann', '2026-01-03Z'); drop table rollups.visits_again_changes`);
+  await horizonIsOurs(pool);
+  expect(await rebuild()).toMatchObject({ rows: 1n });
 });
 
 it('advises to rebuild everything where one of the reasons was a TRUNCATE, and where none was does not, in the log too', async () => {
