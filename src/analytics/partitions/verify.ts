@@ -1,6 +1,7 @@
 import { type Check, type CheckResult, runEach, type VerificationWatch } from '../../db/checks.ts';
 import type { Pool, Tx } from '../../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../../db/transaction.ts';
+import { literal } from './names.ts';
 import { mendsKeys, ofLost, readTables } from './tables.ts';
 
 /** Of `partitions.tables t`: what is lost has no rows to look at, and what bears its name is none of ours. */
@@ -115,7 +116,7 @@ async function standingCheck(tx: Tx): Promise<Check> {
     unit: 'tables',
     examined: `select ${kept.length}`,
     faults: [
-      ...lost.map(({ schema, name }) => `select ${quote(ofLost(`${schema}.${name}`))}`),
+      ...lost.map(({ schema, name }) => `select ${literal(ofLost(`${schema}.${name}`))}`),
       `select format('%s is not partitioned by %s', k.name, k.key_column)
        from (${KEPT}) k join pg_partitioned_table p on p.partrelid = k.relation
        left join pg_attribute a on a.attrelid = k.relation and p.partattrs = a.attnum::text::int2vector
@@ -137,14 +138,12 @@ async function defaultChecks(tx: Tx): Promise<readonly Check[]> {
       faults: rows
         .map(
           ({ name, partition }) =>
-            `select format('%s rows of %s lie in no month, but in %s: maintain and apply sort those of months that are kept or ahead, others are to be corrected', n, ${quote(name)}, ${quote(partition)}) from (select count(*) as n from ${partition}) c where n > 0`,
+            `select format('%s rows of %s lie in no month, but in %s: maintain and apply sort those of months that are kept or ahead, others are to be corrected', n, ${literal(name)}, ${literal(partition)}) from (select count(*) as n from ${partition}) c where n > 0`,
         )
         .join(' union all '),
     },
   ];
 }
-
-const quote = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 async function keyChecks(tx: Tx): Promise<readonly Check[]> {
   const { rows } = await tx.query<{ name: string; table: string; side: string; lacking: string; leftOver: string }>(
@@ -157,14 +156,14 @@ async function keyChecks(tx: Tx): Promise<readonly Check[]> {
       name: `${side} has the key of every row of ${table}`,
       unit: 'rows',
       examined: `select count(*) from ${table}`,
-      faults: `select format('%s lacks %s: %s', ${quote(side)}, (r.*)::text, ${quote(mendsKeys(name))}) from ${table} r where ${lacking}`,
+      faults: `select format('%s lacks %s: %s', ${literal(side)}, (r.*)::text, ${literal(mendsKeys(name))}) from ${table} r where ${lacking}`,
     },
     {
       name: `${side} has no key but of rows of ${table}, and what is referred to`,
       unit: 'keys',
       examined: `select count(*) from ${side}`,
       faults: `
-        select format('%s has %s, which no row has and nothing refers to: it refuses another row with that key. Upkeep forgets it where it is of before the months; else %s', ${quote(side)}, (k.*)::text, ${quote(mendsKeys(name))})
+        select format('%s has %s, which no row has and nothing refers to: it refuses another row with that key. Upkeep forgets it where it is of before the months; else %s', ${literal(side)}, (k.*)::text, ${literal(mendsKeys(name))})
         from ${side} k where ${leftOver}`,
     },
   ]);
@@ -182,6 +181,6 @@ async function looseKeyChecks(tx: Tx): Promise<readonly Check[]> {
     name: `(${key}) of ${table} is there once over all months`,
     unit: 'rows',
     examined: `select count(*) from ${table}`,
-    faults: `select format('%s has %s rows with (%s) = %s', ${quote(table)}, count(*), ${quote(key)}, row(${key})) from ${table} group by ${key} having count(*) > 1`,
+    faults: `select format('%s has %s rows with (%s) = %s', ${literal(table)}, count(*), ${literal(key)}, row(${key})) from ${table} group by ${key} having count(*) > 1`,
   }));
 }
