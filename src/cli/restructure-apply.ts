@@ -236,6 +236,6 @@ function rolledBackText({ steps, viewsLeft, isStopped }: RolledBack): string {
 }
 
 const undoneLines = ({ kind, object, status, reason }: Undone): readonly string[] => [
-  `${status === 'undone' ? 'undone' : 'left'}`.padEnd(9) + `${kind} ${printable(object)}`,
+  `${(status === 'undone' ? 'undone' : 'left').padEnd(9)}${kind} ${printable(object)}`,
   ...(reason === undefined ? [] : [`    ${printable(reason)}`]),
 ];

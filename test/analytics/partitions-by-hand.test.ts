@@ -242,6 +242,23 @@ describe('a table by month that somebody dropped', () => {
       expect(await countRows(pool, 'partitions.tables')).toBe(0);
     }),
   );
+
+  it('and left its keys behind leaves its name to another, whose keys are kept in a table of their own', () =>
+    inClone(async (impressions) => {
+      const { pool } = impressions;
+      await convert(impressions, { uniqueOverAll: [['id']] });
+      await pool.query('drop table stats.impressions cascade');
+      await rollBack(pool);
+      await dropSetAside(pool, {});
+      await pool.query(again);
+      await convert(impressions, { uniqueOverAll: [['id']] });
+      await pool.query('insert into stats.impressions (seen_at) values ($1)', [NOW]);
+      expect(await countRows(pool, 'stats.impressions_by_id')).toBe(300);
+      expect(await countRows(pool, 'stats.impressions_by_id_2')).toBe(1);
+      expect(await faultsOf(pool)).toEqual([]);
+      expect(await rollBack(pool)).toMatchObject([{ status: 'back' }]);
+      expect(await countRows(pool, 'stats.impressions_by_id')).toBe(300);
+    }));
 });
 
 describe('another table by month that has got the name of one', () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ApplyOptions, applyPartitions } from '../../src/analytics/partitions/apply.ts';
 import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import { readStatus } from '../../src/analytics/partitions/status.ts';
 import type { Pool } from '../../src/db/pool.ts';
 import { countRows, faultsOf } from '../support/conversions.ts';
@@ -178,6 +179,45 @@ describe('a trigger that keeps keys', () => {
       await isWell(pool);
     }));
 });
+
+describe('a table of keys that somebody dropped', () => {
+  it('is named by verify, status and doctor, as no row can be written, and is there again by apply, with its keys', () =>
+    inClone(async (pool) => {
+      const fault = 'app.visits_by_ref, which keeps (ref) of app.visits, is gone: every row that is written is refused';
+      await pool.query('drop table app.visits_by_ref');
+      await expect(insert(pool, 2001)).rejects.toMatchObject({ code: '42P01' });
+      expect(await said(pool)).toMatchObject({
+        faults: [`${fault}: ${MENDS}, with the mapping that has it, puts that right`],
+        status: [fault],
+        doctor: { result: 'failed', found: expect.stringContaining(fault), todo: expect.stringContaining(MENDS) },
+      });
+      await pool.query('call partitions.maintain()');
+      expect(await apply(pool)).toMatchObject({
+        status: 'mended',
+        mended: [{ side: 'app.visits_by_ref', columns: ['ref'], unkept: [fault], written: 900, takenAway: 0 }],
+      });
+      expect(await countRows(pool, 'partitions.open_to_others((select id from partitions.tables))')).toBe(0);
+      await isWell(pool);
+    }));
+
+  it('of a table without rows is there again too', () =>
+    inClone(async (pool) => {
+      await pool.query('truncate app.visits, app.clicks; drop table app.visits_by_ref');
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ columns: ['ref'], written: 0 }] });
+      await insert(pool, 1);
+      await insert(pool, 800);
+      await isWell(pool);
+    }));
+});
+
+it('triggers that keep keys stay behind with the months on the way back, whatever they are called by now', () =>
+  inClone(async (pool) => {
+    await pool.query(`alter trigger liventix_keeps_key_1 on app.visits rename to keeps_ref;
+      alter trigger liventix_keeps_key_1_emptied on app.visits rename to empties_ref`);
+    expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'back' }]);
+    expect(await countRows(pool, `pg_trigger where tgrelid = 'app.visits'::regclass and not tgisinternal`)).toBe(0);
+    await insert(pool, 2001);
+  }));
 
 describe('keys', () => {
   it('that were not kept for a while, by a trigger that is as it is to be again, are written down and taken away', () =>

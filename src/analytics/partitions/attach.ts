@@ -49,10 +49,10 @@ export async function attachPast(pool: Pool, attaching: Attaching, options: Unde
         assertNotStopped(options.stop);
         if ((await fingerprintOf(tx, facts.oid)) !== staged.fingerprint) throw drifted(entry.table);
         await tx.query(swapStatements(facts, attaching).join(';\n'));
-        await tx.query(
-          `update partitions.tables set state = 'attached', relation = partitions.name_of(id)::regclass, past = $2, closes_at = null where id = $1`,
-          [tableId, pastName(facts.name)],
-        );
+        await tx.query(`update partitions.tables set state = 'attached', past = $2, closes_at = null where id = $1`, [
+          tableId,
+          pastName(facts.name),
+        ]);
         await rememberFollowers(tx, tableId, facts.readers);
       },
     };

@@ -72,8 +72,13 @@ function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus, { set
   return [{ found: `the conversion of ${table}, begun ${begunAt.toISOString()}, was broken off${refusal}`, todo }];
 }
 
-const lost = ({ table, isLost }: TableStatus): readonly Said[] =>
-  isLost ? [{ found: `${table} is gone, which was kept by month`, todo: `${ofLost(table)}.` }] : [];
+function lost({ table, isLost, state, closesAt }: TableStatus): readonly Said[] {
+  if (!isLost) return [];
+  if (state !== 'preparing') return [{ found: `${table} is gone, which was kept by month`, todo: `${ofLost(table)}.` }];
+  const refusal =
+    closesAt === null ? '' : `: where it is called otherwise now, its check refuses rows of ${closesAt} and later`;
+  return [{ found: `${table} is gone, whose conversion was broken off${refusal}`, todo: `${ofLost(table)}.` }];
+}
 
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
   const {

@@ -43,7 +43,7 @@ export interface Reference {
   readonly isOurs: boolean;
 }
 
-interface Trigger {
+export interface Trigger {
   readonly name: string;
   /** Names the table as it is called when it is run. */
   readonly definition: string;

@@ -1,3 +1,4 @@
+import { givingWay } from '../../db/giving-way.ts';
 import type { Pool } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
@@ -5,11 +6,13 @@ import { ident, qualified } from './names.ts';
 import {
   emptierName,
   emptierStatement,
+  filledStatement,
   fillSideTable,
   findTwice,
   keeperName,
   keeperStatements,
   type SideTable,
+  sideTableStatements,
 } from './side-tables.ts';
 import { assertNotStopped, runUntilStopped } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
@@ -25,7 +28,7 @@ export interface Mending {
 export interface Mended {
   readonly side: string;
   readonly columns: readonly string[];
-  /** In words, what its triggers were. */
+  /** In words, what it and its triggers were. */
   readonly unkept: readonly string[];
   readonly written: number;
   readonly takenAway: number;
@@ -50,17 +53,19 @@ interface Key extends SideTable {
 const TAKEN_AT_ONCE = 50_000;
 
 /**
- * Of a table that has its months: puts triggers back that keep its keys, writes keys down that are lacking, and takes those away that no row has and nothing
+ * Of a table that has its months: puts tables of keys back that are gone, and triggers that keep keys, writes keys down that are lacking, and takes those away that no row has and nothing
  * refers to. Reads keys and rows once each way; nothing is written where all is well, or a key is there twice. Run again, it goes on.
  * @throws AppError PARTITIONS_KEY_TWICE, PARTITIONS_BUSY, PARTITIONS_TOO_LONG, STOPPED, DB_*
  */
 export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
+  const remade = await remakeSideTables(mending);
   const ailing: Key[] = [];
   for (const key of await readKeys(mending)) {
     mending.onStep(`looking at the keys of ${named(mending)}`, 0, 0);
     const isLacking = await lacks(mending, key);
     if (isLacking || key.unkept.length > 0) await assertOnce(mending, key);
-    if (isLacking || key.unkept.length > 0 || (await hasLeftOver(mending, key))) ailing.push(key);
+    if (isLacking || key.unkept.length > 0 || remade.has(key.name) || (await hasLeftOver(mending, key)))
+      ailing.push(key);
   }
   await putTriggersBack(mending, ailing);
   const mended: Mended[] = [];
@@ -70,7 +75,7 @@ export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
     mended.push({
       side: `${mending.kept.schema}.${key.name}`,
       columns: key.columns,
-      unkept: key.unkept.map(({ fault }) => fault),
+      unkept: [...(remade.get(key.name) ?? []), ...key.unkept.map(({ fault }) => fault)],
       written,
       takenAway,
     });
@@ -80,6 +85,29 @@ export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
 
 const named = ({ kept: { schema, name } }: Mending): string => `${schema}.${name}`;
 const quoted = ({ kept: { schema, name } }: Mending): string => qualified(schema, name);
+
+/**
+ * Those that somebody dropped are there again, empty: until then every row that is written is refused.
+ * @returns in words, what was the matter with each, by its name
+ * @throws AppError PARTITIONS_KEY_TWICE, PARTITIONS_BUSY, DB_*
+ */
+async function remakeSideTables(mending: Mending): Promise<ReadonlyMap<string, readonly string[]>> {
+  const { pool, kept, locking } = mending;
+  const { rows } = await pool.query<{ name: string; columns: readonly string[]; owner: string; fault: string }>(
+    `select k.side_table as name, k.columns::text[] as columns, pg_get_userbyid(c.relowner) as owner, u.fault
+     from partitions.keys k join partitions.unkept_keys(k.table_id) u on u.columns = k.columns join pg_class c on c.oid = u.relation
+     where k.table_id = $1 and to_regclass(format('%I.%I', $2::text, k.side_table)) is null`,
+    [kept.id, kept.schema],
+  );
+  for (const { name, columns, owner } of rows) {
+    await assertOnce(mending, { columns });
+    const key = { side: qualified(kept.schema, name), by: kept.by, columns, name, owner };
+    await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
+      tx.query([...sideTableStatements(quoted(mending), key), filledStatement(named(mending), key)].join(';\n')),
+    );
+  }
+  return new Map(rows.map(({ name, fault }) => [name, [fault]]));
+}
 
 async function readKeys({ pool, kept }: Mending): Promise<readonly Key[]> {
   const { rows } = await pool.query<Omit<Key, 'side' | 'by'>>(
@@ -107,7 +135,7 @@ async function has({ pool, locking }: Mending, what: string): Promise<boolean> {
 }
 
 /** @throws AppError PARTITIONS_KEY_TWICE */
-async function assertOnce(mending: Mending, { columns }: Key): Promise<void> {
+async function assertOnce(mending: Mending, { columns }: Pick<Key, 'columns'>): Promise<void> {
   const { first, count } = await findTwice(mending.pool, {
     table: quoted(mending),
     columns,

@@ -23,11 +23,13 @@ import {
 import {
   emptierName,
   emptierStatement,
+  filledStatement,
   fillSideTable,
   findTwice,
   keeperName,
   keeperStatements,
   type SideTable,
+  sideTableStatements,
 } from './side-tables.ts';
 import { assertNotStopped, runUntilStopped, validateConstraint } from './stopped.ts';
 
@@ -241,46 +243,57 @@ async function keepKeyAside(
   nth: number,
 ): Promise<void> {
   const { pool, tableId, entry, locking, onStep } = preparing;
-  const [table, side] = [qualified(facts.schema, facts.name), qualified(facts.schema, sideTable(facts.name, columns))];
-  const { rowCount: isKnown } = await pool.query('select from partitions.keys where table_id = $1 and columns = $2', [
-    tableId,
-    columns,
-  ]);
+  const table = qualified(facts.schema, facts.name);
+  const { rows } = await pool.query<{ name: string }>(
+    'select side_table as name from partitions.keys where table_id = $1 and columns = $2',
+    [tableId, columns],
+  );
+  const name = rows[0]?.name ?? (await freeName(pool, facts.schema, sideTable(facts.name, columns)));
+  const side = qualified(facts.schema, name);
   const keys = { side, by: entry.by, columns };
-  if (isKnown === 0) {
+  if (rows.length === 0) {
     await assertOnce(preparing, facts, columns);
-    const types = facts.columns.filter((each) => [...columns, entry.by].includes(each));
     await underLock(pool, locking, async (tx) => ({
       names: [table],
       locksLater: 0,
       work: () =>
-        tx.query(`
-          create table ${side} as select ${columnList(types)} from ${table} with no data;
-          alter table ${side} owner to ${ident(facts.owner)};
-          alter table ${side} add constraint ${ident(named(sideTable(facts.name, columns), '_pkey'))} primary key (${columnList(columns)});
-          create index on ${side} using brin (${ident(entry.by)});
-          select partitions.close_to_others(${literal(side)});
-          ${keeperStatements(table, keys, keeperName(nth)).join('; ')};
-          ${emptierStatement(table, keys, emptierName(nth))};
-          insert into partitions.keys (table_id, columns, side_table) values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(sideTable(facts.name, columns))})`),
+        tx.query(
+          [
+            ...sideTableStatements(table, { ...keys, name, owner: facts.owner }),
+            ...keeperStatements(table, keys, keeperName(nth)),
+            emptierStatement(table, keys, emptierName(nth)),
+            `insert into partitions.keys (table_id, columns, side_table) values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(name)})`,
+          ].join(';\n'),
+        ),
     }));
   }
   await fillOnce(preparing, table, keys);
   for (const reference of facts.references.filter(({ refersTo }) => refersTo.join() === columns.join())) {
-    const name = byKeyName(reference.name);
+    const byKey = byKeyName(reference.name);
     const definition = referenceTo(reference, side);
-    const known = await readConstraint(pool, reference.table, name);
+    const known = await readConstraint(pool, reference.table, byKey);
     if (known === undefined) {
       await underLock(pool, locking, async (tx) => ({
         names: [reference.table],
         locksLater: 1,
-        work: () => tx.query(`alter table ${reference.table} add constraint ${ident(name)} ${definition} not valid`),
+        work: () => tx.query(`alter table ${reference.table} add constraint ${ident(byKey)} ${definition} not valid`),
       }));
     }
     if (known?.isValid !== true) {
-      onStep(`reading ${reference.table} for ${name}`, 0, 0);
-      await validateConstraint(pool, { table: reference.table, name }, locking);
+      onStep(`reading ${reference.table} for ${byKey}`, 0, 0);
+      await validateConstraint(pool, { table: reference.table, name: byKey }, locking);
     }
+  }
+}
+
+/** A side table of that name may have had to stay when another table of this one's name was given up. */
+async function freeName(pool: Pool, schema: string, wanted: string): Promise<string> {
+  for (let nth = 1; ; nth += 1) {
+    const name = nth === 1 ? wanted : named(wanted, `_${nth}`);
+    const { rows } = await pool.query<{ isFree: boolean }>('select to_regclass($1) is null as "isFree"', [
+      qualified(schema, name),
+    ]);
+    if (rows[0]?.isFree === true) return name;
   }
 }
 
@@ -318,7 +331,5 @@ async function fillOnce({ pool, entry, locking, onStep }: Preparing, table: stri
     condition: `(${columnList(columns)}) is not null`,
     onBlock: (block, blocks) => onStep(`keeping keys of ${entry.table}`, block, blocks),
   });
-  await pool.query(
-    `comment on table ${side} is ${literal(`The key (${columns.join(', ')}) of ${entry.table}, which no partition can hold. Kept by a trigger of it.`)}`,
-  );
+  await pool.query(filledStatement(entry.table, keys));
 }

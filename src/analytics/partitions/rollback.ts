@@ -37,10 +37,11 @@ import {
   stagedName,
 } from './names.ts';
 import { compareCopy } from './proof.ts';
+import { keepsKeys } from './side-tables.ts';
 import { runUntilStopped, validateConstraint } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
-import { comeForward, KEEPS_KEY, letGo, locksOf, sameStanding, setAside, takeOver } from './take-place.ts';
+import { comeForward, letGo, locksOf, sameStanding, setAside, takeOver } from './take-place.ts';
 
 export interface RollbackOptions extends Omit<ApplyOptions, 'entries' | 'keepsPast' | 'now' | 'onOutcome'> {
   /** With their schemas; all when there are none. */
@@ -112,14 +113,15 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
 
 /**
  * Of a table that is lost, all that is ours goes. A table of keys stays that others refer to, or that is kept by what bears another name by now: who writes
- * there would be refused.
- * @returns those that stay, and why
+ * there would be refused. What was prepared of a table that was renamed stays too, but for checks that refuse rows.
+ * @returns what stays, and why
  */
-async function forget(copying: Copying, { id, schema }: KeptTable): Promise<readonly string[]> {
+async function forget(copying: Copying, kept: KeptTable): Promise<readonly string[]> {
   const { pool, locking } = copying;
+  const { id, schema } = kept;
   await giveUpCopy(copying, 'rollback');
   return givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, async (tx) => {
-    const left: string[] = [];
+    const left = [...(kept.state === 'preparing' ? await openElsewhere(tx, kept) : [])];
     const { rows } = await tx.query<{ side: string }>(
       'delete from partitions.keys where table_id = $1 returning side_table as side',
       [id],
@@ -138,6 +140,21 @@ async function forget(copying: Copying, { id, schema }: KeptTable): Promise<read
     );
     return left;
   });
+}
+
+/** Takes the checks away from a table that was to become the past, and is called otherwise by now. @returns what stays of what was prepared, in words */
+async function openElsewhere(tx: Tx, { id, name }: KeptTable): Promise<readonly string[]> {
+  const { rows } = await tx.query<{ table: string; indexes: readonly string[] }>(
+    `select c.oid::regclass::text as table, array(
+       select i.indexrelid::regclass::text from pg_index i join pg_class x on x.oid = i.indexrelid where i.indrelid = c.oid and starts_with(x.relname, $2) order by 1) as indexes
+     from partitions.tables t join pg_class c on c.oid = t.relation where t.id = $1`,
+    [id, pastName(name)],
+  );
+  const [renamed] = rows;
+  if (renamed === undefined) return [];
+  for (const check of [closingCheck(name), notNullCheck(name)])
+    await tx.query(`alter table ${renamed.table} drop constraint if exists ${ident(check)}`);
+  return renamed.indexes.map((index) => `${index} stays, on ${renamed.table}`);
 }
 
 /** Foreign keys that refer to a table of keys, and triggers that keep it, in words. */
@@ -262,9 +279,7 @@ function unprepare(
 ): readonly string[] {
   const table = qualified(schema, name);
   return [
-    ...triggers
-      .filter((each) => each.name.startsWith(KEEPS_KEY))
-      .map((each) => `drop trigger ${ident(each.name)} on ${table}`),
+    ...triggers.filter(keepsKeys).map((each) => `drop trigger ${ident(each.name)} on ${table}`),
     ...references.map((each) => `alter table ${each.table} drop constraint ${ident(each.name)}`),
     ...[closingCheck(name), notNullCheck(name)].map(
       (check) => `alter table ${table} drop constraint if exists ${ident(check)}`,
@@ -398,11 +413,11 @@ function backStatements(facts: TableFacts, { id }: KeptTable, references: readon
     ...setAside(schema, name, `${schema}.${name}`),
     ...comeForward(facts, id),
     `select partitions.replaced(${facts.oid}, ${literal(table)}::regclass)`,
-    ...takeOver(facts, (trigger) => !trigger.startsWith(KEEPS_KEY)),
+    ...takeOver(facts, (trigger) => !keepsKeys(trigger)),
     // Not valid, so that nobody waits for the rows to be read.
     ...references.map(
       (each) => `alter table ${each.table} add constraint ${ident(each.name)} ${referenceTo(each, table)} not valid`,
     ),
-    `update partitions.tables set state = 'preparing', relation = null, past = null where id = ${id}`,
+    `update partitions.tables set state = 'preparing', past = null where id = ${id}`,
   ];
 }

@@ -1,9 +1,9 @@
 import { givingWay } from '../../db/giving-way.ts';
 import type { Pool } from '../../db/pool.ts';
 import type { UnderLockOptions } from '../../db/under-lock.ts';
-import { columnList, ident, literal } from './names.ts';
+import type { Trigger } from './facts.ts';
+import { columnList, ident, literal, named } from './names.ts';
 import { assertNotStopped, runUntilStopped } from './stopped.ts';
-import { KEEPS_KEY } from './take-place.ts';
 
 /** A unique key that no partition can hold, in a table of its own. */
 export interface SideTable {
@@ -13,8 +13,29 @@ export interface SideTable {
   readonly columns: readonly string[];
 }
 
+const KEEPS_KEY = 'liventix_keeps_key';
 export const keeperName = (nth: number): string => `${KEEPS_KEY}_${nth}`;
 export const emptierName = (nth: number): string => `${KEEPS_KEY}_${nth}_emptied`;
+
+/** Whether it sees to a side table, whatever somebody calls it. */
+export const keepsKeys = ({ definition }: Trigger): boolean =>
+  /EXECUTE FUNCTION partitions\.(keep_key|empty_keys)\(/.test(definition);
+
+/** The SQL that makes the side table, empty, as nobody sees it but the owner. `name`: without its schema, unquoted. */
+export const sideTableStatements = (
+  table: string,
+  { side, by, columns, name, owner }: SideTable & { readonly name: string; readonly owner: string },
+): readonly string[] => [
+  `create table ${side} as select ${columnList([...columns, by])} from ${table} with no data`,
+  `alter table ${side} owner to ${ident(owner)}`,
+  `alter table ${side} add constraint ${ident(named(name, '_pkey'))} primary key (${columnList(columns)})`,
+  `create index on ${side} using brin (${ident(by)})`,
+  `select partitions.close_to_others(${literal(side)})`,
+];
+
+/** What the comment of one says: that it is filled, and its triggers see to it alone. */
+export const filledStatement = (table: string, { side, columns }: Pick<SideTable, 'side' | 'columns'>): string =>
+  `comment on table ${side} is ${literal(`The key (${columns.join(', ')}) of ${table}, which no partition can hold. Kept by a trigger of it.`)}`;
 
 /** The SQL that has a table's rows keep the keys, be they written by a replica's worker. */
 export const keeperStatements = (

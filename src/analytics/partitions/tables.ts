@@ -45,7 +45,7 @@ export async function readTables(db: Queryable): Promise<readonly KeptTable[]> {
 
 /** What to do about one that is lost. */
 export const ofLost = (table: string): string =>
-  `${table} was kept by month, and nothing that bears its name is any more. Where it is called otherwise now, it is kept again when it has its name again. Else what is left of that goes, and another of its name can be converted: liventix partitions rollback --table ${inShell(table)}`;
+  `${table} was kept by month, or was about to be, and nothing that bears its name is any more. Where it is called otherwise now, it is again when it has its name again. Else what is left of that goes, and another of its name can be converted: liventix partitions rollback --table ${inShell(table)}`;
 
 /** What to do where its keys are not kept. */
 export const mendsKeys = (table: string): string =>

@@ -1,8 +1,7 @@
-import type { TableFacts } from './facts.ts';
+import type { TableFacts, Trigger } from './facts.ts';
 import { ident, literal, qualified, STAGE, stagedName } from './names.ts';
 
-/** Triggers of ours on a table whose keys lie in side tables, or that is being copied. */
-export const KEEPS_KEY = 'liventix_keeps_key';
+/** Triggers of ours on a table that is being copied. */
 export const CAPTURES = 'liventix_captures';
 export const REFUSES_TRUNCATE = 'liventix_refuses_truncate';
 const isCapture = (name: string) => name.startsWith(CAPTURES) || name.startsWith(REFUSES_TRUNCATE);
@@ -33,10 +32,10 @@ export const setAside = (schema: string, name: string, of: string): readonly str
  * Gives whoever bears the table's name now all that hung on the one before: texts that name the table are run as they were read. Views are
  * replaced, not dropped: they keep who may read them, their defaults, and what stands on them.
  */
-export function takeOver(facts: TableFacts, isWanted: (trigger: string) => boolean = () => true): readonly string[] {
+export function takeOver(facts: TableFacts, isWanted: (trigger: Trigger) => boolean = () => true): readonly string[] {
   const { schema, name, policies, triggers, sequences, publications, readers } = facts;
   const table = qualified(schema, name);
-  const kept = triggers.filter((each) => !isCapture(each.name) && isWanted(each.name));
+  const kept = triggers.filter((each) => !isCapture(each.name) && isWanted(each));
   return [
     ...policies,
     ...kept.map(({ definition }) => definition),

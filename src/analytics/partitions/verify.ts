@@ -149,7 +149,8 @@ async function keyChecks(tx: Tx): Promise<readonly Check[]> {
   const { rows } = await tx.query<{ name: string; table: string; side: string; lacking: string; leftOver: string }>(
     `select format('%s.%s', t.schema_name, t.table_name) as name, partitions.name_of(t.id) as table, format('%I.%I', t.schema_name, k.side_table) as side,
        partitions.lacking_sql(t.id, k.columns) as lacking, partitions.left_over_sql(t.id, k.columns) as "leftOver"
-     from partitions.keys k join partitions.tables t on t.id = k.table_id where ${IS_THERE}`,
+     from partitions.keys k join partitions.tables t on t.id = k.table_id
+     where ${IS_THERE} and to_regclass(format('%I.%I', t.schema_name, k.side_table)) is not null`,
   );
   return rows.flatMap(({ name, table, side, lacking, leftOver }) => [
     {
