@@ -285,7 +285,7 @@ describe('ledger post', () => {
     await blocker.query('select from payments.balances where account_id = $1 for update', [accounts.clearing]);
     const posting = start(['post', '--file', path, '--batch-size', '10']);
     await waitsForLock(database.pool, 'post_transactions');
-    posting.kill('SIGINT');
+    await posting.interrupt();
     await blocker.query('rollback');
     blocker.release();
     const stopped = await posting.done;

@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { runCommand } from '../../src/cli/main.ts';
+import { eventually } from './eventually.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/liventix', import.meta.url));
 
@@ -23,6 +25,8 @@ export interface RunningLiventix {
   /** Read already, unless `unread` is asked for. */
   readonly stdout: Readable;
   kill(signal: NodeJS.Signals): void;
+  /** Ctrl-C, of a command that sleeps: resolves when it has heard, and sleeps again. Else what it waits for could come first. */
+  interrupt(): Promise<void>;
 }
 
 export interface LiventixOptions {
@@ -75,8 +79,17 @@ export function startLiventix(
     stdout: child.stdout,
     done: once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr })),
     kill: (signal) => child.kill(signal),
+    interrupt: async () => {
+      const before = timesAsleep(child.pid);
+      child.kill('SIGINT');
+      await eventually('it has heard', () => timesAsleep(child.pid) > before);
+    },
   };
 }
+
+/** How often a process has gone to sleep, of its own accord. */
+const timesAsleep = (pid = -1): number =>
+  Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
 
 /** By util-linux, which gives it one of its own. */
 function onTerminal(command: readonly string[]): readonly string[] {
