@@ -4,22 +4,13 @@
 -- lint: allow lock-without-timeout because nobody but a run writes it, and it is changed in no time
 alter table rollups.rollups add column moved_at xid8;
 
--- Writes down of every rollup that counted further than this server has come where it had come when that was noticed. Returns nothing. Locks the rows of such rollups.
+-- Writes down of every rollup that counted further than this server has come where it had come when that was noticed. In a transaction of its own, before a run or a rebuild
+-- that may be refused. Returns nothing. Locks the rows of such rollups.
 create function rollups.note_moves() returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   update rollups.rollups r set moved_at = h.horizon
   from (select greatest(pg_snapshot_xmin(pg_current_snapshot()), '1') as horizon) h
   where r.moved_at is null and h.horizon < r.counted_below
-$$;
-
--- Writes down that a rollup cannot be counted, when what failed is undone: the next run that works says otherwise. Parameters: the rollup; what failed.
-create or replace function rollups.note_failure(p_rollup text, p_error text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-  perform rollups.note_moves();
-  update rollups.rollups set failing_since = coalesce(failing_since, clock_timestamp()), error = p_error
-  where name = p_rollup and error is distinct from p_error;
-end
 $$;
 
 -- Begins to build a rollup from its source, or to rebuild it: which months there are, and what is counted by runs from then on. Months whose partitions are
@@ -39,7 +30,6 @@ declare
   v_losses record;
 begin
   perform pg_advisory_xact_lock(hashtext('liventix.rollups'), hashtext(p_rollup));
-  perform rollups.note_moves();
   v_rollup := rollups.get(p_rollup);
   v_source := rollups.source_of(v_rollup.sources);
   execute format('select exists (select from %s)', v_source) into v_has_rows;
@@ -75,6 +65,36 @@ begin
     failing_since = null, error = null
   where name = p_rollup;
   return coalesce(cardinality(v_months), 0);
+end
+$$;
+
+-- Runs every rollup until it is up to date, for pg_cron: select cron.schedule('10 seconds', 'call rollups.run_all()'). Each step is a transaction;
+-- what fails of one is a warning, and written down, and the others go on.
+create or replace procedure rollups.run_all(p_most integer default 50000)
+language plpgsql as $$
+declare
+  v_behind text[] := array(select r.name from rollups.rollups r where r.state = 'ready' order by r.name);
+  v_name text;
+  v_is_behind boolean;
+begin
+  perform rollups.note_moves();
+  commit;
+  -- One step each in turn: one that is far behind keeps no other waiting.
+  while pg_catalog.cardinality(v_behind) > 0 loop
+    foreach v_name in array v_behind loop
+      begin
+        select r.is_behind into v_is_behind from rollups.run(v_name, p_most) r;
+      exception when others then
+        raise warning 'rollup %: %', v_name, sqlerrm;
+        perform rollups.note_failure(v_name, sqlerrm);
+        v_is_behind := false;
+      end;
+      commit;
+      if not v_is_behind then
+        v_behind := pg_catalog.array_remove(v_behind, v_name);
+      end if;
+    end loop;
+  end loop;
 end
 $$;
 

@@ -193,9 +193,12 @@ function outcomeText(outcome: Outcome | PutBack): string {
         ...outcome.mended.flatMap(mendedLines),
       ].join('');
     case 'mended':
-      return [`mended   ${name}\n`, ...outcome.mended.flatMap(mendedLines), ...outcome.copies.map(reconciledLine)].join(
-        '',
-      );
+      return [
+        `mended   ${name}\n`,
+        ...leftLines(outcome),
+        ...outcome.copies.map(reconciledLine),
+        ...outcome.mended.flatMap(mendedLines),
+      ].join('');
     case 'attached':
       return [
         `attached ${name}: what was there is one partition${locked(outcome.lockedMs)}\n`,

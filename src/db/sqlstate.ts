@@ -19,7 +19,14 @@ const SERVER_SQLSTATES: ReadonlyMap<string, { code: ErrorCode; whatToDo: string 
     },
   ],
   ['3D000', { code: 'DB_NOT_FOUND', whatToDo: 'Create it, or correct the name in DATABASE_URL.' }],
-  ['42501', { code: 'DB_PERMISSION_DENIED', whatToDo: "Run as the database's owner, or have the right granted." }],
+  [
+    '42501',
+    {
+      code: 'DB_PERMISSION_DENIED',
+      whatToDo:
+        "Run as the database's owner, or have the right granted; where policies hold for the owner too, as a role with BYPASSRLS.",
+    },
+  ],
   [
     '08P01',
     {

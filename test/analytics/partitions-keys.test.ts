@@ -1,12 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ApplyOptions, applyPartitions } from '../../src/analytics/partitions/apply.ts';
+import { dropSetAside } from '../../src/analytics/partitions/clean.ts';
 import { judgePartitions } from '../../src/analytics/partitions/diagnosis.ts';
+import { makePlan } from '../../src/analytics/partitions/plan.ts';
 import { rollBackPartitions } from '../../src/analytics/partitions/rollback.ts';
 import { readStatus } from '../../src/analytics/partitions/status.ts';
 import type { Pool } from '../../src/db/pool.ts';
-import { countRows, faultsOf } from '../support/conversions.ts';
+import { breakOff, countRows, faultsOf } from '../support/conversions.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { entryOf, NOW } from '../support/impressions.ts';
+import { waitsForLock } from '../support/locks.ts';
 
 // Keys beside a table that somebody stopped keeping, and what puts them right.
 
@@ -181,9 +184,11 @@ describe('a trigger that keeps keys', () => {
 });
 
 describe('a table of keys that somebody dropped', () => {
-  it('is named by verify, status and doctor, as no row can be written, and is there again by apply, with its keys', () =>
+  const fault =
+    'app.visits_by_ref, which keeps the keys (ref) of app.visits, is gone: rows that are written are refused';
+
+  it('is named by verify, status and doctor, and is there again by apply, with its keys', () =>
     inClone(async (pool) => {
-      const fault = 'app.visits_by_ref, which keeps (ref) of app.visits, is gone: every row that is written is refused';
       await pool.query('drop table app.visits_by_ref');
       await expect(insert(pool, 2001)).rejects.toMatchObject({ code: '42P01' });
       expect(await said(pool)).toMatchObject({
@@ -207,6 +212,135 @@ describe('a table of keys that somebody dropped', () => {
       await insert(pool, 1);
       await insert(pool, 800);
       await isWell(pool);
+    }));
+
+  it('is not there before it has all keys: a row whose key is there is refused until then, and after', () =>
+    inClone(async (pool) => {
+      await pool.query('drop table app.visits_by_ref');
+      const other = await pool.connect();
+      try {
+        await other.query('begin; select from app.visits where id = 800 for update');
+        expect(await apply(pool, { maxTries: 1 })).toMatchObject({
+          status: 'skipped',
+          reasons: [expect.stringContaining('was in use each of 1 times')],
+        });
+        expect((await said(pool)).status).toEqual([fault]);
+        await expect(insert(pool, 2001, 'r20')).rejects.toMatchObject({ code: '42P01' });
+        await other.query('rollback');
+      } finally {
+        other.release();
+      }
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ written: 900 }] });
+      await expect(insert(pool, 2001, 'r20')).rejects.toMatchObject({ code: '23505' });
+      expect(await countRows(pool, `pg_class where relname like 'visits_by_ref%_again'`)).toBe(0);
+      await isWell(pool);
+    }));
+
+  it('is not there again while keys of another are there twice, which are named first', () =>
+    inClone(async (pool) => {
+      await pool.query('alter table app.visits disable trigger liventix_keeps_key_1; drop table app.clicks');
+      await insert(pool, 2001, 'r20');
+      await pool.query('drop table app.visits_by_id');
+      expect(await apply(pool)).toMatchObject({
+        status: 'skipped',
+        reasons: [
+          expect.stringMatching(/^\(ref\) of app\.visits is to be there once .*: its keys are not mended before\.$/),
+        ],
+      });
+      expect(await countRows(pool, `pg_class where relname like 'visits_by_id%'`)).toBe(0);
+    }));
+});
+
+describe('a table of keys that somebody renamed', () => {
+  const RENAMES = `alter table app.visits_by_id rename to ids; create schema lost; alter table app.ids set schema lost`;
+  const refersAgain = async (pool: Pool) => {
+    await insert(pool, 5003);
+    await pool.query('insert into app.clicks (visit) values (5003); delete from app.visits where id in (8, 5003)');
+    expect(await countRows(pool, 'app.clicks')).toBe(2);
+  };
+
+  it('has its name again by apply, with what refers to it', () =>
+    inClone(async (pool) => {
+      await pool.query(RENAMES);
+      const fault =
+        'app.visits_by_id, which keeps the keys (id) of app.visits, is called lost.ids by now: rows that are written are refused';
+      expect((await said(pool)).status).toEqual([fault]);
+      expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ unkept: [fault], written: 0 }] });
+      await refersAgain(pool);
+      await isWell(pool);
+    }));
+
+  it('has it on the way back: no foreign key is lost', () =>
+    inClone(async (pool) => {
+      await pool.query(RENAMES);
+      expect(await rollBackPartitions(pool, { tables: [] })).toMatchObject([{ status: 'back' }]);
+      await refersAgain(pool);
+    }));
+});
+
+describe('a conversion that was broken off', () => {
+  const breaks = (pool: Pool) => breakOff(pool, 'building indexes', { entries: [ENTRY] });
+  const inPlain = async (work: (pool: Pool) => Promise<void>) =>
+    inClone(async (pool) => {
+      await rollBackPartitions(pool, { tables: [] });
+      await dropSetAside(pool, {});
+      await breaks(pool);
+      await work(pool);
+    });
+
+  it('has its keys put right when it is gone on with, before nothing else keeps them', () =>
+    inPlain(async (pool) => {
+      const fault = 'the trigger liventix_keeps_key_1 of app.visits, which keeps its keys (ref), is not enabled always';
+      await pool.query('alter table app.visits disable trigger liventix_keeps_key_1');
+      await insert(pool, 2001);
+      expect(await said(pool)).toMatchObject({
+        status: [fault],
+        doctor: { result: 'failed', found: expect.stringContaining(fault) },
+      });
+      expect(await apply(pool)).toMatchObject({ status: 'partitioned', mended: [{ unkept: [fault], written: 1 }] });
+      await expect(insert(pool, 2002, 'r2001')).rejects.toMatchObject({ code: '23505' });
+      await isWell(pool);
+    }));
+
+  it('has a table of keys again that was dropped meanwhile', () =>
+    inPlain(async (pool) => {
+      await pool.query('drop table app.visits_by_id cascade');
+      await expect(insert(pool, 2001)).rejects.toMatchObject({ code: '42P01' });
+      expect((await judgePartitions(pool)).result).toBe('failed');
+      expect(await apply(pool)).toMatchObject({ status: 'partitioned', mended: [{ columns: ['id'], written: 900 }] });
+      await isWell(pool);
+    }));
+});
+
+describe('policies that hold for the owner of what refers to a table', () => {
+  const FORCES = 'alter table app.clicks enable row level security; alter table app.clicks force row level security';
+  it('keep nobody from what does not concern its keys, and are named where they do', () =>
+    inClone(async (pool) => {
+      await pool.query(FORCES);
+      expect(await apply(pool)).toMatchObject({ status: 'already' });
+      await pool.query(`alter table app.visits disable trigger liventix_keeps_key_0; delete from app.visits where id = 20;
+        alter table app.visits enable always trigger liventix_keeps_key_0`);
+      expect(await apply(pool)).toMatchObject({
+        status: 'skipped',
+        reasons: [expect.stringMatching(/policy for table "clicks".*BYPASSRLS/)],
+      });
+    }));
+
+  it('keep a plain table from being converted, which the plan says', () =>
+    inClone(async (pool) => {
+      await rollBackPartitions(pool, { tables: [] });
+      await dropSetAside(pool, {});
+      await pool.query(FORCES);
+      const forced = expect.stringContaining(
+        'Policies of app.clicks, which refers to app.visits, hold for its owner too',
+      );
+      expect(await makePlan(pool, [ENTRY], NOW)).toMatchObject([
+        {
+          status: 'blocked',
+          findings: expect.arrayContaining([{ severity: 'blocks', finding: 'forced', text: forced }]),
+        },
+      ]);
+      expect(await apply(pool)).toMatchObject({ status: 'skipped', reasons: [forced] });
     }));
 });
 
@@ -294,6 +428,26 @@ describe('keys', () => {
       }),
   );
 });
+
+it('Ctrl-C ends the taking away of keys at once', () =>
+  inClone(async (pool) => {
+    await pool.query(`drop table app.visits_202601;
+      create function app.waits() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(77); return old; end $$;
+      create trigger waits before delete on app.visits_by_ref for each row execute function app.waits()`);
+    const other = await pool.connect();
+    const stop = new AbortController();
+    try {
+      await other.query('select pg_advisory_lock(77)');
+      const applying = apply(pool, { stop: stop.signal });
+      await waitsForLock(pool, 'take_keys_away');
+      stop.abort('SIGINT');
+      await expect(applying).rejects.toMatchObject({ code: 'STOPPED' });
+    } finally {
+      other.release(true);
+    }
+    await pool.query('drop trigger waits on app.visits_by_ref');
+    expect(await apply(pool)).toMatchObject({ status: 'mended', mended: [{ columns: ['ref'] }] });
+  }));
 
 describe('a month that somebody opened', () => {
   it('by its own name is named by verify and doctor, with what closes it: a warning, where a trigger that keeps keys is more', () =>

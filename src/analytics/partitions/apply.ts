@@ -155,6 +155,7 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
   const lockedMs: number[] = [];
   try {
     let kept = await findTable(pool, table);
+    const isBegunNow = kept === undefined;
     if (kept === undefined) {
       const facts = await readFacts(pool, table, entry.by);
       const reasons = [...blocking(await judgeTable(pool, facts, entry)), ...(await leftAside(pool, table))];
@@ -167,6 +168,8 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     await giveUpCopy(following, 'rollback');
     await remakeFollowers(following);
     const hadMonths = kept.state !== 'preparing';
+    // Of what was begun before too: who knows what became of its keys, which nothing else keeps once it has months.
+    const mended = isBegunNow ? [] : await mendKeys({ ...following, kept });
     if (!hadMonths) {
       lockedMs.push(await attach(pool, { entry, kept }, options));
       await analyze(pool, kept, options);
@@ -176,7 +179,6 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     await remakeFollowers(following);
     const isNew = kept.state !== 'partitioned';
     await heedPolicy(pool, kept, entry, options);
-    const mended = hadMonths ? await mendKeys({ ...following, kept }) : [];
     if (isNew && options.keepsPast === true) return { table, status: 'attached', lockedMs, mended };
     const split = await (isNew ? splitPast : sortStrays)(pool, { entry, kept }, options);
     if (split.length > 0) await analyze(pool, kept, options);

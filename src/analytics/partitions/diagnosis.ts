@@ -34,6 +34,7 @@ async function judge(db: Queryable): Promise<Finding> {
   const kept = there.filter(({ state }) => state !== 'preparing');
   const said = [
     ...status.tables.flatMap(lost),
+    ...there.flatMap(keysOf),
     ...kept.flatMap((table) => faultsOf(table, now)),
     ...(status.isRunning ? [] : there.flatMap((table) => brokenOff(table, status))),
   ];
@@ -45,7 +46,7 @@ async function judge(db: Queryable): Promise<Finding> {
     };
   }
   // Rows are written that no key keeps apart, and what refers to them does not go with them.
-  const isFailing = shortest < RUNWAY_FAILED_DAYS || kept.some(({ unkeptKeys }) => unkeptKeys.length > 0);
+  const isFailing = shortest < RUNWAY_FAILED_DAYS || there.some(({ unkeptKeys }) => unkeptKeys.length > 0);
   return findingOf(isFailing ? 'failed' : 'warning', said);
 }
 
@@ -80,19 +81,12 @@ function lost({ table, isLost, state, closesAt }: TableStatus): readonly Said[] 
   return [{ found: `${table} is gone, whose conversion was broken off${refusal}`, todo: `${ofLost(table)}.` }];
 }
 
+const keysOf = ({ table, unkeptKeys }: TableStatus): readonly Said[] =>
+  unkeptKeys.map((found) => ({ found, todo: `${mendsKeys(table)}.` }));
+
 function faultsOf(status: TableStatus, now: Date): readonly Said[] {
-  const {
-    table,
-    months,
-    runwayDays,
-    missingMonths,
-    hasStrays,
-    areStraysDue,
-    unkeptKeys,
-    openToOthers,
-    maintainedAt,
-    begunAt,
-  } = status;
+  const { table, months, runwayDays, missingMonths, hasStrays, areStraysDue, openToOthers, maintainedAt, begunAt } =
+    status;
   const seenAt = maintainedAt ?? begunAt;
   const lateMs = now.getTime() - seenAt.getTime();
   const strays = months.find(({ isDefault }) => isDefault)?.partition;
@@ -117,7 +111,6 @@ function faultsOf(status: TableStatus, now: Date): readonly Said[] {
           },
         ]
       : []),
-    ...unkeptKeys.map((found) => ({ found, todo: `${mendsKeys(table)}.` })),
     ...openToOthers.map(({ relation, why }) => ({ found: `${relation} ${why}`, todo: `${closes(relation)}.` })),
     ...(lateMs > UPKEEP_LATE_MS
       ? [

@@ -41,6 +41,8 @@ export interface Reference {
   readonly tail: string;
   readonly isValidated: boolean;
   readonly isOurs: boolean;
+  /** Policies of the table that refers hold for its owner too. */
+  readonly isForced: boolean;
 }
 
 export interface Trigger {
@@ -186,7 +188,8 @@ const FACTS = `
       select jsonb_build_object('name', k.conname, 'table', ${QUOTED}, 'columns', ${ACTION_KEYS},
         'refersTo', array(select a.attname::text from unnest(k.confkey) with ordinality u (n, nth)
           join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = u.n order by nth),
-        'tail', split_part(pg_get_constraintdef(k.oid), format(' REFERENCES %I.%I', s.nspname, c.relname), 2), 'isValidated', k.convalidated, 'isOurs', pg_has_role(x.relowner, 'usage'))
+        'tail', split_part(pg_get_constraintdef(k.oid), format(' REFERENCES %I.%I', s.nspname, c.relname), 2), 'isValidated', k.convalidated, 'isOurs', pg_has_role(x.relowner, 'usage'),
+        'isForced', x.relrowsecurity and x.relforcerowsecurity)
       from pg_catalog.pg_constraint k join pg_catalog.pg_class x on x.oid = k.conrelid join pg_catalog.pg_namespace n on n.oid = x.relnamespace
       where k.confrelid = c.oid and k.contype = 'f' and k.conparentid = 0 and k.conrelid <> c.oid order by x.relname, k.conname
     ) as references,

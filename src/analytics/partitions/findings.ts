@@ -100,6 +100,14 @@ function unsuitable(facts: TableFacts, { table, by, uniqueOverAll }: Entry): rea
       'forced',
       `Policies of ${table} hold for its owner too: run this as a role that passes by them`,
     ),
+    ...references
+      .filter(({ isForced }) => isForced && !facts.bypassesPolicies)
+      .map((each) =>
+        blocks(
+          'forced',
+          `Policies of ${each.table}, which refers to ${table}, hold for its owner too: run this as a role that passes by them`,
+        ),
+      ),
     ...facts.foreignKeys
       .filter(({ isValidated }) => !isValidated)
       .map((each) =>

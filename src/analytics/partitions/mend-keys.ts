@@ -2,8 +2,9 @@ import { givingWay } from '../../db/giving-way.ts';
 import type { Pool } from '../../db/pool.ts';
 import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { ident, qualified } from './names.ts';
+import { columnList, ident, leavesOf, literal, qualified } from './names.ts';
 import {
+  againName,
   emptierName,
   emptierStatement,
   filledStatement,
@@ -14,7 +15,7 @@ import {
   type SideTable,
   sideTableStatements,
 } from './side-tables.ts';
-import { assertNotStopped, runUntilStopped } from './stopped.ts';
+import { runUntilStopped } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 
 export interface Mending {
@@ -44,8 +45,9 @@ interface Unkept {
 interface Key extends SideTable {
   readonly name: string;
   readonly unkept: readonly Unkept[];
-  /** SQL conditions: of a row r whose key is lacking, of a key k that is left over. */
+  /** SQL conditions: of a row r whose key is lacking; of a key k that no row has; of one that nothing refers to either. */
   readonly lacking: string;
+  readonly rowless: string;
   readonly leftOver: string;
 }
 
@@ -53,17 +55,17 @@ interface Key extends SideTable {
 const TAKEN_AT_ONCE = 50_000;
 
 /**
- * Of a table that has its months: puts tables of keys back that are gone, and triggers that keep keys, writes keys down that are lacking, and takes those away that no row has and nothing
+ * Puts tables of keys back that are gone or called otherwise, and triggers that keep keys, writes keys down that are lacking, and takes those away that no row has and nothing
  * refers to. Reads keys and rows once each way; nothing is written where all is well, or a key is there twice. Run again, it goes on.
  * @throws AppError PARTITIONS_KEY_TWICE, PARTITIONS_BUSY, PARTITIONS_TOO_LONG, STOPPED, DB_*
  */
 export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
-  const remade = await remakeSideTables(mending);
+  const remade = await putSideTablesBack(mending);
   const ailing: Key[] = [];
   for (const key of await readKeys(mending)) {
-    mending.onStep(`looking at the keys of ${named(mending)}`, 0, 0);
+    mending.onStep(`looking at the keys of ${nameOf(mending)}`, 0, 0);
     const isLacking = await lacks(mending, key);
-    if (isLacking || key.unkept.length > 0) await assertOnce(mending, key);
+    if (isLacking || key.unkept.length > 0) await assertOnce(mending, key, NOT_BEFORE);
     if (isLacking || key.unkept.length > 0 || remade.has(key.name) || (await hasLeftOver(mending, key)))
       ailing.push(key);
   }
@@ -75,44 +77,137 @@ export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
     mended.push({
       side: `${mending.kept.schema}.${key.name}`,
       columns: key.columns,
-      unkept: [...(remade.get(key.name) ?? []), ...key.unkept.map(({ fault }) => fault)],
-      written,
+      unkept: [...(remade.get(key.name)?.faults ?? []), ...key.unkept.map(({ fault }) => fault)],
+      written: written + (remade.get(key.name)?.written ?? 0),
       takenAway,
     });
   }
   return mended;
 }
 
-const named = ({ kept: { schema, name } }: Mending): string => `${schema}.${name}`;
+const nameOf = ({ kept: { schema, name } }: Mending): string => `${schema}.${name}`;
 const quoted = ({ kept: { schema, name } }: Mending): string => qualified(schema, name);
 
-/**
- * Those that somebody dropped are there again, empty: until then every row that is written is refused.
- * @returns in words, what was the matter with each, by its name
- * @throws AppError PARTITIONS_KEY_TWICE, PARTITIONS_BUSY, DB_*
- */
-async function remakeSideTables(mending: Mending): Promise<ReadonlyMap<string, readonly string[]>> {
-  const { pool, kept, locking } = mending;
-  const { rows } = await pool.query<{ name: string; columns: readonly string[]; owner: string; fault: string }>(
-    `select k.side_table as name, k.columns::text[] as columns, pg_get_userbyid(c.relowner) as owner, u.fault
-     from partitions.keys k join partitions.unkept_keys(k.table_id) u on u.columns = k.columns join pg_class c on c.oid = u.relation
-     where k.table_id = $1 and to_regclass(format('%I.%I', $2::text, k.side_table)) is null`,
+interface PutBack {
+  readonly faults: readonly string[];
+  readonly written: number;
+}
+
+interface Missing {
+  readonly name: string;
+  readonly columns: readonly string[];
+  readonly owner: string;
+  /** As it is called by now, quoted, and where; null where it is gone. */
+  readonly itself: string | null;
+  readonly fault: string;
+}
+
+async function readMissing({ pool, kept }: Pick<Mending, 'pool' | 'kept'>): Promise<readonly Missing[]> {
+  const { rows } = await pool.query<Missing>(
+    `select k.side_table as name, k.columns::text[] as columns, pg_get_userbyid(t.relowner) as owner, u.fault,
+       (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = k.relation) as itself
+     from partitions.keys k join partitions.unkept_keys(k.table_id) u on u.columns = k.columns join pg_class t on t.oid = u.relation
+     cross join lateral to_regclass(format('%I.%I', $2::text, k.side_table)) s (side)
+     where k.table_id = $1 and (s.side is null or k.relation <> s.side) order by k.columns`,
     [kept.id, kept.schema],
   );
-  for (const { name, columns, owner } of rows) {
-    await assertOnce(mending, { columns });
-    const key = { side: qualified(kept.schema, name), by: kept.by, columns, name, owner };
+  return rows;
+}
+
+/**
+ * Tables of keys that somebody renamed, or moved, have their name again.
+ * @returns those @throws AppError PARTITIONS_BUSY, STOPPED, DB_*
+ */
+export async function renameSideTablesBack(
+  mending: Pick<Mending, 'pool' | 'kept' | 'locking'>,
+): Promise<readonly Missing[]> {
+  const { pool, kept, locking } = mending;
+  const renamed = (await readMissing(mending)).filter(({ itself }) => itself !== null);
+  for (const missing of renamed) {
     await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
-      tx.query([...sideTableStatements(quoted(mending), key), filledStatement(named(mending), key)].join(';\n')),
+      tx.query(`
+        do $back$
+        declare v_itself constant regclass := ${literal(missing.itself ?? '')};
+        begin
+          execute format('alter table %s rename to %I', v_itself, ${literal(missing.name)});
+          if (select c.relnamespace from pg_class c where c.oid = v_itself) <> ${literal(ident(kept.schema))}::regnamespace then
+            execute format('alter table %s set schema %I', v_itself, ${literal(kept.schema)});
+          end if;
+        end
+        $back$`),
     );
   }
-  return new Map(rows.map(({ name, fault }) => [name, [fault]]));
+  return renamed;
 }
+
+/**
+ * The same, and those that somebody dropped are there again when they have all keys: until then rows that are written are refused, and none comes of which a key is not
+ * known.
+ * @returns in words, what was the matter with each, by its name, and how many keys were written down
+ * @throws AppError PARTITIONS_KEY_TWICE, PARTITIONS_BUSY, STOPPED, DB_*
+ */
+async function putSideTablesBack(mending: Mending): Promise<ReadonlyMap<string, PutBack>> {
+  const renamed = await renameSideTablesBack(mending);
+  const gone = await readMissing(mending);
+  // Keys that are there twice are named before anything else is done.
+  if (gone.length > 0) await assertAllOnce(mending);
+  const back = new Map<string, PutBack>(renamed.map(({ name, fault }) => [name, { faults: [fault], written: 0 }]));
+  for (const missing of gone)
+    back.set(missing.name, { faults: [missing.fault], written: await remakeSideTable(mending, missing) });
+  return back;
+}
+async function assertAllOnce(mending: Mending): Promise<void> {
+  const { rows } = await mending.pool.query<{ columns: readonly string[] }>(
+    'select columns::text[] as columns from partitions.keys where table_id = $1 order by columns',
+    [mending.kept.id],
+  );
+  for (const key of rows) await assertOnce(mending, key, NOT_BEFORE);
+}
+
+/** Filled under a name that no trigger knows. What a run left that was broken off goes first. */
+async function remakeSideTable(mending: Mending, { name, columns, owner }: Missing): Promise<number> {
+  const { pool, kept, locking, onStep } = mending;
+  const again = { side: qualified(kept.schema, againName(name)), by: kept.by, columns };
+  const giving = { ...locking, code: 'PARTITIONS_BUSY' } as const;
+  await givingWay(pool, giving, (tx) =>
+    tx.query(
+      [
+        `drop table if exists ${again.side}`,
+        ...sideTableStatements(quoted(mending), { ...again, name, owner }),
+        filledStatement(nameOf(mending), again),
+      ].join(';\n'),
+    ),
+  );
+  const condition = `(${columnList(columns)}) is not null`;
+  let written = 0;
+  for (const leaf of await leavesOf(pool, quoted(mending)))
+    written += await fillFrom(mending, again, { leaf, condition });
+  onStep(`naming ${name}`, 0, 0);
+  await givingWay(pool, giving, (tx) =>
+    tx.query(`
+      alter table ${again.side} rename to ${ident(name)};
+      update partitions.keys set relation = ${literal(qualified(kept.schema, name))}::regclass where table_id = ${kept.id} and side_table = ${literal(name)}`),
+  );
+  return written;
+}
+
+const fillFrom = (
+  { pool, locking, onStep }: Mending,
+  side: SideTable,
+  of: { readonly leaf: string; readonly condition: string },
+): Promise<number> =>
+  fillSideTable({
+    ...side,
+    ...of,
+    pool,
+    locking,
+    onBlock: (block, blocks) => onStep(`keeping keys of ${of.leaf}`, block, blocks),
+  });
 
 async function readKeys({ pool, kept }: Mending): Promise<readonly Key[]> {
   const { rows } = await pool.query<Omit<Key, 'side' | 'by'>>(
     `select k.side_table as name, k.columns::text[] as columns, partitions.lacking_sql(k.table_id, k.columns) as lacking,
-       partitions.left_over_sql(k.table_id, k.columns) as "leftOver",
+       partitions.rowless_sql(k.table_id, k.columns) as rowless, partitions.left_over_sql(k.table_id, k.columns) as "leftOver",
        (select coalesce(jsonb_agg(jsonb_build_object('empties', u.empties, 'trigger', u.trigger_name, 'fault', u.fault)), '[]')
          from partitions.unkept_keys(k.table_id) u where u.columns = k.columns) as unkept
      from partitions.keys k where k.table_id = $1 order by k.columns`,
@@ -123,7 +218,9 @@ async function readKeys({ pool, kept }: Mending): Promise<readonly Key[]> {
 
 const lacks = (mending: Mending, { lacking }: Key, from = quoted(mending)) =>
   has(mending, `${from} r where ${lacking}`);
-const hasLeftOver = (mending: Mending, { side, leftOver }: Key) => has(mending, `${side} k where ${leftOver}`);
+/** What refers to it is asked only where there is something to be asked: its policies may refuse that. */
+const hasLeftOver = async (mending: Mending, { side, rowless, leftOver }: Key) =>
+  (await has(mending, `${side} k where ${rowless}`)) && (await has(mending, `${side} k where ${leftOver}`));
 
 async function has({ pool, locking }: Mending, what: string): Promise<boolean> {
   const { rows } = await runUntilStopped<{ has: boolean }>(
@@ -134,8 +231,11 @@ async function has({ pool, locking }: Mending, what: string): Promise<boolean> {
   return rows[0]?.has === true;
 }
 
-/** @throws AppError PARTITIONS_KEY_TWICE */
-async function assertOnce(mending: Mending, { columns }: Pick<Key, 'columns'>): Promise<void> {
+const NOT_BEFORE = ': its keys are not mended before.';
+const STAYS = ': what was mended of its keys stays.';
+
+/** @param what that ends the message @throws AppError PARTITIONS_KEY_TWICE */
+async function assertOnce(mending: Mending, { columns }: Pick<Key, 'columns'>, what: string): Promise<void> {
   const { first, count } = await findTwice(mending.pool, {
     table: quoted(mending),
     columns,
@@ -144,7 +244,7 @@ async function assertOnce(mending: Mending, { columns }: Pick<Key, 'columns'>): 
   if (count === 0n) return;
   throw new AppError(
     'PARTITIONS_KEY_TWICE',
-    `(${columns.join(', ')}) of ${named(mending)} is to be there once over all months, and ${count} are there more than once: ${first.join(', ')}${count > first.length ? ' and more' : ''}. Change or delete such rows. Then run it again: its keys are not mended before.`,
+    `(${columns.join(', ')}) of ${nameOf(mending)} is to be there once over all months, and ${count} are there more than once: ${first.join(', ')}${count > first.length ? ' and more' : ''}. Change or delete such rows. Then run it again${what}`,
   );
 }
 
@@ -185,55 +285,34 @@ function triggerStatements(table: string, keys: readonly Key[], taken: Set<strin
 }
 
 async function writeKeys(mending: Mending, key: Key): Promise<number> {
-  const { pool, locking, onStep } = mending;
   let written = 0;
-  for (const leaf of await readLeaves(mending)) {
+  for (const leaf of await leavesOf(mending.pool, quoted(mending))) {
     if (!(await lacks(mending, key, `only ${leaf}`))) continue;
-    written += await fillSideTable({
-      ...key,
-      pool,
-      locking,
-      leaf,
-      condition: key.lacking,
-      onBlock: (block, blocks) => onStep(`keeping keys of ${leaf}`, block, blocks),
-    });
+    written += await fillFrom(mending, key, { leaf, condition: key.lacking });
   }
   if (written === 0 || !(await lacks(mending, key))) return written;
   // One was written twice before the trigger was back, or rows went to a partition that was not there.
-  await assertOnce(mending, key);
+  await assertOnce(mending, key, STAYS);
   throw new AppError(
     'PARTITIONS_BUSY',
-    `Rows of ${named(mending)} went to other months while their keys were written down. What was written stays: run it again.`,
+    `Rows of ${nameOf(mending)} went to other months while their keys were written down. What was written stays: run it again.`,
   );
-}
-
-async function readLeaves(mending: Mending): Promise<readonly string[]> {
-  const { rows } = await mending.pool.query<{ leaf: string }>(
-    `select format('%I.%I', n.nspname, c.relname) as leaf from pg_partition_tree($1::regclass) t join pg_class c on c.oid = t.relid
-     join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by c.relname`,
-    [quoted(mending)],
-  );
-  return rows.map(({ leaf }) => leaf);
 }
 
 /** @throws AppError PARTITIONS_BUSY where somebody holds what is left */
 async function takeKeysAway(mending: Mending, key: Key): Promise<number> {
   const { pool, locking, onStep } = mending;
+  if (!(await hasLeftOver(mending, key))) return 0;
+  const take = `select partitions.take_keys_away(${literal(key.side)}, ${literal(key.leftOver)}, ${TAKEN_AT_ONCE})::int as taken`;
   let takenAway = 0;
-  while (await hasLeftOver(mending, key)) {
-    assertNotStopped(locking.stop);
-    const { rows } = await pool.query<{ taken: number }>(
-      'select partitions.take_keys_away($1::regclass, $2, $3)::int as taken',
-      [key.side, key.leftOver, TAKEN_AT_ONCE],
-    );
-    const { taken = 0 } = rows[0] ?? {};
-    if (taken === 0)
-      throw new AppError(
-        'PARTITIONS_BUSY',
-        `Keys in ${mending.kept.schema}.${key.name} that no row has are held by somebody. What else was mended stays: run it again.`,
-      );
-    takenAway += taken;
+  for (let taken = TAKEN_AT_ONCE; taken === TAKEN_AT_ONCE; takenAway += taken) {
+    taken = (await runUntilStopped<{ taken: number }>(pool, locking.stop, take)).rows[0]?.taken ?? 0;
     onStep(`taking keys away from ${key.side}`, takenAway, 0);
   }
+  if (await hasLeftOver(mending, key))
+    throw new AppError(
+      'PARTITIONS_BUSY',
+      `Keys in ${mending.kept.schema}.${key.name} that no row has are held by somebody. What else was mended stays: run it again.`,
+    );
   return takenAway;
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import pg from 'pg';
+import type { Queryable } from '../../db/pool.ts';
 import { nameParts } from './mapping.ts';
 
 export const { escapeIdentifier: ident, escapeLiteral: literal } = pg;
@@ -63,4 +64,16 @@ export function sideTable(table: string, columns: readonly string[]): string {
     .digest('hex')
     .slice(0, 12);
   return named(table, `_by_${digest}_${startOf(columns.join('_'), COLUMNS_BYTES)}`);
+}
+
+/** What has the rows of a table, quoted: its partitions, or itself. @param table quoted, with its schema */
+export async function leavesOf(db: Queryable, table: string): Promise<readonly string[]> {
+  const { rows } = await db.query<{ leaf: string }>(
+    `select format('%I.%I', n.nspname, c.relname) as leaf
+     from (select $1::regclass as relid, true as isleaf where not exists (select from pg_partitioned_table where partrelid = $1::regclass)
+       union select relid, isleaf from pg_partition_tree($1::regclass)) t
+     join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by c.relname`,
+    [table],
+  );
+  return rows.map(({ leaf }) => leaf);
 }

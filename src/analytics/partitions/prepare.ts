@@ -150,8 +150,8 @@ async function buildIndex(
   { name, isUnique, definition }: { readonly name: string; readonly isUnique: boolean; readonly definition: string },
 ): Promise<void> {
   const { rows } = await pool.query<{ isValid: boolean }>(
-    `select x.indisvalid as "isValid" from pg_index x where x.indexrelid = to_regclass($1)`,
-    [qualified(schema, name)],
+    `select x.indisvalid as "isValid" from pg_index x where x.indexrelid = to_regclass($1) and x.indrelid = $2::regclass`,
+    [qualified(schema, name), qualified(schema, table)],
   );
   if (rows[0]?.isValid === true) return;
   // What an interrupted run left is of no use to anybody.
@@ -262,7 +262,8 @@ async function keepKeyAside(
             ...sideTableStatements(table, { ...keys, name, owner: facts.owner }),
             ...keeperStatements(table, keys, keeperName(nth)),
             emptierStatement(table, keys, emptierName(nth)),
-            `insert into partitions.keys (table_id, columns, side_table) values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(name)})`,
+            `insert into partitions.keys (table_id, columns, side_table, relation)
+             values (${tableId}, array[${columns.map((each) => literal(each)).join(', ')}], ${literal(name)}, ${literal(side)}::regclass)`,
           ].join(';\n'),
         ),
     }));

@@ -22,11 +22,13 @@ import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } 
 import { identityOf } from './findings.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
 import { finishTable, type Wanted } from './leaf.ts';
+import { renameSideTablesBack } from './mend-keys.ts';
 import {
   ASIDE,
   closingCheck,
   columnList,
   ident,
+  leavesOf,
   literal,
   notNullCheck,
   pastKey,
@@ -37,7 +39,7 @@ import {
   stagedName,
 } from './names.ts';
 import { compareCopy } from './proof.ts';
-import { keepsKeys } from './side-tables.ts';
+import { againName, keepsKeys } from './side-tables.ts';
 import { runUntilStopped, validateConstraint } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
@@ -97,10 +99,13 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
   };
   try {
     await giveUpCopy(copying, 'apply');
-    if (kept.isLost) return { table, status: 'given up', left: await forget(copying, kept) };
+    const place = await findPlace(pool, kept);
+    if (place === undefined) return { table, status: 'given up', left: await forget(copying, kept) };
+    // Foreign keys that refer to one of them would be lost with its name.
+    await renameSideTablesBack({ ...copying, kept });
     if (kept.state !== 'preparing') await assertReferencesHold(copying, kept);
     const lockedMs = kept.state === 'preparing' ? undefined : await copyBack(copying, kept);
-    await cleanUp(copying, kept);
+    await cleanUp(copying, kept, place);
     await letReferencesGo(pool, { table }, options);
     return lockedMs === undefined ? { table, status: 'given up', left: [] } : { table, status: 'back', lockedMs };
   } catch (thrown) {
@@ -111,17 +116,34 @@ async function putBack(pool: Pool, kept: KeptTable, options: RollbackOptions): P
   }
 }
 
+type Place = Pick<KeptTable, 'schema' | 'name'>;
+
+/**
+ * Where a table is by now: what was only prepared is to be found under another name, and what was made for it goes from there.
+ * @returns undefined where it is lost
+ */
+async function findPlace(pool: Pool, kept: KeptTable): Promise<Place | undefined> {
+  if (!kept.isLost) return kept;
+  if (kept.state !== 'preparing') return undefined;
+  const { rows } = await pool.query<Place>(
+    `select n.nspname as schema, c.relname as name from partitions.tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+     where t.id = $1`,
+    [kept.id],
+  );
+  return rows[0];
+}
+
 /**
  * Of a table that is lost, all that is ours goes. A table of keys stays that others refer to, or that is kept by what bears another name by now: who writes
- * there would be refused. What was prepared of a table that was renamed stays too, but for checks that refuse rows.
- * @returns what stays, and why
+ * there would be refused.
+ * @returns those that stay, and why
  */
 async function forget(copying: Copying, kept: KeptTable): Promise<readonly string[]> {
   const { pool, locking } = copying;
   const { id, schema } = kept;
   await giveUpCopy(copying, 'rollback');
   return givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, async (tx) => {
-    const left = [...(kept.state === 'preparing' ? await openElsewhere(tx, kept) : [])];
+    const left: string[] = [];
     const { rows } = await tx.query<{ side: string }>(
       'delete from partitions.keys where table_id = $1 returning side_table as side',
       [id],
@@ -129,7 +151,7 @@ async function forget(copying: Copying, kept: KeptTable): Promise<readonly strin
     for (const { side } of rows) {
       const users = await usersOf(tx, qualified(schema, side));
       if (users.length > 0) left.push(`${schema}.${side} stays, for ${users.join(', ')}`);
-      else await tx.query(`drop table if exists ${qualified(schema, side)}`);
+      else await tx.query(`drop table if exists ${qualified(schema, side)}, ${qualified(schema, againName(side))}`);
     }
     await tx.query(
       [
@@ -140,21 +162,6 @@ async function forget(copying: Copying, kept: KeptTable): Promise<readonly strin
     );
     return left;
   });
-}
-
-/** Takes the checks away from a table that was to become the past, and is called otherwise by now. @returns what stays of what was prepared, in words */
-async function openElsewhere(tx: Tx, { id, name }: KeptTable): Promise<readonly string[]> {
-  const { rows } = await tx.query<{ table: string; indexes: readonly string[] }>(
-    `select c.oid::regclass::text as table, array(
-       select i.indexrelid::regclass::text from pg_index i join pg_class x on x.oid = i.indexrelid where i.indrelid = c.oid and starts_with(x.relname, $2) order by 1) as indexes
-     from partitions.tables t join pg_class c on c.oid = t.relation where t.id = $1`,
-    [id, pastName(name)],
-  );
-  const [renamed] = rows;
-  if (renamed === undefined) return [];
-  for (const check of [closingCheck(name), notNullCheck(name)])
-    await tx.query(`alter table ${renamed.table} drop constraint if exists ${ident(check)}`);
-  return renamed.indexes.map((index) => `${index} stays, on ${renamed.table}`);
 }
 
 /** Foreign keys that refer to a table of keys, and triggers that keep it, in words. */
@@ -218,13 +225,13 @@ const SKIPPED: ReadonlySet<string> = new Set([
 ]);
 
 /** Takes away what was prepared of a table, and sees to what follows when it is a plain one again. Run again, it does what is left. */
-async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
+async function cleanUp(copying: Copying, kept: KeptTable, place: Place): Promise<void> {
   const { pool, locking, tableId } = copying;
-  const { schema, name, by } = kept;
-  const table = qualified(schema, name);
+  const { name, by } = kept;
+  const table = qualified(place.schema, place.name);
   await remakeFollowers({ pool, tableId, locking, onStep: copying.onStep });
-  await takeMonthsAside(pool, `${schema}.${name}`);
-  const facts = await readFacts(pool, `${schema}.${name}`, by);
+  await takeMonthsAside(pool, copying.table);
+  const facts = await readFacts(pool, `${place.schema}.${place.name}`, by);
   if (facts !== undefined) {
     await underLock(pool, locking, async (tx) => {
       const references = await readKeyReferences(tx, kept);
@@ -237,10 +244,10 @@ async function cleanUp(copying: Copying, kept: KeptTable): Promise<void> {
         },
       };
     });
-    for (const index of facts.indexes.filter(isPrepared(name)))
-      await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(schema, index.name)}`);
-    await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(schema, pastKey(name))}`);
-    await takeInstantsAway(copying, kept);
+    const prepared = [...facts.indexes.filter(isPrepared(name)).map((index) => index.name), pastKey(name)];
+    for (const index of prepared)
+      await runUntilStopped(pool, locking.stop, `drop index concurrently if exists ${qualified(place.schema, index)}`);
+    await takeInstantsAway(copying, kept, place);
     await giveRowsBack(pool, kept);
     for (const each of facts.references.filter(({ isValidated }) => !isValidated)) {
       await validateConstraint(pool, each, locking);
@@ -273,11 +280,11 @@ async function readKeyReferences(tx: Tx, { id, schema, by }: KeptTable): Promise
 }
 
 function unprepare(
-  { schema, name, triggers }: TableFacts,
-  { id }: KeptTable,
+  { schema, name: present, triggers }: TableFacts,
+  { id, name }: KeptTable,
   references: readonly Reference[],
 ): readonly string[] {
-  const table = qualified(schema, name);
+  const table = qualified(schema, present);
   return [
     ...triggers.filter(keepsKeys).map((each) => `drop trigger ${ident(each.name)} on ${table}`),
     ...references.map((each) => `alter table ${each.table} drop constraint ${ident(each.name)}`),
@@ -293,13 +300,15 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
     'delete from partitions.keys where table_id = $1 returning side_table as side',
     [id],
   );
-  for (const { side } of rows) await db.query(`drop table if exists ${qualified(schema, side)}`);
+  for (const { side } of rows)
+    await db.query(`drop table if exists ${qualified(schema, side)}, ${qualified(schema, againName(side))}`);
 }
 
 /** Rows that were given an instant, and have that still, have none again. */
 async function takeInstantsAway(
   { pool, locking }: Copying,
-  { id, schema, name, by, original }: KeptTable,
+  { id, by, original }: KeptTable,
+  { schema, name }: Place,
 ): Promise<void> {
   if (original.keyIsNotNull) return;
   const columns = identityOf(original.uniqueKeys);
@@ -334,7 +343,7 @@ async function copyBack(copying: Copying, kept: KeptTable): Promise<number> {
   const fromTo: FromTo = {
     way: 'rollback',
     captured: qualified(schema, name),
-    sources: await readSources(pool, kept),
+    sources: await leavesOf(pool, qualified(schema, name)),
     target: made,
   };
   await beginCopy(copying, fromTo, async (tx) => {
@@ -377,15 +386,6 @@ async function factsOf({ pool }: Copying, { schema, name, by }: KeptTable): Prom
     'PARTITIONS_DRIFTED',
     `There is no ${schema}.${name} any more. What is known of it: liventix partitions status`,
   );
-}
-
-async function readSources(pool: Pool, { schema, name }: KeptTable): Promise<readonly string[]> {
-  const { rows } = await pool.query<{ leaf: string }>(
-    `select format('%I.%I', n.nspname, c.relname) as leaf from pg_partition_tree($1::regclass) t join pg_class c on c.oid = t.relid
-     join pg_namespace n on n.oid = c.relnamespace where t.isleaf order by c.relname`,
-    [qualified(schema, name)],
-  );
-  return rows.map(({ leaf }) => leaf);
 }
 
 /** Its own keys, and what it got since; without what it got for its months. */

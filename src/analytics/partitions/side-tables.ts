@@ -17,6 +17,9 @@ const KEEPS_KEY = 'liventix_keeps_key';
 export const keeperName = (nth: number): string => `${KEEPS_KEY}_${nth}`;
 export const emptierName = (nth: number): string => `${KEEPS_KEY}_${nth}_emptied`;
 
+/** How a side table is called that is made again, until it has all keys. */
+export const againName = (name: string): string => named(name, '_again');
+
 /** Whether it sees to a side table, whatever somebody calls it. */
 export const keepsKeys = ({ definition }: Trigger): boolean =>
   /EXECUTE FUNCTION partitions\.(keep_key|empty_keys)\(/.test(definition);

@@ -82,9 +82,10 @@ export async function buildRollup(
 ): Promise<{ readonly rows: bigint; readonly keptMonths: number }> {
   const stopping = { stop, left: `${rollup} is built in part. Run apply again: it goes on.` };
   if (begin !== undefined)
-    await untilStopped(pool, { stop, left: `${rollup} is as it was.` }, (client) =>
-      client.query('select rollups.begin_build($1, $2, $3)', [rollup, begin.everything, begin.mayLose ?? false]),
-    ).catch((error: unknown) => {
+    await untilStopped(pool, { stop, left: `${rollup} is as it was.` }, async (client) => {
+      await client.query('select rollups.note_moves()');
+      await client.query('select rollups.begin_build($1, $2, $3)', [rollup, begin.everything, begin.mayLose ?? false]);
+    }).catch((error: unknown) => {
       throw ofRollup(rollup, error);
     });
   let rows = 0n;

@@ -24,6 +24,7 @@ export async function runRollups(
   pool: Pool,
   { stop, mostRows = MOST_ROWS }: { stop?: AbortSignal; mostRows?: number } = {},
 ): Promise<readonly Ran[]> {
+  await pool.query('select rollups.note_moves()');
   const { rows } = await pool.query<{ name: string }>(
     `select name from rollups.rollups where state <> 'installing' order by name`,
   );

@@ -40,7 +40,7 @@ const NAMED_FAULTS = 20;
 /**
  * Recomputes every group and day of the rollups from the rows, in one snapshot beside whoever writes: those that are counted by now, and those that are
  * and were taken back since. Counts, sums and distinct values are to be the same, medians within 1 %.
- * @throws AppError ROLLUP_TO_BE_REBUILT where one is not built, ROLLUP_TABLE_MISSING, DB_*
+ * @throws AppError ROLLUP_TO_BE_REBUILT where one is not built, ROLLUP_HORIZON_BEHIND, ROLLUP_TABLE_MISSING, DB_*
  */
 export function verifyRollups(
   pool: Pool,
@@ -71,6 +71,8 @@ interface Kept {
   /** An SQL condition on {day}: whether its partition may be gone. */
   readonly gone: string;
   readonly countedBelow: string;
+  /** It counted on another server, from which this one was restored. */
+  readonly isElsewhere: boolean;
 }
 
 async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promise<readonly Kept[]> {
@@ -79,7 +81,8 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
     `select r.name, r.state, r.declaration, r.counted_below::text as "countedBelow", s.source,
        rollups.gone_days(s.source::regclass, r.declaration ->> 'time', r.declaration ->> 'zone') as gone,
        (select m.why from rollups.marks m where m.rollup = r.name order by m.id limit 1) as why,
-       exists (select from rollups.marks m where m.rollup = r.name and m.is_emptied) as "isEmptied"
+       exists (select from rollups.marks m where m.rollup = r.name and m.is_emptied) as "isEmptied",
+       rollups.is_elsewhere(r, pg_snapshot_xmin(pg_current_snapshot())) as "isElsewhere"
      from rollups.rollups r cross join lateral rollups.source_of(r.sources) s (source)
      where $1::text[] is null or r.name = any ($1) order by r.name`,
     [names ?? null],
@@ -87,13 +90,18 @@ async function keptRollups(tx: Tx, names: readonly string[] | undefined): Promis
   const unknown = names?.find((name) => !rows.some((row) => row.name === name));
   if (unknown !== undefined)
     throw new AppError('ROLLUP_UNKNOWN', `There is no rollup ${unknown}. Those that are kept: liventix rollups status`);
-  for (const { name, state, why, isEmptied } of rows) {
+  for (const { name, state, why, isEmptied, isElsewhere } of rows) {
     if (state !== 'ready')
       throw new AppError('ROLLUP_TO_BE_REBUILT', `${name} is not built yet. Go on with that: ${APPLY}`);
     if (why !== null)
       throw new AppError(
         'ROLLUP_TO_BE_REBUILT',
         `${name} does not follow its source since ${why}: ${rebuildOf(name, isEmptied)}`,
+      );
+    if (isElsewhere)
+      throw new AppError(
+        'ROLLUP_HORIZON_BEHIND',
+        `${name} has counted on another server, from which this one was restored: ${rebuildOf(name, isEmptied)}`,
       );
   }
   return rows;
