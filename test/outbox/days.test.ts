@@ -83,13 +83,16 @@ describe('the days of the outbox', () => {
   it('are there for today and the next three, and are made again where they are missing', async () => {
     const expected = await Promise.all([0, -1, -2, -3].map(daysAgo));
     const names = expected.map((day) => day.replaceAll('-', ''));
-    expect(await partitions('public.outbox')).toEqual(names);
+    // What the database was copied from may be of yesterday.
+    await openDays(database.pool);
+    const fromToday = async (table: string) => (await partitions(table)).filter((name) => name >= (names[0] ?? ''));
+    expect(await fromToday('public.outbox')).toEqual(names);
     await database.pool.query(
       `drop table outbox.messages_${names[3]}, outbox.deliveries_${names[3]}, outbox.attempts_${names[3]}`,
     );
     expect(await openDays(database.pool)).toBe(1);
     for (const table of ['public.outbox', 'outbox.deliveries', 'outbox.attempts'])
-      expect(await partitions(table)).toEqual(names);
+      expect(await fromToday(table)).toEqual(names);
     expect(await openDays(database.pool)).toBe(0);
   });
 

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { backlogOf, countByState, readBacklog } from '../../src/outbox/backlog.ts';
+import { openDays } from '../../src/outbox/days.ts';
 import { currentSeq } from '../../src/outbox/outcomes.ts';
 import { paceSince } from '../../src/outbox/pace.ts';
 import { outboxStatus } from '../../src/outbox/status.ts';
@@ -65,6 +66,8 @@ describe('the backlog', () => {
     await deliveries(disabled, 'pending', 1);
     await disable(disabled);
     await openBreaker(failing);
+    // What the database was copied from may be of yesterday.
+    await openDays(database.pool);
     const backlog = await readBacklog(database.pool);
     expect(backlog).toMatchObject({ isCut: false, relay: null, workers: 0, daysAhead: 4 });
     // One announces that an endpoint was disabled.
