@@ -156,6 +156,7 @@ async function putSideTablesBack(mending: Mending): Promise<ReadonlyMap<string, 
     back.set(missing.name, { faults: [missing.fault], written: await remakeSideTable(mending, missing) });
   return back;
 }
+
 async function assertAllOnce(mending: Mending): Promise<void> {
   const { rows } = await mending.pool.query<{ columns: readonly string[] }>(
     'select columns::text[] as columns from partitions.keys where table_id = $1 order by columns',
