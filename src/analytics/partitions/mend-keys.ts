@@ -1,29 +1,10 @@
-import { givingWay } from '../../db/giving-way.ts';
-import type { Pool } from '../../db/pool.ts';
-import { type UnderLockOptions, underLock } from '../../db/under-lock.ts';
+import { underLock } from '../../db/under-lock.ts';
 import { AppError } from '../../errors.ts';
-import { columnList, ident, leavesOf, literal, qualified } from './names.ts';
-import {
-  againName,
-  emptierName,
-  emptierStatement,
-  filledStatement,
-  fillSideTable,
-  findTwice,
-  keeperName,
-  keeperStatements,
-  type SideTable,
-  sideTableStatements,
-} from './side-tables.ts';
+import { assertOnce, fillFrom, type Mending, NOT_BEFORE, nameOf, quoted, STAYS } from './mending.ts';
+import { ident, leavesOf, literal, qualified } from './names.ts';
+import { emptierName, emptierStatement, keeperName, keeperStatements, type SideTable } from './side-tables.ts';
+import { putSideTablesBack } from './side-tables-back.ts';
 import { runUntilStopped } from './stopped.ts';
-import type { KeptTable } from './tables.ts';
-
-export interface Mending {
-  readonly pool: Pool;
-  readonly kept: KeptTable;
-  readonly locking: UnderLockOptions;
-  readonly onStep: (what: string, done: number, total: number) => void;
-}
 
 /** What was mended of a table of keys; that with its schema, unquoted. */
 export interface Mended {
@@ -85,126 +66,6 @@ export async function mendKeys(mending: Mending): Promise<readonly Mended[]> {
   return mended;
 }
 
-const nameOf = ({ kept: { schema, name } }: Mending): string => `${schema}.${name}`;
-const quoted = ({ kept: { schema, name } }: Mending): string => qualified(schema, name);
-
-interface PutBack {
-  readonly faults: readonly string[];
-  readonly written: number;
-}
-
-interface Missing {
-  readonly name: string;
-  readonly columns: readonly string[];
-  readonly owner: string;
-  /** As it is called by now, quoted, and where; null where it is gone. */
-  readonly itself: string | null;
-  readonly fault: string;
-}
-
-async function readMissing({ pool, kept }: Pick<Mending, 'pool' | 'kept'>): Promise<readonly Missing[]> {
-  const { rows } = await pool.query<Missing>(
-    `select k.side_table as name, k.columns::text[] as columns, pg_get_userbyid(t.relowner) as owner, u.fault,
-       (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = k.relation) as itself
-     from partitions.keys k join partitions.unkept_keys(k.table_id) u on u.columns = k.columns join pg_class t on t.oid = u.relation
-     cross join lateral to_regclass(format('%I.%I', $2::text, k.side_table)) s (side)
-     where k.table_id = $1 and (s.side is null or k.relation <> s.side) order by k.columns`,
-    [kept.id, kept.schema],
-  );
-  return rows;
-}
-
-/**
- * Tables of keys that somebody renamed, or moved, have their name again.
- * @returns those @throws AppError PARTITIONS_BUSY, STOPPED, DB_*
- */
-export async function renameSideTablesBack(
-  mending: Pick<Mending, 'pool' | 'kept' | 'locking'>,
-): Promise<readonly Missing[]> {
-  const { pool, kept, locking } = mending;
-  const renamed = (await readMissing(mending)).filter(({ itself }) => itself !== null);
-  for (const missing of renamed) {
-    await givingWay(pool, { ...locking, code: 'PARTITIONS_BUSY' }, (tx) =>
-      tx.query(`
-        do $back$
-        declare v_itself constant regclass := ${literal(missing.itself ?? '')};
-        begin
-          execute format('alter table %s rename to %I', v_itself, ${literal(missing.name)});
-          if (select c.relnamespace from pg_class c where c.oid = v_itself) <> ${literal(ident(kept.schema))}::regnamespace then
-            execute format('alter table %s set schema %I', v_itself, ${literal(kept.schema)});
-          end if;
-        end
-        $back$`),
-    );
-  }
-  return renamed;
-}
-
-/**
- * The same, and those that somebody dropped are there again when they have all keys: until then rows that are written are refused, and none comes of which a key is not
- * known.
- * @returns in words, what was the matter with each, by its name, and how many keys were written down
- * @throws AppError PARTITIONS_KEY_TWICE, PARTITIONS_BUSY, STOPPED, DB_*
- */
-async function putSideTablesBack(mending: Mending): Promise<ReadonlyMap<string, PutBack>> {
-  const renamed = await renameSideTablesBack(mending);
-  const gone = await readMissing(mending);
-  // Keys that are there twice are named before anything else is done.
-  if (gone.length > 0) await assertAllOnce(mending);
-  const back = new Map<string, PutBack>(renamed.map(({ name, fault }) => [name, { faults: [fault], written: 0 }]));
-  for (const missing of gone)
-    back.set(missing.name, { faults: [missing.fault], written: await remakeSideTable(mending, missing) });
-  return back;
-}
-
-async function assertAllOnce(mending: Mending): Promise<void> {
-  const { rows } = await mending.pool.query<{ columns: readonly string[] }>(
-    'select columns::text[] as columns from partitions.keys where table_id = $1 order by columns',
-    [mending.kept.id],
-  );
-  for (const key of rows) await assertOnce(mending, key, NOT_BEFORE);
-}
-
-/** Filled under a name that no trigger knows. What a run left that was broken off goes first. */
-async function remakeSideTable(mending: Mending, { name, columns, owner }: Missing): Promise<number> {
-  const { pool, kept, locking, onStep } = mending;
-  const again = { side: qualified(kept.schema, againName(name)), by: kept.by, columns };
-  const giving = { ...locking, code: 'PARTITIONS_BUSY' } as const;
-  await givingWay(pool, giving, (tx) =>
-    tx.query(
-      [
-        `drop table if exists ${again.side}`,
-        ...sideTableStatements(quoted(mending), { ...again, name, owner }),
-        filledStatement(nameOf(mending), again),
-      ].join(';\n'),
-    ),
-  );
-  const condition = `(${columnList(columns)}) is not null`;
-  let written = 0;
-  for (const leaf of await leavesOf(pool, quoted(mending)))
-    written += await fillFrom(mending, again, { leaf, condition });
-  onStep(`naming ${name}`, 0, 0);
-  await givingWay(pool, giving, (tx) =>
-    tx.query(`
-      alter table ${again.side} rename to ${ident(name)};
-      update partitions.keys set relation = ${literal(qualified(kept.schema, name))}::regclass where table_id = ${kept.id} and side_table = ${literal(name)}`),
-  );
-  return written;
-}
-
-const fillFrom = (
-  { pool, locking, onStep }: Mending,
-  side: SideTable,
-  of: { readonly leaf: string; readonly condition: string },
-): Promise<number> =>
-  fillSideTable({
-    ...side,
-    ...of,
-    pool,
-    locking,
-    onBlock: (block, blocks) => onStep(`keeping keys of ${of.leaf}`, block, blocks),
-  });
-
 async function readKeys({ pool, kept }: Mending): Promise<readonly Key[]> {
   const { rows } = await pool.query<Omit<Key, 'side' | 'by'>>(
     `select k.side_table as name, k.columns::text[] as columns, partitions.lacking_sql(k.table_id, k.columns) as lacking,
@@ -230,23 +91,6 @@ async function has({ pool, locking }: Mending, what: string): Promise<boolean> {
     `select exists (select from ${what}) as has`,
   );
   return rows[0]?.has === true;
-}
-
-const NOT_BEFORE = ': its keys are not mended before.';
-const STAYS = ': what was mended of its keys stays.';
-
-/** @param what that ends the message @throws AppError PARTITIONS_KEY_TWICE */
-async function assertOnce(mending: Mending, { columns }: Pick<Key, 'columns'>, what: string): Promise<void> {
-  const { first, count } = await findTwice(mending.pool, {
-    table: quoted(mending),
-    columns,
-    stop: mending.locking.stop,
-  });
-  if (count === 0n) return;
-  throw new AppError(
-    'PARTITIONS_KEY_TWICE',
-    `(${columns.join(', ')}) of ${nameOf(mending)} is to be there once over all months, and ${count} are there more than once: ${first.join(', ')}${count > first.length ? ' and more' : ''}. Change or delete such rows. Then run it again${what}`,
-  );
 }
 
 /** All in one short transaction: whoever wrote a row before is done by then, and whoever does later writes its key. */

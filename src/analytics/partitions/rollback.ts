@@ -22,7 +22,6 @@ import { type Reference, readFacts, readFactsIn, referenceTo, type TableFacts } 
 import { identityOf } from './findings.ts';
 import { remakeFollowers, rememberFollowers } from './followers.ts';
 import { finishTable, type Wanted } from './leaf.ts';
-import { renameSideTablesBack } from './mend-keys.ts';
 import {
   ASIDE,
   closingCheck,
@@ -40,6 +39,7 @@ import {
 } from './names.ts';
 import { compareCopy } from './proof.ts';
 import { againName, keepsKeys } from './side-tables.ts';
+import { renameSideTablesBack } from './side-tables-back.ts';
 import { runUntilStopped, validateConstraint } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
 import { readTables } from './tables.ts';
