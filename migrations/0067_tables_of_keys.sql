@@ -49,6 +49,16 @@ language sql stable set search_path = '' as $$
   ) t
 $$;
 
+-- The SQL condition that a row of a table, called r, has a key that the side table lacks, or has with another instant; none is an instant too, while the table is prepared.
+-- Parameters: the table's id; the key's columns. Locks nothing.
+create or replace function partitions.lacking_sql(p_table integer, p_columns name[]) returns text
+language sql stable set search_path = '' as $$
+  select format('(%s) is not null and not exists (select from %I.%I s where %s and s.%I is not distinct from r.%5$I)',
+    (select string_agg(format('r.%I', c), ', ') from unnest(p_columns) c), t.schema_name, k.side_table,
+    (select string_agg(format('s.%1$I = r.%1$I', c), ' and ') from unnest(p_columns) c), t.key_column)
+  from partitions.tables t join partitions.keys k on k.table_id = t.id and k.columns = p_columns where t.id = p_table
+$$;
+
 -- The SQL condition that no row has a key of a side table, called k. Parameters: the table's id; the key's columns. Locks nothing.
 create function partitions.rowless_sql(p_table integer, p_columns name[]) returns text
 language sql stable set search_path = '' as $$

@@ -302,6 +302,20 @@ describe('a conversion that was broken off', () => {
       await isWell(pool);
     }));
 
+  it('lacks no key of a row that has no instant yet', () =>
+    inClone(async (pool) => {
+      await rollBackPartitions(pool, { tables: [] });
+      await dropSetAside(pool, {});
+      await pool.query(
+        'alter table app.visits alter column at drop not null; update app.visits set at = null where id = 7',
+      );
+      const entries = [{ ...ENTRY, whenNull: `timestamptz '2026-02-02'` }];
+      await breakOff(pool, 'keeping keys of app.visits', { entries });
+      expect(await countRows(pool, 'app.visits_by_id where at is null')).toBe(1);
+      expect(await apply(pool, { entries })).toMatchObject({ status: 'partitioned', mended: [] });
+      expect(await faultsOf(pool)).toEqual([]);
+    }));
+
   it('has a table of keys again that was dropped meanwhile', () =>
     inPlain(async (pool) => {
       await pool.query('drop table app.visits_by_id cascade');
