@@ -17,7 +17,7 @@ import { query } from '../support/query.ts';
 import { type Point, startWire } from '../support/wire.ts';
 
 const FULL = process.env['LIVENTIX_DRILLS'] === 'full';
-const LONG_MS = 1_800_000;
+const LONG_MS = 2_700_000;
 /** How much later each time. */
 const GROWTH = FULL ? 1.08 : 3;
 const MANY = 2_000;
