@@ -167,10 +167,9 @@ async function convert(pool: Pool, entry: Entry, options: ApplyOptions): Promise
     // What a way back left that was broken off.
     await giveUpCopy(following, 'rollback');
     await remakeFollowers(following);
-    const hadMonths = kept.state !== 'preparing';
     // Of what was begun before too: who knows what became of its keys, which nothing else keeps once it has months.
     const mended = isBegunNow ? [] : await mendKeys({ ...following, kept });
-    if (!hadMonths) {
+    if (kept.state === 'preparing') {
       lockedMs.push(await attach(pool, { entry, kept }, options));
       await analyze(pool, kept, options);
       kept = await findTable(pool, table);

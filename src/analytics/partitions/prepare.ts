@@ -26,6 +26,7 @@ import {
   filledStatement,
   fillSideTable,
   findTwice,
+  hasKey,
   keeperName,
   keeperStatements,
   type SideTable,
@@ -329,7 +330,7 @@ async function fillOnce({ pool, entry, locking, onStep }: Preparing, table: stri
     pool,
     locking,
     leaf: table,
-    condition: `(${columnList(columns)}) is not null`,
+    condition: hasKey(columns),
     onBlock: (block, blocks) => onStep(`keeping keys of ${entry.table}`, block, blocks),
   });
   await pool.query(filledStatement(entry.table, keys));

@@ -38,7 +38,7 @@ import {
   stagedName,
 } from './names.ts';
 import { compareCopy } from './proof.ts';
-import { againName, keepsKeys } from './side-tables.ts';
+import { dropStatement, keepsKeys } from './side-tables.ts';
 import { renameSideTablesBack } from './side-tables-back.ts';
 import { runUntilStopped, validateConstraint } from './stopped.ts';
 import type { KeptTable } from './tables.ts';
@@ -151,7 +151,7 @@ async function forget(copying: Copying, kept: KeptTable): Promise<readonly strin
     for (const { side } of rows) {
       const users = await usersOf(tx, qualified(schema, side));
       if (users.length > 0) left.push(`${schema}.${side} stays, for ${users.join(', ')}`);
-      else await tx.query(`drop table if exists ${qualified(schema, side)}, ${qualified(schema, againName(side))}`);
+      else await tx.query(dropStatement(schema, side));
     }
     await tx.query(
       [
@@ -300,8 +300,7 @@ async function dropSideTables(db: Pick<Pool, 'query'>, { id, schema }: KeptTable
     'delete from partitions.keys where table_id = $1 returning side_table as side',
     [id],
   );
-  for (const { side } of rows)
-    await db.query(`drop table if exists ${qualified(schema, side)}, ${qualified(schema, againName(side))}`);
+  for (const { side } of rows) await db.query(dropStatement(schema, side));
 }
 
 /** Rows that were given an instant, and have that still, have none again. */

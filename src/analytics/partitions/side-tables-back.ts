@@ -1,7 +1,7 @@
 import { givingWay } from '../../db/giving-way.ts';
 import { assertOnce, fillFrom, type Mending, NOT_BEFORE, nameOf, quoted } from './mending.ts';
-import { columnList, ident, leavesOf, literal, qualified } from './names.ts';
-import { againName, filledStatement, sideTableStatements } from './side-tables.ts';
+import { ident, leavesOf, literal, qualified } from './names.ts';
+import { againName, filledStatement, hasKey, sideTableStatements } from './side-tables.ts';
 
 export interface PutBack {
   readonly faults: readonly string[];
@@ -94,10 +94,9 @@ async function remakeSideTable(mending: Mending, { name, columns, owner }: Missi
       ].join(';\n'),
     ),
   );
-  const condition = `(${columnList(columns)}) is not null`;
   let written = 0;
   for (const leaf of await leavesOf(pool, quoted(mending)))
-    written += await fillFrom(mending, again, { leaf, condition });
+    written += await fillFrom(mending, again, { leaf, condition: hasKey(columns) });
   onStep(`naming ${name}`, 0, 0);
   await givingWay(pool, giving, (tx) =>
     tx.query(`

@@ -2,7 +2,7 @@ import { givingWay } from '../../db/giving-way.ts';
 import type { Pool } from '../../db/pool.ts';
 import type { UnderLockOptions } from '../../db/under-lock.ts';
 import type { Trigger } from './facts.ts';
-import { columnList, ident, literal, named } from './names.ts';
+import { columnList, ident, literal, named, qualified } from './names.ts';
 import { assertNotStopped, runUntilStopped } from './stopped.ts';
 
 /** A unique key that no partition can hold, in a table of its own. */
@@ -19,6 +19,13 @@ export const emptierName = (nth: number): string => `${KEEPS_KEY}_${nth}_emptied
 
 /** How a side table is called that is made again, until it has all keys. */
 export const againName = (name: string): string => named(name, '_again');
+
+/** The SQL that drops a side table, and what of it was being made again. @param name without its schema, unquoted */
+export const dropStatement = (schema: string, name: string): string =>
+  `drop table if exists ${qualified(schema, name)}, ${qualified(schema, againName(name))}`;
+
+/** The SQL condition that a row has a key: of columns of which one is null it has none. */
+export const hasKey = (columns: readonly string[]): string => `(${columnList(columns)}) is not null`;
 
 /** Whether it sees to a side table, whatever somebody calls it. */
 export const keepsKeys = ({ definition }: Trigger): boolean =>
@@ -71,7 +78,7 @@ export async function findTwice(
   const { rows } = await runUntilStopped<{ twice: string; count: bigint }>(
     pool,
     stop,
-    `select row(${key})::text as twice, count(*) over () as count from ${table} where (${key}) is not null group by ${key} having count(*) > 1 limit ${MOST_NAMED}`,
+    `select row(${key})::text as twice, count(*) over () as count from ${table} where ${hasKey(columns)} group by ${key} having count(*) > 1 limit ${MOST_NAMED}`,
   );
   return { first: rows.map(({ twice }) => twice), count: rows[0]?.count ?? 0n };
 }
