@@ -51,13 +51,25 @@ module.exports = {
       'restructure-stands-alone',
       'It moves tables of any application, and knows none of ours.',
       { path: room('restructure') },
-      { path: '^src/', pathNot: '^src/(restructure/|db/|config\\.ts|errors\\.ts)' },
+      { path: '^src/', pathNot: '^src/(restructure/|html/|db/|config\\.ts|errors\\.ts)' },
     ),
     forbid(
       'analytics-stands-alone',
       'It counts rows of any application, and knows none of ours.',
       { path: room('analytics') },
       { path: '^src/', pathNot: '^src/(analytics/|db/|config\\.ts|errors\\.ts)' },
+    ),
+    forbid(
+      'html-is-the-ground-of-pages',
+      'How pages and charts are written, whatever is on them.',
+      { path: room('html') },
+      { path: '^src/', pathNot: '^src/html/' },
+    ),
+    forbid(
+      'console-is-shown-by-cli',
+      'The console is started by the command line, and knows nothing of it or the demo.',
+      { path: room('console') },
+      { path: '^src/(cli|demo)/' },
     ),
     forbid(
       'config-and-errors-are-the-ground',

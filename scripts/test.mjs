@@ -1,7 +1,7 @@
 // Runs the test suite after making sure of what it needs beside npm's packages: redis-server, because half of the
 // outbox's promises are about Redis; pgbouncer, because `doctor` must know a pooler when it meets one; faketime,
 // because clocks jump; script, because it gives a command a terminal; hledger and Beancount, because they must read what
-// is exported for them; pg_cron, because it may see to the months; python3, because the checker of proofs is written for it. Root on Debian gets them installed;
+// is exported for them; pg_cron, because it may see to the months; chromium, because people look at the console in a browser; python3, because the checker of proofs is written for it. Root on Debian gets them installed;
 // anybody else is told what to install.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -20,6 +20,7 @@ const PROGRAMS = {
   hledger: 'hledger',
   'bean-check': 'beancount',
   'bean-query': 'beancount',
+  chromium: 'chromium',
 };
 /** What is no program. pg_cron is tested on Debian's PostgreSQL 15, where that is. */
 const FILES = existsSync('/usr/lib/postgresql/15/bin/postgres')

@@ -176,6 +176,42 @@ const httpAddress = z.string().transform((value, context) => {
   return address;
 });
 
+/** `https://console.example.com`, as browsers send it; undefined when it is none. */
+export function parseOrigin(text: string): string | undefined {
+  if (!/^https?:\/\//i.test(text) || !URL.canParse(text)) return undefined;
+  const { origin, href } = new URL(text);
+  return href === `${origin}/` ? origin : undefined;
+}
+
+const webOrigin = z.string().transform((value, context) => {
+  const origin = parseOrigin(value);
+  if (origin === undefined) {
+    context.addIssue({ code: 'custom', message: 'must be scheme and host alone, such as https://console.example.com' });
+  }
+  return origin;
+});
+
+const headerName = z
+  .string()
+  .regex(/^[A-Za-z0-9-]{1,100}$/, { error: 'must be the name of a header such as X-Auth-Request-Email' })
+  .transform((name) => name.toLowerCase());
+
+const CONSOLE_AUTHS = ['none', 'password', 'proxy'] as const;
+const CONSOLE_ROLES = ['viewer', 'operator', 'finance'] as const;
+
+/** `finance-team=finance,on-call=operator`: what a group of the identity provider may do. */
+const groupRoles = z.string().transform((value, context) => {
+  const pairs = value.split(',').map((part) => /^\s*([^=]+?)\s*=\s*(\w+)\s*$/.exec(part));
+  const isKnown = (role: string | undefined) => CONSOLE_ROLES.some((each) => each === role);
+  if (!pairs.every((pair) => pair !== null && isKnown(pair[2]))) {
+    context.addIssue({
+      code: 'custom',
+      message: `must be groups and their roles (${CONSOLE_ROLES.join(', ')}), such as finance-team=finance,on-call=operator`,
+    });
+  }
+  return new Map(pairs.map((pair) => [pair?.[1] ?? '', (pair?.[2] ?? '') as (typeof CONSOLE_ROLES)[number]]));
+});
+
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 
 const environment = z.object({
@@ -190,6 +226,14 @@ const environment = z.object({
   LIVENTIX_HTTP: httpAddress.optional(),
   LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
   LIVENTIX_ROLLUP_INTERVAL_S: integer(0, 86_400).optional(),
+  REPLICA_URL: databaseUrl.optional(),
+  LIVENTIX_CONSOLE_HTTP: httpAddress.optional(),
+  LIVENTIX_CONSOLE_ORIGIN: webOrigin.optional(),
+  LIVENTIX_CONSOLE_AUTH: z.enum(CONSOLE_AUTHS, { error: `must be one of ${CONSOLE_AUTHS.join(', ')}` }).optional(),
+  LIVENTIX_CONSOLE_PROXY: cidrList.optional(),
+  LIVENTIX_CONSOLE_USER_HEADER: headerName.optional(),
+  LIVENTIX_CONSOLE_GROUPS_HEADER: headerName.optional(),
+  LIVENTIX_CONSOLE_GROUPS: groupRoles.optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
 });
 
@@ -212,6 +256,20 @@ export interface Config {
   readonly sealIntervalS: number;
   /** How often the worker counts what came to rollups, and looks whether views are due; 0: never. */
   readonly rollupIntervalS: number;
+  /** Where pages of the console read; undefined: where everything else is. */
+  readonly replicaUrl: string | undefined;
+  readonly console: {
+    /** Where it listens; undefined: on this machine alone. */
+    readonly http: { readonly host: string; readonly port: number } | undefined;
+    /** How browsers reach it, where a proxy stands before it. */
+    readonly origin: string | undefined;
+    readonly auth: (typeof CONSOLE_AUTHS)[number] | undefined;
+    /** CIDRs of the proxies that say who asks, the headers that say so, and what each group may do. */
+    readonly proxies: readonly string[];
+    readonly userHeader: string;
+    readonly groupsHeader: string;
+    readonly groups: ReadonlyMap<string, (typeof CONSOLE_ROLES)[number]>;
+  };
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -219,6 +277,9 @@ const DEFAULT_KEEP_DAYS = 30;
 const DEFAULT_KEEP_DEAD_DAYS = 90;
 const DEFAULT_POOL_MAX = 10;
 const DEFAULT_SEAL_INTERVAL_S = 60;
+/** As oauth2-proxy sends them with --set-xauthrequest. */
+const DEFAULT_USER_HEADER = 'x-auth-request-email';
+const DEFAULT_GROUPS_HEADER = 'x-auth-request-groups';
 /** What is committed is to be seen within 5 s. */
 const DEFAULT_ROLLUP_INTERVAL_S = 2;
 
@@ -249,6 +310,16 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     http: values.LIVENTIX_HTTP,
     sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
     rollupIntervalS: values.LIVENTIX_ROLLUP_INTERVAL_S ?? DEFAULT_ROLLUP_INTERVAL_S,
+    replicaUrl: values.REPLICA_URL,
+    console: Object.freeze({
+      http: values.LIVENTIX_CONSOLE_HTTP,
+      origin: values.LIVENTIX_CONSOLE_ORIGIN,
+      auth: values.LIVENTIX_CONSOLE_AUTH,
+      proxies: Object.freeze(values.LIVENTIX_CONSOLE_PROXY ?? []),
+      userHeader: values.LIVENTIX_CONSOLE_USER_HEADER ?? DEFAULT_USER_HEADER,
+      groupsHeader: values.LIVENTIX_CONSOLE_GROUPS_HEADER ?? DEFAULT_GROUPS_HEADER,
+      groups: values.LIVENTIX_CONSOLE_GROUPS ?? new Map(),
+    }),
     logLevel: values.LOG_LEVEL ?? 'info',
   });
 }

@@ -210,6 +210,17 @@ export const ERROR_CODES = {
   ROLLUP_BUSY: { exit: 3 },
   ROLLUP_TOO_LONG: { exit: 3 },
 
+  // The console
+  CONSOLE_EXPOSED: { exit: 2 },
+  CONSOLE_READER_MISSING: { exit: 3 },
+  CONSOLE_USER_INVALID: { exit: 2 },
+  CONSOLE_INVALID: { exit: 2 },
+  CONSOLE_NOT_FOUND: { exit: 2 },
+  CONSOLE_SIGNED_OUT: { exit: 2 },
+  CONSOLE_FORBIDDEN: { exit: 2 },
+  CONSOLE_FORGED: { exit: 2 },
+  CONSOLE_TOO_MANY: { exit: 2 },
+
   // The demo
   DEMO_RUNNING: { exit: 3 },
   DEMO_DATABASE_NOT_OURS: { exit: 3 },

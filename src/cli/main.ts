@@ -101,6 +101,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   partitions: async () => (await import('./partitions.ts')).registerPartitions,
   rollups: async () => (await import('./rollups.ts')).registerRollups,
   embeddings: async () => (await import('./embeddings.ts')).registerEmbeddings,
+  console: async () => (await import('./console.ts')).registerConsole,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
 };

@@ -2,19 +2,12 @@ import { once } from 'node:events';
 import { Writable } from 'node:stream';
 import type { AppError } from '../errors.ts';
 
+export { toJson } from '../db/json-value.ts';
+
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
   readonly out: { write(text: string): unknown };
   readonly err: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
-}
-
-/** JSON for machines: bigints become numbers where those are exact, strings where not. */
-export function toJson(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) => {
-    if (typeof inner !== 'bigint') return inner;
-    const asNumber = Number(inner);
-    return Number.isSafeInteger(asNumber) ? asNumber : inner.toString();
-  });
 }
 
 /** The one line that a user sees of a failure: code, what, what to do. */

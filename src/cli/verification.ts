@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { GUARDS_CHECK } from '../ledger/verify.ts';
+import { certificateOf } from '../replay/certificate.ts';
 import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
 import { checkMoneyOfStates } from '../states/verify.ts';
 import { watchChecks } from './check-lines.ts';
@@ -96,7 +97,7 @@ async function certify(
   const done: { verification: Verification; text: string }[] = [];
   async function* write(): AsyncGenerator<string> {
     const verification = await verify();
-    const text = certificateOf(bookId, verification);
+    const text = certificateOf(verification, { bookId, version: packageVersion() });
     done.push({ verification, text });
     yield text;
   }
@@ -104,23 +105,6 @@ async function certify(
   await writeWholeFile(file, write());
   const [{ verification, text }] = done as [(typeof done)[number]];
   return { verification, certificate: { file, sha256: createHash('sha256').update(text).digest('hex') } };
-}
-
-function certificateOf(bookId: number | undefined, verification: Verification): string {
-  const { verifiedAt, balance, since, independently, checks, skipped, books } = verification;
-  return `${toJson({
-    certificate: 'liventix books verify',
-    version: packageVersion(),
-    verifiedAt,
-    book: bookId ?? 'all',
-    since,
-    independently,
-    balance,
-    books,
-    // How long each took is nobody's business later.
-    checks: checks.map(({ seconds: _, ...check }) => check),
-    skipped,
-  })}\n`;
 }
 
 function certificateText({ certificate }: Certified): string {

@@ -72,3 +72,12 @@ export function holdsUnstorable(json: string): boolean {
 export function isStorableText(text: string): boolean {
   return !text.includes('\u0000') && Buffer.from(text, 'utf8').toString('utf8') === text;
 }
+
+/** JSON for machines: bigints become numbers where those are exact, strings where not. */
+export function toJson(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) => {
+    if (typeof inner !== 'bigint') return inner;
+    const asNumber = Number(inner);
+    return Number.isSafeInteger(asNumber) ? asNumber : inner.toString();
+  });
+}

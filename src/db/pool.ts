@@ -34,6 +34,8 @@ export interface PoolOptions {
   readonly databaseUrl: string;
   readonly max?: number;
   readonly applicationName?: string;
+  /** Further settings of each session, as libpq's `options` has them: `-c name=value`. */
+  readonly settings?: string;
 }
 
 /** What every connection of ours is opened with: types, time zone, timeouts, name, a bound on connecting. */
@@ -43,7 +45,7 @@ export function connectionConfig(options: PoolOptions): pg.ClientConfig {
     application_name: options.applicationName ?? 'liventix',
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     types,
-    options: SESSION_SETTINGS,
+    options: options.settings === undefined ? SESSION_SETTINGS : `${SESSION_SETTINGS} ${options.settings}`,
   };
 }
 

@@ -1,9 +1,10 @@
 import { scaleBand, scaleLinear, scaleLog } from 'd3-scale';
 import { curveStepAfter, line } from 'd3-shape';
+import { round } from '../../../html/drawing.ts';
+import { html, type Markup } from '../../../html/markup.ts';
 import { formatMs } from '../figures.ts';
 import type { Load } from '../recording.ts';
 import type { Interval } from '../statistics.ts';
-import { html, type Markup } from './markup.ts';
 
 /** For each query, what is drawn of it. */
 export interface Bar {
@@ -22,10 +23,6 @@ const GAP = 12;
 const AXIS_HEIGHT = 26;
 const RIGHT = 70;
 const LEFT = 4;
-
-/** Every chart is drawn twice, for a phone and for a desk: text that is scaled down with a picture cannot be read. */
-export const bothWidths = (draw: (width: number) => Markup): Markup =>
-  html`<div class="wide">${draw(880)}</div><div class="narrow">${draw(330)}</div>`;
 
 /** Medians before and after, and each single run as a line: how they are spread. Milliseconds on a logarithmic scale. */
 export function latencyChart(bars: readonly Bar[], width: number): Markup {
@@ -62,8 +59,6 @@ ${runs.map((ms) => html`<line class="run" x1="${round(x(ms))}" x2="${round(x(ms)
   return html`<g><text class="label" x="${LEFT}" y="${top + 12}">${shortened(width < 500 ? shortName : name, width)}</text><text class="ratio" x="${width - 4}" y="${top + 12}" text-anchor="end">${note}</text>
 ${half('before', before, top + LABEL_HEIGHT)}${half('after', after, top + LABEL_HEIGHT + BAR_HEIGHT)}</g>`;
 }
-
-const round = (place: number | undefined): number => Math.round((place ?? 0) * 10) / 10;
 
 /** A letter takes some 7 units; a figure stands at the end of the line. */
 const shortened = (text: string, width: number): string => {

@@ -1,9 +1,10 @@
+import { bothWidths } from '../../../html/drawing.ts';
+import { html, Markup } from '../../../html/markup.ts';
 import { type Comparison, countsOf, failsMore, type Pair } from '../compare.ts';
 import { formatBytes, formatMs, formatSpan, formatTimes } from '../figures.ts';
 import type { Load, Recording } from '../recording.ts';
 import { caveatsOf, nameOf, remarksOf } from '../words.ts';
-import { type Bar, bothWidths, connectionChart, latencyChart, ratioChart } from './charts.ts';
-import { html, Markup } from './markup.ts';
+import { type Bar, connectionChart, latencyChart, ratioChart } from './charts.ts';
 import { STYLE } from './style.ts';
 
 /** A page of its own: it asks for nothing, runs no script, and says so to the browser. */

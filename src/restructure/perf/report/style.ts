@@ -1,10 +1,8 @@
+import { THEME } from '../../../html/theme.ts';
+
 /** Light and dark, on a phone and on paper; nothing is fetched. */
 export const STYLE = `
-:root { color-scheme: light dark; --ink: #1b1f24; --faint: #5b6570; --page: #ffffff; --card: #f5f7f9; --rule: #d7dde3;
-  --before: #7a8794; --after: #2166c4; --good: #1a7f4b; --bad: #c0392b; --wait: #b26a00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaee; --faint: #9aa5b1; --page: #12161b; --card: #1b2129; --rule: #333d48;
-  --before: #8593a1; --after: #62a3f5; --good: #4fc283; --bad: #ff8073; --wait: #f0b04d; } }
-* { box-sizing: border-box; }
+${THEME}* { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 960px; margin: 0 auto; padding: 24px 20px 64px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }

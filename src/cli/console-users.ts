@@ -1,0 +1,89 @@
+import { randomBytes } from 'node:crypto';
+import { text } from 'node:stream/consumers';
+import { type Command, Option } from 'commander';
+import { type ConsoleUser, disableUser, listUsers, setUser } from '../console/access/users.ts';
+import { ROLES, type Role } from '../console/visitor.ts';
+import { type CommandContext, withDatabase } from './context.ts';
+import { toJson } from './output.ts';
+import { printable } from './printable.ts';
+
+interface SetOptions {
+  readonly role: readonly Role[];
+  readonly passwordStdin?: boolean;
+  readonly json?: boolean;
+}
+
+const GENERATED_BYTES = 18;
+
+export function registerConsoleUsers(console: Command, context: CommandContext): void {
+  const user = console.command('user').description('who signs in to the console with a password');
+  user
+    .command('set <name>')
+    .description(
+      'add a user, or give one that there is other roles and another password; who was signed in is signed out',
+    )
+    .addOption(
+      new Option(
+        '--role <role...>',
+        'what he may do: look (viewer), act on deliveries and the backfill (operator), or on the books (finance)',
+      )
+        .choices(ROLES)
+        .makeOptionMandatory(),
+    )
+    .option('--password-stdin', 'read the password from standard input; without it, one is made and shown once')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  liventix console user set ada --role finance\n  liventix console user set bob --role operator finance --password-stdin < password.txt',
+    )
+    .action((name: string, options: SetOptions) => runSet(name, options, context));
+  user
+    .command('disable <name>')
+    .description('keep a user from signing in, and sign him out; user set lets him in again')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix console user disable bob')
+    .action((name: string, options: { json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        await disableUser(pool, name);
+        context.out.write(
+          options.json
+            ? `${toJson({ name, disabled: true })}\n`
+            : `${name} cannot sign in any more, and is signed out.\n`,
+        );
+      }),
+    );
+  user
+    .command('list')
+    .description('every user, what he may do, and whether he is signed in')
+    .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix console user list')
+    .action((options: { json?: boolean }) =>
+      withDatabase(context, async (pool) => {
+        const users = await listUsers(pool);
+        context.out.write(
+          options.json
+            ? `${toJson({ users })}\n`
+            : users.map(userLine).join('') || 'No users yet. See: liventix console user set --help\n',
+        );
+      }),
+    );
+}
+
+async function runSet(name: string, { role, passwordStdin, json }: SetOptions, context: CommandContext): Promise<void> {
+  // The line break that echo and files end with is none of the password.
+  const password = passwordStdin
+    ? (await text(process.stdin)).replace(/\r?\n$/, '')
+    : randomBytes(GENERATED_BYTES).toString('base64url');
+  await withDatabase(context, async (pool) => {
+    const done = await setUser(pool, { name, roles: role, password });
+    const shown = passwordStdin ? {} : { password };
+    if (json) context.out.write(`${toJson({ name, roles: role, [done]: true, ...shown })}\n`);
+    else
+      context.out.write(
+        `${name} is ${done}: ${role.join(', ')}.${passwordStdin ? '' : ` Password, shown once: ${password}`}\n`,
+      );
+  });
+}
+
+const userLine = ({ name, roles, disabledAt, sessions }: ConsoleUser): string =>
+  `${printable(name)}  ${roles.join(', ')}  ${disabledAt === null ? `${sessions} signed in` : `disabled ${disabledAt.toISOString()}`}\n`;

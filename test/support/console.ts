@@ -1,0 +1,21 @@
+import { pino } from 'pino';
+import { type Console, startConsole } from '../../src/console/console.ts';
+import { ROLES, type Role } from '../../src/console/visitor.ts';
+import type { TestDatabase } from './database.ts';
+
+/** The console over a test's database, on a port of its own. */
+export function startTestConsole(
+  database: Pick<TestDatabase, 'url'>,
+  options: Partial<Parameters<typeof startConsole>[0]> & { readonly roles?: readonly Role[] } = {},
+): Promise<Console> {
+  const { roles = ROLES, ...others } = options;
+  return startConsole({
+    databaseUrl: database.url,
+    place: { host: '127.0.0.1', port: 0, origin: undefined },
+    auth: { mode: 'none', roles },
+    version: 'of the test',
+    poolMax: 4,
+    log: pino({ level: 'silent' }),
+    ...others,
+  });
+}
