@@ -220,6 +220,7 @@ export const ERROR_CODES = {
   CONSOLE_FORBIDDEN: { exit: 2 },
   CONSOLE_FORGED: { exit: 2 },
   CONSOLE_TOO_MANY: { exit: 2 },
+  VERIFICATION_RUNNING: { exit: 3 },
 
   // The demo
   DEMO_RUNNING: { exit: 3 },

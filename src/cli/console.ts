@@ -17,7 +17,7 @@ interface Options {
   readonly http?: NonNullable<Config['http']>;
   readonly origin?: string;
   readonly auth?: Auth['mode'];
-  readonly role?: readonly Role[];
+  readonly as?: readonly Role[];
   readonly idleMinutes: number;
 }
 
@@ -37,7 +37,7 @@ It reads as the role liventix_reader, which it makes when it is not there, on RE
 
 Examples:
   liventix console
-  liventix console --role viewer --http 127.0.0.1:8080
+  liventix console --as viewer --http 127.0.0.1:8080
   liventix console --http 0.0.0.0:9465 --auth password --origin https://console.example.com`;
 
 export function registerConsole(program: Command, context: CommandContext): void {
@@ -57,9 +57,7 @@ export function registerConsole(program: Command, context: CommandContext): void
         'proxy',
       ]),
     )
-    .addOption(
-      new Option('--role <role...>', 'with --auth none: what whoever comes may do (all of them)').choices(ROLES),
-    )
+    .addOption(new Option('--as <role...>', 'with --auth none: what whoever comes may do (all of them)').choices(ROLES))
     .option(
       '--idle-minutes <n>',
       'after how long nobody is signed in any more who does nothing',
@@ -102,17 +100,17 @@ async function assertReady(databaseUrl: string): Promise<void> {
   await assertMigrated(pool).finally(() => pool.end());
 }
 
-function authOf({ auth, role, idleMinutes }: Options, { auth: configured, ...proxy }: Config['console']): Auth {
+function authOf({ auth, as, idleMinutes }: Options, { auth: configured, ...proxy }: Config['console']): Auth {
   const mode = auth ?? configured ?? 'none';
-  if (role !== undefined && mode !== 'none') {
+  if (as !== undefined && mode !== 'none') {
     throw new AppError(
       'USAGE',
-      `--role is for --auth none: with --auth ${mode}, each has his own. See: liventix console --help`,
+      `--as is for --auth none: with --auth ${mode}, each has his own. See: liventix console --help`,
     );
   }
   switch (mode) {
     case 'none':
-      return { mode, roles: role ?? ROLES };
+      return { mode, roles: as ?? ROLES };
     case 'password':
       return { mode, bounds: { ...DEFAULT_BOUNDS, idleMinutes } };
     case 'proxy':

@@ -1,10 +1,13 @@
 import { createHash } from 'node:crypto';
+import { userInfo } from 'node:os';
 import { type Command, Option } from 'commander';
+import { beginVerification, keepVerification } from '../console/verifications.ts';
 import type { Pool } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { GUARDS_CHECK } from '../ledger/verify.ts';
+import { GUARDS_CHECK, type VerificationWatch } from '../ledger/verify.ts';
 import { certificateOf } from '../replay/certificate.ts';
-import { type Verification, verifyBooksAndWallets } from '../replay/verify.ts';
+import { type Verification, type VerificationRequest, verifyBooksAndWallets } from '../replay/verify.ts';
 import { checkMoneyOfStates } from '../states/verify.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -19,6 +22,7 @@ interface VerifyOptions {
   readonly since?: number;
   readonly independent?: boolean;
   readonly certificate?: string;
+  readonly record?: boolean;
   readonly json?: boolean;
 }
 
@@ -36,11 +40,12 @@ the hash that it prints with the one you kept. See: liventix books seals
 triggers of the database. It needs no more memory for more events, and a few minutes for millions.
 
 --certificate writes what was checked, when, of which version, with the counts, sums, root and seal of each book, as JSON;
-its SHA-256 is printed, to be kept elsewhere.
+its SHA-256 is printed, to be kept elsewhere. --record keeps it in the database too, where the console shows it: for whatever
+verifies every night.
 
 Examples:
   liventix books verify --json
-  liventix books verify --independent
+  liventix books verify --independent --record
   liventix books verify --book 2 --since 41 --certificate verified.json`;
 
 export function registerVerify(books: Command, context: CommandContext): void {
@@ -55,6 +60,7 @@ export function registerVerify(books: Command, context: CommandContext): void {
     )
     .addOption(new Option('--independent', 'recompute it in this program alone, from the rows').conflicts('since'))
     .option('--certificate <file>', 'write what was checked, and what came of it, into a new file')
+    .option('--record', 'keep in the database what came of it, for the console to show')
     .option('--json', 'print one JSON object')
     .addHelpText('after', HELP)
     .action((options: VerifyOptions) => withDatabase(context, (pool) => runVerify(options, context, pool)));
@@ -63,7 +69,7 @@ export function registerVerify(books: Command, context: CommandContext): void {
 async function runVerify(options: VerifyOptions, context: CommandContext, pool: Pool) {
   const bookId = options.book ?? (options.since === undefined ? undefined : MAIN_BOOK);
   const progress = createProgress(context);
-  const watch = {
+  const printed = {
     ...watchChecks(context, progress, options.json === true),
     onProgress: (done: number, total: bigint) => progress.update('reading the log', done, total),
   };
@@ -71,10 +77,12 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
     bookId,
     sinceSeal: options.since,
     independently: options.independent === true,
-    summaries: options.certificate !== undefined,
+    summaries: options.certificate !== undefined || options.record === true,
     beside: checkMoneyOfStates,
   };
-  const verify = () => verifyBooksAndWallets(pool, watch, request).finally(progress.clear);
+  const look = (watch: VerificationWatch) => verifyBooksAndWallets(pool, watch, request);
+  const verify = () =>
+    (options.record === true ? recorded(request, { pool, printed }, look) : look(printed)).finally(progress.clear);
   const { verification, ...certified } =
     options.certificate === undefined
       ? { verification: await verify() }
@@ -83,6 +91,40 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
   else context.out.write(verdictText(verification) + certificateText(certified));
   if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);
 }
+
+/** @throws AppError VERIFICATION_RUNNING where another one is being recorded */
+async function recorded(
+  { bookId, sinceSeal, independently }: VerificationRequest,
+  { pool, printed }: { pool: Pool; printed: VerificationWatch },
+  look: (watch: VerificationWatch) => Promise<Verification>,
+): Promise<Verification> {
+  const askedBy = `${userInfo().username}, by liventix books verify`;
+  const begun = await beginVerification(pool, { askedBy, bookId, sinceSeal, independently: independently === true });
+  if (begun.status === 'running') {
+    throw new AppError(
+      'VERIFICATION_RUNNING',
+      `Verification ${begun.verificationId} is at work since ${begun.begunAt.toISOString()}, for ${begun.askedBy}. Wait for it, or leave --record out.`,
+    );
+  }
+  const subject = { verificationId: begun.verificationId, bookId, version: packageVersion() };
+  const { verification } = await keepVerification(pool, subject, (kept) => look(bothOf(kept, printed)));
+  return verification;
+}
+
+const bothOf = (one: VerificationWatch, other: VerificationWatch): VerificationWatch => ({
+  onBegin: (check) => {
+    one.onBegin?.(check);
+    other.onBegin?.(check);
+  },
+  onEnd: (result) => {
+    one.onEnd?.(result);
+    other.onEnd?.(result);
+  },
+  onProgress: (done, total) => {
+    one.onProgress?.(done, total);
+    other.onProgress?.(done, total);
+  },
+});
 
 interface Certified {
   readonly certificate?: { readonly file: string; readonly sha256: string };

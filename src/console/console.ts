@@ -34,8 +34,10 @@ const PAGES: readonly Page[] = [
 const actionsOf = (runner: VerificationRunner): readonly Action[] => [verifyAction(runner)];
 
 export interface Console {
-  /** Where it listens, with the port that it got. */
+  /** As browsers reach it. */
   readonly url: string;
+  /** Where it listens, with the port that it got: behind a proxy, another. */
+  readonly listensAt: string;
   stop(): Promise<void>;
 }
 
@@ -59,12 +61,13 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
       { owner, reader, auth, place, database, log },
       { pages: PAGES, actions: actionsOf(runner) },
     );
-    const granting = keepGranted(owner, (err) => log.warn({ err }, 'the console could not look for new books'));
-    const url = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
+    const listensAt = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
       throw unavailable(place, cause);
     });
+    const granting = keepGranted(owner, (err) => log.warn({ err }, 'the console could not look for new books'));
     return {
-      url: place.origin ?? url,
+      url: place.origin ?? listensAt,
+      listensAt,
       stop: async () => {
         granting.stop();
         await server.close();

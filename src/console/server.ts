@@ -74,6 +74,9 @@ export async function createServer(
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: MAX_FORM_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Of an address that is none, before there is a route.
+    frameworkErrors: (error, request, reply) =>
+      failed(frame, { error, request, reply } as Handled & { error: unknown }),
   });
   const isSecure = place.origin?.startsWith('https://') === true;
   await protect(server, isSecure);

@@ -1,9 +1,11 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
 import { AppError } from '../errors.ts';
 import { connectionConfig } from './pool.ts';
 
 /** The longest that the server is asked, over a connection of its own, to cancel what is under way. */
 const CANCEL_DEADLINE_MS = 3_000;
+const AGAIN_MS = 100;
 
 /**
  * Runs `work`, and ends its connections when `signal` aborts, so that whatever it waits for on the server fails at once.
@@ -17,8 +19,14 @@ export async function interruptible<T>(
   const { signal } = input;
   if (signal.aborted) throw stopped(signal);
   let ended: Promise<void> | undefined;
+  let isSettled = false;
+  // Again until the work has ended: a connection that was being opened is none yet.
+  const endAll = async () => {
+    do await endConnections(input);
+    while (!isSettled && (await pause(AGAIN_MS, true)));
+  };
   const onAbort = () => {
-    ended = endConnections(input);
+    ended = endAll();
   };
   signal.addEventListener('abort', onAbort, { once: true });
   try {
@@ -26,6 +34,7 @@ export async function interruptible<T>(
   } catch (error) {
     throw signal.aborted ? stopped(signal, error) : error;
   } finally {
+    isSettled = true;
     signal.removeEventListener('abort', onAbort);
     await ended;
   }
