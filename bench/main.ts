@@ -1,6 +1,7 @@
 import { benchAnalytics } from './analytics.ts';
 import { benchBackfill } from './backfill.ts';
 import { benchCapture } from './capture.ts';
+import { benchConsole } from './console.ts';
 import { benchCutOver } from './cut-over.ts';
 import { benchHistory } from './history.ts';
 import { benchLedger } from './ledger.ts';
@@ -16,6 +17,7 @@ const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<bool
   analytics: benchAnalytics,
   backfill: benchBackfill,
   capture: benchCapture,
+  console: benchConsole,
   'cut-over': benchCutOver,
   history: benchHistory,
   ledger: benchLedger,

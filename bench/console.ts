@@ -1,0 +1,110 @@
+import { parseArgs } from 'node:util';
+import { pino } from 'pino';
+import { request } from 'undici';
+import { startConsole } from '../src/console/console.ts';
+import { ROLES } from '../src/console/visitor.ts';
+import { migrate } from '../src/db/migrate.ts';
+import { openPool, type Pool } from '../src/db/pool.ts';
+import { sealBook } from '../src/ledger/seals.ts';
+import { median, print } from './figures.ts';
+import { fillBooks } from './filled-books.ts';
+import { openBenchHome } from './home.ts';
+
+const ACCOUNTS = 100_000;
+/** A part of the entries is of few accounts, as a platform's clearing accounts are. */
+const [HOT_ACCOUNTS, HOT_SHARE] = [4, 0.1];
+/** What is owed, in ms: the first byte at the median, the whole page at the 95th percentile; and bytes with all that a page needs. */
+const TARGETS = { firstByteMs: 100, p95Ms: 300, bytes: 100_000 };
+
+interface Measured {
+  readonly path: string;
+  readonly firstByteMs: readonly number[];
+  readonly wholeMs: readonly number[];
+  readonly bytes: number;
+}
+
+/** How fast is each page of the console over a large book? Answers whether the targets were met. */
+export async function benchConsole(args: readonly string[]): Promise<boolean> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: { entries: { type: 'string', default: '10000000' }, rounds: { type: 'string', default: '40' } },
+  });
+  const transactions = Number(values.entries) / 2;
+  const home = await openBenchHome();
+  try {
+    await migrate(home.databaseUrl);
+    const pool = await openPool({ databaseUrl: home.databaseUrl, max: 1 });
+    try {
+      await fillBooks(home.databaseUrl, { accounts: ACCOUNTS, transactions: transactions * (1 - HOT_SHARE) });
+      await fillBooks(home.databaseUrl, { accounts: HOT_ACCOUNTS, transactions: transactions * HOT_SHARE });
+      await sealBook(pool, 1);
+      await pool.query('vacuum analyze');
+      return await measure(pool, { databaseUrl: home.databaseUrl, rounds: Number(values.rounds) });
+    } finally {
+      await pool.end();
+    }
+  } finally {
+    await home.close({ keep: false });
+  }
+}
+
+async function measure(pool: Pool, { databaseUrl, rounds }: { databaseUrl: string; rounds: number }): Promise<boolean> {
+  const served = await startConsole({
+    databaseUrl,
+    place: { host: '127.0.0.1', port: 0, origin: undefined },
+    auth: { mode: 'none', roles: ROLES },
+    version: 'of the bench',
+    poolMax: 10,
+    log: pino({ level: 'error' }),
+  });
+  try {
+    const measured: Measured[] = [];
+    for (const path of await pathsOf(pool)) measured.push(await visits(served.url, { path, rounds }));
+    for (const each of measured) print(lineOf(each));
+    return measured.every(isWithin);
+  } finally {
+    await served.stop();
+  }
+}
+
+/** Every page, of the account and the transaction that have most to show where it is of one. */
+async function pathsOf(_pool: Pool): Promise<readonly string[]> {
+  return ['/books', '/books/1', '/books/1/seals', '/books/verifications', '/audit'];
+}
+
+async function visits(base: string, { path, rounds }: { path: string; rounds: number }): Promise<Measured> {
+  const [firstByteMs, wholeMs]: [number[], number[]] = [[], []];
+  let bytes = 0;
+  for (let round = 0; round <= rounds; round += 1) {
+    const startedAt = performance.now();
+    const { statusCode, body } = await request(new URL(path, base));
+    const first = performance.now() - startedAt;
+    const text = await body.text();
+    if (statusCode !== 200) throw new Error(`${path} is answered with ${statusCode}: ${text.slice(0, 2_000)}`);
+    bytes = Buffer.byteLength(text) + (await assetBytes(base, text));
+    // The first one has nothing in memory yet: it is shown, and not counted.
+    if (round === 0) print(`${path}: first visit ${first.toFixed(0)} ms`);
+    else [firstByteMs.push(first), wholeMs.push(performance.now() - startedAt)];
+  }
+  return { path, firstByteMs, wholeMs, bytes };
+}
+
+const ASSETS = new Map<string, number>();
+
+async function assetBytes(base: string, html: string): Promise<number> {
+  let sum = 0;
+  for (const [, path = ''] of html.matchAll(/(?:href|src)="(\/assets\/[^"]+)"/g)) {
+    const known = ASSETS.get(path) ?? (await (await request(new URL(path, base))).body.arrayBuffer()).byteLength;
+    ASSETS.set(path, known);
+    sum += known;
+  }
+  return sum;
+}
+
+const p95 = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.ceil(values.length * 0.95) - 1] ?? 0;
+
+const isWithin = ({ firstByteMs, wholeMs, bytes }: Measured): boolean =>
+  median(firstByteMs) <= TARGETS.firstByteMs && p95(wholeMs) <= TARGETS.p95Ms && bytes <= TARGETS.bytes;
+
+const lineOf = (measured: Measured): string =>
+  `${isWithin(measured) ? 'met   ' : 'MISSED'} ${measured.path.padEnd(60)} first byte ${median(measured.firstByteMs).toFixed(1)} ms, p95 ${p95(measured.wholeMs).toFixed(1)} ms, ${(measured.bytes / 1_000).toFixed(0)} KB`;
