@@ -3,6 +3,7 @@ import { openAccounts } from '../src/ledger/ledger.ts';
 import { print } from './figures.ts';
 
 const CALL_TRANSACTIONS = 1_000;
+const CALL_ACCOUNTS = 10_000;
 const WRITERS = 2;
 
 /**
@@ -19,14 +20,7 @@ export async function fillBooks(
       const pool = await openPool({ databaseUrl, max: 1 });
       try {
         await pool.query('set synchronous_commit = off');
-        const ids = await openAccounts(
-          pool,
-          Array.from({ length: accounts / WRITERS }, (__, nth) => ({
-            type: nth % 2 === 0 ? 'payable' : 'receivable',
-            currency: 'USD',
-            name: `of_${writer}_${nth}`,
-          })),
-        );
+        const ids = await open(pool, writer, accounts / WRITERS);
         await fill(pool, ids, transactions / WRITERS);
       } finally {
         await pool.end();
@@ -35,6 +29,24 @@ export async function fillBooks(
   );
   const seconds = (performance.now() - startedAt) / 1_000;
   print(`filled with ${transactions} transactions, ${Math.round(transactions / seconds)}/s`);
+}
+
+/** By calls of as many as one may have. */
+async function open(pool: Pool, writer: number, accounts: number): Promise<string[]> {
+  const ids: string[] = [];
+  while (ids.length < accounts) {
+    const next = Array.from({ length: Math.min(CALL_ACCOUNTS, accounts - ids.length) }, (_, at) => ids.length + at);
+    const opened = await openAccounts(
+      pool,
+      next.map((nth) => ({
+        type: nth % 2 === 0 ? 'payable' : 'receivable',
+        currency: 'USD',
+        name: `of_${writer}_${nth}`,
+      })),
+    );
+    ids.push(...opened);
+  }
+  return ids;
 }
 
 async function fill(pool: Pool, accountIds: readonly string[], transactions: number): Promise<void> {

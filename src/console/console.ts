@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts';
 import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
 import { auditPage } from './pages/audit.ts';
-import { bookPage, booksPage, sealsPage } from './pages/books.ts';
+import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
 import { createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
@@ -21,9 +21,9 @@ export interface ConsoleOptions {
   readonly log: Logger;
 }
 
-const PAGES: readonly Page[] = [
-  booksPage,
-  bookPage,
+const pagesOf = (balancesOf: ReturnType<typeof trialBalances>): readonly Page[] => [
+  booksPage(balancesOf),
+  bookPage(balancesOf),
   sealsPage,
   verificationsPage,
   verificationPage,
@@ -59,7 +59,7 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
     const database = await nameOf(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
-      { pages: PAGES, actions: actionsOf(runner) },
+      { pages: pagesOf(trialBalances(reader)), actions: actionsOf(runner) },
     );
     const listensAt = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
       throw unavailable(place, cause);

@@ -10,6 +10,7 @@ import { exported, type List, listOf, tableOf } from '../list.ts';
 import { type Ask, definePage } from '../page.ts';
 import { badge, cents, copyable, instant, money } from '../parts.ts';
 import { bookNumber, LIST_FIELDS } from '../query.ts';
+import { type Read, remembering } from '../remembered.ts';
 import { lastVerification, type VerificationInFull } from '../verifications.ts';
 import { formatCount, formatMoney, type View } from '../view.ts';
 import { verifyButton } from './verifications.ts';
@@ -18,24 +19,35 @@ interface BookStanding extends Book {
   readonly balances: readonly TrialBalance[];
 }
 
+/** Sums over all balances of a book: where there are hundreds of thousands, they are not made for every look. */
+type TrialBalances = (bookId: number) => Promise<Read<readonly TrialBalance[]>>;
+
+export const trialBalances = (reader: Queryable): TrialBalances =>
+  remembering((bookId) => trialBalance(reader, { bookId }));
+
 /** What finance asks first: do they balance, since when is that known, and by which proof? */
-export const booksPage = definePage({
-  section: 'books',
-  path: '/books',
-  query: z.object({}),
-  show: async (ask) => {
-    const { reader, view } = ask;
-    const [books, last] = await Promise.all([listBooks(reader), lastVerification(reader)]);
-    const standings: BookStanding[] = [];
-    for (const book of books) {
-      standings.push({ ...book, balances: await trialBalance(reader, { bookId: book.bookId }) });
-    }
-    const newEvents = last === undefined ? 0n : await eventsSince(reader, last);
-    return {
-      title: 'Do the books balance?',
-      body: html`${verdict(standings, { last, newEvents, view })}
+export const booksPage = (balancesOf: TrialBalances) =>
+  definePage({
+    section: 'books',
+    path: '/books',
+    query: z.object({}),
+    show: async (ask) => {
+      const { reader, view } = ask;
+      const [books, last] = await Promise.all([listBooks(reader), lastVerification(reader)]);
+      const standings: BookStanding[] = [];
+      let readAt = new Date();
+      for (const book of books) {
+        const balances = await balancesOf(book.bookId);
+        standings.push({ ...book, balances: balances.value });
+        if (balances.readAt < readAt) readAt = balances.readAt;
+      }
+      const newEvents = last === undefined ? 0n : await eventsSince(reader, last);
+      return {
+        title: 'Do the books balance?',
+        body: html`${verdict(standings, { last, newEvents, view })}
 ${verifyButton(ask)} <a href="/books/verifications">All verifications</a>
 <h2>Books</h2>
+<p class="faint">As they were at ${instant(readAt, view)}.</p>
 ${tableOf(
   'Books',
   [
@@ -61,9 +73,9 @@ ${tableOf(
   ],
   standings,
 )}`,
-    };
-  },
-});
+      };
+    },
+  });
 
 function verdict(
   books: readonly BookStanding[],
@@ -110,30 +122,32 @@ const sumsOf = (balances: readonly TrialBalance[], view: View): Markup => {
   return html`${badge('no', 'bad')} ${broken.map(({ balanceCents: sum, currency, decimalPlaces }) => money({ cents: sum, currency, decimalPlaces }, view))}`;
 };
 
-export const bookPage = definePage({
-  section: 'books',
-  path: '/books/:book',
-  query: z.object({ book: bookNumber }),
-  show: async ({ reader, view }, { book }) => {
-    const balances = await trialBalance(reader, { bookId: book });
-    const [books, seals, periods] = await Promise.all([
-      listBooks(reader),
-      listSeals(reader, { bookId: book, limit: 5 }),
-      listPeriods(reader, { bookId: book }),
-    ]);
-    const name = books.find(({ bookId }) => bookId === book)?.name ?? '';
-    return {
-      title: `${name}: trial balance`,
-      body: html`${balances.length === 0 ? html`<p class="empty">Nothing was posted in this book yet.</p>` : ''}
+export const bookPage = (balancesOf: TrialBalances) =>
+  definePage({
+    section: 'books',
+    path: '/books/:book',
+    query: z.object({ book: bookNumber }),
+    show: async ({ reader, view }, { book }) => {
+      const { value: balances, readAt } = await balancesOf(book);
+      const [books, seals, periods] = await Promise.all([
+        listBooks(reader),
+        listSeals(reader, { bookId: book, limit: 5 }),
+        listPeriods(reader, { bookId: book }),
+      ]);
+      const name = books.find(({ bookId }) => bookId === book)?.name ?? '';
+      return {
+        title: `${name}: trial balance`,
+        body: html`<p class="faint">As it was at ${instant(readAt, view)}.</p>
+${balances.length === 0 ? html`<p class="empty">Nothing was posted in this book yet.</p>` : ''}
 ${balances.map((balance) => trialBalanceOf(book, balance, view))}
 <h2>Seals</h2>
 <p class="faint">What a seal covers cannot be changed any more without everybody seeing it who kept its hash.</p>
 ${seals.length === 0 ? html`<p class="empty">Nothing is sealed yet: a worker seals what is new, once a minute.</p>` : html`${tableOf('Seals', sealColumns(view), seals)}<p><a href="/books/${book}/seals">All seals</a></p>`}
 <h2>Closed periods</h2>
 ${periods.length === 0 ? html`<p class="empty">None yet. To close one: <code>liventix books close</code></p>` : tableOf('Closed periods', periodColumns(view), periods)}`,
-    };
-  },
-});
+      };
+    },
+  });
 
 function trialBalanceOf(book: number, balance: TrialBalance, view: View): Markup {
   const { currency, decimalPlaces } = balance;
