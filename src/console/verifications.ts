@@ -70,13 +70,18 @@ export interface VerificationInFull extends KeptVerification {
   readonly certificate: string | null;
 }
 
-/** @throws AppError CONSOLE_NOT_FOUND */
-export async function getVerification(db: Queryable, id: string): Promise<VerificationInFull> {
+export async function findVerification(db: Queryable, id: string): Promise<VerificationInFull | undefined> {
   const { rows } = await db.query<VerificationInFull>(
     `select ${COLUMNS}, progress, certificate from console.verifications where verification_id = $1`,
     [id],
   );
-  if (rows[0] !== undefined) return rows[0];
+  return rows[0];
+}
+
+/** @throws AppError CONSOLE_NOT_FOUND */
+export async function getVerification(db: Queryable, id: string): Promise<VerificationInFull> {
+  const found = await findVerification(db, id);
+  if (found !== undefined) return found;
   throw new AppError('CONSOLE_NOT_FOUND', `There is no verification ${id}. See the list of them: /books/verifications`);
 }
 

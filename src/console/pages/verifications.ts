@@ -1,12 +1,14 @@
 import { z } from 'zod';
+import type { Queryable } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
 import type { CheckResult } from '../../ledger/verify.ts';
 import { fromCursor, NUMBER, toCursor } from '../cursor.ts';
 import { exported, type List, listOf, tableOf } from '../list.ts';
-import { type Ask, defineAction, definePage } from '../page.ts';
+import { type Ask, defineAction, definePage, type Shown } from '../page.ts';
 import { badge, button, copyable, facts, instant, type Tone } from '../parts.ts';
 import { LIST_FIELDS, rowNumber } from '../query.ts';
 import {
+  findVerification,
   getVerification,
   type KeptVerification,
   listVerifications,
@@ -116,7 +118,8 @@ export const verificationPage = definePage({
   path: '/books/verifications/:id',
   query: z.object({ id: rowNumber }),
   show: async ({ reader, view }, { id }) => {
-    const verification = await getVerification(reader, id);
+    const verification = await findVerification(reader, id);
+    if (verification === undefined) return await notHere(reader, id);
     const isRunning = verification.state === 'running';
     const { checks, skipped } = foundIn(verification);
     return {
@@ -129,6 +132,17 @@ ${verification.certificate === null ? '' : html`<h2>Certificate</h2><p>What was 
     };
   },
 });
+
+/** Whoever has just asked for it is led here, and a replica may not have heard of it yet. */
+async function notHere(reader: Queryable, id: string): Promise<Shown> {
+  const { rows } = await reader.query<{ isReplica: boolean }>('select pg_is_in_recovery() as "isReplica"');
+  if (rows[0]?.isReplica !== true) await getVerification(reader, id);
+  return {
+    title: `Verification ${id}`,
+    refreshSeconds: REFRESH_SECONDS,
+    body: html`<p>The replica that pages are read from has no verification ${id}, or not yet. This page follows.</p>`,
+  };
+}
 
 interface Found {
   readonly checks: readonly (Omit<CheckResult, 'seconds' | 'examined' | 'faults'> & {
