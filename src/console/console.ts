@@ -1,12 +1,12 @@
 import type { Logger } from 'pino';
-import { createPool, type Pool } from '../db/pool.ts';
+import { createPool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
 import { auditPage } from './pages/audit.ts';
 import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
-import { createReader, installReader, keepGranted } from './reader.ts';
+import { awaitReader, createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
 import { createRunner, type VerificationRunner } from './verifying.ts';
 
@@ -56,7 +56,7 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
   };
   try {
     await installReader(owner);
-    const database = await nameOf(reader);
+    const database = await awaitReader(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
       { pages: pagesOf(trialBalances(reader)), actions: actionsOf(runner) },
@@ -79,14 +79,6 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
     await endPools();
     throw error;
   }
-}
-
-/** As it is shown on every page: of which database, and whether of a replica. */
-async function nameOf(reader: Pool): Promise<string> {
-  const { rows } = await reader.query<{ name: string }>(
-    `select current_database() || case when pg_is_in_recovery() then ' (replica)' else '' end as name`,
-  );
-  return rows[0]?.name ?? '';
 }
 
 function unavailable({ host, port }: Place, cause: unknown): AppError {

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { createPool, type Pool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
@@ -7,6 +8,9 @@ const READER = 'liventix_reader';
 /** A page that takes longer is worth nobody's waiting, nor the connection that it holds. */
 const STATEMENT_TIMEOUT_MS = 20_000;
 const REGRANT_MS = 10_000;
+const [AGAIN_MS, REPLICA_PATIENCE_MS] = [200, 10_000];
+/** There is none, or nobody has been made a member of it yet. */
+const NO_SUCH_ROLE = ['22023', '42704', '42501'];
 
 /** Connections that can read what the console shows, and nothing else, whatever is asked over them. */
 export function createReader(databaseUrl: string, max: number): Pool {
@@ -34,6 +38,33 @@ export async function installReader(owner: Pool): Promise<void> {
       `The console reads as the role ${READER}, which could not be made or given rights: ${failure.message} Have somebody who may run: create role ${READER} nologin noinherit; grant ${READER} to the owner of the tables. Then start again.`,
       { cause: error },
     );
+  }
+}
+
+/**
+ * Waits for the place where pages read to know the role: a replica hears of it a moment after it was made.
+ * @returns the database's name as it is shown on every page, and whether it is a replica's
+ * @throws AppError CONSOLE_READER_MISSING, DB_*
+ */
+export async function awaitReader(reader: Pool): Promise<string> {
+  for (let waitedMs = 0; ; waitedMs += AGAIN_MS) {
+    try {
+      const { rows } = await reader.query<{ name: string }>(
+        `select current_database() || case when pg_is_in_recovery() then ' (replica)' else '' end as name`,
+      );
+      return rows[0]?.name ?? '';
+    } catch (error) {
+      const { code = '' } = error as { code?: string };
+      if (!NO_SUCH_ROLE.includes(code)) throw toAppError(error);
+      if (waitedMs >= REPLICA_PATIENCE_MS) {
+        throw new AppError(
+          'CONSOLE_READER_MISSING',
+          `Where pages are read, there is no role ${READER} ${REPLICA_PATIENCE_MS / 1_000} s after it was made: the replica of REPLICA_URL is far behind, or follows another server. Start again when it has caught up.`,
+          { cause: error },
+        );
+      }
+      await pause(AGAIN_MS);
+    }
   }
 }
 
