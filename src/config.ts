@@ -250,7 +250,9 @@ export const environment = z.object({
       "What the endpoints' secrets are encrypted with, the same for every worker and command: the first key encrypts, all decrypt. Without it nothing can be signed",
     form: `${KEY_BYTES} bytes in base64, as \`openssl rand -base64 ${KEY_BYTES}\` prints them; up to ${MAX_KEYS}, separated by commas`,
   }),
-  LIVENTIX_POOL_MAX: integer(1, 200).default(10).meta({ description: 'Connections of a pool' }),
+  LIVENTIX_POOL_MAX: integer(1, 200).default(10).meta({
+    description: 'How many connections a command opens to PostgreSQL; those of a worker are counted otherwise',
+  }),
   LIVENTIX_HTTP: httpAddress.optional().meta({
     description: 'Where a worker answers `/livez`, `/readyz` and `/metrics`; without it nowhere',
     form: 'an address such as `127.0.0.1:9464`',

@@ -31,7 +31,7 @@ export async function cliPage(): Promise<string> {
 }
 
 /** As the command line has it, where nothing is set in the environment. */
-function documentedProgram(): Promise<Command> {
+export function documentedProgram(): Promise<Command> {
   const nowhere = { write: () => true };
   return buildProgram({
     config: loadConfig({}),

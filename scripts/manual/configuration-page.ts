@@ -5,12 +5,17 @@ import { code, opening, page, table } from './markdown.ts';
 const INTRO = [
   'What the environment decides. It is read and checked as a whole before any command does anything: all that is wrong is said at once, in one',
   'line ([`CONFIG_INVALID`](../errors.md#usage-and-configuration)), and without secrets. An empty variable counts as one that is not set; a flag of the command line wins',
-  'over it.',
+  'over it. How the key of secrets is changed: [rotate a secret](../how-to/rotate-a-secret.md#the-key-that-secrets-are-encrypted-with); what Redis must be set to:',
+  '[operations](../operations.md#redis-and-a-redis-cluster).',
 ];
 
 const OF_OTHERS = [
   ['`NO_COLOR`, `FORCE_COLOR`', 'Whether output has colours, where Node and its libraries ask'],
   ['`NODE_EXTRA_CA_CERTS`', "Your own certificate authority, for Redis, PostgreSQL and webhook receivers: Node's"],
+  [
+    '`UV_THREADPOOL_SIZE`',
+    "Node's threads, 64 where it is not set; half of them resolve names, and with fewer, endpoints whose name server is dead hold up others",
+  ],
   ['`PGSSLMODE`, `PGPASSFILE`, …', 'What DATABASE_URL does not say, as the driver `pg` reads them'],
 ];
 
