@@ -2,22 +2,12 @@ import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import { documentedProgram } from '../../scripts/manual/cli-page.ts';
-import { fencesOf, readPages } from './pages.ts';
+import { commandLinesOf, commandsOf, LIVENTIX } from './command-lines.ts';
+import { proseOf, readPages } from './pages.ts';
 
-interface CommandLine {
-  /** Where it is written. */
-  readonly at: string;
-  readonly line: string;
-}
-
-const lines = readPages().flatMap((page) =>
-  fencesOf(page)
-    .filter(({ info }) => info === 'sh')
-    .flatMap(({ lines: written, firstLine }) =>
-      joined(written).map(({ line, offset }): CommandLine => ({ at: `${page.path}:${firstLine + offset}`, line })),
-    ),
-);
-const ours = lines.flatMap(({ at, line }) => commandsOf(line, /^(?:bin\/)?liventix$/).map((args) => ({ at, args })));
+const pages = readPages();
+const lines = pages.flatMap(commandLinesOf);
+const ours = lines.flatMap(({ at, line }) => commandsOf(line, LIVENTIX).map((args) => ({ at, args })));
 const scripts = lines.flatMap(({ at, line }) =>
   commandsOf(line, /^npm$/)
     .filter(([run]) => run === 'run')
@@ -42,6 +32,29 @@ describe('a command line of the manual', () => {
   });
 });
 
+describe('a command that a text names', () => {
+  const named = pages.flatMap((page) =>
+    [...proseOf(page).matchAll(/`((?:bin\/)?liventix [^`\n]+)`/g)].flatMap(([, text = '']) =>
+      commandsOf(text, LIVENTIX).map((words) => ({ at: page.path, words })),
+    ),
+  );
+
+  it('is there, with the options that are named', async () => {
+    expect(named.length).toBeGreaterThan(100);
+    const program = await documentedProgram();
+    const faults = named.flatMap(({ at, words }) =>
+      unknownOf(program, words).map((word) => `${at}: ${words.join(' ')}: ${word}`),
+    );
+    expect(faults).toEqual([]);
+  });
+
+  it('is missed where it is not', async () => {
+    const program = await documentedProgram();
+    expect(unknownOf(program, ['books', 'verfy'])).toEqual(['verfy']);
+    expect(unknownOf(program, ['books', 'verify', '--since', '41', '--tsv'])).toEqual(['--tsv']);
+  });
+});
+
 describe('what is no command line of ours', () => {
   it.each([
     ['a command that there is not', 'books verfy'],
@@ -57,7 +70,7 @@ describe('what is no command line of ours', () => {
 
   it('is not taken for one in a comment, and is found behind a pipe, a variable and an &&', () => {
     const line = `A=1 bin/liventix doctor --json && zcat 'a b' | liventix ledger post --file - > out # liventix nothing`;
-    expect(commandsOf(line, /^(?:bin\/)?liventix$/)).toEqual([
+    expect(commandsOf(line, LIVENTIX)).toEqual([
       ['doctor', '--json'],
       ['ledger', 'post', '--file', '-'],
     ]);
@@ -82,45 +95,14 @@ function disarm(command: Command, note: () => void): void {
   for (const child of command.commands) disarm(child, note);
 }
 
-/** Lines that end in a backslash go on in the next one. */
-function joined(written: readonly string[]): { readonly line: string; readonly offset: number }[] {
-  const whole: { line: string; offset: number }[] = [];
-  let goesOn = false;
-  for (const [offset, text] of written.entries()) {
-    const last = whole.at(-1);
-    if (goesOn && last !== undefined) last.line += ` ${text.replace(/\\$/, '')}`;
-    else whole.push({ line: text.replace(/\\$/, ''), offset });
-    goesOn = text.endsWith('\\');
-  }
-  return whole;
-}
-
-/** The words after each use of a program in a line, as a shell takes them apart; what is redirected belongs to no program. */
-function commandsOf(line: string, program: RegExp): string[][] {
-  return simpleCommands(line).flatMap((words) => {
-    const named = words.findIndex((word) => !/^[A-Z_]+=/.test(word));
-    return program.test(words[named] ?? '') ? [words.slice(named + 1).map(filledIn)] : [];
-  });
-}
-
-/** An id that is written 6f1c…, … or $NAME stands for a whole one, and ROOT for a root. */
-function filledIn(word: string): string {
-  return word
-    .replace(/^(?:[0-9a-f]*…|\$[A-Z_]+)$/, '6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4')
-    .replace(/^ROOT$/, 'ab'.repeat(32));
-}
-
-function simpleCommands(line: string): string[][] {
-  const commands: string[][] = [[]];
-  let redirected = false;
-  for (const [token] of line.matchAll(
-    /&&|\|\|?|;|[0-9]?>>?|<|#.*$|(?:'[^']*'|"[^"]*"|\\.|[^\s'"|;&<>#\\]|(?<=\S)#)+|&/g,
-  )) {
-    if (/^#/.test(token)) break;
-    if (/^(?:&&?|\|\|?|;)$/.test(token)) commands.push([]);
-    else if (/^[0-9]?>>?$|^<$/.test(token)) redirected = true;
-    else if (redirected) redirected = false;
-    else commands.at(-1)?.push(token.replace(/'([^']*)'|"([^"]*)"|\\(.)/g, '$1$2$3'));
-  }
-  return commands;
+/** What is neither a command nor an option of the one before it. */
+function unknownOf(command: Command, [word, ...rest]: readonly string[]): readonly string[] {
+  const child = command.commands.find((each) => each.name() === word);
+  if (child !== undefined) return unknownOf(child, rest);
+  const isGroup = command.commands.length > 0 && command.registeredArguments.length === 0;
+  const said = word === undefined ? [] : [word, ...rest];
+  if (isGroup && word !== undefined && /^[a-z]/.test(word)) return [word];
+  return said.filter(
+    (each) => each.startsWith('--') && !command.options.some(({ long }) => long === each) && each !== '--help',
+  );
 }
