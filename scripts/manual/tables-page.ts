@@ -18,6 +18,7 @@ const SCHEMAS: Readonly<Record<string, string>> = {
   partitions: 'Tables by month.',
   rollups: 'Statistics that are kept, and views that are refreshed.',
   ml: 'Embeddings: their models and vectors.',
+  console: 'Who may look at the console, and what they did there.',
 };
 
 interface Column {

@@ -88,10 +88,10 @@ async function understood(args: readonly string[]): Promise<boolean> {
   return called;
 }
 
-/** A group, which does nothing by itself, has no action that could be replaced. */
+/** What does nothing by itself, as most groups, stays so: commander then says which commands there are. */
 function disarm(command: Command, note: () => void): void {
-  const acts = command.commands.length === 0 || command.name() === 'migrate' || command.parent === null;
-  if (acts && command.parent !== null) command.action(note);
+  // It says nowhere else whether a command has an action.
+  if (Reflect.get(command, '_actionHandler') !== null) command.action(note);
   for (const child of command.commands) disarm(child, note);
 }
 
