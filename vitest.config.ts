@@ -83,7 +83,7 @@ export default defineConfig({
       onPostgres(
         'once',
         ['test/**/*.once.test.ts'],
-        existsSync(POSTGRES_15) ? [] : ['test/analytics/pg-cron.once.test.ts'],
+        existsSync(POSTGRES_15) ? [] : ['test/analytics/pg-cron.once.test.ts', 'test/docs/restore.once.test.ts'],
       ),
       ...(isSpeedDrill
         ? [{ extends: true as const, test: { name: 'speed', include: ['test/**/*.speed.test.ts'] } }]

@@ -156,12 +156,16 @@ const encryptionKeys = z.string().transform((value, context) => {
   return parts.map((part) => Buffer.from(part, 'base64'));
 });
 
-const integer = (min: number, max: number) =>
-  z
+const integer = (min: number, max: number) => {
+  const form = `a whole number from ${min} to ${max}`;
+  const error = `must be ${form}`;
+  return z
     .string()
-    .regex(/^\d+$/, { error: `must be a whole number from ${min} to ${max}` })
+    .regex(/^\d+$/, { error })
     .transform(Number)
-    .refine((value) => value >= min && value <= max, { error: `must be a whole number from ${min} to ${max}` });
+    .refine((value) => value >= min && value <= max, { error })
+    .meta({ form });
+};
 
 /** `127.0.0.1:9464`, `[::1]:9464`; undefined when it is neither. A name stays one: who listens resolves it. */
 export function parseHttpAddress(text: string): { readonly host: string; readonly port: number } | undefined {
@@ -214,27 +218,93 @@ const groupRoles = z.string().transform((value, context) => {
 
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 
-const environment = z.object({
-  DATABASE_URL: databaseUrl.optional(),
-  REDIS_URL: redisUrl.optional(),
-  OUTBOX_EGRESS_ALLOW: cidrList.optional(),
-  OUTBOX_KEEP_DAYS: integer(1, 3_650).optional(),
-  OUTBOX_KEEP_DEAD_DAYS: integer(1, 3_650).optional(),
-  OUTBOX_EGRESS_DENY: cidrList.optional(),
-  OUTBOX_ENCRYPTION_KEY: encryptionKeys.optional(),
-  LIVENTIX_POOL_MAX: integer(1, 200).optional(),
-  LIVENTIX_HTTP: httpAddress.optional(),
-  LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).optional(),
-  LIVENTIX_ROLLUP_INTERVAL_S: integer(0, 86_400).optional(),
-  REPLICA_URL: databaseUrl.optional(),
-  LIVENTIX_CONSOLE_HTTP: httpAddress.optional(),
-  LIVENTIX_CONSOLE_ORIGIN: webOrigin.optional(),
-  LIVENTIX_CONSOLE_AUTH: z.enum(CONSOLE_AUTHS, { error: `must be one of ${CONSOLE_AUTHS.join(', ')}` }).optional(),
-  LIVENTIX_CONSOLE_PROXY: cidrList.optional(),
-  LIVENTIX_CONSOLE_USER_HEADER: headerName.optional(),
-  LIVENTIX_CONSOLE_GROUPS_HEADER: headerName.optional(),
-  LIVENTIX_CONSOLE_GROUPS: groupRoles.optional(),
-  LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
+const oneOf = (values: readonly string[]): string => `one of ${values.map((value) => `\`${value}\``).join(', ')}`;
+
+/** What each says of itself is docs/reference/configuration.md. */
+export const environment = z.object({
+  DATABASE_URL: databaseUrl.optional().meta({
+    description:
+      'The database. `sslmode` and `sslrootcert` are read as psql reads them, `allow` and `prefer` without the fallback. Without it `liventix demo` starts an embedded server; every other command refuses',
+    form: '`postgresql://user:password@host:5432/database`, special characters percent-encoded',
+  }),
+  REDIS_URL: redisUrl.optional().meta({
+    description: 'Where BullMQ keeps its jobs: a Redis, or nodes of a Redis Cluster. Without it they are in PostgreSQL',
+    form: '`redis://` or `rediss://` URLs, several of one cluster separated by commas',
+  }),
+  OUTBOX_EGRESS_ALLOW: cidrList.optional().meta({
+    description: 'Networks that webhooks may reach beside public addresses',
+    form: 'CIDRs separated by commas, such as `10.1.0.0/16`',
+  }),
+  OUTBOX_KEEP_DAYS: integer(1, 3_650).default(30).meta({
+    description: 'For how many days messages are kept; what is still to be delivered is kept always',
+  }),
+  OUTBOX_KEEP_DEAD_DAYS: integer(1, 3_650).default(90).meta({
+    description: 'For how many days a day with dead letters is kept',
+  }),
+  OUTBOX_EGRESS_DENY: cidrList.optional().meta({
+    description: 'Networks that they may not reach, public or allowed as they may be',
+    form: 'CIDRs separated by commas',
+  }),
+  OUTBOX_ENCRYPTION_KEY: encryptionKeys.optional().meta({
+    description:
+      "What the endpoints' secrets are encrypted with, the same for every worker and command: the first key encrypts, all decrypt. Without it nothing can be signed",
+    form: `${KEY_BYTES} bytes in base64, as \`openssl rand -base64 ${KEY_BYTES}\` prints them; up to ${MAX_KEYS}, separated by commas`,
+  }),
+  LIVENTIX_POOL_MAX: integer(1, 200).default(10).meta({
+    description: 'How many connections a command opens to PostgreSQL; those of a worker are counted otherwise',
+  }),
+  LIVENTIX_HTTP: httpAddress.optional().meta({
+    description: 'Where a worker answers `/livez`, `/readyz` and `/metrics`; without it nowhere',
+    form: 'an address such as `127.0.0.1:9464`',
+  }),
+  LIVENTIX_SEAL_INTERVAL_S: integer(0, 86_400).default(60).meta({
+    description: 'Every so many seconds a worker seals the books and writes down which holds have expired; 0: never',
+  }),
+  // What is committed is to be seen within 5 s.
+  LIVENTIX_ROLLUP_INTERVAL_S: integer(0, 86_400).default(2).meta({
+    description:
+      'Every so many seconds a worker counts what came to rollups, and looks whether views are due; 0: never',
+  }),
+  REPLICA_URL: databaseUrl.optional().meta({
+    description: 'Where pages of the console read; without it where everything else is',
+    form: 'as `DATABASE_URL`',
+  }),
+  LIVENTIX_CONSOLE_HTTP: httpAddress.optional().meta({
+    description: 'Where the console listens; without it on this machine alone',
+    form: 'an address such as `127.0.0.1:9465`',
+  }),
+  LIVENTIX_CONSOLE_ORIGIN: webOrigin.optional().meta({
+    description: 'How browsers reach the console, where a proxy stands before it',
+    form: 'scheme and host alone, such as `https://console.example.com`',
+  }),
+  LIVENTIX_CONSOLE_AUTH: z
+    .enum(CONSOLE_AUTHS, { error: `must be one of ${CONSOLE_AUTHS.join(', ')}` })
+    .optional()
+    .meta({ description: 'By what the console knows who asks', form: oneOf(CONSOLE_AUTHS) }),
+  LIVENTIX_CONSOLE_PROXY: cidrList.optional().meta({
+    description: 'Networks of the proxies that may say who asks',
+    form: 'CIDRs separated by commas',
+  }),
+  // As oauth2-proxy sends them with --set-xauthrequest.
+  LIVENTIX_CONSOLE_USER_HEADER: headerName.default('x-auth-request-email').meta({
+    description: 'In which header such a proxy says who asks',
+    form: 'the name of a header',
+  }),
+  LIVENTIX_CONSOLE_GROUPS_HEADER: headerName.default('x-auth-request-groups').meta({
+    description: 'In which header it says of which groups they are',
+    form: 'the name of a header',
+  }),
+  LIVENTIX_CONSOLE_GROUPS: groupRoles.optional().meta({
+    description: 'What a group of the identity provider may do in the console',
+    form: `groups and their roles (${CONSOLE_ROLES.join(', ')}), such as \`finance-team=finance,on-call=operator\``,
+  }),
+  LOG_LEVEL: z
+    .enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` })
+    .default('info')
+    .meta({
+      description: 'How much a worker logs, as JSON on stderr; with `debug` a defect is told with its stack',
+      form: oneOf(LOG_LEVELS),
+    }),
 });
 
 /** What the environment decides, validated and frozen. Flags of the command line win over it. */
@@ -273,16 +343,6 @@ export interface Config {
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
-const DEFAULT_KEEP_DAYS = 30;
-const DEFAULT_KEEP_DEAD_DAYS = 90;
-const DEFAULT_POOL_MAX = 10;
-const DEFAULT_SEAL_INTERVAL_S = 60;
-/** As oauth2-proxy sends them with --set-xauthrequest. */
-const DEFAULT_USER_HEADER = 'x-auth-request-email';
-const DEFAULT_GROUPS_HEADER = 'x-auth-request-groups';
-/** What is committed is to be seen within 5 s. */
-const DEFAULT_ROLLUP_INTERVAL_S = 2;
-
 /**
  * Reads the environment. Reports all faults at once; an empty variable counts as not set.
  * @throws AppError CONFIG_INVALID
@@ -301,25 +361,25 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     redisUrl: values.REDIS_URL,
     egressAllow: Object.freeze(values.OUTBOX_EGRESS_ALLOW ?? []),
     retention: Object.freeze({
-      keepDays: values.OUTBOX_KEEP_DAYS ?? DEFAULT_KEEP_DAYS,
-      keepDeadDays: values.OUTBOX_KEEP_DEAD_DAYS ?? DEFAULT_KEEP_DEAD_DAYS,
+      keepDays: values.OUTBOX_KEEP_DAYS,
+      keepDeadDays: values.OUTBOX_KEEP_DEAD_DAYS,
     }),
     egressDeny: Object.freeze(values.OUTBOX_EGRESS_DENY ?? []),
     encryptionKeys: Object.freeze(values.OUTBOX_ENCRYPTION_KEY ?? []),
-    poolMax: values.LIVENTIX_POOL_MAX ?? DEFAULT_POOL_MAX,
+    poolMax: values.LIVENTIX_POOL_MAX,
     http: values.LIVENTIX_HTTP,
-    sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S ?? DEFAULT_SEAL_INTERVAL_S,
-    rollupIntervalS: values.LIVENTIX_ROLLUP_INTERVAL_S ?? DEFAULT_ROLLUP_INTERVAL_S,
+    sealIntervalS: values.LIVENTIX_SEAL_INTERVAL_S,
+    rollupIntervalS: values.LIVENTIX_ROLLUP_INTERVAL_S,
     replicaUrl: values.REPLICA_URL,
     console: Object.freeze({
       http: values.LIVENTIX_CONSOLE_HTTP,
       origin: values.LIVENTIX_CONSOLE_ORIGIN,
       auth: values.LIVENTIX_CONSOLE_AUTH,
       proxies: Object.freeze(values.LIVENTIX_CONSOLE_PROXY ?? []),
-      userHeader: values.LIVENTIX_CONSOLE_USER_HEADER ?? DEFAULT_USER_HEADER,
-      groupsHeader: values.LIVENTIX_CONSOLE_GROUPS_HEADER ?? DEFAULT_GROUPS_HEADER,
+      userHeader: values.LIVENTIX_CONSOLE_USER_HEADER,
+      groupsHeader: values.LIVENTIX_CONSOLE_GROUPS_HEADER,
       groups: values.LIVENTIX_CONSOLE_GROUPS ?? new Map(),
     }),
-    logLevel: values.LOG_LEVEL ?? 'info',
+    logLevel: values.LOG_LEVEL,
   });
 }
