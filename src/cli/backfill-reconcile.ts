@@ -8,11 +8,17 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
 
 const FORMATS = ['text', 'json', 'csv'] as const;
+type Format = (typeof FORMATS)[number];
 
 interface Flags {
-  readonly format: (typeof FORMATS)[number];
+  readonly json?: boolean;
+  readonly csv?: boolean;
+  /** What the two were before. */
+  readonly format: Format;
   readonly all?: boolean;
 }
+
+const formatOf = ({ json, csv, format }: Flags): Format => (json ? 'json' : csv ? 'csv' : format);
 
 const COLUMNS = [
   'standing',
@@ -32,23 +38,27 @@ export function registerReconcile(backfill: Command, context: CommandContext): v
   backfill
     .command('reconcile')
     .description('every old wallet beside its books: what its rows come to, what is booked beyond them, and why')
-    .addOption(new Option('--format <format>', 'how to write it').choices(FORMATS).default('text'))
-    .option('--all', 'json and csv: wallets with nothing to explain, too')
+    .addOption(new Option('--csv', 'print one line of CSV a wallet').conflicts('json'))
+    .option('--all', 'with --json or --csv: wallets with nothing to explain, too')
+    .option('--json', 'print one JSON object a line, of each wallet')
+    .addOption(new Option('--format <format>').choices(FORMATS).default('text').hideHelp())
     .addHelpText(
       'after',
       `
 A wallet is equal (nothing to explain), explained (what it has beyond its rows, or rows that no flow explains, are booked by cause, or
-somebody has signed for it), unexplained, or open (its books are not those of its balance yet). One snapshot; json is one object a line.
+somebody has signed for it), unexplained, or open (its books are not those of its balance yet). One snapshot.
 Exits with 1 when a wallet is unexplained or open.
 
-Example:
-  liventix backfill reconcile --format csv > wallets.csv`,
+Examples:
+  liventix backfill reconcile
+  liventix backfill reconcile --csv > wallets.csv`,
     )
-    .action(({ format, all = false }: Flags) =>
+    .action(({ all = false, ...flags }: Flags) =>
       withDatabase(context, (pool) =>
         withTransaction(
           pool,
           async (tx) => {
+            const format = formatOf(flags);
             const tally = startTally();
             if (format === 'csv') await writeOut(context.out, csvLine(COLUMNS), context.stop);
             for await (const wallets of reconcile(tx, MAIN_BOOK)) {

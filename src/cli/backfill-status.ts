@@ -24,6 +24,7 @@ export function registerStatus(backfill: Command, context: CommandContext): void
   backfill
     .command('status')
     .description('how far the backfill is, what was captured and waits, who is cut over, and what nobody could explain')
+    .addHelpText('after', '\nExample:\n  liventix backfill status --watch')
     .option('--watch', 'look again every second, with the rate and an estimate, until Ctrl-C')
     .option('--json', 'print one JSON object; with --watch one a line')
     .action((flags: Flags) =>

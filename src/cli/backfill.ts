@@ -23,7 +23,10 @@ const atLeastZero = wholeNumber(0, 1_000_000);
 const PAUSED = 'paused; it goes on with: liventix backfill resume';
 
 export function registerBackfill(program: Command, context: CommandContext): void {
-  const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
+  const backfill = program
+    .command('backfill')
+    .description('replay the legacy wallets into the ledger')
+    .addHelpText('after', '\nExamples:\n  liventix backfill plan\n  liventix backfill run');
   registerPlan(backfill, context);
   registerBackfillControl(backfill, context);
   registerReconcile(backfill, context);

@@ -16,7 +16,8 @@ import { registerVerify } from './verification.ts';
 export function registerBooks(program: Command, context: CommandContext): void {
   const books = program
     .command('books')
-    .description('prove that the books balance, look into their history, close their periods, seal them');
+    .description('prove that the books balance, look into their history, close their periods, seal them')
+    .addHelpText('after', '\nExamples:\n  liventix books verify\n  liventix books trial-balance');
   registerVerify(books, context);
   registerTrialBalance(books, context);
   registerHistory(books, context);

@@ -46,7 +46,7 @@ export function registerDemo(program: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean: the embedded server anew, with all that is on it; on yours it removes the database that an earlier demo\nleft, and no other.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json\n  npm run demo -- --full --rows 1000000',
+      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean: the embedded server anew, with all that is on it; on yours it removes the database that an earlier demo\nleft, and no other.\n\nIn a checkout, npm run demo -- --full is the same as liventix demo --full.\n\nExamples:\n  liventix demo\n  liventix demo --wallets 200 --transactions 10000 --json\n  liventix demo --full --rows 1000000',
     )
     .action((options: Options) => (options.stop ? stopDemo(context) : demo(options, context)));
 }

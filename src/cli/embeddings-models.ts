@@ -26,7 +26,10 @@ const MOST_MISSING = 1_000_000_000;
 
 /** Which versions of models there are, and by which each kind is searched. */
 export function registerEmbeddingsModels(embeddings: Command, context: CommandContext): void {
-  const models = embeddings.command('models').description('the versions of models that embeddings are made by');
+  const models = embeddings
+    .command('models')
+    .description('the versions of models that embeddings are made by')
+    .addHelpText('after', '\nExample:\n  liventix embeddings models list');
   registerList(models, context);
   registerAdd(models, context);
   registerUse(models, context);
@@ -38,7 +41,10 @@ function registerList(models: Command, context: CommandContext): void {
     .command('list')
     .description('list the versions, what was made by each, and what is still missing')
     .option('--json', 'print one JSON array')
-    .addHelpText('after', '\nCounts rows, which takes a while on large tables.')
+    .addHelpText(
+      'after',
+      '\nCounts rows, which takes a while on large tables.\n\nExample:\n  liventix embeddings models list',
+    )
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const listed = await listModels(pool);

@@ -16,7 +16,8 @@ import { createProgress } from './progress.ts';
 export function registerEmbeddings(program: Command, context: CommandContext): void {
   const embeddings = program
     .command('embeddings')
-    .description('embeddings of events, sponsors and packages: their models, who sees them, and pgvector where it is');
+    .description('embeddings of events, sponsors and packages: their models, who sees them, and pgvector where it is')
+    .addHelpText('after', '\nExample:\n  liventix embeddings status');
   registerStatus(embeddings, context);
   registerEmbeddingsModels(embeddings, context);
   registerAttach(embeddings, context);

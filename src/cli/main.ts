@@ -1,13 +1,22 @@
 import { constants } from 'node:os';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { loadConfig } from '../config.ts';
 import { systemFailure, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
+import { keepFormerSpellings } from './former-spellings.ts';
 import { errorLine } from './output.ts';
 import { packageVersion } from './version.ts';
 
+const EXAMPLES = `Examples:
+  liventix demo
+  liventix migrate --dry-run
+  liventix books verify --help`;
 const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.';
+
+const USUAL_WIDTH = 80;
+/** Longer lines nobody reads to their end. */
+const MAX_HELP_WIDTH = 140;
 
 /**
  * The composition root: the only place that reads the environment, listens to signals and decides the exit code.
@@ -58,17 +67,31 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
     )
     .version(packageVersion(), '--version')
     .helpOption('--help', 'show this help')
-    .addHelpText('after', `\n${EXIT_CODES}`)
+    .addHelpText('after', `\n${EXAMPLES}`)
+    .addHelpText('afterAll', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
-    .configureOutput({ writeOut: (text) => context.out.write(text), writeErr: () => undefined });
+    .configureHelp({ optionDescription: describeOption })
+    .configureOutput({
+      writeOut: (text) => context.out.write(text),
+      writeErr: () => undefined,
+      getOutHelpWidth: () => Math.min(context.out.columns ?? USUAL_WIDTH, MAX_HELP_WIDTH),
+    });
   const isKnown = Object.hasOwn(COMMANDS, name);
   for (const [each, load] of Object.entries(COMMANDS)) {
     if (!isKnown || each === name) (await load())(program, context);
   }
+  keepFormerSpellings(program);
   inheritSettings(program);
   nameTheirHelp(program);
   refuseUnknownSubcommands(program);
   return program;
+}
+
+// An option that may be given several times begins with a list, which nobody writes as JSON.
+function describeOption(this: Help, option: Option): string {
+  const { defaultValue: value } = option;
+  if (!Array.isArray(value)) return Help.prototype.optionDescription.call(this, option);
+  return value.length === 0 ? option.description : `${option.description} (default: ${value.join(',')})`;
 }
 
 /** From the program's name to the command's: `['liventix', 'books', 'verify']`. */

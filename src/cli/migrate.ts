@@ -27,6 +27,7 @@ export function registerMigrate(program: Command, context: CommandContext): void
   command
     .command('status')
     .description('list what is applied and what is pending; exits with 1 when anything is pending')
+    .addHelpText('after', '\nExample:\n  liventix migrate status')
     .option('--json', 'print one JSON object')
     .action(async (_options: unknown, self: Command) => {
       const { json } = self.optsWithGlobals<{ json?: boolean }>();

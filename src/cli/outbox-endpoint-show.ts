@@ -13,6 +13,7 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
   endpoint
     .command('list')
     .description('list the endpoints, without their secrets')
+    .addHelpText('after', '\nExample:\n  liventix outbox endpoint list --json')
     .option('--deleted', 'those that were deleted too')
     .option('--json', 'print one JSON array')
     .action((options: { deleted?: boolean; json?: boolean }) =>
@@ -44,7 +45,10 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
 
 const SHOW_HELP = `
 The breaker is closed while an endpoint is sent to. After failures in a row it is open; from the instant that is named on, the next
-delivery that is due tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.`;
+delivery that is due tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.
+
+Example:
+  liventix outbox endpoint show 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4`;
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
 

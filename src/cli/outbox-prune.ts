@@ -17,8 +17,12 @@ export function registerOutboxPrune(outbox: Command, context: CommandContext): v
   outbox
     .command('prune')
     .description('drop the days that are older than is kept, as the worker does each hour')
-    .option('--keep-days <n>', 'days that are kept of what was delivered (OUTBOX_KEEP_DAYS, 30)', days)
-    .option('--keep-dead-days <n>', 'how long days with dead letters are kept (OUTBOX_KEEP_DEAD_DAYS, 90)', days)
+    .option('--keep-days <n>', 'days that are kept of what was delivered (default: OUTBOX_KEEP_DAYS, or 30)', days)
+    .option(
+      '--keep-dead-days <n>',
+      'how long days with dead letters are kept (default: OUTBOX_KEEP_DEAD_DAYS, or 90)',
+      days,
+    )
     .option('--dry-run', 'say what would be dropped, and drop nothing')
     .option('--json', 'print one JSON array')
     .addHelpText(

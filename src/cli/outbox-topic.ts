@@ -22,12 +22,16 @@ interface AddOptions extends Options {
 
 /** Topics whose payloads have a schema. */
 export function registerOutboxTopic(outbox: Command, context: CommandContext): void {
-  const topic = outbox.command('topic').description('what payloads of a topic look like');
+  const topic = outbox
+    .command('topic')
+    .description('what payloads of a topic look like')
+    .addHelpText('after', '\nExample:\n  liventix outbox topic list');
   registerAdd(topic, context);
   registerLooks(topic, context);
   topic
     .command('remove')
     .description("take a topic's schema away; its payloads are as they like")
+    .addHelpText('after', '\nExample:\n  liventix outbox topic remove ticket.purchased --dry-run')
     .argument('<topic>', 'the topic')
     .option('--dry-run', 'say whether there is one, and change nothing')
     .option('--json', 'print one JSON object')
@@ -100,6 +104,7 @@ function registerLooks(topic: Command, context: CommandContext): void {
   topic
     .command('list')
     .description('list the topics that have a schema')
+    .addHelpText('after', '\nExample:\n  liventix outbox topic list --json')
     .option('--json', 'print one JSON array')
     .action((options: Options) =>
       withDatabase(context, async (pool) => {
@@ -112,6 +117,7 @@ function registerLooks(topic: Command, context: CommandContext): void {
   topic
     .command('show')
     .description("print a topic's schema, as it may be given to topic add")
+    .addHelpText('after', '\nExample:\n  liventix outbox topic show ticket.purchased')
     .argument('<topic>', 'the topic')
     .option('--json', 'print one JSON object of all that is known of it')
     .action((name: string, options: Options) =>

@@ -4,7 +4,7 @@ import type { AppError } from '../errors.ts';
 
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
-  readonly out: { write(text: string): unknown };
+  readonly out: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
   readonly err: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
 }
 

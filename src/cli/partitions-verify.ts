@@ -36,9 +36,9 @@ export function registerPartitionsVerify(partitions: Command, context: CommandCo
 
 const VERIFY_HELP = `
 In one snapshot, and changes nothing: that months follow each other without a gap, have every index, key and trigger, and show nothing by
-their own names; that no row lies in no month; that side tables are kept by their triggers, and have the key of every row; that a key that none
-keeps is there once; that nothing reads what was set aside. Reads all rows. That a copy had every row of what it took the place of, apply and rollback find out
-before they let it: that is in partitions.log, with counts and sums of hashes.
+their own names; that no row lies in no month; that side tables are kept by their triggers, and have the key of every row; that a key that
+none keeps is there once; that nothing reads what was set aside. Reads all rows. That a copy had every row of what it took the place of,
+apply and rollback find out before they let it: that is in partitions.log, with counts and sums of hashes.
 
 Example:
   liventix partitions verify --json`;

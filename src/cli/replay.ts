@@ -43,7 +43,8 @@ const MOST_ROWS = Number.MAX_SAFE_INTEGER;
 export function registerReplay(program: Command, context: CommandContext): void {
   const replay = program
     .command('replay')
-    .description('make the projections anew from the log, beside the live ones: to compare, and to put in place');
+    .description('make the projections anew from the log, beside the live ones: to compare, and to put in place')
+    .addHelpText('after', '\nExample:\n  liventix replay rebuild');
   const bookOption = ['--book <n>', 'only this book; all of them when left out', wholeNumber(1, MAX_BOOK)] as const;
   replay
     .command('rebuild')

@@ -48,6 +48,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
   restructure
     .command('status')
     .description('list what apply did and rollback would undo')
+    .addHelpText('after', '\nExample:\n  liventix restructure status')
     .option('--json', 'print one JSON array')
     .action(({ json = false }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {

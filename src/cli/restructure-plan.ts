@@ -11,7 +11,7 @@ import { printable } from './printable.ts';
 
 interface PlanOptions {
   readonly mapping?: string;
-  readonly out: string;
+  readonly output: string;
   readonly table: readonly string[];
   readonly json?: boolean;
 }
@@ -22,7 +22,7 @@ export function registerRestructurePlan(restructure: Command, context: CommandCo
     .command('plan')
     .description('say what moving each table takes and what may break, and write it as a file for apply')
     .option('--mapping <file>', "which table goes where, as JSON; Liventix's own when left out")
-    .option('--out <file>', 'where the plan is written', PLAN_FILE)
+    .option('--output <file>', 'where the plan is written', PLAN_FILE)
     .option('--table <table>', 'show this table in full; may be given several times', several, [])
     .option('--json', 'print the plan as one JSON object')
     .addHelpText('after', PLAN_HELP)
@@ -44,10 +44,10 @@ Exits with 1 when a table is blocked.
 
 Examples:
   liventix restructure plan
-  liventix restructure plan --mapping shop.json --out shop-plan.json
+  liventix restructure plan --mapping shop.json --output shop-plan.json
   liventix restructure plan --table orders`;
 
-async function runPlan({ mapping, out, table, json = false }: PlanOptions, context: CommandContext): Promise<void> {
+async function runPlan({ mapping, output, table, json = false }: PlanOptions, context: CommandContext): Promise<void> {
   const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
   await withDatabase(context, async (pool) => {
     const plan = await makePlan(pool, wanted, { now: new Date() });
@@ -58,16 +58,16 @@ async function runPlan({ mapping, out, table, json = false }: PlanOptions, conte
         `The mapping moves no ${unknown}. What it moves: liventix restructure plan`,
       );
     }
-    await writePlan(out, plan);
+    await writePlan(output, plan);
     if (json) context.out.write(`${toJson(plan)}\n`);
     else context.out.write(planText(plan, table));
-    context.err.write(`The plan is in ${out}. ${nextOf(plan, out)}\n`);
+    context.err.write(`The plan is in ${output}. ${nextOf(plan, output)}\n`);
     if (plan.tables.some(({ readiness }) => readiness === 'blocked')) context.exitWith(1);
   });
 }
 
-function nextOf({ tables }: Plan, out: string): string {
-  const byPlan = out === PLAN_FILE ? '' : ` --plan ${out}`;
+function nextOf({ tables }: Plan, output: string): string {
+  const byPlan = output === PLAN_FILE ? '' : ` --plan ${output}`;
   return tables.some(({ readiness }) => readiness === 'ready' || readiness === 'warned')
     ? `Next: liventix restructure apply --dry-run${byPlan}`
     : 'There is nothing to move.';

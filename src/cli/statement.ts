@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
 import { type CsvCell, csvLine, freeText } from '../ledger/csv.ts';
 import { decimalText } from '../ledger/export-format.ts';
 import {
@@ -36,8 +37,10 @@ const MAX_POSITION = 999_999_999_999_999;
 
 interface BalanceOptions {
   readonly book: number;
-  readonly at?: Instant;
+  readonly asOf?: Instant;
+  readonly by: HistoryOrder;
   readonly position?: number;
+  /** As `--as-of` with `--by effective`, which it was before them. */
   readonly effective?: Instant;
   readonly json?: boolean;
 }
@@ -48,8 +51,13 @@ function registerBalance(books: Command, context: CommandContext): void {
     .description('the balance of an account, now or at a time')
     .argument('<account-id>', 'the account', uuid)
     .addOption(
-      new Option('--at <instant>', 'as it was recorded at the instant, or at the end of the date')
+      new Option('--as-of <instant>', 'at the instant, or at the end of the date; now, when left out')
         .argParser(endOf)
+        .conflicts(['position', 'effective']),
+    )
+    .addOption(
+      byOption('what it is as of: what was recorded by then, or what was effective by then, as far as is known now')
+        .default('recorded')
         .conflicts(['position', 'effective']),
     )
     .addOption(
@@ -57,31 +65,42 @@ function registerBalance(books: Command, context: CommandContext): void {
         .argParser(wholeNumber(0, MAX_POSITION))
         .conflicts('effective'),
     )
-    .addOption(
-      new Option(
-        '--effective <instant>',
-        'by what was effective at the instant, or at the end of the date, as far as is known now',
-      ).argParser(endOf),
-    )
+    .addOption(new Option('--effective <instant>').argParser(endOf).hideHelp())
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\n${INSTANTS_HELP}\nThe balance is positive on the account's normal side; signedCents, in JSON, is positive on the debit side.\n\nExample:\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --effective 2026-03-31`,
+      `\n${INSTANTS_HELP}\nThe balance is positive on the account's normal side; signedCents, in JSON, is positive on the debit side.\n\nExamples:\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --as-of 2026-03-31 --by effective`,
     )
-    .action((accountId: string, options: BalanceOptions) =>
+    .action((accountId: string, options: BalanceOptions, command: Command) =>
       withDatabase(context, async (pool) => {
-        const balance = await balanceFor(pool, accountId, options);
-        const { book, at, position, effective } = options;
+        const time = timeOf(options, command);
+        const { book } = options;
+        const balance = await balanceFor(pool, accountId, book, time);
         context.out.write(
-          options.json ? `${toJson({ book, at, position, effective, ...balance })}\n` : balanceText(balance, options),
+          options.json ? `${toJson({ book, ...time, ...balance })}\n` : balanceText(balance, book, time),
         );
       }),
     );
 }
 
-function balanceFor(pool: Pool, accountId: string, options: BalanceOptions): Promise<AccountBalance> {
-  const { book, at, position, effective } = options;
+/** When a balance is asked of; now, where nothing is said. */
+interface BalanceTime {
+  readonly at?: Instant | undefined;
+  readonly position?: number | undefined;
+  readonly effective?: Instant | undefined;
+}
+
+/** @throws AppError USAGE where `--by` is said of no instant */
+function timeOf({ asOf, by, position, effective }: BalanceOptions, command: Command): BalanceTime {
+  const isByAlone = asOf === undefined && command.getOptionValueSource('by') === 'cli';
+  if (isByAlone)
+    throw new AppError('USAGE', '--by says what --as-of means: give both. See: liventix books balance --help');
+  return by === 'effective' ? { effective: asOf } : { at: asOf, position, effective };
+}
+
+function balanceFor(pool: Pool, accountId: string, book: number, time: BalanceTime): Promise<AccountBalance> {
+  const { at, position, effective } = time;
   if (effective !== undefined) return effectiveBalance(pool, accountId, effective, { bookId: book });
   return recordedBalance(pool, accountId, {
     bookId: book,
@@ -90,7 +109,7 @@ function balanceFor(pool: Pool, accountId: string, options: BalanceOptions): Pro
   });
 }
 
-function balanceText(balance: AccountBalance, { book, at, position, effective }: BalanceOptions): string {
+function balanceText(balance: AccountBalance, book: number, { at, position, effective }: BalanceTime): string {
   const when =
     (effective && `effective at ${effective}, as far as is known now`) ??
     (at && `recorded at ${at}`) ??
@@ -112,7 +131,7 @@ interface StatementOptions {
   readonly by: HistoryOrder;
   readonly from?: Instant;
   readonly to?: Instant;
-  readonly lines: number;
+  readonly limit: number;
   readonly page?: string;
   readonly csv?: boolean;
   readonly json?: boolean;
@@ -126,7 +145,7 @@ function registerStatement(books: Command, context: CommandContext): void {
     .addOption(byOption('the order of the lines, and what --from and --to mean').default('recorded'))
     .option('--from <instant>', 'the first instant included, or the first day', beginningOf)
     .option('--to <instant>', 'the first instant no longer included, or the last day that is', afterEndOf)
-    .option('--lines <n>', 'lines on a page', wholeNumber(1, MAX_PAGE_LINES), DEFAULT_PAGE_LINES)
+    .option('--limit <n>', 'lines on a page', wholeNumber(1, MAX_PAGE_LINES), DEFAULT_PAGE_LINES)
     .option('--page <token>', 'the page that the one before named, of the same account, order and dates')
     .addOption(new Option('--csv', 'write the whole statement as CSV').conflicts(['json', 'page']))
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
@@ -137,7 +156,7 @@ function registerStatement(books: Command, context: CommandContext): void {
     )
     .action((accountId: string, options: StatementOptions) =>
       withDatabase(context, async (pool) => {
-        const { book, by, from, to, lines: pageLines, page } = options;
+        const { book, by, from, to, limit: pageLines, page } = options;
         const request = { accountId, bookId: book, by, from, to, pageLines, page };
         if (options.csv) {
           let isFirst = true;

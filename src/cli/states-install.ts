@@ -58,7 +58,7 @@ export function registerStatesInstall(states: Command, context: CommandContext):
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nReads in one snapshot, and changes nothing: states against histories, accounts against states.',
+      '\nReads in one snapshot, and changes nothing: states against histories, accounts against states.\n\nExample:\n  liventix states verify --json',
     )
     .action(({ json }: { json?: boolean }) => withDatabase(context, (pool) => runVerify(pool, json === true, context)));
 }
@@ -75,9 +75,9 @@ Examples:
   liventix states install escrow ticket proposal campaign`;
 
 const UNINSTALL_HELP = `
-Old labels stay as they are. The history stays, and what was booked: installed again, each row goes on from the state that its history ends
-in, where its label may still stand for that. Until then nobody watches what the accounts keep. A check that rows no longer fit holds for new
-rows alone, and is named.
+Old labels stay as they are. The history stays, and what was booked: installed again, each row goes on from the state that its history
+ends in, where its label may still stand for that. Until then nobody watches what the accounts keep. A check that rows no longer fit holds
+for new rows alone, and is named.
 
 Example:
   liventix states uninstall escrow --dry-run`;

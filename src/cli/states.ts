@@ -8,6 +8,7 @@ import { type ListedMachine, listMachines } from '../states/list.ts';
 import { guardsOf, type Machine, takersOf, terminalStates, topicOf } from '../states/machine.ts';
 import { type Transition, transition } from '../states/transition.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { tryOutIn } from './dry-run.ts';
 import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
 import { uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
@@ -17,7 +18,8 @@ import { registerStatesInstall } from './states-install.ts';
 export function registerStates(program: Command, context: CommandContext): void {
   const states = program
     .command('states')
-    .description('the state machines: what may become of what, what did, and who may');
+    .description('the state machines: what may become of what, what did, and who may')
+    .addHelpText('after', '\nExample:\n  liventix states show escrow');
   registerList(states, context);
   registerShow(states, context);
   registerHistory(states, context);
@@ -30,7 +32,10 @@ function registerList(states: Command, context: CommandContext): void {
     .command('list')
     .description('list the machines, the tables that they are on, and how many rows are in each state')
     .option('--json', 'print one JSON array')
-    .addHelpText('after', '\nCounts rows, which takes a while on large tables.')
+    .addHelpText(
+      'after',
+      '\nCounts rows, which takes a while on large tables.\n\nExample:\n  liventix states list --json',
+    )
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const machines = await listMachines(pool);
@@ -124,7 +129,9 @@ function registerTransition(states: Command, context: CommandContext): void {
     .action((of: Machine, id: string, event: string, { reason, dryRun = false, json }: TransitionOptions) =>
       withDatabase(context, async (pool) => {
         const change = { of, id, event, reason };
-        const done = await withTransaction(pool, (tx) => (dryRun ? tryOut(tx, change) : take(tx, change)));
+        const done = await withTransaction(pool, (tx) =>
+          dryRun ? tryOutIn(tx, () => take(tx, change)) : take(tx, change),
+        );
         if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDo' : 'done']: done })}\n`);
         else context.out.write(doneText(done, dryRun));
         if (dryRun) context.err.write('Nothing was changed.\n');
@@ -144,14 +151,6 @@ type Done = Transition & { readonly booked: readonly BookedEntry[] };
 async function take(tx: Tx, { of, id, event, reason }: Change): Promise<Done> {
   const done = await transition(tx, of, id, event, reason === undefined ? {} : { reason });
   return { ...done, booked: await bookedBy(tx, done) };
-}
-
-/** What would come of it, in a transaction of which nothing stays. */
-async function tryOut(tx: Tx, change: Change): Promise<Done> {
-  await tx.query('savepoint untried');
-  const done = await take(tx, change);
-  await tx.query('rollback to savepoint untried');
-  return done;
 }
 
 function doneText({ machine: name, id, from, to, event, role, booked }: Done, dryRun: boolean): string {

@@ -102,6 +102,27 @@ describe('wrong usage', () => {
 });
 
 describe('books and accounts', () => {
+  it('tries out a book, an account and slots, and leaves nothing of them', async () => {
+    const tried = async (...args: string[]) => {
+      const { exitCode, stdout, stderr } = await run(...args, '--dry-run');
+      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: 'Nothing was changed.\n' });
+      return stdout;
+    };
+    const before = (await run('account', 'list')).stdout;
+    expect(await tried('book', 'open', '--name', 'tried')).toBe('Would open a book of that name.\n');
+    expect(await tried('book', 'open', '--name', 'main', '--json')).toBe('{"wouldOpen":false,"bookId":1}\n');
+    const account = ['account', 'open', '--type', 'cash', '--currency', 'USD', '--name', 'tried'];
+    expect(await tried(...account)).toMatch(/^Would open [0-9a-f-]{36}\n$/);
+    const [accountId = ''] = await openAccounts(database.pool, [{ type: 'fees', currency: 'USD', name: 'there' }]);
+    expect(await tried('account', 'open', '--type', 'fees', '--currency', 'USD', '--name', 'there')).toBe(
+      `There is ${accountId}\n`,
+    );
+    expect(await tried('account', 'slots', accountId, '--slots', '3')).toBe('It would have 3 slots.\n');
+    const after = (await run('account', 'list', '--slots')).stdout;
+    expect(after.split('\n').filter((line) => !before.includes(line))).toEqual([expect.stringContaining(accountId)]);
+    expect((await run('book', 'list')).stdout).not.toContain('tried');
+  });
+
   it('opens a book, finds it again, and lists it', async () => {
     expect(await run('book', 'open', '--name', 'Liventix EU')).toEqual({
       exitCode: 0,
@@ -111,11 +132,11 @@ describe('books and accounts', () => {
     expect((await run('book', 'open', '--name', ' Liventix EU ', '--json')).stdout).toBe('{"bookId":2}\n');
     const list = await run('book', 'list', '--json');
     expect(JSON.parse(list.stdout)).toMatchObject([
-      { bookId: 1, name: 'main', accounts: 4 },
+      { bookId: 1, name: 'main', accounts: 5 },
       { bookId: 2, name: 'Liventix EU', accounts: 0 },
     ]);
     expect((await run('book', 'list')).stdout).toMatch(
-      /^1 {2}main {2}opened .* 4 accounts\n2 {2}Liventix EU {2}opened .* 0 accounts\n$/,
+      /^1 {2}main {2}opened .* 5 accounts\n2 {2}Liventix EU {2}opened .* 0 accounts\n$/,
     );
   });
 
