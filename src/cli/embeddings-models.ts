@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_DIMENSIONS } from '../analytics/embeddings/input.ts';
 import { KINDS, type Kind } from '../analytics/embeddings/kinds.ts';
 import {
@@ -13,7 +13,7 @@ import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { wholeNumber } from './options.ts';
+import { known, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 
 interface Changing {
@@ -100,7 +100,7 @@ function registerUse(models: Command, context: CommandContext): void {
   models
     .command('use')
     .description('have a kind searched by a version, once it has what the current one has')
-    .argument('<kind>', KINDS.join(', '), kindArgument)
+    .addArgument(known(new Argument('<kind>', 'what is searched').argParser(kindArgument), KINDS))
     .argument('[model]', MODEL)
     .addOption(new Option('--none', 'have it searched by nothing, instead of by a version').conflicts('mayMiss'))
     .option('--may-miss <n>', 'how many may be found no longer', wholeNumber(0, MOST_MISSING), 0)

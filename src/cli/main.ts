@@ -76,7 +76,8 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
       writeErr: () => undefined,
       getOutHelpWidth: () => Math.min(context.out.columns ?? USUAL_WIDTH, MAX_HELP_WIDTH),
     });
-  const isKnown = Object.hasOwn(COMMANDS, name);
+  // A completion is made of all of them.
+  const isKnown = Object.hasOwn(COMMANDS, name) && name !== 'completion';
   for (const [each, load] of Object.entries(COMMANDS)) {
     if (!isKnown || each === name) (await load())(program, context);
   }
@@ -126,6 +127,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   embeddings: async () => (await import('./embeddings.ts')).registerEmbeddings,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
+  completion: async () => (await import('./completion.ts')).registerCompletion,
 };
 
 // commander copies settings to subcommands made through `.command()`, but not the help option's wording.

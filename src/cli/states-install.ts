@@ -17,7 +17,7 @@ import { checkMachines } from '../states/verify.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
+import { machinesArgument } from './machine-argument.ts';
 import { formatCount, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 
@@ -27,16 +27,12 @@ interface InstallOptions {
   readonly json?: boolean;
 }
 
-const several = (text: string, former: readonly Machine[] = []): readonly Machine[] => [
-  ...new Set([...former, machineArgument(text)]),
-];
-
 /** Putting machines on tables, taking them off, and finding out whether they hold. */
 export function registerStatesInstall(states: Command, context: CommandContext): void {
   states
     .command('install')
     .description('let tables go by their machines: old rows are taken in, every change is judged from then on')
-    .argument('<machine...>', MACHINE_NAMES, several)
+    .addArgument(machinesArgument())
     .option('--table <table>', 'another table than the one that the machine is declared for')
     .option('--dry-run', 'say what would become of the rows, print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
@@ -46,7 +42,7 @@ export function registerStatesInstall(states: Command, context: CommandContext):
   states
     .command('uninstall')
     .description('undo install: take off the column state and the triggers, put the old checks back')
-    .argument('<machine...>', MACHINE_NAMES, several)
+    .addArgument(machinesArgument())
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', UNINSTALL_HELP)

@@ -9,7 +9,7 @@ import { guardsOf, type Machine, takersOf, terminalStates, topicOf } from '../st
 import { type Transition, transition } from '../states/transition.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { tryOutIn } from './dry-run.ts';
-import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
+import { machineArgument } from './machine-argument.ts';
 import { uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { printable } from './printable.ts';
@@ -54,7 +54,7 @@ function registerShow(states: Command, context: CommandContext): void {
   states
     .command('show')
     .description('show the edges of a machine: from which state, by which event, to which, and for whom')
-    .argument('<machine>', MACHINE_NAMES, machineArgument)
+    .addArgument(machineArgument())
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -82,7 +82,7 @@ function registerHistory(states: Command, context: CommandContext): void {
   states
     .command('history')
     .description('show what happened to a row: when, by whom, from which state to which, and why')
-    .argument('<machine>', MACHINE_NAMES, machineArgument)
+    .addArgument(machineArgument())
     .argument('<id>', 'the row', uuid)
     .option('--json', 'print one JSON array')
     .addHelpText('after', '\nExample:\n  liventix states history escrow 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4')
@@ -116,7 +116,7 @@ function registerTransition(states: Command, context: CommandContext): void {
   states
     .command('transition')
     .description('take the edge of an event: state, history, message and money, or nothing of it')
-    .argument('<machine>', MACHINE_NAMES, machineArgument)
+    .addArgument(machineArgument())
     .argument('<id>', 'the row', uuid)
     .argument('<event>', 'what happened; liventix states show has the events of a machine')
     .option('--reason <text>', 'kept in the history, for ever: no personal data')
