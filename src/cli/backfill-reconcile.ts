@@ -5,7 +5,9 @@ import { csvLine } from '../ledger/csv.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type ReconciledWallet, reconcile, type Standing, standingOf } from '../replay/reconcile.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
+import { formatCount, formatMoney, paintOut, toJson, writeOut } from './output.ts';
+import type { Paint } from './paint.ts';
+import { type Cell, tableText } from './table.ts';
 
 const FORMATS = ['text', 'json', 'csv'] as const;
 type Format = (typeof FORMATS)[number];
@@ -69,7 +71,7 @@ Examples:
                 await writeOut(context.out, lineOf(wallet, standing, format), context.stop);
               }
             }
-            if (format === 'text') context.out.write(tally.text());
+            if (format === 'text') context.out.write(tally.text(context));
             if (!tally.holds()) context.exitWith(1);
           },
           STREAMED,
@@ -103,11 +105,40 @@ function pairs(counts: Readonly<Record<string, number>>): string {
     .join(' ');
 }
 
+/** What a cause comes to, over all wallets. */
+interface Cause {
+  wallets: bigint;
+  cents: bigint;
+  rows: bigint;
+}
+
+function causesText(context: CommandContext, causes: ReadonlyMap<string, Cause>): string {
+  const rows = [...causes]
+    .toSorted(([a], [b]) => a.localeCompare(b))
+    .map(([cause, { wallets, rows, cents }]) => [
+      cause,
+      formatCount(wallets),
+      formatCount(rows),
+      `${formatMoney(cents)} USD`,
+    ]);
+  return tableText(
+    context,
+    [['cause', 'wallets', 'rows', 'beyond the rows'], ...rows],
+    [{ min: 22 }, { align: 'right', min: 9 }, { align: 'right', min: 9 }, { align: 'right', min: 18 }],
+    1,
+  );
+}
+
+const standingCell = (standing: Standing, wallets: bigint, { bad, warn }: Paint): Cell => {
+  if (wallets === 0n || standing === 'equal' || standing === 'explained') return standing;
+  return { text: standing, paint: standing === 'open' ? warn : bad };
+};
+
 const NAMED = 10;
 
 function startTally() {
   const standings: Record<Standing, bigint> = { equal: 0n, explained: 0n, unexplained: 0n, open: 0n };
-  const causes = new Map<string, { wallets: bigint; cents: bigint; rows: bigint }>();
+  const causes = new Map<string, Cause>();
   const named: string[] = [];
   const of = (cause: string) => {
     const counted = causes.get(cause) ?? { wallets: 0n, cents: 0n, rows: 0n };
@@ -131,22 +162,18 @@ function startTally() {
       }
     },
     holds: (): boolean => standings.open + standings.unexplained === 0n,
-    text: (): string =>
+    text: (context: CommandContext): string =>
       [
-        ...Object.entries(standings).map(
-          ([standing, count]) => `${standing.padEnd(12)} ${formatCount(count).padStart(10)} wallets\n`,
+        tableText(
+          context,
+          Object.entries(standings).map(([standing, count]) => [
+            standingCell(standing as Standing, count, paintOut(context)),
+            `${formatCount(count)} wallets`,
+          ]),
+          [{ min: 12 }, { align: 'right', min: 18 }],
+          1,
         ),
-        ...(causes.size === 0
-          ? []
-          : [
-              `\n${'cause'.padEnd(22)} ${'wallets'.padStart(9)} ${'rows'.padStart(9)} ${'beyond the rows'.padStart(18)}\n`,
-            ]),
-        ...[...causes]
-          .toSorted(([a], [b]) => a.localeCompare(b))
-          .map(
-            ([cause, { wallets, rows, cents }]) =>
-              `${cause.padEnd(22)} ${formatCount(wallets).padStart(9)} ${formatCount(rows).padStart(9)} ${formatMoney(cents).padStart(14)} USD\n`,
-          ),
+        ...(causes.size === 0 ? [] : ['\n', causesText(context, causes)]),
         ...(named.length === 0 ? [] : ['\n', ...named]),
       ].join(''),
   };

@@ -16,7 +16,8 @@ import { judgeRestructuring } from '../restructure/diagnosis.ts';
 import { judgeMachines } from '../states/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { toJson } from './output.ts';
+import { paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 
 interface Options {
   readonly maxTransactionSeconds: number;
@@ -47,7 +48,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
       const checks = await diagnose(options, context);
       const exitCode = exitCodeOf(checks);
       const healthy = exitCode === 0;
-      context.out.write(options.json ? `${toJson({ healthy, checks })}\n` : reportText(checks));
+      context.out.write(options.json ? `${toJson({ healthy, checks })}\n` : reportText(checks, paintOut(context)));
       if (exitCode !== 0) context.exitWith(exitCode);
     });
 }
@@ -87,19 +88,22 @@ function exitCodeOf(checks: readonly Check[]): 0 | 1 | 3 {
 const MARKS = { ok: 'ok', warning: 'WARNING', failed: 'FAILED', skipped: 'skipped' } as const;
 const MARK_WIDTH = 8;
 
-function reportText(checks: readonly Check[]): string {
+function reportText(checks: readonly Check[], paint: Paint): string {
   const nameWidth = Math.max(...checks.map(({ name }) => name.length)) + 2;
+  const paints = { ok: paint.good, warning: paint.warn, failed: paint.bad, skipped: (text: string) => text };
   const lines = checks.flatMap(({ name, result, found, todo }) => [
-    `${MARKS[result].padEnd(MARK_WIDTH)}${name.padEnd(nameWidth)}${found}`,
+    `${paints[result](MARKS[result])}${' '.repeat(MARK_WIDTH - MARKS[result].length)}${name.padEnd(nameWidth)}${found}`,
     ...(todo === null ? [] : [`${' '.repeat(MARK_WIDTH + nameWidth)}→ ${todo}`]),
   ]);
-  return `${lines.join('\n')}\n\n${summary(checks)}\n`;
+  return `${lines.join('\n')}\n\n${summary(checks, paint)}\n`;
 }
 
-function summary(checks: readonly Check[]): string {
+function summary(checks: readonly Check[], paint: Paint): string {
   const count = (result: Check['result']) => checks.filter((candidate) => candidate.result === result).length;
   const plural = (n: number, noun: string) => `${n} ${noun}${n === 1 ? '' : 's'}`;
   const [failed, warnings] = [count('failed'), count('warning')];
   const warned = warnings === 0 ? '' : `, with ${plural(warnings, 'warning')}`;
-  return failed === 0 ? `Healthy${warned}.` : `Not healthy: ${plural(failed, 'check')} failed${warned}.`;
+  return failed === 0
+    ? paint.good(`Healthy${warned}.`)
+    : paint.bad(`Not healthy: ${plural(failed, 'check')} failed${warned}.`);
 }

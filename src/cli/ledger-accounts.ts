@@ -8,6 +8,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
 import { MAX_BOOK, minorUnits, uuid, wholeNumber } from './options.ts';
 import { formatMoney, toJson, writeOut } from './output.ts';
+import { tableText } from './table.ts';
 
 interface OwnerOptions {
   readonly user?: string;
@@ -148,7 +149,7 @@ async function runList(options: ListOptions, context: CommandContext): Promise<v
         let before = '[';
         for await (const accounts of listAccounts(tx, filter)) {
           const json = () => before + accounts.map((account) => toJson(account)).join(',');
-          await write(options.json ? json() : accounts.map(accountLine).join(''));
+          await write(options.json ? json() : accountsText(accounts, context));
           before = ',';
         }
         if (options.json) await write(before === '[' ? '[]\n' : ']\n');
@@ -160,9 +161,14 @@ async function runList(options: ListOptions, context: CommandContext): Promise<v
 
 const BALANCE_WIDTH = 20;
 
-function accountLine(account: Account): string {
+function accountsText(accounts: readonly Account[], context: CommandContext): string {
+  const columns = [{}, { align: 'right', min: BALANCE_WIDTH + 4 }, {}, { shortens: 16 }] as const;
+  return tableText(context, accounts.flatMap(accountRows), columns);
+}
+
+function accountRows(account: Account): readonly (readonly string[])[] {
   const { accountId, type, currency, name, balanceCents, availableCents, decimalPlaces, status, slots = [] } = account;
-  const money = (cents: bigint) => `${formatMoney(cents, decimalPlaces).padStart(BALANCE_WIDTH)} ${currency}`;
+  const money = (cents: bigint) => `${formatMoney(cents, decimalPlaces)} ${currency}`;
   const held = balanceCents - availableCents;
   const remarks = [
     ownerText(account),
@@ -170,9 +176,9 @@ function accountLine(account: Account): string {
     status === 'open' ? '' : `  ${status}`,
   ].join('');
   return [
-    `${accountId}  ${money(balanceCents)}  ${type}  ${name}${remarks}\n`,
-    ...slots.map((slot, number) => `${slot.accountId}  ${money(slot.balanceCents)}  of these, in slot ${number}\n`),
-  ].join('');
+    [accountId, money(balanceCents), type, `${name}${remarks}`],
+    ...slots.map((slot, number) => [slot.accountId, money(slot.balanceCents), '', `of these, in slot ${number}`]),
+  ];
 }
 
 function ownerText({ userId, organizationId }: Account): string {

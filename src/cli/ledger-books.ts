@@ -4,6 +4,8 @@ import { type Book, listBooks, openBook } from '../ledger/books.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
 import { formatCount, toJson } from './output.ts';
+import { printable } from './printable.ts';
+import { tableText } from './table.ts';
 
 export function registerLedgerBooks(ledger: Command, context: CommandContext): void {
   const book = ledger
@@ -34,7 +36,7 @@ export function registerLedgerBooks(ledger: Command, context: CommandContext): v
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const books = await listBooks(pool);
-        context.out.write(json ? `${toJson(books)}\n` : books.map(bookLine).join(''));
+        context.out.write(json ? `${toJson(books)}\n` : booksText(books, context));
       }),
     );
 }
@@ -56,6 +58,12 @@ function sayWouldOpen(
   err.write('Nothing was changed.\n');
 }
 
-function bookLine({ bookId, name, openedAt, accounts }: Book): string {
-  return `${bookId}  ${name}  opened ${openedAt.toISOString()}  ${formatCount(accounts)} accounts\n`;
+function booksText(books: readonly Book[], context: CommandContext): string {
+  const rows = books.map(({ bookId, name, openedAt, accounts }) => [
+    bookId.toString(),
+    printable(name),
+    `opened ${openedAt.toISOString()}`,
+    `${formatCount(accounts)} accounts`,
+  ]);
+  return tableText(context, rows, [{ align: 'right' }, { shortens: 16 }, {}, { align: 'right' }]);
 }

@@ -5,7 +5,8 @@ import { systemFailure, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
 import { keepFormerSpellings } from './former-spellings.ts';
-import { errorLine } from './output.ts';
+import { errorLine, paintOut } from './output.ts';
+import { isColoured, paintOf } from './paint.ts';
 import { packageVersion } from './version.ts';
 
 const EXAMPLES = `Examples:
@@ -46,6 +47,7 @@ export async function runCommand(args: readonly string[], surroundings: Surround
   try {
     const context: CommandContext = {
       ...streams,
+      colours: { out: isColoured(streams.out, env), err: isColoured(streams.err, env) },
       config: loadConfig(env),
       exitWith: (code) => {
         exitCode = code;
@@ -70,10 +72,11 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
     .addHelpText('after', `\n${EXAMPLES}`)
     .addHelpText('afterAll', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
-    .configureHelp({ optionDescription: describeOption })
+    .configureHelp({ optionDescription: describeOption, styleTitle: paintOut(context).strong })
     .configureOutput({
       writeOut: (text) => context.out.write(text),
       writeErr: () => undefined,
+      getOutHasColors: () => context.colours?.out === true,
       getOutHelpWidth: () => Math.min(context.out.columns ?? USUAL_WIDTH, MAX_HELP_WIDTH),
     });
   // A completion is made of all of them.
@@ -158,7 +161,7 @@ function reportFailure(error: unknown, { err, env }: Pick<Surroundings, 'err' | 
   // --help and --version end here, their text already written.
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const failure = toAppError(error);
-  err.write(errorLine(failure));
+  err.write(errorLine(failure, paintOf(isColoured(err, env))));
   if (failure.code === 'INTERNAL' && env['LOG_LEVEL'] === 'debug' && error instanceof Error) {
     err.write(`${error.stack ?? ''}\n`);
   }

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { assertNoDrift, type MigrationStatus, migrate, migrationStatus } from '../db/migrate.ts';
 import { openPool } from '../db/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
-import { toJson } from './output.ts';
+import { paintOut, toJson } from './output.ts';
 
 export function registerMigrate(program: Command, context: CommandContext): void {
   const command = program
@@ -35,7 +35,7 @@ export function registerMigrate(program: Command, context: CommandContext): void
         if (json) context.out.write(`${toJson(status)}\n`);
         else {
           for (const name of status.applied) context.out.write(`applied  ${name}\n`);
-          for (const name of status.pending) context.out.write(`pending  ${name}\n`);
+          for (const name of status.pending) context.out.write(`${paintOut(context).warn('pending')}  ${name}\n`);
         }
         if (pendingOf(status).length > 0) context.exitWith(1);
       });

@@ -9,6 +9,7 @@ import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { readSmallFile } from './small-file.ts';
+import { tableText } from './table.ts';
 
 interface Options {
   readonly dryRun?: boolean;
@@ -111,7 +112,7 @@ function registerLooks(topic: Command, context: CommandContext): void {
         const topics = await listTopics(pool);
         if (options.json) context.out.write(`${toJson(topics)}\n`);
         else if (topics.length === 0) context.err.write(NO_TOPICS);
-        else context.out.write(topics.map(topicLine).join(''));
+        else context.out.write(topicTable(topics, context));
       }),
     );
   topic
@@ -130,10 +131,13 @@ function registerLooks(topic: Command, context: CommandContext): void {
 
 const NO_TOPICS = 'No topic has a schema yet: liventix outbox topic add gives it one.\n';
 
-function topicLine({ topic, version, updatedAt, description }: Topic): string {
-  return `${topic}  version ${version} of ${updatedAt.toISOString()}  ${printable(description ?? '')}`
-    .trimEnd()
-    .concat('\n');
+function topicTable(topics: readonly Topic[], context: CommandContext): string {
+  const rows = topics.map(({ topic, version, updatedAt, description }) => [
+    topic,
+    `version ${version} of ${updatedAt.toISOString()}`,
+    printable(description ?? ''),
+  ]);
+  return tableText(context, rows, [{}, {}, { shortens: 16 }]);
 }
 
 async function runRemove(

@@ -134,7 +134,7 @@ function registerList(books: Command, context: CommandContext): void {
         context.out.write(
           options.json
             ? `${toJson({ book, periods, holds, checks })}\n`
-            : `${periodsText(book, periods)}${checks?.map(checkLines).join('') ?? ''}`,
+            : `${periodsText(book, periods)}${checks?.map((check) => checkLines(check, context)).join('') ?? ''}`,
         );
         if (holds === false) context.exitWith(1);
       }),

@@ -1,4 +1,6 @@
 import { formatCount, type Streams } from './output.ts';
+import { paintOf } from './paint.ts';
+import { shortened } from './table.ts';
 
 const REDRAW_MS = 200;
 const BAR_WIDTH = 24;
@@ -15,6 +17,7 @@ export interface Progress {
 /** One line on a terminal, redrawn in place, with a rate and an estimate; nothing where nobody watches. */
 export function createProgress(streams: Streams, now: () => number = () => performance.now()): Progress {
   if (streams.err.isTTY !== true) return { update: () => undefined, clear: () => undefined };
+  const paint = paintOf(streams.colours?.err);
   let label = '';
   let startedAt = 0;
   let drawnAt = Number.NEGATIVE_INFINITY;
@@ -25,7 +28,8 @@ export function createProgress(streams: Streams, now: () => number = () => perfo
       drawnAt = now();
       const line = `${progressLine({ label, done: Number(done), total: Number(total), elapsedMs: now() - startedAt })}${note}`;
       // A line that wraps would leave all but its last row behind.
-      streams.err.write(`\r\u001b[2K${line.slice(0, (streams.err.columns ?? line.length + 1) - 1)}`);
+      const shown = shortened(line, (streams.err.columns || Number.POSITIVE_INFINITY) - 1);
+      streams.err.write(`\r\u001b[2K${shown.replace(/█+/, paint.good)}`);
     },
     clear: () => streams.err.write('\r\u001b[2K'),
   };

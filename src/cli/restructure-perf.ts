@@ -211,7 +211,7 @@ async function runCompare(
   assertSameQuestions(before, after);
   const comparison = compareRecordings(before, after);
   if (options.otherRows !== true) assertSameRows(comparison);
-  context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison));
+  context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison, context));
   if (options.html !== undefined) {
     await writeWholeFile(options.html, chunksOf(pageOf(comparison)));
     context.err.write(

@@ -6,8 +6,10 @@ import { PLAN_FILE, writePlan } from '../restructure/plan-file.ts';
 import type { Plan, PlannedTable } from '../restructure/planned.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { several } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { type Cell, tableLines, widthOf } from './table.ts';
 
 interface PlanOptions {
   readonly mapping?: string;
@@ -60,7 +62,7 @@ async function runPlan({ mapping, output, table, json = false }: PlanOptions, co
     }
     await writePlan(output, plan);
     if (json) context.out.write(`${toJson(plan)}\n`);
-    else context.out.write(planText(plan, table));
+    else context.out.write(planText(plan, table, context));
     context.err.write(`The plan is in ${output}. ${nextOf(plan, output)}\n`);
     if (plan.tables.some(({ readiness }) => readiness === 'blocked')) context.exitWith(1);
   });
@@ -73,29 +75,41 @@ function nextOf({ tables }: Plan, output: string): string {
     : 'There is nothing to move.';
 }
 
-function planText(plan: Plan, inFull: readonly string[]): string {
+function planText(plan: Plan, inFull: readonly string[], context: CommandContext): string {
+  const { bad } = paintOut(context);
   const shown = inFull.length === 0 ? plan.tables : plan.tables.filter(({ table }) => inFull.includes(table));
-  const lines = shown.flatMap((table) => [
-    tableLine(table),
+  const rows = tableLines(
+    shown.map((table) => tableCells(table, bad)),
+    [
+      { min: 8 },
+      { min: 56, shortens: 24 },
+      { align: 'right', min: 10 },
+      { align: 'right', min: 18 },
+      { align: 'right', min: 10 },
+    ],
+    { width: widthOf(context), gap: 1 },
+  );
+  const lines = shown.flatMap((table, nth) => [
+    rows[nth],
     ...table.findings.map(
       ({ finding, severity, text }) =>
-        `    ${severity === 'blocks' ? 'blocks' : 'warns '} ${finding}: ${printable(text)}`,
+        `    ${severity === 'blocks' ? bad('blocks') : 'warns '} ${finding}: ${printable(text)}`,
     ),
     ...(inFull.length === 0 ? [] : detailLines(table)),
   ]);
   return `${[...lines, '', ...summaryLines(plan)].join('\n')}\n`;
 }
 
-const tableLine = ({ table, target, readiness, sizeBytes, rowsEstimated, relations }: PlannedTable): string =>
-  [
-    readiness.padEnd(8),
-    `${printable(table)} -> ${printable(target)}`.padEnd(56),
-    relations.length > 1 ? `${relations.length - 1} with it`.padStart(10) : ''.padStart(10),
-    rowsEstimated === null
-      ? 'rows not counted'.padStart(18)
-      : `${formatCount(Math.round(rowsEstimated))} rows`.padStart(18),
-    sizeText(sizeBytes).padStart(10),
-  ].join(' ');
+const tableCells = (
+  { table, target, readiness, sizeBytes, rowsEstimated, relations }: PlannedTable,
+  bad: Paint['bad'],
+): readonly Cell[] => [
+  readiness === 'blocked' ? { text: readiness, paint: bad } : readiness,
+  `${printable(table)} -> ${printable(target)}`,
+  relations.length > 1 ? `${relations.length - 1} with it` : '',
+  rowsEstimated === null ? 'rows not counted' : `${formatCount(Math.round(rowsEstimated))} rows`,
+  sizeText(sizeBytes),
+];
 
 const sizeText = (bytes: number): string =>
   bytes < 1_000_000 ? `${Math.ceil(bytes / 1_000)} kB` : `${formatCount(Math.round(bytes / 1_000_000))} MB`;

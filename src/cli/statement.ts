@@ -25,6 +25,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { afterEndOf, beginningOf, endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
+import { tableText } from './table.ts';
 
 /** What an account stood at, and how it came there. */
 export function registerHistory(books: Command, context: CommandContext): void {
@@ -167,7 +168,7 @@ function registerStatement(books: Command, context: CommandContext): void {
           return;
         }
         const found = await statementPage(pool, request);
-        context.out.write(options.json ? `${toJson({ book, ...found })}\n` : statementText(found, options));
+        context.out.write(options.json ? `${toJson({ book, ...found })}\n` : statementText(found, options, context));
       }),
     );
 }
@@ -180,49 +181,34 @@ export function byOption(description: string): Option {
 const TIME_WIDTH = 19;
 const MIN_MONEY_WIDTH = 14;
 
-function statementText(page: StatementPage, { book, page: token }: StatementOptions): string {
+function statementText(page: StatementPage, { book, page: token }: StatementOptions, context: CommandContext): string {
   const money = (cents: bigint) => formatMoney(cents, page.decimalPlaces);
   const isLast = page.nextPage === undefined;
   const [before, after] = [
     token === undefined ? 'opening balance' : 'brought forward',
     isLast ? 'closing balance' : 'carried forward',
   ];
-  const rows: Row[] = [
-    { times: ['recorded (UTC)', 'effective (UTC)'], amount: 'amount', balance: 'balance', what: '' },
-    { times: ['', ''], amount: '', balance: money(page.broughtForward.cents), what: before },
-    ...page.lines.map((line) => ({
-      times: [secondOf(line.recordedAt), secondOf(line.effectiveAt)] as const,
-      amount: money(line.amount.cents),
-      balance: money(line.balance.cents),
-      what: describe(line),
-    })),
-    { times: ['', ''], amount: '', balance: money(page.carriedForward.cents), what: after },
+  const rows = [
+    ['recorded (UTC)', 'effective (UTC)', 'amount', 'balance', ''],
+    ['', '', '', money(page.broughtForward.cents), before],
+    ...page.lines.map((line) => [
+      secondOf(line.recordedAt),
+      secondOf(line.effectiveAt),
+      money(line.amount.cents),
+      money(line.balance.cents),
+      describe(line),
+    ]),
+    ['', '', '', money(page.carriedForward.cents), after],
   ];
-  const width = Math.max(MIN_MONEY_WIDTH, ...rows.flatMap(({ amount, balance }) => [amount.length, balance.length]));
+  const inMoney = { align: 'right', min: MIN_MONEY_WIDTH } as const;
+  const columns = [{ min: TIME_WIDTH }, { min: TIME_WIDTH }, inMoney, inMoney, { shortens: 12 }];
   const dates = `from ${page.from ?? 'the beginning'} to ${page.to === undefined ? 'the end' : `before ${page.to}`}`;
   return [
     `Statement of account ${factsText(page, book)}\n`,
     `by what was ${page.by}, ${dates}; opening ${money(page.opening.cents)}, closing ${money(page.closing.cents)}\n\n`,
-    ...rows.map((row) => rowText(row, width)),
+    tableText(context, rows, columns),
     ...(isLast ? [] : [`\nMore follows: the same command with --page ${page.nextPage}\n`]),
   ].join('');
-}
-
-interface Row {
-  readonly times: readonly [string, string];
-  readonly amount: string;
-  readonly balance: string;
-  readonly what: string;
-}
-
-function rowText({ times, amount, balance, what }: Row, width: number): string {
-  const cells = [
-    ...times.map((time) => time.padEnd(TIME_WIDTH)),
-    amount.padStart(width),
-    balance.padStart(width),
-    what,
-  ];
-  return `${cells.join('  ').trimEnd()}\n`;
 }
 
 const secondOf = (instant: Instant) => instant.slice(0, TIME_WIDTH).replace('T', ' ');
@@ -299,11 +285,9 @@ function registerAccountTypes(books: Command, context: CommandContext): void {
     .action((options: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const types = await listAccountTypes(pool);
-        const width = Math.max(...types.map(({ type }) => type.length));
-        const lines = types.map(
-          ({ type, normalSide, description }) => `${type.padEnd(width)}  ${normalSide.padEnd(6)}  ${description}\n`,
-        );
-        context.out.write(options.json ? `${toJson(types)}\n` : lines.join(''));
+        const rows = types.map(({ type, normalSide, description }) => [type, normalSide, description]);
+        const text = () => tableText(context, rows, [{}, { min: 6 }, { shortens: 20 }]);
+        context.out.write(options.json ? `${toJson(types)}\n` : text());
       }),
     );
 }

@@ -18,7 +18,7 @@ import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { machinesArgument } from './machine-argument.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 
 interface InstallOptions {
@@ -202,12 +202,13 @@ function uninstalledText({ status, machine, table, kept, restored, statements }:
 }
 
 async function runVerify(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
+  const paint = paintOut(context);
   const progress = createProgress(context);
   const watch = watchChecks(context, progress, json);
   const checks = await withTransaction(pool, (tx) => checkMachines(tx, watch), ONE_SNAPSHOT).finally(progress.clear);
   const holds = checks.every((check) => check.holds);
   if (json) context.out.write(`${toJson({ holds, checks })}\n`);
   else if (checks.length === 0) context.out.write('No machine is installed: there is nothing to verify.\n');
-  else context.out.write(holds ? '\nThe machines hold.\n' : '\nThe machines do NOT hold.\n');
+  else context.out.write(`\n${holds ? paint.good('The machines hold.') : paint.bad('The machines do NOT hold.')}\n`);
   if (!holds) context.exitWith(1);
 }

@@ -70,7 +70,7 @@ describe('progress', () => {
     const written: string[] = [];
     const err = { write: (text: string) => written.push(text), isTTY: true, columns: 30 };
     createProgress({ out: err, err }).update('a label that is longer than the terminal', 1, 2);
-    expect(written).toEqual(['\r\u001b[2Ka label that is longer than t']);
+    expect(written).toEqual(['\r\u001b[2Ka label that is longer than …']);
   });
 
   it('names at once what begins, however lately it drew', () => {
