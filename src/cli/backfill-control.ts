@@ -6,7 +6,7 @@ import { getLegacyTables } from '../replay/legacy.ts';
 import { pauseBackfill, pauseStatus, resumeBackfill } from '../replay/pause.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, toJson } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface Flags {
   readonly dryRun?: boolean;
@@ -113,7 +113,9 @@ Example:
           say(flags, { wouldForget: forgotten }, `${would} Nothing was changed.`);
           return;
         }
-        const aborted = await turnCaptureOff(pool, { stop: context.stop });
+        const aborted = await waitingFor(context, 'ending the capture', () =>
+          turnCaptureOff(pool, { stop: context.stop }),
+        );
         await resumeBackfill(pool);
         const words = aborted
           ? `The capture has ended, and ${formatCount(forgotten)} changes that were not in the log yet are forgotten.`

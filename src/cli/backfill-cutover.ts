@@ -9,7 +9,7 @@ import { findWalletFunctions, replaceWalletFunctions, restoreWalletFunctions } f
 import { type CommandContext, withDatabase } from './context.ts';
 import { minorUnits, uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface OwnerFlags {
   readonly organization?: string;
@@ -111,7 +111,8 @@ function registerFunctions(backfill: Command, context: CommandContext): void {
           const { refused } = await restoreWalletFunctions(pool, { stop: context.stop });
           for (const line of refused) context.err.write(`not brought back: ${line}\n`);
           if (refused.length > 0) context.exitWith(1);
-        } else if (!dryRun) await replaceWalletFunctions(pool, { stop: context.stop });
+        } else if (!dryRun)
+          await waitingFor(context, 'replacing functions', () => replaceWalletFunctions(pool, { stop: context.stop }));
         const functions = await findWalletFunctions(pool);
         const lines = functions.map(({ signature, isReplaced }) => `${isReplaced ? 'new' : 'OLD'}  ${signature}\n`);
         const last = dryRun ? `${formatCount(lines.length)} functions found. Nothing was changed.\n` : '';
@@ -141,7 +142,9 @@ function registerApprove(backfill: Command, context: CommandContext): void {
       const owners = ownersOf(flags);
       return withDatabase(context, async (pool) => {
         const { dryRun = false } = flags;
-        const approved = await approveDrift(pool, { owners, reason: flags.reason, dryRun });
+        const approved = await waitingFor(context, 'adding up what is unexplained', () =>
+          approveDrift(pool, { owners, reason: flags.reason, dryRun }),
+        );
         const { wallets, cents } = approved;
         const words =
           wallets === 0n
@@ -167,7 +170,9 @@ function registerFinish(backfill: Command, context: CommandContext): void {
     )
     .action(({ dryRun = false, json }: { dryRun?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        await finishCutOver(pool, { dryRun, stop: context.stop });
+        await waitingFor(context, 'comparing wallets, and retiring the old tables', () =>
+          finishCutOver(pool, { dryRun, stop: context.stop }),
+        );
         const words = dryRun
           ? 'Nothing stands against it. Nothing was changed.'
           : 'The old tables are retired: who moves money there is refused, and nothing follows them or feeds them any more.';

@@ -1,12 +1,15 @@
 import { type Command, Option } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
+import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { csvLine } from '../ledger/csv.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type ReconciledWallet, reconcile, type Standing, standingOf } from '../replay/reconcile.ts';
+import { countByMode } from '../replay/report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, formatMoney, paintOut, toJson, writeOut } from './output.ts';
 import type { Paint } from './paint.ts';
+import { createProgress, createProgressBeside } from './progress.ts';
 import { type Cell, tableText } from './table.ts';
 
 const FORMATS = ['text', 'json', 'csv'] as const;
@@ -55,29 +58,35 @@ Examples:
   liventix backfill reconcile
   liventix backfill reconcile --csv > wallets.csv`,
     )
-    .action(({ all = false, ...flags }: Flags) =>
-      withDatabase(context, (pool) =>
-        withTransaction(
-          pool,
-          async (tx) => {
-            const format = formatOf(flags);
-            const tally = startTally();
-            if (format === 'csv') await writeOut(context.out, csvLine(COLUMNS), context.stop);
-            for await (const wallets of reconcile(tx, MAIN_BOOK)) {
-              for (const wallet of wallets) {
-                const standing = standingOf(wallet);
-                tally.add(wallet, standing);
-                if (format === 'text' || (standing === 'equal' && !all)) continue;
-                await writeOut(context.out, lineOf(wallet, standing, format), context.stop);
-              }
-            }
-            if (format === 'text') context.out.write(tally.text(context));
-            if (!tally.holds()) context.exitWith(1);
-          },
-          STREAMED,
-        ),
-      ),
+    .action((flags: Flags) =>
+      withDatabase(context, (pool) => withTransaction(pool, (tx) => runReconcile(tx, flags, context), STREAMED)),
     );
+}
+
+async function runReconcile(tx: Tx, { all = false, ...flags }: Flags, context: CommandContext): Promise<void> {
+  const format = formatOf(flags);
+  const tally = startTally();
+  // Lines about wallets come while it goes on, sums at the end.
+  const progress = format === 'text' ? createProgress(context) : createProgressBeside(context);
+  try {
+    const { legacy, ledger } = await countByMode(tx);
+    let looked = 0;
+    if (format === 'csv') await writeOut(context.out, csvLine(COLUMNS), context.stop);
+    for await (const wallets of reconcile(tx, MAIN_BOOK)) {
+      for (const wallet of wallets) {
+        const standing = standingOf(wallet);
+        tally.add(wallet, standing);
+        if (format === 'text' || (standing === 'equal' && !all)) continue;
+        await writeOut(context.out, lineOf(wallet, standing, format), context.stop);
+      }
+      looked += wallets.length;
+      progress.update('wallets', looked, legacy + ledger);
+    }
+  } finally {
+    progress.clear();
+  }
+  if (format === 'text') context.out.write(tally.text(context));
+  if (!tally.holds()) context.exitWith(1);
 }
 
 function lineOf(wallet: ReconciledWallet, standing: Standing, format: 'json' | 'csv'): string {

@@ -11,7 +11,7 @@ import { throttleLines } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, formatMoney, paintOut, toJson } from './output.ts';
 import type { Paint } from './paint.ts';
-import { progressLine } from './progress.ts';
+import { progressLine, waitingFor } from './progress.ts';
 import { tableText } from './table.ts';
 
 const WATCH_MS = 1_000;
@@ -37,7 +37,7 @@ export function registerStatus(backfill: Command, context: CommandContext): void
 }
 
 async function look(pool: Pool, { json }: Flags, context: CommandContext): Promise<void> {
-  const status = await statusOf(pool);
+  const status = await waitingFor(context, 'looking', () => statusOf(pool));
   context.out.write(json ? statusJson(status) : statusText(status, context));
 }
 

@@ -9,6 +9,7 @@ import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatMoney, paintOut, toJson } from './output.ts';
 import { registerPeriods } from './periods.ts';
+import { waitingFor } from './progress.ts';
 import { registerSeals } from './seals.ts';
 import { byOption, registerHistory } from './statement.ts';
 import { tableLines, widthOf } from './table.ts';
@@ -44,7 +45,7 @@ function registerTrialBalance(books: Command, context: CommandContext): void {
       withDatabase(context, async (pool) => {
         const { book } = options;
         const asOf = asOfIn(options, command);
-        const currencies = await trialBalance(pool, { bookId: book, asOf });
+        const currencies = await waitingFor(context, 'adding up', () => trialBalance(pool, { bookId: book, asOf }));
         const balance = currencies.every(({ balanceCents }) => balanceCents === 0n);
         context.out.write(
           options.json

@@ -18,6 +18,7 @@ import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { paintOut, toJson } from './output.ts';
 import type { Paint } from './paint.ts';
+import { createProgress } from './progress.ts';
 
 interface Options {
   readonly maxTransactionSeconds: number;
@@ -71,7 +72,15 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'rollups', look: judgeRollups },
     { name: 'embeddings', look: judgeEmbeddings },
   ];
-  const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
+  const progress = createProgress(context);
+  const onBegin = (name: string, nth: number, of: number) => progress.update(`looking at ${name}`, nth, of);
+  const database = await diagnoseDatabase({
+    databaseUrl,
+    maxTransactionSeconds,
+    now: Date.now,
+    further,
+    onBegin,
+  }).finally(progress.clear);
   const wasReached = database[0]?.code === undefined;
   return [
     ...database,

@@ -15,6 +15,7 @@ import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { known, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { waitingFor } from './progress.ts';
 
 interface Changing {
   readonly dryRun?: boolean;
@@ -47,7 +48,7 @@ function registerList(models: Command, context: CommandContext): void {
     )
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const listed = await listModels(pool);
+        const listed = await waitingFor(context, 'counting embeddings', () => listModels(pool));
         context.out.write(json === true ? `${toJson(listed)}\n` : listed.map(modelText).join(''));
       }),
     );

@@ -8,6 +8,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
 import { MAX_BOOK, minorUnits, uuid, wholeNumber } from './options.ts';
 import { formatMoney, toJson, writeOut } from './output.ts';
+import { createProgressBeside } from './progress.ts';
 import { tableText } from './table.ts';
 
 interface OwnerOptions {
@@ -141,21 +142,25 @@ function ownerOf({ user, organization }: OwnerOptions): { userId?: string; organ
 async function runList(options: ListOptions, context: CommandContext): Promise<void> {
   const filter = { bookId: options.book, withSlots: options.slots === true, ...ownerOf(options) };
   const write = (text: string) => writeOut(context.out, text, context.stop);
+  const progress = createProgressBeside(context);
   await withDatabase(context, (pool) =>
     withTransaction(
       pool,
       async (tx) => {
         // A book may have more accounts than memory should hold: the array is written as it comes.
+        let listed = 0;
         let before = '[';
         for await (const accounts of listAccounts(tx, filter)) {
+          listed += accounts.length;
           const json = () => before + accounts.map((account) => toJson(account)).join(',');
           await write(options.json ? json() : accountsText(accounts, context));
           before = ',';
+          progress.update('accounts', listed, 0);
         }
         if (options.json) await write(before === '[' ? '[]\n' : ']\n');
       },
       STREAMED,
-    ),
+    ).finally(progress.clear),
   );
 }
 

@@ -3,6 +3,7 @@ import { assertNoDrift, type MigrationStatus, migrate, migrationStatus } from '.
 import { openPool } from '../db/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { paintOut, toJson } from './output.ts';
+import { createProgress } from './progress.ts';
 
 export function registerMigrate(program: Command, context: CommandContext): void {
   const command = program
@@ -15,9 +16,13 @@ export function registerMigrate(program: Command, context: CommandContext): void
       '\nExamples:\n  DATABASE_URL=postgresql://localhost/app liventix migrate\n  liventix migrate status --json\n\nSafe to run twice, and by many at once: one works, the others wait.',
     )
     .action(async ({ json, dryRun }: { json?: boolean; dryRun?: boolean }) => {
+      const progress = createProgress(context);
       const names = dryRun
         ? await statusOf(context, pendingOf)
-        : await migrate(requireDatabaseUrl(context.config), { stop: context.stop });
+        : await migrate(requireDatabaseUrl(context.config), {
+            stop: context.stop,
+            onBegin: (name, nth, of) => progress.update(`applying ${name}`, nth, of),
+          }).finally(progress.clear);
       const [key, verb] = dryRun ? ['wouldApply', 'would apply'] : ['applied', 'applied'];
       if (json) context.out.write(`${toJson({ [key]: names })}\n`);
       else if (names.length === 0) context.out.write('Nothing to apply: the database is up to date.\n');

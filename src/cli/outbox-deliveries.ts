@@ -16,6 +16,7 @@ import { passedOverLines } from './outbox-passed-over.ts';
 import { paintOut, toJson } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 import { type Cell, cellText, tableText } from './table.ts';
 
 const MAX_LISTED = 100_000;
@@ -46,7 +47,7 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
       withDatabase(context, async (pool) => {
         const { state, organization: organizationId, key: orderingKey, limit, before, json } = options;
         const page = { ...filterOf(options), state, organizationId, orderingKey, limit, before };
-        const listed = await listDeliveries(pool, page);
+        const listed = await waitingFor(context, 'looking for deliveries', () => listDeliveries(pool, page));
         if (json) context.out.write(`${toJson(listed)}\n`);
         else if (listed.length === 0) context.err.write('There are no such deliveries.\n');
         else context.out.write(deliveryTable(listed, context));
@@ -61,7 +62,7 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
     .addHelpText('after', SHOW_HELP)
     .action((shown: Shown, { json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const story = await getMessageStory(pool, shown);
+        const story = await waitingFor(context, 'looking for the message', () => getMessageStory(pool, shown));
         context.out.write(json ? `${storyJson(story)}\n` : storyText(story, paintOut(context)));
       }),
     );

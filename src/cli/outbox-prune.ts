@@ -3,6 +3,7 @@ import { dropOldDays, listOldDays, type OldDay } from '../outbox/days.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
+import { waitingFor } from './progress.ts';
 
 interface PruneOptions {
   readonly keepDays?: number;
@@ -32,7 +33,9 @@ export function registerOutboxPrune(outbox: Command, context: CommandContext): v
     .action(({ dryRun, json, ...given }: PruneOptions) =>
       withDatabase(context, async (pool) => {
         const retention = { ...context.config.retention, ...given };
-        const old = dryRun ? await listOldDays(pool, retention) : await dropOldDays(pool, retention);
+        const old = await waitingFor(context, 'looking for old days, and dropping them', () =>
+          dryRun ? listOldDays(pool, retention) : dropOldDays(pool, retention),
+        );
         if (json) context.out.write(`${toJson(old)}\n`);
         else if (old.length === 0) context.err.write(`No day is older than ${retention.keepDays} days.\n`);
         else context.out.write(old.map((day) => `${day.day}  ${fateOf(day, dryRun === true)}\n`).join(''));

@@ -6,6 +6,7 @@ import { watchOutbox } from './outbox-watch.ts';
 import { formatCount, paintOut, toJson } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 
 interface StatusOptions {
   readonly watch?: boolean;
@@ -39,7 +40,7 @@ export function registerOutboxStatus(outbox: Command, context: CommandContext): 
     .action(async ({ watch, every, exact, json }: StatusOptions) => {
       if (watch) return watchOutbox(context, { everyMs: every, ...(json ? { json } : {}) });
       await withDatabase(context, async (pool) => {
-        const status = await outboxStatus(pool, { exact: exact === true });
+        const status = await waitingFor(context, 'counting', () => outboxStatus(pool, { exact: exact === true }));
         context.out.write(json ? `${toJson(status)}\n` : statusText(status, paintOut(context)));
       });
     });

@@ -13,7 +13,7 @@ import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface Selection {
   readonly mapping?: string;
@@ -116,7 +116,7 @@ async function readEntries({ mapping, table }: Selection): Promise<readonly Entr
 async function runPlan(options: Selection, context: CommandContext): Promise<void> {
   const entries = await readEntries(options);
   await withDatabase(context, async (pool) => {
-    const plan = await makePlan(pool, entries, new Date());
+    const plan = await waitingFor(context, 'reading the catalog', () => makePlan(pool, entries, new Date()));
     context.out.write(options.json === true ? `${toJson({ tables: plan })}\n` : plan.map(plannedText).join('\n'));
     if (plan.some(({ status }) => status === 'blocked')) context.exitWith(1);
   });

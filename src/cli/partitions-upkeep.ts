@@ -6,6 +6,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { toJson } from './output.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 
 /** Seeing to the months, and to what is left of others. */
 export function registerPartitionsUpkeep(partitions: Command, context: CommandContext): void {
@@ -17,7 +18,9 @@ export function registerPartitionsUpkeep(partitions: Command, context: CommandCo
     .addHelpText('after', MAINTAIN_HELP)
     .action(({ yes = false, json = false }: { yes?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const done = await maintain(pool, 'command', { isConfirmed: yes });
+        const done = await waitingFor(context, 'seeing to the months', () =>
+          maintain(pool, 'command', { isConfirmed: yes }),
+        );
         if (json) context.out.write(`${toJson(done)}\n`);
         else context.out.write(done.length === 0 ? 'Nothing was due.\n' : done.map(upkeptLine).join(''));
         if (done.some(({ action }) => action === 'left' || action === 'held back')) context.exitWith(1);
@@ -91,7 +94,9 @@ async function runClean({ yes, json }: { yes: boolean; json: boolean }, context:
         context.err.write(`In ${await databaseName(pool)}. Nothing was dropped: say --yes.\n`);
       return;
     }
-    const dropped = await dropSetAside(pool, { stop: context.stop });
+    const dropped = await waitingFor(context, 'dropping what was set aside', () =>
+      dropSetAside(pool, { stop: context.stop }),
+    );
     context.out.write(
       json
         ? `${toJson(dropped)}\n`

@@ -9,6 +9,7 @@ import { several } from './options.ts';
 import { formatCount, paintOut, toJson } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 import { type Cell, tableLines, widthOf } from './table.ts';
 
 interface PlanOptions {
@@ -52,7 +53,7 @@ Examples:
 async function runPlan({ mapping, output, table, json = false }: PlanOptions, context: CommandContext): Promise<void> {
   const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
   await withDatabase(context, async (pool) => {
-    const plan = await makePlan(pool, wanted, { now: new Date() });
+    const plan = await waitingFor(context, 'reading the catalog', () => makePlan(pool, wanted, { now: new Date() }));
     const unknown = table.find((name) => !plan.tables.some((each) => each.table === name));
     if (unknown !== undefined) {
       throw new AppError(

@@ -15,7 +15,7 @@ import { databaseName } from './database-name.ts';
 import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { type Patience, USUAL_PATIENCE, withPatience } from './patience.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface JsonOption {
   readonly json?: boolean;
@@ -216,7 +216,7 @@ function appliedText({ kind, name, of, status, statements, left }: AppliedRollup
 }
 
 async function runRun(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
-  const ran = await runRollups(pool, { stop: context.stop });
+  const ran = await waitingFor(context, 'counting what came', () => runRollups(pool, { stop: context.stop }));
   if (json) context.out.write(`${toJson(ran.map(told))}\n`);
   else if (ran.length === 0) context.out.write(NONE);
   else context.out.write(ran.map(ranText).join(''));
@@ -236,7 +236,7 @@ const ranText = (ran: Ran): string =>
 async function runRefresh(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
   const progress = createProgress(context);
   const refreshed: Refreshed[] = [];
-  for (const { name } of (await rollupStatus(pool)).views) {
+  for (const { name } of (await waitingFor(context, 'looking at the rollups', () => rollupStatus(pool))).views) {
     progress.update(`refreshing ${name}`, 0, 0);
     refreshed.push(await refreshView(pool, name).finally(progress.clear));
   }
@@ -257,7 +257,7 @@ async function runRebuild(
   context: CommandContext,
 ): Promise<void> {
   if (dryRun) {
-    const plan = await planRebuild(pool, rollup, everything);
+    const plan = await waitingFor(context, 'counting months', () => planRebuild(pool, rollup, everything));
     context.out.write(json ? `${toJson(plan)}\n` : rebuildText(rollup, plan));
     context.err.write('Nothing was changed.\n');
     return;

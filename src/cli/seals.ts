@@ -8,7 +8,7 @@ import { listSeals, type Seal, sealBook } from '../ledger/seals.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 import { tableText } from './table.ts';
 
 const MAX_LISTED = 100_000;
@@ -107,7 +107,9 @@ function registerProve(books: Command, context: CommandContext): void {
     )
     .action((event: EventName | undefined, options: { book: number; between?: string[] }) =>
       withDatabase(context, async (pool) => {
-        context.out.write(`${toJson(await prove(pool, event, options))}\n`);
+        context.out.write(
+          `${toJson(await waitingFor(context, 'looking for the proof', () => prove(pool, event, options)))}\n`,
+        );
       }),
     );
 }

@@ -25,6 +25,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { afterEndOf, beginningOf, endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
+import { createProgressBeside, waitingFor } from './progress.ts';
 import { tableText } from './table.ts';
 
 /** What an account stood at, and how it came there. */
@@ -77,7 +78,7 @@ function registerBalance(books: Command, context: CommandContext): void {
       withDatabase(context, async (pool) => {
         const time = timeOf(options, command);
         const { book } = options;
-        const balance = await balanceFor(pool, accountId, book, time);
+        const balance = await waitingFor(context, 'adding up', () => balanceFor(pool, accountId, book, time));
         context.out.write(
           options.json ? `${toJson({ book, ...time, ...balance })}\n` : balanceText(balance, book, time),
         );
@@ -160,14 +161,10 @@ function registerStatement(books: Command, context: CommandContext): void {
         const { book, by, from, to, limit: pageLines, page } = options;
         const request = { accountId, bookId: book, by, from, to, pageLines, page };
         if (options.csv) {
-          let isFirst = true;
-          for await (const each of statementPages(pool, { ...request, pageLines: MAX_PAGE_LINES })) {
-            await writeOut(context.out, csvOf(each, isFirst), context.stop);
-            isFirst = false;
-          }
+          await writeCsv(statementPages(pool, { ...request, pageLines: MAX_PAGE_LINES }), context);
           return;
         }
-        const found = await statementPage(pool, request);
+        const found = await waitingFor(context, 'reading the account', () => statementPage(pool, request));
         context.out.write(options.json ? `${toJson({ book, ...found })}\n` : statementText(found, options, context));
       }),
     );
@@ -240,6 +237,21 @@ const CSV_COLUMNS = [
 type CsvRow = Partial<Record<(typeof CSV_COLUMNS)[number], CsvCell>>;
 
 const csvRow = (row: CsvRow): string => csvLine(CSV_COLUMNS.map((column) => row[column] ?? null));
+
+async function writeCsv(pages: AsyncIterable<StatementPage>, context: CommandContext): Promise<void> {
+  const progress = createProgressBeside(context);
+  let [isFirst, lines] = [true, 0];
+  try {
+    for await (const page of pages) {
+      await writeOut(context.out, csvOf(page, isFirst), context.stop);
+      isFirst = false;
+      lines += page.lines.length;
+      progress.update('lines', lines, 0);
+    }
+  } finally {
+    progress.clear();
+  }
+}
 
 /** A page as CSV, the statement's opening before its first line and its closing after its last. */
 function csvOf(page: StatementPage, isFirst: boolean): string {

@@ -13,6 +13,7 @@ import { machineArgument } from './machine-argument.ts';
 import { uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 import { registerStatesInstall } from './states-install.ts';
 
 export function registerStates(program: Command, context: CommandContext): void {
@@ -38,7 +39,7 @@ function registerList(states: Command, context: CommandContext): void {
     )
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const machines = await listMachines(pool);
+        const machines = await waitingFor(context, 'counting rows by state', () => listMachines(pool));
         context.out.write(json ? `${toJson(machines)}\n` : machines.map(listedText).join(''));
       }),
     );
