@@ -1,6 +1,6 @@
 // Runs the test suite after making sure of what it needs beside npm's packages: redis-server, because half of the
 // outbox's promises are about Redis; pgbouncer, because `doctor` must know a pooler when it meets one; faketime,
-// because clocks jump; script, because it gives a command a terminal; hledger and Beancount, because they must read what
+// because clocks jump; script, because it gives a command a terminal; bash, zsh and fish, because they read the completions; hledger and Beancount, because they must read what
 // is exported for them; pg_cron, because it may see to the months; chromium, because people look at the console in a browser; python3, because the checker of proofs is written for it. Root on Debian gets them installed;
 // anybody else is told what to install.
 import { spawnSync } from 'node:child_process';
@@ -16,6 +16,9 @@ const PROGRAMS = {
   pgbouncer: 'pgbouncer',
   faketime: 'faketime',
   script: 'bsdutils',
+  bash: 'bash',
+  zsh: 'zsh',
+  fish: 'fish',
   python3: 'python3',
   hledger: 'hledger',
   'bean-check': 'beancount',

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
+import type { Pool } from '../db/pool.ts';
 import { findCapture, turnCaptureOff, turnCaptureOn } from '../replay/capture.ts';
 import { countCaptured } from '../replay/drain.ts';
 import { getLegacyTables } from '../replay/legacy.ts';
-import { pauseBackfill, resumeBackfill } from '../replay/pause.ts';
+import { pauseBackfill, pauseStatus, resumeBackfill } from '../replay/pause.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { formatCount, toJson } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface Flags {
   readonly dryRun?: boolean;
@@ -17,9 +18,15 @@ export function registerBackfillControl(backfill: Command, context: CommandConte
   const say = ({ json }: Flags, outcome: Record<string, unknown>, words: string) =>
     context.out.write(json ? `${toJson(outcome)}\n` : `${words}\n`);
 
+  const sayWould = (words: string, name: string, flags: Flags, would: boolean) => {
+    say(flags, { [name]: would }, would ? words : 'There would be nothing to do.');
+    context.err.write('Nothing was changed.\n');
+  };
+
   backfill
     .command('capture')
     .description('record what old code does to the wallets while they are replayed')
+    .addHelpText('after', '\nExample:\n  liventix backfill capture on --dry-run')
     .command('on')
     .description('install the triggers that record it; done before, it does nothing')
     .option('--dry-run', 'say on which tables, and change nothing')
@@ -61,9 +68,12 @@ Example:
   backfill
     .command('pause')
     .description('let the backfill stand still after the chunk under way, until it is resumed')
+    .option('--dry-run', 'say whether it is paused, and change nothing')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix backfill pause')
     .action((flags: Flags) =>
       withDatabase(context, async (pool) => {
+        if (flags.dryRun) return sayWould('It would be paused.', 'wouldPause', flags, !(await isPaused(pool)));
         const paused = await pauseBackfill(pool);
         say(flags, { paused }, paused ? 'Paused. Go on with: liventix backfill resume' : 'It was paused already.');
       }),
@@ -72,9 +82,12 @@ Example:
   backfill
     .command('resume')
     .description('let a paused backfill go on')
+    .option('--dry-run', 'say whether it is paused, and change nothing')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  liventix backfill resume')
     .action((flags: Flags) =>
       withDatabase(context, async (pool) => {
+        if (flags.dryRun) return sayWould('It would go on.', 'wouldResume', flags, await isPaused(pool));
         const resumed = await resumeBackfill(pool);
         say(flags, { resumed }, resumed ? 'It goes on.' : 'It was not paused.');
       }),
@@ -87,7 +100,7 @@ Example:
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nChanges that were captured and are not in the log yet are forgotten. A later backfill reads all rows again, and books none twice.',
+      '\nChanges that were captured and are not in the log yet are forgotten. A later backfill reads all rows again, and books none twice.\n\nExample:\n  liventix backfill abort --dry-run',
     )
     .action((flags: Flags) =>
       withDatabase(context, async (pool) => {
@@ -100,7 +113,9 @@ Example:
           say(flags, { wouldForget: forgotten }, `${would} Nothing was changed.`);
           return;
         }
-        const aborted = await turnCaptureOff(pool, { stop: context.stop });
+        const aborted = await waitingFor(context, 'ending the capture', () =>
+          turnCaptureOff(pool, { stop: context.stop }),
+        );
         await resumeBackfill(pool);
         const words = aborted
           ? `The capture has ended, and ${formatCount(forgotten)} changes that were not in the log yet are forgotten.`
@@ -109,3 +124,5 @@ Example:
       }),
     );
 }
+
+const isPaused = async (pool: Pool): Promise<boolean> => (await pauseStatus(pool)).pausedAt !== null;

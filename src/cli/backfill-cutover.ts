@@ -9,10 +9,10 @@ import { findWalletFunctions, replaceWalletFunctions, restoreWalletFunctions } f
 import { type CommandContext, withDatabase } from './context.ts';
 import { minorUnits, uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface OwnerFlags {
-  readonly org?: string;
+  readonly organization?: string;
   readonly user?: string;
   readonly all?: boolean;
   readonly json?: boolean;
@@ -51,7 +51,7 @@ What was captured of an owner is drained and every row compared with the log whi
 which writes of that owner wait, what came since. An owner of whom something differs stays as he is, and is named; the exit code is 1.
 
 Examples:
-  liventix backfill cutover --org 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --dry-run
+  liventix backfill cutover --organization 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --dry-run
   liventix backfill cutover --all`,
     )
     .action((flags: CutOverFlags) =>
@@ -103,7 +103,7 @@ function registerFunctions(backfill: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nThey work for owners on either side of the cut-over. What changes for callers: docs/wallet-compatibility.md.',
+      '\nThey work for owners on either side of the cut-over. What changes for callers: docs/wallet-compatibility.md.\n\nExamples:\n  liventix backfill functions --dry-run\n  liventix backfill functions --restore',
     )
     .action(({ dryRun = false, restore = false, json }: { dryRun?: boolean; restore?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
@@ -111,7 +111,8 @@ function registerFunctions(backfill: Command, context: CommandContext): void {
           const { refused } = await restoreWalletFunctions(pool, { stop: context.stop });
           for (const line of refused) context.err.write(`not brought back: ${line}\n`);
           if (refused.length > 0) context.exitWith(1);
-        } else if (!dryRun) await replaceWalletFunctions(pool, { stop: context.stop });
+        } else if (!dryRun)
+          await waitingFor(context, 'replacing functions', () => replaceWalletFunctions(pool, { stop: context.stop }));
         const functions = await findWalletFunctions(pool);
         const lines = functions.map(({ signature, isReplaced }) => `${isReplaced ? 'new' : 'OLD'}  ${signature}\n`);
         const last = dryRun ? `${formatCount(lines.length)} functions found. Nothing was changed.\n` : '';
@@ -131,21 +132,26 @@ function registerApprove(backfill: Command, context: CommandContext): void {
       'why; it stays in the log for ever, so name nobody (1 to 500 characters)',
       reason,
     )
+    .option('--dry-run', 'say how much would be signed for, and sign for nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       '\nExample:\n  liventix backfill approve --all --reason "moved by hand in 2021, see ticket 4711"',
     )
-    .action((flags: OwnerFlags & { reason: string }) => {
+    .action((flags: FlipFlags & { reason: string }) => {
       const owners = ownersOf(flags);
       return withDatabase(context, async (pool) => {
-        const approved = await approveDrift(pool, { owners, reason: flags.reason });
+        const { dryRun = false } = flags;
+        const approved = await waitingFor(context, 'adding up what is unexplained', () =>
+          approveDrift(pool, { owners, reason: flags.reason, dryRun }),
+        );
         const { wallets, cents } = approved;
         const words =
           wallets === 0n
             ? 'Nothing is unexplained that nobody has signed for.'
-            : `Signed for ${formatMoney(cents)} USD in all, too much and too little added up, of ${formatCount(wallets)} wallets.`;
-        context.out.write(flags.json ? `${toJson(approved)}\n` : `${words}\n`);
+            : `${dryRun ? 'Would sign' : 'Signed'} for ${formatMoney(cents)} USD in all, too much and too little added up, of ${formatCount(wallets)} wallets.`;
+        context.out.write(flags.json ? `${toJson(dryRun ? { wouldApprove: approved } : approved)}\n` : `${words}\n`);
+        if (dryRun) context.err.write('Nothing was changed.\n');
       });
     });
 }
@@ -160,11 +166,13 @@ function registerFinish(backfill: Command, context: CommandContext): void {
       'after',
       '\nRefused with exit code 1 while an owner is kept by the old tables, or a wallet differs from its account.\n\n' +
         'From then on whoever moves money in the old tables, the old wallet functions too, is refused (LEGACY_RETIRED): the ledger\n' +
-        'would never know. Reads, settings, empty wallets and deletions go on.',
+        'would never know. Reads, settings, empty wallets and deletions go on.\n\nExample:\n  liventix backfill finish --dry-run',
     )
     .action(({ dryRun = false, json }: { dryRun?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        await finishCutOver(pool, { dryRun, stop: context.stop });
+        await waitingFor(context, 'comparing wallets, and retiring the old tables', () =>
+          finishCutOver(pool, { dryRun, stop: context.stop }),
+        );
         const words = dryRun
           ? 'Nothing stands against it. Nothing was changed.'
           : 'The old tables are retired: who moves money there is refused, and nothing follows them or feeds them any more.';
@@ -181,7 +189,7 @@ function reason(text: string): string {
 
 function withOwners(command: Command): Command {
   return command
-    .option('--org <id>', 'the organization', uuid)
+    .option('--organization <id>', 'the organization', uuid)
     .option('--user <id>', 'the user', uuid)
     .option('--all', 'every owner, and every wallet that is made from then on');
 }
@@ -206,10 +214,10 @@ async function flip(
   );
 }
 
-function ownersOf({ org, user, all }: OwnerFlags): Owners {
-  const chosen = [org, user, all].filter((choice) => choice !== undefined);
-  if (chosen.length !== 1) throw new AppError('USAGE', 'Say whose wallets: one of --org, --user and --all.');
-  if (org !== undefined) return { kind: 'organization', id: org };
+function ownersOf({ organization, user, all }: OwnerFlags): Owners {
+  const chosen = [organization, user, all].filter((choice) => choice !== undefined);
+  if (chosen.length !== 1) throw new AppError('USAGE', 'Say whose wallets: one of --organization, --user and --all.');
+  if (organization !== undefined) return { kind: 'organization', id: organization };
   return user !== undefined ? { kind: 'user', id: user } : 'all';
 }
 

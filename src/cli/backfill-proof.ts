@@ -33,7 +33,8 @@ Example:
 export function registerProof(backfill: Command, context: CommandContext): void {
   const proof = backfill
     .command('proof')
-    .description('proves that the log has every row and balance of the old tables, now and later');
+    .description('proves that the log has every row and balance of the old tables, now and later')
+    .addHelpText('after', '\nExample:\n  liventix backfill proof write wallets.proof.json');
   proof
     .command('write')
     .description('compare the old tables with the log, and write what was compared')

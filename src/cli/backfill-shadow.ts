@@ -4,6 +4,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
+import { tableText } from './table.ts';
 
 interface Flags {
   readonly sample: number;
@@ -49,7 +50,7 @@ export function registerShadow(backfill: Command, context: CommandContext): void
             stop: context.stop,
             onProgress: (wallets) => progress.update('wallets', wallets, 0),
           }).finally(progress.clear);
-          context.out.write(json ? `${toJson(result)}\n` : shadowText(result));
+          context.out.write(json ? `${toJson(result)}\n` : shadowText(result, context));
           if (result.differing > 0) context.exitWith(1);
           // Whether they agree, nobody has seen.
           else if (result.wallets > 0 && result.reads === 0) context.exitWith(3);
@@ -62,8 +63,9 @@ export function registerShadow(backfill: Command, context: CommandContext): void
 const READ_WIDTH = 24;
 const NUMBER_WIDTH = 12;
 
-function shadowText({ wallets, changing, reads, differing, differences, latencies, seconds }: ShadowResult): string {
-  const cell = (text: string | number) => text.toString().padStart(NUMBER_WIDTH);
+function shadowText(result: ShadowResult, context: CommandContext): string {
+  const { wallets, changing, reads, differing, differences, latencies, seconds } = result;
+  const measured = { align: 'right', min: NUMBER_WIDTH } as const;
   return [
     `${formatCount(reads)} reads of ${formatCount(wallets - changing)} wallets in ${seconds.toFixed(1)} s, ${formatCount(differing)} differ\n`,
     ...(changing === 0
@@ -73,10 +75,18 @@ function shadowText({ wallets, changing, reads, differing, differences, latencie
       ({ table, walletId, read, old, ledger }) =>
         `  ${table} ${walletId}, ${read}: ${old ?? 'nothing'}, in the ledger ${ledger ?? 'nothing'}\n`,
     ),
-    `\n${'ms'.padEnd(READ_WIDTH)}${['old p50', 'old p99', 'ledger p50', 'ledger p99'].map(cell).join('')}\n`,
-    ...latencies.map(
-      ({ read, old, ledger }) =>
-        `${read.padEnd(READ_WIDTH)}${[old.p50Ms, old.p99Ms, ledger.p50Ms, ledger.p99Ms].map((ms) => cell(ms.toFixed(2))).join('')}\n`,
+    '\n',
+    tableText(
+      context,
+      [
+        ['ms', 'old p50', 'old p99', 'ledger p50', 'ledger p99'],
+        ...latencies.map(({ read, old, ledger }) => [
+          read,
+          ...[old.p50Ms, old.p99Ms, ledger.p50Ms, ledger.p99Ms].map((ms) => ms.toFixed(2)),
+        ]),
+      ],
+      [{ min: READ_WIDTH, shortens: 8 }, measured, measured, measured, measured],
+      0,
     ),
   ].join('');
 }

@@ -9,8 +9,10 @@ import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
 import { throttleLines } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
-import { progressLine } from './progress.ts';
+import { formatCount, formatMoney, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
+import { progressLine, waitingFor } from './progress.ts';
+import { tableText } from './table.ts';
 
 const WATCH_MS = 1_000;
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
@@ -24,6 +26,7 @@ export function registerStatus(backfill: Command, context: CommandContext): void
   backfill
     .command('status')
     .description('how far the backfill is, what was captured and waits, who is cut over, and what nobody could explain')
+    .addHelpText('after', '\nExample:\n  liventix backfill status --watch')
     .option('--watch', 'look again every second, with the rate and an estimate, until Ctrl-C')
     .option('--json', 'print one JSON object; with --watch one a line')
     .action((flags: Flags) =>
@@ -34,8 +37,8 @@ export function registerStatus(backfill: Command, context: CommandContext): void
 }
 
 async function look(pool: Pool, { json }: Flags, context: CommandContext): Promise<void> {
-  const status = await statusOf(pool);
-  context.out.write(json ? statusJson(status) : statusText(status));
+  const status = await waitingFor(context, 'looking', () => statusOf(pool));
+  context.out.write(json ? statusJson(status) : statusText(status, context));
 }
 
 async function watch(pool: Pool, { json }: Flags, context: CommandContext): Promise<void> {
@@ -45,7 +48,7 @@ async function watch(pool: Pool, { json }: Flags, context: CommandContext): Prom
     first ??= { status, at: performance.now() };
     const since = { rows: sumOf(first.status.sources, 'rows'), elapsedMs: performance.now() - first.at };
     const screen = context.err.isTTY === true ? CLEAR_SCREEN : '';
-    context.out.write(json ? statusJson(status) : `${screen}${watchLine(status, since)}${statusText(status)}`);
+    context.out.write(json ? statusJson(status) : `${screen}${watchLine(status, since)}${statusText(status, context)}`);
     await sleep(WATCH_MS, undefined, { signal: context.stop }).catch(() => undefined);
   }
 }
@@ -80,25 +83,26 @@ function statusJson({ drift, ...status }: Status): string {
   return `${toJson({ ...status, drift: driftObject(drift) })}\n`;
 }
 
-function statusText(status: Status): string {
+function statusText(status: Status, context: CommandContext): string {
+  const { bad } = paintOut(context);
   const { sources, drift, capture, pausedAt, throttle, heldBack } = status;
   const none =
     'The backfill has not run yet. Start it with: liventix backfill capture on, then liventix backfill run\n';
   return [
     ...(sources.length === 0 ? [none] : sources.map(sourceLine)),
-    captureLine(capture, sources),
+    captureLine(capture, sources, bad),
     ...(pausedAt === null ? [] : [`paused since ${pausedAt.toISOString()}: liventix backfill resume\n`]),
     ...throttleLines(throttle),
     ...heldBackLines(heldBack),
-    ...keeperLines(status),
-    driftLines(drift),
+    ...keeperLines(status, bad),
+    driftText(drift, context),
   ].join('');
 }
 
-function keeperLines({ wallets, sources, isMirrored }: Status): string[] {
+function keeperLines({ wallets, sources, isMirrored }: Status, bad: Paint['bad']): string[] {
   if (wallets.ledger === 0n) return [];
   const isGone = !isMirrored && sources.every(({ retiredAt }) => retiredAt === null);
-  const gone = `; NOT MIRRORED, a trigger is gone: ${MIRROR_AGAIN}`;
+  const gone = `; ${bad('NOT MIRRORED')}, a trigger is gone: ${MIRROR_AGAIN}`;
   const { legacy, ledger } = wallets;
   return [
     `${formatCount(ledger)} wallets are kept by the ledger, ${formatCount(legacy)} by the old tables${isGone ? gone : ''}\n`,
@@ -122,7 +126,7 @@ function sumOf(sources: readonly SourceStatus[], what: 'rows' | 'total'): bigint
   return sources.reduce((sum, source) => sum + source[what], 0n);
 }
 
-function captureLine(capture: CaptureStatus | null, sources: readonly SourceStatus[]): string {
+function captureLine(capture: CaptureStatus | null, sources: readonly SourceStatus[], bad: Paint['bad']): string {
   if (capture === null) {
     const isRetired = sources.some(({ retiredAt }) => retiredAt !== null);
     return isRetired ? '' : 'changes are not captured: liventix backfill capture on\n';
@@ -130,7 +134,7 @@ function captureLine(capture: CaptureStatus | null, sources: readonly SourceStat
   const { installedAt, isWhole, waiting, oldestSeconds } = capture;
   const lag =
     waiting === 0n ? 'none waits' : `${formatCount(waiting)} wait, the oldest for ${Math.floor(oldestSeconds)} s`;
-  const broken = isWhole ? '' : '; INTERRUPTED, a trigger was dropped, disabled or made anew';
+  const broken = isWhole ? '' : `; ${bad('INTERRUPTED')}, a trigger was dropped, disabled or made anew`;
   return `changes are captured since ${installedAt.toISOString()}, ${lag}${broken}\n`;
 }
 
@@ -143,11 +147,11 @@ export function driftObject(drift: readonly Drift[]): Record<string, { count: bi
   return Object.fromEntries(drift.map(({ cause, count, cents }) => [cause, { count, cents }]));
 }
 
-export function driftLines(drift: readonly Drift[]): string {
-  return drift
-    .map(
-      ({ cause, count, cents }) =>
-        `  ${cause.padEnd(22)} ${formatCount(count).padStart(8)}  ${formatMoney(cents).padStart(16)} USD\n`,
-    )
-    .join('');
+export function driftText(drift: readonly Drift[], context: CommandContext): string {
+  const rows = drift.map(({ cause, count, cents }) => [`  ${cause}`, formatCount(count), `${formatMoney(cents)} USD`]);
+  return tableText(context, rows, [
+    { min: 23, shortens: 12 },
+    { align: 'right', min: 8 },
+    { align: 'right', min: 20 },
+  ]);
 }

@@ -10,7 +10,7 @@ import { registerPlan } from './backfill-plan.ts';
 import { proofText, registerProof, writeProof } from './backfill-proof.ts';
 import { registerReconcile } from './backfill-reconcile.ts';
 import { registerShadow } from './backfill-shadow.ts';
-import { driftLines, driftObject, heldBackLines, registerStatus } from './backfill-status.ts';
+import { driftObject, driftText, heldBackLines, registerStatus } from './backfill-status.ts';
 import { throttleNote } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
@@ -23,7 +23,10 @@ const atLeastZero = wholeNumber(0, 1_000_000);
 const PAUSED = 'paused; it goes on with: liventix backfill resume';
 
 export function registerBackfill(program: Command, context: CommandContext): void {
-  const backfill = program.command('backfill').description('replay the legacy wallets into the ledger');
+  const backfill = program
+    .command('backfill')
+    .description('replay the legacy wallets into the ledger')
+    .addHelpText('after', '\nExamples:\n  liventix backfill plan\n  liventix backfill run');
   registerPlan(backfill, context);
   registerBackfillControl(backfill, context);
   registerReconcile(backfill, context);
@@ -153,7 +156,7 @@ async function run(pool: Pool, options: RunOptions, context: CommandContext): Pr
   const proof =
     outcome.finished && options.proof !== undefined ? await writeProof(pool, options.proof, context) : undefined;
   context.out.write(
-    options.json ? `${toJson({ ...outcomeJson(outcome), proof })}\n` : outcomeText(outcome) + proofText(proof),
+    options.json ? `${toJson({ ...outcomeJson(outcome), proof })}\n` : outcomeText(outcome, context) + proofText(proof),
   );
   if (!outcome.finished) context.exitWith(3);
   else if (outcome.comparison?.differing !== 0n || outcome.heldBack.wallets > 0n) context.exitWith(1);
@@ -191,7 +194,7 @@ function outcomeJson({ comparison, drift, ...outcome }: Outcome): Record<string,
   };
 }
 
-function outcomeText(outcome: Outcome): string {
+function outcomeText(outcome: Outcome, context: CommandContext): string {
   const { imported, corrected, seconds, legacyTransactions, comparison } = outcome;
   const rate = seconds > 0 ? Math.round(Number(imported) / seconds) : 0;
   const total = formatCount(legacyTransactions);
@@ -199,7 +202,7 @@ function outcomeText(outcome: Outcome): string {
     `${formatCount(imported)} of ${total} rows replayed in ${seconds.toFixed(1)} s (${formatCount(rate)}/s)\n`,
     `${formatCount(outcome.inLog)} of ${total} rows are in the log\n`,
     ...(corrected === 0n ? [] : [`${formatCount(corrected)} rows changed after they were booked, each is corrected\n`]),
-    driftLines(outcome.drift),
+    driftText(outcome.drift, context),
     ...heldBackLines(outcome.heldBack),
     ...(comparison === undefined ? [] : comparisonLines(comparison)),
     ...(outcome.finished ? [] : ['Stopped before the end. Run it again to go on.\n']),

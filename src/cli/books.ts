@@ -7,16 +7,19 @@ import { type AsOf, type TrialBalance, trialBalance } from '../ledger/trial-bala
 import { type CommandContext, withDatabase } from './context.ts';
 import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatMoney, toJson } from './output.ts';
+import { formatMoney, paintOut, toJson } from './output.ts';
 import { registerPeriods } from './periods.ts';
+import { waitingFor } from './progress.ts';
 import { registerSeals } from './seals.ts';
 import { byOption, registerHistory } from './statement.ts';
+import { tableLines, widthOf } from './table.ts';
 import { registerVerify } from './verification.ts';
 
 export function registerBooks(program: Command, context: CommandContext): void {
   const books = program
     .command('books')
-    .description('prove that the books balance, look into their history, close their periods, seal them');
+    .description('prove that the books balance, look into their history, close their periods, seal them')
+    .addHelpText('after', '\nExamples:\n  liventix books verify\n  liventix books trial-balance');
   registerVerify(books, context);
   registerTrialBalance(books, context);
   registerHistory(books, context);
@@ -42,12 +45,12 @@ function registerTrialBalance(books: Command, context: CommandContext): void {
       withDatabase(context, async (pool) => {
         const { book } = options;
         const asOf = asOfIn(options, command);
-        const currencies = await trialBalance(pool, { bookId: book, asOf });
+        const currencies = await waitingFor(context, 'adding up', () => trialBalance(pool, { bookId: book, asOf }));
         const balance = currencies.every(({ balanceCents }) => balanceCents === 0n);
         context.out.write(
           options.json
             ? `${toJson({ book, asOf, balance, currencies })}\n`
-            : `${asOf === undefined ? '' : `By what was ${asOf.by} at ${asOf.at}.\n\n`}${trialBalanceText(book, currencies, asOf)}`,
+            : `${asOf === undefined ? '' : `By what was ${asOf.by} at ${asOf.at}.\n\n`}${trialBalanceText(book, currencies, { asOf, context })}`,
         );
         if (!balance) context.exitWith(1);
       }),
@@ -69,24 +72,29 @@ function asOfIn({ asOf, by }: TrialBalanceOptions, command: Command): AsOf | und
   return undefined;
 }
 
-function trialBalanceText(book: number, currencies: readonly TrialBalance[], asOf: AsOf | undefined): string {
+function trialBalanceText(
+  book: number,
+  currencies: readonly TrialBalance[],
+  { asOf, context }: { asOf: AsOf | undefined; context: CommandContext },
+): string {
+  const { good, bad } = paintOut(context);
   if (currencies.length === 0)
     return `Book ${book} has no accounts${asOf?.by === 'recorded' ? ' recorded by then' : ''}.\n`;
   const broken = currencies.filter(({ balanceCents }) => balanceCents !== 0n);
   const verdicts = broken.map(
     ({ currency, balanceCents, decimalPlaces }) =>
-      `${currency} sums to ${formatMoney(balanceCents, decimalPlaces)}, not to zero. See why: liventix books verify`,
+      `${bad(`${currency} sums to ${formatMoney(balanceCents, decimalPlaces)}, not to zero.`)} See why: liventix books verify`,
   );
-  const blocks = currencies.map((balance) => `${trialBalanceLines(balance).join('\n')}\n`);
-  const verdict = broken.length === 0 ? 'Every currency sums to zero.' : verdicts.join('\n');
+  const blocks = currencies.map((balance) => `${trialBalanceLines(balance, widthOf(context)).join('\n')}\n`);
+  const verdict = broken.length === 0 ? good('Every currency sums to zero.') : verdicts.join('\n');
   return `${blocks.join('\n')}\n${verdict}\n`;
 }
 
 const LABEL_WIDTH = 28;
 const MIN_MONEY_WIDTH = 16;
 
-/** One currency's trial balance as a table. */
-export function trialBalanceLines(balance: TrialBalance): string[] {
+/** One currency's trial balance as a table. @param terminal how wide it may be; undefined for whatever it takes */
+export function trialBalanceLines(balance: TrialBalance, terminal?: number): string[] {
   const cells = ({ debitCents, creditCents, balanceCents }: Omit<TrialBalance['suspense'][number], 'cause'>) =>
     [debitCents, creditCents, balanceCents].map((cents) => formatMoney(cents, balance.decimalPlaces));
   const rows: [string, string[]][] = [
@@ -97,7 +105,10 @@ export function trialBalanceLines(balance: TrialBalance): string[] {
     ...balance.suspense.map((line): [string, string[]] => [`  ${line.cause}`, cells(line)]),
   ];
   const width = Math.max(MIN_MONEY_WIDTH, ...rows.flatMap(([, amounts]) => amounts.map(({ length }) => length + 2)));
-  return rows.map(([label, amounts]) =>
-    `${label.padEnd(LABEL_WIDTH)}${amounts.map((amount) => amount.padStart(width)).join('')}`.trimEnd(),
+  const money = { align: 'right', min: width } as const;
+  return tableLines(
+    rows.map(([label, amounts]) => [label, ...amounts]),
+    [{ min: LABEL_WIDTH, shortens: 10 }, money, money, money],
+    { width: terminal, gap: 0 },
   );
 }

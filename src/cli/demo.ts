@@ -7,13 +7,14 @@ import { printableDatabaseUrl } from '../config.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
 import { createKeyRing } from '../outbox/key-ring.ts';
-import { driftLines, driftObject } from './backfill-status.ts';
+import { driftObject, driftText } from './backfill-status.ts';
 import { trialBalanceLines } from './books.ts';
 import type { CommandContext } from './context.ts';
 import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
+import { widthOf } from './table.ts';
 
 interface Options {
   readonly wallets: number;
@@ -46,7 +47,7 @@ export function registerDemo(program: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean: the embedded server anew, with all that is on it; on yours it removes the database that an earlier demo\nleft, and no other.\n\nExamples:\n  npm run demo\n  npm run demo -- --wallets 200 --transactions 10000 --json\n  npm run demo -- --full --rows 1000000',
+      '\nRuns on an embedded PostgreSQL under .liventix/ (of the checkout; of the folder it is run in, when installed), or with\nDATABASE_URL in a new database liventix_demo on that server; webhooks go through REDIS_URL where it is set. Each run\nstarts clean: the embedded server anew, with all that is on it; on yours it removes the database that an earlier demo\nleft, and no other.\n\nIn a checkout, npm run demo -- --full is the same as liventix demo --full.\n\nExamples:\n  liventix demo\n  liventix demo --wallets 200 --transactions 10000 --json\n  liventix demo --full --rows 1000000',
     )
     .action((options: Options) => (options.stop ? stopDemo(context) : demo(options, context)));
 }
@@ -95,7 +96,7 @@ async function demo(options: Options, context: CommandContext): Promise<void> {
     // Nor is a key.
     const madeKey = config.encryptionKeys.length === 0 ? encryptionKey.toString('base64') : undefined;
     const where = { keep, server: home.server, databaseUrl, madeKey };
-    context.out.write(options.json ? `${toJson(demoJson(result, where))}\n` : demoSummary(result, where));
+    context.out.write(options.json ? `${toJson(demoJson(result, where))}\n` : demoSummary(result, where, context));
     if (!demoHolds(result)) context.exitWith(1);
   } finally {
     progress.clear();
@@ -115,11 +116,12 @@ function demoJson(result: DemoResult, { keep, databaseUrl, madeKey }: Where): Re
   return { ...result, drift: driftObject(result.drift), ...(keep ? { databaseUrl, encryptionKey: madeKey } : {}) };
 }
 
-function demoSummary(result: DemoResult, where: Where): string {
+function demoSummary(result: DemoResult, where: Where, context: CommandContext): string {
+  const { good, bad } = paintOut(context);
   const { seconds, sponsorships, webhooks, restructured, traffic, cutOver } = result;
   const backfillSeconds = seconds.backfill ?? 0;
   const rate = backfillSeconds > 0 ? Math.round(Number(result.legacyTransactions) / backfillSeconds) : 0;
-  const yes = (holds: boolean) => (holds ? 'yes' : 'NO');
+  const yes = (holds: boolean) => (holds ? good('yes') : bad('NO'));
   const faults = result.verification.checks.filter((check) => !check.holds);
   const lines = [
     '',
@@ -137,16 +139,19 @@ function demoSummary(result: DemoResult, where: Where): string {
     `Webhooks       ${formatCount(webhooks.messages)} messages, ${formatCount(webhooks.deliveries)} deliveries: ${formatCount(webhooks.received)} received, ${formatCount(webhooks.verified)} verified`,
     '',
     // Suspense follows by itself, with how often each cause was found.
-    ...result.trialBalance.flatMap((balance) => [...trialBalanceLines({ ...balance, suspense: [] }), '']),
+    ...result.trialBalance.flatMap((balance) => [
+      ...trialBalanceLines({ ...balance, suspense: [] }, widthOf(context)),
+      '',
+    ]),
     'What the old history could not explain, in suspense by cause',
-    driftLines(result.drift),
+    driftText(result.drift, context),
     `Seconds        ${Object.entries(seconds)
       .map(([step, taken]) => `${step} ${taken.toFixed(1)}`)
       .join(', ')}`,
     '',
-    ...restructured.faults.map((fault) => `FAILS  restructuring: ${fault}`),
-    ...(traffic?.faults ?? []).map((fault) => `FAILS  by month: ${fault}`),
-    ...faults.flatMap((check) => [`FAILS  ${check.check}`, ...check.first.map((fault) => `       ${fault}`)]),
+    ...restructured.faults.map((fault) => `${bad('FAILS')}  restructuring: ${fault}`),
+    ...(traffic?.faults ?? []).map((fault) => `${bad('FAILS')}  by month: ${fault}`),
+    ...faults.flatMap((check) => [`${bad('FAILS')}  ${check.check}`, ...check.first.map((fault) => `       ${fault}`)]),
     `Every webhook arrived and verified: ${yes(webhooksArrived(result))}`,
     `Books balance: ${yes(result.booksBalance)}`,
     ...(where.keep ? ['', ...keptLines(where)] : []),

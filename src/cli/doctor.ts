@@ -16,7 +16,9 @@ import { judgeRestructuring } from '../restructure/diagnosis.ts';
 import { judgeMachines } from '../states/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { toJson } from './output.ts';
+import { paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
+import { createProgress } from './progress.ts';
 
 interface Options {
   readonly maxTransactionSeconds: number;
@@ -47,7 +49,7 @@ export function registerDoctor(program: Command, context: CommandContext): void 
       const checks = await diagnose(options, context);
       const exitCode = exitCodeOf(checks);
       const healthy = exitCode === 0;
-      context.out.write(options.json ? `${toJson({ healthy, checks })}\n` : reportText(checks));
+      context.out.write(options.json ? `${toJson({ healthy, checks })}\n` : reportText(checks, paintOut(context)));
       if (exitCode !== 0) context.exitWith(exitCode);
     });
 }
@@ -70,7 +72,15 @@ async function diagnose(options: Options, context: CommandContext): Promise<read
     { name: 'rollups', look: judgeRollups },
     { name: 'embeddings', look: judgeEmbeddings },
   ];
-  const database = await diagnoseDatabase({ databaseUrl, maxTransactionSeconds, now: Date.now, further });
+  const progress = createProgress(context);
+  const onBegin = (name: string, nth: number, of: number) => progress.update(`looking at ${name}`, nth, of);
+  const database = await diagnoseDatabase({
+    databaseUrl,
+    maxTransactionSeconds,
+    now: Date.now,
+    further,
+    onBegin,
+  }).finally(progress.clear);
   const wasReached = database[0]?.code === undefined;
   return [
     ...database,
@@ -87,19 +97,22 @@ function exitCodeOf(checks: readonly Check[]): 0 | 1 | 3 {
 const MARKS = { ok: 'ok', warning: 'WARNING', failed: 'FAILED', skipped: 'skipped' } as const;
 const MARK_WIDTH = 8;
 
-function reportText(checks: readonly Check[]): string {
+function reportText(checks: readonly Check[], paint: Paint): string {
   const nameWidth = Math.max(...checks.map(({ name }) => name.length)) + 2;
+  const paints = { ok: paint.good, warning: paint.warn, failed: paint.bad, skipped: (text: string) => text };
   const lines = checks.flatMap(({ name, result, found, todo }) => [
-    `${MARKS[result].padEnd(MARK_WIDTH)}${name.padEnd(nameWidth)}${found}`,
+    `${paints[result](MARKS[result])}${' '.repeat(MARK_WIDTH - MARKS[result].length)}${name.padEnd(nameWidth)}${found}`,
     ...(todo === null ? [] : [`${' '.repeat(MARK_WIDTH + nameWidth)}→ ${todo}`]),
   ]);
-  return `${lines.join('\n')}\n\n${summary(checks)}\n`;
+  return `${lines.join('\n')}\n\n${summary(checks, paint)}\n`;
 }
 
-function summary(checks: readonly Check[]): string {
+function summary(checks: readonly Check[], paint: Paint): string {
   const count = (result: Check['result']) => checks.filter((candidate) => candidate.result === result).length;
   const plural = (n: number, noun: string) => `${n} ${noun}${n === 1 ? '' : 's'}`;
   const [failed, warnings] = [count('failed'), count('warning')];
   const warned = warnings === 0 ? '' : `, with ${plural(warnings, 'warning')}`;
-  return failed === 0 ? `Healthy${warned}.` : `Not healthy: ${plural(failed, 'check')} failed${warned}.`;
+  return failed === 0
+    ? paint.good(`Healthy${warned}.`)
+    : paint.bad(`Not healthy: ${plural(failed, 'check')} failed${warned}.`);
 }

@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_DIMENSIONS } from '../analytics/embeddings/input.ts';
 import { KINDS, type Kind } from '../analytics/embeddings/kinds.ts';
 import {
@@ -13,8 +13,9 @@ import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { wholeNumber } from './options.ts';
+import { known, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { waitingFor } from './progress.ts';
 
 interface Changing {
   readonly dryRun?: boolean;
@@ -26,7 +27,10 @@ const MOST_MISSING = 1_000_000_000;
 
 /** Which versions of models there are, and by which each kind is searched. */
 export function registerEmbeddingsModels(embeddings: Command, context: CommandContext): void {
-  const models = embeddings.command('models').description('the versions of models that embeddings are made by');
+  const models = embeddings
+    .command('models')
+    .description('the versions of models that embeddings are made by')
+    .addHelpText('after', '\nExample:\n  liventix embeddings models list');
   registerList(models, context);
   registerAdd(models, context);
   registerUse(models, context);
@@ -38,10 +42,13 @@ function registerList(models: Command, context: CommandContext): void {
     .command('list')
     .description('list the versions, what was made by each, and what is still missing')
     .option('--json', 'print one JSON array')
-    .addHelpText('after', '\nCounts rows, which takes a while on large tables.')
+    .addHelpText(
+      'after',
+      '\nCounts rows, which takes a while on large tables.\n\nExample:\n  liventix embeddings models list',
+    )
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const listed = await listModels(pool);
+        const listed = await waitingFor(context, 'counting embeddings', () => listModels(pool));
         context.out.write(json === true ? `${toJson(listed)}\n` : listed.map(modelText).join(''));
       }),
     );
@@ -94,7 +101,7 @@ function registerUse(models: Command, context: CommandContext): void {
   models
     .command('use')
     .description('have a kind searched by a version, once it has what the current one has')
-    .argument('<kind>', KINDS.join(', '), kindArgument)
+    .addArgument(known(new Argument('<kind>', 'what is searched').argParser(kindArgument), KINDS))
     .argument('[model]', MODEL)
     .addOption(new Option('--none', 'have it searched by nothing, instead of by a version').conflicts('mayMiss'))
     .option('--may-miss <n>', 'how many may be found no longer', wholeNumber(0, MOST_MISSING), 0)

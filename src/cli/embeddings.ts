@@ -9,14 +9,16 @@ import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { registerEmbeddingsModels } from './embeddings-models.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
+import { tableText } from './table.ts';
 
 export function registerEmbeddings(program: Command, context: CommandContext): void {
   const embeddings = program
     .command('embeddings')
-    .description('embeddings of events, sponsors and packages: their models, who sees them, and pgvector where it is');
+    .description('embeddings of events, sponsors and packages: their models, who sees them, and pgvector where it is')
+    .addHelpText('after', '\nExample:\n  liventix embeddings status');
   registerStatus(embeddings, context);
   registerEmbeddingsModels(embeddings, context);
   registerAttach(embeddings, context);
@@ -281,13 +283,16 @@ async function verified(pool: Pool, { json }: Printed, context: CommandContext):
   const checks = await withTransaction(pool, (tx) => verifyEmbeddings(tx, { onBegin }), ONE_SNAPSHOT).finally(
     progress.clear,
   );
-  if (json !== true) context.out.write(checks.map(checkText).join(''));
+  if (json !== true) context.out.write(checks.map((check) => checkText(check, context)).join(''));
   return checks;
 }
 
 const NAME_WIDTH = 58;
 
-function checkText({ check, holds, examined, unit, faults }: EmbeddingCheck): string {
-  const line = `${holds ? 'holds ' : 'FAILS '} ${check.padEnd(NAME_WIDTH)} ${formatCount(examined)} ${unit}\n`;
+function checkText({ check, holds, examined, unit, faults }: EmbeddingCheck, context: CommandContext): string {
+  const { good, bad } = paintOut(context);
+  const mark = holds ? { text: 'holds', paint: good } : { text: 'FAILS', paint: bad };
+  const cells = [mark, check, `${formatCount(examined)} ${unit}`];
+  const line = tableText(context, [cells], [{ min: 6 }, { min: NAME_WIDTH, shortens: 24 }, {}], 1);
   return line + faults.map((fault) => `         ${printable(fault)}\n`).join('');
 }

@@ -2,11 +2,14 @@ import type { Command } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { addSlots } from '../ledger/accounts.ts';
-import { MAIN_BOOK, openAccounts } from '../ledger/ledger.ts';
+import { MAIN_BOOK, openAccounts, openOrFindAccounts } from '../ledger/ledger.ts';
 import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { type CommandContext, withDatabase } from './context.ts';
+import { tryOut } from './dry-run.ts';
 import { MAX_BOOK, minorUnits, uuid, wholeNumber } from './options.ts';
 import { formatMoney, toJson, writeOut } from './output.ts';
+import { createProgressBeside } from './progress.ts';
+import { tableText } from './table.ts';
 
 interface OwnerOptions {
   readonly user?: string;
@@ -25,10 +28,12 @@ interface OpenOptions extends OwnerOptions {
   readonly name: string;
   readonly floorCents?: bigint;
   readonly ceilingCents?: bigint;
+  readonly dryRun?: boolean;
 }
 
 interface SlotsOptions {
   readonly slots: number;
+  readonly dryRun?: boolean;
   readonly book: number;
   readonly json?: boolean;
 }
@@ -36,7 +41,10 @@ interface SlotsOptions {
 const MAX_SLOTS = 64;
 
 export function registerAccounts(ledger: Command, context: CommandContext): void {
-  const account = ledger.command('account').description('the accounts of a book');
+  const account = ledger
+    .command('account')
+    .description('the accounts of a book')
+    .addHelpText('after', '\nExample:\n  liventix ledger account list');
 
   account
     .command('open')
@@ -49,6 +57,7 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
     .option('--floor-cents <n>', 'what its balance less its holds never goes below, in minor units', minorUnits)
     .option('--ceiling-cents <n>', 'what its balance never goes above, in minor units', minorUnits)
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--dry-run', 'say whether it would be opened or is there, and open none')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -58,6 +67,14 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
       withDatabase(context, async (pool) => {
         const { type, currency, name, floorCents, ceilingCents, book: bookId } = options;
         const account = { type, currency, name, floorCents, ceilingCents, ...ownerOf(options) };
+        if (options.dryRun) {
+          const [tried] = await tryOut(pool, (tx) => openOrFindAccounts(tx, [account], { bookId }));
+          const found = { wouldOpen: tried?.opened, accountId: tried?.accountId };
+          const words = found.wouldOpen ? 'Would open' : 'There is';
+          context.out.write(options.json ? `${toJson(found)}\n` : `${words} ${found.accountId}\n`);
+          context.err.write('Nothing was changed.\n');
+          return;
+        }
         const [accountId] = await openAccounts(pool, [account], { bookId });
         context.out.write(options.json ? `${toJson({ accountId })}\n` : `${accountId}\n`);
       }),
@@ -91,6 +108,7 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
       wholeNumber(2, MAX_SLOTS),
     )
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
+    .option('--dry-run', 'say whether it could have them, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -98,7 +116,16 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
     )
     .action((accountId: string, options: SlotsOptions) =>
       withDatabase(context, async (pool) => {
-        const slots = await addSlots(pool, { accountId, slots: options.slots, bookId: options.book });
+        const request = { accountId, slots: options.slots, bookId: options.book };
+        if (options.dryRun) {
+          const { length } = await tryOut(pool, (tx) => addSlots(tx, request));
+          context.out.write(
+            options.json ? `${toJson({ accountId, wouldHave: length })}\n` : `It would have ${length} slots.\n`,
+          );
+          context.err.write('Nothing was changed.\n');
+          return;
+        }
+        const slots = await addSlots(pool, request);
         const lines = slots.map((slot, number) => `slot ${number.toString().padStart(2)}  ${slot}\n`).join('');
         context.out.write(options.json ? `${toJson({ accountId, slots })}\n` : lines);
       }),
@@ -115,29 +142,38 @@ function ownerOf({ user, organization }: OwnerOptions): { userId?: string; organ
 async function runList(options: ListOptions, context: CommandContext): Promise<void> {
   const filter = { bookId: options.book, withSlots: options.slots === true, ...ownerOf(options) };
   const write = (text: string) => writeOut(context.out, text, context.stop);
+  const progress = createProgressBeside(context);
   await withDatabase(context, (pool) =>
     withTransaction(
       pool,
       async (tx) => {
         // A book may have more accounts than memory should hold: the array is written as it comes.
+        let listed = 0;
         let before = '[';
         for await (const accounts of listAccounts(tx, filter)) {
+          listed += accounts.length;
           const json = () => before + accounts.map((account) => toJson(account)).join(',');
-          await write(options.json ? json() : accounts.map(accountLine).join(''));
+          await write(options.json ? json() : accountsText(accounts, context));
           before = ',';
+          progress.update('accounts', listed, 0);
         }
         if (options.json) await write(before === '[' ? '[]\n' : ']\n');
       },
       STREAMED,
-    ),
+    ).finally(progress.clear),
   );
 }
 
 const BALANCE_WIDTH = 20;
 
-function accountLine(account: Account): string {
+function accountsText(accounts: readonly Account[], context: CommandContext): string {
+  const columns = [{}, { align: 'right', min: BALANCE_WIDTH + 4 }, {}, { shortens: 16 }] as const;
+  return tableText(context, accounts.flatMap(accountRows), columns);
+}
+
+function accountRows(account: Account): readonly (readonly string[])[] {
   const { accountId, type, currency, name, balanceCents, availableCents, decimalPlaces, status, slots = [] } = account;
-  const money = (cents: bigint) => `${formatMoney(cents, decimalPlaces).padStart(BALANCE_WIDTH)} ${currency}`;
+  const money = (cents: bigint) => `${formatMoney(cents, decimalPlaces)} ${currency}`;
   const held = balanceCents - availableCents;
   const remarks = [
     ownerText(account),
@@ -145,9 +181,9 @@ function accountLine(account: Account): string {
     status === 'open' ? '' : `  ${status}`,
   ].join('');
   return [
-    `${accountId}  ${money(balanceCents)}  ${type}  ${name}${remarks}\n`,
-    ...slots.map((slot, number) => `${slot.accountId}  ${money(slot.balanceCents)}  of these, in slot ${number}\n`),
-  ].join('');
+    [accountId, money(balanceCents), type, `${name}${remarks}`],
+    ...slots.map((slot, number) => [slot.accountId, money(slot.balanceCents), '', `of these, in slot ${number}`]),
+  ];
 }
 
 function ownerText({ userId, organizationId }: Account): string {

@@ -8,7 +8,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { dayAfter } from './instants.ts';
 import { day, MAX_BOOK, wholeNumber } from './options.ts';
 import { writeOut } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, createProgressBeside } from './progress.ts';
 import { writeWholeFile } from './whole-file.ts';
 
 interface ExportCommandOptions {
@@ -60,14 +60,15 @@ async function runExport(options: ExportCommandOptions, context: CommandContext)
     throw new AppError('USAGE', `--from ${from} is after --to ${to}. See: liventix ledger export --help`);
   }
   const slice = { format, bookId: book, from, to: to === undefined ? undefined : dayAfter(to) };
-  const progress = createProgress(context);
+  const progress = output === undefined ? createProgressBeside(context) : createProgress(context);
   const onProgress = (entries: number, total: bigint) => progress.update('entries', entries, total);
   await withDatabase(context, (pool) =>
     withTransaction(
       pool,
       async (tx) => {
         if (output !== undefined) return await writeWholeFile(output, exportJournal(tx, { ...slice, onProgress }));
-        for await (const text of exportJournal(tx, slice)) await writeOut(context.out, text, context.stop);
+        for await (const text of exportJournal(tx, { ...slice, onProgress }))
+          await writeOut(context.out, text, context.stop);
       },
       STREAMED,
     ).finally(progress.clear),

@@ -6,7 +6,13 @@ import { registerExport } from './ledger-export.ts';
 import { registerPost } from './ledger-post.ts';
 
 export function registerLedger(program: Command, context: CommandContext): void {
-  const ledger = program.command('ledger').description('books, accounts, postings, and the journal for other tools');
+  const ledger = program
+    .command('ledger')
+    .description('books, accounts, postings, and the journal for other tools')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  liventix ledger account list\n  liventix ledger post --file march.jsonl --dry-run',
+    );
   registerLedgerBooks(ledger, context);
   registerAccounts(ledger, context);
   registerPost(ledger, context);

@@ -1,13 +1,23 @@
 import { constants } from 'node:os';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { loadConfig } from '../config.ts';
 import { systemFailure, toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
-import { errorLine } from './output.ts';
+import { keepFormerSpellings } from './former-spellings.ts';
+import { errorLine, paintOut } from './output.ts';
+import { isColoured, paintOf } from './paint.ts';
 import { packageVersion } from './version.ts';
 
+const EXAMPLES = `Examples:
+  liventix demo
+  liventix migrate --dry-run
+  liventix books verify --help`;
 const EXIT_CODES = 'Exit codes: 0 holds or done, 1 does not hold, 2 wrong usage, 3 could not find out.';
+
+const USUAL_WIDTH = 80;
+/** Longer lines nobody reads to their end. */
+const MAX_HELP_WIDTH = 140;
 
 /**
  * The composition root: the only place that reads the environment, listens to signals and decides the exit code.
@@ -37,6 +47,7 @@ export async function runCommand(args: readonly string[], surroundings: Surround
   try {
     const context: CommandContext = {
       ...streams,
+      colours: { out: isColoured(streams.out, env), err: isColoured(streams.err, env) },
       config: loadConfig(env),
       exitWith: (code) => {
         exitCode = code;
@@ -58,17 +69,33 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
     )
     .version(packageVersion(), '--version')
     .helpOption('--help', 'show this help')
-    .addHelpText('after', `\n${EXIT_CODES}`)
+    .addHelpText('after', `\n${EXAMPLES}`)
+    .addHelpText('afterAll', `\n${EXIT_CODES}`)
     .showSuggestionAfterError()
-    .configureOutput({ writeOut: (text) => context.out.write(text), writeErr: () => undefined });
-  const isKnown = Object.hasOwn(COMMANDS, name);
+    .configureHelp({ optionDescription: describeOption, styleTitle: paintOut(context).strong })
+    .configureOutput({
+      writeOut: (text) => context.out.write(text),
+      writeErr: () => undefined,
+      getOutHasColors: () => context.colours?.out === true,
+      getOutHelpWidth: () => Math.min(context.out.columns ?? USUAL_WIDTH, MAX_HELP_WIDTH),
+    });
+  // A completion is made of all of them.
+  const isKnown = Object.hasOwn(COMMANDS, name) && name !== 'completion';
   for (const [each, load] of Object.entries(COMMANDS)) {
     if (!isKnown || each === name) (await load())(program, context);
   }
+  keepFormerSpellings(program);
   inheritSettings(program);
   nameTheirHelp(program);
   refuseUnknownSubcommands(program);
   return program;
+}
+
+// An option that may be given several times begins with a list, which nobody writes as JSON.
+function describeOption(this: Help, option: Option): string {
+  const { defaultValue: value } = option;
+  if (!Array.isArray(value)) return Help.prototype.optionDescription.call(this, option);
+  return value.length === 0 ? option.description : `${option.description} (default: ${value.join(',')})`;
 }
 
 /** From the program's name to the command's: `['liventix', 'books', 'verify']`. */
@@ -104,6 +131,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   console: async () => (await import('./console.ts')).registerConsole,
   worker: async () => (await import('./worker.ts')).registerWorker,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
+  completion: async () => (await import('./completion.ts')).registerCompletion,
 };
 
 // commander copies settings to subcommands made through `.command()`, but not the help option's wording.
@@ -134,7 +162,7 @@ function reportFailure(error: unknown, { err, env }: Pick<Surroundings, 'err' | 
   // --help and --version end here, their text already written.
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const failure = toAppError(error);
-  err.write(errorLine(failure));
+  err.write(errorLine(failure, paintOf(isColoured(err, env))));
   if (failure.code === 'INTERNAL' && env['LOG_LEVEL'] === 'debug' && error instanceof Error) {
     err.write(`${error.stack ?? ''}\n`);
   }

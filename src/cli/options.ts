@@ -1,4 +1,4 @@
-import { InvalidArgumentError } from 'commander';
+import { type Argument, InvalidArgumentError, type Option } from 'commander';
 import { isUuid } from '../ledger/input.ts';
 import { isDate } from '../ledger/instants.ts';
 
@@ -52,6 +52,12 @@ export function day(text: string): string {
 export function uuid(text: string): string {
   if (isUuid(text)) return text.toLowerCase();
   throw new InvalidArgumentError('Give a UUID such as 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4.');
+}
+
+/** Says which values there are: to the help, to completions, and to whoever misspells one. Its own parser refuses others. */
+export function known<T extends Argument | Option>(argument: T, names: readonly string[]): T {
+  argument.argChoices = [...names];
+  return argument;
 }
 
 /** Collects an option that may be given several times. */

@@ -66,6 +66,7 @@ export function registerOutboxAttach(outbox: Command, context: CommandContext): 
     .command('list')
     .alias('attachments')
     .description('list the tables that announce their changes, and whether they do')
+    .addHelpText('after', '\nExample:\n  liventix outbox list')
     .option('--json', 'print one JSON array')
     .action((options: { json?: boolean }) =>
       withDatabase(context, async (pool) => {

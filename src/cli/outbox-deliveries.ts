@@ -13,8 +13,11 @@ import { INSTANTS_HELP } from './instants.ts';
 import { uuid, wholeNumber } from './options.ts';
 import { deliveryId, type FilterOptions, filterOf, withFilter } from './outbox-filter.ts';
 import { passedOverLines } from './outbox-passed-over.ts';
-import { toJson } from './output.ts';
+import { paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
+import { type Cell, cellText, tableText } from './table.ts';
 
 const MAX_LISTED = 100_000;
 
@@ -44,10 +47,10 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
       withDatabase(context, async (pool) => {
         const { state, organization: organizationId, key: orderingKey, limit, before, json } = options;
         const page = { ...filterOf(options), state, organizationId, orderingKey, limit, before };
-        const listed = await listDeliveries(pool, page);
+        const listed = await waitingFor(context, 'looking for deliveries', () => listDeliveries(pool, page));
         if (json) context.out.write(`${toJson(listed)}\n`);
         else if (listed.length === 0) context.err.write('There are no such deliveries.\n');
-        else context.out.write(deliveryTable(listed));
+        else context.out.write(deliveryTable(listed, context));
       }),
     );
 
@@ -59,8 +62,8 @@ export function registerOutboxDeliveries(outbox: Command, context: CommandContex
     .addHelpText('after', SHOW_HELP)
     .action((shown: Shown, { json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const story = await getMessageStory(pool, shown);
-        context.out.write(json ? `${storyJson(story)}\n` : storyText(story));
+        const story = await waitingFor(context, 'looking for the message', () => getMessageStory(pool, shown));
+        context.out.write(json ? `${storyJson(story)}\n` : storyText(story, paintOut(context)));
       }),
     );
 }
@@ -93,7 +96,8 @@ function readShown(text: string): Shown {
   return { deliveryId: deliveryId(text) };
 }
 
-function deliveryTable(deliveries: readonly ListedDelivery[]): string {
+function deliveryTable(deliveries: readonly ListedDelivery[], context: CommandContext): string {
+  const paint = paintOut(context);
   const hasKeys = deliveries.some(({ orderingKey }) => orderingKey !== null);
   const rows = [
     [
@@ -112,31 +116,27 @@ function deliveryTable(deliveries: readonly ListedDelivery[]): string {
       delivery.messageId,
       delivery.topic,
       delivery.endpointId,
-      delivery.state,
+      stateCell(delivery.state, paint),
       delivery.attempts.toString(),
       (delivery.finishedAt ?? delivery.dueAt)?.toISOString() ?? inLine(delivery.behind),
       ...(hasKeys ? [printable(delivery.orderingKey ?? '')] : []),
       printable(delivery.lastError ?? ''),
     ]),
   ];
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows
-    .map(
-      (row) =>
-        `${row
-          .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('');
+  // Ids are to be copied, and are never cut.
+  const columns = [{}, {}, { shortens: 12 }, {}, {}, {}, {}, ...(hasKeys ? [{ shortens: 8 }] : []), { shortens: 16 }];
+  return tableText(context, rows, columns);
 }
+
+const stateCell = (state: DeliveryState, { good, bad }: Paint): Cell =>
+  state === 'delivered' ? { text: state, paint: good } : state === 'dead' ? { text: state, paint: bad } : state;
 
 // The payload as it is: parsing it would round large numbers.
 function storyJson({ payloadJson, ...story }: MessageStory): string {
   return `${toJson(story).slice(0, -1)},"payload":${payloadJson}}`;
 }
 
-function storyText(story: MessageStory): string {
+function storyText(story: MessageStory, paint: Paint): string {
   const { organizationId, orderingKey, headers, deliverAfter, processedAt } = story;
   const lines = [
     `message    ${story.id}`,
@@ -148,20 +148,20 @@ function storyText(story: MessageStory): string {
     ...(orderingKey === null ? [] : [`ordered by ${printable(orderingKey)}`]),
     ...(headers === null ? [] : [`headers    ${printable(JSON.stringify(headers))}`]),
     `payload    ${printable(story.payloadJson)}`,
-    ...story.deliveries.flatMap(deliveryLines),
+    ...story.deliveries.flatMap((delivery) => deliveryLines(delivery, paint)),
     ...(story.passedOver === null ? [] : passedOverLines(story, story.passedOver)),
     ...(processedAt === null && story.deliveries.length === 0 ? ['deliveries none yet'] : []),
   ];
   return `${lines.join('\n')}\n`;
 }
 
-function deliveryLines(delivery: DeliveryStory): string[] {
+function deliveryLines(delivery: DeliveryStory, paint: Paint): string[] {
   const { id, endpointId, url, state, attempts, dueAt, behind, finishedAt, orderingKey } = delivery;
   const due = dueAt === null ? inLine(behind) : `due ${dueAt.toISOString()}`;
   const when = finishedAt === null ? due : finishedAt.toISOString();
   return [
     '',
-    `delivery   ${id}  ${state}  ${when}`,
+    `delivery   ${id}  ${cellText(stateCell(state, paint))}  ${when}`,
     `endpoint   ${endpointId}  ${printable(url ?? 'gone')}`,
     ...(orderingKey === null ? [] : [`line       ${printable(orderingKey)}`]),
     ...reasonLines(delivery),

@@ -32,6 +32,8 @@ export const STANDARD_SCHEDULE = STANDARD_RETRY_DELAYS_MS.map(durationText).join
 
 /** @param options.clearing whether there is something that `--no-…` could clear */
 export function addSettingFlags(command: Command, { clearing }: { clearing: boolean }): Command {
+  // What is changed has no default: it stays as it is.
+  const byDefault = (value: string | number) => (clearing ? '' : ` (default: ${value})`);
   command
     .option('--description <text>', 'what it is, in 1 to 500 characters')
     .option('--organization <id>', 'it receives the messages of this organization alone', uuid)
@@ -39,12 +41,12 @@ export function addSettingFlags(command: Command, { clearing }: { clearing: bool
     .option('--headers-file <file>', 'the same, a line each, for what is not to be in a history; - reads stdin')
     .option(
       '--timeout <time>',
-      `for a whole request, ${durationText(timeoutMs.min)} to ${durationText(timeoutMs.max)} (${durationText(ENDPOINT_DEFAULTS.timeoutMs)})`,
+      `for a whole request, ${durationText(timeoutMs.min)} to ${durationText(timeoutMs.max)}${byDefault(durationText(ENDPOINT_DEFAULTS.timeoutMs))}`,
       timeout,
     )
     .option(
       '--max-in-flight <n>',
-      `requests on their way at once, ${maxInFlight.min} to ${maxInFlight.max} (${ENDPOINT_DEFAULTS.maxInFlight})`,
+      `requests on their way at once, ${maxInFlight.min} to ${maxInFlight.max}${byDefault(ENDPOINT_DEFAULTS.maxInFlight)}`,
       wholeNumber(maxInFlight.min, maxInFlight.max),
     )
     .option(

@@ -6,13 +6,16 @@ import { type Endpoint, getEndpoint, listEndpoints } from '../outbox/endpoints.t
 import { type CommandContext, withDatabase } from './context.ts';
 import { durationText } from './options.ts';
 import { STANDARD_SCHEDULE } from './outbox-endpoint-flags.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { tableText } from './table.ts';
 
 export function registerEndpointShow(endpoint: Command, context: CommandContext): void {
   endpoint
     .command('list')
     .description('list the endpoints, without their secrets')
+    .addHelpText('after', '\nExample:\n  liventix outbox endpoint list --json')
     .option('--deleted', 'those that were deleted too')
     .option('--json', 'print one JSON array')
     .action((options: { deleted?: boolean; json?: boolean }) =>
@@ -20,7 +23,7 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
         const endpoints = await listEndpoints(pool, { deleted: options.deleted === true });
         if (options.json) context.out.write(`${toJson(endpoints)}\n`);
         else if (endpoints.length === 0) context.err.write(NO_ENDPOINTS);
-        else context.out.write(endpoints.map(endpointLine).join(''));
+        else context.out.write(endpointTable(endpoints, context));
       }),
     );
 
@@ -36,7 +39,9 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
         const secrets = await listSecrets(pool, found.id);
         const health = await endpointHealth(pool, found.id);
         context.out.write(
-          options.json ? `${toJson({ ...found, secrets, health })}\n` : showText({ endpoint: found, secrets, health }),
+          options.json
+            ? `${toJson({ ...found, secrets, health })}\n`
+            : showText({ endpoint: found, secrets, health }, paintOut(context)),
         );
       }),
     );
@@ -44,12 +49,25 @@ export function registerEndpointShow(endpoint: Command, context: CommandContext)
 
 const SHOW_HELP = `
 The breaker is closed while an endpoint is sent to. After failures in a row it is open; from the instant that is named on, the next
-delivery that is due tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.`;
+delivery that is due tries, and closes it or opens it for twice as long. Of what waits and of dead letters at most ${formatCount(COUNT_LIMIT)} are counted.
+
+Example:
+  liventix outbox endpoint show 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4`;
 
 const NO_ENDPOINTS = 'There are no endpoints yet: liventix outbox endpoint add subscribes one.\n';
 
-function endpointLine(endpoint: Endpoint): string {
-  return `${endpoint.id}  ${printable(endpoint.url)}  ${endpoint.topics.join(' ')}  ${printable(stateOf(endpoint))}\n`;
+function endpointTable(endpoints: readonly Endpoint[], context: CommandContext): string {
+  const { warn } = paintOut(context);
+  const rows = endpoints.map((endpoint) => {
+    const state = printable(stateOf(endpoint));
+    return [
+      endpoint.id,
+      printable(endpoint.url),
+      endpoint.topics.join(' '),
+      endpoint.enabled ? state : { text: state, paint: warn },
+    ];
+  });
+  return tableText(context, rows, [{}, { shortens: 24 }, { shortens: 12 }, { shortens: 12 }]);
 }
 
 /** In words: enabled, disabled and why, or deleted. */
@@ -59,7 +77,10 @@ function stateOf({ enabled, disabledReason, deletedAt }: Endpoint): string {
   return disabledReason === null ? 'disabled' : `disabled (${disabledReason})`;
 }
 
-function showText(shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; health: EndpointHealth }): string {
+function showText(
+  shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; health: EndpointHealth },
+  { bad, warn }: Paint,
+): string {
   const { endpoint, secrets, health } = shown;
   const { ratePerSecond: rate, retryDelaysMs: retries } = endpoint;
   const rows: readonly (readonly [string, string | null])[] = [
@@ -88,7 +109,15 @@ function showText(shown: { endpoint: Endpoint; secrets: readonly SecretInfo[]; h
     ['succeeded', successText(health)],
     ['failed', failureText(health)],
   ];
-  return rows.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(14)}${printable(value)}\n`])).join('');
+  const paints: Partial<Record<string, (text: string) => string>> = {
+    ...(endpoint.enabled ? {} : { state: warn }),
+    ...(health.breaker === 'closed' ? {} : { breaker: bad }),
+    ...(health.dead === 0 ? {} : { 'dead letters': bad }),
+  };
+  const shownAs = (name: string, value: string) => (paints[name] ?? ((text: string) => text))(printable(value));
+  return rows
+    .flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(14)}${shownAs(name, value)}\n`]))
+    .join('');
 }
 
 function secretText({ kind, publicKey, createdAt, expiresAt }: SecretInfo): string {

@@ -38,7 +38,7 @@ export function registerEndpointState(endpoint: Command, context: CommandContext
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nWhat waits for it goes on when it is enabled; what is announced meanwhile is not kept for it.',
+      '\nWhat waits for it goes on when it is enabled; what is announced meanwhile is not kept for it.\n\nExample:\n  liventix outbox endpoint disable 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --reason "they move house"',
     )
     .action((id: string, options: Options & { reason: string }) => runDisable(id, options, context));
 
@@ -64,7 +64,10 @@ export function registerEndpointState(endpoint: Command, context: CommandContext
 
 const ENABLE_HELP = `
 What waits for it goes on. What was announced while it was disabled was not kept for it, and is not sent: the command says how
-liventix outbox replay sends that.`;
+liventix outbox replay sends that.
+
+Example:
+  liventix outbox endpoint enable 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4`;
 
 const DELETE_HELP = `
 A request under way may finish; after it none is made. Its secrets are removed, its settings stay for list --deleted: deliveries and

@@ -26,7 +26,10 @@ export function registerEndpointTest(endpoint: Command, context: CommandContext)
 
 const TEST_HELP = `
 The request is made from here, without a worker: signed, guarded and bounded in time as every other, of the type ${TEST_TOPIC}. It is no
-delivery: it is not tried again, waits for no place, and is written down nowhere. Ends with 1 where the answer is not 2xx.`;
+delivery: it is not tried again, waits for no place, and is written down nowhere. Ends with 1 where the answer is not 2xx.
+
+Example:
+  liventix outbox endpoint test 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4`;
 
 async function runTest(given: string, options: Options, context: CommandContext): Promise<void> {
   const { dryRun = false, json = false } = options;

@@ -35,7 +35,13 @@ interface AddOptions extends Options {
 
 /** Who receives webhooks, and all that there is to say about it. */
 export function registerOutboxEndpoint(outbox: Command, context: CommandContext): void {
-  const endpoint = outbox.command('endpoint').description('the endpoints that webhooks go to');
+  const endpoint = outbox
+    .command('endpoint')
+    .description('the endpoints that webhooks go to')
+    .addHelpText(
+      'after',
+      "\nExamples:\n  liventix outbox endpoint list\n  liventix outbox endpoint add --url https://example.com/hooks --topic 'ticket.*'",
+    );
   registerAdd(endpoint, context);
   registerEndpointShow(endpoint, context);
   registerUpdate(endpoint, context);

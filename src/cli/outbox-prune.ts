@@ -3,6 +3,7 @@ import { dropOldDays, listOldDays, type OldDay } from '../outbox/days.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
 import { toJson } from './output.ts';
+import { waitingFor } from './progress.ts';
 
 interface PruneOptions {
   readonly keepDays?: number;
@@ -17,8 +18,12 @@ export function registerOutboxPrune(outbox: Command, context: CommandContext): v
   outbox
     .command('prune')
     .description('drop the days that are older than is kept, as the worker does each hour')
-    .option('--keep-days <n>', 'days that are kept of what was delivered (OUTBOX_KEEP_DAYS, 30)', days)
-    .option('--keep-dead-days <n>', 'how long days with dead letters are kept (OUTBOX_KEEP_DEAD_DAYS, 90)', days)
+    .option('--keep-days <n>', 'days that are kept of what was delivered (default: OUTBOX_KEEP_DAYS, or 30)', days)
+    .option(
+      '--keep-dead-days <n>',
+      'how long days with dead letters are kept (default: OUTBOX_KEEP_DEAD_DAYS, or 90)',
+      days,
+    )
     .option('--dry-run', 'say what would be dropped, and drop nothing')
     .option('--json', 'print one JSON array')
     .addHelpText(
@@ -28,7 +33,9 @@ export function registerOutboxPrune(outbox: Command, context: CommandContext): v
     .action(({ dryRun, json, ...given }: PruneOptions) =>
       withDatabase(context, async (pool) => {
         const retention = { ...context.config.retention, ...given };
-        const old = dryRun ? await listOldDays(pool, retention) : await dropOldDays(pool, retention);
+        const old = await waitingFor(context, 'looking for old days, and dropping them', () =>
+          dryRun ? listOldDays(pool, retention) : dropOldDays(pool, retention),
+        );
         if (json) context.out.write(`${toJson(old)}\n`);
         else if (old.length === 0) context.err.write(`No day is older than ${retention.keepDays} days.\n`);
         else context.out.write(old.map((day) => `${day.day}  ${fateOf(day, dryRun === true)}\n`).join(''));

@@ -3,8 +3,10 @@ import { type EndpointStatus, type OutboxStatus, outboxStatus } from '../outbox/
 import { type CommandContext, withDatabase } from './context.ts';
 import { atWorkLine } from './outbox-at-work.ts';
 import { watchOutbox } from './outbox-watch.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 
 interface StatusOptions {
   readonly watch?: boolean;
@@ -38,8 +40,8 @@ export function registerOutboxStatus(outbox: Command, context: CommandContext): 
     .action(async ({ watch, every, exact, json }: StatusOptions) => {
       if (watch) return watchOutbox(context, { everyMs: every, ...(json ? { json } : {}) });
       await withDatabase(context, async (pool) => {
-        const status = await outboxStatus(pool, { exact: exact === true });
-        context.out.write(json ? `${toJson(status)}\n` : statusText(status));
+        const status = await waitingFor(context, 'counting', () => outboxStatus(pool, { exact: exact === true }));
+        context.out.write(json ? `${toJson(status)}\n` : statusText(status, paintOut(context)));
       });
     });
 }
@@ -51,11 +53,11 @@ function interval(text: string): number {
   throw new InvalidArgumentError('Give a time from 100ms to 60m, such as 2s.');
 }
 
-function statusText(status: OutboxStatus): string {
+function statusText(status: OutboxStatus, paint: Paint): string {
   const { messages, deliveries, attempts, oldestUndeliveredSeconds: oldest } = status;
   const about = (count: number) => `${status.isEstimate ? 'about ' : ''}${formatCount(count)}`;
-  const states = Object.entries(deliveries).map(
-    ([state, count]) => `${state === 'delivered' ? about(count) : formatCount(count)} ${state}`,
+  const states = Object.entries(deliveries).map(([state, count]) =>
+    stateCount(state, count, state === 'delivered' ? about(count) : formatCount(count), paint),
   );
   const lines = [
     `messages    ${about(messages.total)}, of which ${formatCount(messages.unprocessed)} are not yet turned into deliveries`,
@@ -68,18 +70,24 @@ function statusText(status: OutboxStatus): string {
           `paused      ${formatCount(deliveries.paused)} wait for an endpoint that is disabled, and nobody attempts them`,
         ]),
     atWorkLine(status),
-    ...nobodyLines(status),
-    ...status.endpoints.map(endpointLine),
+    ...nobodyLines(status, paint),
+    ...status.endpoints.map((endpoint) => endpointLine(endpoint, paint)),
     ...deletedLines(status.deletedEndpoints),
   ];
   return `${lines.join('\n')}\n`;
 }
 
-function nobodyLines({ messages, deliveries, workers }: OutboxStatus): string[] {
+/** `3 dead`, which is bad where there are any. */
+function stateCount(state: string, count: number, text: string, { bad }: Paint): string {
+  const words = `${text} ${state}`;
+  return state === 'dead' && count > 0 ? bad(words) : words;
+}
+
+function nobodyLines({ messages, deliveries, workers }: OutboxStatus, { bad }: Paint): string[] {
   const waiting = messages.unprocessed + deliveries.pending + deliveries.queued + deliveries.delivering;
   if (workers > 0 || waiting === 0) return [];
   return [
-    `nobody      no worker runs, and ${formatCount(waiting)} wait: they are sent when one does (liventix worker)`,
+    `nobody      ${bad('no worker runs')}, and ${formatCount(waiting)} wait: they are sent when one does (liventix worker)`,
   ];
 }
 
@@ -93,18 +101,18 @@ function deletedLines({ waiting, delivered, dead }: OutboxStatus['deletedEndpoin
   return [`deleted     endpoints that were deleted: ${counts.join(', ')}, counted above too`];
 }
 
-function endpointLine(endpoint: EndpointStatus): string {
+function endpointLine(endpoint: EndpointStatus, paint: Paint): string {
   const { id, url, waiting, paused, delivered, dead, lastError } = endpoint;
   const counts = [
     `${formatCount(waiting)} waiting`,
     `${formatCount(paused)} paused`,
     ...(delivered === null ? [] : [`${formatCount(delivered)} delivered`]),
-    `${formatCount(dead)} dead`,
+    stateCount('dead', dead, formatCount(dead), paint),
   ];
-  return `endpoint    ${id}  ${printable(url)}  ${stateOf(endpoint)}: ${counts.join(', ')}${lastError === null ? '' : `; last error: ${printable(lastError)}`}`;
+  return `endpoint    ${id}  ${printable(url)}  ${stateOf(endpoint, paint)}: ${counts.join(', ')}${lastError === null ? '' : `; last error: ${printable(lastError)}`}`;
 }
 
-function stateOf({ enabled, disabledReason, breaker }: EndpointStatus): string {
-  if (enabled) return breaker === 'closed' ? 'enabled' : `enabled, breaker ${breaker}`;
-  return disabledReason === null ? 'disabled' : `disabled (${printable(disabledReason)})`;
+function stateOf({ enabled, disabledReason, breaker }: EndpointStatus, { bad, warn }: Paint): string {
+  if (enabled) return breaker === 'closed' ? 'enabled' : `enabled, ${bad(`breaker ${breaker}`)}`;
+  return warn(disabledReason === null ? 'disabled' : `disabled (${printable(disabledReason)})`);
 }

@@ -9,6 +9,7 @@ import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { readSmallFile } from './small-file.ts';
+import { tableText } from './table.ts';
 
 interface Options {
   readonly dryRun?: boolean;
@@ -22,12 +23,16 @@ interface AddOptions extends Options {
 
 /** Topics whose payloads have a schema. */
 export function registerOutboxTopic(outbox: Command, context: CommandContext): void {
-  const topic = outbox.command('topic').description('what payloads of a topic look like');
+  const topic = outbox
+    .command('topic')
+    .description('what payloads of a topic look like')
+    .addHelpText('after', '\nExample:\n  liventix outbox topic list');
   registerAdd(topic, context);
   registerLooks(topic, context);
   topic
     .command('remove')
     .description("take a topic's schema away; its payloads are as they like")
+    .addHelpText('after', '\nExample:\n  liventix outbox topic remove ticket.purchased --dry-run')
     .argument('<topic>', 'the topic')
     .option('--dry-run', 'say whether there is one, and change nothing')
     .option('--json', 'print one JSON object')
@@ -100,18 +105,20 @@ function registerLooks(topic: Command, context: CommandContext): void {
   topic
     .command('list')
     .description('list the topics that have a schema')
+    .addHelpText('after', '\nExample:\n  liventix outbox topic list --json')
     .option('--json', 'print one JSON array')
     .action((options: Options) =>
       withDatabase(context, async (pool) => {
         const topics = await listTopics(pool);
         if (options.json) context.out.write(`${toJson(topics)}\n`);
         else if (topics.length === 0) context.err.write(NO_TOPICS);
-        else context.out.write(topics.map(topicLine).join(''));
+        else context.out.write(topicTable(topics, context));
       }),
     );
   topic
     .command('show')
     .description("print a topic's schema, as it may be given to topic add")
+    .addHelpText('after', '\nExample:\n  liventix outbox topic show ticket.purchased')
     .argument('<topic>', 'the topic')
     .option('--json', 'print one JSON object of all that is known of it')
     .action((name: string, options: Options) =>
@@ -124,10 +131,13 @@ function registerLooks(topic: Command, context: CommandContext): void {
 
 const NO_TOPICS = 'No topic has a schema yet: liventix outbox topic add gives it one.\n';
 
-function topicLine({ topic, version, updatedAt, description }: Topic): string {
-  return `${topic}  version ${version} of ${updatedAt.toISOString()}  ${printable(description ?? '')}`
-    .trimEnd()
-    .concat('\n');
+function topicTable(topics: readonly Topic[], context: CommandContext): string {
+  const rows = topics.map(({ topic, version, updatedAt, description }) => [
+    topic,
+    `version ${version} of ${updatedAt.toISOString()}`,
+    printable(description ?? ''),
+  ]);
+  return tableText(context, rows, [{}, {}, { shortens: 16 }]);
 }
 
 async function runRemove(

@@ -11,7 +11,8 @@ import { type Pace, paceSince } from '../outbox/pace.ts';
 import { createWatchPool } from '../outbox/watch/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { atWorkLine } from './outbox-at-work.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
@@ -73,7 +74,9 @@ async function tickUntilStopped(pool: Pool, context: CommandContext, flags: Watc
         backlog: await readBacklog(pool),
         holders: await horizonHolders(pool),
       };
-      context.out.write(flags.json ? tickJson(tick) : isScreen ? `${CLEAR_SCREEN}${tickText(tick)}` : tickLine(tick));
+      context.out.write(
+        flags.json ? tickJson(tick) : isScreen ? `${CLEAR_SCREEN}${tickText(tick, paintOut(context))}` : tickLine(tick),
+      );
     } catch (error) {
       if (context.stop.aborted) return;
       const { code, message } = toAppError(error);
@@ -138,7 +141,7 @@ function horizonText({ holders: [oldest] }: Tick): string {
   return oldest.kind === 'slot' ? `slot ${oldest.name}` : `${Math.floor(oldest.ageSeconds)} s`;
 }
 
-function tickText(tick: Tick): string {
+function tickText(tick: Tick, paint: Paint): string {
   const { at, pace, backlog, holders } = tick;
   const states = Object.entries(countByState(backlog)).map(([state, count]) => `${formatCount(count)} ${state}`);
   const { oldestUndeliveredSeconds: oldest } = backlog;
@@ -152,17 +155,22 @@ function tickText(tick: Tick): string {
     ...(holders.length === 0 ? ['horizon     nothing holds it back'] : []),
     ...holders.slice(0, SHOWN_HOLDERS).map((holder) => `horizon     ${describeHolder(holder)}`),
     ...worst(backlog).map(
-      (endpoint) => `endpoint    ${endpoint.id}  ${printable(endpoint.url)}  ${endpointText(endpoint, at)}`,
+      (endpoint) => `endpoint    ${endpoint.id}  ${printable(endpoint.url)}  ${endpointText(endpoint, at, paint)}`,
     ),
   ].join('\n')}\n`;
 }
 
-function endpointText(endpoint: EndpointBacklog & { readonly waiting: number }, at: Date): string {
+function endpointText(
+  endpoint: EndpointBacklog & { readonly waiting: number },
+  at: Date,
+  { bad, warn }: Paint,
+): string {
   const { waiting, dead, enabled, breaker, probeAt } = endpoint;
-  const counts = `${formatCount(waiting)} waiting, ${formatCount(dead)} dead`;
-  if (!enabled) return `${counts}, disabled`;
+  const letters = `${formatCount(dead)} dead`;
+  const counts = `${formatCount(waiting)} waiting, ${dead === 0 ? letters : bad(letters)}`;
+  if (!enabled) return `${counts}, ${warn('disabled')}`;
   if (breaker === 'closed' || probeAt === null) return counts;
   const inSeconds = Math.max(0, Math.ceil((probeAt.getTime() - at.getTime()) / MS));
   const probe = inSeconds === 0 ? 'by the next that is due' : `in ${inSeconds} s at the earliest`;
-  return `${counts}, breaker ${breaker}: probed ${probe}`;
+  return `${counts}, ${bad(`breaker ${breaker}`)}: probed ${probe}`;
 }

@@ -12,7 +12,11 @@ import { registerOutboxTopic } from './outbox-topic.ts';
 export function registerOutbox(program: Command, context: CommandContext): void {
   const outbox = program
     .command('outbox')
-    .description('what is announced, who receives the webhooks, and how their delivery stands');
+    .description('what is announced, who receives the webhooks, and how their delivery stands')
+    .addHelpText(
+      'after',
+      "\nExamples:\n  liventix outbox status\n  liventix outbox endpoint add --url https://example.com/hooks --topic 'ticket.*'",
+    );
   registerOutboxEndpoint(outbox, context);
   registerOutboxTopic(outbox, context);
 

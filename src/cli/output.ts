@@ -1,18 +1,24 @@
 import { once } from 'node:events';
 import { Writable } from 'node:stream';
 import type { AppError } from '../errors.ts';
+import { type Paint, paintOf } from './paint.ts';
 
 export { toJson } from '../db/json-value.ts';
 
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
-  readonly out: { write(text: string): unknown };
+  readonly out: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
   readonly err: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
+  /** Which of them are coloured, each by itself; neither, when left out. */
+  readonly colours?: { readonly out: boolean; readonly err: boolean };
 }
 
+/** How data for people is coloured; JSON and CSV never are. */
+export const paintOut = ({ colours }: Streams): Paint => paintOf(colours?.out);
+
 /** The one line that a user sees of a failure: code, what, what to do. */
-export function errorLine(error: AppError): string {
-  return `liventix: ${error.code}: ${error.message}\n`;
+export function errorLine(error: AppError, paint: Paint = paintOf(false)): string {
+  return `liventix: ${paint.bad(error.code)}: ${error.message}\n`;
 }
 
 /** `1234567n` with exponent 2 → `12,345.67`. */

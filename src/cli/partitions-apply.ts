@@ -5,7 +5,7 @@ import { type Finding, inMegabytes } from '../analytics/partitions/findings.ts';
 import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analytics/partitions/mapping.ts';
 import type { Mended } from '../analytics/partitions/mend-keys.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
-import { type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
+import { chooseToPutBack, type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
@@ -13,7 +13,7 @@ import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface Selection {
   readonly mapping?: string;
@@ -22,7 +22,8 @@ interface Selection {
 }
 
 type Flags = Patience & { readonly rest: number };
-type ApplyFlags = Selection & Flags & { readonly keepPast?: boolean; readonly yes?: boolean };
+type Trying = { readonly dryRun?: boolean };
+type ApplyFlags = Selection & Flags & { readonly keepPast?: boolean; readonly yes?: boolean } & Trying;
 
 /** Seeing what would become of tables, doing it, and undoing it. */
 export function registerPartitionsApply(partitions: Command, context: CommandContext): void {
@@ -41,20 +42,22 @@ export function registerPartitionsApply(partitions: Command, context: CommandCon
         ),
     ),
   )
+    .option('--dry-run', 'say what partitions plan says, and change nothing')
     .option('--keep-past', 'leave the rows there are in one partition: nothing is copied')
     .option('--yes', 'let months go that a shorter keepMonths than before keeps no longer')
     .addHelpText('after', APPLY_HELP)
-    .action((options: ApplyFlags) => runApply(options, context));
+    .action((options: ApplyFlags) => (options.dryRun ? runPlan : runApply)(options, context));
 
   givingWay(
     partitions
       .command('rollback')
       .description('make plain tables again, with every row there is by then; also gives up what apply began')
       .option('--table <table>', 'put this table back alone; may be given several times', several, [])
+      .option('--dry-run', 'say which tables it would be, and change nothing')
       .option('--json', 'print one JSON object'),
   )
     .addHelpText('after', ROLLBACK_HELP)
-    .action((options: Selection & Flags) => runRollback(options, context));
+    .action((options: Selection & Flags & Trying) => (options.dryRun ? runRollbackDry : runRollback)(options, context));
 }
 
 const selecting = (command: Command): Command =>
@@ -76,12 +79,13 @@ Examples:
   liventix partitions plan --mapping partitions.json --table analytics.event_impressions`;
 
 const APPLY_HELP = `
-Each table in three parts. Beside whoever uses it: its keys and indexes with the instant, a check of where the past ends, not valid first. In one
-short transaction: the table becomes the partition of the past of one that bears its name, and views, foreign keys, policies, grants, triggers
-and publications go over. Beside whoever uses it again: its rows are copied into months, what changes meanwhile is captured; and in another
-short transaction the months take the place of the past, which is set aside (liventix partitions clean drops it).
+Each table in three parts. Beside whoever uses it: its keys and indexes with the instant, a check of where the past ends, not valid first.
+In one short transaction: the table becomes the partition of the past of one that bears its name, and views, foreign keys, policies,
+grants, triggers and publications go over. Beside whoever uses it again: its rows are copied into months, what changes meanwhile is
+captured; and in another short transaction the months take the place of the past, which is set aside (liventix partitions clean drops it).
 Of a table that has its months, what keeps its keys is put right: triggers, keys that are lacking, keys that nothing has or refers to.
-Locks are given way to after 50 ms and tried again. Needs as much disk again as the rows take, until clean. Exits with 1 when a table was left.
+Locks are given way to after 50 ms and tried again. Needs as much disk again as the rows take, until clean. Exits with 1 when a table was
+left.
 
 Examples:
   liventix partitions apply
@@ -89,9 +93,9 @@ Examples:
   liventix partitions apply --rest 4`;
 
 const ROLLBACK_HELP = `
-Copies every row that is there now into a plain table, beside whoever uses it, which takes the place of the months in one short transaction. The
-months are set aside (liventix partitions clean drops them). What is known of a table that somebody dropped goes. Exits with 1 when a table was
-left.
+Copies every row that is there now into a plain table, beside whoever uses it, which takes the place of the months in one short
+transaction. The months are set aside (liventix partitions clean drops them). What is known of a table that somebody dropped goes. Exits
+with 1 when a table was left.
 
 Examples:
   liventix partitions rollback
@@ -112,7 +116,7 @@ async function readEntries({ mapping, table }: Selection): Promise<readonly Entr
 async function runPlan(options: Selection, context: CommandContext): Promise<void> {
   const entries = await readEntries(options);
   await withDatabase(context, async (pool) => {
-    const plan = await makePlan(pool, entries, new Date());
+    const plan = await waitingFor(context, 'reading the catalog', () => makePlan(pool, entries, new Date()));
     context.out.write(options.json === true ? `${toJson({ tables: plan })}\n` : plan.map(plannedText).join('\n'));
     if (plan.some(({ status }) => status === 'blocked')) context.exitWith(1);
   });
@@ -228,6 +232,16 @@ const mendedLines = ({ side, unkept, written, takenAway }: Mended): readonly str
   ...unkept.map((fault) => `    ${printable(fault)}: put right\n`),
   `    ${printable(side)}: ${formatCount(written)} keys that were lacking, ${formatCount(takenAway)} taken away that no row has and nothing refers to\n`,
 ];
+
+async function runRollbackDry({ table, json }: Selection, context: CommandContext): Promise<void> {
+  await withDatabase(context, async (pool) => {
+    const tables = (await chooseToPutBack(pool, table)).map(({ schema, name }) => `${schema}.${name}`);
+    const lines = tables.map((name) => `would put back ${printable(name)}\n`);
+    if (json) context.out.write(`${toJson({ wouldPutBack: tables })}\n`);
+    else context.out.write(lines.length === 0 ? 'No table is kept by month.\n' : lines.join(''));
+    context.err.write('Nothing was changed.\n');
+  });
+}
 
 async function runRollback(options: Selection & Flags, context: CommandContext): Promise<void> {
   await withDatabase(

@@ -1,4 +1,4 @@
-import { Argument, type Command } from 'commander';
+import { Argument, type Command, Option } from 'commander';
 import { dropSetAside } from '../analytics/partitions/clean.ts';
 import { readStatus } from '../analytics/partitions/status.ts';
 import { chooseRunner, maintain, type Upkept } from '../analytics/partitions/upkeep.ts';
@@ -6,18 +6,21 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { toJson } from './output.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 
 /** Seeing to the months, and to what is left of others. */
 export function registerPartitionsUpkeep(partitions: Command, context: CommandContext): void {
   partitions
     .command('maintain')
     .description('see to the months now: make those ahead, take out what is older than is kept')
-    .option('--confirm', 'take months out though nobody has seen to them for more than 45 days')
+    .option('--yes', 'take months out though nobody has seen to them for more than 45 days')
     .option('--json', 'print one JSON array')
     .addHelpText('after', MAINTAIN_HELP)
-    .action(({ confirm = false, json = false }: { confirm?: boolean; json?: boolean }) =>
+    .action(({ yes = false, json = false }: { yes?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const done = await maintain(pool, 'command', { isConfirmed: confirm });
+        const done = await waitingFor(context, 'seeing to the months', () =>
+          maintain(pool, 'command', { isConfirmed: yes }),
+        );
         if (json) context.out.write(`${toJson(done)}\n`);
         else context.out.write(done.length === 0 ? 'Nothing was due.\n' : done.map(upkeptLine).join(''));
         if (done.some(({ action }) => action === 'left' || action === 'held back')) context.exitWith(1);
@@ -30,23 +33,31 @@ export function registerPartitionsUpkeep(partitions: Command, context: CommandCo
     .addArgument(
       new Argument('<runner>', 'the worker, or pg_cron where the extension is there').choices(['worker', 'pg_cron']),
     )
+    .option('--dry-run', 'say whether it could, and change nothing')
+    .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       '\nNever both: each asks first whether it is meant.\n\nExample:\n  liventix partitions schedule pg_cron',
     )
-    .action((runner: 'worker' | 'pg_cron') =>
+    .action((runner: 'worker' | 'pg_cron', { dryRun = false, json = false }: { dryRun?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        await chooseRunner(pool, runner);
+        await chooseRunner(pool, runner, { dryRun });
+        const database = await databaseName(pool);
+        const by = `${dryRun ? 'would be' : 'are'} seen to by ${runner === 'worker' ? 'the worker' : 'pg_cron'}`;
         context.out.write(
-          `The months of ${await databaseName(pool)} are seen to by ${runner === 'worker' ? 'the worker' : 'pg_cron'}.\n`,
+          json
+            ? `${toJson({ database, [dryRun ? 'wouldRun' : 'runner']: runner })}\n`
+            : `The months of ${database} ${by}.\n`,
         );
+        if (dryRun) context.err.write('Nothing was changed.\n');
       }),
     );
 
   partitions
     .command('clean')
     .description('drop what apply and rollback set aside')
-    .option('--yes', 'do it; without it, only say what would be dropped')
+    .addOption(new Option('--yes', 'do it; without it, only say what would be dropped').conflicts('dryRun'))
+    .option('--dry-run', 'say what would be dropped, as without --yes')
     .option('--json', 'print one JSON array')
     .addHelpText(
       'after',
@@ -56,8 +67,8 @@ export function registerPartitionsUpkeep(partitions: Command, context: CommandCo
 }
 
 const MAINTAIN_HELP = `
-Gives way to whoever uses a table: what could not be done is tried again the next time, and said. A clock that is ahead takes nothing out: months
-are counted back from the newest row where that is older, and after 45 days without upkeep nothing goes unless a person says --confirm.
+Gives way to whoever uses a table: what could not be done is tried again the next time, and said. A clock that is ahead takes nothing out:
+months are counted back from the newest row where that is older, and after 45 days without upkeep nothing goes unless a person says --yes.
 Exits with 1 when something was left.
 
 Example:
@@ -83,7 +94,9 @@ async function runClean({ yes, json }: { yes: boolean; json: boolean }, context:
         context.err.write(`In ${await databaseName(pool)}. Nothing was dropped: say --yes.\n`);
       return;
     }
-    const dropped = await dropSetAside(pool, { stop: context.stop });
+    const dropped = await waitingFor(context, 'dropping what was set aside', () =>
+      dropSetAside(pool, { stop: context.stop }),
+    );
     context.out.write(
       json
         ? `${toJson(dropped)}\n`

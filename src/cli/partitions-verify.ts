@@ -5,9 +5,11 @@ import { ofLost } from '../analytics/partitions/tables.ts';
 import { verifyPartitions } from '../analytics/partitions/verify.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
+import { type Column, tableLines, widthOf } from './table.ts';
 
 /** Finding out how tables by month stand. */
 export function registerPartitionsVerify(partitions: Command, context: CommandContext): void {
@@ -29,16 +31,16 @@ export function registerPartitionsVerify(partitions: Command, context: CommandCo
     .action(({ months = false, json = false }: { months?: boolean; json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const status = await readStatus(pool);
-        context.out.write(json ? `${toJson(status)}\n` : statusText(status, months));
+        context.out.write(json ? `${toJson(status)}\n` : statusText(status, months, context));
       }),
     );
 }
 
 const VERIFY_HELP = `
 In one snapshot, and changes nothing: that months follow each other without a gap, have every index, key and trigger, and show nothing by
-their own names; that no row lies in no month; that side tables are kept by their triggers, and have the key of every row; that a key that none
-keeps is there once; that nothing reads what was set aside. Reads all rows. That a copy had every row of what it took the place of, apply and rollback find out
-before they let it: that is in partitions.log, with counts and sums of hashes.
+their own names; that no row lies in no month; that side tables are kept by their triggers, and have the key of every row; that a key that
+none keeps is there once; that nothing reads what was set aside. Reads all rows. That a copy had every row of what it took the place of,
+apply and rollback find out before they let it: that is in partitions.log, with counts and sums of hashes.
 
 Example:
   liventix partitions verify --json`;
@@ -54,11 +56,14 @@ async function runVerify(json: boolean, context: CommandContext): Promise<void> 
 
 const megabytes = (bytes: bigint) => `${formatCount(inMegabytes(bytes))} MB`;
 
-function statusText({ runner, tables, setAside }: Status, withMonths: boolean): string {
+function statusText({ runner, tables, setAside }: Status, withMonths: boolean, context: CommandContext): string {
+  const { bad } = paintOut(context);
+  const monthLines = (months: TableStatus['months']) =>
+    tableLines(months.map(monthCells), MONTH_COLUMNS, { width: widthOf(context), gap: 1 });
   if (tables.length === 0 && setAside.length === 0)
     return 'No table is kept by month. First: liventix partitions plan\n';
   return [
-    ...tables.flatMap((table) => [tableLine(table), ...(withMonths ? table.months.map(monthLine) : [])]),
+    ...tables.flatMap((table) => [tableLine(table, bad), ...(withMonths ? monthLines(table.months) : [])]),
     ...setAside.map(
       ({ relation, table, at, sizeBytes }) =>
         `set aside   ${printable(relation)}, what ${printable(table)} was until ${at.toISOString()}, ${megabytes(sizeBytes)}: liventix partitions clean`,
@@ -68,21 +73,24 @@ function statusText({ runner, tables, setAside }: Status, withMonths: boolean): 
   ].join('\n');
 }
 
-function tableLine({
-  table,
-  state,
-  months,
-  copy,
-  runwayDays,
-  missingMonths,
-  hasStrays,
-  isLost,
-  unkeptKeys,
-  keepMonths,
-  expired,
-  maintainedAt,
-}: TableStatus): string {
-  if (isLost) return `lost        ${printable(ofLost(table))}`;
+function tableLine(
+  {
+    table,
+    state,
+    months,
+    copy,
+    runwayDays,
+    missingMonths,
+    hasStrays,
+    isLost,
+    unkeptKeys,
+    keepMonths,
+    expired,
+    maintainedAt,
+  }: TableStatus,
+  bad: Paint['bad'],
+): string {
+  if (isLost) return `${bad('lost')}        ${printable(ofLost(table))}`;
   const sum = months.reduce((total, { sizeBytes }) => total + sizeBytes, 0n);
   return [
     `${state.padEnd(11)} ${printable(table)}`,
@@ -90,7 +98,7 @@ function tableLine({
       ? []
       : [`${months.filter(({ isDefault }) => !isDefault).length} months, ${megabytes(sum)}`]),
     ...(runwayDays === null ? [] : [`months for ${runwayDays} days`]),
-    ...(missingMonths.length === 0 ? [] : [`WITHOUT ${missingMonths.join(', ')}`]),
+    ...(missingMonths.length === 0 ? [] : [bad(`WITHOUT ${missingMonths.join(', ')}`)]),
     keepMonths === null
       ? 'kept for ever'
       : `kept for ${keepMonths} ${keepMonths === 1 ? 'month' : 'months'}, then ${expired === 'drop' ? 'dropped' : 'archived'}`,
@@ -99,11 +107,16 @@ function tableLine({
       : [
           `copying (${copy.way}): ${formatCount(copy.blocksDone)} of ${formatCount(copy.blocks)} blocks, ${formatCount(copy.waiting)} changes wait`,
         ]),
-    ...(unkeptKeys.length > 0 ? ['KEYS ARE NOT KEPT: liventix partitions apply'] : []),
-    ...(hasStrays ? ['ROWS LIE IN NO MONTH'] : []),
+    ...(unkeptKeys.length > 0 ? [`${bad('KEYS ARE NOT KEPT')}: liventix partitions apply`] : []),
+    ...(hasStrays ? [bad('ROWS LIE IN NO MONTH')] : []),
     ...(maintainedAt === null ? [] : [`seen to ${maintainedAt.toISOString()}`]),
   ].join(', ');
 }
 
-const monthLine = ({ partition, firstDay, endDay, isDefault, sizeBytes }: TableStatus['months'][number]): string =>
-  `    ${printable(partition).padEnd(50)} ${isDefault ? 'what lies in no month'.padEnd(26) : `${firstDay ?? 'ever'} to ${endDay ?? 'ever'}`.padEnd(26)} ${megabytes(sizeBytes).padStart(12)}`;
+const MONTH_COLUMNS: readonly Column[] = [{ min: 54, shortens: 24 }, { min: 26 }, { align: 'right', min: 12 }];
+
+const monthCells = ({ partition, firstDay, endDay, isDefault, sizeBytes }: TableStatus['months'][number]) => [
+  `    ${printable(partition)}`,
+  isDefault ? 'what lies in no month' : `${firstDay ?? 'ever'} to ${endDay ?? 'ever'}`,
+  megabytes(sizeBytes),
+];

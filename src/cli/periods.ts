@@ -18,6 +18,7 @@ import { databaseName } from './database-name.ts';
 import { beginningOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
+import { waitingFor } from './progress.ts';
 import { packageVersion } from './version.ts';
 import { assertNewFile } from './whole-file.ts';
 
@@ -52,7 +53,7 @@ function registerClose(books: Command, context: CommandContext): void {
       withDatabase(context, async (pool) => {
         const request = { until: options.until, bookId: options.book };
         if (options.dryRun) {
-          const preview = await previewPeriod(pool, request);
+          const preview = await waitingFor(context, 'adding up the period', () => previewPeriod(pool, request));
           context.out.write(
             options.json
               ? `${toJson({ wouldClose: preview })}\n`
@@ -63,7 +64,9 @@ function registerClose(books: Command, context: CommandContext): void {
         context.err.write(
           `Closing book ${options.book} of ${await databaseName(pool)} until ${options.until}, for ever.\n`,
         );
-        const period = await closeInto(options.certificate, () => closePeriod(pool, request));
+        const period = await waitingFor(context, 'adding up the period, and closing it', () =>
+          closeInto(options.certificate, () => closePeriod(pool, request)),
+        );
         context.out.write(options.json ? `${toJson(certificateOf(period))}\n` : closedText(period));
       }),
     );
@@ -126,7 +129,9 @@ function registerList(books: Command, context: CommandContext): void {
           pool,
           async (tx) => ({
             periods: await listPeriods(tx, { bookId: book }),
-            checks: options.verify ? await runPeriodChecks(tx) : undefined,
+            checks: options.verify
+              ? await waitingFor(context, 'recomputing every certificate', () => runPeriodChecks(tx))
+              : undefined,
           }),
           ONE_SNAPSHOT,
         );
@@ -134,7 +139,7 @@ function registerList(books: Command, context: CommandContext): void {
         context.out.write(
           options.json
             ? `${toJson({ book, periods, holds, checks })}\n`
-            : `${periodsText(book, periods)}${checks?.map(checkLines).join('') ?? ''}`,
+            : `${periodsText(book, periods)}${checks?.map((check) => checkLines(check, context)).join('') ?? ''}`,
         );
         if (holds === false) context.exitWith(1);
       }),

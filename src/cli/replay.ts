@@ -11,7 +11,8 @@ import {
 } from '../ledger/rebuild/rebuild.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { createProgress } from './progress.ts';
 
 const REBUILD_HELP = `
@@ -43,7 +44,8 @@ const MOST_ROWS = Number.MAX_SAFE_INTEGER;
 export function registerReplay(program: Command, context: CommandContext): void {
   const replay = program
     .command('replay')
-    .description('make the projections anew from the log, beside the live ones: to compare, and to put in place');
+    .description('make the projections anew from the log, beside the live ones: to compare, and to put in place')
+    .addHelpText('after', '\nExample:\n  liventix replay rebuild');
   const bookOption = ['--book <n>', 'only this book; all of them when left out', wholeNumber(1, MAX_BOOK)] as const;
   replay
     .command('rebuild')
@@ -114,28 +116,31 @@ async function run(pool: Pool, flags: Flags, context: CommandContext, options: R
   context.out.write(
     flags.json
       ? `${toJson({ equal: isEqual, resumedAt, tables, swap: swap ?? null, kept: isKept, seconds })}\n`
-      : rebuildText(rebuild),
+      : rebuildText(rebuild, paintOut(context)),
   );
   if (!isEqual && swap === undefined) context.exitWith(1);
 }
 
-function rebuildText(rebuild: Rebuild): string {
+function rebuildText(rebuild: Rebuild, paint: Paint): string {
   const { tables, isEqual, resumedAt, swap, isKept } = rebuild;
   const resumed =
     resumedAt === 0n ? '' : `What a run before had rebuilt, up to position ${resumedAt}, was found again.\n\n`;
   const verdict = isEqual
-    ? 'Every table is what the log gives.\n'
+    ? `${paint.good('Every table is what the log gives.')}\n`
     : swap === undefined
-      ? `NOT every table is what the log gives.${isKept ? ' What it gives is kept: put it in place with --swap, or remove it with --discard.' : ' Put it right: liventix replay rebuild --swap'}\n`
+      ? `${paint.bad('NOT every table is what the log gives.')}${isKept ? ' What it gives is kept: put it in place with --swap, or remove it with --discard.' : ' Put it right: liventix replay rebuild --swap'}\n`
       : swapText(swap);
-  return `${resumed}${tables.map(tableText).join('')}\n${verdict}`;
+  return `${resumed}${tables.map((table) => comparedText(table, paint)).join('')}\n${verdict}`;
 }
 
-function tableText({ table, rows, rebuiltRows, isEqual, differing, missing, surplus, first }: ComparedTable): string {
+function comparedText(
+  { table, rows, rebuiltRows, isEqual, differing, missing, surplus, first }: ComparedTable,
+  { bad, good }: Paint,
+): string {
   const counts = `${table.padEnd(18)} ${formatCount(rows).padStart(14)} rows, rebuilt ${formatCount(rebuiltRows).padStart(14)}`;
-  if (isEqual) return `same     ${counts}\n`;
+  if (isEqual) return `${good('same')}     ${counts}\n`;
   const found = `differing ${formatCount(differing)}, missing ${formatCount(missing)}, surplus ${formatCount(surplus)}`;
-  return `DIFFERS  ${counts}   ${found}\n${first.map((text) => `         ${text}\n`).join('')}`;
+  return `${bad('DIFFERS')}  ${counts}   ${found}\n${first.map((text) => `         ${text}\n`).join('')}`;
 }
 
 const swapText = ({ rows, lockedMs, tries }: Swap) =>

@@ -25,14 +25,15 @@ export function registerRestructureAccesses(restructure: Command, context: Comma
     .command('accesses')
     .description(
       'send what an application sends through PostgREST, before a move and after it, and compare the answers',
-    );
+    )
+    .addHelpText('after', '\nExample:\n  liventix restructure accesses record');
 
   accesses
     .command('record')
     .description('send every access as several callers, undo it, and write what it gave as a file for compare')
     .option('--accesses <file>', "the accesses, as JSON; a sample of the Liventix application's own when left out")
-    .option('--out <file>', 'where the recording is written', RECORDING_FILE)
-    .option('--seed <number>', 'which rows values are taken from', wholeNumber(0, MOST_SEEDS), 1)
+    .option('--output <file>', 'where the recording is written', RECORDING_FILE)
+    .option('--seed <n>', 'which rows values are taken from', wholeNumber(0, MOST_SEEDS), 1)
     .option('--json', 'print one JSON object')
     .addHelpText('after', RECORD_HELP)
     .action((options: RecordOptions) => runRecord(options, context));
@@ -48,7 +49,7 @@ export function registerRestructureAccesses(restructure: Command, context: Comma
 
 interface RecordOptions {
   readonly accesses?: string;
-  readonly out: string;
+  readonly output: string;
   readonly seed: number;
   readonly json?: boolean;
 }
@@ -71,7 +72,7 @@ or {"rpc": "get_home_feed", "args": ["p_user_id"]}, all of them in {"accesses": 
 
 Examples:
   liventix restructure accesses record
-  liventix restructure accesses record --accesses shop.json --out shop-before.json --seed 7`;
+  liventix restructure accesses record --accesses shop.json --output shop-before.json --seed 7`;
 
 const COMPARE_HELP = `
 Exits with 1 when an access is not answered as it was: other rows, other values, another error, or something else written.
@@ -80,7 +81,10 @@ Examples:
   liventix restructure accesses compare
   liventix restructure accesses compare --recording shop-before.json --json`;
 
-async function runRecord({ accesses, out, seed, json = false }: RecordOptions, context: CommandContext): Promise<void> {
+async function runRecord(
+  { accesses, output, seed, json = false }: RecordOptions,
+  context: CommandContext,
+): Promise<void> {
   const wanted = await readAccesses(accesses ?? LEGACY_ACCESSES);
   await withDatabase(
     context,
@@ -94,9 +98,9 @@ async function runRecord({ accesses, out, seed, json = false }: RecordOptions, c
         now: new Date(),
         onProgress: progress.update,
       }).finally(progress.clear);
-      await writeRecording(out, recording);
+      await writeRecording(output, recording);
       context.out.write(json ? `${toJson(summaryOf(recording))}\n` : recordedText(recording));
-      context.err.write(`The recording is in ${out}. After the move: liventix restructure accesses compare\n`);
+      context.err.write(`The recording is in ${output}. After the move: liventix restructure accesses compare\n`);
     },
     { isBeforeMigrations: true },
   );

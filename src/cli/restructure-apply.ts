@@ -12,6 +12,7 @@ import { formatCount, toJson } from './output.ts';
 import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress, type Progress } from './progress.ts';
+import { tableText } from './table.ts';
 
 /** Doing what a plan says, seeing what was done, and undoing it. */
 export function registerRestructureApply(restructure: Command, context: CommandContext): void {
@@ -48,6 +49,7 @@ export function registerRestructureApply(restructure: Command, context: CommandC
   restructure
     .command('status')
     .description('list what apply did and rollback would undo')
+    .addHelpText('after', '\nExample:\n  liventix restructure status')
     .option('--json', 'print one JSON array')
     .action(({ json = false }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
@@ -55,11 +57,13 @@ export function registerRestructureApply(restructure: Command, context: CommandC
         if (json) context.out.write(`${toJson(steps)}\n`);
         else if (steps.length === 0) context.out.write('Nothing was moved. First: liventix restructure plan\n');
         else {
-          const lines = steps.map(
-            ({ id, kind, object, doneAt }) =>
-              `${String(id).padStart(6)}  ${doneAt.toISOString()}  ${kind.padEnd(11)} ${printable(object)}\n`,
-          );
-          context.out.write(lines.join(''));
+          const rows = steps.map(({ id, kind, object, doneAt }) => [
+            String(id),
+            doneAt.toISOString(),
+            kind,
+            printable(object),
+          ]);
+          context.out.write(tableText(context, rows, [{ align: 'right', min: 6 }, {}, { min: 10 }, { shortens: 16 }]));
         }
       }),
     );

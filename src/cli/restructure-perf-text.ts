@@ -3,8 +3,9 @@ import { formatBytes, formatMs, formatSpan, formatTimes } from '../restructure/p
 import type { Load, Recording } from '../restructure/perf/recording.ts';
 import { quantile, timesOf } from '../restructure/perf/statistics.ts';
 import { caveatsOf, nameOf, remarksOf } from '../restructure/perf/words.ts';
-import { formatCount } from './output.ts';
+import { formatCount, paintOut, type Streams } from './output.ts';
 import { printable } from './printable.ts';
+import { type Column, tableLines, widthOf } from './table.ts';
 
 /** What a recording comes to. */
 export const summaryOf = ({ results, rows, cold, server, recordedAt }: Recording) => ({
@@ -99,7 +100,7 @@ const aboutOf = ({ program, server, recordedAt, settings, rows, cold }: Recordin
   cold,
 });
 
-export function comparedText(comparison: Comparison): string {
+export function comparedText(comparison: Comparison, streams: Streams): string {
   const { pairs, unpaired, otherRows } = comparison;
   const isJudged = otherRows.length === 0;
   const dashboards = pairs.filter(({ kind }) => kind === 'dashboard');
@@ -107,8 +108,8 @@ export function comparedText(comparison: Comparison): string {
     ...caveatsOf(comparison).map((each) => `note: ${printable(each)}`),
     '',
     '            before      after  times as fast',
-    ...dashboards.flatMap((pair) => pairLines(pair, isJudged)),
-    ...pairs.filter(({ kind }) => kind === 'access').flatMap((pair) => pairLines(pair, isJudged)),
+    ...dashboards.flatMap((pair) => pairLines(pair, isJudged, streams)),
+    ...pairs.filter(({ kind }) => kind === 'access').flatMap((pair) => pairLines(pair, isJudged, streams)),
     ...unpaired
       .filter(({ is }) => is === 'fault')
       .map(({ title, what }) => `FAULT    ${printable(`${title}: ${what}`)}`),
@@ -126,21 +127,35 @@ export function comparedText(comparison: Comparison): string {
   ].join('\n');
 }
 
-function pairLines(pair: Pair, isJudged: boolean): readonly string[] {
+const PAIR_COLUMNS: readonly Column[] = [
+  { min: 7 },
+  { min: 10, align: 'right' },
+  { min: 10, align: 'right' },
+  { min: 32 },
+  { shortens: 16 },
+];
+
+function pairLines(pair: Pair, isJudged: boolean, streams: Streams): readonly string[] {
+  const { good, bad } = paintOut(streams);
   const { verdict, spreads, warm, cold, answerDiffers } = pair;
   const remarks = remarksOf(pair);
   const range = `${formatTimes(warm.ratio)} (${formatSpan(warm)})`;
-  const columns = [
-    verdict.padEnd(7),
-    formatMs(spreads.before.p50).padStart(10),
-    formatMs(spreads.after.p50).padStart(10),
-    range.padEnd(32),
+  const cells = [
+    verdict === 'faster'
+      ? { text: verdict, paint: good }
+      : verdict === 'slower'
+        ? { text: verdict, paint: bad }
+        : verdict,
+    formatMs(spreads.before.p50),
+    formatMs(spreads.after.p50),
+    range,
+    printable(nameOf(pair)),
   ];
   return [
-    `${columns.join(' ')} ${printable(nameOf(pair))}`,
+    ...tableLines([cells], PAIR_COLUMNS, { width: widthOf(streams), gap: 1 }),
     ...(answerDiffers === null
       ? []
-      : [`         ${isJudged ? 'WRONG ANSWER' : 'answer not judged'}: ${printable(answerDiffers)}`]),
+      : [`         ${isJudged ? bad('WRONG ANSWER') : 'answer not judged'}: ${printable(answerDiffers)}`]),
     ...(cold === null ? [] : [`         cold: ${formatTimes(cold.ratio)} (${formatSpan(cold)})`]),
     ...(remarks.length === 0 ? [] : [`         ${printable(remarks.join('; '))}`]),
   ];

@@ -33,17 +33,18 @@ const MOST_SECONDS = 3_600;
 export function registerRestructurePerf(restructure: Command, context: CommandContext): void {
   const perf = restructure
     .command('perf')
-    .description('time the dashboards and the accesses of an application before a change and after it, and compare');
+    .description('time the dashboards and the accesses of an application before a change and after it, and compare')
+    .addHelpText('after', '\nExample:\n  liventix restructure perf record');
 
   measuring(
     perf
       .command('record')
       .description('time every query and access as it is now, and write times, plans and answers as a file for compare')
-      .option('--out <file>', 'where the recording is written', RECORDING_FILE)
+      .option('--output <file>', 'where the recording is written', RECORDING_FILE)
       .option('--queries <file>', "the dashboards' queries, as JSON; Liventix's own when left out")
       .option('--accesses <file>', "the application's accesses, as JSON; a sample of Liventix's own when left out")
       .option('--no-accesses', 'time the queries alone')
-      .option('--seed <number>', 'which rows values are taken from', wholeNumber(0, MOST_SEEDS), 1),
+      .option('--seed <n>', 'which rows values are taken from', wholeNumber(0, MOST_SEEDS), 1),
   )
     .option('--json', 'print one JSON object')
     .addHelpText('after', RECORD_HELP)
@@ -55,7 +56,7 @@ export function registerRestructurePerf(restructure: Command, context: CommandCo
       .description('ask the same again, and say of each query whether it became faster or slower, or answers otherwise')
       .argument('[before]', 'what record wrote before the change', RECORDING_FILE)
       .argument('[after]', 'what record or compare wrote after it; measured now when left out')
-      .option('--out <file>', 'keep what is measured now')
+      .option('--output <file>', 'keep what is measured now')
       .option('--queries <file>', 'take from here which query each one of the recording is replaced by'),
   )
     .option('--html <file>', 'write the report as a page too, with charts')
@@ -90,7 +91,7 @@ const measuring = (command: Command): Command =>
       }),
     )
     .option('--clients <n>', 'then let so many ask at once, and watch the connections', wholeNumber(1, MOST_CLIENTS))
-    .option('--seconds <n>', 'with --clients: for how long', wholeNumber(1, MOST_SECONDS), 10)
+    .option('--seconds <s>', 'with --clients: for how long', wholeNumber(1, MOST_SECONDS), 10)
     .option(
       '--pooler <url>',
       'with --clients: through this PgBouncer too; user and database as in DATABASE_URL when left out',
@@ -111,7 +112,7 @@ interface MeasuringOptions {
 }
 
 interface RecordOptions extends MeasuringOptions {
-  readonly out: string;
+  readonly output: string;
   readonly queries?: string;
   /** False where none are to be timed; true where nothing was said. */
   readonly accesses: string | boolean;
@@ -120,7 +121,7 @@ interface RecordOptions extends MeasuringOptions {
 }
 
 interface CompareOptions extends MeasuringOptions {
-  readonly out?: string;
+  readonly output?: string;
   readonly queries?: string;
   readonly html?: string;
   readonly otherRows?: boolean;
@@ -152,7 +153,7 @@ The accesses are those of liventix restructure accesses, the ones that read, as 
 DATABASE_URL has to name a role that may take on those. The file holds values of rows: keep it as carefully as the database.
 
 Examples:
-  liventix restructure perf record --out before.json
+  liventix restructure perf record --output before.json
   liventix restructure perf record --no-accesses --cold
   liventix restructure perf record --queries shop.json --no-accesses --rounds 100 --json`;
 
@@ -170,7 +171,7 @@ Examples:
   liventix restructure perf compare before.json after.json --json`;
 
 async function runRecord(options: RecordOptions, context: CommandContext): Promise<void> {
-  await assertWritable({ option: '--out', path: options.out });
+  await assertWritable({ option: '--output', path: options.output });
   const queries = await readQueries(options.queries ?? LIVENTIX_QUERIES);
   const accesses =
     options.accesses === false
@@ -179,10 +180,10 @@ async function runRecord(options: RecordOptions, context: CommandContext): Promi
   const recording = await measured(options, context, (pool, onProgress) =>
     drawMaterial(pool, queries, accesses, { seed: options.seed, timeoutMs: options.timeout, onProgress }),
   );
-  await writeWholeFile(options.out, chunksOf(textOfRecording(recording)));
+  await writeWholeFile(options.output, chunksOf(textOfRecording(recording)));
   context.out.write(options.json === true ? `${toJson(summaryOf(recording))}\n` : recordedText(recording));
   context.err.write(
-    `The recording is in ${options.out}. After the change: liventix restructure perf compare ${options.out}\n`,
+    `The recording is in ${options.output}. After the change: liventix restructure perf compare ${options.output}\n`,
   );
   if (isIncomplete(recording)) context.exitWith(1);
 }
@@ -196,7 +197,7 @@ async function runCompare(
   options: CompareOptions,
   context: CommandContext,
 ): Promise<void> {
-  if (options.out !== undefined) await assertWritable({ option: '--out', path: options.out });
+  if (options.output !== undefined) await assertWritable({ option: '--output', path: options.output });
   if (options.html !== undefined) await assertWritable({ option: '--html', path: options.html });
   const recorded = await readPerfRecording(files.before);
   const before =
@@ -205,12 +206,12 @@ async function runCompare(
     files.after === undefined
       ? await measured(options, context, async () => before.material)
       : await readPerfRecording(files.after);
-  if (files.after === undefined && options.out !== undefined)
-    await writeWholeFile(options.out, chunksOf(textOfRecording(after)));
+  if (files.after === undefined && options.output !== undefined)
+    await writeWholeFile(options.output, chunksOf(textOfRecording(after)));
   assertSameQuestions(before, after);
   const comparison = compareRecordings(before, after);
   if (options.otherRows !== true) assertSameRows(comparison);
-  context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison));
+  context.out.write(options.json === true ? `${toJson(jsonOf(comparison))}\n` : comparedText(comparison, context));
   if (options.html !== undefined) {
     await writeWholeFile(options.html, chunksOf(pageOf(comparison)));
     context.err.write(

@@ -6,12 +6,15 @@ import { PLAN_FILE, writePlan } from '../restructure/plan-file.ts';
 import type { Plan, PlannedTable } from '../restructure/planned.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { several } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
+import { type Cell, tableLines, widthOf } from './table.ts';
 
 interface PlanOptions {
   readonly mapping?: string;
-  readonly out: string;
+  readonly output: string;
   readonly table: readonly string[];
   readonly json?: boolean;
 }
@@ -22,7 +25,7 @@ export function registerRestructurePlan(restructure: Command, context: CommandCo
     .command('plan')
     .description('say what moving each table takes and what may break, and write it as a file for apply')
     .option('--mapping <file>', "which table goes where, as JSON; Liventix's own when left out")
-    .option('--out <file>', 'where the plan is written', PLAN_FILE)
+    .option('--output <file>', 'where the plan is written', PLAN_FILE)
     .option('--table <table>', 'show this table in full; may be given several times', several, [])
     .option('--json', 'print the plan as one JSON object')
     .addHelpText('after', PLAN_HELP)
@@ -44,13 +47,13 @@ Exits with 1 when a table is blocked.
 
 Examples:
   liventix restructure plan
-  liventix restructure plan --mapping shop.json --out shop-plan.json
+  liventix restructure plan --mapping shop.json --output shop-plan.json
   liventix restructure plan --table orders`;
 
-async function runPlan({ mapping, out, table, json = false }: PlanOptions, context: CommandContext): Promise<void> {
+async function runPlan({ mapping, output, table, json = false }: PlanOptions, context: CommandContext): Promise<void> {
   const wanted = await readMapping(mapping ?? LIVENTIX_MAPPING);
   await withDatabase(context, async (pool) => {
-    const plan = await makePlan(pool, wanted, { now: new Date() });
+    const plan = await waitingFor(context, 'reading the catalog', () => makePlan(pool, wanted, { now: new Date() }));
     const unknown = table.find((name) => !plan.tables.some((each) => each.table === name));
     if (unknown !== undefined) {
       throw new AppError(
@@ -58,44 +61,56 @@ async function runPlan({ mapping, out, table, json = false }: PlanOptions, conte
         `The mapping moves no ${unknown}. What it moves: liventix restructure plan`,
       );
     }
-    await writePlan(out, plan);
+    await writePlan(output, plan);
     if (json) context.out.write(`${toJson(plan)}\n`);
-    else context.out.write(planText(plan, table));
-    context.err.write(`The plan is in ${out}. ${nextOf(plan, out)}\n`);
+    else context.out.write(planText(plan, table, context));
+    context.err.write(`The plan is in ${output}. ${nextOf(plan, output)}\n`);
     if (plan.tables.some(({ readiness }) => readiness === 'blocked')) context.exitWith(1);
   });
 }
 
-function nextOf({ tables }: Plan, out: string): string {
-  const byPlan = out === PLAN_FILE ? '' : ` --plan ${out}`;
+function nextOf({ tables }: Plan, output: string): string {
+  const byPlan = output === PLAN_FILE ? '' : ` --plan ${output}`;
   return tables.some(({ readiness }) => readiness === 'ready' || readiness === 'warned')
     ? `Next: liventix restructure apply --dry-run${byPlan}`
     : 'There is nothing to move.';
 }
 
-function planText(plan: Plan, inFull: readonly string[]): string {
+function planText(plan: Plan, inFull: readonly string[], context: CommandContext): string {
+  const { bad } = paintOut(context);
   const shown = inFull.length === 0 ? plan.tables : plan.tables.filter(({ table }) => inFull.includes(table));
-  const lines = shown.flatMap((table) => [
-    tableLine(table),
+  const rows = tableLines(
+    shown.map((table) => tableCells(table, bad)),
+    [
+      { min: 8 },
+      { min: 56, shortens: 24 },
+      { align: 'right', min: 10 },
+      { align: 'right', min: 18 },
+      { align: 'right', min: 10 },
+    ],
+    { width: widthOf(context), gap: 1 },
+  );
+  const lines = shown.flatMap((table, nth) => [
+    rows[nth],
     ...table.findings.map(
       ({ finding, severity, text }) =>
-        `    ${severity === 'blocks' ? 'blocks' : 'warns '} ${finding}: ${printable(text)}`,
+        `    ${severity === 'blocks' ? bad('blocks') : 'warns '} ${finding}: ${printable(text)}`,
     ),
     ...(inFull.length === 0 ? [] : detailLines(table)),
   ]);
   return `${[...lines, '', ...summaryLines(plan)].join('\n')}\n`;
 }
 
-const tableLine = ({ table, target, readiness, sizeBytes, rowsEstimated, relations }: PlannedTable): string =>
-  [
-    readiness.padEnd(8),
-    `${printable(table)} -> ${printable(target)}`.padEnd(56),
-    relations.length > 1 ? `${relations.length - 1} with it`.padStart(10) : ''.padStart(10),
-    rowsEstimated === null
-      ? 'rows not counted'.padStart(18)
-      : `${formatCount(Math.round(rowsEstimated))} rows`.padStart(18),
-    sizeText(sizeBytes).padStart(10),
-  ].join(' ');
+const tableCells = (
+  { table, target, readiness, sizeBytes, rowsEstimated, relations }: PlannedTable,
+  bad: Paint['bad'],
+): readonly Cell[] => [
+  readiness === 'blocked' ? { text: readiness, paint: bad } : readiness,
+  `${printable(table)} -> ${printable(target)}`,
+  relations.length > 1 ? `${relations.length - 1} with it` : '',
+  rowsEstimated === null ? 'rows not counted' : `${formatCount(Math.round(rowsEstimated))} rows`,
+  sizeText(sizeBytes),
+];
 
 const sizeText = (bytes: number): string =>
   bytes < 1_000_000 ? `${Math.ceil(bytes / 1_000)} kB` : `${formatCount(Math.round(bytes / 1_000_000))} MB`;

@@ -17,7 +17,7 @@ import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { packageVersion } from './version.ts';
@@ -110,9 +110,11 @@ async function runVerify(
       },
       ONE_SNAPSHOT,
     ).finally(progress.clear);
+    const paint = paintOut(context);
     const holds = checks.every((check) => check.holds) && !(strict && changed.length > 0);
     if (json) context.out.write(`${toJson({ holds, checks, notes })}\n`);
-    else context.out.write(`${noteLines(notes)}${holds ? '\nIt holds.\n' : '\nIt does NOT hold.\n'}`);
+    else
+      context.out.write(`${noteLines(notes)}\n${holds ? paint.good('It holds.') : paint.bad('It does NOT hold.')}\n`);
     // With the wrong DATABASE_URL, nothing would look like a proof.
     if (!isMoved) context.err.write(`Nothing was moved in ${await databaseName(pool)}.\n`);
     if (!holds) context.exitWith(1);

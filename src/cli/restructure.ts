@@ -11,7 +11,8 @@ import { registerRestructureVerify } from './restructure-verify.ts';
 export function registerRestructure(program: Command, context: CommandContext): void {
   const restructure = program
     .command('restructure')
-    .description('move tables into other schemas while they are used, behind views under their old names, and back');
+    .description('move tables into other schemas while they are used, behind views under their old names, and back')
+    .addHelpText('after', '\nExamples:\n  liventix restructure plan\n  liventix restructure apply --dry-run');
   registerRestructurePlan(restructure, context);
   registerRestructureApply(restructure, context);
   registerRestructureIsolate(restructure, context);

@@ -15,17 +15,17 @@ import { databaseName } from './database-name.ts';
 import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { type Patience, USUAL_PATIENCE, withPatience } from './patience.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
 
 interface JsonOption {
   readonly json?: boolean;
 }
 
-interface FileOptions extends JsonOption {
-  readonly file?: string;
+interface MappingOptions extends JsonOption {
+  readonly mapping?: string;
 }
 
-interface ApplyOptions extends FileOptions, Patience {
+interface ApplyOptions extends MappingOptions, Patience {
   readonly dryRun?: boolean;
 }
 
@@ -42,7 +42,7 @@ interface NamesOptions extends JsonOption {
 /** `1 month`, `2 months`. */
 const many = (count: number | bigint, what: string): string => `${formatCount(count)} ${plural(count, what)}`;
 
-const FILE = "what there is to be; the old platform's when left out";
+const MAPPING = "what there is to be; the old platform's when left out";
 
 /** Statistics that dashboards read: made, kept up to date, recomputed, and taken away. */
 export function registerRollups(program: Command, context: CommandContext): void {
@@ -50,21 +50,22 @@ export function registerRollups(program: Command, context: CommandContext): void
     .command('rollups')
     .description(
       'statistics that dashboards read: kept by group and day as rows come, and views refreshed beside readers',
-    );
+    )
+    .addHelpText('after', '\nExample:\n  liventix rollups status');
 
   rollups
     .command('plan')
     .description('say what apply would do, as the SQL that would run; change nothing')
-    .option('--file <file>', FILE)
+    .option('--mapping <file>', MAPPING)
     .option('--json', 'print one JSON array')
     .addHelpText('after', PLAN_HELP)
-    .action((options: FileOptions) => runApply({ ...options, ...USUAL_PATIENCE, dryRun: true }, context));
+    .action((options: MappingOptions) => runApply({ ...options, ...USUAL_PATIENCE, dryRun: true }, context));
 
   withPatience(
     rollups
       .command('apply')
       .description('make the rollups and views that there are not yet, and count what there is; run again, it goes on')
-      .option('--file <file>', FILE),
+      .option('--mapping <file>', MAPPING),
   )
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
@@ -138,7 +139,7 @@ is the old platform's.
 
 Examples:
   liventix rollups plan
-  liventix rollups plan --file rollups.json`;
+  liventix rollups plan --mapping rollups.json`;
 
 const APPLY_HELP = `
 Each source gets a column recorded_xid, an index on it, built beside whoever writes, and triggers for UPDATE, DELETE and TRUNCATE; an INSERT
@@ -152,7 +153,7 @@ const REBUILD_HELP = `
 A group and day is kept as it is where a partition of it is gone and it has more than there is: nothing could count it anew. Of a table
 without partitions there is none. Other days of which it has more than there is are not lost unasked: a rebuild is refused, but for --yes
 or where a TRUNCATE emptied the table. New rows are counted when all is built. Interrupted, liventix rollups apply goes on, with the same
---file.
+--mapping.
 
 Examples:
   liventix rollups rebuild event_daily
@@ -166,10 +167,10 @@ Example:
   liventix rollups remove --dry-run`;
 
 async function runApply(
-  { file, tries: maxTries, longest: lockedForAtMostMs, dryRun = false, json = false }: ApplyOptions,
+  { mapping, tries: maxTries, longest: lockedForAtMostMs, dryRun = false, json = false }: ApplyOptions,
   context: CommandContext,
 ): Promise<void> {
-  const declarations = await readDeclarations(file ?? LIVENTIX_ROLLUPS);
+  const declarations = await readDeclarations(mapping ?? LIVENTIX_ROLLUPS);
   await withDatabase(
     context,
     async (pool) => {
@@ -184,7 +185,7 @@ async function runApply(
       };
       const applied = await (dryRun ? planRollups : applyRollups)(pool, declarations, watch)
         .catch((error: unknown) => {
-          throw file === undefined ? ofTheDefault(error) : error;
+          throw mapping === undefined ? ofTheDefault(error) : error;
         })
         .finally(progress.clear);
       if (json) context.out.write(`${toJson(applied)}\n`);
@@ -203,7 +204,7 @@ async function runApply(
 function ofTheDefault(error: unknown): unknown {
   if (!(error instanceof AppError) || error.code !== 'ROLLUP_DECLARATION_INVALID') return error;
   const { message, code, details } = error;
-  return new AppError(code, `${message} This is the old platform's file: one of your own is named with --file.`, {
+  return new AppError(code, `${message} This is the old platform's file: one of your own is named with --mapping.`, {
     details,
   });
 }
@@ -215,7 +216,7 @@ function appliedText({ kind, name, of, status, statements, left }: AppliedRollup
 }
 
 async function runRun(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
-  const ran = await runRollups(pool, { stop: context.stop });
+  const ran = await waitingFor(context, 'counting what came', () => runRollups(pool, { stop: context.stop }));
   if (json) context.out.write(`${toJson(ran.map(told))}\n`);
   else if (ran.length === 0) context.out.write(NONE);
   else context.out.write(ran.map(ranText).join(''));
@@ -235,7 +236,7 @@ const ranText = (ran: Ran): string =>
 async function runRefresh(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
   const progress = createProgress(context);
   const refreshed: Refreshed[] = [];
-  for (const { name } of (await rollupStatus(pool)).views) {
+  for (const { name } of (await waitingFor(context, 'looking at the rollups', () => rollupStatus(pool))).views) {
     progress.update(`refreshing ${name}`, 0, 0);
     refreshed.push(await refreshView(pool, name).finally(progress.clear));
   }
@@ -256,7 +257,7 @@ async function runRebuild(
   context: CommandContext,
 ): Promise<void> {
   if (dryRun) {
-    const plan = await planRebuild(pool, rollup, everything);
+    const plan = await waitingFor(context, 'counting months', () => planRebuild(pool, rollup, everything));
     context.out.write(json ? `${toJson(plan)}\n` : rebuildText(rollup, plan));
     context.err.write('Nothing was changed.\n');
     return;

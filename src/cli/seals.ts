@@ -8,7 +8,8 @@ import { listSeals, type Seal, sealBook } from '../ledger/seals.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
-import { createProgress } from './progress.ts';
+import { createProgress, waitingFor } from './progress.ts';
+import { tableText } from './table.ts';
 
 const MAX_LISTED = 100_000;
 const MAX_POSITION = 9_223_372_036_854_775_807n;
@@ -74,13 +75,13 @@ function registerList(books: Command, context: CommandContext): void {
       withDatabase(context, async (pool) => {
         const seals = await listSeals(pool, { bookId: book, ...page });
         if (json) context.out.write(`${toJson(seals)}\n`);
-        else if (seals.length > 0) context.out.write(sealTable(seals));
+        else if (seals.length > 0) context.out.write(sealTable(seals, context));
         else context.err.write(`Book ${book} has no such seals. Seal what is new: liventix books seal\n`);
       }),
     );
 }
 
-function sealTable(seals: readonly Seal[]): string {
+function sealTable(seals: readonly Seal[], context: CommandContext): string {
   const rows = [
     ['seal', 'sealed at', 'events', 'tree size', 'root'],
     ...seals.map(({ sealNumber, sealedAt, events, treeSize, root }) => [
@@ -91,9 +92,8 @@ function sealTable(seals: readonly Seal[]): string {
       root,
     ]),
   ];
-  const widths = [0, 1, 2, 3].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const lines = rows.map((row) => row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join('  '));
-  return `${lines.join('\n')}\n`;
+  const right = { align: 'right' } as const;
+  return tableText(context, rows, [right, right, right, right, {}]);
 }
 
 function registerProve(books: Command, context: CommandContext): void {
@@ -107,7 +107,9 @@ function registerProve(books: Command, context: CommandContext): void {
     )
     .action((event: EventName | undefined, options: { book: number; between?: string[] }) =>
       withDatabase(context, async (pool) => {
-        context.out.write(`${toJson(await prove(pool, event, options))}\n`);
+        context.out.write(
+          `${toJson(await waitingFor(context, 'looking for the proof', () => prove(pool, event, options)))}\n`,
+        );
       }),
     );
 }

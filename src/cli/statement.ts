@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { Pool } from '../db/pool.ts';
+import { AppError } from '../errors.ts';
 import { type CsvCell, csvLine, freeText } from '../ledger/csv.ts';
 import { decimalText } from '../ledger/export-format.ts';
 import {
@@ -24,6 +25,8 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { afterEndOf, beginningOf, endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
 import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
+import { createProgressBeside, waitingFor } from './progress.ts';
+import { tableText } from './table.ts';
 
 /** What an account stood at, and how it came there. */
 export function registerHistory(books: Command, context: CommandContext): void {
@@ -36,8 +39,10 @@ const MAX_POSITION = 999_999_999_999_999;
 
 interface BalanceOptions {
   readonly book: number;
-  readonly at?: Instant;
+  readonly asOf?: Instant;
+  readonly by: HistoryOrder;
   readonly position?: number;
+  /** As `--as-of` with `--by effective`, which it was before them. */
   readonly effective?: Instant;
   readonly json?: boolean;
 }
@@ -48,8 +53,13 @@ function registerBalance(books: Command, context: CommandContext): void {
     .description('the balance of an account, now or at a time')
     .argument('<account-id>', 'the account', uuid)
     .addOption(
-      new Option('--at <instant>', 'as it was recorded at the instant, or at the end of the date')
+      new Option('--as-of <instant>', 'at the instant, or at the end of the date; now, when left out')
         .argParser(endOf)
+        .conflicts(['position', 'effective']),
+    )
+    .addOption(
+      byOption('what it is as of: what was recorded by then, or what was effective by then, as far as is known now')
+        .default('recorded')
         .conflicts(['position', 'effective']),
     )
     .addOption(
@@ -57,31 +67,42 @@ function registerBalance(books: Command, context: CommandContext): void {
         .argParser(wholeNumber(0, MAX_POSITION))
         .conflicts('effective'),
     )
-    .addOption(
-      new Option(
-        '--effective <instant>',
-        'by what was effective at the instant, or at the end of the date, as far as is known now',
-      ).argParser(endOf),
-    )
+    .addOption(new Option('--effective <instant>').argParser(endOf).hideHelp())
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\n${INSTANTS_HELP}\nThe balance is positive on the account's normal side; signedCents, in JSON, is positive on the debit side.\n\nExample:\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --effective 2026-03-31`,
+      `\n${INSTANTS_HELP}\nThe balance is positive on the account's normal side; signedCents, in JSON, is positive on the debit side.\n\nExamples:\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7\n  liventix books balance 5f0c7f6e-53c5-8b1a-9d8b-0f3cf1a5d2b7 --as-of 2026-03-31 --by effective`,
     )
-    .action((accountId: string, options: BalanceOptions) =>
+    .action((accountId: string, options: BalanceOptions, command: Command) =>
       withDatabase(context, async (pool) => {
-        const balance = await balanceFor(pool, accountId, options);
-        const { book, at, position, effective } = options;
+        const time = timeOf(options, command);
+        const { book } = options;
+        const balance = await waitingFor(context, 'adding up', () => balanceFor(pool, accountId, book, time));
         context.out.write(
-          options.json ? `${toJson({ book, at, position, effective, ...balance })}\n` : balanceText(balance, options),
+          options.json ? `${toJson({ book, ...time, ...balance })}\n` : balanceText(balance, book, time),
         );
       }),
     );
 }
 
-function balanceFor(pool: Pool, accountId: string, options: BalanceOptions): Promise<AccountBalance> {
-  const { book, at, position, effective } = options;
+/** When a balance is asked of; now, where nothing is said. */
+interface BalanceTime {
+  readonly at?: Instant | undefined;
+  readonly position?: number | undefined;
+  readonly effective?: Instant | undefined;
+}
+
+/** @throws AppError USAGE where `--by` is said of no instant */
+function timeOf({ asOf, by, position, effective }: BalanceOptions, command: Command): BalanceTime {
+  const isByAlone = asOf === undefined && command.getOptionValueSource('by') === 'cli';
+  if (isByAlone)
+    throw new AppError('USAGE', '--by says what --as-of means: give both. See: liventix books balance --help');
+  return by === 'effective' ? { effective: asOf } : { at: asOf, position, effective };
+}
+
+function balanceFor(pool: Pool, accountId: string, book: number, time: BalanceTime): Promise<AccountBalance> {
+  const { at, position, effective } = time;
   if (effective !== undefined) return effectiveBalance(pool, accountId, effective, { bookId: book });
   return recordedBalance(pool, accountId, {
     bookId: book,
@@ -90,7 +111,7 @@ function balanceFor(pool: Pool, accountId: string, options: BalanceOptions): Pro
   });
 }
 
-function balanceText(balance: AccountBalance, { book, at, position, effective }: BalanceOptions): string {
+function balanceText(balance: AccountBalance, book: number, { at, position, effective }: BalanceTime): string {
   const when =
     (effective && `effective at ${effective}, as far as is known now`) ??
     (at && `recorded at ${at}`) ??
@@ -112,7 +133,7 @@ interface StatementOptions {
   readonly by: HistoryOrder;
   readonly from?: Instant;
   readonly to?: Instant;
-  readonly lines: number;
+  readonly limit: number;
   readonly page?: string;
   readonly csv?: boolean;
   readonly json?: boolean;
@@ -126,7 +147,7 @@ function registerStatement(books: Command, context: CommandContext): void {
     .addOption(byOption('the order of the lines, and what --from and --to mean').default('recorded'))
     .option('--from <instant>', 'the first instant included, or the first day', beginningOf)
     .option('--to <instant>', 'the first instant no longer included, or the last day that is', afterEndOf)
-    .option('--lines <n>', 'lines on a page', wholeNumber(1, MAX_PAGE_LINES), DEFAULT_PAGE_LINES)
+    .option('--limit <n>', 'lines on a page', wholeNumber(1, MAX_PAGE_LINES), DEFAULT_PAGE_LINES)
     .option('--page <token>', 'the page that the one before named, of the same account, order and dates')
     .addOption(new Option('--csv', 'write the whole statement as CSV').conflicts(['json', 'page']))
     .option('--book <n>', 'the book', wholeNumber(1, MAX_BOOK), MAIN_BOOK)
@@ -137,18 +158,14 @@ function registerStatement(books: Command, context: CommandContext): void {
     )
     .action((accountId: string, options: StatementOptions) =>
       withDatabase(context, async (pool) => {
-        const { book, by, from, to, lines: pageLines, page } = options;
+        const { book, by, from, to, limit: pageLines, page } = options;
         const request = { accountId, bookId: book, by, from, to, pageLines, page };
         if (options.csv) {
-          let isFirst = true;
-          for await (const each of statementPages(pool, { ...request, pageLines: MAX_PAGE_LINES })) {
-            await writeOut(context.out, csvOf(each, isFirst), context.stop);
-            isFirst = false;
-          }
+          await writeCsv(statementPages(pool, { ...request, pageLines: MAX_PAGE_LINES }), context);
           return;
         }
-        const found = await statementPage(pool, request);
-        context.out.write(options.json ? `${toJson({ book, ...found })}\n` : statementText(found, options));
+        const found = await waitingFor(context, 'reading the account', () => statementPage(pool, request));
+        context.out.write(options.json ? `${toJson({ book, ...found })}\n` : statementText(found, options, context));
       }),
     );
 }
@@ -161,49 +178,34 @@ export function byOption(description: string): Option {
 const TIME_WIDTH = 19;
 const MIN_MONEY_WIDTH = 14;
 
-function statementText(page: StatementPage, { book, page: token }: StatementOptions): string {
+function statementText(page: StatementPage, { book, page: token }: StatementOptions, context: CommandContext): string {
   const money = (cents: bigint) => formatMoney(cents, page.decimalPlaces);
   const isLast = page.nextPage === undefined;
   const [before, after] = [
     token === undefined ? 'opening balance' : 'brought forward',
     isLast ? 'closing balance' : 'carried forward',
   ];
-  const rows: Row[] = [
-    { times: ['recorded (UTC)', 'effective (UTC)'], amount: 'amount', balance: 'balance', what: '' },
-    { times: ['', ''], amount: '', balance: money(page.broughtForward.cents), what: before },
-    ...page.lines.map((line) => ({
-      times: [secondOf(line.recordedAt), secondOf(line.effectiveAt)] as const,
-      amount: money(line.amount.cents),
-      balance: money(line.balance.cents),
-      what: describe(line),
-    })),
-    { times: ['', ''], amount: '', balance: money(page.carriedForward.cents), what: after },
+  const rows = [
+    ['recorded (UTC)', 'effective (UTC)', 'amount', 'balance', ''],
+    ['', '', '', money(page.broughtForward.cents), before],
+    ...page.lines.map((line) => [
+      secondOf(line.recordedAt),
+      secondOf(line.effectiveAt),
+      money(line.amount.cents),
+      money(line.balance.cents),
+      describe(line),
+    ]),
+    ['', '', '', money(page.carriedForward.cents), after],
   ];
-  const width = Math.max(MIN_MONEY_WIDTH, ...rows.flatMap(({ amount, balance }) => [amount.length, balance.length]));
+  const inMoney = { align: 'right', min: MIN_MONEY_WIDTH } as const;
+  const columns = [{ min: TIME_WIDTH }, { min: TIME_WIDTH }, inMoney, inMoney, { shortens: 12 }];
   const dates = `from ${page.from ?? 'the beginning'} to ${page.to === undefined ? 'the end' : `before ${page.to}`}`;
   return [
     `Statement of account ${factsText(page, book)}\n`,
     `by what was ${page.by}, ${dates}; opening ${money(page.opening.cents)}, closing ${money(page.closing.cents)}\n\n`,
-    ...rows.map((row) => rowText(row, width)),
+    tableText(context, rows, columns),
     ...(isLast ? [] : [`\nMore follows: the same command with --page ${page.nextPage}\n`]),
   ].join('');
-}
-
-interface Row {
-  readonly times: readonly [string, string];
-  readonly amount: string;
-  readonly balance: string;
-  readonly what: string;
-}
-
-function rowText({ times, amount, balance, what }: Row, width: number): string {
-  const cells = [
-    ...times.map((time) => time.padEnd(TIME_WIDTH)),
-    amount.padStart(width),
-    balance.padStart(width),
-    what,
-  ];
-  return `${cells.join('  ').trimEnd()}\n`;
 }
 
 const secondOf = (instant: Instant) => instant.slice(0, TIME_WIDTH).replace('T', ' ');
@@ -235,6 +237,21 @@ const CSV_COLUMNS = [
 type CsvRow = Partial<Record<(typeof CSV_COLUMNS)[number], CsvCell>>;
 
 const csvRow = (row: CsvRow): string => csvLine(CSV_COLUMNS.map((column) => row[column] ?? null));
+
+async function writeCsv(pages: AsyncIterable<StatementPage>, context: CommandContext): Promise<void> {
+  const progress = createProgressBeside(context);
+  let [isFirst, lines] = [true, 0];
+  try {
+    for await (const page of pages) {
+      await writeOut(context.out, csvOf(page, isFirst), context.stop);
+      isFirst = false;
+      lines += page.lines.length;
+      progress.update('lines', lines, 0);
+    }
+  } finally {
+    progress.clear();
+  }
+}
 
 /** A page as CSV, the statement's opening before its first line and its closing after its last. */
 function csvOf(page: StatementPage, isFirst: boolean): string {
@@ -280,11 +297,9 @@ function registerAccountTypes(books: Command, context: CommandContext): void {
     .action((options: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
         const types = await listAccountTypes(pool);
-        const width = Math.max(...types.map(({ type }) => type.length));
-        const lines = types.map(
-          ({ type, normalSide, description }) => `${type.padEnd(width)}  ${normalSide.padEnd(6)}  ${description}\n`,
-        );
-        context.out.write(options.json ? `${toJson(types)}\n` : lines.join(''));
+        const rows = types.map(({ type, normalSide, description }) => [type, normalSide, description]);
+        const text = () => tableText(context, rows, [{}, { min: 6 }, { shortens: 20 }]);
+        context.out.write(options.json ? `${toJson(types)}\n` : text());
       }),
     );
 }

@@ -17,8 +17,8 @@ import { checkMachines } from '../states/verify.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
-import { formatCount, toJson } from './output.ts';
+import { machinesArgument } from './machine-argument.ts';
+import { formatCount, paintOut, toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 
 interface InstallOptions {
@@ -27,16 +27,12 @@ interface InstallOptions {
   readonly json?: boolean;
 }
 
-const several = (text: string, former: readonly Machine[] = []): readonly Machine[] => [
-  ...new Set([...former, machineArgument(text)]),
-];
-
 /** Putting machines on tables, taking them off, and finding out whether they hold. */
 export function registerStatesInstall(states: Command, context: CommandContext): void {
   states
     .command('install')
     .description('let tables go by their machines: old rows are taken in, every change is judged from then on')
-    .argument('<machine...>', MACHINE_NAMES, several)
+    .addArgument(machinesArgument())
     .option('--table <table>', 'another table than the one that the machine is declared for')
     .option('--dry-run', 'say what would become of the rows, print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
@@ -46,7 +42,7 @@ export function registerStatesInstall(states: Command, context: CommandContext):
   states
     .command('uninstall')
     .description('undo install: take off the column state and the triggers, put the old checks back')
-    .argument('<machine...>', MACHINE_NAMES, several)
+    .addArgument(machinesArgument())
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON array')
     .addHelpText('after', UNINSTALL_HELP)
@@ -58,7 +54,7 @@ export function registerStatesInstall(states: Command, context: CommandContext):
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nReads in one snapshot, and changes nothing: states against histories, accounts against states.',
+      '\nReads in one snapshot, and changes nothing: states against histories, accounts against states.\n\nExample:\n  liventix states verify --json',
     )
     .action(({ json }: { json?: boolean }) => withDatabase(context, (pool) => runVerify(pool, json === true, context)));
 }
@@ -75,9 +71,9 @@ Examples:
   liventix states install escrow ticket proposal campaign`;
 
 const UNINSTALL_HELP = `
-Old labels stay as they are. The history stays, and what was booked: installed again, each row goes on from the state that its history ends
-in, where its label may still stand for that. Until then nobody watches what the accounts keep. A check that rows no longer fit holds for new
-rows alone, and is named.
+Old labels stay as they are. The history stays, and what was booked: installed again, each row goes on from the state that its history
+ends in, where its label may still stand for that. Until then nobody watches what the accounts keep. A check that rows no longer fit holds
+for new rows alone, and is named.
 
 Example:
   liventix states uninstall escrow --dry-run`;
@@ -206,12 +202,13 @@ function uninstalledText({ status, machine, table, kept, restored, statements }:
 }
 
 async function runVerify(pool: Pool, json: boolean, context: CommandContext): Promise<void> {
+  const paint = paintOut(context);
   const progress = createProgress(context);
   const watch = watchChecks(context, progress, json);
   const checks = await withTransaction(pool, (tx) => checkMachines(tx, watch), ONE_SNAPSHOT).finally(progress.clear);
   const holds = checks.every((check) => check.holds);
   if (json) context.out.write(`${toJson({ holds, checks })}\n`);
   else if (checks.length === 0) context.out.write('No machine is installed: there is nothing to verify.\n');
-  else context.out.write(holds ? '\nThe machines hold.\n' : '\nThe machines do NOT hold.\n');
+  else context.out.write(`\n${holds ? paint.good('The machines hold.') : paint.bad('The machines do NOT hold.')}\n`);
   if (!holds) context.exitWith(1);
 }

@@ -8,16 +8,19 @@ import { type ListedMachine, listMachines } from '../states/list.ts';
 import { guardsOf, type Machine, takersOf, terminalStates, topicOf } from '../states/machine.ts';
 import { type Transition, transition } from '../states/transition.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { MACHINE_NAMES, machineArgument } from './machine-argument.ts';
+import { tryOutIn } from './dry-run.ts';
+import { machineArgument } from './machine-argument.ts';
 import { uuid } from './options.ts';
 import { formatCount, formatMoney, toJson } from './output.ts';
 import { printable } from './printable.ts';
+import { waitingFor } from './progress.ts';
 import { registerStatesInstall } from './states-install.ts';
 
 export function registerStates(program: Command, context: CommandContext): void {
   const states = program
     .command('states')
-    .description('the state machines: what may become of what, what did, and who may');
+    .description('the state machines: what may become of what, what did, and who may')
+    .addHelpText('after', '\nExample:\n  liventix states show escrow');
   registerList(states, context);
   registerShow(states, context);
   registerHistory(states, context);
@@ -30,10 +33,13 @@ function registerList(states: Command, context: CommandContext): void {
     .command('list')
     .description('list the machines, the tables that they are on, and how many rows are in each state')
     .option('--json', 'print one JSON array')
-    .addHelpText('after', '\nCounts rows, which takes a while on large tables.')
+    .addHelpText(
+      'after',
+      '\nCounts rows, which takes a while on large tables.\n\nExample:\n  liventix states list --json',
+    )
     .action(({ json }: { json?: boolean }) =>
       withDatabase(context, async (pool) => {
-        const machines = await listMachines(pool);
+        const machines = await waitingFor(context, 'counting rows by state', () => listMachines(pool));
         context.out.write(json ? `${toJson(machines)}\n` : machines.map(listedText).join(''));
       }),
     );
@@ -49,7 +55,7 @@ function registerShow(states: Command, context: CommandContext): void {
   states
     .command('show')
     .description('show the edges of a machine: from which state, by which event, to which, and for whom')
-    .argument('<machine>', MACHINE_NAMES, machineArgument)
+    .addArgument(machineArgument())
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -77,7 +83,7 @@ function registerHistory(states: Command, context: CommandContext): void {
   states
     .command('history')
     .description('show what happened to a row: when, by whom, from which state to which, and why')
-    .argument('<machine>', MACHINE_NAMES, machineArgument)
+    .addArgument(machineArgument())
     .argument('<id>', 'the row', uuid)
     .option('--json', 'print one JSON array')
     .addHelpText('after', '\nExample:\n  liventix states history escrow 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4')
@@ -111,7 +117,7 @@ function registerTransition(states: Command, context: CommandContext): void {
   states
     .command('transition')
     .description('take the edge of an event: state, history, message and money, or nothing of it')
-    .argument('<machine>', MACHINE_NAMES, machineArgument)
+    .addArgument(machineArgument())
     .argument('<id>', 'the row', uuid)
     .argument('<event>', 'what happened; liventix states show has the events of a machine')
     .option('--reason <text>', 'kept in the history, for ever: no personal data')
@@ -124,7 +130,9 @@ function registerTransition(states: Command, context: CommandContext): void {
     .action((of: Machine, id: string, event: string, { reason, dryRun = false, json }: TransitionOptions) =>
       withDatabase(context, async (pool) => {
         const change = { of, id, event, reason };
-        const done = await withTransaction(pool, (tx) => (dryRun ? tryOut(tx, change) : take(tx, change)));
+        const done = await withTransaction(pool, (tx) =>
+          dryRun ? tryOutIn(tx, () => take(tx, change)) : take(tx, change),
+        );
         if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDo' : 'done']: done })}\n`);
         else context.out.write(doneText(done, dryRun));
         if (dryRun) context.err.write('Nothing was changed.\n');
@@ -144,14 +152,6 @@ type Done = Transition & { readonly booked: readonly BookedEntry[] };
 async function take(tx: Tx, { of, id, event, reason }: Change): Promise<Done> {
   const done = await transition(tx, of, id, event, reason === undefined ? {} : { reason });
   return { ...done, booked: await bookedBy(tx, done) };
-}
-
-/** What would come of it, in a transaction of which nothing stays. */
-async function tryOut(tx: Tx, change: Change): Promise<Done> {
-  await tx.query('savepoint untried');
-  const done = await take(tx, change);
-  await tx.query('rollback to savepoint untried');
-  return done;
 }
 
 function doneText({ machine: name, id, from, to, event, role, booked }: Done, dryRun: boolean): string {

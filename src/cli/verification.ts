@@ -12,7 +12,8 @@ import { checkMoneyOfStates } from '../states/verify.ts';
 import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { toJson } from './output.ts';
+import { paintOut, toJson } from './output.ts';
+import type { Paint } from './paint.ts';
 import { createProgress } from './progress.ts';
 import { packageVersion } from './version.ts';
 import { assertNewFile, writeWholeFile } from './whole-file.ts';
@@ -88,7 +89,7 @@ async function runVerify(options: VerifyOptions, context: CommandContext, pool: 
       ? { verification: await verify() }
       : await certify(options.certificate, bookId, verify);
   if (options.json) context.out.write(`${toJson({ ...verification, ...certified })}\n`);
-  else context.out.write(verdictText(verification) + certificateText(certified));
+  else context.out.write(verdictText(verification, paintOut(context)) + certificateText(certified));
   if (verification.balance !== true) context.exitWith(verification.balance === null ? 3 : 1);
 }
 
@@ -153,16 +154,16 @@ function certificateText({ certificate }: Certified): string {
   return certificate === undefined ? '' : `Certificate: ${certificate.file}, SHA-256 ${certificate.sha256}\n`;
 }
 
-function verdictText({ balance, checks, since, skipped }: Verification): string {
+function verdictText({ balance, checks, since, skipped }: Verification, { good, bad, warn }: Paint): string {
   const lines = skipped.map(({ check, reason }) => `skipped  ${check}: ${reason}\n`).join('');
-  if (balance === null) return `${lines}\nWhat was checked holds; the rest could not be found out.\n`;
+  if (balance === null) return `${lines}\n${warn('What was checked holds; the rest could not be found out.')}\n`;
   const believed =
     since === null ? '' : `Taken for verified: what seal ${since.seal} covers, of hash ${since.sealHash}.\n`;
   const [what, verb] = since === null ? ['The books', 'balance'] : ['What is new since then', 'balances'];
-  if (balance) return `${lines}\n${believed}${what} ${verb}.\n`;
+  if (balance) return `${lines}\n${believed}${good(`${what} ${verb}.`)}\n`;
   const areOnlyGuardsOff = checks.every(({ check, holds }) => holds || check === GUARDS_CHECK);
   const verdict = areOnlyGuardsOff
     ? 'Every row that was checked holds, but NOT what guards them: what it keeps out may be there, such as the same row twice.'
     : `${what} ${since === null ? 'do' : 'does'} NOT balance.`;
-  return `${lines}\n${believed}${verdict}\n`;
+  return `${lines}\n${believed}${bad(verdict)}\n`;
 }

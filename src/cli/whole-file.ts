@@ -36,7 +36,7 @@ export async function writeWholeFile(path: string, chunks: AsyncIterable<string>
 
 /**
  * For what is written after long work: what would fail then is told before.
- * @param file.option as it was given, such as `--out`
+ * @param file.option as it was given, such as `--output`
  * @throws AppError USAGE where no file can be written there
  */
 export async function assertWritable({ option, path }: { option: string; path: string }): Promise<void> {

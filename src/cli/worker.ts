@@ -56,10 +56,14 @@ export function registerWorker(program: Command, context: CommandContext): void 
       milliseconds,
       WORKER_DEFAULTS.drainMs,
     )
-    .option('--http <host:port>', 'answer GET /livez, /readyz and /metrics there (LIVENTIX_HTTP; off)', httpAddress)
+    .option(
+      '--http <host:port>',
+      'answer GET /livez, /readyz and /metrics there (default: LIVENTIX_HTTP, or off)',
+      httpAddress,
+    )
     .addHelpText(
       'after',
-      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL when it is not set.\nREDIS_URL names a Redis, or a node of a Redis Cluster, better several: redis://a:6379,redis://b:6379. Which it is, the worker finds out.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses, OUTBOX_EGRESS_DENY those that they may not.\nWhat was delivered is kept for OUTBOX_KEEP_DAYS (30), days with dead letters for OUTBOX_KEEP_DEAD_DAYS (90).\nWith --http it tells whoever asks whether it is alive and ready, and how it does: docs/operations.md. Anybody may ask who reaches it.\nOUTBOX_ENCRYPTION_KEY decrypts what requests are signed with: openssl rand -base64 32 makes one.\nLIVENTIX_SEAL_INTERVAL_S is how often it seals what is new in the books and writes down which holds have expired (60); 0 does neither.\nLIVENTIX_ROLLUP_INTERVAL_S is how often it counts what came to rollups (2); 0 does not, nor refreshes views.\n\nExample:\n  OUTBOX_ENCRYPTION_KEY=… DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
+      '\nRuns until SIGTERM, SIGHUP or Ctrl-C, then drains; Ctrl-C again ends it at once. Jobs go through REDIS_URL, or through DATABASE_URL\nwhen it is not set.\nREDIS_URL names a Redis, or a node of a Redis Cluster, better several: redis://a:6379,redis://b:6379. The worker finds out which.\nOUTBOX_EGRESS_ALLOW lists the networks that webhooks may reach beside public addresses, OUTBOX_EGRESS_DENY those that they may not.\nWhat was delivered is kept for OUTBOX_KEEP_DAYS (30), days with dead letters for OUTBOX_KEEP_DEAD_DAYS (90).\nWith --http it tells whoever asks whether it is alive and ready, and how it does: docs/operations.md. Anybody may ask who reaches it.\nOUTBOX_ENCRYPTION_KEY decrypts what requests are signed with: openssl rand -base64 32 makes one.\nLIVENTIX_SEAL_INTERVAL_S is how often it seals what is new in the books and writes down which holds have expired (60); 0 does neither.\nLIVENTIX_ROLLUP_INTERVAL_S is how often it counts what came to rollups (2); 0 does not, nor refreshes views.\n\nExample:\n  OUTBOX_ENCRYPTION_KEY=… DATABASE_URL=postgresql://localhost/app REDIS_URL=redis://localhost liventix worker --concurrency 100',
     )
     .action((options: Options) => runWorker(options, context));
 }

@@ -55,6 +55,8 @@ export interface DatabaseDiagnosisOptions {
   readonly now: () => number;
   /** What the rooms above want to know of the database, asked last. */
   readonly further?: readonly DatabaseCheck<Queryable>[];
+  /** Told which check begins. */
+  readonly onBegin?: (name: string, nth: number, of: number) => void;
 }
 
 interface DatabaseCheck<Asked> {
@@ -97,7 +99,9 @@ export async function diagnoseDatabase(options: DatabaseDiagnosisOptions): Promi
   );
   const checks: Check[] = [];
   try {
-    for (const { name, look } of [...CHECKS, ...further]) {
+    const all = [...CHECKS, ...further];
+    for (const [nth, { name, look }] of all.entries()) {
+      options.onBegin?.(name, nth, all.length);
       const inVain = checks.length > 0 && connected === undefined;
       checks.push(
         inVain

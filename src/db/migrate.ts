@@ -19,6 +19,12 @@ export interface MigrationStatus {
   readonly unknown: readonly string[];
 }
 
+export interface MigrateOptions {
+  readonly stop?: AbortSignal;
+  /** Told when a migration begins, the how manieth it is and of how many. */
+  readonly onBegin?: (name: string, nth: number, of: number) => void;
+}
+
 /**
  * Applies what is pending, each migration in its own transaction, under an advisory lock: any number of migrators may
  * start at once, one works and the others wait for it and find nothing to do.
@@ -26,22 +32,26 @@ export interface MigrationStatus {
  * @param options.stop ends the wait or the migration under way, which is rolled back
  * @throws AppError MIGRATION_FAILED, MIGRATION_DRIFT, STOPPED, DB_*
  */
-export async function migrate(
-  databaseUrl: string,
-  options: { readonly stop?: AbortSignal } = {},
-): Promise<readonly string[]> {
+export async function migrate(databaseUrl: string, options: MigrateOptions = {}): Promise<readonly string[]> {
   const client = new pg.Client(connectionConfig({ databaseUrl, applicationName: 'liventix-migrate' }));
   // A lost connection is said by the query; as an event it would end the process.
   client.on('error', () => undefined);
   const signal = options.stop ?? new AbortController().signal;
-  return interruptible({ signal, databaseUrl, connections: () => [client] }, () => migrateBy(client));
+  return interruptible({ signal, databaseUrl, connections: () => [client] }, () => migrateBy(client, options));
 }
 
-async function migrateBy(client: pg.Client): Promise<readonly string[]> {
+async function migrateBy(client: pg.Client, { onBegin }: MigrateOptions): Promise<readonly string[]> {
   try {
     await client.connect();
     await assertSupportedServer(client);
-    assertNoDrift(await migrationStatus(client));
+    const status = await migrationStatus(client);
+    assertNoDrift(status);
+    let begun = 0;
+    // The one way in which the library tells.
+    const info = (text: string) => {
+      const name = /^### MIGRATION (.*) \(UP\) ###$/.exec(text)?.[1];
+      if (name !== undefined) onBegin?.(name, begun++, status.pending.length);
+    };
     // Loaded by who migrates alone: every command asks for the status, and half of its start would be this.
     const { runner } = await import('node-pg-migrate');
     const applied = await runner({
@@ -52,7 +62,7 @@ async function migrateBy(client: pg.Client): Promise<readonly string[]> {
       createMigrationsSchema: true,
       migrationsTable: TABLE,
       advisoryLockMode: 'wait',
-      logger: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined },
+      logger: { debug: () => undefined, info, warn: () => undefined, error: () => undefined },
     });
     // Once more: a newer version may have migrated while this one waited for the lock.
     assertNoDrift(await migrationStatus(client));

@@ -69,16 +69,31 @@ export async function openAccounts(
   accounts: readonly NewAccount[],
   options: { bookId?: number } = {},
 ): Promise<string[]> {
+  const rows = await openOrFindAccounts(db, accounts, options);
+  return rows.map((row) => row.accountId);
+}
+
+export interface OpenedAccount {
+  readonly accountId: string;
+  /** False for one that was there. */
+  readonly opened: boolean;
+}
+
+/** As `openAccounts`, and says of each whether it was there. */
+export async function openOrFindAccounts(
+  db: Queryable,
+  accounts: readonly NewAccount[],
+  options: { bookId?: number } = {},
+): Promise<readonly OpenedAccount[]> {
   assertOptions(options, 'bookId');
   const bookId = options.bookId ?? MAIN_BOOK;
   assertBookId(bookId);
   assertArray('Accounts', accounts);
-  const rows = await ask<{ account_id: string }>(
+  return ask<OpenedAccount>(
     db,
-    'select account_id from payments.open_accounts($1, $2) order by ordinal',
+    'select account_id as "accountId", opened from payments.open_accounts($1, $2) order by ordinal',
     [bookId, `[${joinTexts(accounts, accountText)}]`],
   );
-  return rows.map((row) => row.account_id);
 }
 
 function accountText(account: NewAccount, nth: number): string {

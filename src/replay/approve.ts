@@ -14,6 +14,7 @@ export interface Approved {
 /**
  * Signs for what nobody can explain about the wallets of some owners, as it is now: it no longer keeps them from being cut over; what
  * comes on top of it does again. Each is a note in the log, with who signed, for how much and why.
+ * @param request.dryRun says what would be signed for, and signs for nothing
  * @param request.reason what a reader of the log needs to know; no personal data, the log is for ever
  * @throws AppError LEGACY_TABLE_MISSING, LEGACY_COLUMN_MISMATCH, DB_*
  */
@@ -23,7 +24,8 @@ export async function approveDrift(
     owners,
     reason,
     bookId = MAIN_BOOK,
-  }: { readonly owners: Owners; readonly reason: string; readonly bookId?: number },
+    dryRun = false,
+  }: { readonly owners: Owners; readonly reason: string; readonly bookId?: number; readonly dryRun?: boolean },
 ): Promise<Approved> {
   const tables = await getLegacyTables(pool);
   const unexplained = SOURCES.map(
@@ -32,6 +34,7 @@ export async function approveDrift(
   return withTransaction(pool, async (tx) => {
     // Two who sign at once would both find what is not signed for.
     await tx.query('lock table replay.approvals in share row exclusive mode');
+    await tx.query('savepoint unsigned');
     const { rows } = await tx.query<Approved>(
       `with due as materialized (
          select u.wallet_id, u.source, u.cents, gen_random_uuid() as event_id
@@ -52,6 +55,7 @@ export async function approveDrift(
        select count(*) as wallets, coalesce(sum(abs(cents)), 0)::bigint as cents from due left join noted on true`,
       [bookId, ...ownerFilter(owners), reason],
     );
+    if (dryRun) await tx.query('rollback to savepoint unsigned');
     return rows[0] ?? { wallets: 0n, cents: 0n };
   });
 }

@@ -270,7 +270,7 @@ function reasonAgainst(
 ): string | undefined {
   const { unapprovedCents, restriction } = sides;
   if (unapprovedCents > maxUnexplainedCents) {
-    const owner = `--${source.ownerKind === 'user' ? 'user' : 'org'} ${ownerId}`;
+    const owner = `--${source.ownerKind} ${ownerId}`;
     return `${unapprovedCents} cents of it are unexplained and nobody has signed for them: liventix backfill approve ${owner} --reason '…'`;
   }
   if (restriction !== null) {

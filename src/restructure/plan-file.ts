@@ -29,7 +29,7 @@ export async function readPlan(file: string): Promise<Plan> {
   const invalid = (fault: string): AppError =>
     new AppError(
       'RESTRUCTURE_PLAN_INVALID',
-      `The plan ${file} ${fault}. Make one: liventix restructure plan --out ${file}`,
+      `The plan ${file} ${fault}. Make one: liventix restructure plan --output ${file}`,
     );
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw invalid(error.code === 'ENOENT' ? 'is not there' : `cannot be read: ${error.message}`);

@@ -558,7 +558,7 @@ it('says of a rollup whose table somebody dropped that it is to be made anew, wh
   await createVisits(pool);
   const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [visitsDeclaration()] });
   const run = (...args: string[]) => liventix(['rollups', ...args], { DATABASE_URL: database.url });
-  await run('apply', '--file', file);
+  await run('apply', '--mapping', file);
   const todo = 'liventix rollups remove --name visits_daily, then apply';
   for (const table of ['rollups.visits_daily_changes', 'site.visits_daily']) {
     await sql(`drop table ${table} cascade`);
@@ -568,8 +568,8 @@ it('says of a rollup whose table somebody dropped that it is to be made anew, wh
       `gone       rollup visits_daily of site.visits: ${table} is gone: ${todo},`,
     );
     for (const asked of [
-      ['apply', '--file', file],
-      ['plan', '--file', file],
+      ['apply', '--mapping', file],
+      ['plan', '--mapping', file],
       ['verify'],
       ['rebuild', 'visits_daily'],
       ['rebuild', 'visits_daily', '--dry-run'],
@@ -584,7 +584,7 @@ it('says of a rollup whose table somebody dropped that it is to be made anew, wh
     });
   }
   await run('remove', '--name', 'visits_daily');
-  expect(await run('apply', '--file', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^made/) });
+  expect(await run('apply', '--mapping', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^made/) });
 });
 
 it('is rebuilt though another of its source has lost its table', async () => {

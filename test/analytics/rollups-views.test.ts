@@ -205,7 +205,7 @@ describe('a refreshed view', () => {
     const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [], views: [declaration, twice] });
     const why = /: could not create unique index "twice_key" Key \(page\)=\(a\) is duplicated\./;
     const remedy = 'Change "unique" of twice in the file, then run: liventix rollups remove --name twice, and apply.';
-    const applied = await liventix(['rollups', 'apply', '--file', file], { DATABASE_URL: database.url });
+    const applied = await liventix(['rollups', 'apply', '--mapping', file], { DATABASE_URL: database.url });
     expect(applied).toMatchObject({ exitCode: 1, stdout: expect.stringMatching(why) });
     expect(applied.stdout).toMatch(/^left +view +site\.twice: /m);
     expect(applied.stdout).toContain(`; ${remedy}\n`);

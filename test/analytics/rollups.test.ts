@@ -482,19 +482,19 @@ describe('a rollup of a table', () => {
     await sql(`${VISIT} ${ANN}`);
     const file = await fileOf({ tables: { visits: ['site.visits'] }, rollups: [visitsDeclaration()] });
     const apply = (...more: string[]) => liventix(['rollups', 'apply', ...more], { DATABASE_URL: database.url });
-    expect(await apply('--file', file)).toMatchObject({ exitCode: 0 });
+    expect(await apply('--mapping', file)).toMatchObject({ exitCode: 0 });
     await sql(`select rollups.begin_build('visits_daily', false)`);
     expect(await judgeRollups(database.pool)).toMatchObject({
       found: 'visits_daily is not built yet',
-      todo: 'Run: liventix rollups apply, with its --file where that is one of your own.',
+      todo: 'Run: liventix rollups apply, with its --mapping where that is one of your own.',
     });
-    await expect(verifyRollups(database.pool)).rejects.toMatchObject({ message: expect.stringContaining('--file') });
+    await expect(verifyRollups(database.pool)).rejects.toMatchObject({ message: expect.stringContaining('--mapping') });
     expect(await apply()).toMatchObject({
       exitCode: 2,
-      stderr: expect.stringMatching(/ROLLUP_DECLARATION_INVALID: .* one of your own is named with --file\.\n$/),
+      stderr: expect.stringMatching(/ROLLUP_DECLARATION_INVALID: .* one of your own is named with --mapping\.\n$/),
     });
     expect((await liventix(['rollups', 'status'], { DATABASE_URL: database.url })).stdout).toContain(' 1 month left,');
-    expect(await apply('--file', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^finished/) });
+    expect(await apply('--mapping', file)).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^finished/) });
     expect(await judgeRollups(database.pool)).toMatchObject({
       found: '1 rollup is up to date, and 0 views refreshed',
     });

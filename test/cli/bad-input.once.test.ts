@@ -159,7 +159,7 @@ describe('every command of ledger, books and replay', () => {
     '%s: refuses a misspelt option, an argument too many, one that is no good, and says what was meant',
     async (name, command) => {
       const good = CALLS[name]?.() ?? [];
-      for (const option of command.options) {
+      for (const option of command.createHelp().visibleOptions(command)) {
         const typo = `${flagOf(option)}x`;
         expect(await run([...words(name), ...good, typo])).toMatchObject({
           code: 'USAGE',

@@ -47,12 +47,21 @@ describe('from the capture to the end', () => {
 
   it('is too early to cut over, and wrong usage without one owner', async () => {
     await refused('CUTOVER_TOO_EARLY', /liventix backfill run$/m, 'cutover', '--all');
-    await refused('USAGE', /one of --org, --user and --all/, 'cutover');
-    await refused('USAGE', /one of --org, --user and --all/, 'rollback', '--all', '--user', await ofOrganization());
-    await refused('USAGE', /Give a UUID/, 'cutover', '--org', 'me');
+    await refused('USAGE', /one of --organization, --user and --all/, 'cutover');
+    await refused(
+      'USAGE',
+      /one of --organization, --user and --all/,
+      'rollback',
+      '--all',
+      '--user',
+      await ofOrganization(),
+    );
+    await refused('USAGE', /Give a UUID/, 'cutover', '--organization', 'me');
   });
 
   it('stands still while it is paused, from another terminal, and goes on', async () => {
+    expect(await json('pause', '--dry-run')).toEqual({ wouldPause: true });
+    expect(await json('resume', '--dry-run')).toEqual({ wouldResume: false });
     expect(await json('pause')).toEqual({ paused: true });
     expect((await run('pause')).stdout).toBe('It was paused already.\n');
     expect((await run('status')).stdout).toMatch(/^paused since .*: liventix backfill resume$/m);
@@ -63,6 +72,7 @@ describe('from the capture to the end', () => {
       stderr: 'paused; it goes on with: liventix backfill resume\n',
     });
     expect((await database.pool.query('select from replay.progress where rows > 0')).rowCount).toBe(0);
+    expect((await run('resume', '--dry-run')).stdout).toBe('It would go on.\n');
     expect(await json('resume')).toEqual({ resumed: true });
     expect((await run('resume')).stdout).toBe('It was not paused.\n');
     expect(await run('run')).toMatchObject({ exitCode: 0 });
@@ -90,7 +100,7 @@ describe('from the capture to the end', () => {
     const dryRun = await run('cutover', '--all', '--dry-run');
     expect(dryRun).toMatchObject({ exitCode: 1, stderr: '' });
     expect(dryRun.stdout).toMatch(
-      /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of it are unexplained and nobody has signed for them: liventix backfill approve --(user|org) [0-9a-f-]{36} --reason '…'\n)+Nothing was changed\.\n$/,
+      /^\d+ wallets would be flipped, 0 were there already, \d refused\n( {2}(org_)?wallets [0-9a-f-]{36}: \d+ cents of it are unexplained and nobody has signed for them: liventix backfill approve --(user|organization) [0-9a-f-]{36} --reason '…'\n)+Nothing was changed\.\n$/,
     );
     const report = await run('reconcile');
     expect(report).toMatchObject({ exitCode: 1, stderr: '' });
@@ -101,6 +111,9 @@ describe('from the capture to the end', () => {
       /^ {2}unexplained: (org_)?wallets [0-9a-f-]{36} holds -?\d+, its rows come to -?\d+, its account has -?\d+$/m,
     );
     await refused('USAGE', /1 to 500/, 'approve', '--all', '--reason', ' ');
+    const tried = await run('approve', '--all', '--reason', 'moved by hand, ticket 4711', '--dry-run');
+    expect(tried.stdout).toMatch(/^Would sign for [\d,.]+ USD in all, .*, of \d wallets\.\n$/);
+    expect((await run('cutover', '--all', '--dry-run')).stdout).toBe(dryRun.stdout);
     expect((await run('approve', '--all', '--reason', 'moved by hand, ticket 4711')).stdout).toMatch(
       /^Signed for [\d,.]+ USD in all, .*, of \d wallets\.\n$/,
     );
@@ -110,7 +123,7 @@ describe('from the capture to the end', () => {
       exitCode: 0,
       stdout: expect.stringMatching(/^unexplained +0 wallets$/m),
     });
-    const lines = (await run('reconcile', '--format', 'json', '--all')).stdout.trim().split('\n');
+    const lines = (await run('reconcile', '--json', '--all')).stdout.trim().split('\n');
     const wallets = lines.map((line) => JSON.parse(line));
     expect(wallets).toHaveLength(24);
     for (const { balanceCents, rowsCents, ledgerCents, drift } of wallets) {
@@ -118,7 +131,7 @@ describe('from the capture to the end', () => {
       const booked = (Object.values(drift) as number[]).reduce((sum, cents) => sum + cents, 0);
       expect(booked).toBe(balanceCents - rowsCents);
     }
-    const csv = (await run('reconcile', '--format', 'csv')).stdout.split('\r\n');
+    const csv = (await run('reconcile', '--csv')).stdout.split('\r\n');
     expect(csv[0]).toBe(
       'standing,table,wallet_id,owner_id,kept_by,balance_cents,rows,rows_cents,ledger_cents,drift,findings',
     );
@@ -127,10 +140,15 @@ describe('from the capture to the end', () => {
 
   it('cuts one organization over and back, and then everybody', async () => {
     const org = await ofOrganization();
-    expect(await json('cutover', '--org', org)).toMatchObject({ finished: true, flipped: 1, already: 0, refused: [] });
+    expect(await json('cutover', '--organization', org)).toMatchObject({
+      finished: true,
+      flipped: 1,
+      already: 0,
+      refused: [],
+    });
     await refused('CUTOVER_OWNER_UNKNOWN', /The user .* has no wallet/, 'cutover', '--user', org);
     await refused('CAPTURE_NEEDED', /1 wallets are kept by the ledger.*rollback --all/, 'abort');
-    expect(await json('rollback', '--org', org)).toMatchObject({ flipped: 1, refused: [] });
+    expect(await json('rollback', '--organization', org)).toMatchObject({ flipped: 1, refused: [] });
     const all = await run('cutover', '--all');
     expect(all).toMatchObject({ exitCode: 0, stderr: '' });
     expect(all.stdout).toMatch(

@@ -70,7 +70,7 @@ describe('books balance', () => {
   });
 
   it('says what it had, as recorded at an instant and up to a position', async () => {
-    expect(await json('balance', wallet, '--at', halfway)).toMatchObject({
+    expect(await json('balance', wallet, '--as-of', halfway)).toMatchObject({
       at: halfway,
       balance: { cents: 246_801 },
       entries: 2,
@@ -81,16 +81,17 @@ describe('books balance', () => {
     expect((await run('balance', wallet, '--position', '0')).stdout).toContain(
       'balance  0.00 USD\nas       recorded up to position 0 of the log\nof       0 entries\n',
     );
-    expect(await json('balance', wallet, '--at', '2025-01-01')).toMatchObject({ balance: { cents: 0 }, entries: 0 });
+    expect(await json('balance', wallet, '--as-of', '2025-01-01')).toMatchObject({ balance: { cents: 0 }, entries: 0 });
   });
 
   it('takes a date for its whole day of UTC', async () => {
-    const entriesAt = async (effective: string) => (await json('balance', wallet, '--effective', effective)).entries;
+    const entriesAt = async (effective: string) =>
+      (await json('balance', wallet, '--as-of', effective, '--by', 'effective')).entries;
     expect(await entriesAt('2026-01-30')).toBe(1);
     expect(await entriesAt('2026-01-31')).toBe(2);
     expect(await entriesAt('2026-01-31T23:59:59.998999Z')).toBe(1);
     expect(await entriesAt('2026-02-01T00:59:59.999+01:00')).toBe(2);
-    expect((await run('balance', wallet, '--effective', '2026-01-31')).stdout).toContain(
+    expect((await run('balance', wallet, '--as-of', '2026-01-31', '--by', 'effective')).stdout).toContain(
       'as       effective at 2026-01-31T23:59:59.999999Z, as far as is known now\n',
     );
   });
@@ -99,12 +100,13 @@ describe('books balance', () => {
     ['an account that is no UUID', ['12'], /'12' is no .*Give a UUID/],
     [
       'an instant without its offset',
-      [HOLDER, '--at', '2026-01-01T00:00:00'],
+      [HOLDER, '--as-of', '2026-01-01T00:00:00'],
       /Give an instant with its offset, .* or a date/,
     ],
-    ['a day that there is not', [HOLDER, '--effective', '2026-02-29'], /Give an instant with its offset/],
+    ['a day that there is not', [HOLDER, '--as-of', '2026-02-29'], /Give an instant with its offset/],
     ['a position that is none', [HOLDER, '--position', '-1'], /whole number from 0/],
-    ['two times at once', [HOLDER, '--at', '2026-01-01', '--effective', '2026-01-01'], /cannot be used with option/],
+    ['two times at once', [HOLDER, '--as-of', '2026-01-01', '--position', '1'], /cannot be used with option/],
+    ['an order of no instant', [HOLDER, '--by', 'effective'], /--by says what --as-of means: give both/],
     ['no account', [], /missing required argument 'account-id'/],
   ])('refuses %s in one line', async (_what, args, says) => {
     const refused = await run('balance', ...args);
@@ -161,12 +163,12 @@ describe('books statement', () => {
   });
 
   it('goes from page to page by the token that each names', async () => {
-    const first = await run('statement', wallet, '--lines', '3');
+    const first = await run('statement', wallet, '--limit', '3');
     const token = /\nMore follows: the same command with --page (\S+)\n$/.exec(first.stdout)?.[1] ?? '';
     expect(first.stdout).toMatch(/ opening balance\n(.*\n){3} +3,702\.03 {2}carried forward\n/);
-    const last = await run('statement', wallet, '--lines', '3', '--page', token);
+    const last = await run('statement', wallet, '--limit', '3', '--page', token);
     expect(last.stdout).toMatch(/ +3,702\.03 {2}brought forward\n.*\n +4,936\.06 {2}closing balance\n$/);
-    const page = await json('statement', wallet, '--lines', '3', '--page', token);
+    const page = await json('statement', wallet, '--limit', '3', '--page', token);
     expect(page).toMatchObject({
       book: 1,
       by: 'recorded',
@@ -184,7 +186,7 @@ describe('books statement', () => {
   });
 
   it('writes the whole as CSV, which adds up', async () => {
-    const { exitCode, stdout } = await run('statement', wallet, '--csv', '--lines', '1');
+    const { exitCode, stdout } = await run('statement', wallet, '--csv', '--limit', '1');
     expect(exitCode).toBe(0);
     const rows = csvRows(stdout);
     const [head = []] = rows;
@@ -236,7 +238,7 @@ describe('books statement', () => {
 
   it.each<[string, string[], RegExp]>([
     ['another order', ['--by', 'size'], /Allowed choices are recorded, effective/],
-    ['too many lines', ['--lines', '10001'], /from 1 to 10000/],
+    ['too many lines', ['--limit', '10001'], /from 1 to 10000/],
     ['CSV of one page', ['--csv', '--page', 'x'], /cannot be used with option/],
     ['CSV and JSON', ['--csv', '--json'], /cannot be used with option/],
     ['a time of day that there is not', ['--from', '2026-01-01T25:00:00Z'], /Give an instant/],

@@ -102,6 +102,27 @@ describe('wrong usage', () => {
 });
 
 describe('books and accounts', () => {
+  it('tries out a book, an account and slots, and leaves nothing of them', async () => {
+    const tried = async (...args: string[]) => {
+      const { exitCode, stdout, stderr } = await run(...args, '--dry-run');
+      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: 'Nothing was changed.\n' });
+      return stdout;
+    };
+    const before = (await run('account', 'list')).stdout;
+    expect(await tried('book', 'open', '--name', 'tried')).toBe('Would open a book of that name.\n');
+    expect(await tried('book', 'open', '--name', 'main', '--json')).toBe('{"wouldOpen":false,"bookId":1}\n');
+    const account = ['account', 'open', '--type', 'cash', '--currency', 'USD', '--name', 'tried'];
+    expect(await tried(...account)).toMatch(/^Would open [0-9a-f-]{36}\n$/);
+    const [accountId = ''] = await openAccounts(database.pool, [{ type: 'fees', currency: 'USD', name: 'there' }]);
+    expect(await tried('account', 'open', '--type', 'fees', '--currency', 'USD', '--name', 'there')).toBe(
+      `There is ${accountId}\n`,
+    );
+    expect(await tried('account', 'slots', accountId, '--slots', '3')).toBe('It would have 3 slots.\n');
+    const after = (await run('account', 'list', '--slots')).stdout;
+    expect(after.split('\n').filter((line) => !before.includes(line))).toEqual([expect.stringContaining(accountId)]);
+    expect((await run('book', 'list')).stdout).not.toContain('tried');
+  });
+
   it('opens a book, finds it again, and lists it', async () => {
     expect(await run('book', 'open', '--name', 'Liventix EU')).toEqual({
       exitCode: 0,
@@ -111,11 +132,11 @@ describe('books and accounts', () => {
     expect((await run('book', 'open', '--name', ' Liventix EU ', '--json')).stdout).toBe('{"bookId":2}\n');
     const list = await run('book', 'list', '--json');
     expect(JSON.parse(list.stdout)).toMatchObject([
-      { bookId: 1, name: 'main', accounts: 4 },
+      { bookId: 1, name: 'main', accounts: 5 },
       { bookId: 2, name: 'Liventix EU', accounts: 0 },
     ]);
     expect((await run('book', 'list')).stdout).toMatch(
-      /^1 {2}main {2}opened .* 4 accounts\n2 {2}Liventix EU {2}opened .* 0 accounts\n$/,
+      /^1 {2}main +opened .* 5 accounts\n2 {2}Liventix EU {2}opened .* 0 accounts\n$/,
     );
   });
 
@@ -142,7 +163,7 @@ describe('books and accounts', () => {
       availableCents: -450,
     });
     const text = (await run('account', 'list')).stdout;
-    expect(text).toMatch(new RegExp(`^${accountId} +0\\.00 USD {2}cash {2}limited {2}4\\.50 held$`, 'm'));
+    expect(text).toMatch(new RegExp(`^${accountId} +0\\.00 USD {2}cash +limited {2}4\\.50 held$`, 'm'));
   });
 
   it('opens an account of the platform, of a user, of an organization, and lists them with their balances', async () => {
@@ -178,9 +199,9 @@ describe('books and accounts', () => {
     expect(await list('--user', organization)).toEqual([]);
     const text = await run('account', 'list', '--book', '2');
     expect(text.stdout.split('\n')).toEqual([
-      expect.stringMatching(new RegExp(`^${wallet} +1,234 JPY {2}cash {2}wallet {2}user ${user}$`)),
-      expect.stringMatching(new RegExp(`^${share} +0 JPY {2}payable {2}share {2}organization ${organization}$`)),
-      expect.stringMatching(new RegExp(`^${clearing} +1,234 JPY {2}receivable {2}clearing$`)),
+      expect.stringMatching(new RegExp(`^${wallet} +1,234 JPY {2}cash +wallet {2}user ${user}$`)),
+      expect.stringMatching(new RegExp(`^${share} +0 JPY {2}payable +share {2}organization ${organization}$`)),
+      expect.stringMatching(new RegExp(`^${clearing} +1,234 JPY {2}receivable +clearing$`)),
       '',
     ]);
   });
@@ -211,7 +232,7 @@ describe('books and accounts', () => {
     ]);
 
     const list = async (...flags: string[]) => (await run('account', 'list', ...flags)).stdout;
-    expect(await list()).toMatch(new RegExp(`^${accountId} +3\\.00 USD {2}receivable {2}busy$`, 'm'));
+    expect(await list()).toMatch(new RegExp(`^${accountId} +3\\.00 USD {2}receivable +busy$`, 'm'));
     expect(await list()).not.toContain(slot);
     expect(await list('--slots')).toMatch(
       new RegExp(`^${accountId} .*\n${accountId} +0\\.00 USD {2}.*slot 0\n${slot} +3\\.00 USD {2}.*slot 1$`, 'm'),

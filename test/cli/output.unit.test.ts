@@ -1,7 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { describeError } from '../../src/cli/log.ts';
 import { errorLine, formatMoney, toJson } from '../../src/cli/output.ts';
-import { createProgress, progressLine } from '../../src/cli/progress.ts';
+import { createProgress, createProgressBeside, progressLine, waitingFor } from '../../src/cli/progress.ts';
 import { AppError } from '../../src/errors.ts';
 
 describe('money', () => {
@@ -70,7 +70,59 @@ describe('progress', () => {
     const written: string[] = [];
     const err = { write: (text: string) => written.push(text), isTTY: true, columns: 30 };
     createProgress({ out: err, err }).update('a label that is longer than the terminal', 1, 2);
-    expect(written).toEqual(['\r\u001b[2Ka label that is longer than t']);
+    expect(written).toEqual(['\r\u001b[2Ka label that is longer than …']);
+  });
+
+  it('says for how long it has been at what cannot say how far it is', () => {
+    expect(progressLine({ label: 'adding up', done: 0, total: 0, elapsedMs: 12_900 })).toBe('adding up …   12 s');
+  });
+
+  it('redraws each second while one answer is awaited, and stops when it is there', async () => {
+    vi.useFakeTimers();
+    try {
+      const written: string[] = [];
+      const err = { write: (text: string) => written.push(text), isTTY: true };
+      let answer = (_: string) => {};
+      const asked = new Promise<string>((resolve) => {
+        answer = resolve;
+      });
+      const waited = waitingFor({ out: err, err }, 'adding up', () => asked);
+      await vi.advanceTimersByTimeAsync(999);
+      expect(written).toEqual([]);
+      await vi.advanceTimersByTimeAsync(2_001);
+      expect(written.map((each) => each.replace('\r\u001b[2K', ''))).toEqual([
+        'adding up …',
+        'adding up …   1 s',
+        'adding up …   2 s',
+      ]);
+      answer('done');
+      expect(await waited).toBe('done');
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(written).toHaveLength(4);
+      expect(written.at(-1)).toBe('\r\u001b[2K');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('says nothing of what answers within a second, and nothing where nobody watches', async () => {
+    const written: string[] = [];
+    const err = { write: (text: string) => written.push(text), isTTY: true };
+    await waitingFor({ out: err, err }, 'adding up', async () => undefined);
+    expect(written.filter((each) => each.includes('adding'))).toEqual([]);
+    const quiet = { write: (text: string) => written.push(text) };
+    const before = written.length;
+    await waitingFor({ out: quiet, err: quiet }, 'adding up', async () => undefined);
+    expect(written).toHaveLength(before);
+  });
+
+  it('is not shown where the same terminal is printed to meanwhile', () => {
+    const written: string[] = [];
+    const terminal = { write: (text: string) => written.push(text), isTTY: true };
+    createProgressBeside({ out: terminal, err: terminal }).update('lines', 1, 2);
+    expect(written).toEqual([]);
+    createProgressBeside({ out: { write: () => undefined }, err: terminal }).update('lines', 1, 2);
+    expect(written).toHaveLength(1);
   });
 
   it('names at once what begins, however lately it drew', () => {

@@ -50,6 +50,7 @@ describe('from the plan to the rollback', () => {
   });
 
   it('applies, and does nothing the second time', async () => {
+    expect((await run('apply', '--mapping', mapping, '--dry-run')).stdout).toMatch(/^ready /);
     expect(await run('apply', '--mapping', mapping)).toMatchObject({
       exitCode: 0,
       stdout: expect.stringMatching(/^by month stats\.impressions, locked for \d+ and \d+ ms\n$/),
@@ -108,6 +109,18 @@ describe('from the plan to the rollback', () => {
     expect((await run('clean')).stdout).toMatch(/^would drop .*impressions_past, what stats\.impressions was\n$/);
     expect((await run('clean', '--yes')).stdout).toMatch(/^dropped .*impressions_past\n$/);
     expect((await run('clean', '--yes')).stdout).toBe('Nothing is set aside.\n');
+  });
+
+  it('tries out the way back, and who sees to the months, and changes neither', async () => {
+    expect(await run('rollback', '--dry-run')).toEqual({
+      exitCode: 0,
+      stdout: 'would put back stats.impressions\n',
+      stderr: 'Nothing was changed.\n',
+    });
+    expect((await run('schedule', 'worker', '--dry-run')).stdout).toContain('would be seen to by the worker');
+    expect(JSON.parse((await run('schedule', 'worker', '--json')).stdout)).toMatchObject({ runner: 'worker' });
+    await refused('PARTITIONS_NO_CRON', /pg_cron is not in this database/, 'schedule', 'pg_cron', '--dry-run');
+    expect((await run('status')).stdout).toMatch(/^by month|^partitioned/);
   });
 
   it('goes back', async () => {

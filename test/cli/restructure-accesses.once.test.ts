@@ -42,7 +42,7 @@ afterAll(async () => {
 const accesses = (args: readonly string[], url = database.adminUrl) =>
   liventix(['restructure', 'accesses', ...args], { DATABASE_URL: url });
 const record = (...args: string[]) =>
-  accesses(['record', '--accesses', inFolder('accesses.json'), '--out', inFolder('before.json'), ...args]);
+  accesses(['record', '--accesses', inFolder('accesses.json'), '--output', inFolder('before.json'), ...args]);
 const compare = (...args: string[]) => accesses(['compare', '--recording', inFolder('before.json'), ...args]);
 
 describe('accesses', () => {
@@ -114,7 +114,7 @@ describe('accesses', () => {
 
   it('cannot be sent by who may not take on the roles of the API', async () => {
     const { exitCode, stderr } = await accesses(
-      ['record', '--accesses', inFolder('accesses.json'), '--out', inFolder('never.json')],
+      ['record', '--accesses', inFolder('accesses.json'), '--output', inFolder('never.json')],
       database.url,
     );
     expect({ exitCode, stderr }).toEqual({ exitCode: 3, stderr: expect.stringContaining('DB_PERMISSION_DENIED') });

@@ -38,7 +38,7 @@ const refused = (code: ErrorCode, says: RegExp, ...args: string[]) =>
 
 describe('from the plan to the rollback', () => {
   it('plans: a line a table, what may break, what stays, and a file', async () => {
-    const { exitCode, stdout, stderr } = await run('plan', '--mapping', mapping, '--out', plan);
+    const { exitCode, stdout, stderr } = await run('plan', '--mapping', mapping, '--output', plan);
     expect({ exitCode, stderr }).toEqual({
       exitCode: 0,
       stderr: `The plan is in ${plan}. Next: liventix restructure apply --dry-run --plan ${plan}\n`,
@@ -49,11 +49,11 @@ describe('from the plan to the rollback', () => {
       /^15 tables of public: 1 ready, 14 warned, 0 blocked, 0 moved\.\nThe mapping says nothing of outbox: they stay\.\n$/m,
     );
     expect(stdout).not.toMatch(/undefined|NaN|\[object/);
-    const shown = await run('plan', '--mapping', mapping, '--out', plan, '--table', 'orders');
+    const shown = await run('plan', '--mapping', mapping, '--output', plan, '--table', 'orders');
     expect(shown.stdout).toMatch(/^warned {3}orders -> sales/);
     expect(shown.stdout).toMatch(/\n {4}triggers: orders_checked, orders_never, orders_noted, orders_noted_always\n/);
     expect(shown.stdout).toMatch(/\n {4}foreign keys: 3 from it, 1 to it\n/);
-    const json = await run('plan', '--mapping', mapping, '--out', plan, '--json');
+    const json = await run('plan', '--mapping', mapping, '--output', plan, '--json');
     expect(JSON.parse(json.stdout)).toEqual(JSON.parse(await readFile(plan, 'utf8')));
   });
 
@@ -144,7 +144,7 @@ describe('from the plan to the rollback', () => {
       ),
     );
     const out = join(folder, 'partly-plan.json');
-    const planned = await run('plan', '--mapping', file, '--out', out);
+    const planned = await run('plan', '--mapping', file, '--output', out);
     expect(planned.exitCode).toBe(1);
     expect(planned.stdout).toMatch(
       /^blocked {2}missing -> a .*\n {4}blocks missing: there is no table public\.missing/,
@@ -203,13 +203,13 @@ describe('bad input', () => {
       'plan',
       '--mapping',
       mapping,
-      '--out',
+      '--output',
       join(folder, 'no', 'plan.json'),
     );
     await refused(
       'RESTRUCTURE_TABLE_UNKNOWN',
       /The mapping moves no nosuch/,
-      ...['plan', '--mapping', mapping, '--out', plan, '--table', 'nosuch'],
+      ...['plan', '--mapping', mapping, '--output', plan, '--table', 'nosuch'],
     );
     await refused(
       'RESTRUCTURE_TABLE_UNKNOWN',
@@ -260,7 +260,7 @@ describe('bad input', () => {
     const url = Object.assign(new URL(shop.adminUrl), { username: shop.roles.read, password: 'reader' });
     await shop.pool.query(`create role ${shop.roles.read} login password 'reader'`);
     for (const args of [
-      ['plan', '--mapping', mapping, '--out', join(folder, 'x.json')],
+      ['plan', '--mapping', mapping, '--output', join(folder, 'x.json')],
       ['apply', '--plan', plan],
       ['status'],
       ['rollback'],

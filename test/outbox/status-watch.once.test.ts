@@ -1,4 +1,6 @@
+import { stripVTControlCharacters } from 'node:util';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { paintOf } from '../../src/cli/paint.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
 import { liventix, type RunningLiventix, startLiventix } from '../support/liventix.ts';
@@ -122,7 +124,8 @@ it('draws a screen on a terminal, over and over, with what waits for whom', asyn
   expect(screen).toMatch(
     /^\S+Z {2}delivered \d.*\nmessages .*\ndeliveries .* pending.*\noldest .*\nrelay {7}session \d+ .*leads; workers: 1\n/,
   );
-  expect(screen).toMatch(
+  expect(screen).toContain(`0 dead, ${paintOf(true).bad('breaker open')}: probed`);
+  expect(stripVTControlCharacters(`${screen}`)).toMatch(
     new RegExp(
       `\nendpoint    ${id}  \\S+/fails  \\d+ waiting, 0 dead, breaker open: probed in \\d+ s at the earliest\n`,
     ),

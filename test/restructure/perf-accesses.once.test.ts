@@ -63,7 +63,7 @@ async function record(url: string, ...args: string[]): Promise<Recording> {
     inFolder('queries.json'),
     '--rounds',
     '3',
-    '--out',
+    '--output',
     inFolder('before.json'),
     ...args,
   );
@@ -104,7 +104,7 @@ describe('the accesses', () => {
     await writeFile(inFolder('more.json'), JSON.stringify({ accesses }));
     const files = ['--accesses', inFolder('more.json'), '--queries', inFolder('queries.json'), '--rounds', '3'];
     const run = (...args: string[]) =>
-      perf(database.adminUrl, 'record', ...files, '--out', inFolder('more.recording.json'), ...args);
+      perf(database.adminUrl, 'record', ...files, '--output', inFolder('more.recording.json'), ...args);
     const { stdout, exitCode } = await run();
     expect(exitCode).toBe(0);
     expect(stdout).toContain(

@@ -27,7 +27,7 @@ const perf = (...args: string[]) =>
   liventix(['restructure', 'perf', ...args, '--rounds', '3'], { DATABASE_URL: database.adminUrl });
 
 it('are all answered by the raw tables, with rows, and by rollups alike', async () => {
-  const recorded = await perf('record', '--no-accesses', '--out', before());
+  const recorded = await perf('record', '--no-accesses', '--output', before());
   expect(recorded, recorded.stderr).toMatchObject({ exitCode: 0 });
   const { results } = JSON.parse(await readFile(before(), 'utf8')) as Recording;
   const dashboards = results.filter(({ kind }) => kind === 'dashboard');

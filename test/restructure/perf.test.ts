@@ -79,7 +79,7 @@ async function recordWith(exitCode: 0 | 1, queries: Queries, ...args: string[]):
       '15',
       '--queries',
       inFolder('queries.json'),
-      '--out',
+      '--output',
       inFolder('before.json'),
       ...args,
     ],
@@ -153,7 +153,7 @@ describe('perf', () => {
       `create table things as select thing, count(*) as views, sum(dwell) as dwell from views group by thing;
        alter table things add primary key (thing); analyze things`,
     );
-    const { find, exitCode } = await compared('--out', inFolder('after.json'));
+    const { find, exitCode } = await compared('--output', inFolder('after.json'));
     expect(exitCode).toBe(0);
     const { stdout } = await perf(['compare', inFolder('before.json'), inFolder('after.json')]);
     const [, ...verdicts] =
@@ -170,7 +170,7 @@ describe('perf', () => {
       '3',
       '--queries',
       inFolder('queries.json'),
-      '--out',
+      '--output',
       inFolder('again.json'),
     ];
     expect((await perf(['record', ...asked])).stdout).toMatch(
@@ -258,7 +258,7 @@ describe('perf', () => {
     };
     await writeFile(inFolder('queries.json'), JSON.stringify(only(query)));
     const asAdmin = { DATABASE_URL: database.adminUrl };
-    const files = ['--queries', inFolder('queries.json'), '--out', inFolder('before.json')];
+    const files = ['--queries', inFolder('queries.json'), '--output', inFolder('before.json')];
     const run = await liventix(['restructure', 'perf', 'record', '--no-accesses', '--rounds', '3', ...files], asAdmin);
     expect(run, run.stderr).toMatchObject({ exitCode: 0 });
     const { results, material } = JSON.parse(await readFile(inFolder('before.json'), 'utf8')) as Recording;
@@ -407,7 +407,7 @@ describe('perf', () => {
           '3',
           '--queries',
           inFolder('queries.json'),
-          '--out',
+          '--output',
           inFolder('cold.json'),
         ],
         { DATABASE_URL: url },
@@ -432,7 +432,7 @@ describe('perf', () => {
     await writeFile(inFolder('queries.json'), JSON.stringify(only({ before: 'select pg_sleep(30)' })));
     const stop = new AbortController();
     const running = perf(
-      ['record', '--no-accesses', '--queries', inFolder('queries.json'), '--out', inFolder('stopped.json')],
+      ['record', '--no-accesses', '--queries', inFolder('queries.json'), '--output', inFolder('stopped.json')],
       stop.signal,
     );
     await sleeping();
@@ -446,10 +446,10 @@ describe('perf', () => {
     const nowhere = inFolder('nowhere/it');
     const recording = ['record', '--no-accesses', '--queries', inFolder('queries.json')];
     const refusals: readonly (readonly [args: readonly string[], option: string, path: string, fault: string])[] = [
-      [recording, '--out', nowhere, `there is no folder ${inFolder('nowhere')}`],
-      [recording, '--out', inFolder('queries.json/it'), `there is no folder ${inFolder('queries.json')}`],
-      [recording, '--out', folder, 'that is a folder'],
-      [['compare', inFolder('before.json')], '--out', nowhere, `there is no folder ${inFolder('nowhere')}`],
+      [recording, '--output', nowhere, `there is no folder ${inFolder('nowhere')}`],
+      [recording, '--output', inFolder('queries.json/it'), `there is no folder ${inFolder('queries.json')}`],
+      [recording, '--output', folder, 'that is a folder'],
+      [['compare', inFolder('before.json')], '--output', nowhere, `there is no folder ${inFolder('nowhere')}`],
       [['compare', inFolder('before.json')], '--html', nowhere, `there is no folder ${inFolder('nowhere')}`],
     ];
     for (const [args, option, path, fault] of refusals) {

@@ -52,7 +52,7 @@ async function judge(db: Queryable): Promise<Finding> {
 
 const MAINTAIN = 'See to it now: liventix partitions maintain. What is wrong: liventix partitions verify.';
 const CONFIRM =
-  'Nothing is taken out until somebody has looked whether the clock is right: liventix partitions maintain --confirm.';
+  'Nothing is taken out until somebody has looked whether the clock is right: liventix partitions maintain --yes.';
 
 /** What was begun, and nobody is at it any more: what changes is noted without end, or a check waits for its month. */
 function brokenOff({ table, state, copy, begunAt, closesAt }: TableStatus, { setAside }: Status): readonly Said[] {

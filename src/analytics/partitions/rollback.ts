@@ -68,14 +68,15 @@ export const rollBackPartitions = (pool: Pool, options: RollbackOptions): Promis
   oneByOne(pool, {
     ...options,
     choose: async (modest) => {
-      const chosen = await choose(modest, options.tables);
+      const chosen = await chooseToPutBack(modest, options.tables);
       if (chosen.length > 0) options.onBegin?.();
       return chosen;
     },
     work: (modest, kept, stop) => putBack(modest, kept, { ...options, stop }),
   });
 
-async function choose(pool: Pool, tables: readonly string[]): Promise<readonly KeptTable[]> {
+/** @throws AppError PARTITIONS_TABLE_UNKNOWN */
+export async function chooseToPutBack(pool: Pool, tables: readonly string[]): Promise<readonly KeptTable[]> {
   const all = await readTables(pool);
   const unknown = tables.find((table) => !all.some(({ schema, name }) => `${schema}.${name}` === table));
   if (unknown !== undefined) {

@@ -31,9 +31,14 @@ const JOB = 'liventix partitions';
 
 /**
  * Says who sees to the months from now on: pg_cron, with a job of its own each hour, or the worker. Never both: each asks first whether it is meant.
+ * @param options.dryRun finds out whether it could be, and changes nothing
  * @throws AppError PARTITIONS_NO_CRON, DB_*
  */
-export async function chooseRunner(pool: Pool, runner: Exclude<Runner, 'command'>): Promise<void> {
+export async function chooseRunner(
+  pool: Pool,
+  runner: Exclude<Runner, 'command'>,
+  { dryRun = false } = {},
+): Promise<void> {
   const hasCron = await hasPgCron(pool);
   if (runner === 'pg_cron' && !hasCron) {
     throw new AppError(
@@ -41,6 +46,7 @@ export async function chooseRunner(pool: Pool, runner: Exclude<Runner, 'command'
       'The extension pg_cron is not in this database. Have it created (create extension pg_cron), or leave the months to the worker: liventix partitions schedule worker',
     );
   }
+  if (dryRun) return;
   if (runner === 'pg_cron')
     await pool.query(`select cron.schedule($1, '7 * * * *', $2)`, [JOB, `call partitions.maintain('pg_cron')`]);
   else if (hasCron) await pool.query('select cron.unschedule(jobid) from cron.job where jobname = $1', [JOB]);

@@ -1,5 +1,5 @@
 /** What makes, or goes on with what is declared. Of which file that is nobody kept. */
-export const APPLY = 'liventix rollups apply, with its --file where that is one of your own';
+export const APPLY = 'liventix rollups apply, with its --mapping where that is one of your own';
 
 /** @param isEmptied whether a TRUNCATE of its source is among what it is to be rebuilt for */
 export function rebuildOf(name: string, isEmptied = false): string {

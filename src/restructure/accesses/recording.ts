@@ -94,7 +94,7 @@ export async function readRecording(file: string): Promise<Recording> {
   const invalid = (fault: string): AppError =>
     new AppError(
       'USAGE',
-      `The recording ${file} ${fault}. Make one: liventix restructure accesses record --out ${file}`,
+      `The recording ${file} ${fault}. Make one: liventix restructure accesses record --output ${file}`,
     );
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw invalid(error.code === 'ENOENT' ? 'is not there' : `cannot be read: ${error.message}`);

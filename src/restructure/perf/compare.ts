@@ -173,7 +173,7 @@ export function assertSameQuestions(before: Recording, after: Recording): void {
   const more = others.length > MOST_NAMED ? `, and ${others.length - MOST_NAMED} more` : '';
   throw new AppError(
     'PERF_OTHER_QUESTIONS',
-    `The two recordings did not ask the same: ${others.slice(0, MOST_NAMED).join(', ')}${more}. Measure afterwards with what was asked before: liventix restructure perf compare <before> --out <after>`,
+    `The two recordings did not ask the same: ${others.slice(0, MOST_NAMED).join(', ')}${more}. Measure afterwards with what was asked before: liventix restructure perf compare <before> --output <after>`,
   );
 }
 

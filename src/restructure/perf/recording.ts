@@ -189,5 +189,5 @@ function parsedJson(text: string): unknown {
 const invalid = (file: string, fault: string): AppError =>
   new AppError(
     'RESTRUCTURE_RECORDING_INVALID',
-    `The recording ${file} ${fault}. Make one: liventix restructure perf record --out ${file}`,
+    `The recording ${file} ${fault}. Make one: liventix restructure perf record --output ${file}`,
   );
