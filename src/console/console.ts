@@ -5,6 +5,13 @@ import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
 import { auditPage } from './pages/audit.ts';
 import { bookPage, booksPage, sealsPage } from './pages/books.ts';
+import { deadLettersPage, retryAllAction, retryPlanPage } from './pages/dead-letters.ts';
+import { deliveriesPage, deliveryPage } from './pages/deliveries.ts';
+import { endpointPage, endpointsPage } from './pages/endpoints.ts';
+import { messagePage } from './pages/messages.ts';
+import { outboxPage } from './pages/outbox.ts';
+import { replayAction, replayPage } from './pages/replay.ts';
+import { retryOneAction } from './pages/retrying.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
 import { createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
@@ -28,10 +35,23 @@ const PAGES: readonly Page[] = [
   verificationsPage,
   verificationPage,
   certificatePage,
+  endpointsPage,
+  endpointPage,
+  deliveriesPage,
+  deliveryPage,
+  messagePage,
+  deadLettersPage,
+  retryPlanPage,
+  replayPage,
   auditPage,
 ];
 
-const actionsOf = (runner: VerificationRunner): readonly Action[] => [verifyAction(runner)];
+const actionsOf = (runner: VerificationRunner): readonly Action[] => [
+  verifyAction(runner),
+  retryOneAction,
+  retryAllAction,
+  replayAction,
+];
 
 export interface Console {
   /** Where it listens, with the port that it got. */
@@ -48,16 +68,17 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
   assertGuarded(place, auth);
   const owner = createPool({ databaseUrl, max: poolMax, applicationName: 'liventix-console' });
   const reader = createReader(replicaUrl ?? databaseUrl, poolMax);
+  const primary = replicaUrl === undefined ? reader : createReader(databaseUrl, 1);
   const runner = createRunner(owner, { databaseUrl, version, log });
   const endPools = async () => {
-    await Promise.all([reader.end(), owner.end()]);
+    await Promise.all([...new Set([reader, primary, owner])].map((pool) => pool.end()));
   };
   try {
     await installReader(owner);
     const database = await nameOf(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
-      { pages: PAGES, actions: actionsOf(runner) },
+      { pages: [...PAGES, outboxPage(primary)], actions: actionsOf(runner) },
     );
     const granting = keepGranted(owner, (err) => log.warn({ err }, 'the console could not look for new books'));
     const url = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
