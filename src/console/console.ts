@@ -10,9 +10,11 @@ import { deliveriesPage, deliveryPage } from './pages/deliveries.ts';
 import { endpointPage, endpointsPage } from './pages/endpoints.ts';
 import { messagePage } from './pages/messages.ts';
 import { outboxPage } from './pages/outbox.ts';
+import { queuePage } from './pages/queue.ts';
 import { replayAction, replayPage } from './pages/replay.ts';
 import { retryOneAction } from './pages/retrying.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
+import { createQueueBoard } from './queue-board.ts';
 import { createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
 import { createRunner, type VerificationRunner } from './verifying.ts';
@@ -21,6 +23,8 @@ export interface ConsoleOptions {
   readonly databaseUrl: string;
   /** Where pages read, when it is not there: a replica shows what was true a moment ago, and is in nobody's way. */
   readonly replicaUrl?: string | undefined;
+  /** Where the queue of the deliveries is, when it is not in PostgreSQL. */
+  readonly redisUrl?: string | undefined;
   readonly place: Place;
   readonly auth: Auth;
   readonly version: string;
@@ -64,12 +68,13 @@ export interface Console {
  * @throws AppError CONSOLE_EXPOSED, CONSOLE_READER_MISSING, HTTP_UNAVAILABLE, DB_*
  */
 export async function startConsole(options: ConsoleOptions): Promise<Console> {
-  const { databaseUrl, replicaUrl, place, auth, version, poolMax, log } = options;
+  const { databaseUrl, replicaUrl, redisUrl, place, auth, version, poolMax, log } = options;
   assertGuarded(place, auth);
   const owner = createPool({ databaseUrl, max: poolMax, applicationName: 'liventix-console' });
   const reader = createReader(replicaUrl ?? databaseUrl, poolMax);
   const primary = replicaUrl === undefined ? reader : createReader(databaseUrl, 1);
   const runner = createRunner(owner, { databaseUrl, version, log });
+  const board = createQueueBoard({ databaseUrl, redisUrl, db: primary });
   const endPools = async () => {
     await Promise.all([...new Set([reader, primary, owner])].map((pool) => pool.end()));
   };
@@ -78,8 +83,9 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
     const database = await nameOf(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
-      { pages: [...PAGES, outboxPage(primary)], actions: actionsOf(runner) },
+      { pages: [...PAGES, outboxPage(primary), queuePage(board)], actions: actionsOf(runner) },
     );
+    await board.serve(server, { log });
     const granting = keepGranted(owner, (err) => log.warn({ err }, 'the console could not look for new books'));
     const url = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
       throw unavailable(place, cause);
@@ -90,6 +96,7 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
         granting.stop();
         await server.close();
         await runner.stop();
+        await board.close();
         await endPools();
       },
     };
