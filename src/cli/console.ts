@@ -78,6 +78,7 @@ async function runConsole(options: Options, context: CommandContext): Promise<vo
   const running = await startConsole({
     databaseUrl,
     replicaUrl: config.replicaUrl,
+    redisUrl: config.redisUrl,
     place,
     auth: authOf(options, config.console),
     version: packageVersion(),

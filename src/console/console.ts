@@ -5,7 +5,16 @@ import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
 import { auditPage } from './pages/audit.ts';
 import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
+import { deadLettersPage, retryAllAction, retryPlanPage } from './pages/dead-letters.ts';
+import { deliveriesPage, deliveryPage } from './pages/deliveries.ts';
+import { endpointPage, endpointsPage } from './pages/endpoints.ts';
+import { messagePage } from './pages/messages.ts';
+import { outboxPage } from './pages/outbox.ts';
+import { queuePage } from './pages/queue.ts';
+import { replayAction, replayPage } from './pages/replay.ts';
+import { retryOneAction } from './pages/retrying.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
+import { createQueueBoard } from './queue-board.ts';
 import { awaitReader, createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
 import { createRunner, type VerificationRunner } from './verifying.ts';
@@ -14,6 +23,8 @@ export interface ConsoleOptions {
   readonly databaseUrl: string;
   /** Where pages read, when it is not there: a replica shows what was true a moment ago, and is in nobody's way. */
   readonly replicaUrl?: string | undefined;
+  /** Where the queue of the deliveries is, when it is not in PostgreSQL. */
+  readonly redisUrl?: string | undefined;
   readonly place: Place;
   readonly auth: Auth;
   readonly version: string;
@@ -28,10 +39,23 @@ const pagesOf = (balancesOf: ReturnType<typeof trialBalances>): readonly Page[] 
   verificationsPage,
   verificationPage,
   certificatePage,
+  endpointsPage,
+  endpointPage,
+  deliveriesPage,
+  deliveryPage,
+  messagePage,
+  deadLettersPage,
+  retryPlanPage,
+  replayPage,
   auditPage,
 ];
 
-const actionsOf = (runner: VerificationRunner): readonly Action[] => [verifyAction(runner)];
+const actionsOf = (runner: VerificationRunner): readonly Action[] => [
+  verifyAction(runner),
+  retryOneAction,
+  retryAllAction,
+  replayAction,
+];
 
 export interface Console {
   /** As browsers reach it. */
@@ -46,21 +70,24 @@ export interface Console {
  * @throws AppError CONSOLE_EXPOSED, CONSOLE_READER_MISSING, HTTP_UNAVAILABLE, DB_*
  */
 export async function startConsole(options: ConsoleOptions): Promise<Console> {
-  const { databaseUrl, replicaUrl, place, auth, version, poolMax, log } = options;
+  const { databaseUrl, replicaUrl, redisUrl, place, auth, version, poolMax, log } = options;
   assertGuarded(place, auth);
   const owner = createPool({ databaseUrl, max: poolMax, applicationName: 'liventix-console' });
   const reader = createReader(replicaUrl ?? databaseUrl, poolMax);
+  const primary = replicaUrl === undefined ? reader : createReader(databaseUrl, 1);
   const runner = createRunner(owner, { databaseUrl, version, log });
+  const board = createQueueBoard({ databaseUrl, redisUrl, db: primary });
   const endPools = async () => {
-    await Promise.all([reader.end(), owner.end()]);
+    await Promise.all([...new Set([reader, primary, owner])].map((pool) => pool.end()));
   };
   try {
     await installReader(owner);
     const database = await awaitReader(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
-      { pages: pagesOf(trialBalances(reader)), actions: actionsOf(runner) },
+      { pages: [...pagesOf(trialBalances(reader)), outboxPage(primary), queuePage(board)], actions: actionsOf(runner) },
     );
+    await board.serve(server, { log });
     const listensAt = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
       throw unavailable(place, cause);
     });
@@ -72,6 +99,7 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
         granting.stop();
         await server.close();
         await runner.stop();
+        await board.close();
         await endPools();
       },
     };

@@ -79,8 +79,8 @@ const jsonField = (value: ReturnType<Column<never>['text']>) => (typeof value ==
 /** One page of a list, with the ways to the next, to the first and to a file. */
 export async function listOf<Row>(list: List<Row>, { url }: Ask, { after }: ListQuery): Promise<Markup> {
   const { rows, next } = await list.fetch(after, PAGE_ROWS);
-  if (rows.length === 0 && after === undefined) return html`<p class="empty">${list.empty}</p>`;
-  return html`${tableOf(list.name, list.columns, rows)}
+  if (rows.length === 0 && after === undefined && next === undefined) return html`<p class="empty">${list.empty}</p>`;
+  return html`${rows.length === 0 ? html`<p class="empty">None of these among those that were looked through until now.</p>` : tableOf(list.name, list.columns, rows)}
 <nav class="pager" aria-label="${`Pages of ${list.name}`}">
 ${after === undefined ? '' : html`<a href="${withQuery(url, { after: undefined })}">« First page</a>`}
 ${next === undefined ? '' : html`<a href="${withQuery(url, { after: next })}" rel="next">Next page ›</a>`}
@@ -103,8 +103,11 @@ ${rows.map(
 </table>`;
 }
 
-const cellOf = <Row>(column: Column<Row>, row: Row): Markup | string =>
-  column.cell?.(row) ?? String(column.text(row) ?? '');
+/** What is more than a text is held together: a card has a place for what is shown, and one for its name. */
+function cellOf<Row>(column: Column<Row>, row: Row): Markup | string {
+  const cell = column.cell?.(row) ?? String(column.text(row) ?? '');
+  return typeof cell === 'string' ? cell : html`<div>${cell}</div>`;
+}
 
 /** The address of the page that is shown, with other values of its query; undefined takes one out. */
 export function withQuery(url: URL, changes: Readonly<Record<string, string | undefined>>): string {

@@ -27,3 +27,9 @@ export const uuid = z
     error: 'an id such as 0198c5e2-3b7a-7c1d-9f00-5a6b7c8d9e0f',
   })
   .transform((id) => id.toLowerCase());
+
+/** An instant by the database's clock, as a page of ours wrote it into its form. */
+export const serverInstant = z
+  .string()
+  .regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$/, { error: 'an instant' })
+  .refine((text) => !Number.isNaN(Date.parse(text)), { error: 'an instant' });

@@ -188,8 +188,9 @@ async function announcedFor(tx: Queryable, deliveryIds: readonly bigint[]): Prom
   return (await tx.query<{ seconds: number }>(ANNOUNCED, [oldest])).rows[0]?.seconds ?? null;
 }
 
-async function whoIsAtWork(tx: Queryable): Promise<Pick<Backlog, 'relay' | 'workers' | 'daysAhead'>> {
-  const { rows } = await tx.query<{
+/** Asked of the primary: locks are not there on a replica. */
+export async function whoIsAtWork(db: Queryable): Promise<Pick<Backlog, 'relay' | 'workers' | 'daysAhead'>> {
+  const { rows } = await db.query<{
     workers: number;
     daysAhead: number | null;
     pid: number | null;

@@ -113,7 +113,8 @@ function countByEndpoint(named: readonly Named[]): readonly EndpointAndCount[] {
 const OF_THE_DEAD = `
   from outbox.deliveries
   join public.outbox on outbox.id = deliveries.message_id and outbox.day = deliveries.day
-  where deliveries.state = 'dead' and ${DELIVERY_MATCHES}`;
+  where deliveries.state = 'dead' and ${DELIVERY_MATCHES}
+    and ($6::timestamptz is null or deliveries.finished_at < $6)`;
 
 const COUNT_DEAD = `
   select counted.endpoint_id as "endpointId", endpoints.url, coalesce(endpoints.enabled, false) as enabled,
@@ -125,21 +126,25 @@ const COUNT_DEAD = `
   order by counted.endpoint_id`;
 
 const DEAD_KEYS = `
-  select deliveries.id::text as "deliveryId", deliveries.day::text ${OF_THE_DEAD} and deliveries.id > $6 and deliveries.id <= $7
+  select deliveries.id::text as "deliveryId", deliveries.day::text ${OF_THE_DEAD} and deliveries.id > $7 and deliveries.id <= $8
     and exists (select from outbox.endpoints where endpoints.id = deliveries.endpoint_id and endpoints.deleted_at is null)
   order by deliveries.id
-  limit $8`;
+  limit $9`;
 
 /**
  * Of the dead letters that are meant, as they are now: what dies meanwhile is left to the next run. Those of deleted endpoints are left
  * alone: else one deletion would refuse every retry, until their day is dropped.
+ * @param options.diedBefore leaves alone what died at this instant or later, as after another retry of the same
  * @throws AppError OUTBOX_TOPIC_INVALID, OUTBOX_ENDPOINT_UNKNOWN
  */
-export async function planRetry(pool: Pool, filter: DeliveryFilter): Promise<RetryPlan> {
+export async function planRetry(
+  pool: Pool,
+  filter: DeliveryFilter,
+  options: { readonly diedBefore?: string | undefined } = {},
+): Promise<RetryPlan> {
   await assertFilter(pool, filter);
-  const { rows } = await readByDay(pool, (tx) =>
-    tx.query<EndpointAndCount & { newest: bigint }>(COUNT_DEAD, deliveryValues(filter)),
-  );
+  const meant = [...deliveryValues(filter), options.diedBefore ?? null];
+  const { rows } = await readByDay(pool, (tx) => tx.query<EndpointAndCount & { newest: bigint }>(COUNT_DEAD, meant));
   const counted = rows.map(({ newest: _newest, ...endpoint }) => endpoint);
   const endpoints = counted.filter(({ isDeleted }) => !isDeleted);
   let newest = 0n;
@@ -152,7 +157,7 @@ export async function planRetry(pool: Pool, filter: DeliveryFilter): Promise<Ret
     waiting: [],
     keys: async function* (limit) {
       for (let after = '0'; ; ) {
-        const values = [...deliveryValues(filter), after, newest, limit];
+        const values = [...meant, after, newest, limit];
         const page = await readByDay(pool, (tx) => tx.query<DeliveryKey>(DEAD_KEYS, values));
         if (page.rows.length > 0) yield page.rows;
         if (page.rows.length < limit) return;

@@ -61,8 +61,9 @@ const LIST = `
     and ($7::boolean is null or (deliveries.claimed_by is not null) = $7)
     and ($8::bigint is null or deliveries.id < $8)
     and ($9::text is null or deliveries.ordering_key = $9)
+    and ($10::bigint is null or deliveries.id > $10)
   order by deliveries.id desc
-  limit $10`;
+  limit $11`;
 
 export interface DeliveryPage extends DeliveryFilter {
   readonly state?: DeliveryState | undefined;
@@ -71,6 +72,8 @@ export interface DeliveryPage extends DeliveryFilter {
   readonly limit: number;
   /** Only older ones: with a lower id. */
   readonly before?: bigint | undefined;
+  /** Only younger ones: with a higher id. */
+  readonly above?: bigint | undefined;
 }
 
 /**
@@ -85,8 +88,8 @@ export async function listDeliveries(pool: Pool, page: DeliveryPage): Promise<re
   });
 }
 
-function listValues({ state, limit, before, orderingKey, ...filter }: DeliveryPage): unknown[] {
+function listValues({ state, limit, before, above, orderingKey, ...filter }: DeliveryPage): unknown[] {
   const isClaimed = state === 'delivering' ? true : state === 'queued' ? false : null;
   const stored = state === 'delivering' ? 'queued' : (state ?? null);
-  return [...deliveryValues(filter), stored, isClaimed, before ?? null, orderingKey ?? null, limit];
+  return [...deliveryValues(filter), stored, isClaimed, before ?? null, orderingKey ?? null, above ?? null, limit];
 }

@@ -84,6 +84,15 @@ export async function getMessageStory(pool: Pool, shown: Shown): Promise<Message
   return { ...message, deliveries, passedOver: isPassedOver ? await findPassedOver(pool, messageId) : null };
 }
 
+/** A message's payload over several lines, every number as PostgreSQL keeps it; empty where there is no such message. */
+export async function prettyPayload(db: Queryable, messageId: string): Promise<string> {
+  const { rows } = await db.query<{ payload: string }>(
+    'select jsonb_pretty(payload) as payload from public.outbox where id = $1',
+    [messageId],
+  );
+  return rows[0]?.payload ?? '';
+}
+
 async function messageOf(db: Queryable, deliveryId: bigint): Promise<string> {
   const { rows } = await db.query<{ messageId: string }>(
     'select message_id as "messageId" from outbox.deliveries where id = $1',

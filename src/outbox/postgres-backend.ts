@@ -4,7 +4,7 @@ import { connectionConfig } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { type Backend, CONNECT_TIMEOUT_MS, QUEUE_NAME, type QueueOptions, WORKER_OPTIONS } from './queue-backend.ts';
 
-const POSTGRES_SCHEMA = 'outbox_queue';
+export const POSTGRES_SCHEMA = 'outbox_queue';
 /** Many workers that start at once wait for the one that makes its schema. */
 const MIGRATION_TIMEOUT_MS = 15_000;
 const QUERY_TIMEOUT_MS = 5_000;

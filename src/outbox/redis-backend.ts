@@ -164,8 +164,8 @@ export async function removeQueue(db: Queryable, redisUrl: string): Promise<void
 /** Gone when Redis was emptied. */
 const epochKeyOf = (prefix: string) => `${prefix}:epoch`;
 
-// Braces: on Redis Cluster all keys of a queue must hash to one slot.
-async function queuePrefix(db: Queryable): Promise<string> {
+/** What all keys of the queue begin with. Braces: on Redis Cluster all keys of a queue must hash to one slot. */
+export async function queuePrefix(db: Queryable): Promise<string> {
   const { rows } = await db.query<{ name: string }>(
     `select installation_id || ' ' || current_database() as name from outbox.relay`,
   );

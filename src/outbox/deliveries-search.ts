@@ -1,0 +1,52 @@
+import type { Pool } from '../db/pool.ts';
+import { type DeliveryPage, type ListedDelivery, listDeliveries } from './deliveries-list.ts';
+
+export interface FoundDeliveries {
+  readonly rows: readonly ListedDelivery[];
+  /** Where to go on: below this id; undefined: there are no more. The page may have fewer rows than it has room, or none. */
+  readonly goOnBelow: bigint | undefined;
+}
+
+/** So many are looked through at once; where that took next to no time, four times as many are the next time. */
+const STRETCH = 20_000n;
+const NEXT_TO_NO_MS = 25;
+const WIDER = 4n;
+
+/**
+ * As `listDeliveries`, for whoever waits no longer than so: what has no index, such as an endpoint's that were delivered, is looked for
+ * stretch by stretch, and where few are found in time, the page ends early and says where to go on.
+ * @throws AppError OUTBOX_TOPIC_INVALID, OUTBOX_ENDPOINT_UNKNOWN
+ */
+export async function searchDeliveries(
+  pool: Pool,
+  page: DeliveryPage,
+  { budgetMs }: { readonly budgetMs: number },
+): Promise<FoundDeliveries> {
+  if (isByIndex(page)) {
+    const rows = await listDeliveries(pool, page);
+    return { rows, goOnBelow: rows.length < page.limit ? undefined : rows.at(-1)?.id };
+  }
+  const { rows: bounds } = await pool.query<{ least: bigint | null; most: bigint | null }>(
+    'select min(id) as least, max(id) as most from outbox.deliveries',
+  );
+  const least = bounds[0]?.least ?? 0n;
+  const beganAt = performance.now();
+  const rows: ListedDelivery[] = [];
+  let below = page.before ?? (bounds[0]?.most ?? 0n) + 1n;
+  for (let stretch = STRETCH; below > least; ) {
+    const above = below - stretch - 1n;
+    const askedAt = performance.now();
+    rows.push(...(await listDeliveries(pool, { ...page, limit: page.limit - rows.length, before: below, above })));
+    if (rows.length >= page.limit) return { rows, goOnBelow: rows.at(-1)?.id };
+    below = above + 1n;
+    if (performance.now() - beganAt > budgetMs) return { rows, goOnBelow: below > least ? below : undefined };
+    if (performance.now() - askedAt < NEXT_TO_NO_MS) stretch *= WIDER;
+  }
+  return { rows, goOnBelow: undefined };
+}
+
+/** What is pending, queued or dead is in indexes of its own; and without anything that narrows, the first rows are the page. */
+function isByIndex({ state, topic, endpointId, organizationId, from, to, orderingKey }: DeliveryPage): boolean {
+  if (state !== undefined && state !== 'delivered') return true;
+  return [state, topic, endpointId, organizationId, from, to, orderingKey].every((each) => each === undefined);
+}
