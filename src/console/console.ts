@@ -5,6 +5,7 @@ import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
 import { auditPage } from './pages/audit.ts';
 import { bookPage, booksPage, sealsPage } from './pages/books.ts';
+import { escrowPage, rowPage, stateRowsPage } from './pages/escrow.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
 import { createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
@@ -28,6 +29,9 @@ const PAGES: readonly Page[] = [
   verificationsPage,
   verificationPage,
   certificatePage,
+  escrowPage,
+  stateRowsPage,
+  rowPage,
   auditPage,
 ];
 
