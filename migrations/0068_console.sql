@@ -107,6 +107,167 @@ alter table console.verifications enable always trigger verifications_not_emptie
 -- After how long a verification that writes nothing down counts as broken off.
 create function console.silence() returns interval language sql immutable as $$ select interval '30 seconds' $$;
 
+-- ------------------------------------------------------------------------------------- what an application's tables hold
+-- The reader may read none of the application's tables, and where tenants are kept apart their policies would show it nothing. These answer
+-- as the owner what the pages ask of them, and no more: ids and figures. Where a policy would hide a row from the owner too, the server
+-- refuses (row_security off): nobody is shown fewer rows than there are.
+
+-- The rows of an installed machine in one state, by id. p_state: null for rows that are not taken in yet. p_after: only higher ids.
+create function console.rows_in_state(p_machine text, p_state text, p_after uuid, p_limit integer) returns setof uuid
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
+declare
+  v_table constant text := (
+    select format('%I.%I', n.nspname, c.relname)
+    from states.machines m join pg_class c on c.oid = m.relation join pg_namespace n on n.oid = c.relnamespace where m.name = p_machine);
+  v_type constant text := (select m.state_type from states.machines m where m.name = p_machine);
+begin
+  if v_table is not null then
+    return query execute format(
+      'select t.id from %s t where t.state %s and ($1 is null or t.id > $1) order by t.id limit $2', v_table,
+      case when p_state is null then 'is null' else format('= %L::%s', p_state, v_type) end)
+    using p_after, p_limit;
+  end if;
+end $$;
+
+-- The same rows, each with its last change and the account that is kept for it, which says what it has (minor units, positive on the credit
+-- side). As the owner too: the policies of the ledger, asked for each account, took three times as long as all the rest. p_account_type: of the
+-- account that is kept; null for a machine that keeps none.
+create function console.standing_rows(p_machine text, p_account_type text, p_state text, p_after uuid, p_limit integer)
+returns table (id uuid, last_state text, changed_at timestamptz, changed_by text, event text, account_id uuid, currency text, cents bigint, account_status text)
+language sql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
+  select r.id, h.to_state, h.changed_at, h.changed_by, h.event, k.account_id, k.currency, k.cents, k.status
+  from console.rows_in_state(p_machine, p_state, p_after, p_limit) as r (id)
+  left join lateral (
+    select x.to_state, x.changed_at, x.changed_by, x.event from states.history x
+    where x.subject_id = r.id and x.machine = p_machine order by x.id desc limit 1
+  ) h on true
+  left join lateral (
+    select l.event_id as account_id, b.currency, -b.balance_cents as cents, b.status
+    from states.ledger_events l
+    cross join lateral (
+      select x.currency, x.balance_cents, x.status from payments.balances x where x.account_id = l.event_id and x.book_id = 1 limit 1
+    ) b
+    where l.subject_id = r.id and l.machine = p_machine
+      and exists (select from payments.accounts a where a.id = l.event_id and a.book_id = 1 and a.type = p_account_type)
+    order by b.balance_cents, l.history_id desc
+    limit 1
+  ) k on true
+  order by r.id
+$$;
+
+-- How many rows of an installed machine are in each of its states, in the order of the states; rows that are not taken in yet come last, with
+-- null. p_most: of each state it is counted so far, which an index on `state` makes short; null: to the end, in one pass.
+create function console.count_states(p_machine text, p_most bigint) returns table (state text, rows bigint)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
+declare
+  v_table constant text := (
+    select format('%I.%I', n.nspname, c.relname)
+    from states.machines m join pg_class c on c.oid = m.relation join pg_namespace n on n.oid = c.relnamespace where m.name = p_machine);
+  v_type constant regtype := (select m.state_type::regtype from states.machines m where m.name = p_machine);
+begin
+  if v_table is null then
+    return;
+  elsif p_most is null then
+    return query execute format(
+      'select s.state, coalesce(c.rows, 0)
+       from (select e.enumlabel::text as state, e.enumsortorder as nth from pg_enum e where e.enumtypid = $1 union all select null, null) s
+       left join (select t.state::text as state, count(*) as rows from %s t group by 1) c on c.state is not distinct from s.state
+       order by s.nth', v_table) using v_type;
+    return;
+  end if;
+  for state in select e.enumlabel from pg_enum e where e.enumtypid = v_type order by e.enumsortorder loop
+    execute format('select count(*) from (select from %s t where t.state = %L::%s limit $1) r', v_table, state, v_type) into rows using p_most;
+    return next;
+  end loop;
+  state := null;
+  execute format('select count(*) from (select from %s t where t.state is null limit $1) r', v_table) into rows using p_most;
+  return next;
+end $$;
+
+-- The old platform's wallet table of a name, where the backfill finds it (src/replay/legacy.ts); null where there is none.
+create function console.legacy_table(p_name text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+  select format('%I.%I', n.nspname, c.relname)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p') and c.relname = p_name and n.nspname in ('public', 'payments', 'organizations')
+    and p_name in ('wallets', 'wallet_transactions', 'org_wallets', 'org_wallet_transactions')
+  order by array_position(array['public', 'payments', 'organizations'], n.nspname::text)
+  limit 1);
+
+-- The wallet table of a source.
+create function console.wallets_of_source(p_source text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return console.legacy_table(case p_source when 'org_wallet_transactions' then 'org_wallets' else 'wallets' end);
+
+-- How many rows a source has, counted as far as p_most; null where its table is gone.
+create function console.count_legacy_rows(p_source text, p_most bigint) returns bigint
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
+declare
+  v_table constant text := console.legacy_table(p_source);
+  v_rows bigint;
+begin
+  if v_table is not null then
+    execute format('select count(*) from (select from %s limit $1) r', v_table) into v_rows using p_most;
+  end if;
+  return v_rows;
+end $$;
+
+-- How many wallets of a source that are still there are kept by whom (legacy or ledger), of p_most at most.
+create function console.count_wallets(p_book_id integer, p_source text, p_most bigint) returns table (mode text, wallets bigint)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
+declare
+  v_table constant text := console.wallets_of_source(p_source);
+begin
+  if v_table is not null then
+    return query execute format(
+      'select r.mode, count(*)
+       from (
+         select r.mode from replay.wallets r join %s w on w.id = r.wallet_id where r.book_id = $1 and r.source = $2 limit $3
+       ) r
+       group by r.mode', v_table) using p_book_id, p_source, p_most;
+  end if;
+end $$;
+
+-- Wallets of a source, by id, with what their rows come to: all that the old tables say of them. p_owner_id: one owner's alone. p_after: only
+-- higher ids. unknown_cents: what rows of a type that no flow is known for come to, too much and too little added up. findings: rows that the
+-- flows do not explain, by cause.
+create function console.legacy_wallets(p_book_id integer, p_source text, p_owner_id uuid, p_after uuid, p_limit integer)
+returns table (wallet_id uuid, owner_id uuid, balance_cents bigint, rows bigint, rows_cents bigint, unknown_cents bigint, findings jsonb)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
+declare
+  v_wallets constant text := console.wallets_of_source(p_source);
+  v_rows constant text := console.legacy_table(p_source);
+  v_is_org constant boolean := p_source = 'org_wallet_transactions';
+begin
+  if v_wallets is null or v_rows is null then
+    return;
+  end if;
+  return query execute format(
+    'select w.id, w.%3$I, w.balance_credits::bigint, h.rows, h.cents, h.unknown, f.by_cause
+     from (select * from %1$s w where ($3 is null or w.id > $3) and ($4 is null or w.%3$I = $4) order by w.id limit $5) w
+     cross join lateral (
+       select count(*) as rows, coalesce(sum(t.credits_delta), 0)::bigint as cents, coalesce(sum(abs(t.credits_delta::bigint)) filter (
+                where t.credits_delta <> 0 and (t.%4$I in (''purchase'', ''refund'', ''spend'', ''adjustment'', ''promo'')) is not true), 0)::bigint as unknown
+       from %2$s t where t.wallet_id = w.id
+     ) h
+     cross join lateral (
+       select coalesce(jsonb_object_agg(c.cause, c.rows), ''{}'') as by_cause
+       from (
+         select f.cause, count(*) as rows
+         from %2$s t
+         cross join lateral (
+           select f.cause from replay.findings f where f.book_id = $1 and f.source = $2 and f.legacy_id = t.id limit 1
+         ) f
+         where t.wallet_id = w.id
+         group by f.cause
+       ) c
+     ) f
+     order by w.id',
+    v_wallets, v_rows, case when v_is_org then 'org_id' else 'user_id' end, case when v_is_org then 'transaction_type' else 'type' end)
+  using p_book_id, p_source, p_after, p_owner_id, p_limit;
+end $$;
+
 -- Makes the role that the console reads as, where there is none, and lets it read what its pages show and nothing else; called again,
 -- it adds what is new. For the owner. Returns whether anything was to be done.
 -- Raises insufficient_privilege where the caller may not create roles, and the role is not there or not his to be.
@@ -155,11 +316,11 @@ begin
     v_done := true;
   end loop;
 
-  -- Reads alone: what posts, delivers or changes anything is not among them.
+  -- Reads alone: what posts, delivers or changes anything is not among them. What runs as the owner was made for it, in this schema.
   for v_function in
     select p.oid from pg_proc p
     where p.provolatile in ('s', 'i') and p.prokind = 'f' and p.pronamespace = any (array['payments', 'outbox', 'replay', 'states', 'console']::regnamespace[])
-      and not p.prosecdef and not has_function_privilege(v_reader, p.oid, 'execute')
+      and (not p.prosecdef or p.pronamespace = 'console'::regnamespace) and not has_function_privilege(v_reader, p.oid, 'execute')
   loop
     execute format('grant execute on function %s to %I', v_function, v_reader);
     v_done := true;

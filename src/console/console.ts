@@ -2,22 +2,11 @@ import type { Logger } from 'pino';
 import { createPool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type Auth, assertGuarded, type Place } from './access/gate.ts';
-import type { Action, Page } from './page.ts';
-import { auditPage } from './pages/audit.ts';
-import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
-import { deadLettersPage, retryAllAction, retryPlanPage } from './pages/dead-letters.ts';
-import { deliveriesPage, deliveryPage } from './pages/deliveries.ts';
-import { endpointPage, endpointsPage } from './pages/endpoints.ts';
-import { messagePage } from './pages/messages.ts';
-import { outboxPage } from './pages/outbox.ts';
-import { queuePage } from './pages/queue.ts';
-import { replayAction, replayPage } from './pages/replay.ts';
-import { retryOneAction } from './pages/retrying.ts';
-import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
+import { actionsOf, pagesOf } from './pages.ts';
 import { createQueueBoard } from './queue-board.ts';
 import { awaitReader, createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
-import { createRunner, type VerificationRunner } from './verifying.ts';
+import { createRunner } from './verifying.ts';
 
 export interface ConsoleOptions {
   readonly databaseUrl: string;
@@ -31,31 +20,6 @@ export interface ConsoleOptions {
   readonly poolMax: number;
   readonly log: Logger;
 }
-
-const pagesOf = (balancesOf: ReturnType<typeof trialBalances>): readonly Page[] => [
-  booksPage(balancesOf),
-  bookPage(balancesOf),
-  sealsPage,
-  verificationsPage,
-  verificationPage,
-  certificatePage,
-  endpointsPage,
-  endpointPage,
-  deliveriesPage,
-  deliveryPage,
-  messagePage,
-  deadLettersPage,
-  retryPlanPage,
-  replayPage,
-  auditPage,
-];
-
-const actionsOf = (runner: VerificationRunner): readonly Action[] => [
-  verifyAction(runner),
-  retryOneAction,
-  retryAllAction,
-  replayAction,
-];
 
 export interface Console {
   /** As browsers reach it. */
@@ -85,7 +49,7 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
     const database = await awaitReader(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
-      { pages: [...pagesOf(trialBalances(reader)), outboxPage(primary), queuePage(board)], actions: actionsOf(runner) },
+      { pages: pagesOf({ reader, primary, board }), actions: actionsOf(runner) },
     );
     await board.serve(server, { log });
     const listensAt = await server.listen({ host: place.host, port: place.port }).catch((cause) => {

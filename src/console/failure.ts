@@ -16,6 +16,7 @@ const STATUS: Partial<Readonly<Record<ErrorCode, number>>> = {
   CONSOLE_FORGED: 403,
   CONSOLE_SIGNED_OUT: 401,
   CONSOLE_TOO_MANY: 429,
+  DB_PERMISSION_DENIED: 403,
   LEDGER_BUSY: 503,
   DB_CONFLICT: 503,
 };

@@ -47,7 +47,15 @@ export function exported<Row>(list: List<Row>, format: 'csv' | 'json'): Sent {
 }
 
 async function* csvOf<Row>(list: List<Row>): AsyncGenerator<string> {
+  const lines = rowLines(list);
+  // Before anything is said: what cannot be read is told on a page.
+  const first = await lines.next();
   yield csvLine(list.columns.map(({ name }) => name));
+  if (first.done !== true) yield first.value;
+  yield* lines;
+}
+
+async function* rowLines<Row>(list: List<Row>): AsyncGenerator<string> {
   for await (const row of rowsOf(list)) yield csvLine(list.columns.map(({ text }) => csvCell(text(row))));
 }
 
