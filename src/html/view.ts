@@ -1,5 +1,3 @@
-import type { Instant } from '../ledger/instants.ts';
-
 /** How figures and instants are shown to one reader: what the server knows is in UTC and in minor units. */
 export interface View {
   /** IANA name. */
@@ -42,7 +40,7 @@ export function formatCount(count: number | bigint, { locale }: View): string {
 }
 
 /** `31 Oct 2026, 14:05:09 CET`; one that no calendar of JavaScript reaches is shown as the database prints it. */
-export function formatInstant(at: Date | Instant, { zone, locale }: View): string {
+export function formatInstant(at: Date | string, { zone, locale }: View): string {
   const date = at instanceof Date ? at : new Date(at);
   if (Number.isNaN(date.getTime())) return String(at);
   // An era is said where one would take it for ours.
