@@ -234,6 +234,7 @@ const environment = z.object({
   LIVENTIX_CONSOLE_USER_HEADER: headerName.optional(),
   LIVENTIX_CONSOLE_GROUPS_HEADER: headerName.optional(),
   LIVENTIX_CONSOLE_GROUPS: groupRoles.optional(),
+  PATH: z.string().optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` }).optional(),
 });
 
@@ -270,6 +271,8 @@ export interface Config {
     readonly groupsHeader: string;
     readonly groups: ReadonlyMap<string, (typeof CONSOLE_ROLES)[number]>;
   };
+  /** Where programs of others are looked for. */
+  readonly searchPath: string;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -320,6 +323,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       groupsHeader: values.LIVENTIX_CONSOLE_GROUPS_HEADER ?? DEFAULT_GROUPS_HEADER,
       groups: values.LIVENTIX_CONSOLE_GROUPS ?? new Map(),
     }),
+    searchPath: values.PATH ?? '',
     logLevel: values.LOG_LEVEL ?? 'info',
   });
 }

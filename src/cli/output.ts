@@ -6,7 +6,7 @@ export { toJson } from '../db/json-value.ts';
 
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
-  readonly out: { write(text: string): unknown };
+  readonly out: { write(text: string | Uint8Array): unknown; readonly isTTY?: boolean };
   readonly err: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
 }
 
@@ -28,6 +28,6 @@ export function formatCount(count: number | bigint): string {
 }
 
 /** Writes, and waits while whoever reads is behind: however much is written, little of it is in memory. */
-export async function writeOut(out: Streams['out'], text: string, signal: AbortSignal): Promise<void> {
+export async function writeOut(out: Streams['out'], text: string | Uint8Array, signal: AbortSignal): Promise<void> {
   if (out.write(text) === false && out instanceof Writable && !signal.aborted) await once(out, 'drain', { signal });
 }
