@@ -8,14 +8,14 @@ module.exports = {
     forbid(
       'no-orphans',
       'A file that nobody imports is dead.',
-      { orphan: true, pathNot: '^src/(cli/main|ledger/ledger)\\.ts$' },
+      { orphan: true, pathNot: '^src/(cli/main|ledger/ledger)\\.ts$|^src/console/browser/' },
       {},
     ),
     forbid(
       'domains-do-not-see-the-top',
       'Domains know nothing of the command line and the demo.',
       { path: '^src/(db|ledger|replay|outbox|states|restructure|analytics)/' },
-      { path: '^src/(cli|demo|console)/' },
+      { path: '^src/(cli|demo|console|report)/' },
     ),
     forbid(
       'demo-does-not-see-cli',
@@ -64,6 +64,12 @@ module.exports = {
       'How pages and charts are written, whatever is on them.',
       { path: room('html') },
       { path: '^src/', pathNot: '^src/html/' },
+    ),
+    forbid(
+      'report-sees-the-books-alone',
+      'What it says is of the ledger, the replay and the states; the command line and the console ask for it.',
+      { path: room('report') },
+      { path: '^src/', pathNot: '^src/(report/|ledger/|replay/|states/|html/|db/|errors\\.ts)' },
     ),
     forbid(
       'console-is-shown-by-cli',

@@ -298,6 +298,10 @@ export const environment = z.object({
     description: 'What a group of the identity provider may do in the console',
     form: `groups and their roles (${CONSOLE_ROLES.join(', ')}), such as \`finance-team=finance,on-call=operator\``,
   }),
+  PATH: z.string().default('').meta({
+    description: 'Where programs of others are looked for, such as the browser that makes a PDF',
+    form: 'folders, separated as the system has it',
+  }),
   LOG_LEVEL: z
     .enum(LOG_LEVELS, { error: `must be one of ${LOG_LEVELS.join(', ')}` })
     .default('info')
@@ -340,6 +344,8 @@ export interface Config {
     readonly groupsHeader: string;
     readonly groups: ReadonlyMap<string, (typeof CONSOLE_ROLES)[number]>;
   };
+  /** Where programs of others are looked for. */
+  readonly searchPath: string;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -380,6 +386,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
       groupsHeader: values.LIVENTIX_CONSOLE_GROUPS_HEADER,
       groups: values.LIVENTIX_CONSOLE_GROUPS ?? new Map(),
     }),
+    searchPath: values.PATH,
     logLevel: values.LOG_LEVEL,
   });
 }

@@ -210,6 +210,11 @@ export const ERROR_CODES = {
   ROLLUP_BUSY: { exit: 3 },
   ROLLUP_TOO_LONG: { exit: 3 },
 
+  // Reports
+  REPORT_PERIOD_INVALID: { exit: 2 },
+  REPORT_BROWSER_MISSING: { exit: 3 },
+  REPORT_BROWSER_FAILED: { exit: 3 },
+
   // The console
   CONSOLE_EXPOSED: { exit: 2 },
   CONSOLE_READER_MISSING: { exit: 3 },

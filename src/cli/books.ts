@@ -4,6 +4,7 @@ import type { HistoryOrder } from '../ledger/history.ts';
 import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type AsOf, type TrialBalance, trialBalance } from '../ledger/trial-balance.ts';
+import { registerReport } from './books-report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
@@ -25,6 +26,7 @@ export function registerBooks(program: Command, context: CommandContext): void {
   registerHistory(books, context);
   registerPeriods(books, context);
   registerSeals(books, context);
+  registerReport(books, context);
 }
 
 function registerTrialBalance(books: Command, context: CommandContext): void {

@@ -7,7 +7,7 @@ export { toJson } from '../db/json-value.ts';
 
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
-  readonly out: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
+  readonly out: { write(text: string | Uint8Array): unknown; readonly isTTY?: boolean; readonly columns?: number };
   readonly err: { write(text: string): unknown; readonly isTTY?: boolean; readonly columns?: number };
   /** Which of them are coloured, each by itself; neither, when left out. */
   readonly colours?: { readonly out: boolean; readonly err: boolean };
@@ -34,6 +34,6 @@ export function formatCount(count: number | bigint): string {
 }
 
 /** Writes, and waits while whoever reads is behind: however much is written, little of it is in memory. */
-export async function writeOut(out: Streams['out'], text: string, signal: AbortSignal): Promise<void> {
+export async function writeOut(out: Streams['out'], text: string | Uint8Array, signal: AbortSignal): Promise<void> {
   if (out.write(text) === false && out instanceof Writable && !signal.aborted) await once(out, 'drain', { signal });
 }

@@ -4,6 +4,8 @@ import { dirname, join, sep } from 'node:path';
 import { systemFailure } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 
+type Chunks = AsyncIterable<string | Uint8Array> | Iterable<string | Uint8Array>;
+
 const PERMISSIONS = 0o777;
 const NEW_FILE_MODE = 0o666;
 
@@ -13,7 +15,7 @@ const NEW_FILE_MODE = 0o666;
  * thrown, and leaves nothing behind.
  * @throws AppError USAGE, SYSTEM_FAILED
  */
-export async function writeWholeFile(path: string, chunks: AsyncIterable<string>): Promise<void> {
+export async function writeWholeFile(path: string, chunks: Chunks): Promise<void> {
   if (path === '' || path.endsWith(sep)) throw new AppError('USAGE', `"${path}" names no file. Give one to write.`);
   const target = await realpath(path).catch(() => path);
   const existing = await stat(target).catch(() => undefined);
@@ -68,7 +70,7 @@ export async function assertNewFile(path: string): Promise<void> {
   }
 }
 
-async function writeAll(file: FileHandle, chunks: AsyncIterable<string>): Promise<void> {
+async function writeAll(file: FileHandle, chunks: Chunks): Promise<void> {
   try {
     for await (const chunk of chunks) await orSystemFailure(file.appendFile(chunk));
     // A file, and no pipe, reaches the disk before its name says that it is whole.

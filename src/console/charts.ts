@@ -2,7 +2,7 @@ import { scaleLinear, scaleUtc } from 'd3-scale';
 import { line } from 'd3-shape';
 import { bothWidths, round } from '../html/drawing.ts';
 import { html, type Markup } from '../html/markup.ts';
-import type { View } from './view.ts';
+import type { View } from '../html/view.ts';
 
 /** A line of a chart over time; null where there is nothing to be drawn. */
 interface Series {

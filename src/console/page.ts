@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import type { Pool } from '../db/pool.ts';
 import type { Markup } from '../html/markup.ts';
-import type { View } from './view.ts';
+import type { View } from '../html/view.ts';
 import type { Permission, Visitor } from './visitor.ts';
 
 /** The headings of the navigation, in their order. */

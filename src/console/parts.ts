@@ -1,7 +1,7 @@
 import { html, type Markup } from '../html/markup.ts';
+import { formatCents, formatInstant, formatMoney, type Money, type View } from '../html/view.ts';
 import type { Instant } from '../ledger/instants.ts';
 import type { Ask } from './page.ts';
-import { formatCents, formatInstant, formatMoney, type Money, type View } from './view.ts';
 import { may, type Permission } from './visitor.ts';
 
 /** An id that is copied with one press, where scripts run, and selected as a whole where none do. */

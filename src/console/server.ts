@@ -16,6 +16,7 @@ import { z } from 'zod';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { html } from '../html/markup.ts';
+import { isZone, knownLocale } from '../html/view.ts';
 import { findSaid, recordBegun, recordEnded } from './access/audit.ts';
 import { type Auth, assertOurHost, assertOurPage, identify, originsOf, type Place } from './access/gate.ts';
 import { serveSigningIn, sessionCookie } from './access/sign-in.ts';
@@ -24,7 +25,6 @@ import { failureOf } from './failure.ts';
 import { pageText } from './layout.ts';
 import type { Action, Ask, Page, Section, Sent, Shown } from './page.ts';
 import { keepView, settingsForm, viewOf } from './settings.ts';
-import { isZone, knownLocale } from './view.ts';
 import { assertMay, type Visitor } from './visitor.ts';
 
 declare module 'fastify' {

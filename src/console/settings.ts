@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { html, type Markup } from '../html/markup.ts';
-import { isZone, knownLocale, type View } from './view.ts';
+import { isZone, knownLocale, type View } from '../html/view.ts';
 
 const COOKIE = 'liventix-view';
 const YEAR_S = 31_536_000;

@@ -53,36 +53,39 @@ const WALLET_CHECK = 'every legacy wallet equals its account';
  * not compared, nor is what lies beside.
  * @throws AppError LEDGER_BOOK_UNKNOWN, SEAL_UNKNOWN
  */
-export async function verifyBooksAndWallets(
+export function verifyBooksAndWallets(
   pool: Pool,
   watch: VerificationWatch = {},
   request: VerificationRequest = {},
 ): Promise<Verification> {
-  return withTransaction(
-    pool,
-    async (tx) => {
-      const scope = await scopeOf(tx, request);
-      const independently = request.independently === true;
-      const checks = independently ? await verifyIndependently(tx, scope, watch) : await runChecks(tx, watch, scope);
-      const skipped: SkippedCheck[] = [];
-      if (scope.since === undefined && (scope.bookId ?? MAIN_BOOK) === MAIN_BOOK) {
-        watch.onBegin?.(WALLET_CHECK);
-        const wallets = await checkWallets(tx);
-        if (wallets !== undefined) {
-          watch.onEnd?.(wallets);
-          checks.push(wallets);
-        }
-        skipped.push(...(await findSkipped(tx)));
-        checks.push(...((await request.beside?.(tx, watch)) ?? []));
-      }
-      const holds = checks.every((check) => check.holds);
-      const since = scope.since === undefined ? null : { seal: scope.since.sealNumber, sealHash: scope.since.sealHash };
-      const books = request.summaries === true ? { books: await summarizeBooks(tx, scope) } : {};
-      const balance = holds && skipped.length > 0 ? null : holds;
-      return { balance, since, independently, checks, skipped, ...books, verifiedAt: await instantOf(tx) };
-    },
-    ONE_SNAPSHOT,
-  );
+  return withTransaction(pool, (tx) => verifyInSnapshot(tx, watch, request), ONE_SNAPSHOT);
+}
+
+/** The same in a transaction of the caller's, one of `ONE_SNAPSHOT`: of the instant of what else is read in it. */
+export async function verifyInSnapshot(
+  tx: Tx,
+  watch: VerificationWatch,
+  request: VerificationRequest,
+): Promise<Verification> {
+  const scope = await scopeOf(tx, request);
+  const independently = request.independently === true;
+  const checks = independently ? await verifyIndependently(tx, scope, watch) : await runChecks(tx, watch, scope);
+  const skipped: SkippedCheck[] = [];
+  if (scope.since === undefined && (scope.bookId ?? MAIN_BOOK) === MAIN_BOOK) {
+    watch.onBegin?.(WALLET_CHECK);
+    const wallets = await checkWallets(tx);
+    if (wallets !== undefined) {
+      watch.onEnd?.(wallets);
+      checks.push(wallets);
+    }
+    skipped.push(...(await findSkipped(tx)));
+    checks.push(...((await request.beside?.(tx, watch)) ?? []));
+  }
+  const holds = checks.every((check) => check.holds);
+  const since = scope.since === undefined ? null : { seal: scope.since.sealNumber, sealHash: scope.since.sealHash };
+  const books = request.summaries === true ? { books: await summarizeBooks(tx, scope) } : {};
+  const balance = holds && skipped.length > 0 ? null : holds;
+  return { balance, since, independently, checks, skipped, ...books, verifiedAt: await instantOf(tx) };
 }
 
 async function scopeOf(tx: Tx, { bookId, sinceSeal }: VerificationRequest): Promise<Scope> {

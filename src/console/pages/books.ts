@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Queryable } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, formatMoney, type View } from '../../html/view.ts';
 import { type Book, listBooks } from '../../ledger/books.ts';
 import { type ClosedPeriod, listPeriods } from '../../ledger/periods.ts';
 import { listSeals, type Seal } from '../../ledger/seals.ts';
@@ -12,7 +13,6 @@ import { badge, cents, copyable, instant, money } from '../parts.ts';
 import { bookNumber, LIST_FIELDS } from '../query.ts';
 import { type Read, remembering } from '../remembered.ts';
 import { lastVerification, type VerificationInFull } from '../verifications.ts';
-import { formatCount, formatMoney, type View } from '../view.ts';
 import { verifyButton } from './verifications.ts';
 
 interface BookStanding extends Book {

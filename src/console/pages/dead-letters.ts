@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Queryable } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, type View } from '../../html/view.ts';
 import { planRetry, type RetryPlan } from '../../outbox/dead-letters.ts';
 import type { ListedDelivery } from '../../outbox/deliveries-list.ts';
 import { assertEnabled, type EndpointAndCount } from '../../outbox/delivery-filter.ts';
@@ -9,7 +10,6 @@ import { type Column, exported, listOf, tableOf } from '../list.ts';
 import { type Ask, defineAction, definePage } from '../page.ts';
 import { badge, button, facts } from '../parts.ts';
 import { LIST_FIELDS, serverInstant } from '../query.ts';
-import { formatCount, type View } from '../view.ts';
 import { may } from '../visitor.ts';
 import { deliveryColumns, deliveryList } from './deliveries.ts';
 import { MAX_RUN_MS, retryButton, runToEnd, unsentNotice } from './retrying.ts';

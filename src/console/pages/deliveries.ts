@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { html, type Markup } from '../../html/markup.ts';
+import type { View } from '../../html/view.ts';
 import { DELIVERY_STATES, type DeliveryState, type ListedDelivery } from '../../outbox/deliveries-list.ts';
 import { searchDeliveries } from '../../outbox/deliveries-search.ts';
 import { getMessageStory } from '../../outbox/message-story.ts';
@@ -9,7 +10,6 @@ import { type Column, exported, type List, listOf } from '../list.ts';
 import { type Ask, definePage } from '../page.ts';
 import { instant, linkedId } from '../parts.ts';
 import { LIST_FIELDS, rowNumber } from '../query.ts';
-import type { View } from '../view.ts';
 import { messagePageOf } from './messages.ts';
 import { deliveryPath, deliveryState, endpointLink, inLine } from './outbox-parts.ts';
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, formatSpan, type View } from '../../html/view.ts';
 import {
   LATEST_ATTEMPTS,
   type LastOutcome,
@@ -17,7 +18,6 @@ import { type Column, exported, type List, listOf, tableOf } from '../list.ts';
 import { type Ask, definePage } from '../page.ts';
 import { badge, copyable, facts, instant, linkedId } from '../parts.ts';
 import { LIST_FIELDS, uuid } from '../query.ts';
-import { formatCount, formatSpan, type View } from '../view.ts';
 import { deliveryColumns, SEARCH_MS } from './deliveries.ts';
 import { deliveryPath, standingOf } from './outbox-parts.ts';
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { AppError } from '../../errors.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, type View } from '../../html/view.ts';
 import { type BookedEntry, bookedBy } from '../../states/booked.ts';
 import { type HistoryEntry, listHistory } from '../../states/history.ts';
 import { type Machine, statesOf } from '../../states/machine.ts';
@@ -25,7 +26,6 @@ import { type Ask, definePage } from '../page.ts';
 import { badge, copyable, facts, instant, linkedId, money, tiles } from '../parts.ts';
 import { LIST_FIELDS, uuid } from '../query.ts';
 import { seenWhole } from '../seen-whole.ts';
-import { formatCount, type View } from '../view.ts';
 
 /** As a path has it: what is not taken in has no state that a name could be of. */
 const NOT_TAKEN_IN = 'not-taken-in';

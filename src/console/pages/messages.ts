@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { toJson } from '../../db/json-value.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatInstant, formatSpan, type View } from '../../html/view.ts';
 import {
   type AttemptStory,
   type DeliveryStory,
@@ -14,7 +15,6 @@ import { type Column, tableOf } from '../list.ts';
 import { type Ask, definePage, type Sent, type Shown } from '../page.ts';
 import { badge, copyable, facts, instant, linkedId } from '../parts.ts';
 import { uuid } from '../query.ts';
-import { formatInstant, formatSpan, type View } from '../view.ts';
 import { deliveryPath, deliveryState, endpointLink, inLine } from './outbox-parts.ts';
 import { retryButton } from './retrying.ts';
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Pool } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, formatSpan, type View } from '../../html/view.ts';
 import { type Activity, type ActivityPart, lastOutcomes, readActivity } from '../../outbox/activity.ts';
 import { type Backlog, countByState, readBacklog, whoIsAtWork } from '../../outbox/backlog.ts';
 import { findTroubles, type Trouble } from '../../outbox/troubles.ts';
@@ -8,7 +9,6 @@ import { timeChart } from '../charts.ts';
 import { type Column, exported, type List, tableOf, withQuery } from '../list.ts';
 import { type Ask, definePage } from '../page.ts';
 import { instant, tiles } from '../parts.ts';
-import { formatCount, formatSpan, type View } from '../view.ts';
 import { endpointTable, withOutcomes } from './endpoints.ts';
 
 const REFRESH_SECONDS = 10;

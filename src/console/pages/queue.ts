@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import { toAppError } from '../../db/sqlstate.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, type View } from '../../html/view.ts';
 import { definePage } from '../page.ts';
 import { tiles } from '../parts.ts';
 import { BOARD_PATH, type QueueBoard } from '../queue-board.ts';
-import { formatCount, type View } from '../view.ts';
 
 /** In their order, those that the relay's jobs are ever in. */
 const STATES = {

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { AppError } from '../../errors.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, type View } from '../../html/view.ts';
 import { type ReplayProgress, replayPlanned } from '../../outbox/replay-messages.ts';
 import { planReplay, type ReplayCounts, type ReplayPlan } from '../../outbox/replay-plan.ts';
 import type { ReplayRequest } from '../../outbox/replay-scope.ts';
@@ -9,7 +10,6 @@ import { tableOf } from '../list.ts';
 import { type Ask, defineAction, definePage } from '../page.ts';
 import { button, facts } from '../parts.ts';
 import { serverInstant } from '../query.ts';
-import { formatCount, type View } from '../view.ts';
 import { serverNow } from './dead-letters.ts';
 import { MAX_RUN_MS, unsentNotice } from './retrying.ts';
 

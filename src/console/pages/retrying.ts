@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Pool } from '../../db/pool.ts';
 import type { Markup } from '../../html/markup.ts';
+import { formatInstant, type View } from '../../html/view.ts';
 import { countWorkers } from '../../outbox/backlog.ts';
 import { planRetryOf, type RetryPlan, retryPlanned, type WaitingDelivery } from '../../outbox/dead-letters.ts';
 import { assertEnabled } from '../../outbox/delivery-filter.ts';
@@ -8,7 +9,6 @@ import { getMessageStory } from '../../outbox/message-story.ts';
 import { type Ask, defineAction } from '../page.ts';
 import { button } from '../parts.ts';
 import { rowNumber } from '../query.ts';
-import { formatInstant, type View } from '../view.ts';
 import { deliveryPath } from './outbox-parts.ts';
 
 interface DeadLetter {

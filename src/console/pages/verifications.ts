@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Queryable } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, formatInstant, formatSpan, type View } from '../../html/view.ts';
 import type { CheckResult } from '../../ledger/verify.ts';
 import { fromCursor, NUMBER, toCursor } from '../cursor.ts';
 import { exported, type List, listOf, tableOf } from '../list.ts';
@@ -16,7 +17,6 @@ import {
   type VerificationState,
 } from '../verifications.ts';
 import type { VerificationRunner } from '../verifying.ts';
-import { formatCount, formatInstant, formatSpan, type View } from '../view.ts';
 
 const STATES: Readonly<Record<VerificationState, readonly [words: string, tone: Tone]>> = {
   running: ['at work', 'plain'],

@@ -1,5 +1,3 @@
-import type { Instant } from '../ledger/instants.ts';
-
 /** How figures and instants are shown to one reader: what the server knows is in UTC and in minor units. */
 export interface View {
   /** IANA name. */
@@ -18,10 +16,12 @@ export interface Money {
 
 /** `12,345.67`, as the locale writes it, whatever the size: nothing passes through a floating-point number. */
 export function formatCents({ cents, decimalPlaces }: Omit<Money, 'currency'>, { locale }: View): string {
-  return new Intl.NumberFormat(locale, {
-    minimumFractionDigits: decimalPlaces,
-    maximumFractionDigits: decimalPlaces,
-  }).format(decimalText(cents, decimalPlaces));
+  return visible(
+    new Intl.NumberFormat(locale, {
+      minimumFractionDigits: decimalPlaces,
+      maximumFractionDigits: decimalPlaces,
+    }).format(decimalText(cents, decimalPlaces)),
+  );
 }
 
 /** As `formatCents`, with the currency's code beside it, which unlike its sign is never another country's. */
@@ -38,11 +38,14 @@ export function decimalText(cents: bigint, decimalPlaces: number): `${number}` {
 }
 
 export function formatCount(count: number | bigint, { locale }: View): string {
-  return new Intl.NumberFormat(locale).format(count);
+  return visible(new Intl.NumberFormat(locale).format(count));
 }
 
+/** Locales that are written from right to left put marks around a minus, which our pages, written from left to right, would show as code points. */
+const visible = (figure: string): string => figure.replaceAll(/\p{Cf}/gu, '');
+
 /** `31 Oct 2026, 14:05:09 CET`; one that no calendar of JavaScript reaches is shown as the database prints it. */
-export function formatInstant(at: Date | Instant, { zone, locale }: View): string {
+export function formatInstant(at: Date | string, { zone, locale }: View): string {
   const date = at instanceof Date ? at : new Date(at);
   if (Number.isNaN(date.getTime())) return String(at);
   // An era is said where one would take it for ours.
