@@ -9,13 +9,14 @@ import {
   useModel,
   useNoModel,
 } from '../analytics/embeddings/models.ts';
-import type { Tx } from '../db/pool.ts';
+import type { Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { known, wholeNumber } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { waitingFor } from './progress.ts';
+import { suggestingNames } from './suggestion.ts';
 
 interface Changing {
   readonly dryRun?: boolean;
@@ -86,6 +87,16 @@ function registerAdd(models: Command, context: CommandContext): void {
     );
 }
 
+const ofKnown = <T>(db: Queryable, model: string, work: () => Promise<T>): Promise<T> =>
+  suggestingNames(
+    {
+      code: 'EMBEDDING_MODEL_UNKNOWN',
+      given: [model],
+      names: async () => (await listModels(db)).map(({ name }) => name),
+    },
+    work,
+  );
+
 const kindArgument = (text: string): Kind => {
   const kind = KINDS.find((each) => each === text);
   if (kind !== undefined) return kind;
@@ -122,7 +133,9 @@ async function runUse(
   const giving = { kind, dryRun, stop: context.stop };
   await withDatabase(context, async (pool) => {
     const missing =
-      model === undefined ? await useNoModel(pool, giving) : await useModel(pool, { ...giving, model, mayMiss });
+      model === undefined
+        ? await useNoModel(pool, giving)
+        : await ofKnown(pool, model, () => useModel(pool, { ...giving, model, mayMiss }));
     const verb = dryRun ? 'would be' : 'are';
     context.out.write(
       json === true
@@ -155,7 +168,7 @@ function registerRetire(models: Command, context: CommandContext): void {
     )
     .action((model: string, options: Changing) =>
       change(context, options, async (tx) => {
-        const isNew = await retireModel(tx, model);
+        const isNew = await ofKnown(tx, model, () => retireModel(tx, model));
         return { json: { model, isNew }, text: isNew ? `${model} retired` : `${model} was retired before` };
       }),
     );

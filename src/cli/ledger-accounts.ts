@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
+import type { Pool } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { addSlots } from '../ledger/accounts.ts';
+import { listAccountTypes } from '../ledger/history.ts';
 import { MAIN_BOOK, openAccounts, openOrFindAccounts } from '../ledger/ledger.ts';
 import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -9,6 +11,7 @@ import { tryOut } from './dry-run.ts';
 import { MAX_BOOK, minorUnits, uuid, wholeNumber } from './options.ts';
 import { formatMoney, toJson, writeOut } from './output.ts';
 import { createProgressBeside } from './progress.ts';
+import { suggestingNames } from './suggestion.ts';
 import { tableText } from './table.ts';
 
 interface OwnerOptions {
@@ -64,20 +67,16 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
       '\nLimits are positive on the normal side of the type. An account that is there keeps those that it has.\n\nExample:\n  liventix ledger account open --type cash --currency USD --name wallet --user 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 --floor-cents 0',
     )
     .action((options: OpenOptions) =>
-      withDatabase(context, async (pool) => {
-        const { type, currency, name, floorCents, ceilingCents, book: bookId } = options;
-        const account = { type, currency, name, floorCents, ceilingCents, ...ownerOf(options) };
-        if (options.dryRun) {
-          const [tried] = await tryOut(pool, (tx) => openOrFindAccounts(tx, [account], { bookId }));
-          const found = { wouldOpen: tried?.opened, accountId: tried?.accountId };
-          const words = found.wouldOpen ? 'Would open' : 'There is';
-          context.out.write(options.json ? `${toJson(found)}\n` : `${words} ${found.accountId}\n`);
-          context.err.write('Nothing was changed.\n');
-          return;
-        }
-        const [accountId] = await openAccounts(pool, [account], { bookId });
-        context.out.write(options.json ? `${toJson({ accountId })}\n` : `${accountId}\n`);
-      }),
+      withDatabase(context, (pool) =>
+        suggestingNames(
+          {
+            code: 'LEDGER_ACCOUNT_TYPE_UNKNOWN',
+            given: [options.type],
+            names: async () => (await listAccountTypes(pool)).map(({ type }) => type),
+          },
+          () => runOpen(pool, options, context),
+        ),
+      ),
     );
 
   account
@@ -130,6 +129,21 @@ export function registerAccounts(ledger: Command, context: CommandContext): void
         context.out.write(options.json ? `${toJson({ accountId, slots })}\n` : lines);
       }),
     );
+}
+
+async function runOpen(pool: Pool, options: OpenOptions, context: CommandContext): Promise<void> {
+  const { type, currency, name, floorCents, ceilingCents, book: bookId } = options;
+  const account = { type, currency, name, floorCents, ceilingCents, ...ownerOf(options) };
+  if (options.dryRun) {
+    const [tried] = await tryOut(pool, (tx) => openOrFindAccounts(tx, [account], { bookId }));
+    const found = { wouldOpen: tried?.opened, accountId: tried?.accountId };
+    const words = found.wouldOpen ? 'Would open' : 'There is';
+    context.out.write(options.json ? `${toJson(found)}\n` : `${words} ${found.accountId}\n`);
+    context.err.write('Nothing was changed.\n');
+    return;
+  }
+  const [accountId] = await openAccounts(pool, [account], { bookId });
+  context.out.write(options.json ? `${toJson({ accountId })}\n` : `${accountId}\n`);
 }
 
 function ownerOf({ user, organization }: OwnerOptions): { userId?: string; organizationId?: string } {

@@ -7,6 +7,7 @@ import type { CommandContext } from './context.ts';
 import { keepFormerSpellings } from './former-spellings.ts';
 import { errorLine, paintOut } from './output.ts';
 import { isColoured, paintOf } from './paint.ts';
+import { misspeltFlag, suggestChoices } from './suggestion.ts';
 import { packageVersion } from './version.ts';
 
 const EXAMPLES = `Examples:
@@ -88,6 +89,7 @@ export async function buildProgram(context: CommandContext, name = ''): Promise<
   inheritSettings(program);
   nameTheirHelp(program);
   refuseUnknownSubcommands(program);
+  suggestChoices(program);
   return program;
 }
 
@@ -107,7 +109,10 @@ function pathOf(command: Command): string[] {
 function nameTheirHelp(command: Command): void {
   const help = `${pathOf(command).join(' ')} --help`;
   command.exitOverride((error) => {
-    throw error.exitCode === 0 ? error : new AppError('USAGE', `${usageMessage(error)} See: ${help}`, { cause: error });
+    if (error.exitCode === 0) throw error;
+    const isMissing = error.code === 'commander.missingMandatoryOptionValue';
+    const said = (isMissing ? misspeltFlag(command) : undefined) ?? usageMessage(error);
+    throw new AppError('USAGE', `${said} See: ${help}`, { cause: error });
   });
   for (const child of command.commands) nameTheirHelp(child);
 }

@@ -9,6 +9,7 @@ import { getTable } from '../outbox/attachments/table.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
+import { didYouMean } from './suggestion.ts';
 
 interface AttachOptions {
   readonly table?: string;
@@ -210,7 +211,7 @@ async function runDetach(options: DetachOptions, context: CommandContext): Promi
     async (pool) => {
       const which: Which = name === undefined ? { table: await getTable(pool, table ?? '') } : { name };
       const names = dryRun ? await findNames(pool, which) : await detach(pool, which, { stop: context.stop });
-      if ('name' in which && names.length === 0) throw unknownAttachment(which.name);
+      if ('name' in which && names.length === 0) throw unknownAttachment(which.name, await listAttachments(pool));
       if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDetach' : 'detached']: names })}\n`);
       else if ('table' in which && names.length === 0)
         context.err.write(`Nothing is attached to ${which.table.name}.\n`);
@@ -222,10 +223,13 @@ async function runDetach(options: DetachOptions, context: CommandContext): Promi
 
 const MAX_SHOWN_NAME = 100;
 
-function unknownAttachment(name: string): AppError {
+function unknownAttachment(name: string, all: readonly Attachment[]): AppError {
   return new AppError(
     'OUTBOX_ATTACHMENT_UNKNOWN',
-    `There is no attachment ${JSON.stringify(name.slice(0, MAX_SHOWN_NAME))}. liventix outbox list has their names.`,
+    `There is no attachment ${JSON.stringify(name.slice(0, MAX_SHOWN_NAME))}. liventix outbox list has their names.${didYouMean(
+      name,
+      all.map((each) => each.name),
+    )}`,
   );
 }
 

@@ -9,6 +9,7 @@ import { formatCount, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { readSmallFile } from './small-file.ts';
+import { suggestingNames } from './suggestion.ts';
 import { tableText } from './table.ts';
 
 interface Options {
@@ -123,11 +124,21 @@ function registerLooks(topic: Command, context: CommandContext): void {
     .option('--json', 'print one JSON object of all that is known of it')
     .action((name: string, options: Options) =>
       withDatabase(context, async (pool) => {
-        const found = await getTopic(pool, name);
+        const found = await topicNamed(pool, name);
         context.out.write(options.json ? `${toJson(found)}\n` : `${JSON.stringify(found.schema, null, 2)}\n`);
       }),
     );
 }
+
+const topicNamed = (pool: Pool, name: string): ReturnType<typeof getTopic> =>
+  suggestingNames(
+    {
+      code: 'OUTBOX_TOPIC_UNKNOWN',
+      given: [name],
+      names: async () => (await listTopics(pool)).map(({ topic }) => topic),
+    },
+    () => getTopic(pool, name),
+  );
 
 const NO_TOPICS = 'No topic has a schema yet: liventix outbox topic add gives it one.\n';
 
@@ -146,7 +157,7 @@ async function runRemove(
   context: CommandContext,
 ): Promise<void> {
   await withDatabase(context, async (pool) => {
-    const { topic, version } = await getTopic(pool, name);
+    const { topic, version } = await topicNamed(pool, name);
     if (!dryRun) await removeTopic(pool, topic);
     const key = dryRun ? 'wouldRemove' : 'removed';
     const words = dryRun ? 'would remove' : 'removed';

@@ -14,6 +14,7 @@ import { formatCount, toJson } from './output.ts';
 import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress, waitingFor } from './progress.ts';
+import { didYouMean } from './suggestion.ts';
 
 interface Selection {
   readonly mapping?: string;
@@ -107,7 +108,10 @@ async function readEntries({ mapping, table }: Selection): Promise<readonly Entr
   if (unknown !== undefined) {
     throw new AppError(
       'PARTITIONS_TABLE_UNKNOWN',
-      `${unknown} is not in the mapping, which has ${tables.map((entry) => entry.table).join(', ')}.`,
+      `${unknown} is not in the mapping, which has ${tables.map((entry) => entry.table).join(', ')}.${didYouMean(
+        unknown,
+        tables.map((entry) => entry.table),
+      )}`,
     );
   }
   return table.length === 0 ? tables : tables.filter((entry) => table.includes(entry.table));

@@ -3,6 +3,7 @@ import { type Applied, applyPlan, type Outcome } from '../restructure/apply.ts';
 import { dryRun, dryRunBack, type WouldDo } from '../restructure/dry-run.ts';
 import { readStanding } from '../restructure/journal.ts';
 import { PLAN_FILE, readPlan } from '../restructure/plan-file.ts';
+import type { Plan } from '../restructure/planned.ts';
 import { type RolledBack, rollBack, type Undone } from '../restructure/rollback.ts';
 import type { ViewLeft } from '../restructure/set-aside.ts';
 import { type CommandContext, withDatabase } from './context.ts';
@@ -12,6 +13,7 @@ import { formatCount, toJson } from './output.ts';
 import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress, type Progress } from './progress.ts';
+import { suggestingNames } from './suggestion.ts';
 import { tableText } from './table.ts';
 
 /** Doing what a plan says, seeing what was done, and undoing it. */
@@ -32,7 +34,18 @@ export function registerRestructureApply(restructure: Command, context: CommandC
     .option('--dry-run', 'print the SQL that would run, and change nothing')
     .option('--json', 'print one JSON object')
     .addHelpText('after', APPLY_HELP)
-    .action((options: ApplyOptions) => runApply(options, context));
+    .action(async (options: ApplyOptions) => {
+      const plan = await readPlan(options.plan);
+      const names = [...plan.mapping.schemas.map(({ name }) => name), ...plan.tables.map((each) => each.table)];
+      await suggestingNames(
+        {
+          code: 'RESTRUCTURE_TABLE_UNKNOWN',
+          given: [...options.schema, ...options.table],
+          names: async () => names,
+        },
+        () => runApply(plan, options, context),
+      );
+    });
 
   givingWay(
     restructure
@@ -117,8 +130,7 @@ Examples:
   liventix restructure rollback --to 14
   liventix restructure rollback --table orders`;
 
-async function runApply(options: ApplyOptions, context: CommandContext): Promise<void> {
-  const plan = await readPlan(options.plan);
+async function runApply(plan: Plan, options: ApplyOptions, context: CommandContext): Promise<void> {
   const selection = { schemas: options.schema, tables: options.table };
   await withDatabase(
     context,

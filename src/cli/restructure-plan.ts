@@ -10,6 +10,7 @@ import { formatCount, paintOut, toJson } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';
+import { didYouMean } from './suggestion.ts';
 import { type Cell, tableLines, widthOf } from './table.ts';
 
 interface PlanOptions {
@@ -58,7 +59,10 @@ async function runPlan({ mapping, output, table, json = false }: PlanOptions, co
     if (unknown !== undefined) {
       throw new AppError(
         'RESTRUCTURE_TABLE_UNKNOWN',
-        `The mapping moves no ${unknown}. What it moves: liventix restructure plan`,
+        `The mapping moves no ${unknown}. What it moves: liventix restructure plan${didYouMean(
+          unknown,
+          plan.tables.map((each) => each.table),
+        )}`,
       );
     }
     await writePlan(output, plan);

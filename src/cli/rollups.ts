@@ -16,6 +16,7 @@ import { several } from './options.ts';
 import { formatCount, toJson } from './output.ts';
 import { type Patience, USUAL_PATIENCE, withPatience } from './patience.ts';
 import { createProgress, waitingFor } from './progress.ts';
+import { suggestingNames } from './suggestion.ts';
 
 interface JsonOption {
   readonly json?: boolean;
@@ -98,7 +99,9 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--json', 'print one JSON object')
     .addHelpText('after', REBUILD_HELP)
     .action((rollup: string, options: RebuildOptions) =>
-      withDatabase(context, (pool) => runRebuild(pool, rollup, options, context), { stopsItself: true }),
+      withDatabase(context, (pool) => ofKnown(pool, [rollup], () => runRebuild(pool, rollup, options, context)), {
+        stopsItself: true,
+      }),
     );
 
   rollups
@@ -110,7 +113,9 @@ export function registerRollups(program: Command, context: CommandContext): void
       'after',
       `\nCounts, sums and distinct values are to be the same, medians within ${MEDIAN_ERROR * 100} %. Beside whoever writes; reads the whole of each source.\n\nExample:\n  liventix rollups verify --name event_daily`,
     )
-    .action((options: NamesOptions) => withDatabase(context, (pool) => runVerify(pool, options, context)));
+    .action((options: NamesOptions) =>
+      withDatabase(context, (pool) => ofKnown(pool, options.name, () => runVerify(pool, options, context))),
+    );
 
   rollups
     .command('status')
@@ -129,9 +134,24 @@ export function registerRollups(program: Command, context: CommandContext): void
     .option('--json', 'print one JSON array')
     .addHelpText('after', REMOVE_HELP)
     .action((options: RemoveOptions) =>
-      withDatabase(context, (pool) => runRemove(pool, options, context), { stopsItself: true }),
+      withDatabase(context, (pool) => ofKnown(pool, options.name, () => runRemove(pool, options, context)), {
+        stopsItself: true,
+      }),
     );
 }
+
+const ofKnown = <T>(pool: Pool, given: readonly string[], work: () => Promise<T>): Promise<T> =>
+  suggestingNames(
+    {
+      code: 'ROLLUP_UNKNOWN',
+      given,
+      names: async () => {
+        const { rollups, views } = await rollupStatus(pool);
+        return [...rollups, ...views].map(({ name }) => name);
+      },
+    },
+    work,
+  );
 
 const PLAN_HELP = `
 The file is JSON: where tables may be, the rollups over them, and views. docs/rollups.md tells all of it; mappings/liventix-rollups.json

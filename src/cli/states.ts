@@ -15,6 +15,7 @@ import { formatCount, formatMoney, toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';
 import { registerStatesInstall } from './states-install.ts';
+import { suggestingNames } from './suggestion.ts';
 
 export function registerStates(program: Command, context: CommandContext): void {
   const states = program
@@ -130,8 +131,9 @@ function registerTransition(states: Command, context: CommandContext): void {
     .action((of: Machine, id: string, event: string, { reason, dryRun = false, json }: TransitionOptions) =>
       withDatabase(context, async (pool) => {
         const change = { of, id, event, reason };
-        const done = await withTransaction(pool, (tx) =>
-          dryRun ? tryOutIn(tx, () => take(tx, change)) : take(tx, change),
+        const events = async () => of.edges.map((edge) => edge.event);
+        const done = await suggestingNames({ code: 'STATE_EVENT_UNKNOWN', given: [event], names: events }, () =>
+          withTransaction(pool, (tx) => (dryRun ? tryOutIn(tx, () => take(tx, change)) : take(tx, change))),
         );
         if (json) context.out.write(`${toJson({ [dryRun ? 'wouldDo' : 'done']: done })}\n`);
         else context.out.write(doneText(done, dryRun));

@@ -91,7 +91,7 @@ describe('flags', () => {
   });
 
   // What prints a file of a format of its own, or never ends.
-  const WITHOUT_JSON = ['books prove', 'ledger export', 'worker', 'completion'];
+  const WITHOUT_JSON = ['books prove', 'ledger export', 'worker', 'console', 'completion'];
   it.each(acting)('%s: prints JSON for machines', (name, { command }) => {
     expect(shown(command).some(({ long }) => long === '--json') || WITHOUT_JSON.includes(name)).toBe(true);
   });
@@ -115,6 +115,7 @@ describe('flags', () => {
       'books seals',
       'books prove',
       'books report',
+      'console user list',
       'ledger book list',
       'ledger account list',
       'ledger export',
@@ -160,7 +161,7 @@ describe('flags', () => {
     'seals, as the worker does, and writes a file': ['backfill proof write'],
     'changes nothing without --swap': ['replay rebuild'],
     'has a database of its own': ['demo'],
-    'says on the page what a button would do': ['console'],
+    'changes nothing until somebody presses a button': ['console'],
   };
   const exempt = Object.values(WITHOUT_DRY_RUN).flat();
   it.each(acting)('%s: tries out what it would change', (name, { command }) => {
@@ -222,7 +223,7 @@ function commandLinesIn(line: string): readonly (readonly string[])[] {
   let current: string[] | undefined;
   for (const { groups: token = {} } of line.matchAll(TOKEN)) {
     const word = PLACEHOLDERS[token['bare'] ?? ''] ?? token['double'] ?? token['single'] ?? token['bare'] ?? '';
-    if (token['bare'] !== undefined && /^(#|[|>]|&&$)/.test(word)) {
+    if (token['bare'] !== undefined && /^(#|[|<>]|&&$)/.test(word)) {
       current = undefined;
       if (word === '#') break;
     } else if (current !== undefined) current.push(word);

@@ -89,6 +89,8 @@ describe('liventix console', () => {
   });
 
   it('lets those in whom console user knows, and shows a made password once', async () => {
+    const tried = await liventix(['console', 'user', 'set', 'ada', '--role', 'finance', '--dry-run'], env);
+    expect(tried).toEqual({ exitCode: 0, stdout: 'ada would be added: finance.\n', stderr: 'Nothing was changed.\n' });
     const added = await liventix(['console', 'user', 'set', 'ada', '--role', 'finance', 'operator'], env);
     const [, password = ''] =
       /^ada is added: finance, operator\. Password, shown once: (\S+)\n$/.exec(added.stdout) ?? [];
@@ -99,6 +101,9 @@ describe('liventix console', () => {
     expect((await browsing.get('/books')).text).toContain('title="finance, operator"');
     expect((await liventix(['console', 'user', 'list'], env)).stdout).toBe('ada  finance, operator  1 signed in\n');
 
+    const spared = await liventix(['console', 'user', 'disable', 'ada', '--dry-run'], env);
+    expect(spared.stdout).toBe('ada would be signed out.\n');
+    expect((await browsing.get('/books')).status).toBe(200);
     const disabled = await liventix(['console', 'user', 'disable', 'ada'], env);
     expect(disabled.stdout).toBe('ada cannot sign in any more, and is signed out.\n');
     expect((await browsing.get('/books')).status).toBe(303);

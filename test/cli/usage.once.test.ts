@@ -4,6 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePort, type LocalServer } from '../../src/db/server.ts';
+import type { ErrorCode } from '../../src/errors.ts';
 import { createDatabase, EMPTY, type TestDatabase } from '../support/database.ts';
 import { liventix, startLiventix } from '../support/liventix.ts';
 import { startOldPostgres } from '../support/old-postgres.ts';
@@ -46,6 +47,31 @@ describe('wrong usage', () => {
   ])('%s: suggests what was meant', (line, typed, meant) => {
     const says = new RegExp(`unknown command '${typed}' \\(Did you mean ${meant}\\?\\) See: liventix [a-z ]+ --help`);
     return expectRefusal({ code: 'USAGE', says }, line.split(' '), ON_NOTHING);
+  });
+});
+
+describe('what is misspelt of a known set', () => {
+  it.each<[line: string, meant: string]>([
+    ['books verify --jsn', '--json'],
+    ['outbox endpoint list --delete', '--deleted'],
+    ['ledger account open --typ cash --currency USD --name x', '--type'],
+    ['outbox endpoint add --urll=https://example.com --topic x', '--url'],
+    ['states show tickt', 'ticket'],
+    ['states install escrow propsal', 'proposal'],
+    ['ledger export --format becount', 'beancount'],
+    ['books trial-balance --by=effectve', 'effective'],
+    ['outbox deliveries --state ded', 'dead'],
+    ['outbox endpoint rotate-secret x --kind v1aa', 'v1a'],
+    ['partitions schedule pgcron', 'pg_cron'],
+    ['embeddings models use evnt m@1', 'event'],
+  ])('%s: suggests %s', (line, meant) => {
+    const says = new RegExp(`\\(Did you mean ${meant}\\?\\) See: liventix [a-z -]+ --help`);
+    return expectRefusal({ code: 'USAGE', says }, line.split(' '), ON_NOTHING);
+  });
+
+  it('suggests several that are as near, and nothing where nothing is', async () => {
+    await expectRefusal({ code: 'USAGE', says: /Did you mean one of bash, zsh\?/ }, ['completion', 'bsh'], ON_NOTHING);
+    await expectRefusal({ code: 'USAGE', says: /^(?!.*Did you mean)/ }, ['completion', 'powershell'], ON_NOTHING);
   });
 });
 
@@ -220,6 +246,17 @@ describe('a database that cannot be used', () => {
         DATABASE_URL: changed({ pathname: '/no_such_database' }),
       }));
   });
+
+  it.each<[line: string, code: ErrorCode, meant: string]>([
+    ['ledger account open --type revenu --currency USD --name x', 'LEDGER_ACCOUNT_TYPE_UNKNOWN', 'revenue'],
+    ['states transition escrow 6f1c2a4e-0d5b-4c8e-9a51-2f7f0c1de3b4 relese', 'STATE_EVENT_UNKNOWN', 'release'],
+    ['partitions plan --table analytics.event_impresions', 'PARTITIONS_TABLE_UNKNOWN', 'analytics.event_impressions'],
+    ['restructure plan --table ticketz', 'RESTRUCTURE_TABLE_UNKNOWN', 'tickets'],
+  ])('suggests of what it knows: %s', (line, code, meant) =>
+    expectRefusal({ code, says: new RegExp(`\\(Did you mean ${meant}\\?\\)`) }, line.split(' '), {
+      DATABASE_URL: database.url,
+    }),
+  );
 
   it('names DB_UNREACHABLE within its bound when the port takes connections and says nothing', async () => {
     const silent = createServer(() => undefined).listen(0, '127.0.0.1');
