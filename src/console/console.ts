@@ -3,8 +3,13 @@ import { createPool, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
+import { accountPage, changesPage, holdsPage } from './pages/account.ts';
+import { accountsPage } from './pages/accounts.ts';
 import { auditPage } from './pages/audit.ts';
 import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
+import { accountStatementPage } from './pages/statement.ts';
+import { transactionPage, transactionPayloadPage, transactionProofPage } from './pages/transaction.ts';
+import { transactionsPage } from './pages/transactions.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
 import { createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
@@ -28,6 +33,15 @@ const pagesOf = (balancesOf: ReturnType<typeof trialBalances>): readonly Page[] 
   verificationsPage,
   verificationPage,
   certificatePage,
+  accountsPage,
+  accountPage,
+  holdsPage,
+  changesPage,
+  accountStatementPage,
+  transactionsPage,
+  transactionPage,
+  transactionProofPage,
+  transactionPayloadPage,
   auditPage,
 ];
 
