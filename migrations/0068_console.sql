@@ -316,10 +316,12 @@ begin
     v_done := true;
   end loop;
 
-  -- Reads alone: what posts, delivers or changes anything is not among them. What runs as the owner was made for it, in this schema.
+  -- Reads alone: what posts, delivers or changes anything is not among them. What raises the errors of reads changes nothing; what runs as the
+  -- owner was made for it, in this schema.
   for v_function in
     select p.oid from pg_proc p
-    where p.provolatile in ('s', 'i') and p.prokind = 'f' and p.pronamespace = any (array['payments', 'outbox', 'replay', 'states', 'console']::regnamespace[])
+    where (p.provolatile in ('s', 'i') or p.proname in ('raise_code', 'raise_period_code')) and p.prokind = 'f'
+      and p.pronamespace = any (array['payments', 'outbox', 'replay', 'states', 'console']::regnamespace[])
       and (not p.prosecdef or p.pronamespace = 'console'::regnamespace) and not has_function_privilege(v_reader, p.oid, 'execute')
   loop
     execute format('grant execute on function %s to %I', v_function, v_reader);

@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from 'commander';
-import { type Instant, isDate, isInstant } from '../ledger/instants.ts';
+import { dayAfter, type Instant, isDate, isInstant } from '../ledger/instants.ts';
 
 /** For the help of every command that takes instants. */
 export const INSTANTS_HELP =
@@ -27,12 +27,4 @@ function read(text: string, ofDate: Instant): Instant {
   throw new InvalidArgumentError(
     'Give an instant with its offset, such as 2026-03-31T12:00:00Z, or a date, such as 2026-03-31.',
   );
-}
-
-const DAY_MS = 86_400_000;
-
-/** Undefined after 9999-12-31: nothing of ours is read beyond it. */
-export function dayAfter(date: string): string | undefined {
-  const next = new Date(Date.parse(`${date}T00:00:00Z`) + DAY_MS).toISOString();
-  return next.startsWith('+') ? undefined : next.slice(0, 'yyyy-mm-dd'.length);
 }

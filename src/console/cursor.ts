@@ -10,16 +10,16 @@ export function toCursor(parts: readonly CursorPart[]): string {
 
 /**
  * The values of a cursor as the texts that PostgreSQL reads.
- * @param shapes what each is to look like
+ * @param shapes what each is to look like; several, of a list that is sorted in several ways
  * @throws AppError CONSOLE_INVALID
  */
-export function fromCursor(cursor: string, shapes: readonly RegExp[]): readonly string[] {
+export function fromCursor(cursor: string, ...shapes: readonly (readonly RegExp[])[]): readonly string[] {
   const parts = parsed(Buffer.from(cursor, 'base64url').toString());
-  const isWhole =
+  const isLike = (all: readonly RegExp[]) =>
     Array.isArray(parts) &&
-    parts.length === shapes.length &&
-    shapes.every((shape, at) => typeof parts[at] === 'string' && shape.test(parts[at]));
-  if (isWhole) return parts as readonly string[];
+    parts.length === all.length &&
+    all.every((shape, at) => typeof parts[at] === 'string' && shape.test(parts[at]));
+  if (shapes.some(isLike)) return parts as readonly string[];
   throw new AppError(
     'CONSOLE_INVALID',
     'The address names a place in this list that there is not: it is damaged, or one of another list. Begin with the first page.',
@@ -36,5 +36,5 @@ function parsed(text: string): unknown {
 
 /** Shapes of what lists are sorted by. */
 export const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-export const NUMBER = /^-?\d{1,19}$/;
+export const NUMBER = /^\d{1,18}$/;
 export const TEXT = /^[^\0]*$/s;

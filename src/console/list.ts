@@ -9,14 +9,18 @@ export interface Column<Row> {
   /** On the page; of a column without one, the page has none. */
   readonly title?: string;
   readonly isNumber?: boolean;
+  /** A word or two, which are not broken where there is little room. */
+  readonly isShort?: boolean;
   readonly cell?: (row: Row) => Markup | string;
   readonly text: (row: Row) => string | number | bigint | Date | boolean | null;
 }
 
-interface ListPage<Row> {
+export interface ListPage<Row> {
   readonly rows: readonly Row[];
   /** Undefined on the last page. */
   readonly next: string | undefined;
+  /** What is to be known of this page: that it ends where a bound was reached, and not because it is full. */
+  readonly note?: string | undefined;
 }
 
 export interface List<Row> {
@@ -34,7 +38,8 @@ export interface ListQuery {
   readonly export?: 'csv' | 'json' | undefined;
 }
 
-const PAGE_ROWS = 50;
+/** So many rows a page shows. */
+export const PAGE_ROWS = 50;
 const EXPORT_ROWS = 1_000;
 
 /** Every row from the beginning, as CSV or as lines of JSON: what is asked for with `export`. */
@@ -85,10 +90,19 @@ function csvCell(value: ReturnType<Column<never>['text']>): CsvCell {
 const jsonField = (value: ReturnType<Column<never>['text']>) => (typeof value === 'bigint' ? value.toString() : value);
 
 /** One page of a list, with the ways to the next, to the first and to a file. */
-export async function listOf<Row>(list: List<Row>, { url }: Ask, { after }: ListQuery): Promise<Markup> {
-  const { rows, next } = await list.fetch(after, PAGE_ROWS);
+export const listOf = async <Row>(list: List<Row>, ask: Ask, query: ListQuery): Promise<Markup> =>
+  pageOf(list, await list.fetch(query.after, PAGE_ROWS), ask, query);
+
+/** The same of a page that is there already. */
+export function pageOf<Row>(
+  list: List<Row>,
+  { rows, next, note }: ListPage<Row>,
+  { url }: Ask,
+  { after }: ListQuery,
+): Markup {
   if (rows.length === 0 && after === undefined && next === undefined) return html`<p class="empty">${list.empty}</p>`;
-  return html`${rows.length === 0 ? html`<p class="empty">None of these among those that were looked through until now.</p>` : tableOf(list.name, list.columns, rows)}
+  return html`${rows.length === 0 && note === undefined ? html`<p class="empty">None of these among those that were looked through until now.</p>` : rows.length === 0 ? '' : tableOf(list.name, list.columns, rows)}
+${note === undefined ? '' : html`<p class="warn">${note}</p>`}
 <nav class="pager" aria-label="${`Pages of ${list.name}`}">
 ${after === undefined ? '' : html`<a href="${withQuery(url, { after: undefined })}">« First page</a>`}
 ${next === undefined ? '' : html`<a href="${withQuery(url, { after: next })}" rel="next">Next page ›</a>`}
@@ -99,7 +113,7 @@ ${next === undefined ? '' : html`<a href="${withQuery(url, { after: next })}" re
 /** A table that turns into cards where there is no room for it. */
 export function tableOf<Row>(name: string, columns: readonly Column<Row>[], rows: readonly Row[]): Markup {
   const shown = columns.filter(({ title }) => title !== undefined);
-  const kind = (column: Column<Row>) => (column.isNumber === true ? 'n' : '');
+  const kind = ({ isNumber, isShort }: Column<Row>) => (isNumber === true ? 'n' : isShort === true ? 'short' : '');
   return html`<table class="cards" aria-label="${name}">
 <thead><tr>${shown.map((column) => html`<th scope="col" class="${kind(column)}">${column.title ?? ''}</th>`)}</tr></thead>
 <tbody>

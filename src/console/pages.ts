@@ -1,5 +1,7 @@
 import type { Pool } from '../db/pool.ts';
 import type { Action, Page } from './page.ts';
+import { accountPage, changesPage, holdsPage } from './pages/account.ts';
+import { accountsPage } from './pages/accounts.ts';
 import { auditPage } from './pages/audit.ts';
 import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
 import { deadLettersPage, retryAllAction, retryPlanPage } from './pages/dead-letters.ts';
@@ -11,6 +13,9 @@ import { outboxPage } from './pages/outbox.ts';
 import { queuePage } from './pages/queue.ts';
 import { replayAction, replayPage } from './pages/replay.ts';
 import { retryOneAction } from './pages/retrying.ts';
+import { accountStatementPage } from './pages/statement.ts';
+import { transactionPage, transactionPayloadPage, transactionProofPage } from './pages/transaction.ts';
+import { transactionsPage } from './pages/transactions.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
 import type { QueueBoard } from './queue-board.ts';
 import type { VerificationRunner } from './verifying.ts';
@@ -33,6 +38,15 @@ export function pagesOf({ reader, primary, board }: Sources): readonly Page[] {
     verificationsPage,
     verificationPage,
     certificatePage,
+    accountsPage,
+    accountPage,
+    holdsPage,
+    changesPage,
+    accountStatementPage,
+    transactionsPage,
+    transactionPage,
+    transactionProofPage,
+    transactionPayloadPage,
     endpointsPage,
     endpointPage,
     deliveriesPage,

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { isStorableText } from '../db/json-value.ts';
+import { dayAfter, type Instant, isDate, isInstant } from '../ledger/instants.ts';
 
 const MAX_BOOK = 2_147_483_647;
 const MAX_CURSOR_LENGTH = 2_000;
@@ -33,3 +35,27 @@ export const serverInstant = z
   .string()
   .regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$/, { error: 'an instant' })
   .refine((text) => !Number.isNaN(Date.parse(text)), { error: 'an instant' });
+
+const A_MOMENT = 'a day of UTC such as 2026-03-31, or an instant with its offset such as 2026-03-31T12:00:00Z';
+
+const moment = (ofDate: (date: string) => Instant) =>
+  z
+    .string()
+    .refine((text) => isDate(text) || isInstant(text), { error: A_MOMENT })
+    .transform((text) => (isDate(text) ? ofDate(text) : text));
+
+/** From when on, included: of a day, its beginning. */
+export const since = moment((date) => `${date}T00:00:00Z`);
+
+/** Until when, not included: of a day, its end. */
+export const until = moment((date) => {
+  const next = dayAfter(date);
+  return next === undefined ? `${date}T23:59:59.999999Z` : `${next}T00:00:00Z`;
+});
+
+/** Text that PostgreSQL can keep, and so find. */
+export const text = (most: number) =>
+  z
+    .string()
+    .max(most, { error: `at most ${most} characters` })
+    .refine(isStorableText, { error: 'text without U+0000' });

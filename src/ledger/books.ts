@@ -41,6 +41,14 @@ export async function listBooks(db: Queryable): Promise<Book[]> {
   return rows;
 }
 
+/** Every book that may be read, by its id, without counting anything. */
+export async function bookNames(db: Queryable): Promise<readonly Pick<Book, 'bookId' | 'name'>[]> {
+  const { rows } = await db.query<Pick<Book, 'bookId' | 'name'>>(
+    'select book_id as "bookId", name from payments.books order by book_id',
+  );
+  return rows;
+}
+
 /** @throws AppError LEDGER_BOOK_UNKNOWN */
 export async function assertBook(db: Queryable, bookId: number): Promise<void> {
   assertBookId(bookId);

@@ -20,3 +20,11 @@ export function isDate(text: string): boolean {
   const at = new Date(`${text}T00:00:00Z`);
   return !Number.isNaN(at.getTime()) && at.toISOString().startsWith(text);
 }
+
+const DAY_MS = 86_400_000;
+
+/** Undefined after 9999-12-31: nothing of ours is read beyond it. */
+export function dayAfter(date: string): string | undefined {
+  const next = new Date(Date.parse(`${date}T00:00:00Z`) + DAY_MS).toISOString();
+  return next.startsWith('+') ? undefined : next.slice(0, 'yyyy-mm-dd'.length);
+}
