@@ -38,8 +38,11 @@ export function filterOf({ topic, endpoint, organization, from, to }: TypedFilte
     from: from === undefined ? undefined : beginningOf(from),
     to: to === undefined ? undefined : afterEndOf(to),
   };
-  if (filter.from !== undefined && filter.to !== undefined && Date.parse(filter.from) > Date.parse(filter.to)) {
-    throw new AppError('CONSOLE_INVALID', `From ${from} is after to ${to}: nothing is between them. Swap them.`);
+  if (filter.from !== undefined && filter.to !== undefined && Date.parse(filter.from) >= Date.parse(filter.to)) {
+    throw new AppError(
+      'CONSOLE_INVALID',
+      `From ${from} is not before to ${to}: nothing is between them. Give a later end.`,
+    );
   }
   return filter;
 }

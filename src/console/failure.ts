@@ -18,6 +18,7 @@ const STATUS: Partial<Readonly<Record<ErrorCode, number>>> = {
   CONSOLE_TOO_MANY: 429,
   DB_PERMISSION_DENIED: 403,
   LEDGER_BUSY: 503,
+  QUEUE_UNREACHABLE: 503,
   DB_CONFLICT: 503,
 };
 

@@ -12,6 +12,7 @@ import { badge, button, facts } from '../parts.ts';
 import { LIST_FIELDS, serverInstant } from '../query.ts';
 import { may } from '../visitor.ts';
 import { deliveryColumns, deliveryList } from './deliveries.ts';
+import { deliveriesAre, deliveriesText } from './outbox-parts.ts';
 import { MAX_RUN_MS, retryButton, runToEnd, unsentNotice } from './retrying.ts';
 
 const PATH = '/outbox/dead-letters';
@@ -75,7 +76,7 @@ const countOf = (endpoints: readonly EndpointAndCount[]): number =>
 
 const planFacts = (plan: RetryPlan, view: View): Markup =>
   facts([
-    ['Retried', `${formatCount(plan.deliveries, view)} deliveries`],
+    ['Retried', deliveriesText(plan.deliveries, view)],
     ['Left alone', `${formatCount(countOf(plan.ofDeleted), view)} of deleted endpoints: nobody can attempt them`],
   ]);
 
@@ -91,7 +92,7 @@ function verdict(
   return button(ask, {
     action: PLAN_PATH,
     needs: 'retry deliveries',
-    label: `Retry ${formatCount(plan.deliveries, ask.view)} deliveries`,
+    label: `Retry ${deliveriesText(plan.deliveries, ask.view)}`,
     fields: { ...fieldsOf(query), died_before: diedBefore },
   });
 }
@@ -156,7 +157,7 @@ function retriedText(retried: number, plan: RetryPlan, view: View): string {
     return 'Nothing was retried: none of those that the page counted is a dead letter any more. Somebody else may have retried them.';
   }
   if (retried === 0) return 'Somebody else retried them at this moment: nothing was done twice.';
-  return `${formatCount(retried, view)} deliveries are attempted again.`;
+  return `${deliveriesAre(retried, view)} attempted again.`;
 }
 
 /** By the clock of the database, to the microsecond. */

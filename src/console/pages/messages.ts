@@ -179,15 +179,8 @@ const attemptColumns = (view: View, { isAlone }: { readonly isAlone: boolean }):
     name: 'outcome',
     title: 'Came to',
     text: ({ errorClass }) => errorClass,
-    cell: ({ errorClass, error }) =>
-      errorClass === null ? badge('delivered', 'good') : html`${badge(errorClass, 'bad')} ${error ?? ''}`,
-  },
-  { name: 'address', title: 'Address', text: ({ address }) => address },
-  {
-    name: 'retry_at',
-    title: 'Next',
-    text: ({ retryAt }) => retryAt,
-    cell: ({ retryAt }) => instant(retryAt, view),
+    cell: ({ errorClass, error, address, retryAt }) =>
+      html`${errorClass === null ? badge('delivered', 'good') : html`${badge(errorClass, 'bad')} ${error ?? ''}`}${address === null ? '' : html` <span class="faint">at ${address}</span>`}${retryAt === null ? '' : html`, next ${instant(retryAt, view)}`}`,
   },
   {
     name: 'response',

@@ -2,6 +2,7 @@ import { html, type Markup } from '../../html/markup.ts';
 import type { EndpointBacklog } from '../../outbox/backlog.ts';
 import type { DeliveryState } from '../../outbox/deliveries-list.ts';
 import { badge, linkedId, type Tone } from '../parts.ts';
+import { formatCount, type View } from '../view.ts';
 
 const TONES: Readonly<Record<DeliveryState, Tone>> = {
   pending: 'plain',
@@ -17,6 +18,14 @@ export const endpointLink = (id: string): Markup => linkedId(`/outbox/endpoints/
 
 /** A delivery is shown with its message. */
 export const deliveryPath = (id: bigint): string => `/outbox/deliveries/${id}`;
+
+/** `1 delivery`, `1,200 deliveries`. */
+export const deliveriesText = (count: number, view: View): string =>
+  `${formatCount(count, view)} ${count === 1 ? 'delivery' : 'deliveries'}`;
+
+/** As the subject of what becomes of them. */
+export const deliveriesAre = (count: number, view: View): string =>
+  `${deliveriesText(count, view)} ${count === 1 ? 'is' : 'are'}`;
 
 type Standing = Pick<EndpointBacklog, 'enabled' | 'disabledReason' | 'breaker'> & { readonly isDeleted?: boolean };
 

@@ -11,6 +11,7 @@ import { type Ask, defineAction, definePage } from '../page.ts';
 import { button, facts } from '../parts.ts';
 import { serverInstant } from '../query.ts';
 import { serverNow } from './dead-letters.ts';
+import { deliveriesAre, deliveriesText } from './outbox-parts.ts';
 import { MAX_RUN_MS, unsentNotice } from './retrying.ts';
 
 const PATH = '/outbox/replay';
@@ -84,7 +85,7 @@ const sendButton = (
   button(ask, {
     action: PATH,
     needs: 'replay messages',
-    label: `Send ${formatCount(deliveries, ask.view)} deliveries`,
+    label: `Send ${deliveriesText(deliveries, ask.view)}`,
     fields: { ...fieldsOf(typed), unless_since: since },
     ...(deliveries > UNCONFIRMED
       ? {
@@ -197,5 +198,5 @@ function replayedText({ added, again }: ReplayProgress, planned: number, view: V
   const sent = added + again;
   if (sent === 0) return 'Nothing was sent: somebody else sent these at this moment, or they are on their way.';
   const rest = planned - sent;
-  return `${formatCount(again, view)} deliveries are sent once more, ${formatCount(added, view)} for the first time.${rest > 0 ? ` ${formatCount(rest, view)} are left, or somebody else sent them: see below.` : ''}`;
+  return `${deliveriesAre(again, view)} sent once more, ${formatCount(added, view)} for the first time.${rest > 0 ? ` ${deliveriesAre(rest, view)} left, or sent by somebody else: see below.` : ''}`;
 }
