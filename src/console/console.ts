@@ -4,9 +4,13 @@ import { AppError } from '../errors.ts';
 import { type Auth, assertGuarded, type Place } from './access/gate.ts';
 import type { Action, Page } from './page.ts';
 import { auditPage } from './pages/audit.ts';
+import { backfillPage } from './pages/backfill.ts';
 import { bookPage, booksPage, sealsPage } from './pages/books.ts';
+import { driftPage } from './pages/drift.ts';
 import { escrowPage, rowPage, stateRowsPage } from './pages/escrow.ts';
+import { ownerPage, ownersPage, rehearseAction } from './pages/owners.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
+import { startRate } from './rate.ts';
 import { createReader, installReader, keepGranted } from './reader.ts';
 import { createServer } from './server.ts';
 import { createRunner, type VerificationRunner } from './verifying.ts';
@@ -32,10 +36,13 @@ const PAGES: readonly Page[] = [
   escrowPage,
   stateRowsPage,
   rowPage,
+  driftPage,
+  ownersPage,
+  ownerPage,
   auditPage,
 ];
 
-const actionsOf = (runner: VerificationRunner): readonly Action[] => [verifyAction(runner)];
+const actionsOf = (runner: VerificationRunner): readonly Action[] => [verifyAction(runner), rehearseAction];
 
 export interface Console {
   /** Where it listens, with the port that it got. */
@@ -61,7 +68,7 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
     const database = await nameOf(reader);
     const server = await createServer(
       { owner, reader, auth, place, database, log },
-      { pages: PAGES, actions: actionsOf(runner) },
+      { pages: [...PAGES, backfillPage(startRate())], actions: actionsOf(runner) },
     );
     const granting = keepGranted(owner, (err) => log.warn({ err }, 'the console could not look for new books'));
     const url = await server.listen({ host: place.host, port: place.port }).catch((cause) => {
