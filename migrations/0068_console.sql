@@ -185,10 +185,10 @@ begin
 end $$;
 
 -- The old platform's wallet table of a name, where the backfill finds it (src/replay/legacy.ts); null where there is none.
-create function console.legacy_table(p_name text) returns text
+create function console.legacy_table(p_name text) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-  select format('%I.%I', n.nspname, c.relname)
+  select c.oid::regclass
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p') and c.relname = p_name and n.nspname in ('public', 'payments', 'organizations')
     and p_name in ('wallets', 'wallet_transactions', 'org_wallets', 'org_wallet_transactions')
@@ -196,15 +196,15 @@ return (
   limit 1);
 
 -- The wallet table of a source.
-create function console.wallets_of_source(p_source text) returns text
+create function console.wallets_of_source(p_source text) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
-return console.legacy_table(case p_source when 'org_wallet_transactions' then 'org_wallets' else 'wallets' end);
+return console.legacy_table(case p_source when 'wallet_transactions' then 'wallets' when 'org_wallet_transactions' then 'org_wallets' end);
 
 -- How many rows a source has, counted as far as p_most; null where its table is gone.
 create function console.count_legacy_rows(p_source text, p_most bigint) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 declare
-  v_table constant text := console.legacy_table(p_source);
+  v_table constant regclass := console.legacy_table(p_source);
   v_rows bigint;
 begin
   if v_table is not null then
@@ -217,7 +217,7 @@ end $$;
 create function console.count_wallets(p_book_id integer, p_source text, p_most bigint) returns table (mode text, wallets bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 declare
-  v_table constant text := console.wallets_of_source(p_source);
+  v_table constant regclass := console.wallets_of_source(p_source);
 begin
   if v_table is not null then
     return query execute format(
@@ -236,8 +236,8 @@ create function console.legacy_wallets(p_book_id integer, p_source text, p_owner
 returns table (wallet_id uuid, owner_id uuid, balance_cents bigint, rows bigint, rows_cents bigint, unknown_cents bigint, findings jsonb)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set row_security = off as $$
 declare
-  v_wallets constant text := console.wallets_of_source(p_source);
-  v_rows constant text := console.legacy_table(p_source);
+  v_wallets constant regclass := console.wallets_of_source(p_source);
+  v_rows constant regclass := console.legacy_table(p_source);
   v_is_org constant boolean := p_source = 'org_wallet_transactions';
 begin
   if v_wallets is null or v_rows is null then

@@ -101,8 +101,10 @@ export function pageOf<Row>(
   { after }: ListQuery,
 ): Markup {
   if (rows.length === 0 && after === undefined && next === undefined) return html`<p class="empty">${list.empty}</p>`;
-  return html`${rows.length === 0 && note === undefined ? html`<p class="empty">None of these among those that were looked through until now.</p>` : rows.length === 0 ? '' : tableOf(list.name, list.columns, rows)}
-${note === undefined ? '' : html`<p class="warn">${note}</p>`}
+  // What was looked through until now has none of them, and there is more.
+  const remark = note ?? (rows.length === 0 ? 'None among those that were looked through until now.' : undefined);
+  return html`${rows.length === 0 ? '' : tableOf(list.name, list.columns, rows)}
+${remark === undefined ? '' : html`<p class="warn">${remark}</p>`}
 <nav class="pager" aria-label="${`Pages of ${list.name}`}">
 ${after === undefined ? '' : html`<a href="${withQuery(url, { after: undefined })}">« First page</a>`}
 ${next === undefined ? '' : html`<a href="${withQuery(url, { after: next })}" rel="next">Next page ›</a>`}

@@ -3,13 +3,16 @@ import type { Action, Page } from './page.ts';
 import { accountPage, changesPage, holdsPage } from './pages/account.ts';
 import { accountsPage } from './pages/accounts.ts';
 import { auditPage } from './pages/audit.ts';
+import { backfillPage } from './pages/backfill.ts';
 import { bookPage, booksPage, sealsPage, trialBalances } from './pages/books.ts';
 import { deadLettersPage, retryAllAction, retryPlanPage } from './pages/dead-letters.ts';
 import { deliveriesPage, deliveryPage } from './pages/deliveries.ts';
+import { driftPage } from './pages/drift.ts';
 import { endpointPage, endpointsPage } from './pages/endpoints.ts';
 import { escrowPage, rowPage, stateRowsPage } from './pages/escrow.ts';
 import { messagePage } from './pages/messages.ts';
 import { outboxPage } from './pages/outbox.ts';
+import { ownerPage, ownersPage, rehearseAction } from './pages/owners.ts';
 import { queuePage } from './pages/queue.ts';
 import { replayAction, replayPage } from './pages/replay.ts';
 import { retryOneAction } from './pages/retrying.ts';
@@ -18,6 +21,7 @@ import { transactionPage, transactionPayloadPage, transactionProofPage } from '.
 import { transactionsPage } from './pages/transactions.ts';
 import { certificatePage, verificationPage, verificationsPage, verifyAction } from './pages/verifications.ts';
 import type { QueueBoard } from './queue-board.ts';
+import { startRate } from './rate.ts';
 import type { VerificationRunner } from './verifying.ts';
 
 interface Sources {
@@ -58,6 +62,10 @@ export function pagesOf({ reader, primary, board }: Sources): readonly Page[] {
     escrowPage,
     stateRowsPage,
     rowPage,
+    backfillPage(startRate()),
+    driftPage,
+    ownersPage,
+    ownerPage,
     outboxPage(primary),
     queuePage(board),
     auditPage,
@@ -70,4 +78,5 @@ export const actionsOf = (runner: VerificationRunner): readonly Action[] => [
   retryOneAction,
   retryAllAction,
   replayAction,
+  rehearseAction,
 ];

@@ -278,7 +278,9 @@ export async function findMissingTriggers(db: Queryable, machine: Machine, table
      from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality as w (name, relation, function, fingerprint, nth)
      where not exists (
        select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace n on n.oid = p.pronamespace
-       where t.tgrelid = to_regclass(w.relation) and t.tgname = w.name and t.tgenabled = 'A'
+       join pg_class c on c.oid = t.tgrelid join pg_namespace o on o.oid = c.relnamespace
+       -- By its name as text: who may not look into a schema cannot have one of its names resolved.
+       where format('%I.%I', o.nspname, c.relname) = w.relation and t.tgname = w.name and t.tgenabled = 'A'
          and n.nspname || '.' || p.proname = w.function and obj_description(t.oid, 'pg_trigger') = w.fingerprint)
      order by w.nth`,
     [

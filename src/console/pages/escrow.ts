@@ -184,14 +184,15 @@ const machineColumns = (view: View) => [
     title: 'Rows by state',
     text: () => '',
     cell: ({ machine, table, states }: MachineCounts) => {
-      if (states !== undefined) return html`${states.map((count) => stateLink(machine, count, view))}`;
+      if (states !== undefined)
+        return html`${states.map((count, nth) => html`${nth === 0 ? '' : ' · '}${stateLink(machine, count, view)}`)}`;
       return table === null ? '–' : html`too many: <code>create index concurrently on ${table} (state, id)</code>`;
     },
   },
 ];
 
 const stateLink = (machine: Machine, count: StateCount, view: View): Markup =>
-  html`<a href="/escrow/${machine.name}/${count.state ?? NOT_TAKEN_IN}">${count.state ?? 'not taken in'}</a> ${rowsText(count, view)}<br>`;
+  html`<a href="/escrow/${machine.name}/${count.state ?? NOT_TAKEN_IN}">${count.state ?? 'not taken in'}</a> ${rowsText(count, view)}`;
 
 const NAME = z.string().max(100);
 
@@ -315,11 +316,22 @@ const historyList = ({ reader, view }: Ask, machine: Machine, id: string): List<
       text: ({ changedAt }) => changedAt,
       cell: ({ changedAt }) => instant(changedAt, view),
     },
-    { name: 'event', title: 'Event', text: ({ event }) => event },
-    { name: 'from', title: 'From', text: ({ from }) => from, cell: ({ from }) => from ?? '–' },
-    { name: 'to', title: 'To', text: ({ to }) => to, cell: ({ to }) => to ?? '–' },
-    { name: 'role', title: 'As', text: ({ role }) => role },
-    { name: 'changed_by', title: 'Of', text: ({ changedBy }) => changedBy },
+    {
+      name: 'event',
+      title: 'What',
+      text: ({ event }) => event,
+      cell: ({ event, from, to }) =>
+        html`<strong>${event}</strong><div>${from ?? 'nothing'} → ${to ?? 'nothing'}</div>`,
+    },
+    { name: 'from', text: ({ from }) => from },
+    { name: 'to', text: ({ to }) => to },
+    { name: 'role', text: ({ role }) => role },
+    {
+      name: 'changed_by',
+      title: 'By',
+      text: ({ changedBy }) => changedBy,
+      cell: ({ changedBy, role }) => html`${changedBy}<div class="faint">as ${role}</div>`,
+    },
     { name: 'reason', title: 'Reason', text: ({ reason }) => reason, cell: ({ reason }) => reason ?? '–' },
     {
       name: 'message',

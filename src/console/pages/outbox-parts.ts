@@ -1,8 +1,8 @@
 import { html, type Markup } from '../../html/markup.ts';
+import { formatCount, type View } from '../../html/view.ts';
 import type { EndpointBacklog } from '../../outbox/backlog.ts';
 import type { DeliveryState } from '../../outbox/deliveries-list.ts';
 import { badge, linkedId, type Tone } from '../parts.ts';
-import { formatCount, type View } from '../view.ts';
 
 const TONES: Readonly<Record<DeliveryState, Tone>> = {
   pending: 'plain',
