@@ -1,7 +1,7 @@
 // Runs the test suite after making sure of what it needs beside npm's packages: redis-server, because half of the
 // outbox's promises are about Redis; pgbouncer, because `doctor` must know a pooler when it meets one; faketime,
 // because clocks jump; script, because it gives a command a terminal; bash, zsh and fish, because they read the completions; hledger and Beancount, because they must read what
-// is exported for them; pg_cron, because it may see to the months; chromium, because people look at the console in a browser; python3, because the checker of proofs is written for it. Root on Debian gets them installed;
+// is exported for them; pg_cron, because it may see to the months; chromium, because people look at the console in a browser; pdfinfo and pdftotext, because a PDF must hold what the page holds; python3, because the checker of proofs is written for it. Root on Debian gets them installed;
 // anybody else is told what to install.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -24,7 +24,11 @@ const PROGRAMS = {
   'bean-check': 'beancount',
   'bean-query': 'beancount',
   chromium: 'chromium',
+  pdfinfo: 'poppler-utils',
+  pdftotext: 'poppler-utils',
 };
+/** Those of poppler know no other. */
+const VERSION_FLAGS = { pdfinfo: '-v', pdftotext: '-v' };
 /** What is no program. pg_cron is tested on Debian's PostgreSQL 15, where that is. */
 const FILES = existsSync('/usr/lib/postgresql/15/bin/postgres')
   ? { '/usr/lib/postgresql/15/lib/pg_cron.so': 'postgresql-15-cron' }
@@ -32,7 +36,9 @@ const FILES = existsSync('/usr/lib/postgresql/15/bin/postgres')
 // Debian keeps servers where an ordinary user's PATH does not look.
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` };
 const missing = () => [
-  ...Object.keys(PROGRAMS).filter((name) => spawnSync(name, ['--version'], { stdio: 'ignore', env }).status !== 0),
+  ...Object.keys(PROGRAMS).filter(
+    (name) => spawnSync(name, [VERSION_FLAGS[name] ?? '--version'], { stdio: 'ignore', env }).status !== 0,
+  ),
   ...Object.keys(FILES).filter((file) => !existsSync(file)),
 ];
 const packagesOf = (wanted) => [...new Set(wanted.map((name) => PROGRAMS[name] ?? FILES[name]))];

@@ -22,14 +22,14 @@ export interface DriftPiece {
 }
 
 /** Where a piece is in the list: entries of suspense by account and number, and then notes by position. */
-export interface DriftPlace {
+interface DriftPlace {
   readonly part: 0 | 1;
   readonly accountId: string;
   readonly seq: bigint;
 }
 
 /** The places before all others, as text. */
-export const FIRST_PLACE = ['0', '00000000-0000-0000-0000-000000000000', '0'] as const;
+const FIRST_PLACE = ['0', '00000000-0000-0000-0000-000000000000', '0'] as const;
 
 /** The pieces of one cause: they come to what `glanceAtDrift` says. @param range.after the place of the last that was shown */
 export async function listDrift(
