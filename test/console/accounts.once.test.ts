@@ -81,7 +81,11 @@ async function fillAccounts(): Promise<void> {
     });
     await changeAccount(pool, { accountId: busy, ceilingCents: BigInt(1_000_000 + nth), reason: HOSTILE });
   }
+  // One that was frozen twice, and one that is frozen no longer.
   await changeAccount(pool, { accountId: frozen, status: 'frozen', reason: 'asked for by the police' });
+  await changeAccount(pool, { accountId: frozen, ceilingCents: 1_000_000n });
+  await changeAccount(pool, { accountId: counter, status: 'frozen' });
+  await changeAccount(pool, { accountId: counter, status: 'open' });
 }
 
 type Exported = Readonly<Record<string, string | number | boolean | null>>;
