@@ -117,7 +117,9 @@ describe('the list of transactions', () => {
     for (let next: string | undefined = '/transactions'; next !== undefined; ) {
       const { text } = await client.get(next);
       found.push(
-        ...[...text.matchAll(/data-is="Transaction"><span class="id" data-copy="([^"]+)"/g)].map(([, id = '']) => id),
+        ...[...text.matchAll(/data-is="Transaction">(?:<div>)?<span class="id" data-copy="([^"]+)"/g)].map(
+          ([, id = '']) => id,
+        ),
       );
       next = /href="([^"]*)" rel="next"/.exec(text)?.[1]?.replaceAll('&amp;', '&');
     }
