@@ -68,8 +68,36 @@ async function measure(pool: Pool, { databaseUrl, rounds }: { databaseUrl: strin
 }
 
 /** Every page, of the account and the transaction that have most to show where it is of one. */
-async function pathsOf(_pool: Pool): Promise<readonly string[]> {
-  return ['/books', '/books/1', '/books/1/seals', '/books/verifications', '/audit'];
+async function pathsOf(pool: Pool): Promise<readonly string[]> {
+  return ['/books', '/books/1', '/books/1/seals', '/books/verifications', ...(await ledgerPathsOf(pool)), '/audit'];
+}
+
+/** Lists by what an index serves, and by what none does, where a page looks at as many as it may and finds none. */
+async function ledgerPathsOf(pool: Pool): Promise<readonly string[]> {
+  const { rows } = await pool.query<{ account: string; transaction: string }>(
+    `select b.account_id as account, (
+       select n.transaction_id from payments.entries n where n.account_id = b.account_id and n.account_seq = b.last_seq / 2
+     ) as transaction
+     from payments.balances b order by b.last_seq desc limit 1`,
+  );
+  const { account, transaction } = rows[0] ?? { account: '', transaction: '' };
+  return [
+    '/accounts',
+    '/accounts?type=payable&currency=USD',
+    '/accounts?name=none',
+    '/accounts?status=frozen',
+    `/accounts/1/${account}`,
+    `/accounts/1/${account}?chart=12m`,
+    `/accounts/1/${account}?chart=all`,
+    `/accounts/1/${account}/statement`,
+    `/accounts/1/${account}/statement?by=effective&from=2026-01-01`,
+    '/transactions',
+    '/transactions?reference_type=none',
+    '/transactions?reference=17',
+    '/transactions?from=2026-01-01&to=2026-01-02',
+    `/transactions/1/${transaction}`,
+    `/transactions/1/${transaction}/proof`,
+  ];
 }
 
 async function visits(base: string, { path, rounds }: { path: string; rounds: number }): Promise<Measured> {

@@ -21,13 +21,15 @@ export async function balanceCurve(
   const rows = await ask<{ at: Instant; cents: string }>(
     db,
     `with recursive slot as materialized (
-       select s.id, coalesce((select b.last_seq from payments.balances b where b.account_id = s.id and b.book_id = $1), 0) as last_seq
+       select s.id, coalesce((select b.last_seq from payments.balances b where b.account_id = s.id and b.book_id = $1), 0) as last_seq,
+              (select e.created_at from payments.entries e where e.account_id = s.id and e.account_seq = 1 and e.book_id = $1) as first_at
        from unnest(payments.slots_of($1, $2::uuid)) as s (id)
      ), looked as (
        -- The last one first: what is asked about is mostly later than everything.
-       select s.id, i.nth, i.at, 0::bigint as low, s.last_seq as high, s.last_seq as look
+       select s.id, i.nth, i.at, 0::bigint as low, h.high, h.high as look
        from slot s
        cross join unnest($3::timestamptz[]) with ordinality as i (at, nth)
+       cross join lateral (select case when i.at < s.first_at then 0 else s.last_seq end as high) h
        union all
        select n.id, n.nth, n.at, n.low, n.high, (n.low + n.high + 1) / 2
        from (

@@ -1,6 +1,8 @@
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Console } from '../../src/console/console.ts';
+import { openPool, type Pool } from '../../src/db/pool.ts';
+import { addSlots } from '../../src/ledger/accounts.ts';
 import { openBook } from '../../src/ledger/books.ts';
 import { findTransactions, type LogPlace } from '../../src/ledger/find-transactions.ts';
 import { placeHold } from '../../src/ledger/holds.ts';
@@ -69,8 +71,8 @@ const transfer = (amountCents: bigint): NewTransaction['entries'] => [
   { accountId: cash, amountCents, currency: 'USD' },
   { accountId: counter, amountCents: -amountCents, currency: 'USD' },
 ];
-async function post(transaction: Parameters<typeof postAll>[1][number]): Promise<string> {
-  const [outcome] = await postAll(database.pool, [transaction]);
+async function post(transaction: Parameters<typeof postAll>[1][number], db: Pool = database.pool): Promise<string> {
+  const [outcome] = await postAll(db, [transaction]);
   expect(
     outcome?.status,
     JSON.stringify(outcome, (_, value) => String(value)),
@@ -115,7 +117,9 @@ describe('the list of transactions', () => {
     for (let next: string | undefined = '/transactions'; next !== undefined; ) {
       const { text } = await client.get(next);
       found.push(
-        ...[...text.matchAll(/data-is="Transaction"><span class="id" data-copy="([^"]+)"/g)].map(([, id = '']) => id),
+        ...[...text.matchAll(/data-is="Transaction">(?:<div>)?<span class="id" data-copy="([^"]+)"/g)].map(
+          ([, id = '']) => id,
+        ),
       );
       next = /href="([^"]*)" rel="next"/.exec(text)?.[1]?.replaceAll('&amp;', '&');
     }
@@ -166,6 +170,17 @@ describe('the list of transactions', () => {
     expect(cutShort).toBeGreaterThan(10);
   });
 
+  it('has those of one reference page after page', async () => {
+    const found: string[] = [];
+    for (let after: LogPlace | undefined, isFirst = true; isFirst || after !== undefined; isFirst = false) {
+      const page = await findTransactions(database.pool, { referenceId: '+1' }, { limit: 1, after });
+      found.push(...page.transactions.map(({ transactionId }) => transactionId));
+      after = page.next;
+    }
+    expect(found).toEqual(await idsWhere(`payload ->> 'reference_id' = '+1'`));
+    expect(found).toHaveLength(2);
+  });
+
   it('says where a reference has more entries than it looks at', async () => {
     const page = (lookAt: number) => findTransactions(database.pool, { referenceId: '+1' }, { limit: 5, lookAt });
     expect((await page(2)).isCutShort).toBe('all');
@@ -209,6 +224,27 @@ describe('the page of a transaction', () => {
     expect(
       entries.reduce((sum, entry) => sum + BigInt(entry['debit_cents'] ?? 0) - BigInt(entry['credit_cents'] ?? 0), 0n),
     ).toBe(0n);
+  });
+
+  it('names the account, and not its slot', async () => {
+    const { pool } = database;
+    const [spread = ''] = await openAccounts(pool, [{ type: 'revenue', currency: 'USD', name: 'spread' }]);
+    await addSlots(pool, { accountId: spread, slots: 64 });
+    const named = new Set<string>();
+    for (let connection = 0; connection < 3; connection += 1) {
+      const other = await openPool({ databaseUrl: database.url, max: 1 });
+      const posted = await post(
+        { entries: [...transfer(3n).slice(0, 1), { accountId: spread, amountCents: -3n, currency: 'USD' }] },
+        other,
+      );
+      await other.end();
+      for (const entry of await exportOf(`/transactions/1/${posted}`)) named.add(String(entry['account_id']));
+    }
+    expect([...named].sort()).toEqual([cash, spread].sort());
+    const { rows } = await pool.query(
+      'select from payments.entries n join payments.account_slots s on s.slot_account_id = n.account_id',
+    );
+    expect(rows.length).toBeGreaterThan(0);
   });
 
   it('gives the whole payload of its event as a file', async () => {

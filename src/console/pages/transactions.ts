@@ -78,14 +78,10 @@ const transactionList = ({ reader, view }: Ask, search: TransactionSearch): List
       name: 'recorded_at',
       title: 'Recorded',
       text: ({ recordedAt }) => recordedAt,
-      cell: ({ recordedAt }) => instant(recordedAt, view),
+      cell: ({ recordedAt, effectiveAt }) =>
+        html`${instant(recordedAt, view)}${effectiveAt === recordedAt ? '' : html`<div class="faint">effective ${instant(effectiveAt, view)}</div>`}`,
     },
-    {
-      name: 'effective_at',
-      title: 'Effective',
-      text: ({ effectiveAt }) => effectiveAt,
-      cell: ({ effectiveAt, recordedAt }) => (effectiveAt === recordedAt ? 'then' : instant(effectiveAt, view)),
-    },
+    { name: 'effective_at', text: ({ effectiveAt }) => effectiveAt },
     {
       name: 'description',
       title: 'What',
@@ -106,7 +102,7 @@ const transactionList = ({ reader, view }: Ask, search: TransactionSearch): List
       text: ({ entries }) => entries,
       cell: ({ entries }) => formatCount(entries, view),
     },
-    { name: 'created_by', title: 'By', text: ({ createdBy }) => createdBy },
+    { name: 'created_by', text: ({ createdBy }) => createdBy },
     { name: 'reference_type', text: ({ referenceType }) => referenceType },
     { name: 'reference_id', text: ({ referenceId }) => referenceId },
     { name: 'idempotency_key', text: ({ idempotencyKey }) => idempotencyKey },
@@ -135,7 +131,7 @@ const MOST_CURRENCIES = 3;
 
 /** What it moves in each currency. */
 const amountsOf = ({ sums }: FoundTransaction, view: View) =>
-  html`${sums.slice(0, MOST_CURRENCIES).map((sum) => html`${money(sum, view)} `)}${sums.length > MOST_CURRENCIES ? `and in ${sums.length - MOST_CURRENCIES} more currencies` : ''}`;
+  html`${sums.slice(0, MOST_CURRENCIES).map((sum) => html`<div>${money(sum, view)}</div>`)}${sums.length > MOST_CURRENCIES ? html`<div>and ${sums.length - MOST_CURRENCIES} more</div>` : ''}`;
 
 function noteOf(isCutShort: TransactionsFound['isCutShort'], found: number, view: View): string | undefined {
   switch (isCutShort) {
