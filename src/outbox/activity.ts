@@ -29,10 +29,10 @@ export interface ActivitySpan {
   readonly partSeconds: number;
 }
 
-/** Attempts are read in so many stretches of so many, each a probe of the index by number: 20,000 take a twentieth of a second. */
-const SAMPLE = { stretches: 200, each: 100 };
+/** Attempts are read in so many stretches of so many, each a probe of the index by number: all of them take a twentieth of a second. */
+const SAMPLE = { stretches: 200, each: 25 };
 /** Each needs its message, by two more probes. */
-const LAGS = 2_000;
+const LAGS = 1_000;
 
 const ENDED_AT = `started_at + duration_ms * interval '1 millisecond'`;
 
@@ -111,7 +111,7 @@ const PARTS = `
 
 /**
  * How many attempts ended of late, how long they took, and how long after the announcement the first ones began: in equal parts of the
- * time until now. Reads no more than 20,000 attempts, however many there were.
+ * time until now. Reads no more than 5,000 attempts, however many there were.
  */
 export function readActivity(
   pool: Pool,

@@ -7,10 +7,9 @@ export interface FoundDeliveries {
   readonly goOnBelow: bigint | undefined;
 }
 
-/** So many are looked through at once; where that took next to no time, four times as many are the next time. */
-const STRETCH = 20_000n;
-const NEXT_TO_NO_MS = 25;
-const WIDER = 4n;
+/** So many are looked through at once; and at most so many times as many the next time, as far as there is time for them. */
+const STRETCH = 10_000;
+const WIDER = 4;
 
 /**
  * As `listDeliveries`, for whoever waits no longer than so: what has no index, such as an endpoint's that were delivered, is looked for
@@ -34,13 +33,15 @@ export async function searchDeliveries(
   const rows: ListedDelivery[] = [];
   let below = page.before ?? (bounds[0]?.most ?? 0n) + 1n;
   for (let stretch = STRETCH; below > least; ) {
-    const above = below - stretch - 1n;
+    const above = below - BigInt(stretch) - 1n;
     const askedAt = performance.now();
     rows.push(...(await listDeliveries(pool, { ...page, limit: page.limit - rows.length, before: below, above })));
     if (rows.length >= page.limit) return { rows, goOnBelow: rows.at(-1)?.id };
     below = above + 1n;
-    if (performance.now() - beganAt > budgetMs) return { rows, goOnBelow: below > least ? below : undefined };
-    if (performance.now() - askedAt < NEXT_TO_NO_MS) stretch *= WIDER;
+    const now = performance.now();
+    const restMs = beganAt + budgetMs - now;
+    if (restMs <= 0) return { rows, goOnBelow: below > least ? below : undefined };
+    stretch = Math.min(stretch * WIDER, Math.max(STRETCH, Math.floor((stretch / (now - askedAt)) * restMs)));
   }
   return { rows, goOnBelow: undefined };
 }

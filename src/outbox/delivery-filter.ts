@@ -32,9 +32,12 @@ const onDays = (table: string) => `
   ($3::timestamptz is null or ${table}.day >= ($3::timestamptz at time zone 'UTC')::date - 1)
   and ($4::timestamptz is null or ${table}.day <= ($4::timestamptz at time zone 'UTC')::date)`;
 
+// As `$1 = any (outbox.patterns_of(topic))`, which takes 40 µs a row.
+const TOPIC_MATCHES = `
+  ($1::text is null or $1 = '*' or outbox.topic = $1 or (right($1, 2) = '.*' and starts_with(outbox.topic, left($1, -1))))`;
+
 /** SQL: whether a row of `public.outbox` is meant; of an endpoint it knows nothing. */
-export const MESSAGE_MATCHES = `
-  ($1::text is null or $1 = any (outbox.patterns_of(outbox.topic)))
+export const MESSAGE_MATCHES = `${TOPIC_MATCHES}
   and ($2::uuid is null or outbox.organization_id = $2)
   and ($3::timestamptz is null or outbox.created_at >= $3)
   and ($4::timestamptz is null or outbox.created_at < $4)

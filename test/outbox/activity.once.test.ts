@@ -6,7 +6,7 @@ import { givenDeliveries } from '../support/dead-letters.ts';
 import { addTestEndpoint } from '../support/outbox.ts';
 
 const HOUR = { parts: 12, partSeconds: 300 };
-const ATTEMPTS = 6_000;
+const ATTEMPTS = 4_500;
 
 let database: TestDatabase;
 let busy: string;
@@ -42,15 +42,15 @@ afterAll(() => database?.drop());
 describe('activity', () => {
   it('is what SQL counts, with the percentiles of durations and of the lag', async () => {
     const activity = await readActivity(database.pool, HOUR);
-    expect(activity).toMatchObject({ delivered: 4_800, failed: 1_200, sampleOf: null });
+    expect(activity).toMatchObject({ delivered: 3_600, failed: 900, sampleOf: null });
     // The last ten of twelve parts are those that it happened in.
     const [first, ...rest] = activity.parts.filter(({ delivered }) => delivered > 0);
-    expect(rest).toHaveLength(9 + Number((first?.delivered ?? 0) < 480));
+    expect(rest).toHaveLength(9 + Number((first?.delivered ?? 0) < 360));
     for (const part of rest.slice(0, -1)) {
-      expect(part.delivered + part.failed).toBeGreaterThan(580);
+      expect(part.delivered + part.failed).toBeGreaterThan(435);
       expect(part.delivered / part.failed).toBeCloseTo(4, 0);
-      expect(part.medianMs).toBeCloseTo(49.5, -1);
-      expect(part.p95Ms).toBeCloseTo(94, -1);
+      expect(Math.abs((part.medianMs ?? 0) - 49.5)).toBeLessThan(8);
+      expect(Math.abs((part.p95Ms ?? 0) - 94)).toBeLessThan(4);
       expect(part.medianLagSeconds).toBeCloseTo(2, 2);
       expect(part.p95LagSeconds).toBeCloseTo(2, 2);
     }
@@ -63,8 +63,8 @@ describe('activity', () => {
     expect(activity.delivered + activity.failed).toBeLessThan(ATTEMPTS * 1.02);
     const parts = activity.parts.filter(({ delivered }) => delivered > 0).slice(1, -1);
     for (const { delivered, failed } of parts) {
-      expect(delivered + failed).toBeGreaterThan(480);
-      expect(delivered + failed).toBeLessThan(720);
+      expect(delivered + failed).toBeGreaterThan(360);
+      expect(delivered + failed).toBeLessThan(540);
     }
   });
 
@@ -108,14 +108,34 @@ describe('a search for deliveries', () => {
     expect(found).toEqual(ids.toReversed());
   });
 
+  it.each(['*', 'ticket.*', 'ticket.sold.*', 'ticket.sold', 'ticket', 'tick.*', 'ticket_.*'])(
+    'finds of the topic %s what an endpoint with that topic is sent',
+    async (topic) => {
+      for (const each of ['ticket', 'ticket.sold', 'ticket.sold.again', 'ticketing.sold', 'ticketx.a']) {
+        await givenDeliveries(database.pool, { endpointId: quiet, topic: each, state: 'dead' });
+      }
+      const { rows } = await database.pool.query<{ id: bigint }>(
+        `select d.id from outbox.deliveries d join public.outbox o on o.id = d.message_id
+         where d.state = 'dead' and $1 = any (outbox.patterns_of(o.topic)) order by d.id desc`,
+        [topic],
+      );
+      const page = await searchDeliveries(database.pool, { topic, state: 'dead', limit: 100 }, { budgetMs: 10_000 });
+      expect(page.rows.map(({ id }) => id)).toEqual(rows.map(({ id }) => id));
+    },
+  );
+
   it('ends early and says where to go on, when its time is over', async () => {
     const ids = await givenDeliveries(database.pool, { endpointId: busy, count: 25_000, state: 'delivered' });
-    const page = await searchDeliveries(database.pool, { endpointId: quiet, limit: 10 }, { budgetMs: -1 });
+    const page = await searchDeliveries(
+      database.pool,
+      { endpointId: quiet, state: 'delivered', limit: 10 },
+      { budgetMs: -1 },
+    );
     expect(page.rows).toEqual([]);
     expect(page.goOnBelow).toBeGreaterThan(ids[0] ?? 0n);
     const rest = await searchDeliveries(
       database.pool,
-      { endpointId: quiet, limit: 10, before: page.goOnBelow },
+      { endpointId: quiet, state: 'delivered', limit: 10, before: page.goOnBelow },
       { budgetMs: 10_000 },
     );
     expect(rest.rows).toHaveLength(5);

@@ -14,7 +14,7 @@ import { messagePageOf } from './messages.ts';
 import { deliveryPath, deliveryState, endpointLink, inLine } from './outbox-parts.ts';
 
 /** So long a page looks for deliveries that no index leads to, before it shows those that it has found. */
-export const SEARCH_MS = 1_000;
+export const SEARCH_MS = 200;
 
 const states = z.enum(DELIVERY_STATES, { error: DELIVERY_STATES.join(', ') }).optional();
 

@@ -151,7 +151,7 @@ export const endpointPage = definePage({
     const [health, attempts, deliveries, dead] = await Promise.all([
       endpointHealth(reader, id, { latest: LATEST_ATTEMPTS }),
       latestAttemptsOf(reader, { endpointId: id, limit: RECENT }),
-      searchDeliveries(reader, { endpointId: id, limit: RECENT }, { budgetMs: SEARCH_MS }),
+      searchDeliveries(reader, { endpointId: id, limit: RECENT }, { budgetMs: SEARCH_MS / 2 }),
       listDeliveries(reader, { endpointId: id, state: 'dead', limit: RECENT }),
     ]);
     return {

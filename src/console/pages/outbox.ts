@@ -35,9 +35,11 @@ export const outboxPage = (primary: Pool) =>
     }),
     show: async (ask, query) => {
       const { reader, view } = ask;
-      const activity = await readActivity(reader, SPANS[query.hours]);
-      if (query.export !== undefined) return exported(activityList(activity, view), query.export);
-      const [backlog, atWork, outcomes] = await Promise.all([
+      const span = SPANS[query.hours];
+      if (query.export !== undefined)
+        return exported(activityList(await readActivity(reader, span), view), query.export);
+      const [activity, backlog, atWork, outcomes] = await Promise.all([
+        readActivity(reader, span),
         readBacklog(reader),
         // That it is away is no reason to show nothing of a replica.
         whoIsAtWork(primary).catch(() => undefined),

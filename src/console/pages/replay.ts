@@ -16,7 +16,7 @@ import { MAX_RUN_MS, unsentNotice } from './retrying.ts';
 
 const PATH = '/outbox/replay';
 /** So long a page counts what would be sent. */
-const MAX_COUNT_MS = 10_000;
+const MAX_COUNT_MS = 5_000;
 /** More than so many deliveries are not sent again by mistake. */
 const UNCONFIRMED = 1_000;
 
