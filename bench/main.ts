@@ -8,6 +8,7 @@ import { benchLedger } from './ledger.ts';
 import { isMisuse } from './misuse.ts';
 import { benchOutbox } from './outbox.ts';
 import { benchRebuild } from './rebuild.ts';
+import { benchReport } from './report.ts';
 import { benchRestructure } from './restructure.ts';
 import { benchStates } from './states.ts';
 import { benchVerify } from './verify.ts';
@@ -23,6 +24,7 @@ const BENCHES: Readonly<Record<string, (args: readonly string[]) => Promise<bool
   ledger: benchLedger,
   outbox: benchOutbox,
   rebuild: benchRebuild,
+  report: benchReport,
   restructure: benchRestructure,
   states: benchStates,
   verify: benchVerify,

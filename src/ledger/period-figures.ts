@@ -79,7 +79,8 @@ export interface PeriodFigures {
 
 /**
  * What moved in a period of a book, and what it stood at before and after: as the certificate of a closed period counts, by
- * effective dates, an account with slots being one account. One pass over the entries that are effective before the end.
+ * effective dates, an account with slots being one account. Reads the entries that are effective before the end, and those of the period
+ * once more.
  * @param request.zone IANA name: what a day of the turnover is
  * @throws AppError LEDGER_BOOK_UNKNOWN, DB_*
  */
@@ -117,24 +118,48 @@ export async function periodFigures(
   };
 }
 
-// All of one pass: entries by account and day first, which parallel processes do, and the rest from that. Sums as text: JSON loses
-// cents beyond 2^53. A day is written as a date, so that no calendar of ours is asked.
+/**
+ * SQL of the instant at which a day begins in a zone: where clocks are put forward at midnight, when they are; where they are put back to it,
+ * the first of the two midnights.
+ * @param day SQL of a timestamp at midnight
+ * @param zone SQL of a zone's name
+ */
+export const dayBegins = (day: string, zone: string): string => {
+  const begins = `(${day} at time zone ${zone})`;
+  const before = `(${begins} - interval '1 hour')`;
+  return `case when ${before} at time zone ${zone} >= ${day} then ${before} else ${begins} end`;
+};
+
+// Two looks at the entries, each by parallel processes: by account, and those of the period by day. One that groups by both at once is slower,
+// and one by account and day at once much slower, where accounts have a few entries a day. A day is found by where it begins, which takes a
+// tenth of asking the calendar for each entry. Sums as text: JSON loses cents beyond 2^53.
 const FIGURES = `
-  with moved as materialized (
-    select e.account_id, case when e.effective_at >= $2 then date_trunc($5, e.effective_at at time zone $4)::date end as day,
-           sum(e.amount_cents) as cents, coalesce(sum(e.amount_cents) filter (where e.amount_cents > 0), 0) as debited,
-           count(*) as entries, count(*) filter (where e.amount_cents > 0) as debits, count(*) filter (where e.id % 1024 = 1) as transactions,
-           max(e.event_position) as last_position, min(e.effective_at) as first, max(e.effective_at) as last
+  with step as materialized (
+    select array_agg(d::date::text order by d) as days, array_agg(${dayBegins('d', '$4::text')} order by d) as begin_at
+    from generate_series(date_trunc($5, $2::timestamptz at time zone $4), $3::timestamptz at time zone $4, ('1 ' || $5)::interval) d
+    where ${dayBegins('d', '$4::text')} < $3
+  ), moved as materialized (
+    select e.account_id, e.effective_at >= $2 as is_within, sum(e.amount_cents) as cents,
+           sum(e.amount_cents) filter (where e.amount_cents > 0) as debited, count(*) as entries,
+           count(*) filter (where e.amount_cents > 0) as debits, max(e.event_position) as last_position
     from payments.entries e
     where e.book_id = $1 and e.effective_at < $3
     group by 1, 2
+  ), by_step as materialized (
+    select e.currency, width_bucket(e.effective_at, (select begin_at from step)) as nth,
+           sum(e.amount_cents) filter (where e.amount_cents > 0) as debited, count(*) as entries,
+           -- Every transaction has a leg 1, and one.
+           count(*) filter (where e.id % 1024 = 1) as transactions, min(e.effective_at) as first, max(e.effective_at) as last
+    from payments.entries e
+    where e.book_id = $1 and e.effective_at >= $2 and e.effective_at < $3
+    group by 1, 2
   ), account as materialized (
     select coalesce(k.account_id, m.account_id) as account_id,
-           coalesce(sum(m.cents) filter (where m.day is null), 0) as opening, sum(m.cents) as closing,
-           coalesce(sum(m.debited) filter (where m.day is not null), 0) as debited,
-           coalesce(sum(m.debited - m.cents) filter (where m.day is not null), 0) as credited,
-           coalesce(sum(m.debits) filter (where m.day is not null), 0) as debits,
-           coalesce(sum(m.entries - m.debits) filter (where m.day is not null), 0) as credits
+           coalesce(sum(m.cents) filter (where not m.is_within), 0) as opening, sum(m.cents) as closing,
+           coalesce(sum(m.debited) filter (where m.is_within), 0) as debited,
+           coalesce(sum(coalesce(m.debited, 0) - m.cents) filter (where m.is_within), 0) as credited,
+           coalesce(sum(m.debits) filter (where m.is_within), 0) as debits,
+           coalesce(sum(m.entries - m.debits) filter (where m.is_within), 0) as credits
     from moved m
     left join payments.account_slots k on k.book_id = $1 and k.slot_account_id = m.account_id
     group by 1
@@ -148,27 +173,21 @@ const FIGURES = `
     join payments.account_types t on t.type = a.type
     join ref.currencies c on c.code = a.currency
     group by 1, 2, 3, 4, 5
-  ), turnover as (
-    select a.currency, m.day, sum(m.debited) as debited, sum(m.entries) as entries
-    from moved m
-    join payments.accounts a on a.book_id = $1 and a.id = m.account_id
-    where m.day is not null
-    group by 1, 2
   )
   select 'moved' as kind, jsonb_build_object('currency', currency, 'decimalPlaces', decimal_places, 'type', type, 'normalSide', normal_side,
            'cause', cause, 'accounts', accounts::text, 'standing', standing::text, 'opening', opening::text, 'debited', debited::text,
            'credited', credited::text, 'debits', debits::text, 'credits', credits::text, 'debit', debit::text, 'credit', credit::text) as line
   from (select * from line order by currency, type, cause) l
   union all
-  select 'turnover', jsonb_build_object('currency', currency, 'day', day::text, 'debited', debited::text, 'entries', entries::text)
-  from (select * from turnover order by currency, day) u
+  select 'turnover', jsonb_build_object('currency', currency, 'day', (select days[u.nth] from step), 'debited', coalesce(debited, 0)::text,
+           'entries', entries::text)
+  from (select * from by_step order by currency, nth) u
   union all
   select 'all', jsonb_build_object(
-           'transactions', coalesce(sum(transactions) filter (where day is not null), 0)::text,
-           'entries', coalesce(sum(entries) filter (where day is not null), 0)::text,
-           'first', payments.instant_text(min(first) filter (where day is not null)),
-           'last', payments.instant_text(max(last) filter (where day is not null)), 'lastPosition', max(last_position)::text)
-  from moved`;
+           'transactions', coalesce(sum(transactions), 0)::text, 'entries', coalesce(sum(entries), 0)::text,
+           'first', payments.instant_text(min(first)), 'last', payments.instant_text(max(last)),
+           'lastPosition', (select max(last_position)::text from moved))
+  from by_step`;
 
 interface Line {
   readonly currency: string;

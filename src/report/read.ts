@@ -4,7 +4,7 @@ import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { assertBook } from '../ledger/books.ts';
 import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import { periodFigures } from '../ledger/period-figures.ts';
+import { dayBegins, periodFigures } from '../ledger/period-figures.ts';
 import { listPeriods } from '../ledger/periods.ts';
 import { listSeals } from '../ledger/seals.ts';
 import type { VerificationWatch } from '../ledger/verify.ts';
@@ -86,11 +86,10 @@ interface Surroundings {
   readonly by: string;
 }
 
-/** When a day begins in a zone, the database says: where a clock is put forward at midnight, it begins later. */
 async function surroundings(tx: Tx, { bookId, period, zone }: ReportRequest): Promise<Surroundings> {
   const { rows } = await tx.query<Surroundings>(
-    `select payments.instant_text(greatest($2::date::timestamp at time zone $4, timestamptz '0001-01-01 00:00+00')) as from,
-            payments.instant_text(($3::date + 1)::timestamp at time zone $4) as until, payments.instant_text(now()) as at,
+    `select payments.instant_text(greatest(${dayBegins('$2::date::timestamp', '$4::text')}, timestamptz '0001-01-01 00:00+00')) as from,
+            payments.instant_text(${dayBegins('($3::date + 1)::timestamp', '$4::text')}) as until, payments.instant_text(now()) as at,
             payments.instant_text(b.closed_until) as "closedUntil", b.name, payments.instant_text(b.created_at) as "openedAt",
             current_database() as database, current_setting('server_version') as server, current_user as by
      from payments.books b where b.book_id = $1`,

@@ -5,6 +5,8 @@ import { openBook } from '../../src/ledger/books.ts';
 import { openAccounts, post } from '../../src/ledger/ledger.ts';
 import { type PeriodFigures, periodFigures, type Step } from '../../src/ledger/period-figures.ts';
 import { closePeriod, previewPeriod } from '../../src/ledger/periods.ts';
+import { parsePeriod } from '../../src/report/period.ts';
+import { readReport } from '../../src/report/read.ts';
 import { dropVerified, transfer } from '../support/books.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { fillDiverseBook } from '../support/diverse-book.ts';
@@ -38,8 +40,18 @@ beforeAll(async () => {
       ),
     ),
   );
+  for (const effectiveAt of AROUND_CLOCK_CHANGES) {
+    const posted = transfer(clearing, hot, { amountCents: 1n, effectiveAt: new Date(effectiveAt) });
+    await post(database.pool, posted, { bookId: slotted });
+  }
 });
 afterAll(() => dropVerified(database));
+
+/** In both of Havana's midnights of 1 November, and before and after that of Cairo on 24 April, which there is not. */
+const AROUND_CLOCK_CHANGES = [
+  ...['2026-11-01T03:59:59Z', '2026-11-01T04:30:00Z', '2026-11-01T05:30:00Z'],
+  ...['2026-04-23T21:59:59Z', '2026-04-23T22:00:00Z', '2026-04-24T21:00:00Z'],
+];
 
 const figuresOf = (request: { bookId: number; from: string; until: string; zone?: string; step?: Step }) =>
   withTransaction(database.pool, (tx) => periodFigures(tx, { zone: 'UTC', step: 'day', ...request }), ONE_SNAPSHOT);
@@ -167,6 +179,14 @@ describe('the figures of a period', () => {
       { from: '2026-01-31T23:00:00.000000Z', until: '2026-02-28T23:00:00.000000Z', zone: 'Europe/Berlin' },
     ],
     [
+      'a month with a day that has no midnight',
+      { from: '2026-03-31T22:00:00.000000Z', until: '2026-04-30T21:00:00.000000Z', zone: 'Africa/Cairo' },
+    ],
+    [
+      'a month that begins at the first of two midnights',
+      { from: '2026-11-01T04:00:00.000000Z', until: '2026-12-01T05:00:00.000000Z', zone: 'America/Havana' },
+    ],
+    [
       'a month beyond the date line',
       { from: '2026-02-28T10:00:00.000000Z', until: '2026-03-31T10:00:00.000000Z', zone: 'Pacific/Kiritimati' },
     ],
@@ -214,6 +234,18 @@ describe('the figures of a period', () => {
       expect([figures.transactions, figures.entries]).toEqual([BigInt(closed.transactions), BigInt(closed.entries)]);
       expect(figures.lastPosition).toBe(BigInt(closed.lastPosition));
     }
+  });
+
+  it.each([
+    ['2026-11', 'America/Havana', '2026-11-01T04:00:00.000000Z', '2026-12-01T05:00:00.000000Z'],
+    ['2026-04-24..2026-04-24', 'Africa/Cairo', '2026-04-23T22:00:00.000000Z', '2026-04-24T21:00:00.000000Z'],
+    ['2026-10', 'Europe/Berlin', '2026-09-30T22:00:00.000000Z', '2026-10-31T23:00:00.000000Z'],
+    ['0001', 'Asia/Tokyo', '0001-01-01T00:00:00.000000Z', expect.stringMatching(/^0001-12-31T14:/)],
+    ['9999-12', 'UTC', '9999-12-01T00:00:00.000000Z', '10000-01-01T00:00:00.000000Z'],
+  ])('of %s in %s are from its first midnight until that after its last day', async (text, zone, from, until) => {
+    const request = { bookId: slotted, period: parsePeriod(text), zone, version: 'test' };
+    const { period } = await readReport(database.pool, { ...request, verification: async () => undefined });
+    expect(period).toMatchObject({ from, until });
   });
 
   it('are refused of a book that is not there', async () => {
