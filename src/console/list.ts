@@ -102,7 +102,9 @@ export function pageOf<Row>(
 ): Markup {
   if (rows.length === 0 && after === undefined && next === undefined) return html`<p class="empty">${list.empty}</p>`;
   // What was looked through until now has none of them, and there is more.
-  const remark = note ?? (rows.length === 0 ? 'None among those that were looked through so far: the next page goes on.' : undefined);
+  const remark =
+    note ??
+    (rows.length === 0 ? 'None among those that were looked through so far: the next page goes on.' : undefined);
   return html`${rows.length === 0 ? '' : tableOf(list.name, list.columns, rows)}
 ${remark === undefined ? '' : html`<p class="warn">${remark}</p>`}
 <nav class="pager" aria-label="${`Pages of ${list.name}`}">
