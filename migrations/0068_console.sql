@@ -268,6 +268,13 @@ begin
   using p_book_id, p_source, p_after, p_owner_id, p_limit;
 end $$;
 
+-- The names of the headers that an endpoint's requests bear, in order: whoever may not read their values may read these. Parameters: the endpoint's
+-- id. Null where there is no such endpoint. Locks nothing.
+create function outbox.header_names(p_endpoint uuid) returns text[]
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select array(select jsonb_object_keys(e.headers) order by 1) from outbox.endpoints e where e.id = p_endpoint
+$$;
+
 -- Makes the role that the console reads as, where there is none, and lets it read what its pages show and nothing else; called again,
 -- it adds what is new. For the owner. Returns whether anything was to be done.
 -- Raises insufficient_privilege where the caller may not create roles, and the role is not there or not his to be.
@@ -280,6 +287,7 @@ declare
   v_function regprocedure;
   v_book integer;
   v_may_be_it boolean;
+  v_column name;
   v_done boolean := false;
 begin
   perform pg_advisory_xact_lock(hashtext('liventix.console.reader'));
@@ -309,10 +317,20 @@ begin
       and (c.relnamespace = any (array['payments', 'ref', 'outbox', 'replay', 'states']::regnamespace[])
         -- By name: what an application keeps in public is none of the console's affair.
         or c.oid = any (array['public.outbox', 'console.events', 'console.verifications']::regclass[]))
-      and c.relname not in ('endpoint_secrets', 'book_grants')
+      and c.relname not in ('endpoint_secrets', 'endpoints', 'book_grants')
       and not has_table_privilege(v_reader, c.oid, 'select')
   loop
     execute format('grant select on %s to %I', v_relation, v_reader);
+    v_done := true;
+  end loop;
+
+  -- Headers may be passwords: their names are read through outbox.header_names.
+  for v_column in
+    select a.attname from pg_attribute a
+    where a.attrelid = 'outbox.endpoints'::regclass and a.attnum > 0 and not a.attisdropped and a.attname not in ('secret', 'headers')
+      and not has_column_privilege(v_reader, a.attrelid, a.attnum, 'select')
+  loop
+    execute format('grant select (%I) on outbox.endpoints to %I', v_column, v_reader);
     v_done := true;
   end loop;
 
@@ -322,7 +340,8 @@ begin
     select p.oid from pg_proc p
     where (p.provolatile in ('s', 'i') or p.proname in ('raise_code', 'raise_period_code')) and p.prokind = 'f'
       and p.pronamespace = any (array['payments', 'outbox', 'replay', 'states', 'console']::regnamespace[])
-      and (not p.prosecdef or p.pronamespace = 'console'::regnamespace) and not has_function_privilege(v_reader, p.oid, 'execute')
+      and (not p.prosecdef or p.pronamespace = 'console'::regnamespace or p.oid = 'outbox.header_names(uuid)'::regprocedure)
+      and not has_function_privilege(v_reader, p.oid, 'execute')
   loop
     execute format('grant execute on function %s to %I', v_function, v_reader);
     v_done := true;
@@ -343,6 +362,7 @@ declare
 begin
   for v_role in select 'public' union all select quote_ident(r.rolname) from pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role') loop
     execute format('revoke all on all functions in schema console from %s', v_role);
+    execute format('revoke all on function outbox.header_names(uuid) from %s', v_role);
     execute format('revoke all on all tables in schema console from %s', v_role);
     execute format('revoke all on schema console from %s', v_role);
   end loop;

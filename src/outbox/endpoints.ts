@@ -205,7 +205,7 @@ export async function listLimits(db: Queryable): Promise<readonly EndpointLimits
 const SELECT_ENDPOINTS = `
   select id, url, topics, description, organization_id as "organizationId", timeout_ms as "timeoutMs",
     max_in_flight as "maxInFlight", rate_per_second as "ratePerSecond", ordered, filter::text, retry_delays_ms as "retryDelaysMs",
-    array(select jsonb_object_keys(headers) order by 1) as "headerNames",
+    outbox.header_names(id) as "headerNames",
     enabled, disabled_at as "disabledAt", disabled_reason as "disabledReason", created_at as "createdAt", deleted_at as "deletedAt"
   from outbox.endpoints`;
 
