@@ -1,7 +1,7 @@
 import type { Queryable } from '../db/pool.ts';
 import type { Instant } from '../ledger/instants.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
-import type { Source } from './sources.ts';
+import { ORPHAN, type Source, ZERO_ROW } from './sources.ts';
 
 /** Something that the old history could not explain: what suspense holds for it, or a row that moved nothing. */
 export interface DriftPiece {
@@ -28,43 +28,73 @@ interface DriftPlace {
   readonly seq: bigint;
 }
 
-/** The places before all others, as text. */
 const FIRST_PLACE = ['0', '00000000-0000-0000-0000-000000000000', '0'] as const;
 
-/** The pieces of one cause: they come to what `glanceAtDrift` says. @param range.after the place of the last that was shown */
+/** So many events that are no plain postings are looked through for notes at a time: most of them opened an account. */
+export const MOST_RARE = 20_000;
+/** SQL of whether event `e` is none, as the index of those has it. */
+export const RARE = `(e.type <> 'transaction.posted' or e.payload ?| array['hold_step', 'reversal_step'])`;
+
+interface DriftPage {
+  readonly pieces: readonly DriftPiece[];
+  /** Where it goes on; undefined at the end. There may be no pieces and more to look through. */
+  readonly next: DriftPlace | undefined;
+}
+
+/**
+ * The pieces of one cause: they come to what `glanceAtDrift` says.
+ * @param range.after the place that the page before said, as text
+ */
 export async function listDrift(
   db: Queryable,
-  { cause, after = FIRST_PLACE, limit }: { cause: string; after?: readonly string[] | undefined; limit: number },
+  {
+    cause,
+    after = FIRST_PLACE,
+    limit,
+    mostRare = MOST_RARE,
+  }: { cause: string; after?: readonly string[] | undefined; limit: number; mostRare?: number },
+): Promise<DriftPage> {
+  const [part = '0', accountId = '', seq = '0'] = after;
+  const booked = part === '0' ? await listBooked(db, { cause, accountId, seq, limit }) : [];
+  const last = booked.at(-1);
+  if (booked.length === limit) return { pieces: booked, next: last?.place };
+  if (cause !== ZERO_ROW && cause !== ORPHAN) return { pieces: booked, next: undefined };
+  const { noted, next } = await listNoted(db, {
+    cause,
+    after: part === '0' ? '0' : seq,
+    limit: limit - booked.length,
+    mostRare,
+  });
+  return { pieces: [...booked, ...noted], next };
+}
+
+type Found = Omit<DriftPiece, 'place'> & { readonly at: string; readonly seq: bigint };
+
+/** What suspense holds, by account and number. */
+async function listBooked(
+  db: Queryable,
+  { cause, accountId, seq, limit }: { cause: string; accountId: string; seq: string; limit: number },
 ): Promise<readonly DriftPiece[]> {
-  const [part, accountId, seq] = after;
-  const { rows } = await db.query<Omit<DriftPiece, 'place'> & { part: 0 | 1; at: string; seq: bigint }>(
-    `with entry as (
-       select 0 as part, e.account_id as at, e.account_seq as seq, e.transaction_id, e.amount_cents, e.effective_at, e.metadata
+  const { rows } = await db.query<Found>(
+    `with entry as materialized (
+       select e.account_id as at, e.account_seq as seq, e.transaction_id, e.amount_cents, e.effective_at, e.metadata
        from payments.accounts a
        cross join lateral unnest(payments.slots_of($1, a.id)) as s (account_id)
        cross join lateral (
          select x.* from payments.entries x
-         where x.book_id = $1 and x.account_id = s.account_id and x.account_seq > case when s.account_id = $4::uuid then $5::bigint else 0 end
+         where x.book_id = $1 and x.account_id = s.account_id and x.account_seq > case when s.account_id = $3::uuid then $4::bigint else 0 end
          order by x.account_seq
-         limit $6
+         limit $5
        ) e
        -- By its owner, which is none, and its name: the index of accounts by those.
-       where a.book_id = $1 and a.organization_id is null and a.user_id is null and a.type = 'suspense' and a.name = $2
-         and $3 = 0 and s.account_id >= $4::uuid
+       where a.book_id = $1 and a.organization_id is null and a.user_id is null and a.type = 'suspense' and a.name = $2 and s.account_id >= $3::uuid
        order by e.account_id, e.account_seq
-       limit $6
-     ), note as (
-       select 1 as part, '00000000-0000-0000-0000-000000000000'::uuid as at, n.position as seq, null::uuid as transaction_id, 0::bigint as amount_cents,
-              n.effective_at, n.payload -> 'metadata' as metadata
-       from payments.events n
-       where n.book_id = $1 and n.type = 'note.recorded' and n.payload ->> 'note' = $2 and n.position > case $3 when 1 then $5::bigint else 0 end
-       order by n.position
-       limit $6
+       limit $5
      )
-     select p.part, p.at, p.seq, p.metadata #>> '{legacy,table}' as "legacyTable", p.metadata #>> '{legacy,id}' as "legacyId",
+     select p.at, p.seq, p.metadata #>> '{legacy,table}' as "legacyTable", p.metadata #>> '{legacy,id}' as "legacyId",
             coalesce(p.metadata ->> 'wallet_id', w.wallet_id::text) as "walletId", w.source, w.owner_id as "ownerId", w.account_id as "accountId",
             payments.instant_text(p.effective_at) as "effectiveAt", p.amount_cents as cents, p.transaction_id as "transactionId"
-     from (select * from entry union all select * from note order by part, at, seq limit $6) p
+     from entry p
      left join lateral (
        select r.wallet_id, r.source, r.owner_id, r.account_id
        from payments.entries o
@@ -72,11 +102,42 @@ export async function listDrift(
        where o.transaction_id = p.transaction_id and o.book_id = $1
        order by r.wallet_id limit 1
      ) w on true
-     order by p.part, p.at, p.seq`,
-    [MAIN_BOOK, cause, Number(part), accountId, seq, limit],
+     order by p.at, p.seq`,
+    [MAIN_BOOK, cause, accountId, seq, limit],
   );
-  return rows.map(({ part: of, at, seq: number, ...row }) => ({
-    ...row,
-    place: { part: of, accountId: at, seq: number },
+  return rows.map(({ at, seq: number, ...row }) => ({ ...row, place: { part: 0, accountId: at, seq: number } }));
+}
+
+/** Rows that moved nothing, by position: of so many events at most, so that a page is not waited for. */
+async function listNoted(
+  db: Queryable,
+  { cause, after, limit, mostRare }: { cause: string; after: string; limit: number; mostRare: number },
+): Promise<{ noted: readonly DriftPiece[]; next: DriftPlace | undefined }> {
+  const { rows } = await db.query<Found & { readonly isNote: boolean }>(
+    `with looked as materialized (
+       select e.position, e.type, e.effective_at, e.payload -> 'metadata' as metadata,
+              e.type = 'note.recorded' and e.payload ->> 'note' = $2 as is_note
+       from payments.events e where e.book_id = $1 and ${RARE} and e.position > $3 order by e.position limit $5
+     ), noted as (
+       select l.* from looked l where l.is_note order by l.position limit $4
+     ), ended as (
+       -- All were looked through and there may be more: it goes on behind the last.
+       select max(l.position) as position from looked l having count(*) = $5 and (select count(*) from noted) < $4
+     )
+     select '${FIRST_PLACE[1]}' as at, n.position as seq, n.metadata #>> '{legacy,table}' as "legacyTable", n.metadata #>> '{legacy,id}' as "legacyId",
+            null as "walletId", null as source, null as "ownerId", null as "accountId", payments.instant_text(n.effective_at) as "effectiveAt",
+            0::bigint as cents, null as "transactionId", true as "isNote"
+     from noted n
+     union all
+     select '${FIRST_PLACE[1]}', e.position, null, null, null, null, null, null, '', 0, null, false from ended e
+     order by 2`,
+    [MAIN_BOOK, cause, after, limit, mostRare],
+  );
+  const places = rows.map(({ at, seq, isNote, ...row }) => ({
+    isNote,
+    piece: { ...row, place: { part: 1, accountId: at, seq } } as const,
   }));
+  const noted = places.filter(({ isNote }) => isNote).map(({ piece }) => piece);
+  const isMore = noted.length === limit || places.length > noted.length;
+  return { noted, next: isMore ? places.at(-1)?.piece.place : undefined };
 }

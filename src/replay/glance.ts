@@ -1,8 +1,9 @@
 import type { Queryable } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { findCapture } from './capture.ts';
+import { MOST_RARE, RARE } from './drift-list.ts';
 import type { Drift, SourceStatus } from './report.ts';
-import { SOURCES, ZERO_ROW } from './sources.ts';
+import { ORPHAN, SOURCES, ZERO_ROW } from './sources.ts';
 
 /*
  * How the backfill stands, for whoever may not read the old tables and will not wait: what report.ts finds out, within bounds.
@@ -11,7 +12,6 @@ import { SOURCES, ZERO_ROW } from './sources.ts';
 /** Up to here rows are counted; beyond, the planner's statistics say how many there are. */
 const MOST_ROWS = 100_000;
 const MOST_WALLETS = 50_000;
-const MOST_NOTES = 10_000;
 const MOST_WAITING = 10_000;
 
 /** A number, exact or as far as it is known. */
@@ -110,11 +110,16 @@ export type DriftGlance = Omit<Drift, 'count'> & { readonly count: Count };
 
 /**
  * What the old history could not explain, by cause: as driftByCause says it, by the balances of suspense, which number their entries, and by
- * notes of rows that moved nothing.
+ * notes of rows that moved nothing, as far as those are found among the last of what is no plain posting.
  */
 export async function glanceAtDrift(db: Queryable): Promise<readonly DriftGlance[]> {
-  const { rows } = await db.query<{ cause: string; entries: bigint; notes: bigint; cents: bigint }>(
-    `select f.cause, sum(f.entries)::bigint as entries, sum(f.notes)::bigint as notes, sum(f.cents)::bigint as cents
+  const { rows } = await db.query<{ cause: string; entries: bigint; notes: bigint; cents: bigint; rare: bigint }>(
+    `with rare as materialized (
+       select e.type, e.payload ->> 'note' as note from payments.events e
+       where e.book_id = $1 and ${RARE} order by e.position desc limit $2
+     )
+     select f.cause, sum(f.entries)::bigint as entries, sum(f.notes)::bigint as notes, sum(f.cents)::bigint as cents,
+            (select count(*) from rare) as rare
      from (
        select a.name as cause, b.last_seq as entries, 0 as notes, b.balance_cents as cents
        from payments.accounts a
@@ -124,23 +129,16 @@ export async function glanceAtDrift(db: Queryable): Promise<readonly DriftGlance
        where a.book_id = $1 and a.organization_id is null and a.user_id is null and a.type = 'suspense' and b.last_seq > 0
          and not exists (select from payments.account_slots k where k.slot_account_id = a.id and k.book_id = a.book_id)
        union all
-       select n.note, 0, count(*), 0
-       from (
-         select e.payload ->> 'note' as note from payments.events e
-         where e.book_id = $1 and e.type = 'note.recorded' and e.payload ->> 'note' in ('${ZERO_ROW}', 'orphan')
-         limit $2
-       ) n
-       group by n.note
+       select n.note, 0, count(*), 0 from rare n where n.type = 'note.recorded' and n.note in ('${ZERO_ROW}', '${ORPHAN}') group by n.note
      ) f
      group by f.cause
      order by f.cause`,
-    [MAIN_BOOK, MOST_NOTES + 1],
+    [MAIN_BOOK, MOST_RARE + 1],
   );
-  const notes = rows.reduce((sum, row) => sum + row.notes, 0n);
-  return rows.map(({ cause, entries, notes: of, cents }) => ({
+  return rows.map(({ cause, entries, notes, cents, rare }) => ({
     cause,
     cents,
-    count: { count: entries + of, basis: of > 0n && notes > MOST_NOTES ? 'least' : 'exact' },
+    count: { count: entries + notes, basis: notes > 0n && rare > MOST_RARE ? 'least' : 'exact' },
   }));
 }
 

@@ -2,7 +2,7 @@ import type { Queryable } from '../db/pool.ts';
 import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { findLegacyTables, type LegacyTables } from './legacy.ts';
 import { replayedBalance, walletAccountId } from './mapping.ts';
-import { REPLAY_CURRENCY, SOURCES, type Source, WALLET_ACCOUNT, ZERO_ROW } from './sources.ts';
+import { ORPHAN, REPLAY_CURRENCY, SOURCES, type Source, WALLET_ACCOUNT, ZERO_ROW } from './sources.ts';
 
 export interface SourceStatus {
   readonly source: Source['name'];
@@ -67,7 +67,7 @@ export async function driftByCause(db: Queryable, bookId = MAIN_BOOK): Promise<D
        union all
        select n.payload ->> 'note', 0
        from payments.events n
-       where n.book_id = $1 and n.type = 'note.recorded' and n.payload ->> 'note' in ('${ZERO_ROW}', 'orphan')
+       where n.book_id = $1 and n.type = 'note.recorded' and n.payload ->> 'note' in ('${ZERO_ROW}', '${ORPHAN}')
      ) found
      group by cause
      order by cause`,

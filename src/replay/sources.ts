@@ -20,6 +20,9 @@ export const WALLET_ACCOUNT = 'wallet';
 /** A row of zero credits moves nothing: it is noted in the log and booked nowhere. */
 export const ZERO_ROW = 'zero_row';
 
+/** A row whose wallet is not there is noted under this too. */
+export const ORPHAN = 'orphan';
+
 /** What nothing speaks for: a balance beyond its rows, or a row of a type that nobody knows. Somebody must sign for it. */
 export const UNEXPLAINED = 'unexplained';
 

@@ -5,6 +5,7 @@ import type { Queryable } from '../../src/db/pool.ts';
 import { approveDrift } from '../../src/replay/approve.ts';
 import { runBackfill } from '../../src/replay/backfill.ts';
 import { cutOver } from '../../src/replay/cut-over.ts';
+import { listDrift } from '../../src/replay/drift-list.ts';
 import { pauseBackfill, resumeBackfill } from '../../src/replay/pause.ts';
 import { replaceWalletFunctions } from '../../src/replay/wallet-functions.ts';
 import { backfillStatus, SIZE } from '../support/backfill.ts';
@@ -135,6 +136,21 @@ describe('the backfill', () => {
     expect(page).toContain(`href="/backfill/owners/${piece.owner_kind}/${piece.owner}"`);
     expect(page).toContain(`href="/accounts/1/${piece.account}"`);
     expect(page).toContain(`href="/transactions/1/${piece.transaction}"`);
+  });
+
+  it('goes on where it stopped looking, with none twice and none left out', async () => {
+    const { drift } = await backfillStatus(database);
+    for (const cause of ['zero_row', 'unreferenced_credit']) {
+      const seen: string[] = [];
+      let after: readonly string[] | undefined;
+      do {
+        const { pieces, next } = await listDrift(database.pool, { cause, after, limit: 3, mostRare: 7 });
+        seen.push(...pieces.map(({ place }) => `${place.part} ${place.accountId} ${place.seq}`));
+        after = next && [String(next.part), next.accountId, String(next.seq)];
+      } while (after !== undefined);
+      expect(new Set(seen).size, cause).toBe(drift[cause].count);
+      expect(seen.length, cause).toBe(drift[cause].count);
+    }
   });
 
   it('lists every wallet as liventix backfill reconcile does, a page at a time and as a file', async () => {

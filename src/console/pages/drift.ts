@@ -93,9 +93,7 @@ const driftList = ({ reader, view }: Ask, cause: string): List<DriftPiece> => ({
   ],
   fetch: async (cursor, limit) => {
     const after = cursor === undefined ? undefined : fromCursor(cursor, PLACE);
-    const rows = await listDrift(reader, { cause, after, limit });
-    const last = rows.at(-1)?.place;
-    const isLast = rows.length < limit || last === undefined;
-    return { rows, next: isLast ? undefined : toCursor([last.part, last.accountId, last.seq]) };
+    const { pieces, next } = await listDrift(reader, { cause, after, limit });
+    return { rows: pieces, next: next && toCursor([next.part, next.accountId, next.seq]) };
   },
 });
