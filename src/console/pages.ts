@@ -62,7 +62,7 @@ export function pagesOf({ reader, primary, board }: Sources): readonly Page[] {
     escrowPage,
     stateRowsPage,
     rowPage,
-    backfillPage(startRate()),
+    backfillPage(primary, startRate()),
     driftPage,
     ownersPage,
     ownerPage,

@@ -55,9 +55,9 @@ function bounded(counted: bigint | null, estimated: bigint | null, most: number)
     : { count: BigInt(most), basis: 'least' };
 }
 
-/** Whether somebody runs it now, as its lock says; a replica does not see that. */
-export async function isBackfillRunning(db: Queryable): Promise<boolean> {
-  const { rowCount } = await db.query(
+/** Whether somebody runs it now, as its lock says. @param primary a replica does not see that */
+export async function isBackfillRunning(primary: Queryable): Promise<boolean> {
+  const { rowCount } = await primary.query(
     `select from pg_locks l
      where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.objid = $1
        and l.classid::int8 = hashtext('liventix.backfill')::int8 & 4294967295

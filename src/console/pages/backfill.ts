@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Pool } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
 import { formatCount, formatSpan, type View } from '../../html/view.ts';
 import {
@@ -30,15 +31,19 @@ export const CREDITS = { currency: 'USD', decimalPlaces: 2 } as const;
 
 const REFRESH_SECONDS = 3;
 
-/** How far the old wallets are brought into the ledger, and what nobody could explain. @param rate of rows, over the looks at this page */
-export const backfillPage = (rate: Rate): Page =>
+/**
+ * How far the old wallets are brought into the ledger, and what nobody could explain.
+ * @param primary knows who holds which lock, which a replica does not
+ * @param rate of rows, over the looks at this page
+ */
+export const backfillPage = (primary: Pool, rate: Rate): Page =>
   definePage({
     section: 'backfill',
     path: '/backfill',
     query: z.object({}),
     show: async (ask) => {
       const sources = await seenWhole(glanceAtSources(ask.reader));
-      const progress = await progressOf(ask);
+      const progress = await progressOf(ask, primary);
       const rows = sources.reduce((sum, source) => sum + source.rows, 0n);
       const perSecond = rate.seen(rows);
       const isUnderWay = progress.isRunning && progress.pausedAt === null;
@@ -59,11 +64,11 @@ interface Progress {
   readonly heldBack: HeldBack;
 }
 
-async function progressOf({ reader }: Ask): Promise<Progress> {
+async function progressOf({ reader }: Ask, primary: Pool): Promise<Progress> {
   const throttle = await throttleStatus(reader);
   return {
-    // On a replica, whose locks are its own, by what the run says of itself.
-    isRunning: throttle !== null || (await isBackfillRunning(reader)),
+    // Where the primary does not answer, by what the run says of itself.
+    isRunning: throttle !== null || (await isBackfillRunning(primary).catch(() => false)),
     ...(await pauseStatus(reader)),
     throttle,
     capture: await glanceAtCapture(reader),
