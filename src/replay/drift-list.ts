@@ -28,7 +28,6 @@ interface DriftPlace {
   readonly seq: bigint;
 }
 
-/** The places before all others, as text. */
 const FIRST_PLACE = ['0', '00000000-0000-0000-0000-000000000000', '0'] as const;
 
 /** So many events that are no plain postings are looked through for notes at a time: most of them opened an account. */

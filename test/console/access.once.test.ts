@@ -294,6 +294,7 @@ it('reads as a role that can neither write nor read secrets', async () => {
     // The errors of reads.
     'payments.raise_code',
     'payments.raise_period_code',
+    'replay.raise_code',
   ]);
 });
 

@@ -207,7 +207,7 @@ describe('the backfill', () => {
     const text = await page.locator('main').textContent();
     expect(text).toContain('7.77 USD');
     expect(text).toContain('2.77 USD are unexplained, and nobody has signed for them');
-    expect(text).toContain(`liventix backfill cutover --org ${unexplained.ownerId}`);
+    expect(text).toContain(`liventix backfill cutover --organization ${unexplained.ownerId}`);
   });
 
   it.each(['/backfill', '/backfill/drift/unexplained', '/backfill/drift/zero_row', '/backfill/owners'])(
@@ -273,10 +273,19 @@ describe('the rehearsal of a cut-over', () => {
     const before = await everything(database.pool);
     const said = await rehearse(unexplained, true);
     expect(said).toContain(`No: org_wallets ${unexplained.id}: 277 cents of it are unexplained`);
-    expect(said).toContain(`liventix backfill approve --org ${unexplained.ownerId}`);
+    expect(said).toContain(`liventix backfill approve --organization ${unexplained.ownerId}`);
     expect(await everything(database.pool)).toBe(before);
     await approveDrift(database.pool, { owners: ownersOf(unexplained), reason: 'seen' });
     expect(await rehearse(unexplained, true)).toContain('Yes: 1 wallet would be cut over.');
+  });
+
+  it('shows the command that does it, which finds the same', async () => {
+    await using window = await visit(false);
+    await window.page.goto(served.url + pathOf(unexplained));
+    const [, ...command] = ((await window.page.locator('main pre').textContent()) ?? '').split(' ');
+    const { exitCode, stdout } = await liventix([...command, '--dry-run', '--json'], { DATABASE_URL: database.url });
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ flipped: 1, refused: [] });
   });
 
   it('books nothing of what waits, though it does while it rehearses', async () => {
@@ -350,11 +359,8 @@ describe('a backfill that is not at its end', () => {
       expect(await page.locator('.verdict').textContent()).toContain('liventix backfill plan');
       expect(await page.locator('#live').count()).toBe(0);
       await pauseBackfill(fresh.pool);
-      const run = runBackfill(fresh.pool, {
-        settleMs: 0,
-        chunkRows: 50,
-        limits: { maxLockWaiters: 1, maxReplicationLagSeconds: 10 },
-      });
+      // At full speed, or it would give way to whatever else the machine does; what a throttled one says of itself is said for it.
+      const run = runBackfill(fresh.pool, { settleMs: 0, chunkRows: 50 });
       await eventually('the page says that a run is paused', async () => {
         await page.goto(`${console.url}/backfill`);
         return (await page.locator('.verdict').textContent())?.includes('A run is paused.') === true;
@@ -362,6 +368,15 @@ describe('a backfill that is not at its end', () => {
       await expectAccessible(page);
       await expectFits(page);
       expect(await page.locator('.facts').textContent()).toContain('liventix backfill resume');
+      await fresh.pool.query(
+        `insert into replay.throttle (share, chunk_rows, passed, passed_value, passed_limit, canary_p99_ms, baseline_p99_ms, blind, book_id)
+         values (0.25, 12, 'lock_waiters', 3, 1, 7.25, 2, '{replicas}', 1)`,
+      );
+      await page.reload();
+      const facts = await page.locator('.facts').textContent();
+      expect(facts).toContain('slowed down to 25 %: 3 sessions waited for it, allowed are 1; chunks of 12 rows');
+      expect(facts).toContain('how far replicas are behind is not visible to this role');
+      await fresh.pool.query('delete from replay.throttle');
       await resumeBackfill(fresh.pool);
       await run;
       await eventually(

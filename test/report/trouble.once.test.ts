@@ -177,9 +177,12 @@ describe('Ctrl-C', () => {
     const before = await leftovers();
     const pids = join(folder, 'pids');
     const browser = await fakeBrowser(`sleep 300 & echo $$ $! > ${pids}.part; mv ${pids}.part ${pids}; wait`);
-    const command = startLiventix([...ARGS, '--output', path, '--format', 'pdf', '--chromium', browser, '--no-verify'], {
-      DATABASE_URL: database.url,
-    });
+    const command = startLiventix(
+      [...ARGS, '--output', path, '--format', 'pdf', '--chromium', browser, '--no-verify'],
+      {
+        DATABASE_URL: database.url,
+      },
+    );
     const started = await eventually('it prints', () => readFile(pids, 'utf8').catch(() => undefined));
     command.kill('SIGINT');
     expect(await command.done).toMatchObject({ exitCode: 3, stdout: '', stderr: expect.stringContaining('STOPPED') });
@@ -254,7 +257,9 @@ describe('--no-verify', () => {
         (watch) => verifyBooksAndWallets(pool, watch, { summaries: true }),
       );
       await openBook(pool, 'since');
-      const csv = await liventix([...ARGS, '--output', '-', '--format', 'csv', '--no-verify'], { DATABASE_URL: own.url });
+      const csv = await liventix([...ARGS, '--output', '-', '--format', 'csv', '--no-verify'], {
+        DATABASE_URL: own.url,
+      });
       const { rows } = await pool.query<{ sha256: string }>(
         'select certificate_sha256 as sha256 from console.verifications',
       );

@@ -187,7 +187,7 @@ ${button(ask, { action: `${pathOf(owner)}/rehearse`, needs: 'rehearse a cut-over
 }
 
 const pathOf = ({ kind: of, id }: Owner): string => `/backfill/owners/${of}/${id}`;
-const flagOf = ({ kind: of, id }: Owner): string => `${of === 'user' ? '--user' : '--org'} ${id}`;
+const flagOf = ({ kind: of, id }: Owner): string => `--${of} ${id}`;
 
 function walletFacts(wallet: ListedWallet, view: View): Markup {
   const { walletId, accountId, mode, balanceCents, ledgerCents, rows, rowsCents, drift, findings } = wallet;
