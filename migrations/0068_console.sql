@@ -283,6 +283,8 @@ create function console.install_reader() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_reader constant name := 'liventix_reader';
+  v_ledger constant name[] := array['account_balances', 'account_changes', 'account_slots', 'account_types', 'accounts', 'balances', 'books',
+    'entries', 'events', 'hold_entries', 'holds', 'periods', 'reversals', 'seal_tiles', 'seals'];
   v_relation regclass;
   v_function regprocedure;
   v_book integer;
@@ -314,8 +316,9 @@ begin
   for v_relation in
     select c.oid from pg_class c
     where not c.relispartition and c.relkind in ('r', 'p', 'v', 'm')
-      and (c.relnamespace = any (array['payments', 'ref', 'outbox', 'replay', 'states']::regnamespace[])
-        -- By name: what an application keeps in public is none of the console's affair.
+      and (c.relnamespace = any (array['ref', 'outbox', 'replay', 'states']::regnamespace[])
+        -- By name: what an application keeps in these schemas, as its wallets in payments, is none of the console's affair.
+        or c.relnamespace = 'payments'::regnamespace and c.relname = any (v_ledger)
         or c.oid = any (array['public.outbox', 'console.events', 'console.verifications']::regclass[]))
       and c.relname not in ('endpoint_secrets', 'endpoints', 'book_grants')
       and not has_table_privilege(v_reader, c.oid, 'select')
