@@ -71,8 +71,9 @@ const SPANS: readonly (readonly [unit: string, seconds: number])[] = [
   ['s', 1],
 ];
 
-/** `3 d 4 h`, `12 min`, `0.4 s`: the two largest units. */
+/** `3 d 4 h`, `12 min`, `1.4 s`, `45 ms`, `0.3 ms`: the two largest units. */
 export function formatSpan(seconds: number): string {
+  if (seconds > 0 && seconds < 1) return `${Math.round(seconds * 10_000) / 10} ms`.replace(/^(\d{2,})\.\d/, '$1');
   if (seconds < 10) return `${Math.round(seconds * 10) / 10} s`;
   const at = SPANS.findIndex(([, each]) => seconds >= each);
   const [unit, each] = SPANS[at] ?? ['s', 1];
