@@ -83,7 +83,7 @@ describe('escrow by state', () => {
       const path = join(folder, 'report.csv');
       const year = `${new Date().getUTCFullYear()}`;
       const run = await liventix(
-        ['books', 'report', '--period', year, '--format', 'csv', '--no-verify', '--out', path],
+        ['books', 'report', '--period', year, '--format', 'csv', '--no-verify', '--output', path],
         {
           DATABASE_URL: database.url,
         },

@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -26,6 +26,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'liventix-test-report-'));
+  await mkdir(join(folder, 'tmp'));
   path = join(folder, 'report');
   return () => rm(folder, { recursive: true, force: true });
 });
@@ -33,7 +34,7 @@ afterAll(() => database?.drop());
 
 const ARGS = ['books', 'report', '--period', '2026-02'];
 const run = (...args: readonly string[]) =>
-  liventix([...ARGS, '--out', path, ...args], { DATABASE_URL: database.url, PATH });
+  liventix([...ARGS, '--output', path, ...args], { DATABASE_URL: database.url, PATH });
 
 /** A program that is taken for Chromium, and is none. */
 async function fakeBrowser(script: string): Promise<string> {
@@ -42,7 +43,10 @@ async function fakeBrowser(script: string): Promise<string> {
   await chmod(program, 0o755);
   return program;
 }
-const leftovers = async () => (await readdir(tmpdir())).filter((name) => /^liventix-report-/.test(name));
+/** A command of its own process, and what it keeps for a while in a folder of its own. */
+const start = (...args: readonly string[]) =>
+  startLiventix([...ARGS, '--output', path, ...args], { DATABASE_URL: database.url, TMPDIR: join(folder, 'tmp') });
+const leftovers = () => readdir(join(folder, 'tmp'));
 
 describe('a report', () => {
   it('never takes the place of one that is there', async () => {
@@ -50,7 +54,7 @@ describe('a report', () => {
     const kept = await readFile(path, 'utf8');
     expect(await run()).toMatchObject({ exitCode: 2, stdout: '', stderr: expect.stringContaining('is there already') });
     expect(await readFile(path, 'utf8')).toBe(kept);
-    expect(await readdir(folder)).toEqual(['report']);
+    expect(await readdir(folder)).toEqual(['report', 'tmp']);
   });
 
   it('is named after its book and period where nobody names it, and told as JSON with its SHA-256', async () => {
@@ -61,7 +65,7 @@ describe('a report', () => {
     );
     const { exitCode, stdout } = await command.done;
     expect(exitCode).toBe(0);
-    const [file = ''] = await readdir(folder);
+    const [file = ''] = (await readdir(folder)).filter((name) => name !== 'tmp');
     expect(file).toBe('liventix-book-1-2026-02.csv');
     const text = await readFile(join(folder, file));
     const sha256 = new Uint8Array(await crypto.subtle.digest('SHA-256', text));
@@ -79,14 +83,14 @@ describe('a report', () => {
   });
 
   it('goes to stdout alone where that is asked for', async () => {
-    const csv = await liventix([...ARGS, '--format', 'csv', '--out', '-'], { DATABASE_URL: database.url });
+    const csv = await liventix([...ARGS, '--format', 'csv', '--output', '-'], { DATABASE_URL: database.url });
     expect(csv).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^section,currency,[\s\S]*\r\n$/) });
     expect(csv.stderr).toMatch(/^Book 1, 2026-02, provisional: SHA-256 [0-9a-f]{64}\n/);
   });
 
   it('is a PDF on stdout, byte by byte', async () => {
     const command = startLiventix(
-      [...ARGS, '--format', 'pdf', '--out', '-', '--no-verify'],
+      [...ARGS, '--format', 'pdf', '--output', '-', '--no-verify'],
       { DATABASE_URL: database.url },
       { unread: true },
     );
@@ -100,8 +104,8 @@ describe('a report', () => {
   });
 
   it.each([
-    ['a JSON object beside it on stdout', ['--out', '-', '--json'], /would both be on stdout/],
-    ['a folder that is not there', ['--out', '/nowhere/at/all.html'], /there is no folder/],
+    ['a JSON object beside it on stdout', ['--output', '-', '--json'], /would both be on stdout/],
+    ['a folder that is not there', ['--output', '/nowhere/at/all.html'], /there is no folder/],
     ['a period that is none', ['--period', '2026-13'], /^.*REPORT_PERIOD_INVALID: "2026-13" is no period/],
     [
       'a zone by its offset, which PostgreSQL reads the other way round',
@@ -120,7 +124,7 @@ describe('a report', () => {
 describe('a browser', () => {
   it('that is missing is told before anything is read', async () => {
     const nothing = { DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing', PATH: folder };
-    const pdf = [...ARGS, '--format', 'pdf', '--out', path];
+    const pdf = [...ARGS, '--format', 'pdf', '--output', path];
     await expectRefusal({ code: 'REPORT_BROWSER_MISSING', says: /apt-get install chromium/ }, pdf, nothing);
     for (const named of [join(folder, 'none'), folder, '/etc/passwd']) {
       await expectRefusal(
@@ -129,7 +133,7 @@ describe('a browser', () => {
         nothing,
       );
     }
-    expect(await readdir(folder)).toEqual([]);
+    expect(await readdir(folder)).toEqual(['tmp']);
   });
 
   it.each([
@@ -137,17 +141,16 @@ describe('a browser', () => {
     ['prints nothing', 'exit 0', /it said nothing/],
     ['cannot be started', '\n', /printed no PDF/],
   ])('that %s leaves no file, and what it said is told', async (_, script, says) => {
-    const before = await leftovers();
     const browser = await fakeBrowser(script);
-    const pdf = await run('--format', 'pdf', '--chromium', browser, '--no-verify');
+    const pdf = await start('--format', 'pdf', '--chromium', browser, '--no-verify').done;
     expect(pdf).toMatchObject({
       exitCode: 3,
       stdout: '',
       stderr: expect.stringMatching(/^liventix: REPORT_BROWSER_FAILED: /),
     });
     expect(pdf.stderr).toMatch(says);
-    expect(await readdir(folder)).toEqual(['browser']);
-    expect(await leftovers()).toEqual(before);
+    expect(await readdir(folder)).toEqual(['browser', 'tmp']);
+    expect(await leftovers()).toEqual([]);
   });
 });
 
@@ -156,7 +159,7 @@ describe('Ctrl-C', () => {
     const holder = await database.pool.connect();
     try {
       await holder.query('begin; lock table payments.entries in access exclusive mode');
-      const command = startLiventix([...ARGS, '--out', path], { DATABASE_URL: database.url });
+      const command = start();
       await waitsForLock(database.pool, 'payments.entries');
       command.kill('SIGINT');
       expect(await command.done).toMatchObject({ exitCode: 3, stdout: '', stderr: expect.stringContaining('STOPPED') });
@@ -170,24 +173,26 @@ describe('Ctrl-C', () => {
       await holder.query('rollback');
       holder.release();
     }
-    expect(await readdir(folder)).toEqual([]);
+    expect(await readdir(folder)).toEqual(['tmp']);
   });
 
   it('while it is printed ends the browser and what that started, and leaves no file', async () => {
-    const before = await leftovers();
     const pids = join(folder, 'pids');
     const browser = await fakeBrowser(`sleep 300 & echo $$ $! > ${pids}.part; mv ${pids}.part ${pids}; wait`);
-    const command = startLiventix([...ARGS, '--out', path, '--format', 'pdf', '--chromium', browser, '--no-verify'], {
-      DATABASE_URL: database.url,
-    });
+    const command = startLiventix(
+      [...ARGS, '--output', path, '--format', 'pdf', '--chromium', browser, '--no-verify'],
+      {
+        DATABASE_URL: database.url,
+      },
+    );
     const started = await eventually('it prints', () => readFile(pids, 'utf8').catch(() => undefined));
     command.kill('SIGINT');
     expect(await command.done).toMatchObject({ exitCode: 3, stdout: '', stderr: expect.stringContaining('STOPPED') });
     for (const pid of started.trim().split(' ').map(Number)) {
       await eventually(`${pid} has ended`, () => !isRunning(pid));
     }
-    expect((await readdir(folder)).toSorted()).toEqual(['browser', 'pids']);
-    expect(await leftovers()).toEqual(before);
+    expect((await readdir(folder)).toSorted()).toEqual(['browser', 'pids', 'tmp']);
+    expect(await leftovers()).toEqual([]);
   });
 });
 
@@ -213,7 +218,7 @@ describe('what does not hold', () => {
           update payments.accounts set name = t.text from unnest(array[${HOSTILE_TEXTS.map((text) => `$t$${text}$t$`).join(', ')}]) with ordinality as t (text, nth)
           where id = (select id from payments.accounts a where a.type = 'suspense' and a.book_id = 1 order by a.currency offset least(t.nth - 1, 3) limit 1)`),
       );
-      const done = await liventix([...ARGS, '--out', path], { DATABASE_URL: own.url });
+      const done = await liventix([...ARGS, '--output', path], { DATABASE_URL: own.url });
       expect(done).toMatchObject({ exitCode: 1, stdout: expect.stringContaining('does NOT hold'), stderr: '' });
       const page = await readFile(path, 'utf8');
       expect(page).toContain('No: the books do not balance.');
@@ -242,7 +247,7 @@ describe('--no-verify', () => {
     const { pool } = own;
     try {
       await fillDiverseBook(pool, 1);
-      expect(await liventix([...ARGS, '--out', path, '--no-verify'], { DATABASE_URL: own.url })).toMatchObject({
+      expect(await liventix([...ARGS, '--output', path, '--no-verify'], { DATABASE_URL: own.url })).toMatchObject({
         exitCode: 0,
       });
       expect(await readFile(path, 'utf8')).toContain('Every currency sums to zero, and that is all that is known.');
@@ -254,13 +259,15 @@ describe('--no-verify', () => {
         (watch) => verifyBooksAndWallets(pool, watch, { summaries: true }),
       );
       await openBook(pool, 'since');
-      const csv = await liventix([...ARGS, '--out', '-', '--format', 'csv', '--no-verify'], { DATABASE_URL: own.url });
+      const csv = await liventix([...ARGS, '--output', '-', '--format', 'csv', '--no-verify'], {
+        DATABASE_URL: own.url,
+      });
       const { rows } = await pool.query<{ sha256: string }>(
         'select certificate_sha256 as sha256 from console.verifications',
       );
       expect(csv.stdout).toContain(`report,,,,verification_sha256,${rows[0]?.sha256},`);
       const page = `${path}.html`;
-      expect(await liventix([...ARGS, '--out', page, '--no-verify'], { DATABASE_URL: own.url })).toMatchObject({
+      expect(await liventix([...ARGS, '--output', page, '--no-verify'], { DATABASE_URL: own.url })).toMatchObject({
         exitCode: 0,
       });
       const text = await readFile(page, 'utf8');

@@ -44,7 +44,10 @@ export async function openReporting() {
 export type Reporting = Awaited<ReturnType<typeof openReporting>>;
 
 async function makeReport({ url }: TestDatabase, path: string, args: readonly string[]): Promise<string> {
-  const run = await liventix(['books', 'report', '--out', path, ...args], { DATABASE_URL: url, PATH: '/usr/bin:/bin' });
+  const run = await liventix(['books', 'report', '--output', path, ...args], {
+    DATABASE_URL: url,
+    PATH: '/usr/bin:/bin',
+  });
   expect(run).toMatchObject({ exitCode: 0, stderr: '' });
   return path;
 }
