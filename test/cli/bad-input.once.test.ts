@@ -73,7 +73,7 @@ const CALLS: Readonly<Record<string, () => string[]>> = {
   'books seal': () => [],
   'books seals': () => [],
   'books prove': () => ['1'],
-  'books report': () => ['--period', '2026-01', '--format', 'csv', '--no-verify', '--out', '-'],
+  'books report': () => ['--period', '2026-01', '--format', 'csv', '--no-verify', '--output', '-'],
 };
 
 /** Of these a book is no part. */
@@ -99,11 +99,11 @@ const FINE: Readonly<Record<string, readonly (keyof typeof SPOILT)[]>> = {
   // A new file of that name.
   'ledger export --output': ['wrong', 'negative'],
   'books verify --certificate': ['wrong', 'negative'],
-  'books report --out': ['wrong', 'negative'],
+  'books report --output': ['wrong', 'negative'],
 };
 
 /** What was found out is told all the same. */
-const TELLS_BEFORE: readonly string[] = ['books verify --certificate', 'books report --out'];
+const TELLS_BEFORE: readonly string[] = ['books verify --certificate', 'books report --output'];
 
 const LEAVES = leavesOf(program).filter(([name]) => /^(ledger|books|replay) /.test(name));
 

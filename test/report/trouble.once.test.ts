@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -26,6 +26,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'liventix-test-report-'));
+  await mkdir(join(folder, 'tmp'));
   path = join(folder, 'report');
   return () => rm(folder, { recursive: true, force: true });
 });
@@ -42,7 +43,10 @@ async function fakeBrowser(script: string): Promise<string> {
   await chmod(program, 0o755);
   return program;
 }
-const leftovers = async () => (await readdir(tmpdir())).filter((name) => /^liventix-report-/.test(name));
+/** A command of its own process, and what it keeps for a while in a folder of its own. */
+const start = (...args: readonly string[]) =>
+  startLiventix([...ARGS, '--output', path, ...args], { DATABASE_URL: database.url, TMPDIR: join(folder, 'tmp') });
+const leftovers = () => readdir(join(folder, 'tmp'));
 
 describe('a report', () => {
   it('never takes the place of one that is there', async () => {
@@ -50,7 +54,7 @@ describe('a report', () => {
     const kept = await readFile(path, 'utf8');
     expect(await run()).toMatchObject({ exitCode: 2, stdout: '', stderr: expect.stringContaining('is there already') });
     expect(await readFile(path, 'utf8')).toBe(kept);
-    expect(await readdir(folder)).toEqual(['report']);
+    expect(await readdir(folder)).toEqual(['report', 'tmp']);
   });
 
   it('is named after its book and period where nobody names it, and told as JSON with its SHA-256', async () => {
@@ -61,7 +65,7 @@ describe('a report', () => {
     );
     const { exitCode, stdout } = await command.done;
     expect(exitCode).toBe(0);
-    const [file = ''] = await readdir(folder);
+    const [file = ''] = (await readdir(folder)).filter((name) => name !== 'tmp');
     expect(file).toBe('liventix-book-1-2026-02.csv');
     const text = await readFile(join(folder, file));
     const sha256 = new Uint8Array(await crypto.subtle.digest('SHA-256', text));
@@ -129,7 +133,7 @@ describe('a browser', () => {
         nothing,
       );
     }
-    expect(await readdir(folder)).toEqual([]);
+    expect(await readdir(folder)).toEqual(['tmp']);
   });
 
   it.each([
@@ -137,17 +141,16 @@ describe('a browser', () => {
     ['prints nothing', 'exit 0', /it said nothing/],
     ['cannot be started', '\n', /printed no PDF/],
   ])('that %s leaves no file, and what it said is told', async (_, script, says) => {
-    const before = await leftovers();
     const browser = await fakeBrowser(script);
-    const pdf = await run('--format', 'pdf', '--chromium', browser, '--no-verify');
+    const pdf = await start('--format', 'pdf', '--chromium', browser, '--no-verify').done;
     expect(pdf).toMatchObject({
       exitCode: 3,
       stdout: '',
       stderr: expect.stringMatching(/^liventix: REPORT_BROWSER_FAILED: /),
     });
     expect(pdf.stderr).toMatch(says);
-    expect(await readdir(folder)).toEqual(['browser']);
-    expect(await leftovers()).toEqual(before);
+    expect(await readdir(folder)).toEqual(['browser', 'tmp']);
+    expect(await leftovers()).toEqual([]);
   });
 });
 
@@ -156,7 +159,7 @@ describe('Ctrl-C', () => {
     const holder = await database.pool.connect();
     try {
       await holder.query('begin; lock table payments.entries in access exclusive mode');
-      const command = startLiventix([...ARGS, '--output', path], { DATABASE_URL: database.url });
+      const command = start();
       await waitsForLock(database.pool, 'payments.entries');
       command.kill('SIGINT');
       expect(await command.done).toMatchObject({ exitCode: 3, stdout: '', stderr: expect.stringContaining('STOPPED') });
@@ -170,11 +173,10 @@ describe('Ctrl-C', () => {
       await holder.query('rollback');
       holder.release();
     }
-    expect(await readdir(folder)).toEqual([]);
+    expect(await readdir(folder)).toEqual(['tmp']);
   });
 
   it('while it is printed ends the browser and what that started, and leaves no file', async () => {
-    const before = await leftovers();
     const pids = join(folder, 'pids');
     const browser = await fakeBrowser(`sleep 300 & echo $$ $! > ${pids}.part; mv ${pids}.part ${pids}; wait`);
     const command = startLiventix(
@@ -189,8 +191,8 @@ describe('Ctrl-C', () => {
     for (const pid of started.trim().split(' ').map(Number)) {
       await eventually(`${pid} has ended`, () => !isRunning(pid));
     }
-    expect((await readdir(folder)).toSorted()).toEqual(['browser', 'pids']);
-    expect(await leftovers()).toEqual(before);
+    expect((await readdir(folder)).toSorted()).toEqual(['browser', 'pids', 'tmp']);
+    expect(await leftovers()).toEqual([]);
   });
 });
 
