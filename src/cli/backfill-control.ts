@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { findCapture, turnCaptureOff, turnCaptureOn } from '../replay/capture.ts';
 import { countCaptured } from '../replay/drain.ts';
 import { getLegacyTables } from '../replay/legacy.ts';
 import { pauseBackfill, pauseStatus, resumeBackfill } from '../replay/pause.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { createProgress, waitingFor } from './progress.ts';
 
 interface Flags {

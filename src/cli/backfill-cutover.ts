@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import { approveDrift } from '../replay/approve.ts';
 import { cutOver, rollBack } from '../replay/cut-over.ts';
@@ -8,7 +9,7 @@ import type { Owners } from '../replay/owners.ts';
 import { findWalletFunctions, replaceWalletFunctions, restoreWalletFunctions } from '../replay/wallet-functions.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { minorUnits, uuid } from './options.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, formatMoney } from './output.ts';
 import { createProgress, waitingFor } from './progress.ts';
 
 interface OwnerFlags {

@@ -1,10 +1,11 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { isLegacyColumn } from '../replay/legacy.ts';
 import type { Hazard } from '../replay/plan/hazards.ts';
 import { type Need, type Plan, planBackfill } from '../replay/plan/plan.ts';
 import type { Replication } from '../replay/plan/surroundings.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, formatMoney } from './output.ts';
 import { createProgress } from './progress.ts';
 
 interface Flags {

@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { systemFailure } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import { parseProof, textOfProof } from '../replay/proof/file.ts';
 import { takeProof, type Verdict, verifyProof } from '../replay/proof/proof.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, formatMoney } from './output.ts';
 import { createProgress } from './progress.ts';
 import { packageVersion } from './version.ts';
 import { assertNewFile, writeWholeFile } from './whole-file.ts';

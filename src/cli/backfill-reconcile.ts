@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
+import { toJson } from '../db/json-value.ts';
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { csvLine } from '../ledger/csv.ts';
@@ -7,7 +8,7 @@ import { MAIN_BOOK } from '../ledger/ledger.ts';
 import { type ReconciledWallet, reconcile, type Standing, standingOf } from '../replay/reconcile.ts';
 import { countByMode } from '../replay/report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, formatMoney, paintOut, toJson, writeOut } from './output.ts';
+import { formatCount, formatMoney, paintOut, writeOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { createProgress, createProgressBeside } from './progress.ts';
 import { type Cell, tableText } from './table.ts';

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { type ShadowResult, shadow } from '../replay/shadow/shadow.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { createProgress } from './progress.ts';
 import { tableText } from './table.ts';
 

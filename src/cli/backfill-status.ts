@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { type CaptureStatus, captureStatus } from '../replay/drain.ts';
 import { findHeldBack, type HeldBack } from '../replay/held-back.ts';
@@ -9,7 +10,7 @@ import { pauseStatus } from '../replay/pause.ts';
 import { backfillStatus, countByMode, type Drift, driftByCause, type SourceStatus } from '../replay/report.ts';
 import { throttleLines } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, formatMoney, paintOut, toJson } from './output.ts';
+import { formatCount, formatMoney, paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { progressLine, waitingFor } from './progress.ts';
 import { tableText } from './table.ts';

@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { type BackfillResult, DEFAULT_CHUNK_ROWS, findRemaining, runBackfill } from '../replay/backfill.ts';
 import { labelOf } from '../replay/backfill-run.ts';
@@ -14,7 +15,7 @@ import { driftObject, driftText, heldBackLines, registerStatus } from './backfil
 import { throttleNote } from './backfill-throttle.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { createProgress } from './progress.ts';
 import { assertNewFile } from './whole-file.ts';
 

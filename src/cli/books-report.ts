@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { lastVerification } from '../console/verifications.ts';
+import { toJson } from '../db/json-value.ts';
 import type { Pool, Queryable } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { isZone, knownLocale, type View } from '../html/view.ts';
@@ -14,7 +15,7 @@ import { holds, type RecordedVerification, type Report } from '../report/report.
 import { PAPERS, type Paper } from '../report/style.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { toJson, writeOut } from './output.ts';
+import { writeOut } from './output.ts';
 import { createProgress } from './progress.ts';
 import { packageVersion } from './version.ts';
 import { assertNewFile, assertWritable, writeWholeFile } from './whole-file.ts';

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import type { HistoryOrder } from '../ledger/history.ts';
 import type { Instant } from '../ledger/instants.ts';
@@ -8,7 +9,7 @@ import { registerReport } from './books-report.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatMoney, paintOut, toJson } from './output.ts';
+import { formatMoney, paintOut } from './output.ts';
 import { registerPeriods } from './periods.ts';
 import { waitingFor } from './progress.ts';
 import { registerSeals } from './seals.ts';

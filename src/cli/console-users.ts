@@ -3,9 +3,9 @@ import { text } from 'node:stream/consumers';
 import { type Command, Option } from 'commander';
 import { type ConsoleUser, disableUser, listUsers, setUser } from '../console/access/users.ts';
 import { ROLES, type Role } from '../console/visitor.ts';
+import { toJson } from '../db/json-value.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
-import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 
 interface SetOptions {

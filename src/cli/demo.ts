@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, Option } from 'commander';
 import { printableDatabaseUrl } from '../config.ts';
+import { toJson } from '../db/json-value.ts';
 import { type DemoResult, demoHolds, runDemo, webhooksArrived } from '../demo/demo.ts';
 import { openDemoHome, stopKeptDemo } from '../demo/home.ts';
 import { createKeyRing } from '../outbox/key-ring.ts';
@@ -12,7 +13,7 @@ import { trialBalanceLines } from './books.ts';
 import type { CommandContext } from './context.ts';
 import { createLogger } from './log.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import { createProgress } from './progress.ts';
 import { widthOf } from './table.ts';
 

@@ -3,6 +3,7 @@ import { judgeEmbeddings } from '../analytics/embeddings/diagnosis.ts';
 import { judgePartitions } from '../analytics/partitions/diagnosis.ts';
 import { judgeRollups } from '../analytics/rollups/status.ts';
 import { type Check, diagnoseDatabase, skipped } from '../db/diagnosis.ts';
+import { toJson } from '../db/json-value.ts';
 import type { Queryable } from '../db/pool.ts';
 import { judgeGuards } from '../ledger/guards.ts';
 import { judgeAttachments } from '../outbox/attachments/diagnosis.ts';
@@ -16,7 +17,7 @@ import { judgeRestructuring } from '../restructure/diagnosis.ts';
 import { judgeMachines } from '../states/diagnosis.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { paintOut, toJson } from './output.ts';
+import { paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { createProgress } from './progress.ts';
 

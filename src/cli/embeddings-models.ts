@@ -9,12 +9,13 @@ import {
   useModel,
   useNoModel,
 } from '../analytics/embeddings/models.ts';
+import { toJson } from '../db/json-value.ts';
 import type { Queryable, Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { known, wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { waitingFor } from './progress.ts';
 import { suggestingNames } from './suggestion.ts';
 

@@ -4,12 +4,13 @@ import { createExtension, creationOf, readExtension, USUAL_SCHEMA } from '../ana
 import { buildIndexes, dropIndexes, findIndexes, listIndexes } from '../analytics/embeddings/indexes.ts';
 import { type EmbeddingStatus, embeddingStatus, type KindStatus } from '../analytics/embeddings/status.ts';
 import { type EmbeddingCheck, verifyEmbeddings } from '../analytics/embeddings/verify.ts';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { registerEmbeddingsModels } from './embeddings-models.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { tableText } from './table.ts';

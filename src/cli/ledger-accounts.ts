@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { STREAMED } from '../db/cursor.ts';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { addSlots } from '../ledger/accounts.ts';
@@ -9,7 +10,7 @@ import { type Account, listAccounts } from '../ledger/list-accounts.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
 import { MAX_BOOK, minorUnits, uuid, wholeNumber } from './options.ts';
-import { formatMoney, toJson, writeOut } from './output.ts';
+import { formatMoney, writeOut } from './output.ts';
 import { createProgressBeside } from './progress.ts';
 import { suggestingNames } from './suggestion.ts';
 import { tableText } from './table.ts';

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Tx } from '../db/pool.ts';
 import { type Book, listBooks, openBook } from '../ledger/books.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 import { tableText } from './table.ts';
 

@@ -2,13 +2,14 @@ import { open } from 'node:fs/promises';
 import { stdin } from 'node:process';
 import type { Readable } from 'node:stream';
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import { assertBook } from '../ledger/books.ts';
 import { MAIN_BOOK, type PostOutcome } from '../ledger/ledger.ts';
 import { type LineOutcome, postLines, tryLines } from '../ledger/post-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatCount, toJson, writeOut } from './output.ts';
+import { formatCount, writeOut } from './output.ts';
 import { createProgress } from './progress.ts';
 
 const DEFAULT_BATCH = 500;

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { assertNoDrift, type MigrationStatus, migrate, migrationStatus } from '../db/migrate.ts';
 import { openPool } from '../db/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
-import { paintOut, toJson } from './output.ts';
+import { paintOut } from './output.ts';
 import { createProgress } from './progress.ts';
 
 export function registerMigrate(program: Command, context: CommandContext): void {

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type Attached, attach, detach, findNames, planAttachment, type Which } from '../outbox/attachments/attach.ts';
@@ -7,7 +8,6 @@ import { type Attachment, attachmentText, listAttachments } from '../outbox/atta
 import { findShipped, SHIPPED_TABLES, type Wanted } from '../outbox/attachments/shipped.ts';
 import { getTable } from '../outbox/attachments/table.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 import { didYouMean } from './suggestion.ts';
 

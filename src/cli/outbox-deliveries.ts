@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { isUuid } from '../ledger/input.ts';
 import { DELIVERY_STATES, type DeliveryState, type ListedDelivery, listDeliveries } from '../outbox/deliveries-list.ts';
 import {
@@ -13,7 +14,7 @@ import { INSTANTS_HELP } from './instants.ts';
 import { uuid, wholeNumber } from './options.ts';
 import { deliveryId, type FilterOptions, filterOf, withFilter } from './outbox-filter.ts';
 import { passedOverLines } from './outbox-passed-over.ts';
-import { paintOut, toJson } from './output.ts';
+import { paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';

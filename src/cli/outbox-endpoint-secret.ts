@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { type AddedEndpoint, getLivingEndpoint } from '../outbox/endpoints.ts';
 import { assertHasKey } from '../outbox/key-ring.ts';
 import { assertRotatable, type Rotation, rotateSecret } from '../outbox/secret-rotation.ts';
@@ -12,7 +13,6 @@ import {
 } from '../outbox/signing-secret.ts';
 import type { CommandContext } from './context.ts';
 import { duration, durationText } from './options.ts';
-import { toJson } from './output.ts';
 import { readSmallFile } from './small-file.ts';
 import { withEndpoints } from './with-endpoints.ts';
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { COUNT_LIMIT } from '../outbox/backlog.ts';
 import { type EndpointHealth, endpointHealth } from '../outbox/endpoint-health.ts';
 import { listSecrets, type SecretInfo } from '../outbox/endpoint-secrets.ts';
@@ -6,7 +7,7 @@ import { type Endpoint, getEndpoint, listEndpoints } from '../outbox/endpoints.t
 import { type CommandContext, withDatabase } from './context.ts';
 import { durationText } from './options.ts';
 import { STANDARD_SCHEDULE } from './outbox-endpoint-flags.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 import { tableText } from './table.ts';

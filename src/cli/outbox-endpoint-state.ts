@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { printableDatabaseUrl } from '../config.ts';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import { countWaiting, deleteEndpoint } from '../outbox/endpoint-delete.ts';
 import { assertReason, ENDPOINT_BOUNDS } from '../outbox/endpoint-settings.ts';
@@ -12,7 +13,7 @@ import {
   getLivingEndpoint,
 } from '../outbox/endpoints.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { withEndpoints } from './with-endpoints.ts';

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { prepareTest, sendTest, TEST_TOPIC } from '../outbox/endpoint-test.ts';
 import { getLivingEndpoint } from '../outbox/endpoints.ts';
 import type { CommandContext } from './context.ts';
-import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { withEndpoints } from './with-endpoints.ts';
 

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import { assertKeyFits, someOf } from '../outbox/endpoint-secrets.ts';
 import { acceptedSettings, type EndpointSettings } from '../outbox/endpoint-settings.ts';
@@ -18,7 +19,6 @@ import { registerEndpointSecret, secretJson, secretLine, suppliedSecret } from '
 import { registerEndpointShow } from './outbox-endpoint-show.ts';
 import { registerEndpointState } from './outbox-endpoint-state.ts';
 import { registerEndpointTest } from './outbox-endpoint-test.ts';
-import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { assertOneStdin } from './small-file.ts';
 import { withEndpoints } from './with-endpoints.ts';

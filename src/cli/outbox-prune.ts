@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { dropOldDays, listOldDays, type OldDay } from '../outbox/days.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { wholeNumber } from './options.ts';
-import { toJson } from './output.ts';
 import { waitingFor } from './progress.ts';
 
 interface PruneOptions {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { countWorkers } from '../outbox/backlog.ts';
@@ -12,7 +13,7 @@ import { uuid, wholeNumber } from './options.ts';
 import { unsentNotice } from './outbox-at-work.ts';
 import { filterOf } from './outbox-filter.ts';
 import { MAX_RATE } from './outbox-retry.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 

@@ -1,9 +1,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { type EndpointStatus, type OutboxStatus, outboxStatus } from '../outbox/status.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { atWorkLine } from './outbox-at-work.ts';
 import { watchOutbox } from './outbox-watch.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import type { PayloadSchema } from '../outbox/payload-schema.ts';
 import { getTopic, listTopics, registerTopic, removeTopic, type Topic } from '../outbox/topic-registry.ts';
 import { type Judged, judgeLast, LOOKED_AT } from '../outbox/topic-trial.ts';
 import { type CommandContext, withDatabase } from './context.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 import { readSmallFile } from './small-file.ts';

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeHolder, type HorizonHolder } from '../db/horizon.ts';
+import { toJson } from '../db/json-value.ts';
 import { assertMigrated } from '../db/migrate.ts';
 import { assertSupportedServer, type Pool } from '../db/pool.ts';
 import { trackSockets } from '../db/sockets.ts';
@@ -11,7 +12,7 @@ import { type Pace, paceSince } from '../outbox/pace.ts';
 import { createWatchPool } from '../outbox/watch/pool.ts';
 import { type CommandContext, requireDatabaseUrl } from './context.ts';
 import { atWorkLine } from './outbox-at-work.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 

@@ -3,8 +3,6 @@ import { Writable } from 'node:stream';
 import type { AppError } from '../errors.ts';
 import { type Paint, paintOf } from './paint.ts';
 
-export { toJson } from '../db/json-value.ts';
-
 /** Where a command writes: data to `out`, everything else to `err`. */
 export interface Streams {
   readonly out: { write(text: string | Uint8Array): unknown; readonly isTTY?: boolean; readonly columns?: number };

@@ -6,11 +6,12 @@ import { type Entry, LIVENTIX_PARTITIONS, readPartitionsMapping } from '../analy
 import type { Mended } from '../analytics/partitions/mend-keys.ts';
 import { makePlan, type PlannedTable } from '../analytics/partitions/plan.ts';
 import { chooseToPutBack, type PutBack, rollBackPartitions } from '../analytics/partitions/rollback.ts';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { several } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { type Patience, withPatience, withRest } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress, waitingFor } from './progress.ts';

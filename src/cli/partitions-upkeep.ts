@@ -2,9 +2,9 @@ import { Argument, type Command, Option } from 'commander';
 import { dropSetAside } from '../analytics/partitions/clean.ts';
 import { readStatus } from '../analytics/partitions/status.ts';
 import { chooseRunner, maintain, type Upkept } from '../analytics/partitions/upkeep.ts';
+import { toJson } from '../db/json-value.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { toJson } from './output.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';
 

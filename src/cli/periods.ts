@@ -1,5 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
 import type { Instant } from '../ledger/instants.ts';
@@ -17,7 +18,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { beginningOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { waitingFor } from './progress.ts';
 import { packageVersion } from './version.ts';
 import { assertNewFile } from './whole-file.ts';

@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import {
   type ComparedTable,
@@ -11,7 +12,7 @@ import {
 } from '../ledger/rebuild/rebuild.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { createProgress } from './progress.ts';
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { type Access, LEGACY_ACCESSES, nameOfAccess, readAccesses } from '../restructure/accesses/access.ts';
 import type { AccessDifference } from '../restructure/accesses/compare.ts';
 import {
@@ -11,7 +12,7 @@ import {
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
 import { type Isolation, isolate } from '../restructure/tenancy/isolate.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { type Patience, withTries } from './patience.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';

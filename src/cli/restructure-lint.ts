@@ -1,11 +1,12 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { parseBaseline } from '../restructure/lint/baseline.ts';
 import { findSqlFiles, readSqlFile, readTextFile } from '../restructure/lint/files.ts';
 import { isRule, lint, type Report, type Source } from '../restructure/lint/lint.ts';
 import { findSquawk, type Squawk } from '../restructure/lint/squawk.ts';
 import type { Finding } from '../restructure/lint/statement.ts';
 import type { CommandContext } from './context.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress } from './progress.ts';
 

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { interruptible } from '../db/interrupt.ts';
+import { toJson } from '../db/json-value.ts';
 import { connectionsOf, type Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { LEGACY_ACCESSES, readAccesses } from '../restructure/accesses/access.ts';
@@ -15,7 +16,6 @@ import { LEAST_RUNS } from '../restructure/perf/timings.ts';
 import { type CommandContext, requireDatabaseUrl, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { duration, durationText, wholeNumber } from './options.ts';
-import { toJson } from './output.ts';
 import { createProgress } from './progress.ts';
 import { comparedText, jsonOf, recordedText, summaryOf } from './restructure-perf-text.ts';
 import { packageVersion } from './version.ts';

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import { AppError } from '../errors.ts';
 import { LIVENTIX_MAPPING, readMapping } from '../restructure/mapping.ts';
 import { makePlan } from '../restructure/plan.ts';
@@ -6,7 +7,7 @@ import { PLAN_FILE, writePlan } from '../restructure/plan-file.ts';
 import type { Plan, PlannedTable } from '../restructure/planned.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { several } from './options.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import type { Paint } from './paint.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';

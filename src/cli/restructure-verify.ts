@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { systemFailure } from '../db/sqlstate.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
@@ -17,7 +18,7 @@ import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { wholeNumber } from './options.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import { printable } from './printable.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { packageVersion } from './version.ts';

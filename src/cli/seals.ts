@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { isUuid } from '../ledger/input.ts';
@@ -7,7 +8,7 @@ import { type EventName, proveConsistency, proveInclusion } from '../ledger/proo
 import { listSeals, type Seal, sealBook } from '../ledger/seals.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { MAX_BOOK, wholeNumber } from './options.ts';
-import { formatCount, toJson } from './output.ts';
+import { formatCount } from './output.ts';
 import { createProgress, waitingFor } from './progress.ts';
 import { tableText } from './table.ts';
 

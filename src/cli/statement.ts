@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
 import { type CsvCell, csvLine, freeText } from '../ledger/csv.ts';
@@ -24,7 +25,7 @@ import {
 import { type CommandContext, withDatabase } from './context.ts';
 import { afterEndOf, beginningOf, endOf, INSTANTS_HELP } from './instants.ts';
 import { MAX_BOOK, uuid, wholeNumber } from './options.ts';
-import { formatCount, formatMoney, toJson, writeOut } from './output.ts';
+import { formatCount, formatMoney, writeOut } from './output.ts';
 import { createProgressBeside, waitingFor } from './progress.ts';
 import { tableText } from './table.ts';
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Pool } from '../db/pool.ts';
 import { ONE_SNAPSHOT, withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
@@ -18,7 +19,7 @@ import { watchChecks } from './check-lines.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { databaseName } from './database-name.ts';
 import { machinesArgument } from './machine-argument.ts';
-import { formatCount, paintOut, toJson } from './output.ts';
+import { formatCount, paintOut } from './output.ts';
 import { createProgress } from './progress.ts';
 
 interface InstallOptions {

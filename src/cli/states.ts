@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { toJson } from '../db/json-value.ts';
 import type { Tx } from '../db/pool.ts';
 import { withTransaction } from '../db/transaction.ts';
 import { AppError } from '../errors.ts';
@@ -11,7 +12,7 @@ import { type CommandContext, withDatabase } from './context.ts';
 import { tryOutIn } from './dry-run.ts';
 import { machineArgument } from './machine-argument.ts';
 import { uuid } from './options.ts';
-import { formatCount, formatMoney, toJson } from './output.ts';
+import { formatCount, formatMoney } from './output.ts';
 import { printable } from './printable.ts';
 import { waitingFor } from './progress.ts';
 import { registerStatesInstall } from './states-install.ts';

@@ -1,7 +1,8 @@
 import { describe, expect, it, vi } from 'vitest';
 import { describeError } from '../../src/cli/log.ts';
-import { errorLine, formatMoney, toJson } from '../../src/cli/output.ts';
+import { errorLine, formatMoney } from '../../src/cli/output.ts';
 import { createProgress, createProgressBeside, progressLine, waitingFor } from '../../src/cli/progress.ts';
+import { toJson } from '../../src/db/json-value.ts';
 import { AppError } from '../../src/errors.ts';
 
 describe('money', () => {

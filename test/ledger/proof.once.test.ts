@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { toJson } from '../../src/cli/output.ts';
+import { toJson } from '../../src/db/json-value.ts';
 import { createPool, type Tx } from '../../src/db/pool.ts';
 import { post, postAll } from '../../src/ledger/ledger.ts';
 import {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { toJson } from '../../src/cli/output.ts';
+import { toJson } from '../../src/db/json-value.ts';
 
 export const CHECKER = fileURLToPath(new URL('../../scripts/check-proof.py', import.meta.url));
 
