@@ -30,11 +30,10 @@ create index sessions_expires_at_idx on console.sessions (expires_at);
 create table console.events (
   event_id bigint generated always as identity constraint events_pkey primary key,
   recorded_at timestamptz not null default clock_timestamp(),
-  -- Of the event that it ends.
-  began bigint constraint events_began_fkey references console.events,
+  ends_event_id bigint constraint events_ends_event_id_fkey references console.events,
   actor text not null,
-  -- How he is known: local, password or proxy.
-  known_by text not null constraint events_known_by_known check (known_by in ('local', 'password', 'proxy', 'nobody')),
+  -- How he is known: on this machine, by a password, by what a proxy says; or not, as whoever tries to sign in.
+  known_by text not null constraint events_known_by_way check (known_by in ('local', 'password', 'proxy', 'nobody')),
   address text,
   action text not null,
   -- What it was done to, as its page is called.
@@ -44,12 +43,12 @@ create table console.events (
   input jsonb not null default '{}' constraint events_input_object check (jsonb_typeof(input) = 'object'),
   -- What came of it, in words.
   message text,
-  constraint events_end_something check ((began is null) or outcome <> 'began')
+  constraint events_began_ends_nothing check (ends_event_id is null or outcome <> 'began')
 );
-create unique index events_began_once on console.events (began);
+create unique index events_ended_once on console.events (ends_event_id);
 create index events_actor_idx on console.events (actor, event_id);
 
-comment on table console.events is 'Every action of the console, appended only. input and message have ids and figures, no secrets.';
+comment on table console.events is 'Every action of the console, appended only. input and message have ids, figures and what failed, and no passwords.';
 
 create function console.refuse_change() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -87,17 +86,21 @@ create table console.verifications (
 -- Two people who press the same button verify once.
 create unique index verifications_one_running on console.verifications ((true)) where state = 'running';
 
--- What has ended is never rewritten, and nothing is taken away.
+-- Trigger: a verification begins at work; what it is of stays; what has ended is never rewritten; nothing is taken away.
 create function console.keep_verifications() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if tg_op = 'UPDATE' and old.state = 'running' then
+  if tg_op = 'INSERT' and new.state = 'running' or tg_op = 'UPDATE' and old.state = 'running'
+    and (new.verification_id, new.asked_by, new.book_id, new.since_seal, new.independently, new.begun_at)
+      is not distinct from (old.verification_id, old.asked_by, old.book_id, old.since_seal, old.independently, old.begun_at)
+  then
     return new;
   end if;
-  raise exception 'verification % has ended (%): % is refused', old.verification_id, old.state, tg_op using errcode = 'LV009';
+  raise exception 'verification %, which is %, is kept as it is: % is refused', coalesce(old.verification_id, new.verification_id), coalesce(old.state, new.state), tg_op
+    using errcode = 'LV009';
 end $$;
 
-create trigger verifications_kept before update or delete on console.verifications
+create trigger verifications_kept before insert or update or delete on console.verifications
   for each row execute function console.keep_verifications();
 alter table console.verifications enable always trigger verifications_kept;
 create trigger verifications_not_emptied before truncate on console.verifications
@@ -275,6 +278,11 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select array(select jsonb_object_keys(e.headers) order by 1) from outbox.endpoints e where e.id = p_endpoint
 $$;
 
+-- The role that the console reads this database as: roles are the server's, and what one may read of this database is nobody's affair in another.
+create function console.reader() returns name language sql stable set search_path = pg_catalog, pg_temp as $$
+  select left('liventix_reader_' || current_database(), 63)::name
+$$;
+
 -- Makes the role that the console reads as, where there is none, and lets it read what its pages show and nothing else; called again,
 -- it adds what is new. For the owner. Returns whether anything was to be done.
 -- Raises insufficient_privilege where the caller may not create roles, and the role is not there or not his to be.
@@ -282,9 +290,14 @@ $$;
 create function console.install_reader() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  v_reader constant name := 'liventix_reader';
+  v_reader constant name := console.reader();
   v_ledger constant name[] := array['account_balances', 'account_changes', 'account_slots', 'account_types', 'accounts', 'balances', 'books',
     'entries', 'events', 'hold_entries', 'holds', 'periods', 'reversals', 'seal_tiles', 'seals'];
+  v_outbox constant name[] := array['attachments', 'attempts', 'deliveries', 'endpoint_health', 'legacy_letters', 'relay', 'topics'];
+  -- Not secret nor headers, whose values may be passwords: their names are read through outbox.header_names.
+  v_of_endpoints constant name[] := array['id', 'url', 'topics', 'timeout_ms', 'max_in_flight', 'enabled', 'disabled_at', 'disabled_reason',
+    'created_at', 'organization_id', 'ordered', 'filter', 'version', 'description', 'rate_per_second', 'retry_delays_ms', 'deleted_at'];
+  v_schema regnamespace;
   v_relation regclass;
   v_function regprocedure;
   v_book integer;
@@ -312,25 +325,30 @@ begin
     v_done := true;
   end if;
 
-  execute format('grant usage on schema payments, ref, public, outbox, replay, states, console to %I', v_reader);
+  foreach v_schema in array array['payments', 'ref', 'public', 'outbox', 'replay', 'states', 'console']::regnamespace[] loop
+    -- A grant that changes nothing still has every session plan anew.
+    if not has_schema_privilege(v_reader, v_schema, 'usage') then
+      execute format('grant usage on schema %s to %I', v_schema, v_reader);
+      v_done := true;
+    end if;
+  end loop;
   for v_relation in
     select c.oid from pg_class c
     where not c.relispartition and c.relkind in ('r', 'p', 'v', 'm')
-      and (c.relnamespace = any (array['ref', 'outbox', 'replay', 'states']::regnamespace[])
-        -- By name: what an application keeps in these schemas, as its wallets in payments, is none of the console's affair.
+      and (c.relnamespace = any (array['ref', 'replay', 'states']::regnamespace[])
+        -- By name: secrets are not among them, nor what an application keeps in these schemas, as its wallets in payments.
         or c.relnamespace = 'payments'::regnamespace and c.relname = any (v_ledger)
+        or c.relnamespace = 'outbox'::regnamespace and c.relname = any (v_outbox)
         or c.oid = any (array['public.outbox', 'console.events', 'console.verifications']::regclass[]))
-      and c.relname not in ('endpoint_secrets', 'endpoints', 'book_grants')
       and not has_table_privilege(v_reader, c.oid, 'select')
   loop
     execute format('grant select on %s to %I', v_relation, v_reader);
     v_done := true;
   end loop;
 
-  -- Headers may be passwords: their names are read through outbox.header_names.
   for v_column in
     select a.attname from pg_attribute a
-    where a.attrelid = 'outbox.endpoints'::regclass and a.attnum > 0 and not a.attisdropped and a.attname not in ('secret', 'headers')
+    where a.attrelid = 'outbox.endpoints'::regclass and a.attname = any (v_of_endpoints)
       and not has_column_privilege(v_reader, a.attrelid, a.attnum, 'select')
   loop
     execute format('grant select (%I) on outbox.endpoints to %I', v_column, v_reader);

@@ -226,6 +226,7 @@ export const ERROR_CODES = {
   CONSOLE_FORGED: { exit: 2 },
   CONSOLE_TOO_MANY: { exit: 2 },
   VERIFICATION_RUNNING: { exit: 3 },
+  VERIFICATION_NOT_KEPT: { exit: 3 },
 
   // The demo
   DEMO_RUNNING: { exit: 3 },

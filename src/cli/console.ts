@@ -33,7 +33,7 @@ Without more it listens on this machine alone and asks nobody who he is. Beyond 
 liventix console user), or a proxy that has asked your identity provider says who they are (--auth proxy: LIVENTIX_CONSOLE_PROXY has its
 addresses, LIVENTIX_CONSOLE_GROUPS what each group may do); either way behind TLS, named with --origin.
 
-It reads as the role liventix_reader, which it makes when it is not there, on REPLICA_URL when that is set. Every action is kept: /audit.
+It reads as a role of the database, liventix_reader_…, which it makes when it is not there, on REPLICA_URL when that is set. Every action is kept: /audit.
 
 Examples:
   liventix console
@@ -80,6 +80,7 @@ async function runConsole(options: Options, context: CommandContext): Promise<vo
     replicaUrl: config.replicaUrl,
     redisUrl: config.redisUrl,
     place,
+    proxies: config.console.proxies,
     auth: authOf(options, config.console),
     version: packageVersion(),
     poolMax: config.poolMax,

@@ -15,11 +15,16 @@ export interface ConsoleOptions {
   /** Where the queue of the deliveries is, when it is not in PostgreSQL. */
   readonly redisUrl?: string | undefined;
   readonly place: Place;
+  /** CIDRs of the proxies before it, which are believed what address somebody has. */
+  readonly proxies?: readonly string[];
   readonly auth: Auth;
   readonly version: string;
   readonly poolMax: number;
   readonly log: Logger;
 }
+
+/** For so long, downloads may go on after the console was told to end. */
+const DRAIN_MS = 5_000;
 
 export interface Console {
   /** As browsers reach it. */
@@ -34,21 +39,23 @@ export interface Console {
  * @throws AppError CONSOLE_EXPOSED, CONSOLE_READER_MISSING, HTTP_UNAVAILABLE, DB_*
  */
 export async function startConsole(options: ConsoleOptions): Promise<Console> {
-  const { databaseUrl, replicaUrl, redisUrl, place, auth, version, poolMax, log } = options;
+  const { databaseUrl, replicaUrl, redisUrl, place, proxies = [], auth, version, poolMax, log } = options;
   assertGuarded(place, auth);
   const owner = createPool({ databaseUrl, max: poolMax, applicationName: 'liventix-console' });
-  const reader = createReader(replicaUrl ?? databaseUrl, poolMax);
-  const primary = replicaUrl === undefined ? reader : createReader(databaseUrl, 1);
-  const runner = createRunner(owner, { databaseUrl, version, log });
-  const board = createQueueBoard({ databaseUrl, redisUrl, db: primary });
+  const pools = new Set([owner]);
   const endPools = async () => {
-    await Promise.all([...new Set([reader, primary, owner])].map((pool) => pool.end()));
+    await Promise.all([...pools].map((pool) => pool.end()));
   };
   try {
-    await installReader(owner);
+    const role = await installReader(owner);
+    const reader = createReader(replicaUrl ?? databaseUrl, { role, max: poolMax });
+    const primary = replicaUrl === undefined ? reader : createReader(databaseUrl, { role, max: 1 });
+    pools.add(reader).add(primary);
+    const runner = createRunner(owner, { databaseUrl, version, log });
+    const board = createQueueBoard({ databaseUrl, redisUrl, db: primary });
     const database = await awaitReader(reader);
     const server = await createServer(
-      { owner, reader, auth, place, database, log },
+      { owner, reader, auth, place, proxies, database, log },
       { pages: pagesOf({ reader, primary, board }), actions: actionsOf(runner) },
     );
     await board.serve(server, { log });
@@ -61,8 +68,10 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
       listensAt,
       stop: async () => {
         granting.stop();
-        await server.close();
-        await runner.stop();
+        // Whoever takes something large away does not keep the console from its end.
+        const cut = setTimeout(() => server.server.closeAllConnections(), DRAIN_MS).unref();
+        await Promise.all([server.close(), runner.stop()]);
+        clearTimeout(cut);
         await board.close();
         await endPools();
       },

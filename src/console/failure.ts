@@ -4,10 +4,10 @@ import { AppError, type ErrorCode } from '../errors.ts';
 import { html, type Markup } from '../html/markup.ts';
 
 export interface Failure {
+  readonly error: AppError;
   readonly status: number;
   readonly title: string;
   readonly body: Markup;
-  readonly code: string;
 }
 
 const STATUS: Partial<Readonly<Record<ErrorCode, number>>> = {
@@ -33,33 +33,45 @@ const TITLES: Readonly<Record<number, string>> = {
   503: 'The database does not answer',
 };
 
-function statusOf({ code, exitCode }: AppError): number {
+/** A page's statement was given up. */
+const TOOK_TOO_LONG = '57014';
+
+function statusOf({ code, exitCode, details }: AppError): number {
   const known = STATUS[code];
   if (known !== undefined) return known;
   if (code.endsWith('_UNKNOWN')) return 404;
+  // What PostgreSQL cannot take for text, a number or an instant.
+  if (code === 'DB_FAILED' && /^22/.test(String(details['sqlstate']))) return 400;
   if (code.startsWith('DB_')) return 503;
   if (exitCode === 2) return 400;
   return code === 'INTERNAL' ? 500 : 409;
 }
 
 /** What a page says in place of what was asked for: what happened, and what to do. Of a mistake of ours, the log has the rest. */
-export function failureOf(thrown: unknown, log: Logger): Failure {
+export function failureOf(
+  thrown: unknown,
+  { log, wasAction }: { readonly log: Logger; readonly wasAction: boolean },
+): Failure {
   const error = asAppError(thrown);
   const status = statusOf(error);
   if (status >= 500) log.error({ err: error, cause: causeOf(error) }, 'a page of the console could not be made');
   const message =
     error.code === 'INTERNAL'
-      ? 'A mistake of Liventix’s own; nothing was changed by looking at this page. The log of the console says more: look there for INTERNAL, at this time.'
+      ? 'A mistake of Liventix’s own. The log of the console says more: look there for INTERNAL, at this time.'
       : error.message;
   return {
+    error,
     status,
-    title: TITLES[status] ?? 'Something went wrong',
-    code: error.code,
+    title: titleOf(status, error),
     body: html`<p>${message}</p>
+${wasAction && status >= 500 ? html`<p>It may have been done in part, or in whole: <a href="/audit">what was done here</a> says how far it came.</p>` : ''}
 <p class="faint"><code>${error.code}</code> · ${new Date().toISOString()}</p>
-<p>${status === 503 ? html`<a href="">Try again</a> · ` : ''}<a href="/">To the first page</a></p>`,
+<p>${status === 503 && !wasAction ? html`<a href="">Try again</a> · ` : ''}<a href="/">To the first page</a></p>`,
   };
 }
+
+const titleOf = (status: number, { details }: AppError): string =>
+  details['sqlstate'] === TOOK_TOO_LONG ? 'That takes too long' : (TITLES[status] ?? 'Something went wrong');
 
 const causeOf = ({ cause }: AppError): string | undefined => (cause instanceof Error ? cause.stack : undefined);
 

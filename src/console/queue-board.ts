@@ -91,10 +91,10 @@ export function createQueueBoard(options: QueueViewOptions): QueueBoard {
               if ((await count()) !== undefined) return;
               return reply.redirect('/queue', 303);
             } catch (error) {
-              const { status, code } = failureOf(error, log);
+              const { status, error: failure } = failureOf(error, { log, wasAction: false });
               // Its page tells why.
               if (!request.url.startsWith(`${BOARD_PATH}/api/`)) return reply.redirect('/queue', 303);
-              return reply.code(status).send({ error: code });
+              return reply.code(status).send({ error: failure.code });
             }
           });
           scope.addHook('onSend', async (_request, reply, payload) => {

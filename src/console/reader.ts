@@ -3,8 +3,6 @@ import { createPool, type Pool } from '../db/pool.ts';
 import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 
-const READER = 'liventix_reader';
-
 /** A page that takes longer is worth nobody's waiting, nor the connection that it holds. */
 const STATEMENT_TIMEOUT_MS = 20_000;
 const REGRANT_MS = 10_000;
@@ -13,29 +11,36 @@ const [AGAIN_MS, REPLICA_PATIENCE_MS] = [200, 10_000];
 const NO_SUCH_ROLE = ['22023', '42704', '42501'];
 
 /** Connections that can read what the console shows, and nothing else, whatever is asked over them. */
-export function createReader(databaseUrl: string, max: number): Pool {
+export function createReader(
+  databaseUrl: string,
+  { role, max }: { readonly role: string; readonly max: number },
+): Pool {
   return createPool({
     databaseUrl,
     max,
     applicationName: 'liventix-console',
-    settings: `-c role=${READER} -c default_transaction_read_only=on -c statement_timeout=${STATEMENT_TIMEOUT_MS}`,
+    settings: `-c role=${role.replaceAll(/[\\ ]/g, '\\$&')} -c default_transaction_read_only=on -c statement_timeout=${STATEMENT_TIMEOUT_MS}`,
   });
 }
 
 /**
  * Makes the reading role where there is none, and lets it read what there is by now.
  * @param owner connects as the tables' owner
+ * @returns its name, which is of this database
  * @throws AppError CONSOLE_READER_MISSING
  */
-export async function installReader(owner: Pool): Promise<void> {
+export async function installReader(owner: Pool): Promise<string> {
+  const { rows } = await owner.query<{ role: string }>('select console.reader() as role');
+  const role = rows[0]?.role ?? '';
   try {
     await owner.query('select console.install_reader()');
+    return role;
   } catch (error) {
     const failure = toAppError(error);
     if (failure.code !== 'DB_PERMISSION_DENIED') throw failure;
     throw new AppError(
       'CONSOLE_READER_MISSING',
-      `The console reads as the role ${READER}, which could not be made or given rights: ${failure.message} Have somebody who may run: create role ${READER} nologin noinherit; grant ${READER} to the owner of the tables. Then start again.`,
+      `The console reads as the role ${role}, which could not be made or given rights: ${failure.message} Have somebody who may run: create role "${role}" nologin noinherit; grant "${role}" to the owner of the tables. Then start again.`,
       { cause: error },
     );
   }
@@ -59,7 +64,7 @@ export async function awaitReader(reader: Pool): Promise<string> {
       if (waitedMs >= REPLICA_PATIENCE_MS) {
         throw new AppError(
           'CONSOLE_READER_MISSING',
-          `Where pages are read, there is no role ${READER} ${REPLICA_PATIENCE_MS / 1_000} s after it was made: the replica of REPLICA_URL is far behind, or follows another server. Start again when it has caught up.`,
+          `Where pages are read, there is no role to read as ${REPLICA_PATIENCE_MS / 1_000} s after it was made: the replica of REPLICA_URL is far behind, or follows another server. Start again when it has caught up.`,
           { cause: error },
         );
       }

@@ -14,6 +14,7 @@ import Fastify, {
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { Pool } from '../db/pool.ts';
+import { toAppError } from '../db/sqlstate.ts';
 import { AppError } from '../errors.ts';
 import { html } from '../html/markup.ts';
 import { isZone, knownLocale } from '../html/view.ts';
@@ -42,11 +43,14 @@ export interface Surroundings {
   readonly reader: Pool;
   readonly auth: Auth;
   readonly place: Place;
+  /** CIDRs of the proxies before it. */
+  readonly proxies: readonly string[];
   /** As it is shown: where people see which database they look at. */
   readonly database: string;
   readonly log: Logger;
 }
 
+const BASE = 'http://console';
 const MAX_FORM_BYTES = 64 * 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
 
@@ -67,13 +71,15 @@ export async function createServer(
   surroundings: Surroundings,
   { pages, actions }: { readonly pages: readonly Page[]; readonly actions: readonly Action[] },
 ): Promise<FastifyInstance> {
-  const { log, place, auth } = surroundings;
+  const { log, place, auth, proxies } = surroundings;
   const server = Fastify({
     loggerInstance: log as FastifyBaseLogger,
     // Addresses have people's ids in them; what is done is in the audit log.
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: MAX_FORM_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Who it is that a proxy of ours speaks for: of anybody else, the header is whatever he wrote.
+    trustProxy: proxies.length === 0 ? false : [...proxies],
     // Of an address that is none, before there is a route.
     frameworkErrors: (error, request, reply) =>
       failed(frame, { error, request, reply } as Handled & { error: unknown }),
@@ -148,7 +154,7 @@ function servePage(server: FastifyInstance, page: Page, frame: Framed): void {
     const ask = askOf({ request, reply }, frame);
     const query = judged(page.query, { ...(request.query as object), ...(request.params as object) });
     const answer = await page.show(ask, query);
-    if ('text' in answer) return await send(reply, answer);
+    if ('text' in answer) return await send(reply, answer, request.method === 'HEAD');
     return await show(answer, { request, reply, ask, section: page.section, frame });
   });
 }
@@ -166,7 +172,11 @@ async function show(
 const asHtml = (reply: FastifyReply, text: string): FastifyReply => reply.type('text/html; charset=utf-8').send(text);
 
 /** The first part is made before anything is said: what cannot be begun is told on a page. One that breaks off later breaks the download. */
-async function send(reply: FastifyReply, { fileName, contentType, text }: Sent): Promise<FastifyReply> {
+async function send(
+  reply: FastifyReply,
+  { fileName, contentType, text }: Sent,
+  isHead: boolean,
+): Promise<FastifyReply> {
   const parts = text[Symbol.asyncIterator]();
   const first = await parts.next();
   async function* all() {
@@ -174,16 +184,17 @@ async function send(reply: FastifyReply, { fileName, contentType, text }: Sent):
     yield first.value;
     yield* { [Symbol.asyncIterator]: () => parts };
   }
-  return reply
-    .type(contentType)
-    .header('content-disposition', `attachment; filename="${fileName}"`)
-    .send(Readable.from(all()));
+  reply.type(contentType).header('content-disposition', `attachment; filename="${fileName}"`);
+  // Nobody reads the rest of it.
+  if (isHead) return reply.send('');
+  return reply.send(Readable.from(all()));
 }
 
 function askOf({ request, reply }: Handled, { reader }: Framed): Ask {
   const { visitor } = request;
   if (visitor === undefined) throw new Error('A page was asked for by nobody.');
-  const url = new URL(request.url, 'http://console');
+  // What begins with two slashes names a host.
+  const url = new URL(URL.canParse(request.url, BASE) ? request.url : '/', BASE);
   url.searchParams.delete('event');
   return { reader, visitor, view: viewOf(request), csrfToken: reply.generateCsrf(), url };
 }
@@ -222,13 +233,16 @@ function serveAction(server: FastifyInstance, action: Action, frame: Framed): vo
     }
     const began = await recordBegun(frame.owner, subject);
     const acted = await action.act(ask, input).catch(async (error) => {
-      const { code, body } = failureOf(error, frame.log);
-      const message = error instanceof AppError ? error.message : body.text;
-      await recordEnded(frame.owner, subject, { outcome: 'failed', message: `${code}: ${message}`, began });
-      throw error;
+      const failure = toAppError(error);
+      await recordEnded(frame.owner, subject, {
+        outcome: 'failed',
+        message: `${failure.code}: ${failure.message}`,
+        began,
+      });
+      throw failure;
     });
     const event = await recordEnded(frame.owner, subject, { outcome: 'done', message: acted.message, began });
-    const to = new URL(acted.to, 'http://console');
+    const to = new URL(acted.to, BASE);
     to.searchParams.set('event', event.toString());
     return reply.redirect(to.pathname + to.search, 303);
   });
@@ -255,7 +269,8 @@ function serveSettings(server: FastifyInstance, frame: Framed, isSecure: boolean
 }
 
 function failed(frame: Framed, { error, request, reply }: Handled & { error: unknown }): FastifyReply {
-  const { status, title, body } = failureOf(error, frame.log);
+  const wasAction = request.method !== 'GET' && request.method !== 'HEAD';
+  const { status, title, body } = failureOf(error, { log: frame.log, wasAction });
   reply.code(status);
   const ask = request.visitor === undefined ? undefined : askOf({ request, reply }, frame);
   return asHtml(reply, pageText({ title, body }, { ...frame, section: undefined, ask }));

@@ -155,10 +155,15 @@ async function end(
   { state, certificate, failure }: { state: VerificationState; certificate: string | null; failure: string | null },
 ): Promise<void> {
   const sha256 = certificate === null ? null : createHash('sha256').update(certificate).digest('hex');
-  await db.query(
+  const { rowCount } = await db.query(
     `update console.verifications set state = $2, ended_at = clock_timestamp(), certificate = $3, certificate_sha256 = $4, failure = $5
      where verification_id = $1 and state = 'running'`,
     [verificationId, state, certificate, sha256, failure],
+  );
+  if (rowCount === 1) return;
+  throw new AppError(
+    'VERIFICATION_NOT_KEPT',
+    `Verification ${verificationId} came to its end (${state}) after it had been silent for so long that somebody wrote it down as broken off: what it found is not kept. Verify again.`,
   );
 }
 
@@ -172,10 +177,14 @@ function tellProgress(db: Queryable, verificationId: bigint): { watch: Verificat
       [verificationId, toJson({ check, ended, events } satisfies Told)],
     );
   };
-  // One after the other; one that fails is told again by the next.
-  let telling: Promise<void> = Promise.resolve();
+  // One at a time; one that fails is told again by the next.
+  let telling: Promise<void> | undefined;
   const timer = setInterval(() => {
-    telling = telling.then(tell).catch(() => undefined);
+    telling ??= tell()
+      .catch(() => undefined)
+      .finally(() => {
+        telling = undefined;
+      });
   }, TELL_EVERY_MS);
   return {
     watch: {
@@ -190,7 +199,8 @@ function tellProgress(db: Queryable, verificationId: bigint): { watch: Verificat
     },
     stop: async () => {
       clearInterval(timer);
-      await telling.then(tell).catch(() => undefined);
+      await telling;
+      await tell().catch(() => undefined);
     },
   };
 }

@@ -110,6 +110,7 @@ const THEIR_OWN = [
   'replay',
   'partitions_aside',
   'partitions_archive',
+  'console',
 ];
 const isTheirOwn = (schema: string): boolean => schema.startsWith('pg_') || THEIR_OWN.includes(schema);
 

@@ -254,7 +254,7 @@ describe('escrow over tables with policies', () => {
 
   it('gives its functions to its reader alone', async () => {
     const { rows } = await database.pool.query<{ public: boolean; reader: boolean }>(
-      `select has_function_privilege('public', p.oid, 'execute') as public, has_function_privilege('liventix_reader', p.oid, 'execute') as reader
+      `select has_function_privilege('public', p.oid, 'execute') as public, has_function_privilege(console.reader(), p.oid, 'execute') as reader
        from pg_proc p where p.pronamespace = 'console'::regnamespace and p.prosecdef`,
     );
     expect(rows.length).toBeGreaterThan(3);

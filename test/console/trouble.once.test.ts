@@ -58,6 +58,8 @@ describe('bad input', () => {
     ['/books/verifications/-1', 400, 'CONSOLE_INVALID'],
     ['/nothing/of/the/kind', 404, 'There is no page'],
     ['/%ff', 400, 'CONSOLE_INVALID'],
+    ['/.//x', 404, 'There is no page'],
+    ['/audit?actor=%00', 400, 'DB_FAILED'],
     ['/audit?event=99999999999999999999', 200, 'What was done here'],
     ['/audit?event=%3Cscript%3E', 200, 'What was done here'],
   ])('%s is answered with %i and one sentence', async (path, status, sentence) => {

@@ -6,7 +6,7 @@ import { addSlots, changeAccount } from '../../src/ledger/accounts.ts';
 import { openBook } from '../../src/ledger/books.ts';
 import { effectiveBalance, recordedBalance } from '../../src/ledger/history.ts';
 import { expireHolds, placeHold, voidHold } from '../../src/ledger/holds.ts';
-import { openAccounts, orThrow, post, postAll, postJson } from '../../src/ledger/ledger.ts';
+import { openAccounts, openOrFindAccounts, orThrow, post, postAll, postJson } from '../../src/ledger/ledger.ts';
 import { closePeriod, listPeriods, previewPeriod } from '../../src/ledger/periods.ts';
 import { createPoster } from '../../src/ledger/poster.ts';
 import { splitAmount } from '../../src/ledger/split.ts';
@@ -322,6 +322,10 @@ const NONE: Objects = {};
 const AT = '2026-01-01T00:00:00Z';
 /** Of every function of the package, the places where it takes an object. */
 const OBJECTS: Readonly<Record<string, Objects>> = {
+  openOrFindAccounts: {
+    'an account': (tx, none) => openOrFindAccounts(tx, [none]),
+    options: (tx, none) => openOrFindAccounts(tx, [], none),
+  },
   openAccounts: {
     'an account': (tx, none) => openAccounts(tx, [none]),
     options: (tx, none) => openAccounts(tx, [], none),

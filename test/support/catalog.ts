@@ -31,6 +31,7 @@ const OURS = [
   'partitions',
   'partitions_aside',
   'partitions_archive',
+  'console',
   'rollups',
 ];
 

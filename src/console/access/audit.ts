@@ -35,7 +35,7 @@ async function append(
   { outcome, message, began }: { outcome: Outcome | 'began'; message: string | null; began: bigint | null },
 ): Promise<bigint> {
   const { rows } = await db.query<{ eventId: bigint }>(
-    `insert into console.events (began, actor, known_by, address, action, subject, outcome, input, message)
+    `insert into console.events (ends_event_id, actor, known_by, address, action, subject, outcome, input, message)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning event_id as "eventId"`,
     [began, actor, visitor?.knownBy ?? 'nobody', address, action, subject, outcome, JSON.stringify(input), message],
   );

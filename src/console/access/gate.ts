@@ -110,11 +110,23 @@ function behindProxy({ peers, userHeader, groupsHeader, rolesOf }: TrustedProxy,
       `Requests are taken from the proxy alone, and ${peer} is not among LIVENTIX_CONSOLE_PROXY (${peers.join(', ')}).`,
     );
   }
-  const name = request.headers[userHeader];
-  if (typeof name !== 'string' || name === '' || name.length > MAX_NAME_LENGTH) {
-    throw new AppError('CONSOLE_FORBIDDEN', `The proxy did not say who asks: it is to send one header ${userHeader}.`);
+  const { headersDistinct } = request.raw;
+  const [name, another] = headersDistinct[userHeader] ?? [];
+  const groupsGiven = headersDistinct[groupsHeader] ?? [];
+  // Two of them may be one of the browser's and one of the proxy's.
+  if (
+    name === undefined ||
+    name === '' ||
+    name.length > MAX_NAME_LENGTH ||
+    another !== undefined ||
+    groupsGiven.length > 1
+  ) {
+    throw new AppError(
+      'CONSOLE_FORBIDDEN',
+      `The proxy did not say who asks: it is to send one header ${userHeader}, and one ${groupsHeader}.`,
+    );
   }
-  const groups = String(request.headers[groupsHeader] ?? '').split(/[,;]/);
+  const groups = (groupsGiven[0] ?? '').split(/[,;]/);
   const roles = new Set(groups.map((group) => rolesOf.get(group.trim())).filter((role) => role !== undefined));
   if (roles.size === 0) {
     throw new AppError(

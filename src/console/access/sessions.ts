@@ -30,12 +30,13 @@ export async function signIn(
   );
   if (!(await isPassword(given.password, rows[0]?.passwordHash))) return undefined;
   const token = randomBytes(TOKEN_BYTES).toString('base64url');
-  // Once more that he is not disabled: making sure of the password took a while.
+  // Once more that he is not disabled and his password this one: making sure of it took a while.
   const { rowCount } = await db.query(
     `with expired as (delete from console.sessions where expires_at <= now())
      insert into console.sessions (token_hash, user_name, expires_at)
-     select $1, u.name, now() + $3 * interval '1 minute' from console.users u where u.name = $2 and u.disabled_at is null`,
-    [hashOf(token), given.name, longestMinutes],
+     select $1, u.name, now() + $3 * interval '1 minute'
+     from console.users u where u.name = $2 and u.disabled_at is null and u.password_hash = $4 for share`,
+    [hashOf(token), given.name, longestMinutes, rows[0]?.passwordHash],
   );
   return rowCount === 1 ? token : undefined;
 }

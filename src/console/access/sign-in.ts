@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { z } from 'zod';
+import { isStorableText } from '../../db/json-value.ts';
 import type { Pool } from '../../db/pool.ts';
 import { html, type Markup } from '../../html/markup.ts';
 import type { AssetNames } from '../assets.ts';
@@ -8,6 +9,7 @@ import { type AuditSubject, recordEnded } from './audit.ts';
 import type { Auth } from './gate.ts';
 import { MAX_PASSWORD_LENGTH } from './passwords.ts';
 import { signIn, signOut } from './sessions.ts';
+import { isUser } from './users.ts';
 
 const TRIES_A_MINUTE = 10;
 const MAX_NAME_LENGTH = 100;
@@ -24,7 +26,7 @@ interface SigningIn {
 }
 
 const FORM = z.object({
-  name: z.string().max(MAX_NAME_LENGTH).catch(''),
+  name: z.string().max(MAX_NAME_LENGTH).refine(isStorableText).catch(''),
   password: z.string().max(MAX_PASSWORD_LENGTH).catch(''),
   to: z.string().catch('/'),
 });
@@ -40,7 +42,7 @@ export function serveSigningIn(server: FastifyInstance, { owner, auth, database,
   };
   const tried = (name: string, address: string): AuditSubject => ({
     visitor: undefined,
-    actor: name === '' ? 'nobody' : name,
+    actor: name,
     address,
     action: 'sign in',
     subject: null,
@@ -60,7 +62,8 @@ export function serveSigningIn(server: FastifyInstance, { owner, auth, database,
     async (request, reply) => {
       const { name, password, to } = FORM.parse(request.body ?? {});
       const token = await signIn(owner, { name, password }, auth.bounds);
-      const subject = tried(name, request.ip);
+      // What is no user's name may be a password in the wrong field: it is not kept.
+      const subject = tried((await isUser(owner, name)) ? name : 'nobody', request.ip);
       if (token === undefined) {
         const fault = 'Name and password do not belong together, or the user is disabled.';
         await recordEnded(owner, subject, { outcome: 'refused', message: fault, began: null });
@@ -85,8 +88,9 @@ export function serveSigningIn(server: FastifyInstance, { owner, auth, database,
 /** A path of this console, and of nothing else: an address that somebody was sent may say to go anywhere afterwards. */
 function ourPath(to: unknown): string {
   if (typeof to !== 'string' || !URL.canParse(to, 'http://console')) return '/';
-  const url = new URL(to, 'http://console');
-  return to.startsWith('/') && url.host === 'console' ? url.pathname + url.search : '/';
+  const { host, pathname, search } = new URL(to, 'http://console');
+  // What was resolved may begin with two slashes, which name a host.
+  return to.startsWith('/') && host === 'console' && !pathname.startsWith('//') ? pathname + search : '/';
 }
 
 const signInForm = ({ to, fault, csrfToken }: { to: string; fault?: string; csrfToken: string }): Markup =>

@@ -32,12 +32,12 @@ export async function setUser(
     );
   }
   const { rows } = await db.query<{ added: boolean }>(
-    `with signed_out as (delete from console.sessions where user_name = $1)
-     insert into console.users (name, roles, password_hash) values ($1, $2, $3)
+    `insert into console.users (name, roles, password_hash) values ($1, $2, $3)
      on conflict (name) do update set roles = excluded.roles, password_hash = excluded.password_hash, disabled_at = null
      returning xmax = 0 as added`,
     [user.name, user.roles, await hashPassword(user.password)],
   );
+  await signOutEverywhere(db, user.name);
   return rows[0]?.added === true ? 'added' : 'changed';
 }
 
@@ -47,8 +47,7 @@ export async function setUser(
  */
 export async function disableUser(db: Queryable, name: string): Promise<void> {
   const { rowCount } = await db.query(
-    `with signed_out as (delete from console.sessions where user_name = $1)
-     update console.users set disabled_at = coalesce(disabled_at, now()) where name = $1`,
+    `update console.users set disabled_at = coalesce(disabled_at, now()) where name = $1`,
     [name],
   );
   if (rowCount === 0) {
@@ -57,6 +56,17 @@ export async function disableUser(db: Queryable, name: string): Promise<void> {
       `The console has no user ${JSON.stringify(name)}. See: liventix console user list`,
     );
   }
+  await signOutEverywhere(db, name);
+}
+
+/** After the user was written: whoever signs in meanwhile waits for that, and is refused or found here. */
+async function signOutEverywhere(db: Queryable, name: string): Promise<void> {
+  await db.query('delete from console.sessions where user_name = $1', [name]);
+}
+
+export async function isUser(db: Queryable, name: string): Promise<boolean> {
+  const { rowCount } = await db.query('select from console.users where name = $1', [name]);
+  return rowCount === 1;
 }
 
 export async function listUsers(db: Queryable): Promise<readonly ConsoleUser[]> {

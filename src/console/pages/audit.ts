@@ -15,7 +15,7 @@ interface AuditEvent {
   readonly action: string;
   readonly subject: string | null;
   readonly outcome: 'began' | 'done' | 'refused' | 'failed';
-  readonly began: bigint | null;
+  readonly endsEventId: bigint | null;
   readonly message: string | null;
   readonly input: unknown;
 }
@@ -69,7 +69,7 @@ const auditList = ({ reader, view }: Ask, actor: string | undefined): List<Audit
       text: ({ outcome }) => outcome,
       cell: ({ outcome }) => badge(outcome, TONES[outcome]),
     },
-    { name: 'began', text: ({ began }) => began },
+    { name: 'ends_event', text: ({ endsEventId }) => endsEventId },
     { name: 'input', text: ({ input }) => JSON.stringify(input) },
     {
       name: 'message',
@@ -81,7 +81,7 @@ const auditList = ({ reader, view }: Ask, actor: string | undefined): List<Audit
   fetch: async (cursor, limit) => {
     const [before = null] = cursor === undefined ? [] : fromCursor(cursor, [NUMBER]);
     const { rows } = await reader.query<AuditEvent>(
-      `select event_id as "eventId", recorded_at as "recordedAt", actor, known_by as "knownBy", address, action, subject, outcome, began, message, input
+      `select event_id as "eventId", recorded_at as "recordedAt", actor, known_by as "knownBy", address, action, subject, outcome, ends_event_id as "endsEventId", message, input
        from console.events where ($2::bigint is null or event_id < $2) and ($3::text is null or actor = $3) order by event_id desc limit $1`,
       [limit, before, actor ?? null],
     );

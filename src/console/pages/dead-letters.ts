@@ -24,7 +24,10 @@ export const deadLettersPage = definePage({
   query: z.object({ ...LIST_FIELDS, ...DELIVERY_FILTER }),
   show: async (ask, query) => {
     const columns = deliveryColumns(ask.view).filter(({ name }) => name !== 'state');
-    const list = deliveryList(ask, query, { state: 'dead', columns: [...columns, ...retryColumn(ask)] });
+    const list = deliveryList(ask, query, {
+      state: 'dead',
+      columns: [...columns, ...(query.export === undefined ? retryColumn(ask) : [])],
+    });
     if (query.export !== undefined) return exported(list, query.export);
     return {
       title: 'Dead letters',

@@ -114,7 +114,7 @@ async function whatThereIs(db: Queryable, parts: readonly string[]): Promise<str
     `select n.nspname as schema, c.relname as table, format('%I.%I', n.nspname, c.relname) as name
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p', 'v') and not c.relispartition
-       and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'outbox')
+       and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'outbox', 'console')
      order by 1, 2`,
   );
   const elsewhere = rows.filter(({ table }) => table === parts.at(-1));
