@@ -63,7 +63,7 @@ function header({ section, ask, database }: Frame): Markup {
     ([name, title]) =>
       html`<li><a href="/${name}"${name === section ? html` aria-current="page"` : ''}>${title}</a></li>`,
   )}</ul></nav>
-<div class="who"><a href="/settings">${ask.view.zone}</a> <span title="${visitor.roles.join(', ')}">${visitor.name}</span>${
+<div class="who"><a href="/settings" title="${`Times in ${ask.view.zone}, figures as in ${ask.view.locale}`}">Settings</a> <span title="${visitor.roles.join(', ')}">${visitor.name}</span>${
     visitor.knownBy === 'password'
       ? html` <form method="post" action="/sign-out"><input type="hidden" name="_csrf" value="${ask.csrfToken}"><button type="submit" class="plain">Sign out</button></form>`
       : ''

@@ -87,7 +87,7 @@ const accountList = ({ reader, view }: Ask, search: AccountSearch): List<FoundAc
       text: ({ name }) => name,
       cell: ({ bookId, accountId, name }) => html`<a href="/accounts/${bookId}/${accountId}">${name}</a>`,
     },
-    { name: 'type', title: 'Type', text: ({ type }) => type },
+    { name: 'type', title: 'Type', isShort: true, text: ({ type }) => type },
     { name: 'user_id', text: ({ userId }) => userId },
     { name: 'organization_id', title: 'Owner', text: ({ organizationId }) => organizationId, cell: ownerOf },
     { name: 'currency', text: ({ currency }) => currency },

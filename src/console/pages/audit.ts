@@ -53,7 +53,7 @@ const auditList = ({ reader, view }: Ask, actor: string | undefined): List<Audit
       text: ({ recordedAt }) => recordedAt,
       cell: ({ recordedAt }) => instant(recordedAt, view),
     },
-    { name: 'actor', title: 'Who', text: ({ actor: who }) => who },
+    { name: 'actor', title: 'Who', isShort: true, text: ({ actor: who }) => who },
     { name: 'known_by', text: ({ knownBy }) => knownBy },
     { name: 'address', text: ({ address }) => address },
     { name: 'action', title: 'What', text: ({ action }) => action },

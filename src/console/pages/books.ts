@@ -137,7 +137,7 @@ export const bookPage = (balancesOf: TrialBalances) =>
       const name = books.find(({ bookId }) => bookId === book)?.name ?? '';
       return {
         title: `${name}: trial balance`,
-        body: html`<p class="faint">As it was at ${instant(readAt, view)}.</p>
+        body: html`<p class="faint">As it was at ${instant(readAt, view)}. A balance is its debits less its credits: on the credit side it is negative, as revenue is.</p>
 ${balances.length === 0 ? html`<p class="empty">Nothing was posted in this book yet.</p>` : ''}
 ${balances.map((balance) => trialBalanceOf(book, balance, view))}
 <h2>Seals</h2>
