@@ -33,7 +33,8 @@ Without more it listens on this machine alone and asks nobody who he is. Beyond 
 liventix console user), or a proxy that has asked your identity provider says who they are (--auth proxy: LIVENTIX_CONSOLE_PROXY has its
 addresses, LIVENTIX_CONSOLE_GROUPS what each group may do); either way behind TLS, named with --origin.
 
-It reads as a role of the database, liventix_reader_…, which it makes when it is not there, on REPLICA_URL when that is set. Every action is kept: /audit.
+It reads as a role of the database, liventix_reader_…, which it makes when it is not there, on REPLICA_URL when that is set.
+Every action is kept: /audit.
 
 Examples:
   liventix console
