@@ -1,8 +1,8 @@
 import { parseArgs } from 'node:util';
 import { pino } from 'pino';
 import { request } from 'undici';
+import { CONSOLE_ROLES } from '../src/config.ts';
 import { startConsole } from '../src/console/console.ts';
-import { ROLES } from '../src/console/visitor.ts';
 import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
 import { sealBook } from '../src/ledger/seals.ts';
@@ -52,7 +52,7 @@ async function measure(pool: Pool, { databaseUrl, rounds }: { databaseUrl: strin
   const served = await startConsole({
     databaseUrl,
     place: { host: '127.0.0.1', port: 0, origin: undefined },
-    auth: { mode: 'none', roles: ROLES },
+    auth: { mode: 'none', roles: CONSOLE_ROLES },
     version: 'of the bench',
     poolMax: 10,
     log: pino({ level: 'error' }),

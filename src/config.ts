@@ -201,7 +201,8 @@ const headerName = z
   .transform((name) => name.toLowerCase());
 
 const CONSOLE_AUTHS = ['none', 'password', 'proxy'] as const;
-const CONSOLE_ROLES = ['viewer', 'operator', 'finance'] as const;
+/** What somebody may be in the console. */
+export const CONSOLE_ROLES = ['viewer', 'operator', 'finance'] as const;
 
 /** `finance-team=finance,on-call=operator`: what a group of the identity provider may do. */
 const groupRoles = z.string().transform((value, context) => {

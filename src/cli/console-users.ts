@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { type Command, Option } from 'commander';
+import { CONSOLE_ROLES } from '../config.ts';
 import { type ConsoleUser, disableUser, listUsers, setUser } from '../console/access/users.ts';
-import { ROLES, type Role } from '../console/visitor.ts';
+import type { Role } from '../console/visitor.ts';
 import { toJson } from '../db/json-value.ts';
 import { type CommandContext, withDatabase } from './context.ts';
 import { tryOut } from './dry-run.ts';
@@ -33,7 +34,7 @@ export function registerConsoleUsers(console: Command, context: CommandContext):
         '--role <role...>',
         'what he may do: look (viewer), act on deliveries and the backfill (operator), or on the books (finance)',
       )
-        .choices(ROLES)
+        .choices(CONSOLE_ROLES)
         .makeOptionMandatory(),
     )
     .option('--password-stdin', 'read the password from standard input; without it, one is made and shown once')

@@ -1,9 +1,9 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type Config, parseHttpAddress, parseOrigin } from '../config.ts';
+import { CONSOLE_ROLES, type Config, parseHttpAddress, parseOrigin } from '../config.ts';
 import { type Auth, isLoopback } from '../console/access/gate.ts';
 import { DEFAULT_BOUNDS } from '../console/access/sessions.ts';
 import { startConsole } from '../console/console.ts';
-import { ROLES, type Role } from '../console/visitor.ts';
+import type { Role } from '../console/visitor.ts';
 import { assertMigrated } from '../db/migrate.ts';
 import { openPool } from '../db/pool.ts';
 import { AppError } from '../errors.ts';
@@ -58,7 +58,9 @@ export function registerConsole(program: Command, context: CommandContext): void
         'proxy',
       ]),
     )
-    .addOption(new Option('--as <role...>', 'with --auth none: what whoever comes may do (all of them)').choices(ROLES))
+    .addOption(
+      new Option('--as <role...>', 'with --auth none: what whoever comes may do (all of them)').choices(CONSOLE_ROLES),
+    )
     .option(
       '--idle-minutes <n>',
       'after how long nobody is signed in any more who does nothing',
@@ -113,7 +115,7 @@ function authOf({ auth, as, idleMinutes }: Options, { auth: configured, ...proxy
   }
   switch (mode) {
     case 'none':
-      return { mode, roles: as ?? ROLES };
+      return { mode, roles: as ?? CONSOLE_ROLES };
     case 'password':
       return { mode, bounds: { ...DEFAULT_BOUNDS, idleMinutes } };
     case 'proxy':

@@ -48,6 +48,14 @@ export interface Sent {
   readonly text: AsyncIterable<string>;
 }
 
+/** A file of JSON that is there as a whole, byte by byte as it is given. */
+export function jsonFile(fileName: string, json: string): Sent {
+  async function* once() {
+    yield json;
+  }
+  return { fileName, contentType: 'application/json; charset=utf-8', text: once() };
+}
+
 /** A page under a path of Fastify's: what is in its path and its query is judged before it is asked. */
 export interface Page<Query = unknown> {
   readonly section: Section;

@@ -1,7 +1,7 @@
+import type { CONSOLE_ROLES } from '../config.ts';
 import { AppError } from '../errors.ts';
 
-export const ROLES = ['viewer', 'operator', 'finance'] as const;
-export type Role = (typeof ROLES)[number];
+export type Role = (typeof CONSOLE_ROLES)[number];
 
 /** Who asks, and how he is known: on this machine, by a password, or by what a proxy says of him. */
 export interface Visitor {

@@ -1,6 +1,7 @@
 import { pino } from 'pino';
+import { CONSOLE_ROLES } from '../../src/config.ts';
 import { type Console, startConsole } from '../../src/console/console.ts';
-import { ROLES, type Role } from '../../src/console/visitor.ts';
+import type { Role } from '../../src/console/visitor.ts';
 import type { TestDatabase } from './database.ts';
 
 /** The console over a test's database, on a port of its own. */
@@ -8,7 +9,7 @@ export function startTestConsole(
   database: Pick<TestDatabase, 'url'>,
   options: Partial<Parameters<typeof startConsole>[0]> & { readonly roles?: readonly Role[] } = {},
 ): Promise<Console> {
-  const { roles = ROLES, ...others } = options;
+  const { roles = CONSOLE_ROLES, ...others } = options;
   return startConsole({
     databaseUrl: database.url,
     place: { host: '127.0.0.1', port: 0, origin: undefined },

@@ -12,7 +12,7 @@ import {
 import type { PassedOver, PassedOverEndpoint } from '../../outbox/passed-over.ts';
 import { withFilter } from '../delivery-filter.ts';
 import { type Column, tableOf } from '../list.ts';
-import { type Ask, definePage, type Sent, type Shown } from '../page.ts';
+import { type Ask, definePage, jsonFile, type Sent, type Shown } from '../page.ts';
 import { badge, copyable, facts, instant, linkedId } from '../parts.ts';
 import { uuid } from '../query.ts';
 import { deliveryPath, deliveryState, endpointLink, inLine } from './outbox-parts.ts';
@@ -34,10 +34,7 @@ export const messagePage = definePage({
 
 /** The payload as it is: parsing it would round large numbers. */
 function storyFile({ payloadJson, ...story }: MessageStory): Sent {
-  async function* whole() {
-    yield `${toJson(story).slice(0, -1)},"payload":${payloadJson}}\n`;
-  }
-  return { fileName: `message-${story.id}.json`, contentType: 'application/json; charset=utf-8', text: whole() };
+  return jsonFile(`message-${story.id}.json`, `${toJson(story).slice(0, -1)},"payload":${payloadJson}}\n`);
 }
 
 /** So much of a payload is on the page, and so many deliveries: the rest is in the file. */

@@ -19,7 +19,7 @@ import { findLedgerMessages, type LedgerMessage } from '../../outbox/ledger-mess
 import { fromCursor, NUMBER, toCursor } from '../cursor.ts';
 import { kindOfOwner, sides } from '../ledger-parts.ts';
 import { type Column, exported, type List, tableOf, withQuery } from '../list.ts';
-import { type Ask, definePage, type Sent } from '../page.ts';
+import { type Ask, definePage, jsonFile } from '../page.ts';
 import { badge, cents, copyable, facts, instant, linkedId, money, type Tone } from '../parts.ts';
 import { bookNumber, LIST_FIELDS, uuid } from '../query.ts';
 
@@ -335,10 +335,3 @@ export const transactionPayloadPage = definePage({
   show: async ({ reader }, { book: bookId, id: transactionId }) =>
     jsonFile(`payload-${transactionId}.json`, await transactionPayload(reader, { bookId, transactionId })),
 });
-
-function jsonFile(fileName: string, whole: string): Sent {
-  async function* once() {
-    yield whole;
-  }
-  return { fileName, contentType: 'application/json; charset=utf-8', text: once() };
-}

@@ -5,7 +5,7 @@ import { formatCount, formatInstant, formatSpan, type View } from '../../html/vi
 import type { CheckResult } from '../../ledger/verify.ts';
 import { fromCursor, NUMBER, toCursor } from '../cursor.ts';
 import { exported, type List, listOf, tableOf } from '../list.ts';
-import { type Ask, defineAction, definePage, type Shown } from '../page.ts';
+import { type Ask, defineAction, definePage, jsonFile, type Shown } from '../page.ts';
 import { badge, button, copyable, facts, instant, type Tone } from '../parts.ts';
 import { LIST_FIELDS, rowNumber } from '../query.ts';
 import {
@@ -219,9 +219,6 @@ export const certificatePage = definePage({
   query: z.object({ id: rowNumber }),
   show: async ({ reader }, { id }) => {
     const { certificate } = await getVerification(reader, id);
-    async function* whole() {
-      yield certificate ?? '';
-    }
-    return { fileName: `verification-${id}.json`, contentType: 'application/json; charset=utf-8', text: whole() };
+    return jsonFile(`verification-${id}.json`, certificate ?? '');
   },
 });
