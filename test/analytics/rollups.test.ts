@@ -693,23 +693,29 @@ describe('a rollup of a table', () => {
     const fill = (from: number, to: number) =>
       sql(`insert into site.visits (page, person, ms, done, at)
         select 'p' || n % 7, 'v' || n % 50, n % 1000, true, '2026-01-01Z'::timestamptz + n % 60 * interval '1 day' from generate_series(${from}, ${to}) n`);
+    // A new session, or one that autovacuum has told of new statistics, reads the catalog once more: noise that only adds, so
+    // that the least of three is the run itself.
     const pagesOfRun = async () => {
-      const { rows } = await sql(`explain (analyze, buffers, format json) select rollups.run('visits_daily')`);
-      const plan = rows[0]['QUERY PLAN'][0].Plan;
-      return plan['Shared Hit Blocks'] + plan['Shared Read Blocks'];
+      const pages: number[] = [];
+      for (let run = 0; run < 3; run++) {
+        await fill(1, 100);
+        await horizonIsOurs(database.pool);
+        const { rows } = await sql(`explain (analyze, buffers, format json) select rollups.run('visits_daily')`);
+        const plan = rows[0]['QUERY PLAN'][0].Plan;
+        pages.push(plan['Shared Hit Blocks'] + plan['Shared Read Blocks']);
+      }
+      return Math.min(...pages);
     };
     await applyVisits(database.pool);
     const costs: number[] = [];
-    for (const size of [2_000, 20_000]) {
+    for (const size of [2_000, 200_000]) {
       await fill(1, size);
       await counted(database.pool);
       await sql('vacuum (analyze) site.visits');
-      await fill(1, 100);
-      await horizonIsOurs(database.pool);
       costs.push(await pagesOfRun());
     }
     const [small = 0, large = 0] = costs;
-    expect(large).toBeLessThan(1.5 * small);
+    expect(large).toBeLessThan(1.25 * small);
   });
 });
 
