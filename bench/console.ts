@@ -3,10 +3,10 @@ import { pino } from 'pino';
 import { request } from 'undici';
 import { CONSOLE_ROLES } from '../src/config.ts';
 import { startConsole } from '../src/console/console.ts';
-import { migrate } from '../src/db/migrate.ts';
 import { openPool, type Pool } from '../src/db/pool.ts';
 import { sealBook } from '../src/ledger/seals.ts';
 import { median, print } from './figures.ts';
+import { type Beside, fillBeside } from './filled-beside.ts';
 import { fillBooks } from './filled-books.ts';
 import { openBenchHome } from './home.ts';
 
@@ -32,9 +32,9 @@ export async function benchConsole(args: readonly string[]): Promise<boolean> {
   const transactions = Number(values.entries) / 2;
   const home = await openBenchHome();
   try {
-    await migrate(home.databaseUrl);
     const pool = await openPool({ databaseUrl: home.databaseUrl, max: 1 });
     try {
+      await fillBeside(pool, home.databaseUrl, besideOf(Number(values.entries)));
       await fillBooks(home.databaseUrl, { accounts: ACCOUNTS, transactions: transactions * (1 - HOT_SHARE) });
       await fillBooks(home.databaseUrl, { accounts: HOT_ACCOUNTS, transactions: transactions * HOT_SHARE });
       await sealBook(pool, 1);
@@ -47,6 +47,15 @@ export async function benchConsole(args: readonly string[]): Promise<boolean> {
     await home.close({ keep: false });
   }
 }
+
+/** What a platform of so many entries has beside its books. */
+const besideOf = (entries: number): Beside => ({
+  wallets: Math.ceil(entries / 1_000),
+  walletTransactions: Math.ceil(entries / 50),
+  orders: { lived: Math.ceil(entries / 1_000), pending: Math.ceil(entries / 50) },
+  messages: Math.ceil(entries / 10),
+  endpoints: 3,
+});
 
 async function measure(pool: Pool, { databaseUrl, rounds }: { databaseUrl: string; rounds: number }): Promise<boolean> {
   const served = await startConsole({
@@ -69,7 +78,17 @@ async function measure(pool: Pool, { databaseUrl, rounds }: { databaseUrl: strin
 
 /** Every page, of the account and the transaction that have most to show where it is of one. */
 async function pathsOf(pool: Pool): Promise<readonly string[]> {
-  return ['/books', '/books/1', '/books/1/seals', '/books/verifications', ...(await ledgerPathsOf(pool)), '/audit'];
+  return [
+    '/books',
+    '/books/1',
+    '/books/1/seals',
+    '/books/verifications',
+    ...(await ledgerPathsOf(pool)),
+    ...(await escrowPathsOf(pool)),
+    ...(await backfillPathsOf(pool)),
+    ...(await outboxPathsOf(pool)),
+    '/audit',
+  ];
 }
 
 /** Lists by what an index serves, and by what none does, where a page looks at as many as it may and finds none. */
@@ -97,6 +116,54 @@ async function ledgerPathsOf(pool: Pool): Promise<readonly string[]> {
     '/transactions?from=2026-01-01&to=2026-01-02',
     `/transactions/1/${transaction}`,
     `/transactions/1/${transaction}/proof`,
+  ];
+}
+
+async function escrowPathsOf(pool: Pool): Promise<readonly string[]> {
+  const { rows } = await pool.query<{ id: string }>(
+    "select id from public.sponsorship_orders where state = 'released' limit 1",
+  );
+  return ['/escrow', '/escrow/escrow/pending', '/escrow/escrow/released', `/escrow/escrow/rows/${rows[0]?.id}`];
+}
+
+async function backfillPathsOf(pool: Pool): Promise<readonly string[]> {
+  const { rows } = await pool.query<{ owner: string; cause: string | null }>(
+    'select user_id as owner, (select min(cause) from replay.drift) as cause from public.wallets limit 1',
+  );
+  const { owner, cause } = rows[0] ?? { owner: '', cause: null };
+  return [
+    '/backfill',
+    '/backfill/owners',
+    `/backfill/owners?owner=${owner}`,
+    `/backfill/owners/user/${owner}`,
+    ...(cause === null ? [] : [`/backfill/drift/${cause}`]),
+  ];
+}
+
+/** Of the endpoint and the message in the middle; what a filter finds soon, late, and never. */
+async function outboxPathsOf(pool: Pool): Promise<readonly string[]> {
+  const { rows } = await pool.query<{ endpoint: string; message: string; delivery: string; day: string }>(
+    `select d.endpoint_id as endpoint, d.message_id as message, d.id::text as delivery, d.day::text as day
+     from outbox.deliveries d where d.id >= (select max(id) / 2 from outbox.deliveries) order by d.id limit 1`,
+  );
+  const { endpoint, message, delivery, day } = rows[0] ?? { endpoint: '', message: '', delivery: '', day: '' };
+  return [
+    '/outbox',
+    '/outbox/endpoints',
+    `/outbox/endpoints/${endpoint}`,
+    '/outbox/deliveries',
+    '/outbox/deliveries?state=pending',
+    `/outbox/deliveries?endpoint=${endpoint}`,
+    '/outbox/deliveries?topic=bench.topic_1',
+    '/outbox/deliveries?topic=none',
+    `/outbox/deliveries?from=${day}&to=${day}`,
+    `/outbox/deliveries/${delivery}`,
+    `/outbox/messages/${message}`,
+    '/outbox/dead-letters',
+    `/outbox/dead-letters?endpoint=${endpoint}`,
+    '/outbox/dead-letters/retry',
+    `/outbox/replay?topic=bench.topic_1&from=${day}&to=${day}`,
+    '/queue',
   ];
 }
 
