@@ -46,6 +46,8 @@ async function fillOrders(pool: Pool, { lived, pending }: Beside['orders']): Pro
      from (select * from public.sponsorship_orders limit 1) o, generate_series(1, $1::int)`,
     [pending],
   );
+  // As the page of escrow asks for where a table is large.
+  await pool.query('create index on public.sponsorship_orders (state, id)');
 }
 
 const DAYS = 7;

@@ -49,7 +49,7 @@ export const withinCalendar = (instant: string) =>
   `case when ${instant} is not null then greatest(least(${instant}, '9999-12-31 00:00+00'), '0001-01-01 00:00+00') end`;
 
 // The state is compared as the table has it, or no partial index would be found.
-const LIST = `
+const list = (order: string) => `
   select deliveries.id, deliveries.message_id as "messageId", outbox.topic, deliveries.endpoint_id as "endpointId",
     ${STATE} as state, ${ATTEMPTS} as attempts, deliveries.last_error as "lastError",
     ${withinCalendar('deliveries.due_at')} as "dueAt", deliveries.finished_at as "finishedAt", deliveries.created_at as "createdAt",
@@ -62,8 +62,13 @@ const LIST = `
     and ($8::bigint is null or deliveries.id < $8)
     and ($9::text is null or deliveries.ordering_key = $9)
     and ($10::bigint is null or deliveries.id > $10)
-  order by deliveries.id desc
+  order by ${order} desc
   limit $11`;
+
+const LIST = list('deliveries.id');
+// What waits is in no index by id: with the id itself, the table is read from its end until as many as are wanted were found, through
+// every day in which none waits any more. This way those that wait are found, and sorted.
+const LIST_OF_FEW = list('deliveries.id + 0');
 
 export interface DeliveryPage extends DeliveryFilter {
   readonly state?: DeliveryState | undefined;
@@ -78,12 +83,18 @@ export interface DeliveryPage extends DeliveryFilter {
 
 /**
  * Deliveries, the newest first.
+ * @param options.areFew of its state: found and sorted, instead of read in their order
  * @throws AppError OUTBOX_TOPIC_INVALID, OUTBOX_ENDPOINT_UNKNOWN
  */
-export async function listDeliveries(pool: Pool, page: DeliveryPage): Promise<readonly ListedDelivery[]> {
+export async function listDeliveries(
+  pool: Pool,
+  page: DeliveryPage,
+  { areFew = false }: { readonly areFew?: boolean } = {},
+): Promise<readonly ListedDelivery[]> {
   await assertFilter(pool, page);
   return readByDay(pool, async (tx) => {
-    const { rows } = await tx.query<Omit<ListedDelivery, 'behind'>>(LIST, listValues(page));
+    const text = areFew ? LIST_OF_FEW : LIST;
+    const { rows } = await tx.query<Omit<ListedDelivery, 'behind'>>(text, listValues(page));
     return withHeads(tx, rows);
   });
 }

@@ -124,6 +124,29 @@ describe('a search for deliveries', () => {
     },
   );
 
+  it.each([
+    ['few', 5],
+    ['more than are sorted', 10_050],
+  ])('finds what waits, the newest first and each once, where there are %s', async (_, count) => {
+    const ids = await givenDeliveries(database.pool, { endpointId: busy, count, state: 'pending' });
+    await givenDeliveries(database.pool, { endpointId: busy, count: 10, state: 'delivered' });
+    const found: bigint[] = [];
+    let before: bigint | undefined;
+    do {
+      const page = await searchDeliveries(
+        database.pool,
+        { state: 'pending', endpointId: busy, limit: 2, before },
+        { budgetMs: 10_000 },
+      );
+      found.push(...page.rows.map(({ id }) => id));
+      before = page.goOnBelow;
+    } while (before !== undefined && found.length < 5);
+    expect(found.slice(0, 5)).toEqual(ids.toReversed().slice(0, 5));
+    await database.pool.query(
+      `update outbox.deliveries set state = 'delivered', finished_at = clock_timestamp() where state = 'pending'`,
+    );
+  });
+
   it('ends early and says where to go on, when its time is over', async () => {
     const ids = await givenDeliveries(database.pool, { endpointId: busy, count: 25_000, state: 'delivered' });
     const page = await searchDeliveries(
