@@ -63,7 +63,7 @@ export function projectionChecks(rows: Rows, look: () => Promise<Glance>): Check
     },
     {
       name: 'the accounts are what the log opened',
-      unit: 'accounts',
+      unit: 'accounts and slots',
       examined: `select count(*) from ${rows.accounts} a`,
       faults: `
         select format('account %s %s', id, case
@@ -152,7 +152,7 @@ export function sumChecks(rows: Rows, look: () => Promise<Glance>): Check[] {
     },
     {
       name: 'every balance is the sum of its entries',
-      unit: 'accounts',
+      unit: 'accounts and slots',
       examined: `select count(*) from ${rows.balances} b`,
       isCleared: isCarried,
       faults: `

@@ -92,7 +92,7 @@ function checksOf(rows: Rows, look: () => Promise<Glance>): (Check | Pass)[] {
     },
     {
       name: "every account's limits, state and held amount are what the log says",
-      unit: 'accounts',
+      unit: 'accounts and slots',
       examined: `select count(*) from ${rows.balances} b`,
       faults: accountStateFaults(rows),
     },

@@ -238,6 +238,17 @@ describe('the page of an account', () => {
     expect(figure(drawn.at(-1) ?? null)).toBe((-(curve.at(-1)?.signedCents ?? 0n)).toString());
   });
 
+  it('draws no balance of before it was opened', async () => {
+    const { text } = await client.get(`/accounts/1/${busy}?chart=12m`);
+    const drawn = [...text.matchAll(/data-is="At">(?:<div>)?<time datetime="([^"]+)"/g)].map(([, at = '']) => at);
+    const { rows } = await database.pool.query<{ opened: Date }>(
+      'select created_at as opened from payments.accounts where id = $1',
+      [busy],
+    );
+    expect(drawn).toHaveLength(53);
+    expect(Date.parse(drawn[0] ?? '')).toBeCloseTo(rows[0]?.opened.getTime() ?? Number.NaN, -1);
+  });
+
   it('lists all active holds and all changes, and takes them away', async () => {
     const holds = await exportOf(`/accounts/1/${busy}/holds`);
     const { rows } = await database.pool.query<{ id: string }>(
@@ -298,7 +309,9 @@ describe('bad input', () => {
   it.each([
     ['/accounts?id=7', 400],
     ['/accounts?owner=x', 400],
-    ['/accounts?currency=usd', 400],
+    ['/accounts?currency=u$', 400],
+    ['/accounts?currency=dollars', 400],
+    ['/accounts?currency=usd', 200],
     ['/accounts?status=melted', 400],
     ['/accounts?book=0', 400],
     ['/accounts?name=%00', 400],

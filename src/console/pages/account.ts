@@ -114,7 +114,8 @@ const FEWEST_POINTS = 12;
 async function curveOf({ reader, view }: Ask, account: AccountStory, span: Span): Promise<Markup> {
   const now = Date.now();
   const { days } = SPANS[span];
-  const from = days === undefined ? Math.min(new Date(account.openedAt).getTime(), now - 1) : now - days * DAY_MS;
+  const opened = Math.min(new Date(account.openedAt).getTime(), now - 1);
+  const from = days === undefined ? opened : Math.max(opened, now - days * DAY_MS);
   const most = Math.max(FEWEST_POINTS, Math.floor(MOST_LOOKED_AT / account.slots));
   const steps = Math.min(SPANS[span].points, most);
   const instants = Array.from({ length: steps + 1 }, (_, at) =>

@@ -25,7 +25,8 @@ export const accountsPage = definePage({
     type: text(MAX_TYPE).optional(),
     currency: z
       .string()
-      .regex(/^[A-Z]{3}$/, { error: 'three capital letters, such as USD' })
+      .regex(/^[A-Z]{3}$/i, { error: 'three letters, such as USD' })
+      .toUpperCase()
       .optional(),
     status: z.enum(STATUSES, { error: STATUSES.join(', ') }).optional(),
     owner: uuid.optional(),

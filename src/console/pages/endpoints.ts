@@ -188,7 +188,7 @@ function healthOf(endpoint: Endpoint, health: EndpointHealth, view: View): Marku
     ...(disabledAt === null ? [] : [['Disabled', instant(disabledAt, view)] as const]),
     ...(deletedAt === null ? [] : [['Deleted', instant(deletedAt, view)] as const]),
     ...(probeAt === null ? [] : [['Tried again', instant(probeAt, view)] as const]),
-    ['Failing since', instant(failingSince, view, 'it took the last that it was sent')],
+    ...(failingSince === null ? [] : [['Failing since', instant(failingSince, view)] as const]),
     ['Waiting', count(waiting)],
     ['Dead letters', count(dead)],
     [
