@@ -114,5 +114,10 @@ async function runSet(
   });
 }
 
-const userLine = ({ name, roles, disabledAt, sessions }: ConsoleUser): string =>
-  `${printable(name)}  ${roles.join(', ')}  ${disabledAt === null ? `${sessions} signed in` : `disabled ${disabledAt.toISOString()}`}\n`;
+const userLine = ({ name, roles, ...user }: ConsoleUser): string =>
+  `${printable(name)}  ${roles.join(', ')}  ${standingOf(user)}\n`;
+
+function standingOf({ disabledAt, sessions, seenAt }: Pick<ConsoleUser, 'disabledAt' | 'sessions' | 'seenAt'>): string {
+  if (disabledAt !== null) return `disabled ${disabledAt.toISOString()}`;
+  return seenAt === null ? 'not signed in' : `${sessions} signed in, last seen ${seenAt.toISOString()}`;
+}

@@ -55,7 +55,8 @@ export async function startConsole(options: ConsoleOptions): Promise<Console> {
     const board = createQueueBoard({ databaseUrl, redisUrl, db: primary });
     const database = await awaitReader(reader);
     const server = await createServer(
-      { owner, reader, auth, place, proxies, database, log },
+      // Pages have the other half of the connections.
+      { owner, reader, auth, place, proxies, database, mostDownloads: Math.ceil(poolMax / 2), log },
       { pages: pagesOf({ reader, primary, board }), actions: actionsOf(runner) },
     );
     await board.serve(server, { log });

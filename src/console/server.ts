@@ -22,6 +22,7 @@ import { findSaid, recordBegun, recordEnded } from './access/audit.ts';
 import { type Auth, assertOurHost, assertOurPage, identify, originsOf, type Place } from './access/gate.ts';
 import { serveSigningIn, sessionCookie } from './access/sign-in.ts';
 import { type AssetNames, serveAssets } from './assets.ts';
+import { createDownloads, type Downloads } from './downloads.ts';
 import { failureOf } from './failure.ts';
 import { pageText } from './layout.ts';
 import type { Action, Ask, Page, Section, Sent, Shown } from './page.ts';
@@ -47,6 +48,8 @@ export interface Surroundings {
   readonly proxies: readonly string[];
   /** As it is shown: where people see which database they look at. */
   readonly database: string;
+  /** At a time: each holds a connection while it is read. */
+  readonly mostDownloads: number;
   readonly log: Logger;
 }
 
@@ -71,7 +74,7 @@ export async function createServer(
   surroundings: Surroundings,
   { pages, actions }: { readonly pages: readonly Page[]; readonly actions: readonly Action[] },
 ): Promise<FastifyInstance> {
-  const { log, place, auth, proxies } = surroundings;
+  const { log, place, auth, proxies, mostDownloads } = surroundings;
   const server = Fastify({
     loggerInstance: log as FastifyBaseLogger,
     // Addresses have people's ids in them; what is done is in the audit log.
@@ -87,7 +90,7 @@ export async function createServer(
   const isSecure = place.origin?.startsWith('https://') === true;
   await protect(server, isSecure);
   const assets = serveAssets(server);
-  const frame = { ...surroundings, assets };
+  const frame = { ...surroundings, assets, downloads: createDownloads(mostDownloads) };
 
   server.decorateRequest('visitor', undefined);
   server.addHook('onRequest', async (request, reply) => {
@@ -96,9 +99,14 @@ export async function createServer(
     if (request.method !== 'GET' && request.method !== 'HEAD') assertOurPage(request, origins);
     if (request.routeOptions.config.isOpen === true) return;
     const token = request.cookies[sessionCookie(isSecure)];
-    request.visitor = await identify(auth, request, { db: surroundings.owner, token });
+    // A page that asks for itself again is not somebody who uses it.
+    const isByItself = request.headers['hx-request'] === 'true';
+    request.visitor = await identify(auth, request, { db: surroundings.owner, token, isUse: !isByItself });
     if (request.visitor !== undefined) return;
-    if (request.method === 'GET') return reply.redirect(`/sign-in?to=${encodeURIComponent(request.url)}`, 303);
+    const signIn = `/sign-in?to=${encodeURIComponent(request.url)}`;
+    // Or the page would show the form as a part of itself.
+    if (isByItself) return reply.code(204).header('hx-redirect', signIn).send();
+    if (request.method === 'GET') return reply.redirect(signIn, 303);
     throw new AppError(
       'CONSOLE_SIGNED_OUT',
       'You are not signed in, or your session has expired. Nothing was done: sign in, and do it again.',
@@ -142,6 +150,7 @@ async function protect(server: FastifyInstance, isSecure: boolean): Promise<void
 
 interface Framed extends Surroundings {
   readonly assets: AssetNames;
+  readonly downloads: Downloads;
 }
 
 interface Handled {
@@ -154,7 +163,10 @@ function servePage(server: FastifyInstance, page: Page, frame: Framed): void {
     const ask = askOf({ request, reply }, frame);
     const query = judged(page.query, { ...(request.query as object), ...(request.params as object) });
     const answer = await page.show(ask, query);
-    if ('text' in answer) return await send(reply, answer, request.method === 'HEAD');
+    if ('text' in answer) {
+      frame.downloads.begin(reply.raw);
+      return await send(reply, answer, request.method === 'HEAD');
+    }
     return await show(answer, { request, reply, ask, section: page.section, frame });
   });
 }
@@ -259,12 +271,14 @@ const SETTINGS = z.object({
 function serveSettings(server: FastifyInstance, frame: Framed, isSecure: boolean): void {
   server.get('/settings', async (request, reply) => {
     const ask = askOf({ request, reply }, frame);
-    const shown = { title: 'Settings', body: html`${settingsForm(ask.view, ask.csrfToken)}` };
+    const { kept } = request.query as { kept?: unknown };
+    const said = kept === undefined ? '' : html`<p class="said good" role="status">Kept, in this browser.</p>`;
+    const shown = { title: 'Settings', body: html`${said}${settingsForm(ask.view, ask.csrfToken)}` };
     return await show(shown, { request, reply, ask, section: undefined, frame });
   });
   server.post('/settings', { preHandler: server.csrfProtection }, async (request, reply) => {
     keepView(reply, judged(SETTINGS, request.body as object), isSecure);
-    return reply.redirect('/settings', 303);
+    return reply.redirect('/settings?kept=yes', 303);
   });
 }
 

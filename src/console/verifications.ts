@@ -98,8 +98,25 @@ export type Begun =
   | { readonly status: 'begun'; readonly verificationId: bigint }
   | { readonly status: 'running'; readonly verificationId: bigint; readonly askedBy: string; readonly begunAt: Date };
 
-/** Begins one, unless one is at work. One that is silent is written down as broken off, and keeps nobody. */
+const MOST_TRIES = 10;
+
+/**
+ * Begins one, unless one is at work. One that is silent is written down as broken off, and keeps nobody.
+ * @throws AppError CONSOLE_TOO_MANY where others begin and end again and again meanwhile
+ */
 export async function beginVerification(db: Queryable, subject: VerificationSubject): Promise<Begun> {
+  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+    const begun = await tryToBegin(db, subject);
+    if (begun !== undefined) return begun;
+  }
+  throw new AppError(
+    'CONSOLE_TOO_MANY',
+    'Others begin and end verifications so fast that none could begin. Wait for a minute, and begin it again.',
+  );
+}
+
+/** Undefined where one was at work that ended before it was looked at. */
+async function tryToBegin(db: Queryable, subject: VerificationSubject): Promise<Begun | undefined> {
   await db.query(
     `update console.verifications set state = 'broken_off', ended_at = clock_timestamp(), failure = 'it was not heard of any more'
      where state = 'running' and heard_at < clock_timestamp() - console.silence()`,
@@ -115,8 +132,7 @@ export async function beginVerification(db: Queryable, subject: VerificationSubj
      from console.verifications where state = 'running'`,
   );
   const [found] = running.rows;
-  // It ended in between.
-  return found === undefined ? await beginVerification(db, subject) : { status: 'running', ...found };
+  return found === undefined ? undefined : { status: 'running', ...found };
 }
 
 const TELL_EVERY_MS = 1_000;

@@ -99,7 +99,9 @@ describe('liventix console', () => {
     const browsing = browse(url);
     expect((await browsing.submit('/sign-in', { name: 'ada', password })).status).toBe(303);
     expect((await browsing.get('/books')).text).toContain('title="finance, operator"');
-    expect((await liventix(['console', 'user', 'list'], env)).stdout).toBe('ada  finance, operator  1 signed in\n');
+    expect((await liventix(['console', 'user', 'list'], env)).stdout).toMatch(
+      /^ada {2}finance, operator {2}1 signed in, last seen \d{4}-\d\d-\d\dT[\d:.]+Z\n$/,
+    );
 
     const spared = await liventix(['console', 'user', 'disable', 'ada', '--dry-run'], env);
     expect(spared.stdout).toBe('ada would be signed out.\n');

@@ -174,6 +174,27 @@ describe('signing in', () => {
     expect(rows).toEqual([]);
   });
 
+  it('is not prolonged by a page that asks for itself again, which leads to the sign-in when it is over', async () => {
+    const { url } = await serve({ mode: 'password', bounds: BOUNDS });
+    const browsing = await signedIn(url, 'vic');
+    await database.pool.query(
+      `update console.sessions set seen_at = now() - interval '50 minutes' where user_name = 'vic'`,
+    );
+    const minutesUnused = async () => {
+      const { rows } = await database.pool.query<{ minutes: number }>(
+        `select extract(epoch from now() - max(seen_at))::float8 / 60 as minutes from console.sessions where user_name = 'vic'`,
+      );
+      return rows[0]?.minutes;
+    };
+    expect((await browsing.get('/outbox', { 'hx-request': 'true' })).status).toBe(200);
+    expect(await minutesUnused()).toBeGreaterThan(49);
+    expect((await browsing.get('/outbox')).status).toBe(200);
+    expect(await minutesUnused()).toBeLessThan(1);
+    await database.pool.query(`delete from console.sessions where user_name = 'vic'`);
+    const over = await browsing.get('/outbox', { 'hx-request': 'true' });
+    expect([over.status, over.headers.get('hx-redirect'), over.text]).toEqual([204, '/sign-in?to=%2Foutbox', '']);
+  });
+
   it('keeps of a session only its hash, and of a password too', async () => {
     const { url } = await serve({ mode: 'password', bounds: BOUNDS });
     const browsing = await signedIn(url, 'ada');

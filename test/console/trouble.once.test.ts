@@ -114,7 +114,7 @@ describe('two who press the same button', () => {
       );
       return said.map((answer) => answer?.text ?? '');
     });
-    expect(answers.filter((text) => text.includes('has begun.'))).toHaveLength(1);
+    expect(answers.filter((text) => text.includes('You began verification'))).toHaveLength(1);
     expect(answers.filter((text) => text.includes('is at work already'))).toHaveLength(1);
     expect(answers.every((text) => text.includes('<progress'))).toBe(true);
     await eventually('it ended', async () => (await verifications()).every(({ state }) => state !== 'running'));

@@ -88,13 +88,13 @@ export function assertOurPage(request: FastifyRequest, origins: readonly string[
 export async function identify(
   auth: Auth,
   request: FastifyRequest,
-  { db, token }: { readonly db: Queryable; readonly token: string | undefined },
+  { db, token, isUse }: { readonly db: Queryable; readonly token: string | undefined; readonly isUse: boolean },
 ): Promise<Visitor | undefined> {
   switch (auth.mode) {
     case 'none':
       return { name: 'local', roles: auth.roles, knownBy: 'local' };
     case 'password':
-      return token === undefined ? undefined : await visitorOf(db, token, auth.bounds);
+      return token === undefined ? undefined : await visitorOf(db, token, { ...auth.bounds, isUse });
     case 'proxy':
       return behindProxy(auth.proxy, request);
   }

@@ -41,11 +41,11 @@ export async function signIn(
   return rowCount === 1 ? token : undefined;
 }
 
-/** Whose session a token is, as long as it has not expired; asking counts as using it, to the minute. */
+/** Whose session a token is, as long as it has not expired; asking counts as using it, to the minute, where it is said to. */
 export async function visitorOf(
   db: Queryable,
   token: string,
-  { idleMinutes }: SessionBounds,
+  { idleMinutes, isUse }: SessionBounds & { readonly isUse: boolean },
 ): Promise<Visitor | undefined> {
   const { rows } = await db.query<{ name: string; roles: Role[]; isStale: boolean }>(
     `select u.name, u.roles, s.seen_at < now() - interval '1 minute' as "isStale"
@@ -55,7 +55,7 @@ export async function visitorOf(
   );
   const [found] = rows;
   if (found === undefined) return undefined;
-  if (found.isStale)
+  if (found.isStale && isUse)
     await db.query('update console.sessions set seen_at = now() where token_hash = $1', [hashOf(token)]);
   return { name: found.name, roles: found.roles, knownBy: 'password' };
 }

@@ -8,8 +8,10 @@ export interface ConsoleUser {
   readonly roles: readonly Role[];
   readonly createdAt: Date;
   readonly disabledAt: Date | null;
-  /** Sessions that have not expired. */
+  /** Sessions that have not expired; one that nobody has used for as long as a console allows is let in by that one no more. */
   readonly sessions: number;
+  /** When one of them was used last, to the minute; null where there is none. */
+  readonly seenAt: Date | null;
 }
 
 /** As `users_name_shape` has it. */
@@ -72,7 +74,8 @@ export async function isUser(db: Queryable, name: string): Promise<boolean> {
 export async function listUsers(db: Queryable): Promise<readonly ConsoleUser[]> {
   const { rows } = await db.query<ConsoleUser>(
     `select name, roles, created_at as "createdAt", disabled_at as "disabledAt",
-            (select count(*)::int from console.sessions s where s.user_name = u.name and s.expires_at > now()) as sessions
+            (select count(*)::int from console.sessions s where s.user_name = u.name and s.expires_at > now()) as sessions,
+            (select max(s.seen_at) from console.sessions s where s.user_name = u.name and s.expires_at > now()) as "seenAt"
      from console.users u order by name`,
   );
   return rows;

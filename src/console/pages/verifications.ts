@@ -49,7 +49,7 @@ export const verifyAction = (runner: VerificationRunner) =>
       const begun = await runner.begin({ askedBy: visitor.name, independently: independently === 'yes' });
       const to = `/books/verifications/${begun.verificationId}`;
       return begun.status === 'begun'
-        ? { message: `Verification ${begun.verificationId} has begun.`, to }
+        ? { message: `You began verification ${begun.verificationId}.`, to }
         : {
             message: `Verification ${begun.verificationId} is at work already, since ${formatInstant(begun.begunAt, view)}, for ${begun.askedBy}: no second one was begun.`,
             to,
