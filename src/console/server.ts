@@ -100,12 +100,12 @@ export async function createServer(
     if (request.routeOptions.config.isOpen === true) return;
     const token = request.cookies[sessionCookie(isSecure)];
     // A page that asks for itself again is not somebody who uses it.
-    const isByItself = request.headers['hx-request'] === 'true';
+    const isByItself = request.method === 'GET' && request.headers['hx-request'] === 'true';
     request.visitor = await identify(auth, request, { db: surroundings.owner, token, isUse: !isByItself });
     if (request.visitor !== undefined) return;
     const signIn = `/sign-in?to=${encodeURIComponent(request.url)}`;
     // Or the page would show the form as a part of itself.
-    if (isByItself) return reply.code(204).header('hx-redirect', signIn).send();
+    if (isByItself) return reply.header('hx-redirect', signIn).send();
     if (request.method === 'GET') return reply.redirect(signIn, 303);
     throw new AppError(
       'CONSOLE_SIGNED_OUT',

@@ -192,7 +192,7 @@ describe('signing in', () => {
     expect(await minutesUnused()).toBeLessThan(1);
     await database.pool.query(`delete from console.sessions where user_name = 'vic'`);
     const over = await browsing.get('/outbox', { 'hx-request': 'true' });
-    expect([over.status, over.headers.get('hx-redirect'), over.text]).toEqual([204, '/sign-in?to=%2Foutbox', '']);
+    expect([over.status, over.headers.get('hx-redirect'), over.text]).toEqual([200, '/sign-in?to=%2Foutbox', '']);
   });
 
   it('keeps of a session only its hash, and of a password too', async () => {
