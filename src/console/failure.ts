@@ -28,7 +28,7 @@ const TITLES: Readonly<Record<number, string>> = {
   403: 'Not allowed',
   404: 'Not found',
   409: 'That cannot be done now',
-  429: 'Too many tries',
+  429: 'Too much at once',
   500: 'Something went wrong',
   503: 'The database does not answer',
 };
@@ -66,7 +66,7 @@ export function failureOf(
     body: html`<p>${message}</p>
 ${wasAction && status >= 500 ? html`<p>It may have been done in part, or in whole: <a href="/audit">what was done here</a> says how far it came.</p>` : ''}
 <p class="faint"><code>${error.code}</code> · ${new Date().toISOString()}</p>
-<p>${status === 503 && !wasAction ? html`<a href="">Try again</a> · ` : ''}<a href="/">To the first page</a></p>`,
+<p>${(status === 503 || status === 429) && !wasAction ? html`<a href="">Try again</a> · ` : ''}<a href="/">To the first page</a></p>`,
   };
 }
 

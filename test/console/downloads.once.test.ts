@@ -38,7 +38,8 @@ async function heldUp(work: () => Promise<void>): Promise<void> {
 async function isRefused(): Promise<boolean> {
   try {
     const { statusCode, body } = await request(new URL(EXPORT, served.url), { signal: AbortSignal.timeout(200) });
-    return statusCode === 429 && (await body.text()).includes('CONSOLE_TOO_MANY');
+    const text = await body.text();
+    return statusCode === 429 && text.includes('CONSOLE_TOO_MANY') && text.includes('Try again');
   } catch {
     return false;
   }
